@@ -1,0 +1,192 @@
+"""Backbones: the catalogue, and a user's own weights."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel
+
+from app.api import multipart
+from app.api.deps import NAME, Context, Limit, Page, Project, ReadSession, State, finish
+from app.api.problems import RESPONSES
+from app.db.models import UserBackbone
+from app.errors import BadRequest
+from app.services import backbones
+
+router = APIRouter(prefix="/backbones", tags=["backbones"], responses=RESPONSES)
+UNLIMITED = 2**62
+
+
+class InputOut(BaseModel):
+    """What a backbone's input looks like."""
+
+    height: int
+    width: int
+    resize: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class BackboneOut(BaseModel):
+    """One source model."""
+
+    name: str
+    provider: str
+    architecture: str
+    num_params: int
+    feature_dim: int
+    input: InputOut
+    licence: str
+    paper: str
+    recommended: bool
+    available: bool
+    size_bytes: int | None
+
+
+class OwnBackboneOut(BaseModel):
+    """A user's own weights while they are checked and mapped."""
+
+    id: str
+    name: str
+    architecture: str
+    state: Literal["checking", "ready", "invalid"]
+    job_id: str | None
+    mapping: dict[str, Any] | None
+    failure: str | None
+    created_at: datetime
+
+
+def _out(known: backbones.Known) -> BackboneOut:
+    backbone = known.backbone
+    shape = backbone.preprocess
+    return BackboneOut(
+        name=backbone.name,
+        provider=backbone.provider,
+        architecture=backbone.architecture,
+        num_params=backbone.num_params,
+        feature_dim=backbone.feature_dim,
+        input=InputOut(
+            height=shape.height,
+            width=shape.width,
+            resize=shape.resize,
+            interpolation=shape.interpolation,
+            mean=shape.mean,
+            std=shape.std,
+        ),
+        licence=backbone.licence,
+        paper=backbone.paper,
+        recommended=backbone.recommended,
+        available=known.available,
+        size_bytes=backbone.weights.size_bytes,
+    )
+
+
+def _own(row: UserBackbone) -> OwnBackboneOut:
+    return OwnBackboneOut(
+        id=row.id,
+        name=row.name,
+        architecture=row.document["architecture"],
+        state=row.state,  # type: ignore[arg-type]
+        job_id=row.job_id,
+        mapping=row.mapping,
+        failure=row.failure_message,
+        created_at=row.created_at,
+    )
+
+
+@router.get("", response_model=Page[BackboneOut])
+def list_backbones(
+    session: ReadSession,
+    project: Project,
+    limit: Limit = 100,
+    after: Annotated[str | None, Query(max_length=200, description="Last name of the previous page.")] = None,
+    recommended: bool | None = None,
+    available: bool | None = None,
+    search: Annotated[str | None, Query(max_length=100, description="Part of the name.")] = None,
+) -> Any:
+    """Own backbones, then the recommended ones, then the rest by name."""
+    rows = [
+        _out(known)
+        for known in backbones.every(session, project)
+        if (recommended is None or known.backbone.recommended == recommended)
+        and (available is None or known.available == available)
+        and (search is None or search.lower() in known.backbone.name.lower())
+    ]
+    if after is not None:
+        names = [row.name for row in rows]
+        if after not in names:
+            raise BadRequest(f"expected a name of the previous page; found {after!r}")
+        rows = rows[names.index(after) + 1 :]
+    return Page(data=rows[:limit], has_more=len(rows) > limit)
+
+
+@router.get("/own/{name}", response_model=OwnBackboneOut)
+def get_own_backbone(name: str, session: ReadSession, project: Project) -> Any:
+    """A user's own weights: how far they are, and how their tensors were matched."""
+    return _own(backbones.own(session, project, name))
+
+
+@router.get("/{provider}/{name}", response_model=BackboneOut)
+def get_backbone(provider: str, name: str, session: ReadSession, project: Project) -> Any:
+    """One backbone."""
+    return _out(backbones.find(session, project, f"{provider}/{name}"))
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=OwnBackboneOut,
+    max_body_size=UNLIMITED,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["file", "name", "architecture"],
+                        "properties": {
+                            "file": {
+                                "type": "string",
+                                "format": "binary",
+                                "description": "safetensors, or a state dict of torch.save",
+                            },
+                            "name": {"type": "string", "pattern": NAME},
+                            "architecture": {"type": "string", "description": "A name of the catalogue."},
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
+async def add_backbone(request: Request, response: Response, state: Context, project: Project) -> Any:
+    """Takes a user's own checkpoint under a known architecture, and starts its check."""
+    with multipart.landing(state.settings.scratch) as landing:
+        parts = await multipart.read(request, state.settings.max_upload_bytes, landing)
+        fields = {part.name: part.text for part in parts if part.filename is None}
+        upload = next((part for part in parts if part.filename is not None and part.size_bytes), None)
+        missing = [name for name in ("name", "architecture") if not fields.get(name)]
+        if upload is None or missing:
+            found = ", ".join(missing) or "no file"
+            raise BadRequest(f"expected form fields file, name and architecture; missing: {found}", code="file_missing")
+        out = await to_thread.run_sync(_add, state, project, fields, landing)
+    response.headers["Location"] = f"/api/v1/backbones/own/{fields['name']}"
+    return out
+
+
+def _add(state: State, project: str, fields: dict[str, str], landing: Path) -> OwnBackboneOut:
+    key = f"incoming/{project}/{uuid4().hex}"
+    with state.database.session() as session:
+        row = backbones.add(session, project, fields["name"], fields["architecture"], key)
+        try:
+            state.storage.put(key, landing)
+            finish(state, session)
+        except BaseException:
+            state.storage.delete(key)
+            raise
+        return _own(row)

@@ -1,0 +1,311 @@
+"""Datasets: upload, look, list problems and samples, delete."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.api import multipart
+from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession, finish
+from app.api.problems import RESPONSES
+from app.db.base import new_id
+from app.db.models import Dataset
+from app.errors import BadRequest, Unprocessable
+from app.services import datasets, idempotency, samples
+
+router = APIRouter(prefix="/datasets", tags=["datasets"], responses=RESPONSES)
+ROUTE = "POST /datasets"
+# The app-wide limit is for JSON; an upload's own limit is counted while it streams in.
+UNLIMITED = 2**62
+
+
+class DatasetForm(BaseModel):
+    """Everything of an upload but the file; also the JSON body of a child dataset that adds no files."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=NAME)
+    task: str | None = Field(None, description="classification by default.")
+    format: str = Field("auto", description="auto, folders, manifest, parquet or unlabelled.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Makes the split; a child takes its base's.")
+    base: str | None = Field(None, description="Makes a child: its samples are the base's, changed.")
+    remove: list[str] = Field([], description="Sample ids of the base to leave out.")
+    relabel: dict[str, str] = Field({}, description="Sample id of the base -> new label.")
+
+
+class ClassOut(BaseModel):
+    """One class."""
+
+    name: str
+    num_samples: int
+
+
+class Failure(BaseModel):
+    """Why something did not work."""
+
+    code: str
+    message: str
+
+
+class DatasetOut(BaseModel):
+    """One dataset."""
+
+    id: str
+    name: str
+    task: str
+    modality: str
+    base: str | None
+    state: Literal["ingesting", "ready", "invalid"]
+    num_samples: int
+    classes: list[ClassOut]
+    splits: dict[str, int]
+    num_problems: int
+    digest: str | None
+    seed: int
+    size_bytes: int
+    job_id: str | None
+    created_at: datetime
+    failure: Failure | None
+
+
+class ProblemOut(BaseModel):
+    """One finding: what, where, and how to mend it."""
+
+    seq: int
+    severity: Literal["error", "warning"]
+    code: str
+    path: str | None
+    message: str
+    fix: str
+
+
+class SampleOut(BaseModel):
+    """One sample."""
+
+    id: str
+    path: str
+    label: str | float | None
+    labels: dict[str, str | float | None] | None = Field(description="By column, in a dataset with several.")
+    split: Literal["train", "val", "test"]
+    sha256: str
+    width: int
+    height: int
+
+
+def _out(row: Dataset) -> DatasetOut:
+    failure = Failure(code=row.failure_code, message=row.failure_message or "") if row.failure_code else None
+    return DatasetOut(
+        id=row.id,
+        name=row.name,
+        task=row.task,
+        modality=row.modality,
+        base=row.base_id,
+        state=row.state,  # type: ignore[arg-type]
+        num_samples=row.num_samples,
+        classes=[ClassOut(**item) for item in row.classes],
+        splits=row.splits,
+        num_problems=row.num_problems,
+        digest=row.digest,
+        seed=row.seed,
+        size_bytes=row.size_bytes,
+        job_id=row.job_id,
+        created_at=row.created_at,
+        failure=failure,
+    )
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=DatasetOut,
+    max_body_size=UNLIMITED,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["file", "name"],
+                        "properties": {
+                            "file": {
+                                "type": "string",
+                                "format": "binary",
+                                "description": "zip, tar, tar.gz or Parquet",
+                            },
+                            "name": {"type": "string", "pattern": NAME},
+                            "task": {"type": "string"},
+                            "format": {"type": "string", "enum": list(datasets.FORMATS)},
+                            "seed": {"type": "integer", "minimum": 0},
+                            "base": {"type": "string"},
+                            "remove": {"type": "string", "description": "JSON list of sample ids"},
+                            "relabel": {"type": "string", "description": "JSON object: sample id -> label"},
+                        },
+                    }
+                },
+                "application/json": {"schema": {"$ref": "#/components/schemas/DatasetForm"}},
+            },
+        }
+    },
+)
+async def create_dataset(
+    request: Request,
+    response: Response,
+    state: Context,
+    project: Project,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> Any:
+    """Takes an upload and starts its ingestion."""
+    with multipart.landing(state.settings.scratch) as landing:
+        form, upload = await _receive(request, state, landing)
+        return await to_thread.run_sync(_create, state, project, form, upload, idempotency_key, response)
+
+
+@router.get("", response_model=Page[DatasetOut])
+def list_datasets(session: ReadSession, project: Project, limit: Limit = 50, after: After = None) -> Any:
+    """Datasets, newest first."""
+    rows, more = datasets.page(session, project, limit, after)
+    return Page(data=[_out(row) for row in rows], has_more=more)
+
+
+@router.get("/{dataset_id}", response_model=DatasetOut)
+def get_dataset(dataset_id: str, session: ReadSession, project: Project) -> Any:
+    """One dataset."""
+    return _out(datasets.get(session, project, dataset_id))
+
+
+@router.get("/{dataset_id}/problems", response_model=Page[ProblemOut])
+def list_problems(
+    dataset_id: str,
+    session: ReadSession,
+    project: Project,
+    limit: Limit = 100,
+    after: Annotated[int, Query(ge=0, lt=2**31, description="Last seq of the previous page.")] = 0,
+) -> Any:
+    """Every finding, in the order of the upload."""
+    rows, more = datasets.problems(session, project, dataset_id, limit, after)
+    data = [
+        ProblemOut(seq=row.seq, severity=row.severity, code=row.code, path=row.path, message=row.message, fix=row.fix)  # type: ignore[arg-type]
+        for row in rows
+    ]
+    return Page(data=data, has_more=more)
+
+
+@router.get("/{dataset_id}/samples", response_model=Page[SampleOut])
+def list_samples(
+    dataset_id: str,
+    state: Context,
+    session: ReadSession,
+    project: Project,
+    limit: Limit = 100,
+    after: After = None,
+    split: Annotated[Literal["train", "val", "test"] | None, Query()] = None,
+    label: Annotated[str | None, Query(max_length=1000)] = None,
+) -> Any:
+    """Samples of a ready dataset, in stored order."""
+    dataset = datasets.ready(session, project, dataset_id)
+    rows, more = samples.page(state.storage, dataset, limit, after, split=split, label=label)
+    return Page(data=[SampleOut(**row) for row in rows], has_more=more)
+
+
+@router.delete("/{dataset_id}", status_code=204)
+def delete_dataset(dataset_id: str, session: WriteSession, project: Project) -> None:
+    """Removes a dataset that nothing uses."""
+    session.info.setdefault(WASTE, []).append(datasets.delete(session, project, dataset_id))
+
+
+async def _receive(request: Request, state: State, landing: Path) -> tuple[DatasetForm, multipart.Part | None]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        body = bytearray()
+        async for chunk in multipart.limited(request, state.settings.max_json_bytes):
+            body += chunk
+        return _checked(_json("body", bytes(body))), None
+    parts = await multipart.read(request, state.settings.max_upload_bytes, landing)
+    fields: dict[str, Any] = {}
+    for part in parts:
+        if part.filename is None:
+            fields[part.name] = _json(part.name, part.text) if part.name in ("remove", "relabel") else part.text
+    files = [part for part in parts if part.filename is not None]
+    if not files or files[0].name != "file":
+        raise BadRequest(
+            "expected the upload as form field `file`; found none; send it with -F file=@data.zip", code="file_missing"
+        )
+    form = _checked(fields)
+    await to_thread.run_sync(datasets.check_upload, landing)
+    return form, files[0]
+
+
+def _create(
+    state: State, project: str, form: DatasetForm, upload: multipart.Part | None, key: str | None, response: Response
+) -> Response | DatasetOut:
+    """One transaction; the stored archive is taken back when it fails."""
+    dataset_id = new_id("ds")
+    print_ = idempotency.fingerprint(form.model_dump(), upload and upload.sha256)
+    with state.database.session() as session:
+        kept = idempotency.begin(session, project, ROUTE, key, print_)
+        if kept is not None:
+            session.commit()
+            return replayed(kept)
+        archive = datasets.incoming(project, dataset_id) if upload else None
+        row = datasets.create(
+            session,
+            project,
+            dataset_id,
+            datasets.NewDataset(
+                name=form.name,
+                archive=archive,
+                filename=(upload.filename or "") if upload else "",
+                task=form.task,
+                format=form.format,
+                seed=form.seed,
+                base_id=form.base,
+                remove=tuple(form.remove),
+                relabel=form.relabel,
+            ),
+        )
+        out = _out(row)
+        location = f"/api/v1/datasets/{row.id}"
+        answer = idempotency.Answer(out.model_dump_json().encode(), location)
+        idempotency.keep(session, project, ROUTE, key, answer)
+        try:
+            if upload is not None and upload.path is not None and archive is not None:
+                state.storage.put(archive, upload.path)
+            finish(state, session)
+        except BaseException:
+            if archive is not None:
+                state.storage.delete(archive)
+            raise
+    response.headers["Location"] = location
+    return out
+
+
+def replayed(kept: idempotency.Answer) -> Response:
+    """The first answer again."""
+    headers = {"Idempotent-Replayed": "true"} | ({"Location": kept.location} if kept.location else {})
+    return Response(kept.body, 202, headers, "application/json")
+
+
+def _checked(fields: Any) -> DatasetForm:
+    try:
+        return DatasetForm.model_validate(fields)
+    except ValidationError as error:
+        errors = [
+            {"pointer": "/" + "/".join(str(part) for part in item["loc"]), "detail": item["msg"]}
+            for item in error.errors()
+        ]
+        places = ", ".join(item["pointer"] for item in errors)
+        raise Unprocessable(
+            f"expected valid fields beside the file; found problems at {places}", errors=errors
+        ) from error
+
+
+def _json(name: str, text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise Unprocessable(f"expected {name} as JSON; found {error}") from error

@@ -1,0 +1,85 @@
+"""What routes ask for: the process's state, a session whose commit precedes the answer, the project, the page."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated, Generic, TypeVar
+
+from fastapi import Depends, Query, Request
+from pydantic import BaseModel
+from sqlalchemy.orm import Session as SqlSession
+
+from app.db.session import Database
+from app.queue import Bell
+from app.services import jobs
+from app.serving.pool import Pool
+from app.serving.runtime import Session as GraphSession
+from app.settings import Settings
+from app.storage import Storage
+
+WASTE = "waste"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+DEFAULT_PROJECT = "default"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that lives as long as the process."""
+
+    settings: Settings
+    database: Database
+    storage: Storage
+    bell: Bell
+    pool: Pool[GraphSession]
+    decoders: ThreadPoolExecutor
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list."""
+
+    data: list[T]
+    has_more: bool
+
+
+def get_state(request: Request) -> State:
+    """The process's state."""
+    state: State = request.app.state.graft
+    return state
+
+
+def read_session(state: Annotated[State, Depends(get_state)]) -> Iterator[SqlSession]:
+    """A session that only reads."""
+    with state.database.read() as session:
+        yield session
+
+
+def write_session(state: Annotated[State, Depends(get_state)]) -> Iterator[SqlSession]:
+    """One request = one transaction, committed before the answer goes out; then bells are rung and storage is freed."""
+    with state.database.session() as session:
+        yield session
+        finish(state, session)
+
+
+def finish(state: State, session: SqlSession) -> None:
+    """Commits, and then does what may only follow a commit."""
+    session.commit()
+    for prefix in session.info.pop(WASTE, []):
+        state.storage.delete(prefix)
+    for queue in jobs.take_bells(session):
+        state.bell.ring(queue)
+
+
+def get_project() -> str:
+    """The caller's project; `default` as long as there are no keys."""
+    return DEFAULT_PROJECT
+
+
+Context = Annotated[State, Depends(get_state)]
+# scope="function": the commit happens before the response is sent, so a failed commit can still become an error.
+ReadSession = Annotated[SqlSession, Depends(read_session, scope="function")]
+WriteSession = Annotated[SqlSession, Depends(write_session, scope="function")]
+Project = Annotated[str, Depends(get_project)]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Most rows in the answer.")]
+After = Annotated[str | None, Query(max_length=100, description="Last id of the previous page.")]

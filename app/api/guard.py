@@ -1,0 +1,69 @@
+"""Keeps other web pages out of a service that listens on loopback without keys.
+
+A page that the user happens to visit can reach 127.0.0.1: by DNS rebinding (its own host name, pointed at us) and by
+simple cross-site requests (a form or `fetch` in `no-cors` mode). The first shows in Host, the second in Origin or Sec-Fetch-Site.
+"""
+
+import json
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.problems import MEDIA_TYPE, document
+from app.errors import Forbidden, GraftError, Misdirected
+
+LOCAL = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Guard:
+    """ASGI middleware: refuses foreign hosts (421) and cross-site writes (403).
+
+    Args:
+        app: what is guarded.
+        hosts: names that are ours, besides the loopback's.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+        self._app = app
+        self._hosts = LOCAL | hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                self._check(scope["method"], Headers(scope=scope))
+            except GraftError as error:
+                await _refuse(error, scope["path"], send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, method: str, headers: Headers) -> None:
+        host = _name(headers.get("host", ""))
+        if host not in self._hosts:
+            raise Misdirected(
+                f"expected a host of {', '.join(sorted(self._hosts))}; found {host!r}; name it in GRAFT_ALLOWED_HOSTS if it is ours"
+            )
+        if method in SAFE_METHODS:
+            return
+        if headers.get("sec-fetch-site") == "cross-site":
+            raise Forbidden(
+                "expected a write from our own pages or a program; found a cross-site request", code="cross_site"
+            )
+        origin = headers.get("origin")
+        if origin is not None and (urlsplit(origin).hostname or "") not in self._hosts:
+            raise Forbidden(f"expected a write from our own origin; found Origin {origin!r}", code="cross_site")
+
+
+def _name(host: str) -> str:
+    """Host header without its port."""
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0].lower()
+
+
+async def _refuse(error: GraftError, path: str, send: Send) -> None:
+    body = json.dumps(document(error.status, error.code, error.title, error.detail, path)).encode()
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,43 @@
+"""Health for operators and orchestrators."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel
+
+from app.api.deps import Context
+from app.api.problems import RESPONSES
+from app.services import readiness
+
+router = APIRouter(tags=["health"], responses=RESPONSES)
+
+
+class Ready(BaseModel):
+    """What is there, and what is missing."""
+
+    ready: bool
+    missing: list[str]
+    checks: dict[str, str]
+
+
+@router.get("/livez", response_class=PlainTextResponse)
+def livez() -> str:
+    """The process answers."""
+    return "ok"
+
+
+@router.get("/readyz", response_model=Ready)
+def readyz(state: Context, response: Response) -> Any:
+    """Database, broker, storage and a live worker; 503 names what is missing."""
+    checks = readiness.check(state.settings, state.database, state.storage, state.bell)
+    missing = [name for name, finding in checks.items() if finding != "ok"]
+    if missing:
+        response.status_code = 503
+    return Ready(ready=not missing, missing=missing, checks=checks)
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+def metrics(state: Context) -> PlainTextResponse:
+    """Prometheus text."""
+    return PlainTextResponse(readiness.metrics(state.database, state.pool), media_type="text/plain; version=0.0.4")

@@ -1,0 +1,259 @@
+"""Jobs: ask, watch, end, read the report."""
+
+import asyncio
+import html
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import HTMLResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.datasets import Failure, replayed
+from app.api.deps import NAME, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
+from app.api.problems import RESPONSES
+from app.db.models import Job, JobEvent
+from app.errors import BadRequest
+from app.services import idempotency, jobs, models, transfers
+from app.states import FINAL
+
+router = APIRouter(prefix="/jobs", tags=["jobs"], responses=RESPONSES)
+ROUTE = "POST /jobs"
+STREAM_POLL_SECONDS = 0.25
+STREAM_HEARTBEAT_SECONDS = 10.0
+
+
+class JobIn(BaseModel):
+    """What a job is to do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str = Field("transfer", description="transfer; datasets and backbones make their own jobs.")
+    dataset: str
+    backbone: str = Field("auto", max_length=200)
+    recipe: dict[str, Any] = Field({"method": "auto"}, description="See GET /api/v1/recipes.")
+    model: str = Field(pattern=NAME, description="Name under which the result is published.")
+    seed: int = Field(0, ge=0, lt=2**31)
+    report: Literal["fast", "full"] = "fast"
+    depends_on: list[str] = Field([], max_length=100)
+    allow_label_change: bool = False
+
+
+class ModelRef(BaseModel):
+    """A published version."""
+
+    name: str
+    version: int
+
+
+class Progress(BaseModel):
+    """How far a job is."""
+
+    fraction: float
+    stage: str
+    eta_seconds: float | None
+
+
+class JobOut(BaseModel):
+    """One job."""
+
+    id: str
+    kind: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    progress: Progress
+    attempt: int
+    recipe: dict[str, Any] | None
+    dataset: str | None
+    backbone: str | None
+    seed: int
+    model: ModelRef | None
+    metrics: dict[str, float | int | None] | None
+    failure: Failure | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class EventOut(BaseModel):
+    """One entry of a job's log."""
+
+    id: int
+    at: datetime
+    level: Literal["debug", "info", "warning", "error"]
+    type: Literal["log", "progress", "metric", "state"]
+    message: str
+    data: dict[str, Any]
+
+
+def _out(row: Job, published: tuple[str, int] | None) -> JobOut:
+    return JobOut(
+        id=row.id,
+        kind=row.kind,
+        state=row.state,  # type: ignore[arg-type]
+        progress=Progress(**row.progress),
+        attempt=row.attempt,
+        recipe=row.recipe,
+        dataset=row.dataset_id,
+        backbone=row.backbone,
+        seed=row.seed,
+        model=ModelRef(name=published[0], version=published[1]) if published else None,
+        metrics=row.metrics,
+        failure=Failure(code=row.failure_code, message=row.failure_message or "") if row.failure_code else None,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def _event(row: JobEvent) -> EventOut:
+    return EventOut(id=row.seq, at=row.at, level=row.level, type=row.type, message=row.message, data=row.data)  # type: ignore[arg-type]
+
+
+@router.post("", status_code=202, response_model=JobOut)
+def create_job(
+    body: JobIn,
+    response: Response,
+    state: Context,
+    session: WriteSession,
+    project: Project,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> Any:
+    """Queues a job."""
+    if body.kind != "transfer":
+        raise BadRequest(f"expected a kind that is built (transfer); found {body.kind!r}", code="unknown_kind")
+    kept = idempotency.begin(session, project, ROUTE, idempotency_key, idempotency.fingerprint(body.model_dump()))
+    if kept is not None:
+        return replayed(kept)
+    wish = transfers.Wish(
+        dataset_id=body.dataset,
+        backbone=body.backbone,
+        recipe=body.recipe,
+        model=body.model,
+        seed=body.seed,
+        report=body.report,
+        depends_on=tuple(body.depends_on),
+        allow_label_change=body.allow_label_change,
+    )
+    out = _out(transfers.create(session, project, wish, state.settings.offline), None)
+    location = f"/api/v1/jobs/{out.id}"
+    idempotency.keep(
+        session, project, ROUTE, idempotency_key, idempotency.Answer(out.model_dump_json().encode(), location)
+    )
+    response.headers["Location"] = location
+    return out
+
+
+@router.get("", response_model=Page[JobOut])
+def list_jobs(
+    session: ReadSession,
+    project: Project,
+    limit: Limit = 50,
+    after: After = None,
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"] | None = None,
+    dataset: Annotated[str | None, Query(max_length=100)] = None,
+) -> Any:
+    """Jobs, newest first."""
+    rows, more = jobs.page(session, project, limit, after, state, dataset)
+    published = models.of_jobs(session, [row.id for row in rows])
+    return Page(data=[_out(row, published.get(row.id)) for row in rows], has_more=more)
+
+
+@router.get("/{job_id}", response_model=JobOut)
+def get_job(job_id: str, session: ReadSession, project: Project) -> Any:
+    """One job."""
+    row = jobs.get(session, project, job_id)
+    return _out(row, models.of_jobs(session, [job_id]).get(job_id))
+
+
+@router.get(
+    "/{job_id}/events",
+    response_model=Page[EventOut],
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+def list_events(
+    job_id: str,
+    request: Request,
+    state: Context,
+    session: ReadSession,
+    project: Project,
+    limit: Limit = 100,
+    after: Annotated[int, Query(ge=0, lt=2**31, description="Last id that was seen.")] = 0,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Any:
+    """The log: a JSON page, or a live stream for `Accept: text/event-stream` that ends with the job."""
+    jobs.get(session, project, job_id)
+    if "text/event-stream" in request.headers.get("accept", ""):
+        start = int(last_event_id) if last_event_id and last_event_id.isdigit() else after
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(
+            _stream(state, project, job_id, start), media_type="text/event-stream", headers=headers
+        )
+    rows, more = jobs.events(session, job_id, after, limit)
+    return Page(data=[_event(row) for row in rows], has_more=more)
+
+
+@router.post("/{job_id}/cancel", response_model=JobOut)
+def cancel_job(job_id: str, session: WriteSession, project: Project) -> Any:
+    """Ends a job and discards its work."""
+    return _out(jobs.cancel(session, project, job_id), None)
+
+
+@router.post("/{job_id}/stop", response_model=JobOut)
+def stop_job(job_id: str, session: WriteSession, project: Project) -> Any:
+    """Ends a running job early and keeps the best so far."""
+    return _out(jobs.stop(session, project, job_id), None)
+
+
+@router.post("/{job_id}/retry", status_code=202, response_model=JobOut)
+def retry_job(job_id: str, session: WriteSession, project: Project) -> Any:
+    """Queues a failed or cancelled job again; it resumes from its checkpoints."""
+    return _out(jobs.retry(session, project, job_id), None)
+
+
+@router.get(
+    "/{job_id}/report",
+    response_model=dict[str, Any],
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+def get_report(job_id: str, request: Request, session: ReadSession, project: Project) -> Any:
+    """The transfer report, as JSON, or as a page when a browser asks."""
+    document = jobs.report(session, project, job_id)
+    accept = request.headers.get("accept", "")
+    if "text/html" in accept and "application/json" not in accept.partition("text/html")[0]:
+        body = html.escape(json.dumps(document, indent=2, ensure_ascii=False))
+        page = f"<!doctype html><meta charset=utf-8><title>Report of {html.escape(job_id)}</title><pre>{body}</pre>"
+        return HTMLResponse(page, headers={"Content-Security-Policy": "sandbox; default-src 'none'"})
+    return document
+
+
+async def _stream(state: State, project: str, job_id: str, start: int) -> AsyncIterator[bytes]:
+    """Server-sent events from the rows themselves, so any process can serve any job and a reconnect misses nothing."""
+    seen, idle = start, 0.0
+    yield b"retry: 1000\n\n"
+    while True:
+        rows, progress, final = await to_thread.run_sync(_news, state, project, job_id, seen)
+        for row in rows:
+            seen, idle = row.id, 0.0
+            yield f"id: {row.id}\nevent: {row.type}\ndata: {row.model_dump_json()}\n\n".encode()
+        if rows:
+            # Progress is a state, not an entry: it has no id and is not replayed.
+            yield f"event: progress\ndata: {progress}\n\n".encode()
+            continue
+        if final:
+            return
+        if idle >= STREAM_HEARTBEAT_SECONDS:
+            idle = 0.0
+            yield b": alive\n\n"
+        await asyncio.sleep(STREAM_POLL_SECONDS)
+        idle += STREAM_POLL_SECONDS
+
+
+def _news(state: State, project: str, job_id: str, seen: int) -> tuple[list[EventOut], str, bool]:
+    """Events that are new. The state is read first: an event can follow it, but none follows a final state."""
+    with state.database.read() as session:
+        job = jobs.get(session, project, job_id)
+        rows, _ = jobs.events(session, job_id, seen, 500)
+        return [_event(row) for row in rows], json.dumps(job.progress), job.state in FINAL

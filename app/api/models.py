@@ -1,0 +1,155 @@
+"""Models: versions, files, aliases."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
+from app.api.problems import RESPONSES
+from app.artifact import bundle
+from app.artifact.spec import Spec
+from app.db.models import Model, ModelVersion
+from app.errors import NotFound
+from app.services import models, predictions
+
+router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
+MODEL_ONNX = "model.onnx"
+
+Version = Annotated[int, Path(ge=1, lt=2**31)]
+AliasName = Annotated[str, Path(pattern=NAME)]
+
+
+class VersionOut(BaseModel):
+    """One version."""
+
+    version: int
+    job_id: str
+    created_at: datetime
+    metrics: dict[str, float | int | None]
+
+
+class ModelOut(BaseModel):
+    """One model."""
+
+    name: str
+    aliases: dict[str, int]
+    versions: list[VersionOut]
+    created_at: datetime
+
+
+class VersionDetail(VersionOut):
+    """One version, and what its bundle says."""
+
+    model: str
+    files: list[str]
+    spec: dict[str, Any]
+
+
+class AliasIn(BaseModel):
+    """Where an alias is to point."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int = Field(ge=1, lt=2**31)
+
+
+class AliasOut(BaseModel):
+    """Where an alias points."""
+
+    alias: str
+    version: int
+    updated_at: datetime
+
+
+class AliasChangeOut(BaseModel):
+    """What an alias pointed at since when; null means removed."""
+
+    version: int | None
+    at: datetime
+
+
+def _version(row: ModelVersion) -> VersionOut:
+    return VersionOut(version=row.version, job_id=row.job_id, created_at=row.created_at, metrics=row.metrics)
+
+
+def _out(row: Model, versions: list[ModelVersion], aliases: dict[str, int]) -> ModelOut:
+    listed = [_version(version) for version in versions]
+    return ModelOut(name=row.name, aliases=aliases, versions=listed, created_at=row.created_at)
+
+
+@router.get("", response_model=Page[ModelOut])
+def list_models(session: ReadSession, project: Project, limit: Limit = 50, after: After = None) -> Any:
+    """Models, newest first; `after` is a name."""
+    rows, more = models.page(session, project, limit, after)
+    ids = [row.id for row in rows]
+    versions, aliases = models.versions(session, ids), models.aliases(session, ids)
+    return Page(data=[_out(row, versions[row.id], aliases[row.id]) for row in rows], has_more=more)
+
+
+@router.get("/{name}", response_model=ModelOut)
+def get_model(name: str, session: ReadSession, project: Project) -> Any:
+    """One model."""
+    row = models.get(session, project, name)
+    return _out(row, models.versions(session, [row.id])[row.id], models.aliases(session, [row.id])[row.id])
+
+
+@router.delete("/{name}", status_code=204)
+def delete_model(name: str, session: WriteSession, project: Project) -> None:
+    """Removes a model with all its versions."""
+    session.info.setdefault(WASTE, []).extend(models.delete(session, project, name))
+
+
+@router.get("/{name}/versions/{version}", response_model=VersionDetail)
+def get_version(name: str, version: Version, session: ReadSession, project: Project) -> Any:
+    """One version: its metrics, files and spec."""
+    row = models.version(session, project, name, version)
+    files = sorted([*row.spec["files"], bundle.SPEC, MODEL_ONNX])
+    return VersionDetail(**_version(row).model_dump(), model=name, files=files, spec=row.spec)
+
+
+@router.delete("/{name}/versions/{version}", status_code=204)
+def delete_version(name: str, version: Version, session: WriteSession, project: Project) -> None:
+    """Removes a version that no alias points at."""
+    session.info.setdefault(WASTE, []).append(models.delete_version(session, project, name, version))
+
+
+@router.get("/{name}/versions/{version}/files/{file}", response_class=Response)
+def get_file(name: str, version: Version, file: str, state: Context, session: ReadSession, project: Project) -> Any:
+    """One file of the bundle, as an attachment. `model.onnx`, backbone and head in one, is composed on the way out."""
+    row = models.version(session, project, name, version)
+    spec = Spec.model_validate(row.spec)
+    if file == MODEL_ONNX:
+        content = predictions.composed(state.storage, row.prefix, spec)
+        headers = {"Content-Disposition": f'attachment; filename="{MODEL_ONNX}"'}
+        return Response(content, headers=headers, media_type="application/octet-stream")
+    if file == bundle.SPEC:
+        path = state.storage.fetch(f"{row.prefix}/{bundle.SPEC}")
+    elif file in spec.files:
+        path = predictions.file_path(state.storage, row.prefix, spec, file)
+    else:
+        names = ", ".join(sorted([*spec.files, bundle.SPEC, MODEL_ONNX]))
+        raise NotFound(f"expected one of {names}; found {file!r}")
+    return FileResponse(path, filename=file, media_type="application/octet-stream")
+
+
+@router.put("/{name}/aliases/{alias}", response_model=AliasOut)
+def put_alias(name: str, alias: AliasName, body: AliasIn, session: WriteSession, project: Project) -> Any:
+    """Points an alias at a version; `production` is what `predict` takes by default."""
+    row = models.set_alias(session, project, name, alias, body.version)
+    return AliasOut(alias=row.alias, version=row.version, updated_at=row.updated_at)
+
+
+@router.get("/{name}/aliases/{alias}", response_model=Page[AliasChangeOut])
+def get_alias_history(name: str, alias: AliasName, session: ReadSession, project: Project) -> Any:
+    """What an alias pointed at, newest first."""
+    rows = models.alias_history(session, project, name, alias)
+    return Page(data=[AliasChangeOut(version=row.version, at=row.at) for row in rows], has_more=False)
+
+
+@router.delete("/{name}/aliases/{alias}", status_code=204)
+def delete_alias(name: str, alias: AliasName, session: WriteSession, project: Project) -> None:
+    """Takes an alias away."""
+    models.remove_alias(session, project, name, alias)

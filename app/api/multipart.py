@@ -1,0 +1,201 @@
+"""Multipart forms, read as they arrive: small fields into memory, files into memory or straight to disk with a hash.
+
+The framework's own parser spools a large file to a temporary one first, which would be read and written twice.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+from anyio import to_thread
+from fastapi import Request
+from python_multipart import MultipartParser
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import parse_options_header
+
+from app.errors import BadRequest, TooLarge
+from app.storage import out_of_space
+
+MAX_FIELD_BYTES = 2**20
+MAX_PARTS = 1000
+WRITE_BYTES = 2**20
+
+
+@dataclass
+class Part:
+    """One part of a form: `body` holds its bytes, or they went to `path`."""
+
+    name: str
+    filename: str | None
+    body: bytearray = field(default_factory=bytearray)
+    path: Path | None = None
+    sha256: str = ""
+    size_bytes: int = 0
+
+    @property
+    def text(self) -> str:
+        """A field's text.
+
+        Raises:
+            BadRequest: it is not UTF-8.
+        """
+        try:
+            return self.body.decode()
+        except UnicodeDecodeError as error:
+            raise BadRequest(f"expected form field {self.name!r} in UTF-8; found {error}") from error
+
+
+async def read(request: Request, max_bytes: int, file_to: Path | None = None) -> list[Part]:
+    """All parts of the request's form.
+
+    Args:
+        request: not yet read.
+        max_bytes: largest whole body.
+        file_to: where the file part's bytes go; None keeps files in memory. One file only when set.
+
+    Raises:
+        BadRequest: not a multipart form, broken off, or more than one file where one is expected.
+        TooLarge: the body is larger than `max_bytes`.
+        OutOfSpace: the disk is full.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get(b"boundary")
+    if kind != b"multipart/form-data" or not boundary:
+        raise BadRequest(f"expected multipart/form-data with a boundary; found {kind.decode('latin-1')!r}")
+    form = _Form(file_to)
+    parser = MultipartParser(boundary, callbacks=form.callbacks())
+    try:
+        async for chunk in limited(request, max_bytes):
+            parser.write(chunk)
+            if form.pending >= WRITE_BYTES:
+                await to_thread.run_sync(form.flush)
+        parser.finalize()
+        await to_thread.run_sync(form.close)
+    except MultipartParseError as error:
+        raise BadRequest(f"expected a well-formed multipart body; found {error}") from error
+    except OSError as error:
+        raise out_of_space(error) from error
+    finally:
+        form.abandon()
+    if not form.complete:
+        raise BadRequest("expected the form's closing boundary; found the body broken off; send it again")
+    return form.parts
+
+
+async def limited(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+    """The body's chunks.
+
+    Raises:
+        TooLarge: as soon as more than `max_bytes` came.
+    """
+    total = 0
+    async for chunk in request.stream():
+        total += len(chunk)
+        if total > max_bytes:
+            raise TooLarge(f"expected a body of at most {max_bytes} bytes; found more; send less at once")
+        yield chunk
+
+
+@contextmanager
+def landing(folder: Path) -> Iterator[Path]:
+    """Where an upload comes in; nothing stays there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"upload-{uuid4().hex}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+class _Form:
+    """The parser's callbacks and what they collect."""
+
+    def __init__(self, file_to: Path | None) -> None:
+        self.parts: list[Part] = []
+        self.complete = False
+        self._file_to = file_to
+        self._file: IO[bytes] | None = None
+        self._hash = hashlib.sha256()
+        self._buffer = bytearray()
+        self._header = b""
+        self._headers: dict[bytes, bytes] = {}
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait to be written."""
+        return len(self._buffer)
+
+    def callbacks(self) -> dict[str, object]:
+        """Under the names that the parser knows."""
+        return {
+            "on_part_begin": self._headers.clear,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_end": self._on_end,
+        }
+
+    def flush(self) -> None:
+        """Writes what waits, and hashes it."""
+        if self._file is not None:
+            self._hash.update(self._buffer)
+            self._file.write(self._buffer)
+            self._buffer.clear()
+
+    def close(self) -> None:
+        """Ends the file."""
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            part = next(part for part in self.parts if part.path is not None)
+            part.sha256 = self._hash.hexdigest()
+
+    def abandon(self) -> None:
+        """Closes a file that was broken off."""
+        if self._file is not None:
+            self._file.close()
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        name = self._header.lower()
+        self._headers[name] = self._headers.get(name, b"") + data[start:end]
+
+    def _on_header_end(self) -> None:
+        self._header = b""
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        name, filename = options.get(b"name"), options.get(b"filename")
+        if name is None:
+            raise BadRequest("expected a name in every part's Content-Disposition; found a part without one")
+        if len(self.parts) >= MAX_PARTS:
+            raise BadRequest(f"expected at most {MAX_PARTS} parts; found more")
+        part = Part(name.decode(errors="replace"), None if filename is None else filename.decode(errors="replace"))
+        self.parts.append(part)
+        if part.filename is not None and self._file_to is not None:
+            if self._file is not None or any(other.path for other in self.parts):
+                raise BadRequest("expected one file; found a second one; put all images into one archive")
+            part.path = self._file_to
+            self._file = self._file_to.open("wb")
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        part = self.parts[-1]
+        part.size_bytes += end - start
+        if part.path is not None:
+            self._buffer += data[start:end]
+            return
+        if part.filename is None and part.size_bytes > MAX_FIELD_BYTES:
+            raise TooLarge(f"expected form field {part.name!r} of at most {MAX_FIELD_BYTES} bytes; found more")
+        part.body += data[start:end]
+
+    def _on_end(self) -> None:
+        self.complete = True

@@ -1,0 +1,181 @@
+"""Predictions: images in, labels and scores out."""
+
+import base64
+import binascii
+import json
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.api import multipart
+from app.api.deps import NAME, Context, Project, State
+from app.api.problems import RESPONSES
+from app.errors import BadRequest, TooLarge, Unprocessable, UnsupportedMediaType
+from app.services import models, predictions
+
+router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES)
+UNLIMITED = 2**62
+
+
+class ImageIn(BaseModel):
+    """One image."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    b64: str = Field(description="The file's bytes in base64.")
+
+
+class PredictIn(BaseModel):
+    """The JSON form of a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: list[ImageIn] = Field(min_length=1)
+
+
+class ScoreOut(BaseModel):
+    """One class and its probability."""
+
+    label: str
+    score: float
+
+
+class PredictionOut(BaseModel):
+    """What the model says of one image."""
+
+    label: str | None = Field(description="The best class; null when its score is under `threshold`.")
+    score: float
+    scores: list[ScoreOut]
+
+
+class PredictOut(BaseModel):
+    """Predictions in the order of the images."""
+
+    model: str
+    version: int
+    task: str
+    predictions: list[PredictionOut]
+
+
+@router.post(
+    "/{name}/predict",
+    response_model=PredictOut,
+    max_body_size=UNLIMITED,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["file"],
+                        "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                    }
+                },
+                "application/json": {"schema": {"$ref": "#/components/schemas/PredictIn"}},
+                "image/*": {"schema": {"type": "string", "format": "binary"}},
+            },
+        }
+    },
+)
+async def predict(
+    name: str,
+    request: Request,
+    response: Response,
+    state: Context,
+    project: Project,
+    version: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
+    alias: Annotated[str | None, Query(pattern=NAME)] = None,
+    top_k: Annotated[int, Query(ge=1, le=100, description="Most classes in `scores`.")] = 100,
+    threshold: Annotated[float | None, Query(ge=0, le=1, description="Below this score there is no label.")] = None,
+) -> PredictOut:
+    """Classifies images: multipart `file` (repeated), a raw image body, or JSON `images`."""
+    images = await _images(request, state)
+    out = await to_thread.run_sync(_predict, state, project, name, version, alias, images, top_k, threshold)
+    response.headers["X-Graft-Version"] = str(out.version)
+    return out
+
+
+def _predict(
+    state: State,
+    project: str,
+    name: str,
+    version: int | None,
+    alias: str | None,
+    images: list[bytes],
+    top_k: int,
+    threshold: float | None,
+) -> PredictOut:
+    with state.database.read() as session:
+        row = models.resolve(session, project, name, version, alias)
+    served = predictions.open_version(state.storage, row, state.settings.serve_threads or state.settings.cores)
+    found = predictions.run(state.pool, served, images, state.decoders, top_k, threshold)
+    return PredictOut(
+        model=name,
+        version=row.version,
+        task=served.spec.task,
+        predictions=[
+            PredictionOut(
+                label=item.label,
+                score=item.score,
+                scores=[ScoreOut(label=score.label, score=score.score) for score in item.scores],
+            )
+            for item in found
+        ],
+    )
+
+
+async def _images(request: Request, state: State) -> list[bytes]:
+    """The request's images in their order, whichever way they came."""
+    limit = state.settings.max_predict_bytes
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        parts = await multipart.read(request, limit)
+        images = [bytes(part.body) for part in parts if part.name == "file"]
+        if not images:
+            raise BadRequest(
+                "expected images as form fields `file`; found none; send -F file=@photo.jpg", code="file_missing"
+            )
+    elif kind == "application/json":
+        images = _from_json(await _body(request, limit))
+    elif kind.startswith("image/") or kind == "application/octet-stream":
+        images = [await _body(request, limit)]
+    else:
+        raise UnsupportedMediaType(
+            f"expected multipart/form-data, application/json or image/*; found {kind or 'no content type'}"
+        )
+    most = state.settings.max_predict_images
+    if len(images) > most:
+        raise TooLarge(
+            f"expected at most {most} images; found {len(images)}; send less at once", code="too_many_images"
+        )
+    return images
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in multipart.limited(request, limit):
+        body += chunk
+    return bytes(body)
+
+
+def _from_json(body: bytes) -> list[bytes]:
+    try:
+        wanted = PredictIn.model_validate(json.loads(body))
+    except (ValueError, ValidationError) as error:
+        raise Unprocessable(f'expected {{"images": [{{"b64": "..."}}]}}; found {_brief(error)}') from error
+    images = []
+    for index, image in enumerate(wanted.images):
+        try:
+            images.append(base64.b64decode(image.b64, validate=True))
+        except (binascii.Error, ValueError) as error:
+            raise Unprocessable(f"expected base64 in images/{index}/b64; found {error}") from error
+    return images
+
+
+def _brief(error: Exception) -> Any:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'/'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:5])
+    return error

@@ -1,0 +1,104 @@
+"""Every error as one RFC 9457 document: `application/problem+json` with a stable `code`."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from app.errors import GraftError
+
+MEDIA_TYPE = "application/problem+json"
+# What the framework itself refuses, before a route of ours is reached.
+FRAMEWORK_CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
+
+log = logging.getLogger(__name__)
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="`urn:graft:problem:` and the code; docs/errors.md explains each.")
+    title: str
+    status: int
+    code: str = Field(description="Stable, machine-readable; docs/errors.md has one section for each.")
+    detail: str = Field(description="What was expected, what was found, what to do.")
+    instance: str = Field(description="Path of the request.")
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "Any error",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+}
+
+
+def install(app: FastAPI) -> None:
+    """Registers the handlers."""
+    app.add_exception_handler(GraftError, _graft_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected_error)
+
+
+def document(status: int, code: str, title: str, detail: str, instance: str, **extra: Any) -> dict[str, Any]:
+    """The body of a problem response."""
+    return {
+        "type": f"urn:graft:problem:{code}",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "instance": instance,
+        **extra,
+    }
+
+
+def response(request: Request, status: int, code: str, title: str, detail: str, **extra: Any) -> JSONResponse:
+    """A problem response."""
+    body = document(status, code, title, detail, request.url.path, **extra)
+    headers = {"Retry-After": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return JSONResponse(body, status, headers, MEDIA_TYPE)
+
+
+async def _graft_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, GraftError)
+    return response(request, error.status, error.code, error.title, error.detail, **error.extra)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {"pointer": "/" + "/".join(str(part) for part in item["loc"]), "detail": item["msg"]} for item in error.errors()
+    ]
+    places = ", ".join(item["pointer"] for item in errors)
+    detail = f"expected a payload that fits the schema at /openapi.json; found problems at {places}; see errors"
+    return response(request, 422, "invalid_payload", "Invalid payload", detail, errors=errors)
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    code = FRAMEWORK_CODES.get(error.status_code, "bad_request" if error.status_code < 500 else "internal")
+    detail = f"{phrase}: {request.method} {request.url.path} ({error.detail}); see /docs for the routes"
+    answer = response(request, error.status_code, code, phrase, detail)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return response(request, 500, "internal", "Internal error", "an error inside Graft; the server's log has the trace")

@@ -1,0 +1,1 @@
+"""What a finished transfer is on disk: the bundle, its graphs, its preprocessing."""

@@ -1,0 +1,224 @@
+"""A bundle on disk: the files of one model version, their hashes in `spec.json`, and their verification.
+
+`spec.json` is written last, so a folder that has one is whole. A frozen backbone's graph is not copied into the folder:
+the spec names it by digest and storage key, and all models on it share one file and one session.
+
+Shape legend: N items, C classes.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.artifact import graph, spec, tensors
+from app.artifact.spec import BundleError, File, Spec
+
+SPEC = "spec.json"
+HEAD = "head.onnx"
+BACKBONE = "backbone.onnx"
+REPORT = "report.json"
+PREDICTIONS = "predictions.parquet"
+WEIGHTS = "weights.safetensors"
+README = "README.md"
+FILES = (HEAD, REPORT, PREDICTIONS, WEIGHTS, README, BACKBONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What the model says of items that have a known answer, row by row.
+
+    Args:
+        ids: of the samples in their dataset.
+        sha256: of the images' bytes.
+        labels: the true class.
+        predicted: the model's class.
+        splits: where the sample belongs (`test`, as a rule).
+        probabilities: one column per label of the spec, in its order.
+
+    Shape:
+        probabilities: [N, C]
+    """
+
+    ids: list[str]
+    sha256: list[str]
+    labels: list[str]
+    predicted: list[str]
+    splits: list[str]
+    probabilities: NDArray[np.float32]
+
+
+def write(
+    folder: Path,
+    described: Spec,
+    *,
+    head: bytes,
+    weights: Mapping[str, NDArray[Any]],
+    report: Mapping[str, Any],
+    predictions: Predictions,
+    readme: str,
+    backbone: Path | File,
+) -> Spec:
+    """Writes every file of a bundle into an empty or new folder.
+
+    Args:
+        folder: one attempt's own; created when it is missing.
+        described: the spec without `files`.
+        head: the ONNX head.
+        weights: the head's arrays before folding.
+        report: the transfer report, JSON-ready.
+        predictions: of the test items.
+        readme: the model card.
+        backbone: the graph's own file, copied in (a network that this job trained), or where the shared one is stored.
+
+    Returns:
+        The spec as written, with `files`.
+
+    Raises:
+        ValueError: a report that is not JSON, predictions whose lengths differ, or a shared backbone without a key.
+    """
+    if isinstance(backbone, File) and backbone.key is None:
+        raise ValueError("expected a storage key for a shared backbone; found none; give the file's path to copy it in")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / HEAD).write_bytes(head)
+    (folder / WEIGHTS).write_bytes(tensors.dump(weights))
+    (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    (folder / README).write_text(readme, "utf-8")
+    write_predictions(folder / PREDICTIONS, predictions, described.labels)
+    if isinstance(backbone, Path):
+        shutil.copyfile(backbone, folder / BACKBONE)
+    files = {name: entry(folder / name) for name in FILES if (folder / name).is_file()}
+    if isinstance(backbone, File):
+        files[BACKBONE] = backbone
+    written = Spec.model_validate({**dict(described), "files": files})
+    (folder / SPEC).write_bytes(spec.dump(written))
+    return written
+
+
+def read(folder: Path) -> Spec:
+    """The folder's spec.
+
+    Raises:
+        BundleError: there is none, or `spec.load` refuses it.
+    """
+    path = folder / SPEC
+    if not path.is_file():
+        raise BundleError(f"expected {SPEC} in the bundle; found none, so it is not finished; publish the model again")
+    return spec.load(path.read_bytes())
+
+
+def verify(folder: Path, shared: Mapping[str, Path] | None = None) -> Spec:
+    """Checks that the folder holds exactly what its spec says, byte for byte.
+
+    Args:
+        folder: a bundle.
+        shared: local copies of files that the spec gives a storage key, by name; those not given are not looked at.
+
+    Raises:
+        BundleError: with every file that is missing, changed or not listed.
+    """
+    found = read(folder)
+    shared = shared or {}
+    problems = [f"{name} is not listed" for name in FILES if name not in found.files]
+    problems += [
+        f"{path.name} does not belong here"
+        for path in sorted(folder.iterdir())
+        if path.name != SPEC and path.name not in found.files
+    ]
+    for name, expected in found.files.items():
+        path = shared.get(name) if expected.key else folder / name
+        if path is not None:
+            problems += _differences(name, path, expected)
+    if problems:
+        raise BundleError(f"expected the files of {SPEC}; found: {'; '.join(problems)}; restore or publish again")
+    return found
+
+
+def model_bytes(folder: Path, backbone: Path | None = None) -> bytes:
+    """`model.onnx`, composed when somebody downloads it: `images` -> `probabilities`, `features`.
+
+    Args:
+        folder: a bundle.
+        backbone: local copy of the shared graph; None when the folder has its own.
+
+    Raises:
+        BundleError: the backbone is not here or not the one that the spec names, or head and backbone do not fit.
+    """
+    found = read(folder)
+    path = backbone or folder / BACKBONE
+    expected = found.files[BACKBONE]
+    problems = _differences(BACKBONE, path, expected) + _differences(HEAD, folder / HEAD, found.files[HEAD])
+    if problems:
+        raise BundleError(f"expected the files of {SPEC}; found: {'; '.join(problems)}; restore or publish again")
+    try:
+        return graph.compose(path, (folder / HEAD).read_bytes())
+    except ValueError as error:
+        raise BundleError(f"expected head and backbone to fit; {error}; publish again") from error
+
+
+def entry(path: Path, key: str | None = None) -> File:
+    """Hash and size of a file, as a spec lists them; `key` is its place in the store when it is shared."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return File(sha256=digest, size_bytes=path.stat().st_size, key=key)
+
+
+def write_predictions(path: Path, predictions: Predictions, labels: tuple[str, ...]) -> None:
+    """Writes the Parquet file; the order of the probabilities stands in the schema's metadata under `labels`.
+
+    Raises:
+        ValueError: columns of different lengths, or not one probability per label.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    num_items = len(predictions.ids)
+    probabilities = np.asarray(predictions.probabilities, dtype=np.float32)
+    if probabilities.shape != (num_items, len(labels)):
+        raise ValueError(f"expected probabilities of shape {(num_items, len(labels))}; found {probabilities.shape}")
+    text = {
+        "id": predictions.ids,
+        "sha256": predictions.sha256,
+        "label": predictions.labels,
+        "predicted": predictions.predicted,
+        "split": predictions.splits,
+    }
+    lengths = {name: len(values) for name, values in text.items()}
+    if set(lengths.values()) != {num_items}:
+        raise ValueError(f"expected columns of one length; found {lengths}")
+    offsets = np.arange(num_items + 1, dtype=np.int32) * len(labels)
+    columns: dict[str, Any] = {name: pa.array(values, pa.string()) for name, values in text.items()}
+    columns["probabilities"] = pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel(), pa.float32()))
+    table = pa.table(columns).replace_schema_metadata({"labels": json.dumps(labels, ensure_ascii=False)})
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_predictions(path: Path) -> Predictions:
+    """The inverse of `write_predictions`."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, memory_map=False)
+    num_labels = len(json.loads(table.schema.metadata[b"labels"]))
+    flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return Predictions(
+        ids=table["id"].to_pylist(),
+        sha256=table["sha256"].to_pylist(),
+        labels=table["label"].to_pylist(),
+        predicted=table["predicted"].to_pylist(),
+        splits=table["split"].to_pylist(),
+        probabilities=flat.reshape(table.num_rows, num_labels).astype(np.float32, copy=False),
+    )
+
+
+def _differences(name: str, path: Path, expected: File) -> list[str]:
+    if not path.is_file():
+        return [f"{name} is missing"]
+    if path.stat().st_size != expected.size_bytes:
+        return [f"{name} has {path.stat().st_size} bytes instead of {expected.size_bytes}"]
+    return [] if entry(path).sha256 == expected.sha256 else [f"{name} has another content"]

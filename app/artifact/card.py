@@ -1,0 +1,273 @@
+"""The model card: README.md in the form that model hubs read (YAML front matter, then prose and tables).
+
+Class names, dataset ids and licences are other people's text. In YAML every string is a double-quoted scalar, in
+Markdown every special character is escaped, so that no name can end a table, start a tag or add a key.
+"""
+
+import json
+import re
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from app.artifact.spec import Spec
+
+# Licences that hubs know by these ids; any other is `other` with its own name.
+HUB_LICENCES = frozenset(
+    {
+        "afl-3.0", "agpl-3.0", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "cc-by-4.0",
+        "cc-by-nc-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-4.0", "cc0-1.0", "gpl-2.0", "gpl-3.0",
+        "lgpl-3.0", "mit", "mpl-2.0", "openrail", "unlicense",
+    }
+)  # fmt: skip
+PIPELINES = {"classification": "image-classification", "multi_label": "image-classification"}
+
+# Metric of a spec -> (its type on hubs, its name for readers). Intervals stand beside it as `_low` and `_high`.
+METRICS = {
+    "test_accuracy": ("accuracy", "Test accuracy"),
+    "test_balanced_accuracy": ("balanced_accuracy", "Test balanced accuracy"),
+    "test_macro_f1": ("f1", "Test macro F1"),
+    "test_macro_precision": ("precision", "Test macro precision"),
+    "test_macro_recall": ("recall", "Test macro recall"),
+    "val_accuracy": ("accuracy", "Validation accuracy"),
+    "cv_accuracy_mean": ("accuracy", "Cross-validated accuracy, mean"),
+    "cv_accuracy_std": ("accuracy_std", "Cross-validated accuracy, deviation"),
+    "ece": ("ece", "Expected calibration error"),
+}
+
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "\\": "&#92;"}
+
+
+def render(spec: Spec, report: Mapping[str, Any], model: str) -> str:
+    """The whole card.
+
+    Args:
+        spec: of the bundle.
+        report: the transfer report; of it, `verdict`, `baselines` ({name: {value, low, high, what} or None}) and
+            `per_class` (rows of label, num_samples, precision, recall, f1) are shown when they are there.
+        model: the model's name in the registry; it is part of an address, so its form is checked.
+
+    Raises:
+        ValueError: the model's name is not one that the registry allows.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", model):
+        raise ValueError(f"expected a model name of letters, digits, '.', '_' and '-'; found {model!r}; rename it")
+    parts = [
+        f"---\n{_yaml(front_matter(spec, model))}---",
+        f"# {text(model)}",
+        _summary(spec),
+        "## Intended use",
+        _intended_use(spec),
+        "## Data",
+        _data(spec),
+        "## Evaluation",
+        _evaluation(spec, report),
+        "## Results per class",
+        _per_class(report),
+        "## Limits",
+        _limits(spec),
+        "## How to call it",
+        _calls(spec, model),
+        "## How it was made",
+        _recipe(spec),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def front_matter(spec: Spec, model: str) -> dict[str, Any]:
+    """The card's metadata, as hubs index it."""
+    licence = spec.backbone.licence.lower()
+    known = (
+        {"license": licence} if licence in HUB_LICENCES else {"license": "other", "license_name": spec.backbone.licence}
+    )
+    method = spec.recipe.get("method")
+    pipeline = PIPELINES.get(spec.task)
+    metrics = _measured(spec)
+    document: dict[str, Any] = {**known, "library_name": "onnx"}
+    if pipeline:
+        document["pipeline_tag"] = pipeline
+    document["tags"] = ["graft", "onnx", "transfer-learning", *([method] if isinstance(method, str) else [])]
+    if spec.dataset:
+        document["datasets"] = [spec.dataset.id]
+    if metrics:
+        document["metrics"] = list(dict.fromkeys(METRICS[name][0] for name in metrics))
+    document["base_model"] = spec.backbone.name
+    results = _results(spec, pipeline, metrics) if spec.dataset and pipeline and metrics else []
+    document["model-index"] = [{"name": model, "results": results}]
+    return document
+
+
+def text(value: str) -> str:
+    """Any string as plain inline Markdown, safe in a table cell; what cannot be printed is shown as its code point."""
+    return "".join(_inline(char) for char in value)
+
+
+def _inline(char: str) -> str:
+    if char in _ENTITIES:
+        return _ENTITIES[char]
+    if not char.isprintable():
+        return f"&#92;u{{{ord(char):x}}}"
+    return "\\" + char if char in string.punctuation else char
+
+
+def _yaml(value: Any, indent: str = "") -> str:
+    """Nested dicts, lists and scalars as block YAML."""
+    if isinstance(value, dict):
+        return "".join(f"{indent}{key}:{_nested(item, indent)}" for key, item in value.items())
+    return "".join(f"{indent}- {_yaml(item, indent + '  ').removeprefix(indent + '  ')}" if isinstance(item, dict)
+                   else f"{indent}- {_scalar(item)}\n" for item in value)  # fmt: skip
+
+
+def _nested(value: Any, indent: str) -> str:
+    if isinstance(value, dict | list) and value:
+        return "\n" + _yaml(value, indent + "  ")
+    return f" {_scalar(value)}\n"
+
+
+def _scalar(value: Any) -> str:
+    if not isinstance(value, str):
+        return json.dumps(value, allow_nan=False)
+    return '"' + "".join(_quoted(char) for char in value) + '"'
+
+
+def _quoted(char: str) -> str:
+    if char in '"\\':
+        return "\\" + char
+    return char if char.isprintable() else f"\\U{ord(char):08x}"
+
+
+def _measured(spec: Spec) -> dict[str, int | float]:
+    return {name: value for name in METRICS if (value := spec.metrics.get(name)) is not None}
+
+
+def _results(spec: Spec, pipeline: str, metrics: Mapping[str, int | float]) -> list[dict[str, Any]]:
+    assert spec.dataset is not None
+    return [
+        {
+            "task": {"type": pipeline},
+            "dataset": {"type": spec.dataset.id, "name": spec.dataset.id, "revision": spec.dataset.digest},
+            "metrics": [
+                {"type": METRICS[name][0], "value": value, "name": METRICS[name][1]} for name, value in metrics.items()
+            ],
+        }
+    ]
+
+
+def _summary(spec: Spec) -> str:
+    return (
+        f"A {text(spec.task.replace('_', ' '))} model for {len(spec.labels)} classes, made by transfer learning from "
+        f"{text(spec.backbone.name)} (licence: {text(spec.backbone.licence or 'not stated')})."
+    )
+
+
+def _intended_use(spec: Spec) -> str:
+    shape = spec.preprocess
+    return (
+        f"Naming the class of a whole image, one of the {len(spec.labels)} that it was trained on, for images like "
+        f"those of the training data. Images are resized to {shape.width} x {shape.height} pixels. The model gives a "
+        "probability for each class and a feature vector for search or further training."
+    )
+
+
+def _data(spec: Spec) -> str:
+    if spec.dataset is None:
+        return "The model was made without a dataset."
+    rows = [(text(name), str(count)) for name, count in spec.dataset.splits.items()]
+    head = f"Dataset {text(spec.dataset.id)}, digest {text(spec.dataset.digest)}."
+    return f"{head}\n\n{_table(('Split', 'Samples'), rows)}"
+
+
+def _evaluation(spec: Spec, report: Mapping[str, Any]) -> str:
+    metrics = _measured(spec)
+    parts = []
+    if metrics:
+        rows = [(METRICS[name][1], _number(value), _interval(spec.metrics, name)) for name, value in metrics.items()]
+        parts.append(_table(("Metric", "Value", "95 % interval"), rows))
+    else:
+        parts.append("Nothing was measured: there were no labelled images to measure on.")
+    verdict = report.get("verdict")
+    if verdict is not None:
+        parts.append(f"Verdict on the transfer against training from scratch: {text(str(verdict))}.")
+    baselines = {name: row for name, row in (report.get("baselines") or {}).items() if row is not None}
+    if baselines:
+        compared = [
+            (text(name), text(str(row["what"])), _number(row["value"]), _range(row["low"], row["high"]))
+            for name, row in baselines.items()
+        ]
+        parts.append("Baselines:\n\n" + _table(("Baseline", "What", "Value", "95 % interval"), compared))
+    return "\n\n".join(parts)
+
+
+def _per_class(report: Mapping[str, Any]) -> str:
+    rows = [
+        (text(row["label"]), str(row["num_samples"]), *(_number(row[name]) for name in ("precision", "recall", "f1")))
+        for row in report.get("per_class") or []
+    ]
+    if not rows:
+        return "Not measured."
+    return _table(("Class", "Samples", "Precision", "Recall", "F1"), rows)
+
+
+def _limits(spec: Spec) -> str:
+    calibration = (
+        f"Probabilities are calibrated by one temperature ({spec.temperature:.3g}), for images like the training data."
+        if spec.calibrated
+        else "Probabilities are not calibrated: they rank classes, they do not say how often the model is right."
+    )
+    lines = [
+        "It always names one of its classes, also for an image that shows none of them.",
+        calibration,
+        "The figures hold for images like those of the test split; from another camera, style or place expect less.",
+        "It inherits what its backbone learnt, biases included, and its backbone's licence.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _calls(spec: Spec, model: str) -> str:
+    address = f"http://127.0.0.1:8000/api/v1/models/{model}/predict"
+    shape = spec.preprocess
+    commands = f"curl -F file=@first.jpg -F file=@second.png '{address}?top_k=3'\n"
+    commands += f"curl -H 'Content-Type: image/jpeg' --data-binary @first.jpg '{address}'"
+    return (
+        f"{_fenced(commands, 'sh')}\n\n"
+        f"`model.onnx` takes `images` uint8 [N, {shape.height}, {shape.width}, 3]: RGB, shorter side to {shape.resize} "
+        f"pixels ({text(shape.interpolation)}), centre crop; normalisation is inside. It gives `probabilities` "
+        f"[N, {len(spec.labels)}], in the order of the labels in `spec.json`, and `features` "
+        f"[N, {spec.backbone.feature_dim}]."
+    )
+
+
+def _recipe(spec: Spec) -> str:
+    made = f"Seed {spec.seed}, {spec.created_at.date().isoformat()}. "
+    parity = spec.parity
+    proof = (
+        f"On {parity.num_samples} images the published graph's probabilities differ from the trained model's by "
+        f"at most {parity.max_abs:.2g}."
+    )
+    rows = [(text(name), text(version)) for name, version in sorted(spec.libraries.items())]
+    versions = f"\n\n{_table(('Library', 'Version'), rows)}" if rows else ""
+    return f"{made}{proof}\n\n{_fenced(json.dumps(spec.recipe, indent=2), 'json')}{versions}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _fenced(content: str, language: str) -> str:
+    """A code block whose fence is longer than any run of backticks inside."""
+    longest = max((len(run) for run in re.findall("`+", content)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{content}\n{fence}"
+
+
+def _interval(metrics: Mapping[str, int | float | None], name: str) -> str:
+    return _range(metrics.get(f"{name}_low"), metrics.get(f"{name}_high"))
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,90 @@
+"""Source models that Graft knows: the generated catalogue, read without torch.
+
+`app/data/backbones.json` is written by `make catalogue` (worker.catalogue) from the installed timm and torchvision.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from app.artifact.preprocess import Preprocess
+
+CATALOGUE = Path(__file__).parent / "data" / "backbones.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Where a backbone's weights come from.
+
+    Args:
+        kind: `starter` (a file inside an installed package), `hub` (downloaded through timm), `url` (downloaded through torchvision), `user` (uploaded).
+        location: package name, hub repository, address, or storage key.
+        file: path inside the package or repository; empty otherwise.
+        sha256: hex digest, or the prefix that the publisher states; empty where none is published.
+        size_bytes: None where it is not published.
+    """
+
+    kind: str
+    location: str
+    file: str = ""
+    sha256: str = ""
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """One source model: architecture, weights, input, licence.
+
+    Args:
+        name: `provider/architecture`, unique.
+        provider: timm, torchvision, or user.
+        architecture: name that the provider's library builds.
+        num_params: without the classifier.
+        feature_dim: width of the pooled features.
+        preprocess: what its input looks like.
+        licence: SPDX id where known, else the publisher's words.
+        paper: arXiv id or title; empty where unknown.
+        recommended: first choice for `auto`.
+        rank: expected transfer quality, higher is better (ImageNet top-1, per cent); None where unknown.
+        weights: where the weights come from.
+    """
+
+    name: str
+    provider: str
+    architecture: str
+    num_params: int
+    feature_dim: int
+    preprocess: Preprocess
+    licence: str
+    paper: str
+    recommended: bool
+    rank: float | None
+    weights: Weights
+
+
+def from_document(document: dict[str, Any]) -> Backbone:
+    """The catalogue's JSON row -> Backbone; the inverse of `dataclasses.asdict`."""
+    fields = dict(document)
+    shape = dict(fields.pop("preprocess"))
+    shape["mean"], shape["std"] = tuple(shape["mean"]), tuple(shape["std"])
+    return Backbone(preprocess=Preprocess(**shape), weights=Weights(**fields.pop("weights")), **fields)
+
+
+@cache
+def _rows() -> dict[str, dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(CATALOGUE.read_text())["backbones"]
+    return {row["name"]: row for row in rows}
+
+
+def find(name: str) -> Backbone | None:
+    """The catalogue's backbone of that name, or None."""
+    row = _rows().get(name)
+    return from_document(row) if row else None
+
+
+def catalogue() -> Iterator[Backbone]:
+    """Every backbone of the catalogue, in its order (recommended first, then by name)."""
+    return map(from_document, _rows().values())

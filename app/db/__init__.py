@@ -1,0 +1,1 @@
+"""Tables, their base and the sessions."""

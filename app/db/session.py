@@ -1,0 +1,80 @@
+"""Engine and sessions. `read()` never writes; `write()` commits at its end, or nothing of it happened."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.orm import Session
+
+
+class Database:
+    """One engine and the two kinds of session on it.
+
+    On SQLite a session that will write begins with `BEGIN IMMEDIATE`: a transaction that reads first and writes later would
+    otherwise fail at once, whatever the busy time-out, when another one has written in between.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = _engine(url)
+        self._write_engine = self.engine.execution_options(graft_writes=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session for reading only."""
+        with Session(self.engine, autoflush=False, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session that is one transaction: committed at the end, rolled back on an error."""
+        with Session(self._write_engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def session(self) -> Session:
+        """A session that writes and whose owner commits: the request's edge."""
+        return Session(self._write_engine, expire_on_commit=False)
+
+    def dispose(self) -> None:
+        """Closes the pool."""
+        self.engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+    engine = create_engine(url, connect_args={"timeout": 5, "check_same_thread": False})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver's own transaction control is switched off; _begin_sqlite says when one starts.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout=5000")
+    _enter_wal(cursor)
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _enter_wal(cursor: Any) -> None:
+    """Two processes that open a new database at once: the switch to WAL ignores the busy time-out, so it is asked again."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except Exception as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("graft_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

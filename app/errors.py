@@ -1,0 +1,154 @@
+"""The one tree of errors.
+
+    GraftError                      status, code, title; detail says what was expected, found, and what to do
+    |- BadRequest 400               bad_request, unsupported_task, not_an_archive, unknown_recipe, ...
+    |  `- BadImage 400              image_unreadable, image_truncated, image_too_large, image_unsupported
+    |- Forbidden 403                cross_site
+    |- NotFound 404                 not_found
+    |- Conflict 409                 in_use, invalid_state, dataset_not_ready, label_change, ...
+    |- TooLarge 413                 body_too_large
+    |- UnsupportedMediaType 415     unsupported_media_type
+    |- Misdirected 421              unknown_host
+    |- Unprocessable 422            invalid_payload, idempotency_mismatch
+    |- OutOfSpace 507               insufficient_storage
+    |- Unavailable 503              unavailable, not_ready
+    JobFailure                      not HTTP: why a job failed, written on its row
+
+Routes never raise an HTTP exception of the web framework; `app.api.problems` turns this tree into RFC 9457 documents.
+"""
+
+from typing import Any, ClassVar
+
+
+class GraftError(Exception):
+    """Base of everything a caller can be told.
+
+    Args:
+        detail: what was expected, what was found, what to do.
+        code: stable machine-readable code; the class's own by default.
+        extra: further members of the problem document (JSON-ready).
+    """
+
+    status: ClassVar[int] = 500
+    code: str = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, code: str | None = None, **extra: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or type(self).code
+        self.extra = extra
+
+
+class BadRequest(GraftError):
+    """The request cannot be carried out as it stands."""
+
+    status = 400
+    code = "bad_request"
+    title = "Bad request"
+
+
+class BadImage(BadRequest):
+    """Bytes that are no usable image; `code` says which way."""
+
+    code = "image_unreadable"
+    title = "Image cannot be used"
+
+
+class Forbidden(GraftError):
+    """The caller may not do this."""
+
+    status = 403
+    code = "forbidden"
+    title = "Forbidden"
+
+
+class NotFound(GraftError):
+    """Nothing of that name is visible to the caller."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
+class Conflict(GraftError):
+    """The resource is in a state that does not allow this."""
+
+    status = 409
+    code = "invalid_state"
+    title = "Conflict"
+
+
+class TooLarge(GraftError):
+    """The body is larger than the limit."""
+
+    status = 413
+    code = "body_too_large"
+    title = "Body too large"
+
+
+class UnsupportedMediaType(GraftError):
+    """The body's content type is not one that the route takes."""
+
+    status = 415
+    code = "unsupported_media_type"
+    title = "Unsupported media type"
+
+
+class Misdirected(GraftError):
+    """The Host header names a host that is not ours (a guard against DNS rebinding)."""
+
+    status = 421
+    code = "unknown_host"
+    title = "Unknown host"
+
+
+class Unprocessable(GraftError):
+    """The payload is malformed, or an idempotency key came back with another payload."""
+
+    status = 422
+    code = "invalid_payload"
+    title = "Invalid payload"
+
+
+class Unavailable(GraftError):
+    """Something that the request needs is not there at the moment."""
+
+    status = 503
+    code = "unavailable"
+    title = "Unavailable"
+
+
+class OutOfSpace(GraftError):
+    """The disk or object store has no room; nothing was kept."""
+
+    status = 507
+    code = "insufficient_storage"
+    title = "Insufficient storage"
+
+
+FAILURES = {
+    "dataset_invalid": "The uploaded data cannot be used; the dataset's problems say why.",
+    "weights_unavailable": "The backbone's weights cannot be had here.",
+    "out_of_memory": "The job needed more memory than there is.",
+    "diverged": "Training produced numbers that are not finite.",
+    "timed_out": "The job ran past its time limit.",
+    "worker_lost": "Every attempt ended with its worker or process gone.",
+    "internal": "An error inside Graft; the worker's log has the trace.",
+}
+
+
+class JobFailure(Exception):
+    """Why a job failed: data on the job's row, safe to show to its owner.
+
+    Args:
+        code: one of FAILURES.
+        message: what was expected, what was found, what to do.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        if code not in FAILURES:
+            raise ValueError(f"unknown failure code {code!r}; one of {sorted(FAILURES)}")
+        super().__init__(message)
+        self.code = code
+        self.message = message

@@ -1,0 +1,61 @@
+"""The application: lifespan, the routers of the roles asked for, handlers; nothing else."""
+
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+
+from app.api import backbones, datasets, health, jobs, models, predictions, problems, recipes
+from app.api.deps import State
+from app.api.guard import Guard
+from app.db.session import Database
+from app.queue import Bell, make_celery
+from app.serving.pool import Pool
+from app.settings import Settings
+from app.storage import open_storage
+
+ROLES: dict[str, tuple[APIRouter, ...]] = {
+    "api": (datasets.router, backbones.router, recipes.router, jobs.router, models.router),
+    "serve": (predictions.router,),
+}
+
+
+def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve")) -> FastAPI:
+    """One application for both roles: a team runs them apart, a laptop together."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.graft = state = make_state(settings)
+        yield
+        state.decoders.shutdown(wait=False, cancel_futures=True)
+        state.pool.clear()
+        state.database.dispose()
+
+    app = FastAPI(
+        title="Graft",
+        version="0.1.0",
+        summary="Moves knowledge from pretrained models into your own task.",
+        lifespan=lifespan,
+        max_body_size=settings.max_json_bytes,
+    )
+    app.add_middleware(Guard, hosts=frozenset(settings.allowed_hosts))
+    problems.install(app)
+    app.include_router(health.router)
+    for role in roles:
+        for router in ROLES[role]:
+            app.include_router(router, prefix="/api/v1")
+    return app
+
+
+def make_state(settings: Settings) -> State:
+    """Opens what the process needs; nothing is opened at import."""
+    settings.home_path.mkdir(parents=True, exist_ok=True)
+    return State(
+        settings=settings,
+        database=Database(settings.resolved_database_url),
+        storage=open_storage(settings.resolved_storage_url, settings.home_path / "cache"),
+        bell=Bell(make_celery(settings)),
+        pool=Pool(settings.pool_bytes),
+        decoders=ThreadPoolExecutor(settings.cores, thread_name_prefix="decode"),
+    )

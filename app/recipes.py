@@ -1,0 +1,115 @@
+"""Recipes: the frozen, typed configuration of each transfer method that is built.
+
+A method is one class here, one file in `worker/methods`, one row in each table, one section in docs/methods.md.
+"""
+
+import types
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from app.errors import BadRequest, Unprocessable
+
+
+class Recipe(BaseModel):
+    """What all recipes share: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    paper: ClassVar[str]
+    summary: ClassVar[str]
+    needs_torch: ClassVar[bool]
+
+
+class LinearProbe(Recipe):
+    """A linear classifier on frozen features."""
+
+    paper = "Kornblith et al., Do Better ImageNet Models Transfer Better?, arXiv 1805.08974"
+    summary = (
+        "L2 logistic regression (C by cross-validation) or exact leave-one-out ridge, the better one; seconds on a CPU."
+    )
+    needs_torch = False
+
+    method: Literal["linear_probe"] = "linear_probe"
+
+
+class FineTune(Recipe):
+    """Linear probe first, then training of the backbone from there (LP-FT)."""
+
+    paper = "Kumar et al., Fine-Tuning can Distort Pretrained Features, arXiv 2202.10054"
+    summary = "The probe's head, then its last stage (on cached activations) or the whole network; early stopping."
+    needs_torch = True
+
+    method: Literal["fine_tune"] = "fine_tune"
+    scope: Literal["head", "last_stage", "full"] = Field(
+        "last_stage", description="What is trained: the head alone, the last stage, or the whole network."
+    )
+    epochs: int = Field(
+        20, ge=1, le=1000, description="Passes over the training images; early stopping may end sooner."
+    )
+    resolution: int | None = Field(
+        None,
+        ge=32,
+        le=1024,
+        description="Side of the input in pixels while training in full scope; the backbone's own by default.",
+    )
+    max_minutes: float | None = Field(
+        None, gt=0, le=10_080, description="Training stops after this time and keeps the best."
+    )
+
+
+class Auto(Recipe):
+    """Tries what fits the data and the time, and serves the best."""
+
+    paper = "Procedure of docs/methods.md; LP-FT arXiv 2202.10054, model selection arXiv 2503.18528"
+    summary = (
+        "Chooses backbone and method by paired scores on selection data inside a time budget; explains each decision."
+    )
+    needs_torch = False
+
+    method: Literal["auto"] = "auto"
+    max_minutes: float | None = Field(
+        None,
+        gt=0,
+        le=10_080,
+        description="Time budget; 5 minutes on a CPU and 30 on a GPU by default. Never exceeded by more than 30 s.",
+    )
+    objective: Literal["accuracy", "macro_f1"] = Field("accuracy", description="What is maximised on selection data.")
+
+
+RECIPES: dict[str, type[Recipe]] = {
+    "auto": Auto,
+    "linear_probe": LinearProbe,
+    "fine_tune": FineTune,
+}
+
+AnyRecipe = Annotated[LinearProbe | FineTune | Auto, Field(discriminator="method")]
+ADAPTER: TypeAdapter[LinearProbe | FineTune | Auto] = TypeAdapter(AnyRecipe)
+
+# Whether a method's tasks are built; anything else is refused by name before a job is made.
+TASKS = types.MappingProxyType({name: frozenset({"classification"}) for name in RECIPES})
+
+
+def parse(document: dict[str, Any]) -> LinearProbe | FineTune | Auto:
+    """A recipe from its JSON object.
+
+    Raises:
+        BadRequest: code unknown_recipe, a method that is not built.
+        Unprocessable: a field that is unknown, missing or out of bounds, with a pointer to each.
+    """
+    method = document.get("method")
+    if not isinstance(method, str) or method not in RECIPES:
+        raise BadRequest(
+            f"expected a method that is built ({', '.join(RECIPES)}); found {method!r}; see GET /api/v1/recipes",
+            code="unknown_recipe",
+        )
+    try:
+        return ADAPTER.validate_python(document)
+    except ValidationError as error:
+        raise Unprocessable(
+            f"the recipe {method} has fields that are not valid; see GET /api/v1/recipes",
+            errors=[
+                {"pointer": "/recipe/" + "/".join(str(part) for part in item["loc"][1:]), "detail": item["msg"]}
+                for item in error.errors()
+            ],
+        ) from error

@@ -1,0 +1,169 @@
+"""Attempts at a job as workers see them: claim, lease, record, end. All writes are fenced by the lease's owner.
+
+A worker that lost its lease (frozen, cut off) finds its token gone, and nothing it says later has any effect.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Select, func, select, update
+from sqlalchemy.orm import Session, aliased
+
+from app.db.base import now
+from app.db.models import Job, JobDependency, JobEvent
+from app.errors import FAILURES
+from app.services import jobs
+from app.states import JobState
+
+
+class LeaseLost(Exception):
+    """Another worker owns the job now, or it has ended; stop at once and write nothing."""
+
+
+def claim(session: Session, queues: Sequence[str], owner: str, lease_seconds: float) -> Job | None:
+    """Takes the most deserving waiting job: priority, then the project's share of running jobs, then age.
+
+    On PostgreSQL concurrent claims skip each other's row; on SQLite the writing transaction itself excludes them.
+    """
+    job = session.scalar(_waiting(queues))
+    if job is None:
+        return None
+    job.attempt += 1
+    job.lease_owner = owner
+    job.lease_expires_at = now() + timedelta(seconds=lease_seconds)
+    job.started_at = job.started_at or now()
+    job.request = None
+    jobs.move(session, job, JobState.RUNNING, f"attempt {job.attempt} started", attempt=job.attempt)
+    return job
+
+
+def _waiting(queues: Sequence[str]) -> Select[Job]:
+    running = aliased(Job)
+    share = (
+        select(func.count())
+        .where(running.state == JobState.RUNNING, running.project_id == Job.project_id)
+        .correlate(Job)
+        .scalar_subquery()
+    )
+    needed = aliased(Job)
+    unmet = (
+        select(JobDependency.job_id)
+        .join(needed, needed.id == JobDependency.depends_on_id)
+        .where(JobDependency.job_id == Job.id, needed.state != JobState.SUCCEEDED)
+        .correlate(Job)
+        .exists()
+    )
+    return (
+        select(Job)
+        .where(Job.state == JobState.QUEUED, Job.queue.in_(queues), ~unmet)
+        .order_by(Job.priority.desc(), share, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=Job)
+    )
+
+
+def owned(session: Session, job_id: str, owner: str) -> Job:
+    """The job, locked for this transaction, if the owner still holds it.
+
+    Raises:
+        LeaseLost: it does not.
+    """
+    job = session.scalar(select(Job).where(Job.id == job_id, Job.lease_owner == owner).with_for_update())
+    if job is None:
+        raise LeaseLost(f"the lease of {job_id} is no longer held by {owner}")
+    return job
+
+
+def renew(session: Session, job_id: str, owner: str, lease_seconds: float) -> str | None:
+    """Extends the lease: one small UPDATE.
+
+    Returns:
+        what the job's user asked for meanwhile (cancel, stop), or None.
+
+    Raises:
+        LeaseLost: the lease had run out and somebody else took it.
+    """
+    statement = update(Job).where(Job.id == job_id, Job.lease_owner == owner)
+    row = session.execute(
+        statement.values(lease_expires_at=now() + timedelta(seconds=lease_seconds)).returning(Job.request)
+    ).one_or_none()
+    if row is None:
+        raise LeaseLost(f"the lease of {job_id} is no longer held by {owner}")
+    request: str | None = row.request
+    return request
+
+
+def record(
+    session: Session, job_id: str, owner: str, entries: Sequence[dict[str, Any]], progress: dict[str, Any] | None
+) -> None:
+    """Stores a batch of the runner's events, and the latest progress, under the fence.
+
+    Raises:
+        LeaseLost: the owner no longer holds the job.
+    """
+    statement = update(Job).where(Job.id == job_id, Job.lease_owner == owner)
+    values: dict[Any, Any] = {Job.last_seq: Job.last_seq + len(entries)}
+    if progress is not None:
+        values[Job.progress] = progress
+    row = session.execute(statement.values(values).returning(Job.last_seq, Job.project_id)).one_or_none()
+    if row is None:
+        raise LeaseLost(f"the lease of {job_id} is no longer held by {owner}")
+    first = row.last_seq - len(entries) + 1
+    session.add_all(
+        JobEvent(
+            job_id=job_id,
+            seq=first + offset,
+            project_id=row.project_id,
+            level=entry.get("level", "info"),
+            type=entry["type"],
+            message=entry["message"],
+            data=entry.get("data") or {},
+        )
+        for offset, entry in enumerate(entries)
+    )
+
+
+def hand_back(session: Session, job: Job, reason: str, max_attempts: int, *, counts: bool = True) -> bool:
+    """Ends an attempt without a result: another one resumes, unless there were enough of them.
+
+    Args:
+        session: the open transaction.
+        job: a running job.
+        reason: shown in the job's log.
+        max_attempts: after this many the job fails as worker_lost.
+        counts: whether the attempt counts as lost; one that was handed back on purpose does not.
+
+    Returns:
+        whether the job waits for another attempt.
+    """
+    job.lease_owner = job.lease_expires_at = None
+    job.losses += counts
+    if job.request == "cancel":
+        jobs.move(session, job, JobState.CANCELLED)
+        jobs.drop_dependents(session, job)
+    elif job.losses >= max_attempts:
+        fail(session, job, "worker_lost", f"{FAILURES['worker_lost']} {job.losses} were lost; the last: {reason}")
+    else:
+        jobs.move(session, job, JobState.QUEUED, f"handed back: {reason}", "warning")
+        jobs.note_bell(session, job.queue)
+        return True
+    return False
+
+
+def fail(session: Session, job: Job, code: str, message: str) -> None:
+    """Ends the job as failed; the cause is data on its row."""
+    job.failure_code, job.failure_message = code, message
+    jobs.move(session, job, JobState.FAILED, message, "error", code=code)
+    jobs.drop_dependents(session, job)
+
+
+def expired(session: Session) -> Sequence[Job]:
+    """Running jobs whose worker fell silent."""
+    query = select(Job).where(Job.state == JobState.RUNNING, Job.lease_expires_at < now())
+    return session.scalars(query.limit(100).with_for_update(skip_locked=True)).all()
+
+
+def waiting_queues(session: Session) -> set[str]:
+    """Queues in which a job waits: their bells may have been lost."""
+    return set(session.scalars(select(Job.queue).where(Job.state == JobState.QUEUED).distinct()))

@@ -1,0 +1,144 @@
+"""Backbones that a project can use: the catalogue's and its own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import backbones
+from app.backbones import Backbone
+from app.db.base import new_id
+from app.db.models import UserBackbone, WorkerProcess
+from app.errors import BadRequest, Conflict, NotFound
+from app.services import jobs
+
+AUTO = "auto"
+OWN = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A backbone, and whether a worker has its weights at hand."""
+
+    backbone: Backbone
+    available: bool
+
+
+def find(session: Session, project: str, name: str) -> Known:
+    """The backbone of that name.
+
+    Raises:
+        NotFound: code unknown_backbone.
+    """
+    own = session.scalar(
+        select(UserBackbone).where(
+            UserBackbone.project_id == project, UserBackbone.name == name, UserBackbone.state == "ready"
+        )
+    )
+    if own is not None:
+        return Known(backbones.from_document(own.document["backbone"]), True)
+    backbone = backbones.find(name)
+    if backbone is None:
+        near = ", ".join(_similar(name)) or "none similar"
+        raise NotFound(
+            f"expected a backbone of the catalogue or of this project; found {name!r} (similar: {near}); see GET /api/v1/backbones",
+            code="unknown_backbone",
+        )
+    return Known(backbone, backbone.name in at_hand(session))
+
+
+def every(session: Session, project: str) -> Iterator[Known]:
+    """The project's own backbones, then the catalogue in its order."""
+    query = select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.state == "ready")
+    for own in session.scalars(query.order_by(UserBackbone.name)):
+        yield Known(backbones.from_document(own.document["backbone"]), True)
+    names = at_hand(session)
+    for backbone in backbones.catalogue():
+        yield Known(backbone, backbone.name in names)
+
+
+def at_hand(session: Session) -> set[str]:
+    """Names whose weights some worker has without a download."""
+    return {name for names in session.scalars(select(WorkerProcess.backbones)) for name in names}
+
+
+def check_usable(session: Session, project: str, name: str, offline: bool) -> None:
+    """Refuses a name that cannot work, before a job is made.
+
+    Raises:
+        NotFound: code unknown_backbone.
+        BadRequest: code weights_unavailable, downloads are off and no worker has the weights.
+    """
+    if name == AUTO:
+        return
+    known = find(session, project, name)
+    if offline and not known.available:
+        names = ", ".join(sorted(at_hand(session))) or "none; no worker has shown itself yet"
+        raise BadRequest(
+            f"expected a backbone whose weights are here, since downloads are off (GRAFT_OFFLINE); found {name!r}; available: {names}",
+            code="weights_unavailable",
+        )
+
+
+def add(session: Session, project: str, name: str, architecture: str, file: str) -> UserBackbone:
+    """Writes the row of a user's own weights, and the job that opens and maps them.
+
+    Args:
+        session: the open transaction.
+        project: owner.
+        name: under which jobs will name it: `user/...`.
+        architecture: a name of the catalogue.
+        file: storage key of the checkpoint.
+
+    Raises:
+        NotFound: the architecture is not in the catalogue.
+        Conflict: the name is taken.
+    """
+    known = backbones.find(architecture)
+    if known is None:
+        near = ", ".join(_similar(architecture)) or "none similar"
+        raise NotFound(
+            f"expected an architecture of the catalogue; found {architecture!r} (similar: {near})",
+            code="unknown_backbone",
+        )
+    full = f"{OWN}/{name}"
+    taken = session.scalar(select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.name == full))
+    if taken is not None and taken.state != "invalid":
+        raise Conflict(f"expected a new name; found a backbone {full!r}; choose another name", code="name_taken")
+    if taken is not None:
+        session.delete(taken)
+        session.flush()
+    row = UserBackbone(
+        id=new_id("bb"),
+        project_id=project,
+        name=full,
+        state="checking",
+        prefix=None,
+        document={"architecture": architecture},
+    )
+    session.add(row)
+    session.flush()
+    inputs = {"backbone_id": row.id, "name": full, "architecture": architecture, "file": file}
+    row.job_id = jobs.create(session, project, jobs.NewJob(kind="backbone", backbone=full, inputs=inputs)).id
+    return row
+
+
+def own(session: Session, project: str, name: str) -> UserBackbone:
+    """The project's own backbone `user/NAME`, in whatever state it is.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = session.scalar(
+        select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.name == f"{OWN}/{name}")
+    )
+    if row is None:
+        raise NotFound(f"expected a backbone that was added to this project; found none named {name!r}")
+    return row
+
+
+def _similar(name: str) -> list[str]:
+    from difflib import get_close_matches
+
+    return get_close_matches(name, [backbone.name for backbone in backbones.catalogue()], n=3, cutoff=0.5)

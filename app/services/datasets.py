@@ -1,0 +1,209 @@
+"""Datasets: made by an upload, judged once by an ingest job, immutable afterwards."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.models import Dataset, Job, Problem
+from app.errors import BadRequest, Conflict, NotFound
+from app.services import jobs
+from app.states import FINAL, DatasetState
+
+TASKS = ("classification", "multi_label", "regression", "multi_task")
+_MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"PAR1")
+_TAR_MAGIC_AT = 257
+FORMATS = ("auto", "folders", "manifest", "parquet", "unlabelled")
+
+
+@dataclass(frozen=True, slots=True)
+class NewDataset:
+    """What a dataset is made from; `archive` is a storage key, absent for a child that only removes and relabels."""
+
+    name: str
+    archive: str | None
+    filename: str
+    task: str | None = None
+    format: str = "auto"
+    seed: int = 0
+    base_id: str | None = None
+    remove: tuple[str, ...] = ()
+    relabel: dict[str, str] | None = None
+
+
+def prefix(project: str, dataset_id: str) -> str:
+    """Where a dataset lies in storage."""
+    return f"datasets/{project}/{dataset_id}"
+
+
+def incoming(project: str, dataset_id: str) -> str:
+    """Where an upload waits for its ingest job."""
+    return f"incoming/{project}/{dataset_id}"
+
+
+def check_options(task: str | None, form: str) -> None:
+    """Refuses a task or format that is not built.
+
+    Raises:
+        BadRequest: with code unsupported_task or unknown_format.
+    """
+    if task is not None and task not in TASKS:
+        raise BadRequest(f"expected a task that is built ({', '.join(TASKS)}); found {task!r}", code="unsupported_task")
+    if form not in FORMATS:
+        raise BadRequest(f"expected a format of {', '.join(FORMATS)}; found {form!r}", code="unknown_format")
+
+
+def check_upload(path: Path) -> None:
+    """Refuses at the door what cannot be an archive; ingestion looks inside the rest.
+
+    Raises:
+        BadRequest: with code not_an_archive.
+    """
+    with path.open("rb") as file:
+        head = file.read(_TAR_MAGIC_AT + 5)
+    if not head.startswith(_MAGIC) and head[_TAR_MAGIC_AT:] != b"ustar":
+        found = f"{len(head)} bytes or more that start with {head[:12]!r}" if head else "an empty file"
+        raise BadRequest(
+            f"expected a zip, tar or tar.gz archive, or a Parquet file; found {found}; "
+            "pack the images into a zip with one folder per class",
+            code="not_an_archive",
+        )
+
+
+def create(session: Session, project: str, dataset_id: str, new: NewDataset) -> Dataset:
+    """Writes the dataset and the job that ingests it.
+
+    Raises:
+        BadRequest: unknown task or format.
+        Conflict: the base is not ready.
+    """
+    check_options(new.task, new.format)
+    if new.base_id is not None:
+        base = ready(session, project, new.base_id)
+        if new.task not in (None, base.task):
+            raise BadRequest(f"expected the base's task {base.task!r}; found {new.task!r}", code="task_mismatch")
+    elif new.remove or new.relabel:
+        raise BadRequest(
+            "expected a base dataset to remove or relabel samples of; found none; send base", code="base_missing"
+        )
+    elif new.archive is None:
+        raise BadRequest("expected a file; found none; send one as multipart field `file`", code="file_missing")
+    dataset = Dataset(
+        id=dataset_id,
+        project_id=project,
+        name=new.name,
+        task=new.task or (base.task if new.base_id else "classification"),
+        modality="image",
+        base_id=new.base_id,
+        state=DatasetState.INGESTING,
+        seed=base.seed if new.base_id else new.seed,
+    )
+    session.add(dataset)
+    session.flush()
+    inputs = {
+        "archive": new.archive,
+        "filename": new.filename,
+        "format": new.format,
+        "remove": list(new.remove),
+        "relabel": new.relabel or {},
+    }
+    # Ingestion goes before transfers: it is short, and somebody waits for it.
+    job = jobs.create(session, project, jobs.NewJob(kind="ingest", dataset_id=dataset.id, priority=10, inputs=inputs))
+    dataset.job_id = job.id
+    return dataset
+
+
+def get(session: Session, project: str, dataset_id: str) -> Dataset:
+    """The project's dataset of that id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    dataset = session.get(Dataset, dataset_id)
+    if dataset is None or dataset.project_id != project:
+        raise NotFound(
+            f"expected a dataset of this project; found none with id {dataset_id!r}; see GET /api/v1/datasets"
+        )
+    return dataset
+
+
+def ready(session: Session, project: str, dataset_id: str) -> Dataset:
+    """The project's dataset, if it can be used.
+
+    Raises:
+        NotFound: there is none.
+        Conflict: code dataset_not_ready, it is being ingested or invalid.
+    """
+    dataset = get(session, project, dataset_id)
+    if dataset.state != DatasetState.READY:
+        why = f": {dataset.failure_message}" if dataset.failure_message else "; wait until it is ready"
+        raise Conflict(
+            f"expected a dataset that is ready; found {dataset_id} {dataset.state}{why}", code="dataset_not_ready"
+        )
+    return dataset
+
+
+def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Dataset], bool]:
+    """Datasets, newest first, below the id `after`; and whether there are more."""
+    query = select(Dataset).where(Dataset.project_id == project).order_by(Dataset.id.desc()).limit(limit + 1)
+    rows = session.scalars(query.where(Dataset.id < after) if after else query).all()
+    return rows[:limit], len(rows) > limit
+
+
+def problems(session: Session, project: str, dataset_id: str, limit: int, after: int) -> tuple[Sequence[Problem], bool]:
+    """Findings with a number above `after`; and whether there are more."""
+    get(session, project, dataset_id)
+    query = select(Problem).where(Problem.dataset_id == dataset_id, Problem.seq > after).order_by(Problem.seq)
+    rows = session.scalars(query.limit(limit + 1)).all()
+    return rows[:limit], len(rows) > limit
+
+
+def complete(session: Session, dataset: Dataset, result: dict[str, Any]) -> None:
+    """Writes what ingestion found; the dataset is ready or invalid from now on."""
+    failure = result["failure"]
+    dataset.state = DatasetState.INVALID if failure else DatasetState.READY
+    dataset.failure_code, dataset.failure_message = (failure["code"], failure["message"]) if failure else (None, None)
+    dataset.task = result["task"]
+    dataset.num_samples, dataset.classes, dataset.splits = result["num_samples"], result["classes"], result["splits"]
+    dataset.digest, dataset.size_bytes = result["digest"], result["size_bytes"]
+    dataset.num_problems = len(result["problems"])
+    session.add_all(
+        Problem(dataset_id=dataset.id, seq=seq, project_id=dataset.project_id, **problem)
+        for seq, problem in enumerate(result["problems"], start=1)
+    )
+
+
+def invalidate(session: Session, dataset_id: str, code: str, message: str) -> None:
+    """Marks a dataset whose ingest job ended without a result."""
+    dataset = session.get(Dataset, dataset_id)
+    if dataset is not None and dataset.state == DatasetState.INGESTING:
+        dataset.state = DatasetState.INVALID
+        dataset.failure_code, dataset.failure_message = code, message
+
+
+def delete(session: Session, project: str, dataset_id: str) -> str:
+    """Removes the dataset's rows.
+
+    Returns:
+        the storage prefix to delete once the transaction is committed.
+
+    Raises:
+        Conflict: code in_use, with the users' ids.
+    """
+    dataset = get(session, project, dataset_id)
+    children = session.scalars(select(Dataset.id).where(Dataset.base_id == dataset_id)).all()
+    active = session.scalars(select(Job.id).where(Job.dataset_id == dataset_id, Job.state.not_in(FINAL))).all()
+    if children or active:
+        users = [*active, *children]
+        raise Conflict(
+            f"expected a dataset that nothing uses; found it used by {', '.join(users)}", code="in_use", users=users
+        )
+    for job in session.scalars(select(Job).where(Job.dataset_id == dataset_id)):
+        job.inputs = {**job.inputs, "deleted_dataset": dataset_id}
+        job.dataset_id = None
+    session.flush()
+    session.delete(dataset)
+    return prefix(project, dataset_id)

@@ -1,0 +1,251 @@
+"""Jobs as their owners see them: create, look, ask to end. Every move between states passes through `move`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from app.db.base import new_id, now
+from app.db.models import Job, JobDependency, JobEvent, Report, WorkerProcess
+from app.errors import BadRequest, Conflict, NotFound
+from app.queue import CPU, GPU
+from app.states import FINAL, JobState, Request, check_move
+
+KINDS = ("ingest", "transfer", "backbone")
+BELLS = "bells"
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What a job is made from; `inputs` is what only its kind knows."""
+
+    kind: str
+    dataset_id: str | None = None
+    backbone: str | None = None
+    recipe: dict[str, Any] | None = None
+    model_name: str | None = None
+    allow_label_change: bool = False
+    seed: int = 0
+    report_mode: str = "fast"
+    priority: int = 0
+    depends_on: tuple[str, ...] = ()
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+
+def create(session: Session, project: str, new: NewJob) -> Job:
+    """Writes the row and notes that its queue's bell is to be rung once the transaction is committed.
+
+    Raises:
+        NotFound: a job that it depends on does not exist.
+    """
+    queue = _queue(session, new.kind)
+    job = Job(
+        id=new_id("job"),
+        project_id=project,
+        kind=new.kind,
+        state=JobState.QUEUED,
+        queue=queue,
+        priority=new.priority,
+        dataset_id=new.dataset_id,
+        backbone=new.backbone,
+        recipe=new.recipe,
+        model_name=new.model_name,
+        allow_label_change=new.allow_label_change,
+        seed=new.seed,
+        report_mode=new.report_mode,
+        inputs=new.inputs,
+        progress={"fraction": 0.0, "stage": "queued", "eta_seconds": None},
+    )
+    session.add(job)
+    session.flush()
+    for other in dict.fromkeys(new.depends_on):
+        get(session, project, other)
+        session.add(JobDependency(job_id=job.id, depends_on_id=other, project_id=project))
+    log(session, job, "state", "queued")
+    note_bell(session, queue)
+    return job
+
+
+def note_bell(session: Session, queue: str) -> None:
+    """Remembers on the session that a queue is to be rung after the commit."""
+    session.info.setdefault(BELLS, set()).add(queue)
+
+
+def take_bells(session: Session) -> set[str]:
+    """The queues that were noted; whoever commits rings them afterwards."""
+    bells: set[str] = session.info.pop(BELLS, set())
+    return bells
+
+
+def get(session: Session, project: str, job_id: str) -> Job:
+    """The project's job of that id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    job = session.get(Job, job_id)
+    if job is None or job.project_id != project:
+        raise NotFound(f"expected a job of this project; found none with id {job_id!r}; see GET /api/v1/jobs")
+    return job
+
+
+def page(
+    session: Session,
+    project: str,
+    limit: int,
+    after: str | None,
+    state: str | None = None,
+    dataset_id: str | None = None,
+) -> tuple[Sequence[Job], bool]:
+    """Jobs, newest first, below the id `after`; and whether there are more."""
+    query = select(Job).where(Job.project_id == project).order_by(Job.id.desc()).limit(limit + 1)
+    if after:
+        query = query.where(Job.id < after)
+    if state:
+        query = query.where(Job.state == state)
+    if dataset_id:
+        query = query.where(Job.dataset_id == dataset_id)
+    rows = session.scalars(query).all()
+    return rows[:limit], len(rows) > limit
+
+
+def events(session: Session, job_id: str, after: int, limit: int) -> tuple[Sequence[JobEvent], bool]:
+    """Events with a number above `after`, in order; and whether there are more."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after).order_by(JobEvent.seq)
+    rows = session.scalars(query.limit(limit + 1)).all()
+    return rows[:limit], len(rows) > limit
+
+
+def report(session: Session, project: str, job_id: str) -> dict[str, Any]:
+    """The transfer report.
+
+    Raises:
+        NotFound: no such job, or it has no report (yet).
+    """
+    job = get(session, project, job_id)
+    row = session.get(Report, job_id)
+    if row is None:
+        raise NotFound(
+            f"expected a finished transfer; found a {job.kind} job that is {job.state}; it has no report",
+            code="no_report",
+        )
+    return row.document
+
+
+def move(
+    session: Session, job: Job, wanted: JobState, message: str | None = None, level: str = "info", **data: Any
+) -> None:
+    """Moves the job to another state and logs it.
+
+    Raises:
+        Conflict: the move is not in the table.
+    """
+    check_move(JobState(job.state), wanted)
+    job.state = wanted
+    if wanted in FINAL:
+        job.finished_at = now()
+        job.lease_owner = job.lease_expires_at = None
+        job.request = None
+    log(session, job, "state", message or str(wanted), level, state=str(wanted), **data)
+
+
+def log(session: Session, job: Job, kind: str, message: str, level: str = "info", **data: Any) -> None:
+    """Appends an event. The number is taken in this transaction, so there are neither holes nor doubles."""
+    session.flush()
+    seq = session.scalar(update(Job).where(Job.id == job.id).values(last_seq=Job.last_seq + 1).returning(Job.last_seq))
+    if seq is None:
+        raise NotFound(f"expected a job; found none with id {job.id!r}")
+    session.add(
+        JobEvent(job_id=job.id, seq=seq, project_id=job.project_id, level=level, type=kind, message=message, data=data)
+    )
+
+
+def cancel(session: Session, project: str, job_id: str) -> Job:
+    """Ends the job and discards its work: at once when it waits, through its supervisor when it runs.
+
+    Raises:
+        Conflict: the job has already ended.
+    """
+    job = get(session, project, job_id)
+    if job.state == JobState.QUEUED:
+        move(session, job, JobState.CANCELLED, "cancelled before it started")
+        drop_dependents(session, job)
+    elif job.state == JobState.RUNNING:
+        job.request = Request.CANCEL
+        log(session, job, "log", "cancel requested")
+    else:
+        raise Conflict(f"expected a job that waits or runs; found one that is {job.state}; nothing to cancel")
+    return job
+
+
+def stop(session: Session, project: str, job_id: str) -> Job:
+    """Asks a running job to end early and keep the best so far.
+
+    Raises:
+        Conflict: the job does not run.
+    """
+    job = get(session, project, job_id)
+    if job.state != JobState.RUNNING or job.request == Request.CANCEL:
+        raise Conflict(f"expected a running job; found one that is {job.state}; only a running job has a best so far")
+    job.request = Request.STOP
+    log(session, job, "log", "stop requested")
+    return job
+
+
+def retry(session: Session, project: str, job_id: str) -> Job:
+    """Queues an ended job again; checkpoints of its last attempt are used.
+
+    Raises:
+        Conflict: the job has not failed and was not cancelled.
+        BadRequest: the job's input is gone.
+    """
+    job = get(session, project, job_id)
+    if job.state not in (JobState.FAILED, JobState.CANCELLED):
+        raise Conflict(f"expected a job that failed or was cancelled; found one that is {job.state}")
+    if job.kind != "transfer":
+        raise BadRequest(
+            f"expected a transfer job; found a {job.kind} job, whose upload is gone; upload it again",
+            code="not_retryable",
+        )
+    job.losses = 0
+    job.failure_code = job.failure_message = None
+    job.finished_at = None
+    job.queue = _queue(session, job.kind)
+    move(session, job, JobState.QUEUED, "queued again")
+    note_bell(session, job.queue)
+    return job
+
+
+def drop_dependents(session: Session, job: Job) -> None:
+    """Cancels what waited for a job that did not succeed, and what waited for those."""
+    waiting = select(Job).join(JobDependency, JobDependency.job_id == Job.id)
+    for other in session.scalars(waiting.where(JobDependency.depends_on_id == job.id, Job.state == JobState.QUEUED)):
+        move(session, other, JobState.CANCELLED, f"cancelled: {job.id}, which it depends on, is {job.state}", "warning")
+        drop_dependents(session, other)
+
+
+def counts(session: Session) -> dict[tuple[str, str], int]:
+    """Number of unfinished jobs by (queue, state)."""
+    query = (
+        select(Job.queue, Job.state, func.count())
+        .where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
+        .group_by(Job.queue, Job.state)
+    )
+    return {(queue, state): number for queue, state, number in session.execute(query)}
+
+
+def live_workers(session: Session, within_seconds: float = 60.0) -> Sequence[WorkerProcess]:
+    """Workers that were seen lately."""
+    return session.scalars(
+        select(WorkerProcess).where(WorkerProcess.seen_at > now() - timedelta(seconds=within_seconds))
+    ).all()
+
+
+def _queue(session: Session, kind: str) -> str:
+    """Transfers go to a GPU where such a worker is registered; everything else, and everywhere else, to the CPU."""
+    if kind != "transfer":
+        return CPU
+    return GPU if any(GPU in worker.queues for worker in live_workers(session)) else CPU

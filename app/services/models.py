@@ -1,0 +1,247 @@
+"""The registry: named models, numbered versions, aliases with history."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app.db.base import new_id, now
+from app.db.models import Alias, AliasChange, Job, Model, ModelVersion
+from app.errors import Conflict, NotFound
+from app.states import JobState
+
+PRODUCTION = "production"
+
+
+def get(session: Session, project: str, name: str) -> Model:
+    """The project's model of that name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    model = session.scalar(select(Model).where(Model.project_id == project, Model.name == name))
+    if model is None:
+        raise NotFound(f"expected a model of this project; found none named {name!r}; see GET /api/v1/models")
+    return model
+
+
+def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Model], bool]:
+    """Models, newest first, after the one named `after`; and whether there are more."""
+    query = select(Model).where(Model.project_id == project).order_by(Model.id.desc()).limit(limit + 1)
+    if after:
+        query = query.where(Model.id < get(session, project, after).id)
+    rows = session.scalars(query).all()
+    return rows[:limit], len(rows) > limit
+
+
+def versions(session: Session, model_ids: Sequence[str]) -> dict[str, list[ModelVersion]]:
+    """Versions of several models in one query, newest first."""
+    found: dict[str, list[ModelVersion]] = {model_id: [] for model_id in model_ids}
+    query = select(ModelVersion).where(ModelVersion.model_id.in_(model_ids)).order_by(ModelVersion.version.desc())
+    for version in session.scalars(query):
+        found[version.model_id].append(version)
+    return found
+
+
+def aliases(session: Session, model_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Aliases of several models in one query."""
+    found: dict[str, dict[str, int]] = {model_id: {} for model_id in model_ids}
+    for alias in session.scalars(select(Alias).where(Alias.model_id.in_(model_ids)).order_by(Alias.alias)):
+        found[alias.model_id][alias.alias] = alias.version
+    return found
+
+
+def version(session: Session, project: str, name: str, number: int) -> ModelVersion:
+    """One version of a model.
+
+    Raises:
+        NotFound: no such model or version.
+    """
+    model = get(session, project, name)
+    row = session.scalar(select(ModelVersion).where(ModelVersion.model_id == model.id, ModelVersion.version == number))
+    if row is None:
+        raise NotFound(
+            f"expected a version of model {name!r}; found no version {number}; see GET /api/v1/models/{name}"
+        )
+    return row
+
+
+def resolve(session: Session, project: str, name: str, number: int | None, alias: str | None) -> ModelVersion:
+    """The version that a prediction means: the one named, else alias `production`, else the newest.
+
+    Raises:
+        NotFound: no such model, version or alias, or the model has no version.
+        Conflict: both a version and an alias were named.
+    """
+    if number is not None and alias is not None:
+        raise Conflict("expected a version or an alias; found both; send one of them", code="ambiguous_version")
+    if number is not None:
+        return version(session, project, name, number)
+    model = get(session, project, name)
+    pointed = session.get(Alias, (model.id, alias or PRODUCTION))
+    if pointed is None and alias is not None:
+        raise NotFound(
+            f"expected an alias of model {name!r}; found none named {alias!r}; see GET /api/v1/models/{name}"
+        )
+    query = select(ModelVersion).where(ModelVersion.model_id == model.id).order_by(ModelVersion.version.desc()).limit(1)
+    row = session.scalar(query.where(ModelVersion.version == pointed.version) if pointed else query)
+    if row is None:
+        raise NotFound(f"expected a model with a version; found {name!r} without one; run a job that publishes to it")
+    return row
+
+
+def check_labels(session: Session, project: str, name: str, task: str, labels: Sequence[str], allowed: bool) -> None:
+    """Refuses to publish another label set or task under a name that clients already call.
+
+    Raises:
+        Conflict: code label_change.
+    """
+    model = session.scalar(select(Model).where(Model.project_id == project, Model.name == name))
+    newest = versions(session, [model.id])[model.id][:1] if model else []
+    if not newest or allowed:
+        return
+    spec = newest[0].spec
+    if spec["task"] != task or set(spec["labels"]) != set(labels):
+        gone, new = sorted(set(spec["labels"]) - set(labels)), sorted(set(labels) - set(spec["labels"]))
+        raise Conflict(
+            f"expected the task and labels of {name!r} version {newest[0].version} ({spec['task']}); found {task}, "
+            f"labels gone: {gone[:10]}, new: {new[:10]}; send allow_label_change: true or another model name",
+            code="label_change",
+        )
+
+
+def publish(session: Session, job: Job, prefix: str, spec: dict[str, Any], metrics: dict[str, Any]) -> ModelVersion:
+    """Appends a version to the job's model; called in the transaction that makes the job `succeeded`.
+
+    Raises:
+        Conflict: the label set changed since the job was made and the job does not allow it.
+    """
+    if job.model_name is None:
+        raise Conflict(f"expected a job with a model name; found {job.id} without one")
+    check_labels(session, job.project_id, job.model_name, spec["task"], spec["labels"], job.allow_label_change)
+    model = session.scalar(select(Model).where(Model.project_id == job.project_id, Model.name == job.model_name))
+    if model is None:
+        model = Model(id=new_id("mdl"), project_id=job.project_id, name=job.model_name)
+        session.add(model)
+        session.flush()
+    # The counter never goes back, so a deleted version's number is not given out again.
+    number = session.scalar(
+        update(Model)
+        .where(Model.id == model.id)
+        .values(last_version=Model.last_version + 1)
+        .returning(Model.last_version)
+    )
+    row = ModelVersion(
+        id=new_id("ver"),
+        project_id=job.project_id,
+        model_id=model.id,
+        version=number,
+        job_id=job.id,
+        prefix=prefix,
+        spec=spec,
+        metrics=metrics,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def of_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """(name, version) that each of the jobs has published."""
+    query = (
+        select(ModelVersion.job_id, Model.name, ModelVersion.version)
+        .join(Model, Model.id == ModelVersion.model_id)
+        .where(ModelVersion.job_id.in_(job_ids))
+    )
+    return {job_id: (name, number) for job_id, name, number in session.execute(query)}
+
+
+def set_alias(session: Session, project: str, name: str, alias: str, number: int) -> Alias:
+    """Points an alias at a version, and remembers since when.
+
+    Raises:
+        NotFound: no such model or version.
+    """
+    row = version(session, project, name, number)
+    pointed = session.get(Alias, (row.model_id, alias))
+    if pointed is None:
+        pointed = Alias(model_id=row.model_id, alias=alias, project_id=project, version=number)
+        session.add(pointed)
+    elif pointed.version == number:
+        return pointed
+    pointed.version, pointed.updated_at = number, now()
+    _remember(session, project, row.model_id, alias, number)
+    return pointed
+
+
+def remove_alias(session: Session, project: str, name: str, alias: str) -> None:
+    """Takes an alias away.
+
+    Raises:
+        NotFound: no such model or alias.
+    """
+    model = get(session, project, name)
+    pointed = session.get(Alias, (model.id, alias))
+    if pointed is None:
+        raise NotFound(f"expected an alias of model {name!r}; found none named {alias!r}")
+    session.delete(pointed)
+    _remember(session, project, model.id, alias, None)
+
+
+def alias_history(session: Session, project: str, name: str, alias: str) -> Sequence[AliasChange]:
+    """What an alias pointed at, newest first."""
+    model = get(session, project, name)
+    query = select(AliasChange).where(AliasChange.model_id == model.id, AliasChange.alias == alias)
+    return session.scalars(query.order_by(AliasChange.id.desc())).all()
+
+
+def delete_version(session: Session, project: str, name: str, number: int) -> str:
+    """Removes a version that no alias points at.
+
+    Returns:
+        the storage prefix to delete after the commit.
+
+    Raises:
+        Conflict: code in_use, with the aliases.
+    """
+    row = version(session, project, name, number)
+    users = session.scalars(select(Alias.alias).where(Alias.model_id == row.model_id, Alias.version == number)).all()
+    if users:
+        raise Conflict(
+            f"expected a version that no alias points at; found {', '.join(users)}; move them first",
+            code="in_use",
+            users=list(users),
+        )
+    session.delete(row)
+    return row.prefix
+
+
+def delete(session: Session, project: str, name: str) -> list[str]:
+    """Removes a model with all its versions and aliases.
+
+    Returns:
+        the storage prefixes to delete after the commit.
+
+    Raises:
+        Conflict: code in_use, a job that will publish to it has not ended.
+    """
+    model = get(session, project, name)
+    query = select(Job.id).where(
+        Job.project_id == project, Job.model_name == name, Job.state.in_([JobState.QUEUED, JobState.RUNNING])
+    )
+    users = session.scalars(query).all()
+    if users:
+        raise Conflict(
+            f"expected a model that no job will publish to; found {', '.join(users)}", code="in_use", users=list(users)
+        )
+    prefixes = list(session.scalars(select(ModelVersion.prefix).where(ModelVersion.model_id == model.id)))
+    for table in (Alias, AliasChange, ModelVersion):
+        session.execute(sql_delete(table).where(table.model_id == model.id))
+    session.delete(model)
+    return prefixes
+
+
+def _remember(session: Session, project: str, model_id: str, alias: str, number: int | None) -> None:
+    session.add(AliasChange(id=new_id("alc"), project_id=project, model_id=model_id, alias=alias, version=number))

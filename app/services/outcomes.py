@@ -1,0 +1,106 @@
+"""How an attempt's result becomes rows: one transaction, fenced by the lease.
+
+Each kind of job has one function in `FINISHERS`; it returns storage prefixes that nothing needs any more.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.db.models import Dataset, Job, Report, UserBackbone
+from app.services import attempts, datasets, jobs, models
+from app.states import JobState
+
+Result = dict[str, Any]
+
+
+def succeed(session: Session, job_id: str, owner: str, result: Result) -> list[str]:
+    """Stores the result and ends the job.
+
+    Returns:
+        storage prefixes to delete after the commit.
+
+    Raises:
+        LeaseLost: the owner no longer holds the job; nothing was written.
+    """
+    job = attempts.owned(session, job_id, owner)
+    return FINISHERS[job.kind](session, job, result)
+
+
+def fail(session: Session, job_id: str, owner: str, code: str, message: str) -> list[str]:
+    """Ends the job as failed.
+
+    Returns:
+        storage prefixes to delete after the commit.
+
+    Raises:
+        LeaseLost: the owner no longer holds the job; nothing was written.
+    """
+    job = attempts.owned(session, job_id, owner)
+    attempts.fail(session, job, code, message)
+    return clear(session, job, code, message)
+
+
+def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
+    """What a job that ended without a result leaves behind: what it was to make is marked, its storage is to be freed."""
+    if job.kind == "ingest" and job.dataset_id:
+        datasets.invalidate(session, job.dataset_id, code, message)
+        return [datasets.incoming(job.project_id, job.dataset_id), datasets.prefix(job.project_id, job.dataset_id)]
+    if job.kind == "backbone":
+        row = session.get(UserBackbone, job.inputs["backbone_id"])
+        if row is not None:
+            row.state, row.failure_message = "invalid", message
+        return [job.inputs["file"]]
+    return []
+
+
+def _ingest(session: Session, job: Job, result: Result) -> list[str]:
+    dataset = session.get_one(Dataset, job.dataset_id)
+    datasets.complete(session, dataset, result)
+    waste = [datasets.incoming(job.project_id, dataset.id)]
+    if result["failure"]:
+        attempts.fail(session, job, "dataset_invalid", result["failure"]["message"])
+        return [*waste, datasets.prefix(job.project_id, dataset.id)]
+    _succeeded(
+        session, job, f"{dataset.num_samples} samples, {len(dataset.classes)} classes, {dataset.num_problems} problems"
+    )
+    return waste
+
+
+def _transfer(session: Session, job: Job, result: Result) -> list[str]:
+    version = models.publish(session, job, result["prefix"], result["spec"], result["metrics"])
+    job.metrics = result["metrics"]
+    session.merge(Report(job_id=job.id, project_id=job.project_id, document=result["report"]))
+    _succeeded(
+        session,
+        job,
+        f"published {job.model_name} version {version.version}",
+        model=job.model_name,
+        version=version.version,
+    )
+    return [f"checkpoints/{job.project_id}/{job.id}"]
+
+
+def _backbone(session: Session, job: Job, result: Result) -> list[str]:
+    row = session.get_one(UserBackbone, job.inputs["backbone_id"])
+    row.mapping = result["mapping"]
+    if result["failure"]:
+        row.state, row.failure_message = "invalid", result["failure"]
+        attempts.fail(session, job, "weights_unavailable", result["failure"])
+        return [job.inputs["file"]]
+    row.state, row.document = "ready", result["document"]
+    _succeeded(session, job, f"backbone {row.name} added")
+    return [job.inputs["file"]]
+
+
+def _succeeded(session: Session, job: Job, message: str, **data: Any) -> None:
+    job.progress = {"fraction": 1.0, "stage": "done", "eta_seconds": 0.0}
+    jobs.move(session, job, JobState.SUCCEEDED, message, **data)
+
+
+FINISHERS: dict[str, Callable[[Session, Job, Result], list[str]]] = {
+    "ingest": _ingest,
+    "transfer": _transfer,
+    "backbone": _backbone,
+}

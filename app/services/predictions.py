@@ -1,0 +1,76 @@
+"""One call of a version: find its bundle, lease its two graphs, decode, run, rank."""
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.artifact import bundle, graph
+from app.artifact.spec import Spec
+from app.artifact.spec import load as load_spec
+from app.db.models import ModelVersion
+from app.errors import BadRequest
+from app.serving.pool import Graph, Pool, lease_runtime
+from app.serving.predict import Prediction, predict
+from app.serving.runtime import Session as GraphSession
+from app.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A version that can be called."""
+
+    spec: Spec
+    backbone: Graph
+    head: Graph
+
+
+def open_version(storage: Storage, version: ModelVersion, threads: int) -> Served:
+    """Where a version's graphs are; nothing is loaded yet."""
+    spec = load_spec(storage.fetch(f"{version.prefix}/{bundle.SPEC}").read_bytes())
+    return Served(
+        spec=spec,
+        backbone=_graph(storage, version.prefix, spec, bundle.BACKBONE, threads),
+        # A head is one small product: threads would only wait for each other.
+        head=_graph(storage, version.prefix, spec, bundle.HEAD, 1),
+    )
+
+
+def file_path(storage: Storage, prefix: str, spec: Spec, name: str) -> Path:
+    """A local path of one of the bundle's files, wherever it is stored."""
+    return storage.fetch(spec.files[name].key or f"{prefix}/{name}")
+
+
+def run(
+    pool: Pool[GraphSession],
+    served: Served,
+    images: Sequence[bytes],
+    decoders: Executor,
+    top_k: int,
+    threshold: float | None,
+) -> list[Prediction]:
+    """Predictions in the order of the images.
+
+    Raises:
+        BadRequest: no image.
+        BadImage: one of the images cannot be used; its index is named.
+    """
+    if not images:
+        raise BadRequest(
+            "expected at least one image; found none; send multipart `file`, an image body, or JSON images"
+        )
+    with lease_runtime(pool, served.backbone, served.head) as runtime:
+        return predict(runtime, served.spec, images, decoders, top_k=top_k, threshold=threshold)
+
+
+def _graph(storage: Storage, prefix: str, spec: Spec, name: str, threads: int) -> Graph:
+    return Graph(
+        sha256=spec.files[name].sha256,
+        open=lambda: GraphSession(file_path(storage, prefix, spec, name), threads=threads),
+    )
+
+
+def composed(storage: Storage, prefix: str, spec: Spec) -> bytes:
+    """`model.onnx`: images -> probabilities and features, in one graph. Composed on demand, for the backbone is shared."""
+    backbone, head = (file_path(storage, prefix, spec, name) for name in (bundle.BACKBONE, bundle.HEAD))
+    return graph.compose(backbone, head.read_bytes())

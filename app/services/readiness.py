@@ -1,0 +1,68 @@
+"""Whether everything that a job needs is there, and figures for Prometheus."""
+
+import tempfile
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db.session import Database
+from app.queue import Bell
+from app.services import jobs
+from app.serving.pool import Pool
+from app.serving.runtime import Session as GraphSession
+from app.settings import Settings
+from app.storage import Storage
+
+PROBE = "health/probe"
+
+
+def check(settings: Settings, database: Database, storage: Storage, bell: Bell) -> dict[str, str]:
+    """Each part with `ok`, or what is wrong with it."""
+    found = {"database": _database(database), "broker": "ok" if bell.reachable() else "expected a broker; found none"}
+    found["storage"] = _storage(settings, storage)
+    found["worker"] = _worker(database) if found["database"] == "ok" else "unknown without the database"
+    return found
+
+
+def metrics(database: Database, pool: Pool[GraphSession]) -> str:
+    """The present state, as Prometheus reads it."""
+    registry = CollectorRegistry()
+    waiting = Gauge("graft_jobs", "Unfinished jobs", ["queue", "state"], registry=registry)
+    workers = Gauge("graft_workers", "Workers seen in the last minute", registry=registry)
+    memory = Gauge("graft_pool_bytes", "Memory of loaded models", registry=registry)
+    loaded = Gauge("graft_pool_graphs", "Loaded graphs", registry=registry)
+    with database.read() as session:
+        for (queue, state), number in jobs.counts(session).items():
+            waiting.labels(queue, state).set(number)
+        workers.set(len(jobs.live_workers(session)))
+    stats = pool.stats()
+    memory.set(stats.size_bytes)
+    loaded.set(stats.num_entries)
+    return generate_latest(registry).decode()
+
+
+def _database(database: Database) -> str:
+    try:
+        with database.read() as session:
+            session.execute(text("SELECT 1 FROM project LIMIT 1"))
+    except SQLAlchemyError as error:
+        return f"expected a migrated database; found {type(error).__name__}; run `graft migrate`"
+    return "ok"
+
+
+def _storage(settings: Settings, storage: Storage) -> str:
+    settings.scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.NamedTemporaryFile(dir=settings.scratch) as probe:
+            storage.put(PROBE, Path(probe.name))
+        storage.delete(PROBE)
+    except Exception as error:
+        return f"expected storage that takes a file; found {type(error).__name__}: {error}"
+    return "ok"
+
+
+def _worker(database: Database) -> str:
+    with database.read() as session:
+        return "ok" if jobs.live_workers(session) else "expected a live worker; found none; run `graft worker`"

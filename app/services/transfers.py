@@ -1,0 +1,71 @@
+"""Asking for a transfer: everything that can be refused is refused here, before any work starts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app import recipes
+from app.db.models import Dataset, Job
+from app.errors import BadRequest
+from app.services import backbones, datasets, jobs, models
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a user asks for."""
+
+    dataset_id: str
+    backbone: str
+    recipe: dict[str, Any]
+    model: str
+    seed: int
+    report: str
+    depends_on: tuple[str, ...]
+    allow_label_change: bool
+
+
+def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
+    """Checks the wish and makes its job.
+
+    Raises:
+        GraftError: unknown recipe, field, dataset or backbone; a dataset that is not ready or of another task;
+            weights that cannot be had; labels that differ from the model's.
+    """
+    recipe = recipes.parse(wish.recipe)
+    backbones.check_usable(session, project, wish.backbone, offline)
+    dataset = datasets.ready(session, project, wish.dataset_id)
+    check_task(dataset, recipe.method)
+    labels = [item["name"] for item in dataset.classes]
+    models.check_labels(session, project, wish.model, dataset.task, labels, wish.allow_label_change)
+    return jobs.create(
+        session,
+        project,
+        jobs.NewJob(
+            kind="transfer",
+            dataset_id=dataset.id,
+            backbone=wish.backbone,
+            recipe=recipe.model_dump(mode="json"),
+            model_name=wish.model,
+            allow_label_change=wish.allow_label_change,
+            seed=wish.seed,
+            report_mode=wish.report,
+            depends_on=wish.depends_on,
+        ),
+    )
+
+
+def check_task(dataset: Dataset, method: str) -> None:
+    """Refuses a dataset whose task the method does not have.
+
+    Raises:
+        BadRequest: code unsupported_task.
+    """
+    built = recipes.TASKS[method]
+    if dataset.task not in built:
+        raise BadRequest(
+            f"expected a dataset of task {' or '.join(sorted(built))} for {method}; found {dataset.task}; upload it with another task",
+            code="unsupported_task",
+        )
+    if not dataset.classes:
+        raise BadRequest(f"expected a labelled dataset for {method}; found one without labels", code="labels_missing")

@@ -1,0 +1,191 @@
+"""Loaded graphs under a byte budget: least recently used ones go first, none while somebody uses it.
+
+A model is two entries, its backbone's session and its head's, each keyed by the digest of its graph; so ten heads on
+one backbone cost one backbone. Sizes are known only after a load, and entries in use stay, so the budget can be
+exceeded for the length of a call.
+"""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from app.serving.runtime import Runtime, Session
+
+log = logging.getLogger(__name__)
+
+
+class Resource(Protocol):
+    """What a pool holds."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory held."""
+
+    def close(self) -> None:
+        """Gives the memory back."""
+
+
+T = TypeVar("T", bound=Resource)
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts since the pool was made, and what it holds now."""
+
+    num_entries: int
+    size_bytes: int
+    num_loads: int
+    num_hits: int
+    num_evictions: int
+
+
+@dataclass(slots=True, eq=False)
+class _Entry(Generic[T]):
+    loaded: Future[T] = field(default_factory=Future)
+    size_bytes: int = 0
+    leases: int = 0
+    discarded: bool = False
+
+
+class Pool(Generic[T]):
+    """Least-recently-used pool with leases and single-flight loading; safe for any number of threads.
+
+    Args:
+        budget_bytes: what idle entries may hold together.
+    """
+
+    def __init__(self, budget_bytes: int) -> None:
+        self._budget_bytes = budget_bytes
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
+        self._num_loads = self._num_hits = self._num_evictions = 0
+        self._size_bytes = 0
+
+    @contextmanager
+    def lease(self, key: str, load: Callable[[], T]) -> Iterator[T]:
+        """The entry of that key, loaded by the first who asks; it is not closed before the `with` block ends.
+
+        Whoever asks during a load waits for it and gets its result or its error. An error is not kept: the next call
+        loads again.
+
+        Raises:
+            Exception: whatever `load` raises.
+        """
+        entry, first = self._take(key)
+        try:
+            if first:
+                self._load(key, entry, load)
+            yield entry.loaded.result()
+        finally:
+            self._release(key, entry)
+
+    def discard(self, key: str) -> None:
+        """Drops the entry, at the end of its last lease if it has any; nothing happens when there is none."""
+        with self._lock:
+            entry = self._entries.pop(key, None)
+            closing = []
+            if entry is not None:
+                entry.discarded = True
+                if not entry.leases:
+                    closing.append(self._forget(entry))
+        _close(closing)
+
+    def clear(self) -> None:
+        """Drops every entry, as `discard` does."""
+        with self._lock:
+            keys = list(self._entries)
+        for key in keys:
+            self.discard(key)
+
+    def stats(self) -> Stats:
+        """The pool's counters at this moment; bytes of discarded entries count until their last lease ends."""
+        with self._lock:
+            return Stats(len(self._entries), self._size_bytes, self._num_loads, self._num_hits, self._num_evictions)
+
+    def _take(self, key: str) -> tuple[_Entry[T], bool]:
+        with self._lock:
+            entry = self._entries.get(key)
+            first = entry is None
+            if entry is None:
+                entry = self._entries[key] = _Entry()
+                self._num_loads += 1
+            else:
+                self._num_hits += 1
+                self._entries.move_to_end(key)
+            entry.leases += 1
+            return entry, first
+
+    def _load(self, key: str, entry: _Entry[T], load: Callable[[], T]) -> None:
+        try:
+            value = load()
+            entry.size_bytes = value.size_bytes
+        except BaseException as error:
+            with self._lock:
+                if self._entries.get(key) is entry:
+                    del self._entries[key]
+                entry.discarded = True
+            entry.loaded.set_exception(error)
+            return
+        with self._lock:
+            self._size_bytes += entry.size_bytes
+            closing = self._over_budget()
+        entry.loaded.set_result(value)
+        if entry.size_bytes > self._budget_bytes:
+            log.warning(
+                "%s takes %d bytes, more than the pool's %d: it is loaded anew for every call; raise the budget",
+                key, entry.size_bytes, self._budget_bytes,
+            )  # fmt: skip
+        _close(closing)
+
+    def _release(self, key: str, entry: _Entry[T]) -> None:
+        with self._lock:
+            entry.leases -= 1
+            closing = []
+            if entry.discarded:
+                if not entry.leases and entry.loaded.exception() is None:
+                    closing.append(self._forget(entry))
+            else:
+                self._entries.move_to_end(key)
+                closing = self._over_budget()
+        _close(closing)
+
+    def _over_budget(self) -> list[T]:
+        """Takes idle entries out, oldest first, until the rest fits; the caller closes them without the lock."""
+        closing: list[T] = []
+        if self._size_bytes <= self._budget_bytes:
+            return closing
+        for key in [key for key, entry in self._entries.items() if not entry.leases]:
+            if self._size_bytes <= self._budget_bytes:
+                break
+            self._num_evictions += 1
+            closing.append(self._forget(self._entries.pop(key)))
+        return closing
+
+    def _forget(self, entry: _Entry[T]) -> T:
+        self._size_bytes -= entry.size_bytes
+        return entry.loaded.result()
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A graph that can be loaded: its digest and how to open it."""
+
+    sha256: str
+    open: Callable[[], Session]
+
+
+@contextmanager
+def lease_runtime(pool: Pool[Session], backbone: Graph, head: Graph) -> Iterator[Runtime]:
+    """Both sessions of a model for the length of the `with` block."""
+    with pool.lease(backbone.sha256, backbone.open) as lower, pool.lease(head.sha256, head.open) as upper:
+        yield Runtime(lower, upper)
+
+
+def _close(resources: list[T]) -> None:
+    for resource in resources:
+        resource.close()

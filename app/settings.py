@@ -1,0 +1,87 @@
+"""Every setting of every process, read from `GRAFT_*` variables. docs/settings.md has one line for each; a test ties the two."""
+
+import os
+import sys
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """One process's configuration: frozen, built at the edge, passed down; never a global."""
+
+    model_config = SettingsConfigDict(env_prefix="GRAFT_", frozen=True, extra="ignore")
+
+    home: Path = Field(Path(".graft"), description="Folder of everything that is kept on this machine.")
+    host: str = Field("127.0.0.1", description="Address to listen on; anything but loopback needs API keys.")
+    port: int = Field(8000, ge=0, le=65535, description="Port of the API.")
+    allowed_hosts: tuple[str, ...] = Field((), description="Further host names that requests may name (JSON list).")
+    database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in the home folder.")
+    broker_url: str = Field("", description="Celery broker; empty means Celery's filesystem broker in the home folder.")
+    storage_url: str = Field(
+        "", description="`file://` or `s3://bucket/prefix`; empty means a folder in the home folder."
+    )
+    prepared: Path = Field(
+        Path(sys.prefix) / "share" / "graft" / "backbones",
+        description="Folder of backbones that `make setup` prepared; read only.",
+    )
+    max_upload_bytes: int = Field(20 * 2**30, ge=1, description="Largest body of one upload.")
+    max_predict_bytes: int = Field(64 * 2**20, ge=1, description="Largest body of one prediction request.")
+    max_predict_images: int = Field(256, ge=1, description="Most images in one prediction request.")
+    max_json_bytes: int = Field(16 * 2**20, ge=1, description="Largest JSON body of every other request.")
+    max_image_pixels: int = Field(100_000_000, ge=1, description="Largest width times height of an image.")
+    pool_bytes: int = Field(
+        2 * 2**30, ge=1, description="Memory for loaded models; the least recently used leave first."
+    )
+    serve_threads: int = Field(0, ge=0, description="Threads of one prediction; 0 means one for each core.")
+    worker_slots: int = Field(2, ge=1, description="Jobs that one worker process runs at the same time.")
+    worker_queues: tuple[str, ...] = Field(
+        (), description="Queues of this worker (JSON list); empty means by its hardware."
+    )
+    lease_seconds: float = Field(10.0, gt=0, description="A worker that stays silent for this long has lost its job.")
+    max_attempts: int = Field(3, ge=1, description="Times that a job is started before it fails as worker_lost.")
+    job_timeout_seconds: float = Field(86_400.0, gt=0, description="Longest run of one attempt.")
+    stop_grace_seconds: float = Field(
+        20.0, gt=0, description="Time a runner gets to end by itself before it is killed."
+    )
+    device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="Where the worker computes.")
+    compute_threads: int = Field(0, ge=0, description="Threads of one job's arithmetic; 0 means one for each core.")
+    offline: bool = Field(False, description="Never try to download weights.")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @cached_property
+    def home_path(self) -> Path:
+        """The home folder, absolute."""
+        return self.home.expanduser().resolve()
+
+    @cached_property
+    def resolved_database_url(self) -> str:
+        """The database's URL, with the default filled in."""
+        return self.database_url or f"sqlite:///{self.home_path / 'graft.db'}"
+
+    @cached_property
+    def resolved_storage_url(self) -> str:
+        """The storage's URL, with the default filled in."""
+        return self.storage_url or f"file://{self.home_path / 'storage'}"
+
+    @property
+    def broker_folder(self) -> Path:
+        """Where the filesystem broker keeps its messages."""
+        return self.home_path / "broker"
+
+    @property
+    def scratch(self) -> Path:
+        """Working files that may vanish; every user of it cleans up after itself."""
+        return self.home_path / "scratch"
+
+    @property
+    def cores(self) -> int:
+        """Cores that this process may use."""
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    @property
+    def num_compute_threads(self) -> int:
+        """Threads of one job's arithmetic."""
+        return self.compute_threads or self.cores

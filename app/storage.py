@@ -1,0 +1,122 @@
+"""Bytes under keys: four verbs over a folder or an S3 bucket.
+
+Keys are relative paths of plain names. Writing is atomic: a reader sees a whole object or none.
+"""
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from app.errors import NotFound, OutOfSpace
+
+_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._=@+-]*(/[A-Za-z0-9][A-Za-z0-9._=@+-]*)*$")
+
+
+class Storage(Protocol):
+    """What every kind of storage can do."""
+
+    def put(self, key: str, source: Path) -> None:
+        """Stores a copy of the file under the key; an existing object is replaced."""
+
+    def fetch(self, key: str) -> Path:
+        """A local path of the object's content, to be read only.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+
+    def delete(self, prefix: str) -> None:
+        """Removes the object of that key and all below it; nothing there is no error."""
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys below the prefix, sorted."""
+
+
+def check_key(key: str) -> str:
+    """Refuses a key that could leave the store.
+
+    Raises:
+        ValueError: not a relative path of plain names.
+    """
+    if not _KEY.match(key) or ".." in key.split("/"):
+        raise ValueError(f"storage keys are relative paths of plain names; found {key!r}")
+    return key
+
+
+class FolderStorage:
+    """Objects as files below a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, key: str, source: Path) -> None:
+        """See Storage. A hard link where possible: sources are never changed after they were put."""
+        target = self._root / check_key(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".put-")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            temporary.unlink()
+            try:
+                os.link(source, temporary)
+            except OSError:
+                shutil.copyfile(source, temporary)
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise out_of_space(error) from error
+
+    def fetch(self, key: str) -> Path:
+        """See Storage."""
+        path = self._root / check_key(key)
+        if not path.is_file():
+            raise NotFound(f"expected an object under {key!r}; found none")
+        return path
+
+    def delete(self, prefix: str) -> None:
+        """See Storage."""
+        path = self._root / check_key(prefix)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """See Storage."""
+        top = self._root / check_key(prefix)
+        paths = (path for path in top.rglob("*") if path.is_file() and not path.name.startswith(".put-"))
+        return iter(sorted(path.relative_to(self._root).as_posix() for path in paths))
+
+
+def out_of_space(error: OSError) -> Exception:
+    """A full disk or quota as an error that can be shown; any other error as it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutOfSpace("expected room to write; the disk is full; free some space and send it again")
+    return error
+
+
+def open_storage(url: str, cache: Path) -> Storage:
+    """The storage behind a URL.
+
+    Args:
+        url: `file:///folder` or `s3://bucket/prefix`.
+        cache: folder for local copies of remote objects.
+
+    Raises:
+        ValueError: another scheme.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return FolderStorage(Path(parts.path))
+    if parts.scheme == "s3":
+        from app.storage_s3 import S3Storage
+
+        return S3Storage(parts.netloc, parts.path.strip("/"), cache)
+    raise ValueError(f"GRAFT_STORAGE_URL: expected file:// or s3://, found {url!r}")

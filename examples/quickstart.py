@@ -1,0 +1,51 @@
+"""The whole life of a transfer in forty lines: upload -> job -> model -> predict.
+
+Start the service with `make run`, then, in a second terminal:
+
+    .venv/bin/python examples/quickstart.py                              # the drawings in examples/data
+    .venv/bin/python examples/quickstart.py my.zip my-model photo.jpg    # your own class folders, and what to classify
+"""
+
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from app.client import DEFAULT_URL, Client
+from bar import Bar
+
+DATA = Path(__file__).parent / "data"
+
+
+def main(archive: Path, model: str, images: list[Path]) -> int:
+    """Runs it and prints what comes out."""
+    with Client(DEFAULT_URL) as graft:
+        uploaded = graft.upload_dataset(archive, archive.stem)
+        dataset = graft.wait_dataset(uploaded["id"], Bar("ingest").show)
+        if dataset["state"] != "ready":
+            print(f"the dataset cannot be used: {dataset['failure']['message']}", file=sys.stderr)
+            return 1
+        print(f"{dataset['num_samples']} images, {len(dataset['classes'])} classes, split {dataset['splits']}")
+
+        bar = Bar("transfer")
+        started = graft.start_transfer(dataset["id"], model, recipe={"method": "linear_probe"})
+        job = graft.wait_job(started["id"], bar.show, lambda event: bar.say(event.data["message"]))
+        bar.close()
+        if job["state"] != "succeeded":
+            print(f"the job {job['state']}: {job['failure'] or 'see its events'}", file=sys.stderr)
+            return 1
+        print(f"{model} version {job['model']['version']}: test accuracy {job['metrics']['test_accuracy']:.3f}")
+
+        answer = graft.predict(model, images, top_k=3)
+        for image, found in zip(images, answer["predictions"], strict=True):
+            print(f"{image.name}: {found['label']} ({found['score']:.2f})")
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        raise SystemExit(main(Path(sys.argv[1]), sys.argv[2], [Path(name) for name in sys.argv[3:]]))
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(DATA / "emoji_heldout.zip") as held_out:
+        names = held_out.namelist()[::12]
+        held_out.extractall(folder, names)
+        raise SystemExit(main(DATA / "emoji.zip", "emoji", [Path(folder, name) for name in names]))

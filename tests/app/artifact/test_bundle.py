@@ -1,0 +1,208 @@
+import json
+import sys
+
+import duckdb
+import numpy as np
+import onnxruntime as ort
+import pyarrow.parquet as pq
+import pytest
+
+from app.artifact import bundle, graph, spec, tensors
+from tests.app.onnx_factories import backbone_bytes, images, make_spec
+
+WEIGHTS = {"weight": np.arange(18.0).reshape(3, 6) / 9, "bias": np.zeros(3)}
+
+
+def predictions(num=4, num_classes=3):
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(num_classes), num).astype(np.float32)
+    names = ["cat", "dog", "owl"]
+    return bundle.Predictions(
+        ids=[f"s{index}" for index in range(num)],
+        sha256=[f"{index:064x}" for index in range(num)],
+        labels=[names[index % 3] for index in range(num)],
+        predicted=[names[row.argmax() % 3] for row in probabilities],
+        splits=["test"] * num,
+        probabilities=probabilities,
+    )
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    path = tmp_path / "shared.onnx"
+    path.write_bytes(backbone_bytes())
+    return path
+
+
+def write(folder, backbone, **overrides):
+    fields = {
+        "head": graph.head_graph(WEIGHTS["weight"], WEIGHTS["bias"]),
+        "weights": WEIGHTS,
+        "report": {"verdict": None, "metrics": {"test_accuracy": 0.5}},
+        "predictions": predictions(),
+        "readme": "# a model \u00fc\n",
+        "backbone": backbone,
+    }
+    return bundle.write(folder, make_spec(), **{**fields, **overrides})
+
+
+def test_a_bundle_on_a_shared_backbone_names_it_without_copying(tmp_path, backbone):
+    shared = bundle.entry(backbone, key="backbones/b/backbone.onnx")
+    written = write(tmp_path / "b", shared)
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == [
+        "README.md", "head.onnx", "predictions.parquet", "report.json", "spec.json", "weights.safetensors",
+    ]  # fmt: skip
+    assert written.files["backbone.onnx"] == shared
+    assert bundle.read(tmp_path / "b") == written
+    assert bundle.verify(tmp_path / "b") == written
+    assert bundle.verify(tmp_path / "b", {"backbone.onnx": backbone}) == written
+    assert written.model_copy(update={"files": {}}) == make_spec()
+    assert json.loads((tmp_path / "b" / "report.json").read_text())["metrics"] == {"test_accuracy": 0.5}
+    np.testing.assert_array_equal(tensors.load(tmp_path / "b" / "weights.safetensors")["weight"], WEIGHTS["weight"])
+
+
+def test_a_bundle_with_a_backbone_of_its_own_holds_it(tmp_path, backbone):
+    written = write(tmp_path / "b", backbone)
+    assert written.files["backbone.onnx"].key is None
+    assert (tmp_path / "b" / "backbone.onnx").read_bytes() == backbone.read_bytes()
+    assert bundle.verify(tmp_path / "b") == written
+
+
+def test_equal_bundles_have_equal_hashes(tmp_path, backbone):
+    assert write(tmp_path / "a", backbone) == write(tmp_path / "b", backbone)
+    assert (tmp_path / "a" / "spec.json").read_bytes() == (tmp_path / "b" / "spec.json").read_bytes()
+
+
+def test_the_model_is_composed_on_demand(tmp_path, backbone):
+    write(tmp_path / "shared", bundle.entry(backbone, key="k"))
+    write(tmp_path / "own", backbone)
+    data = bundle.model_bytes(tmp_path / "shared", backbone)
+    assert data == bundle.model_bytes(tmp_path / "own")
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    probabilities, features = session.run(["probabilities", "features"], {"images": images(3)})
+    assert probabilities.shape == (3, 3)
+    assert features.shape == (3, 6)
+
+
+def test_a_model_of_another_backbone_is_not_composed(tmp_path, backbone):
+    write(tmp_path / "b", bundle.entry(backbone, key="k"))
+    with pytest.raises(spec.BundleError, match=r"backbone\.onnx is missing"):
+        bundle.model_bytes(tmp_path / "b")
+    backbone.write_bytes(backbone_bytes(seed=1))
+    with pytest.raises(spec.BundleError, match=r"backbone\.onnx has another content"):
+        bundle.model_bytes(tmp_path / "b", backbone)
+    backbone.write_bytes(backbone_bytes(num_features=5))
+    write(tmp_path / "c", bundle.entry(backbone, key="k"))
+    with pytest.raises(spec.BundleError, match="width 6; found 5"):
+        bundle.model_bytes(tmp_path / "c", backbone)
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("name", bundle.FILES)
+def test_verification_notices_every_kind_of_damage(tmp_path, backbone, name):
+    folder = tmp_path / "b"
+    write(folder, backbone)
+    flip(folder / name)
+    with pytest.raises(spec.BundleError, match=f"{name} has another content"):
+        bundle.verify(folder)
+    with (folder / name).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(spec.BundleError, match=f"{name} has .* bytes instead of"):
+        bundle.verify(folder)
+    (folder / name).unlink()
+    with pytest.raises(spec.BundleError, match=f"{name} is missing"):
+        bundle.verify(folder)
+
+
+def test_verification_looks_at_shared_files_that_it_is_given(tmp_path, backbone):
+    write(tmp_path / "b", bundle.entry(backbone, key="k"))
+    flip(backbone)
+    with pytest.raises(spec.BundleError, match=r"backbone\.onnx has another content"):
+        bundle.verify(tmp_path / "b", {"backbone.onnx": backbone})
+
+
+def test_verification_names_all_problems_at_once(tmp_path, backbone):
+    folder = tmp_path / "b"
+    write(folder, backbone)
+    (folder / "head.onnx").unlink()
+    flip(folder / "README.md")
+    (folder / "stranger").write_text("")
+    with pytest.raises(spec.BundleError, match=r"stranger does not belong.*head\.onnx is missing.*README\.md has"):
+        bundle.verify(folder)
+
+
+def test_a_spec_must_list_every_file(tmp_path, backbone):
+    folder = tmp_path / "b"
+    written = write(folder, backbone)
+    fewer = {name: item for name, item in written.files.items() if name != "head.onnx"}
+    (folder / "spec.json").write_bytes(spec.dump(written.model_copy(update={"files": fewer})))
+    with pytest.raises(spec.BundleError, match=r"head\.onnx is not listed"):
+        bundle.verify(folder)
+
+
+def test_an_unfinished_bundle_has_no_spec(tmp_path, backbone):
+    folder = tmp_path / "b"
+    with pytest.raises(ValueError, match="Out of range float"):
+        write(folder, backbone, report={"metrics": {"ece": float("nan")}})
+    with pytest.raises(spec.BundleError, match="not finished"):
+        bundle.verify(folder)
+
+
+def test_a_shared_backbone_needs_a_key(tmp_path, backbone):
+    with pytest.raises(ValueError, match="expected a storage key"):
+        write(tmp_path / "b", bundle.entry(backbone))
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("num", [0, 1, 7])
+def test_predictions_come_back_as_they_were(tmp_path, num):
+    path, written = tmp_path / "p.parquet", predictions(num)
+    bundle.write_predictions(path, written, ("cat", "dog", "owl"))
+    read = bundle.read_predictions(path)
+    for name in ("ids", "sha256", "labels", "predicted", "splits"):
+        assert getattr(read, name) == getattr(written, name)
+    np.testing.assert_array_equal(read.probabilities, written.probabilities)
+    assert read.probabilities.dtype == np.float32
+
+
+def test_predictions_open_in_other_tools(tmp_path):
+    path, written = tmp_path / "p.parquet", predictions(5)
+    bundle.write_predictions(path, written, ("cat", "dog", "owl"))
+    schema = pq.read_schema(path)
+    assert [(item.name, str(item.type)) for item in schema] == [
+        ("id", "string"), ("sha256", "string"), ("label", "string"), ("predicted", "string"), ("split", "string"),
+        ("probabilities", "list<element: float>"),
+    ]  # fmt: skip
+    assert json.loads(schema.metadata[b"labels"]) == ["cat", "dog", "owl"]
+    rows = duckdb.sql(f"select id, probabilities[1] from '{path}' where split = 'test' order by id").fetchall()
+    assert rows == [
+        (name, pytest.approx(float(row[0]))) for name, row in zip(written.ids, written.probabilities, strict=True)
+    ]
+
+
+def test_predictions_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected probabilities of shape"):
+        bundle.write_predictions(tmp_path / "p", predictions(4), ("cat", "dog"))
+    uneven = predictions(4)
+    uneven.ids.append("s9")
+    with pytest.raises(ValueError, match="expected probabilities of shape"):
+        bundle.write_predictions(tmp_path / "p", uneven, ("cat", "dog", "owl"))
+    uneven = predictions(4)
+    uneven.splits.append("test")
+    with pytest.raises(ValueError, match="columns of one length"):
+        bundle.write_predictions(tmp_path / "p", uneven, ("cat", "dog", "owl"))
+
+
+def test_importing_these_modules_loads_no_heavy_library():
+    import subprocess
+
+    code = (
+        "import sys, app.artifact.bundle, app.artifact.card, app.serving.pool, app.serving.predict, app.serving.parity;"
+        "print([name for name in ('onnx', 'onnxruntime', 'pyarrow', 'torch', 'pandas') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,94 @@
+"""Small real graphs and specs for tests that need no torch."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from app.artifact import spec
+from app.artifact.preprocess import Preprocess
+
+SIDE = 8
+NUM_FEATURES = 6
+
+
+def backbone_bytes(num_features=NUM_FEATURES, side=SIDE, seed=0, opset=18, ir_version=10, batch="batch", extra_bytes=0):
+    """`images` uint8 [N, side, side, 3] -> `features`: the mean colour through a Gemm and a ReLU.
+
+    The inner name `logits` is one that a head uses as well.
+    """
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(3, num_features)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["pixels", "full"], ["levels"]),
+        helper.make_node("ReduceMean", ["levels", "axes"], ["logits"], keepdims=0),
+        helper.make_node("Gemm", ["logits", "weight", "bias"], ["mixed"], name="linear"),
+        helper.make_node("Relu", ["mixed"], ["features"]),
+    ]
+    initializers = [
+        numpy_helper.from_array(np.array(255, np.float32), "full"),
+        numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+        numpy_helper.from_array(weight, "weight"),
+        numpy_helper.from_array(rng.normal(size=num_features).astype(np.float32), "bias"),
+    ]
+    if extra_bytes:
+        initializers.append(numpy_helper.from_array(np.zeros(extra_bytes, np.uint8), "ballast"))
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, [batch, side, side, 3])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [batch, num_features])],
+        initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    return model.SerializeToString(deterministic=True)
+
+
+def backbone_reference(images, num_features=NUM_FEATURES, seed=0):
+    """The same network in numpy."""
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(3, num_features)).astype(np.float32)
+    bias = rng.normal(size=num_features).astype(np.float32)
+    return np.maximum(images.astype(np.float64).mean(axis=(1, 2)) / 255 @ weight + bias, 0)
+
+
+def softmax(logits):
+    """Row by row, in plain Python."""
+    rows = []
+    for row in logits:
+        powers = [np.exp(value - max(row)) for value in row]
+        rows.append([power / sum(powers) for power in powers])
+    return np.array(rows)
+
+
+def images(num, side=SIDE, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (num, side, side, 3), dtype=np.uint8)
+
+
+def preprocess(side=SIDE, **overrides):
+    fields = {
+        "height": side, "width": side, "resize": side, "interpolation": "bilinear",
+        "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5),
+    }  # fmt: skip
+    return Preprocess(**{**fields, **overrides})
+
+
+def make_spec(labels=("cat", "dog", "owl"), num_features=NUM_FEATURES, side=SIDE, **overrides):
+    fields = {
+        "task": "classification",
+        "inputs": (spec.image_input(preprocess(side)),),
+        "outputs": spec.classification_outputs(len(labels), num_features),
+        "labels": labels,
+        "recipe": {"method": "linear_probe"},
+        "seed": 0,
+        "dataset": {"id": "ds_1", "digest": "d" * 64, "splits": {"train": 7, "val": 1, "test": 2}},
+        "backbone": {"name": "test/tiny", "digest": "b" * 64, "licence": "Apache-2.0", "feature_dim": num_features},
+        "libraries": {"onnx": "1.20"},
+        "metrics": {"test_accuracy": 0.75, "ece": None, "num_test": 2},
+        "calibrated": True,
+        "temperature": 1.5,
+        "parity": spec.Parity(max_abs=1e-7, num_samples=2, tolerance=1e-4),
+        "created_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    }
+    return spec.Spec.model_validate({**fields, **overrides})

@@ -1,0 +1,155 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from app.artifact import graph
+from app.artifact.spec import BundleError
+from app.serving import runtime
+from app.serving.runtime import Runtime, Session
+from tests.app.onnx_factories import backbone_bytes, backbone_reference, images, softmax
+
+WEIGHT = np.random.default_rng(5).normal(size=(3, 6))
+BIAS = np.array([0.1, -0.2, 0.3])
+
+
+@pytest.fixture
+def model():
+    return Runtime(Session(backbone_bytes(), threads=1), Session(graph.head_graph(WEIGHT, BIAS, 0.7), threads=1))
+
+
+@pytest.mark.parametrize("num", [1, 3, 15, 16, 17, 32, 50])
+def test_batches_of_any_size_agree_with_the_reference(model, num):
+    pixels = images(num)
+    found = model.run(pixels)
+    features = backbone_reference(pixels)
+    np.testing.assert_allclose(found.features, features, atol=1e-6)
+    np.testing.assert_allclose(found.probabilities, softmax((features @ WEIGHT.T + BIAS) / 0.7), atol=1e-6)
+    assert found.features.dtype == found.probabilities.dtype == np.float32
+
+
+def test_chunks_are_of_sixteen():
+    seen = []
+
+    class Recording:
+        def __init__(self, session):
+            self.session = session
+
+        def run(self, names, feeds):
+            seen.append(len(feeds["images"]))
+            return self.session.run(names, feeds)
+
+    session = Session(backbone_bytes())
+    session._session = Recording(session._session)
+    session.run(images(50))
+    assert seen == [16, 16, 16, 2]
+
+
+def test_images_in_any_memory_layout(model):
+    pixels = images(4)
+    turned = np.asfortranarray(pixels)
+    np.testing.assert_array_equal(model.run(turned).probabilities, model.run(pixels).probabilities)
+    np.testing.assert_array_equal(model.run(images(8)[::2]).features, model.run(images(8)[::2].copy()).features)
+
+
+def test_a_file_and_its_bytes_are_the_same_session(tmp_path):
+    path = tmp_path / "b.onnx"
+    path.write_bytes(backbone_bytes())
+    from_file, from_bytes = Session(path), Session(backbone_bytes())
+    np.testing.assert_array_equal(from_file.run(images(2))[0], from_bytes.run(images(2))[0])
+    assert from_file.size_bytes == from_bytes.size_bytes >= path.stat().st_size
+    assert (from_file.input_name, from_file.output_names) == ("images", ("features",))
+
+
+def test_more_pixels_count_for_a_full_batch_of_them():
+    small, large = Session(backbone_bytes(side=8)), Session(backbone_bytes(side=32))
+    assert large.size_bytes - small.size_bytes == pytest.approx(16 * 256 * (32 * 32 - 8 * 8), abs=64)
+
+
+def test_a_larger_graph_counts_as_larger():
+    more = 1 << 20
+    assert (
+        Session(backbone_bytes(num_features=more // 16 + 6)).size_bytes >= Session(backbone_bytes()).size_bytes + more
+    )
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        images(2, side=9),
+        images(2)[..., :2],
+        images(2)[0],
+        images(0),
+        images(2).astype(np.float32),
+        images(2).astype(np.int16),
+    ],
+)
+def test_other_arrays_are_refused_before_they_run(model, pixels):
+    with pytest.raises(ValueError, match="expected images"):
+        model.run(pixels)
+
+
+def test_features_of_another_width_are_refused():
+    model = Runtime(Session(backbone_bytes(num_features=5)), Session(graph.head_graph(WEIGHT, BIAS)))
+    with pytest.raises(ValueError, match="expected features of shape"):
+        model.run(images(1))
+
+
+@pytest.mark.parametrize("data", [b"", b"no graph"])
+def test_bytes_that_are_no_graph_are_refused(tmp_path, data):
+    path = tmp_path / "b.onnx"
+    path.write_bytes(data)
+    for source in (data, path):
+        with pytest.raises(BundleError, match="expected a graph that onnxruntime loads"):
+            Session(source)
+
+
+def test_a_graph_with_an_unknown_operator_or_no_file_is_refused(tmp_path):
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("x", "y")]
+    node = helper.make_node("Nothing", ["x"], ["y"], domain="evil.ops")
+    made = helper.make_model(
+        helper.make_graph([node], "g", values[:1], values[1:]),
+        opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("evil.ops", 1)],
+        ir_version=10,
+    )
+    with pytest.raises(BundleError, match=r"evil\.ops"):
+        Session(made.SerializeToString())
+    with pytest.raises(BundleError, match=r"gone\.onnx"):
+        Session(tmp_path / "gone.onnx")
+
+
+def test_a_graph_with_two_inputs_is_refused():
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("a", "b", "c")]
+    made = helper.make_model(
+        helper.make_graph([helper.make_node("Add", ["a", "b"], ["c"])], "g", values[:2], values[2:]),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    with pytest.raises(BundleError, match=r"one input; found \['a', 'b'\]"):
+        Session(made.SerializeToString())
+
+
+def test_a_closed_session_says_so():
+    session = Session(backbone_bytes())
+    session.close()
+    with pytest.raises(RuntimeError, match="found it closed"):
+        session.run(images(1))
+
+
+def test_threads_share_a_session(model):
+    batches = [images(5, seed=seed) for seed in range(24)]
+    alone = [model.run(batch).probabilities for batch in batches]
+    with ThreadPoolExecutor(8) as executor:
+        together = list(executor.map(lambda batch: model.run(batch).probabilities, batches))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_every_core_is_used_unless_told():
+    assert runtime.num_cores() >= 1
+    options = Session(backbone_bytes())._session.get_session_options()
+    assert options.intra_op_num_threads == runtime.num_cores()
+    assert options.execution_mode == ort.ExecutionMode.ORT_SEQUENTIAL
+    assert Session(backbone_bytes(), threads=1)._session.get_session_options().intra_op_num_threads == 1

@@ -1,0 +1,1 @@
+"""The compute side: supervisor, runner and methods. Never imports the web framework."""

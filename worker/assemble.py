@@ -1,0 +1,113 @@
+"""From a finished candidate to a verified bundle in storage."""
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from app.artifact import bundle as bundles
+from app.artifact import card, graph
+from app.artifact.spec import Backbone, Dataset, File, Parity, Spec, classification_outputs, image_input
+from app.errors import JobFailure
+from app.serving import parity
+from app.serving.runtime import Runtime, Session
+from worker import features
+from worker.context import RunContext
+from worker.evaluate.report import Evaluation
+from worker.methods.contract import Candidate, Task
+from worker.sources import graph_key
+
+PARITY_IMAGES = 64
+TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2}
+LIBRARIES = ("graft", "numpy", "onnx", "onnxruntime", "pillow", "pyarrow")
+TORCH_LIBRARIES = ("torch", "torchvision", "timm")
+
+
+def bundle(task: Task, candidate: Candidate, evaluation: Evaluation) -> tuple[Spec, Parity]:
+    """Writes the bundle into the scratch folder, and proves that its graphs say what training said.
+
+    Raises:
+        JobFailure: the graphs differ from the training side by more than the tolerance.
+    """
+    context = task.context
+    head = candidate.head
+    head_graph = graph.head_graph(head.weight_CD, head.bias_C, head.temperature, head.mean_D, head.scale_D)
+    proof = _prove(task, candidate, head_graph)
+    described = _describe(task, candidate, evaluation, proof)
+    weights = {"weight": head.weight_CD, "bias": head.bias_C, "mean": head.mean_D, "scale": head.scale_D}
+    written = bundles.write(
+        folder(context),
+        described,
+        head=head_graph,
+        weights=weights,
+        report=evaluation.report,
+        predictions=evaluation.predictions,
+        readme=card.render(described, evaluation.report, context.document.model_name or context.document.id),
+        backbone=_shared(candidate) if candidate.shared else candidate.graph,
+    )
+    return written, proof
+
+
+def folder(context: RunContext) -> Path:
+    """Where the bundle is written before it is stored."""
+    return context.scratch / "bundle"
+
+
+def store(context: RunContext, candidate: Candidate, written: Spec) -> None:
+    """Puts the bundle under the attempt's own prefix; spec.json last, so that a prefix that has one is whole."""
+    shared = written.files[bundles.BACKBONE].key
+    if shared and not any(context.storage.list(shared.rpartition("/")[0])):
+        context.storage.put(shared, candidate.graph)
+    names = [name for name, file in written.files.items() if file.key is None]
+    for name in [*names, bundles.SPEC]:
+        context.storage.put(f"{context.document.bundle_prefix}/{name}", folder(context) / name)
+
+
+def _prove(task: Task, candidate: Candidate, head_graph: bytes) -> Parity:
+    rows = (task.val if len(task.val) else task.pool)[:PARITY_IMAGES]
+    threads = task.context.settings.num_compute_threads
+    runtime = Runtime(Session(candidate.graph, threads), Session(head_graph, 1))
+    order, images = zip(*features.decoded(task.context, task.index, rows, candidate.backbone.preprocess), strict=True)
+    stored_order = np.concatenate(order)
+    expected = candidate.head.probabilities(candidate.reference(stored_order))
+    tolerance = TOLERANCE[features.precision(task.context)]
+    proof = parity.compare(runtime, np.concatenate(images), expected, tolerance)
+    if not proof.ok:
+        raise JobFailure(
+            "internal",
+            f"expected the published graph to agree with training within {tolerance}; found {proof.max_abs:.3g} "
+            f"on {proof.num_samples} images; nothing was published",
+        )
+    return proof
+
+
+def _describe(task: Task, candidate: Candidate, evaluation: Evaluation, proof: Parity) -> Spec:
+    document = task.context.document
+    assert document.dataset is not None
+    names = LIBRARIES if candidate.shared else LIBRARIES + TORCH_LIBRARIES
+    return Spec(
+        task="classification",
+        inputs=(image_input(candidate.backbone.preprocess),),
+        outputs=classification_outputs(task.num_classes, candidate.backbone.feature_dim),
+        labels=task.class_names,
+        recipe=document.recipe or {},
+        seed=document.seed,
+        dataset=Dataset(id=document.dataset.id, digest=document.dataset.digest or "", splits=document.dataset.splits),
+        backbone=Backbone(
+            name=candidate.backbone.name,
+            digest=candidate.backbone.digest,
+            licence=candidate.backbone.licence,
+            feature_dim=candidate.backbone.feature_dim,
+        ),
+        libraries={name: version(name) for name in names},
+        metrics=evaluation.metrics,
+        calibrated=candidate.calibrated,
+        temperature=candidate.head.temperature,
+        parity=proof,
+        created_at=datetime.now(UTC),
+    )
+
+
+def _shared(candidate: Candidate) -> File:
+    return bundles.entry(candidate.graph, graph_key(candidate.backbone.digest))

@@ -1,0 +1,96 @@
+"""Opens an untrusted checkpoint in a process of its own.
+
+`python -m worker.checkpoint_child FILE RESULT MEMORY_BYTES SECONDS`. Nothing in the file is executed (`weights_only=True`,
+or safetensors); this process exists for what a hostile or broken file can still cost: memory, time, a crash. It writes
+the largest dictionary of tensors it finds to RESULT as safetensors and prints one JSON line: `{"tensors": N}` or
+`{"error": WORDS}`.
+"""
+
+import json
+import pickle
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+MAX_DEPTH = 4
+
+
+def states(content: object, depth: int = 0) -> Iterator[dict[str, Tensor]]:
+    """Every dictionary in a checkpoint that holds tensors, at whatever key its trainer chose to put it."""
+    if not isinstance(content, dict) or depth > MAX_DEPTH:
+        return
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if tensors:
+        yield tensors
+    for value in content.values():
+        yield from states(value, depth + 1)
+
+
+def largest(content: object) -> dict[str, Tensor]:
+    """The dictionary with the most elements: the weights, not the optimizer's few scalars.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    found = list(states(content))
+    if not found:
+        raise ValueError(
+            f"expected a dictionary of tensors, found {type(content).__name__}; save the model's state_dict()"
+        )
+    return max(found, key=lambda state: sum(tensor.numel() for tensor in state.values()))
+
+
+def read(file: Path) -> object:
+    """The file's content: safetensors by its look, else torch's own format."""
+    with file.open("rb") as opened:
+        head = opened.read(9)
+    if head[8:9] == b"{":  # eight bytes of length, then JSON
+        return load_file(file)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _confine(memory_bytes: int, seconds: int) -> None:
+    """Bounds on what comes on top of the imports."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    space = pages * resource.getpagesize() + memory_bytes
+    for what, limit in (
+        (resource.RLIMIT_AS, space),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_FSIZE, memory_bytes),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(what, (limit, limit))
+
+
+def _answer(file: Path, result: Path) -> dict[str, Any]:
+    try:
+        state = largest(read(file))
+    except (MemoryError, RuntimeError) as error:
+        return {"error": f"it cannot be read ({str(error).partition(chr(10))[0] or 'out of memory'})"}
+    except (pickle.UnpicklingError, EOFError, KeyError, SafetensorError) as error:
+        words = str(error).partition("\n")[0]
+        return {"error": f"it is no plain state dict in torch's or the safetensors format ({words})"}
+    except ValueError as error:
+        return {"error": str(error)}
+    # Tensors of one storage (tied weights) are written apart: safetensors refuses to guess.
+    save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, result)
+    return {"tensors": len(state)}
+
+
+def main() -> None:
+    """Reads, writes, answers."""
+    file, result, memory_bytes, seconds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    torch.set_num_threads(1)
+    _confine(memory_bytes, seconds)
+    sys.stdout.write(json.dumps(_answer(file, result)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

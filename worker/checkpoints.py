@@ -1,0 +1,142 @@
+"""A user's own checkpoint under a known architecture: opened in a limited child, mapped, refused or prepared."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from app.backbones import Backbone, Weights
+from worker import backbones, mapping, prepare, transplant, weights
+from worker.mapping import Mapping
+from worker.prepared import Prepared
+
+MIN_SHARE = 0.9
+SECONDS = 300
+HEADROOM_BYTES = 512 * 2**20
+NUM_SHOWN = 10
+_ROOT = Path(__file__).parents[1]
+
+
+class Refused(Exception):
+    """A checkpoint that cannot be used.
+
+    Args:
+        message: what was expected, what was found, what to do.
+        report: the mapping, where it came that far.
+    """
+
+    def __init__(self, message: str, report: Mapping | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.report = report
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A checkpoint that became a backbone."""
+
+    backbone: Backbone
+    prepared: Prepared
+    report: Mapping
+
+
+def admit(
+    name: str,
+    base: Backbone,
+    file: Path,
+    destination: Path,
+    progress: prepare.Progress,
+    min_share: float = MIN_SHARE,
+    licence: str = "as its owner states",
+) -> Admitted:
+    """Maps a checkpoint onto a catalogue's architecture and prepares the result.
+
+    Args:
+        name: of the new backbone, `user/...`.
+        base: catalogue entry whose network the checkpoint fits.
+        file: untrusted; torch or safetensors.
+        destination: as for `worker.prepare`.
+        progress: as for `worker.prepare`.
+        min_share: of the network's elements, classifier left out, that the checkpoint must fill.
+        licence: of the weights.
+
+    Raises:
+        Refused: not a state dict, or too little of it fits; the message lists what does not.
+    """
+    source = open_file(file)
+    network = backbones.build(base, None)
+    features = backbones.feature_module(network, base.provider)
+    target = backbones.state_of(features)
+    report = mapping.match(transplant.manifest(source), transplant.manifest(target))
+    if report.share < min_share:
+        raise Refused(_refusal(base, report, min_share), report)
+    network.load_state_dict(transplant.apply(report, source, target), strict=True)
+    backbone = replace(
+        base,
+        name=name,
+        provider="user",
+        architecture=base.name,
+        licence=licence,
+        recommended=False,
+        rank=None,
+        weights=Weights(kind="user", location=name, sha256=weights.sha256_file(file)),
+    )
+    done = prepare.write(network, backbone, backbone.weights.sha256, destination, progress)
+    return Admitted(backbone, done, report)
+
+
+def open_file(file: Path, memory_bytes: int | None = None, seconds: int = SECONDS) -> dict[str, Tensor]:
+    """State dict of an untrusted file, read by a child without environment and with bounded memory and time.
+
+    Args:
+        file: torch or safetensors.
+        memory_bytes: beside the child's own imports; by default four times the file and some headroom.
+        seconds: of processor and of wall time.
+
+    Raises:
+        Refused: with the child's words, or how it ended.
+    """
+    budget = memory_bytes or 4 * file.stat().st_size + HEADROOM_BYTES
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "state.safetensors"
+        command = [sys.executable, "-m", "worker.checkpoint_child", str(file.absolute()), str(result)]
+        try:
+            child = subprocess.run(
+                [*command, str(budget), str(seconds)],
+                cwd=_ROOT,
+                env={},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Refused(f"expected a checkpoint that opens within {seconds} s, {file.name} did not") from error
+        if child.returncode != 0:
+            raise Refused(
+                f"expected a checkpoint that opens within {budget / 1e6:.0f} MB, {file.name} ended its reader "
+                f"(status {child.returncode}); save the model's state_dict() with torch.save or safetensors"
+            )
+        answer = json.loads(child.stdout)
+        if "error" in answer:
+            raise Refused(f"{file.name} cannot be used: {answer['error']}")
+        return backbones.read_state(result)
+
+
+def _refusal(base: Backbone, report: Mapping, min_share: float) -> str:
+    missing = [entry.target for entry in report.entries if entry.status == "new"]
+    extra = [entry.source for entry in report.entries if entry.status == "skipped"]
+    return (
+        f"expected a checkpoint that fills at least {min_share:.0%} of {base.name}, this one fills {report.share:.1%}; "
+        f"without a value: {_some(missing)}; without a place: {_some(extra)}; "
+        "name the architecture that it was trained as"
+    )
+
+
+def _some(names: list[str | None]) -> str:
+    shown = ", ".join(str(name) for name in names[:NUM_SHOWN]) or "none"
+    return f"{shown} and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else shown

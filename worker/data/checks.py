@@ -1,0 +1,96 @@
+"""Findings about the samples together: classes, copies, labels that contradict each other, splits that share a picture."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.data.formats import Assigned
+from worker.data.labels import Column
+from worker.data.problems import Problems
+from worker.data.records import Records
+from worker.data.splits import SPLITS
+
+MIN_GOOD = 2
+SMALL_CLASS = 5
+
+
+def check_samples(assigned: Assigned, good_N: NDArray[np.bool_], num_files: int, problems: Problems) -> None:
+    """Errors for data that nothing can be learnt from, warnings for small classes.
+
+    Args:
+        assigned: all samples, bad ones included: a class whose files are all bad has to be named.
+        good_N: which of them decoded.
+        num_files: in the upload, for the message.
+        problems: gets the findings.
+    """
+    if not good_N.any():
+        problems.add("nothing_decodable", num=num_files)
+        return
+    for column in assigned.columns:
+        if column.kind != "number" and (column.names or len(assigned.columns) > 1):
+            _check_column(column, good_N, problems)
+
+
+def note_class_names(columns: tuple[Column, ...], problems: Problems) -> None:
+    """Warns of classes that differ in case only: elsewhere they would have been one folder."""
+    for column in columns:
+        seen: dict[str, str] = {}
+        for name in column.names:
+            other = seen.setdefault(name.casefold(), name)
+            if other != name:
+                problems.add("case_collision", name, found=repr(other))
+
+
+def note_copies(
+    records: Records, assigned: Assigned, group_N: NDArray[np.int64], first_new: int, problems: Problems
+) -> None:
+    """Warns of every copy but the first of its group, and of every group with several labels.
+
+    Pairs that a base dataset already had are its own findings: `first_new` is the first row that is not the base's.
+    """
+    sha256_N32 = records.sha256
+    order = np.argsort(group_N, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(group_N[order]) != 0])
+    sizes = np.diff(np.r_[starts, len(order)])
+    for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
+        first, *others = order[start : start + size].tolist()
+        row = assigned.rows[first]
+        label = [column.text(first) for column in assigned.columns]
+        for other in others:
+            other_row = assigned.rows[other]
+            if other_row < first_new:
+                continue
+            is_same = bool((sha256_N32[row] == sha256_N32[other_row]).all())
+            how = "the same bytes as" if is_same else "nearly the same picture as"
+            problems.add("duplicate", records.path(other_row), how=how, other=repr(records.path(row)))
+            other_label = [column.text(other) for column in assigned.columns]
+            if other_label != label:
+                problems.add(
+                    "conflicting_labels",
+                    records.path(other_row),
+                    found=f"{', '.join(other_label)!r} here and {', '.join(label)!r} for {records.path(row)!r}",
+                )
+
+
+def note_leaks(
+    records: Records, rows_N: NDArray[np.int64], group_N: NDArray[np.int64], split_N: NDArray[np.int8], problems: Problems
+) -> None:
+    """Warns of pictures that given splits hold more than once: what is tested on has been trained on."""
+    order = np.lexsort((split_N, group_N))
+    here, behind = order[:-1], order[1:]
+    leaks = (group_N[here] == group_N[behind]) & (split_N[here] != split_N[behind])
+    for one, other in zip(here[leaks].tolist(), behind[leaks].tolist(), strict=True):
+        found = f"{SPLITS[split_N[one]]} ({records.path(rows_N[one])!r}) and {SPLITS[split_N[other]]}"
+        problems.add("split_leak", records.path(rows_N[other]), found=found)
+
+
+def _check_column(column: Column, good_N: NDArray[np.bool_], problems: Problems) -> None:
+    where = "" if column.name == "label" else column.name
+    if len(column.names) < 2:
+        found = f"only {column.names[0]!r}" if column.names else "none"
+        problems.add("one_class", where, found=found)
+        return
+    for name, num in zip(column.names, column.take(np.flatnonzero(good_N)).count.tolist(), strict=True):
+        if num < MIN_GOOD:
+            problems.add("class_too_small", where, num=num, name=name)
+        elif num < SMALL_CLASS:
+            problems.add("small_class", where, limit=SMALL_CLASS, num=num, name=name)

@@ -1,0 +1,289 @@
+"""From an uploaded file to a checked, split, stored dataset, told in order.
+
+    read      every member once, into the spool, hashed, while the decoders check the images behind
+    assign    labels and given splits, by the detected format
+    check     classes with enough good images
+    group     copies of one picture, and the splits by group
+    store     shards, index, description; nothing is stored for an invalid dataset
+
+Warnings never make a dataset invalid, errors always do; every finding is in the result.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.data import base, duplicates, labels, shards, splits
+from worker.data.base import BaseDataset
+from worker.data.checks import check_samples, note_class_names, note_copies, note_leaks
+from worker.data.decoding import Decoders
+from worker.data.formats import Assigned
+from worker.data.labels import Column
+from worker.data.limits import Limits
+from worker.data.problems import Problem, Problems, Rejected
+from worker.data.reading import Reader
+from worker.data.records import Records
+from worker.data.shards import DatasetStore, Samples
+from worker.data.spool import Spool
+from worker.data.splits import NONE, SPLITS
+
+__all__ = ["BaseDataset", "DatasetStore", "IngestRequest", "IngestResult", "Limits", "Problem", "ingest"]
+
+TASKS = ("classification", "multi_label", "regression", "multi_task")
+_READ_SHARE, _GROUP_SHARE = 0.8, 0.85
+_SECONDS_BETWEEN_PROGRESS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class IngestRequest:
+    """One upload to ingest.
+
+    Args:
+        archive: the uploaded file; None for a child dataset that only removes and relabels.
+        filename: as the client named it; for messages only, the kind is sniffed.
+        dataset_id: of the dataset to be.
+        format: auto, folders, manifest, parquet or unlabelled.
+        task: classification, multi_label, regression or multi_task; None to take what the labels have the form of.
+        seed: the dataset's, which makes the split.
+        limits: bounds on the upload.
+        base: the dataset that this one is a child of.
+        scratch: an empty folder with room for the unpacked upload and one shard; what is put there is removed.
+    """
+
+    archive: Path | None
+    filename: str
+    dataset_id: str
+    scratch: Path
+    format: str = "auto"
+    task: str | None = None
+    seed: int = 0
+    limits: Limits = field(default_factory=Limits)
+    base: BaseDataset | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """What became of an upload. `failure` is None, and the rest filled, exactly when `state` is ready.
+
+    `classes` are those of the first label column; a dataset without labels, or of numbers, has none.
+    """
+
+    state: str
+    failure: tuple[str, str] | None
+    problems: list[Problem]
+    task: str
+    modality: str = "image"
+    num_samples: int = 0
+    classes: list[dict[str, Any]] = field(default_factory=list)
+    splits: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
+    digest: str | None = None
+    files: list[str] = field(default_factory=list)
+
+
+def ingest(request: IngestRequest, store: DatasetStore, progress: Callable[[float, str], None]) -> IngestResult:
+    """Reads, checks, splits and stores an upload.
+
+    Raises:
+        OSError: the disk or the store is full; files already put are the caller's to remove.
+    """
+    problems = Problems()
+    report = _throttled(progress)
+    with Spool(request.scratch / "members") as spool:
+        try:
+            samples, task = _prepare(request, spool, problems, report)
+        except Rejected:
+            return _invalid(request, problems)
+        if problems.has_errors:
+            return _invalid(request, problems)
+        return _store(request, samples, task, spool, store, problems, report)
+
+
+def _prepare(
+    request: IngestRequest, spool: Spool, problems: Problems, report: Callable[[float, str], None]
+) -> tuple[Samples, str]:
+    """Everything up to the splits, and the task.
+
+    Raises:
+        Rejected: the dataset is invalid.
+    """
+    records = Records()
+    old = base.read(request.base, records, spool, problems) if request.base else None
+    first_new = len(records)
+    new = _read(request, records, spool, problems, report)
+    found = [one for one in (old and old.assigned, new) if one is not None]
+    if not found:
+        raise ValueError("expected an archive or a base dataset; found neither")
+    assigned = base.merge(*found, problems) if len(found) == 2 else found[0]
+    report(_READ_SHARE, "grouping")
+    good_N = records.is_good[assigned.rows]
+    check_samples(assigned, good_N, len(records), problems)
+    if problems.has_errors:
+        raise Rejected("samples")
+    assigned = assigned.take(np.flatnonzero(good_N))
+    ids, fresh = _ids(assigned, records, first_new, problems)
+    assigned = assigned.take(fresh).without_empty()
+    note_class_names(assigned.columns, problems)
+    group_N, split_N = _split(request.seed, assigned, old, records, first_new, problems)
+    return Samples(records, assigned.rows, ids, assigned.columns, split_N, group_N), assigned.task
+
+
+def _read(
+    request: IngestRequest, records: Records, spool: Spool, problems: Problems, report: Callable[[float, str], None]
+) -> Assigned | None:
+    if request.archive is None:
+        return None
+    with Decoders(spool.fd, request.limits) as decoders:
+        reader = Reader(
+            records,
+            spool,
+            decoders,
+            request.limits,
+            problems,
+            request.scratch,
+            lambda share: report(_READ_SHARE * share, "reading"),
+        )
+        return reader.read(request.archive, request.filename, request.format, request.task)
+
+
+def _ids(
+    assigned: Assigned, records: Records, first_new: int, problems: Problems
+) -> tuple[list[str], NDArray[np.int64]]:
+    """Ids of the samples, and which of them to keep: one of each id."""
+    sha256_N32 = records.sha256
+    seen: dict[str, int] = {}
+    for place, row in enumerate(assigned.rows.tolist()):
+        path = records.path(row)
+        first = seen.setdefault(shards.sample_id(path, sha256_N32[row].tobytes()), place)
+        if first != place:
+            problems.add("already_in_base" if assigned.rows[first] < first_new else "duplicate_name", path)
+    return list(seen), np.fromiter(seen.values(), dtype=np.int64, count=len(seen))
+
+
+def _split(
+    seed: int, assigned: Assigned, old: base.Old | None, records: Records, first_new: int, problems: Problems
+) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """Groups and splits. Samples removed from the base take part, so that a copy of one follows its split."""
+    num = len(assigned.rows)
+    rows_N = assigned.rows if old is None else np.concatenate([assigned.rows, old.removed_rows])
+    sha256_N32 = records.sha256[rows_N]
+    group_N = duplicates.group(sha256_N32, records.phash[rows_N])
+    note_copies(records, assigned, group_N[:num], first_new, problems)
+    stratum_N = np.zeros(len(rows_N), dtype=np.int64)
+    stratum_N[:num] = _strata(assigned.columns[0])
+    given_N = assigned.given
+    if old is not None:
+        given_N = np.concatenate([given_N, old.removed_split])
+        is_old = rows_N < first_new
+        given_N[~is_old & np.isin(group_N, group_N[is_old])] = NONE
+    if not assigned.is_labelled:
+        split_N = np.zeros(len(rows_N), dtype=np.int8)
+    else:
+        split_N = _fill_splits(seed, sha256_N32, group_N, stratum_N, given_N, problems)
+    if (assigned.given != NONE).any():
+        note_leaks(records, assigned.rows, group_N[:num], split_N[:num], problems)
+    _, compact_N = np.unique(group_N[:num], return_inverse=True)
+    return compact_N.astype(np.int64), split_N[:num]
+
+
+def _fill_splits(
+    seed: int,
+    sha256: NDArray[np.uint8],
+    group: NDArray[np.int64],
+    stratum: NDArray[np.int64],
+    given: NDArray[np.int8],
+    problems: Problems,
+) -> NDArray[np.int8]:
+    """Given splits as they are; what they leave open, by share."""
+    if not (given_N == SPLITS.index("train")).any():
+        return splits.choose(seed, sha256_N32, group_N, stratum_N, np.full_like(given_N, NONE))
+    if (given_N == NONE).any():
+        return splits.choose(seed, sha256_N32, group_N, stratum_N, given_N)
+    split_N, missing = splits.complete(seed, sha256_N32, group_N, stratum_N, given_N)
+    for name in missing:
+        problems.add("split_missing", missing=name)
+    return split_N
+
+
+def _strata(column: Column) -> NDArray[np.int64]:
+    """What the splits are balanced over: the class, the rarest of several, or a bin of the number."""
+    match column.kind:
+        case "class":
+            return np.asarray(column.values, dtype=np.int64)
+        case "classes":
+            rarity_C = np.where(column.count > 0, column.count, np.iinfo(np.int64).max)
+            rarest_N = np.where(column.values, rarity_C, np.iinfo(np.int64).max).argmin(axis=1)
+            return np.where(column.values.any(axis=1), rarest_N, labels.MISSING)
+        case "number":
+            return splits.number_strata(column.values)
+
+
+def _store(
+    request: IngestRequest,
+    samples: Samples,
+    task: str,
+    spool: Spool,
+    store: DatasetStore,
+    problems: Problems,
+    report: Callable[[float, str], None],
+) -> IngestResult:
+    places = shards.write_shards(
+        samples,
+        spool,
+        store,
+        request.scratch,
+        lambda share: report(_GROUP_SHARE + (1 - _GROUP_SHARE) * share, "storing"),
+    )
+    digest = shards.digest(samples)
+    first = samples.columns[0]
+    classes = [
+        {"name": name, "num_samples": int(num)}
+        for name, num in zip(first.names, first.count if first.names else (), strict=True)
+    ]
+    counts = np.bincount(samples.split, minlength=len(SPLITS))
+    split_counts = {name: int(count) for name, count in zip(SPLITS, counts, strict=True)}
+    description = {
+        "id": request.dataset_id,
+        "task": task,
+        "modality": "image",
+        "num_samples": len(samples.ids),
+        "classes": classes,
+        "label_columns": [
+            {"name": column.name, "kind": column.kind, "names": list(column.names)} for column in samples.columns
+        ],
+        "splits": split_counts,
+        "digest": digest,
+        "seed": request.seed,
+        "base": request.base.dataset_id if request.base else None,
+        "files": places.files,
+    }
+    files = [
+        *places.files,
+        shards.write_index(samples, places, store, request.scratch),
+        shards.write_description(description, store, request.scratch),
+    ]
+    return IngestResult(
+        "ready", None, list(problems), task, "image", len(samples.ids), classes, split_counts, digest, files
+    )
+
+
+def _invalid(request: IngestRequest, problems: Problems) -> IngestResult:
+    return IngestResult("invalid", problems.failure, list(problems), request.task or "classification")
+
+
+def _throttled(progress: Callable[[float, str], None]) -> Callable[[float, str], None]:
+    """Passes on a few reports a second: a hundred thousand would only be noise."""
+    last, last_stage = 0.0, ""
+
+    def report(fraction: float, stage: str) -> None:
+        nonlocal last, last_stage
+        now = time.monotonic()
+        if stage != last_stage or now - last >= _SECONDS_BETWEEN_PROGRESS:
+            last, last_stage = now, stage
+            progress(min(1.0, fraction), stage)
+
+    return report

@@ -1,0 +1,332 @@
+"""Manifests: CSV, TSV or JSON lines with a file and a label, or several label columns; an optional split.
+
+References are names of members of the same upload and nothing else: relative to the manifest, or to the root of the archive. Labels are taken
+byte for byte. Several manifests (train.csv, test.csv) add up; one named like a split gives its rows that split.
+"""
+
+import csv
+import io
+import json
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.data import labels
+from worker.data.archives import unsafe
+from worker.data.formats import Assigned, extension, split_number
+from worker.data.labels import Column
+from worker.data.problems import Problems
+from worker.data.records import Records
+from worker.data.splits import NONE
+from worker.data.spool import Spool, Stored
+
+FILE_COLUMNS = ("file", "file_name")
+LABEL_COLUMNS = ("label", "labels")
+LABEL_PREFIXES = ("label_", "label.")
+SPLIT_COLUMN = "split"
+SEPARATOR = "|"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One manifest file, with the columns that count."""
+
+    path: str
+    stored: Stored
+    file_column: str
+    label_columns: tuple[str, ...]
+    other_columns: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Rows:
+    rows: list[int] = field(default_factory=list)
+    splits: list[int] = field(default_factory=list)
+    values: list[list[Any]] = field(default_factory=list)
+
+
+def find(
+    sidecars: Sequence[tuple[str, Stored]], spool: Spool, task: str | None, is_required: bool, problems: Problems
+) -> list[Manifest]:
+    """The manifests among the upload's text files: those with a file column and a label column.
+
+    Raises:
+        Rejected: one is required and none is there; or they disagree about the labels.
+    """
+    seen, manifests = [], []
+    for path, stored in sidecars:
+        header = _header(path, stored, spool)
+        file_column = next((name for name in FILE_COLUMNS if name in header), None)
+        label_columns = _label_columns(header, file_column, task)
+        if file_column and label_columns:
+            others = tuple(name for name in header if name not in {file_column, SPLIT_COLUMN, *label_columns})
+            manifests.append(Manifest(path, stored, file_column, label_columns, others))
+        seen.append(f"{path}: {', '.join(header) or 'nothing readable'}")
+    if is_required and not manifests:
+        raise problems.reject("manifest_columns", found="; ".join(seen) or "no CSV, TSV or JSONL file")
+    for manifest in manifests[1:]:
+        if manifest.label_columns != manifests[0].label_columns:
+            raise problems.reject(
+                "manifest_columns",
+                manifest.path,
+                found=f"{', '.join(manifest.label_columns)} here and {', '.join(manifests[0].label_columns)} in {manifests[0].path}",
+            )
+    return manifests
+
+
+def read(manifests: list[Manifest], records: Records, spool: Spool, task: str | None, problems: Problems) -> Assigned:
+    """Samples of the manifests' rows. Images that no row names are left out, with a warning."""
+    images = {path: row for row, path in reversed(list(enumerate(records.paths())))}
+    found, first_label = _Rows(), {}
+    for manifest in manifests:
+        for name in manifest.other_columns:
+            problems.add("column_ignored", manifest.path, found=name)
+        fallback = split_number(PurePosixPath(manifest.path).stem)
+        for line, row in _read_rows(manifest, spool, problems):
+            where = f"{manifest.path}:{line}"
+            image = _resolve(manifest, row, images, where, problems)
+            values = [row.get(name) for name in manifest.label_columns]
+            if image is None:
+                continue
+            if image in first_label:
+                _note_repetition(where, first_label[image], values, problems)
+                continue
+            first_label[image] = values
+            found.rows.append(image)
+            found.splits.append(_split(row, fallback, where, problems))
+            found.values.append(values)
+    for row in range(len(records)):
+        if row not in first_label and images[records.path(row)] == row:
+            problems.add("not_in_manifest", records.path(row))
+    return _assign(manifests[0].label_columns, found, records, task, problems)
+
+
+def to_columns(
+    label_columns: Sequence[str],
+    task: str,
+    rows: Sequence[int],
+    values: Sequence[Sequence[Any]],
+    records: Records,
+    problems: Problems,
+    names: dict[str, list[str]],
+) -> tuple[list[Column], NDArray[np.bool_]]:
+    """Label columns of what a manifest or Parquet file says, and which rows keep a usable label; the others are noted.
+
+    When no row at all has a label, the data is unlabelled, and all rows stay.
+
+    Args:
+        label_columns: their names.
+        task: says of which kind the labels are.
+        rows: of the records, for messages.
+        values: of each row, one per column; None or an empty text for a missing label.
+        records: the images.
+        problems: gets the findings.
+        names: order of the classes, for columns that have one.
+    """
+    columns: list[Column] = []
+    keep, has_label = np.ones(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
+    expected = "a number" if task == "regression" else "one class name"
+    for number, name in enumerate(label_columns):
+        column, bad = _to_column(name, task, [row[number] for row in values], names.get(name))
+        for place in bad:
+            found = repr(values[place][number])[:80]
+            problems.add("label_invalid", records.path(rows[place]), expected=expected, found=found)
+        keep[bad] = False
+        has_label |= ~column.is_missing
+        columns.append(column)
+    if not has_label.any():
+        return [labels.unlabelled(len(rows))], keep
+    for place in np.flatnonzero(keep & ~has_label):
+        problems.add("label_missing", records.path(rows[place]))
+    return columns, keep & has_label
+
+
+def _to_column(
+    name: str, task: str, values: Sequence[Any], names: Sequence[str] | None
+) -> tuple[Column, list[int]]:
+    """A label column, and the places of values that are no such label."""
+    bad: list[int] = []
+    if task == "regression":
+        numbers = np.full(len(values), np.nan)
+        for place, value in enumerate(values):
+            number = None if value is None or value == "" else _number(value)
+            if number is not None:
+                numbers[place] = number
+            elif value is not None and value != "":
+                bad.append(place)
+        return Column(name, "number", (), numbers), bad
+    if task == "multi_label":
+        return labels.of_name_sets(name, [_name_set(value) for value in values], names), bad
+    texts: list[str | None] = []
+    for place, value in enumerate(values):
+        if isinstance(value, (list, dict)):
+            bad.append(place)
+        texts.append(None if value is None or value == "" or isinstance(value, (list, dict)) else _text(value))
+    return labels.of_names(name, texts, names), bad
+
+
+def detect_task(label_columns: Sequence[str], values: Sequence[Sequence[Any]], task: str | None) -> str:
+    """The task that was named, or else the one that the labels have the form of."""
+    if task is not None and not (task == "classification" and len(label_columns) > 1):
+        return task
+    if len(label_columns) > 1:
+        return "multi_task"
+    return "multi_label" if any(isinstance(row[0], list) for row in values) else "classification"
+
+
+def _assign(
+    label_columns: tuple[str, ...], found: _Rows, records: Records, task: str | None, problems: Problems
+) -> Assigned:
+    task = detect_task(label_columns, found.values, task)
+    if task != "multi_task" and len(label_columns) > 1:
+        raise problems.reject(
+            "task_mismatch", expected=f"one label column for the task {task}", found=", ".join(label_columns)
+        )
+    columns, keep = to_columns(label_columns, task, found.rows, found.values, records, problems, {})
+    rows_N = np.array(found.rows, dtype=np.int64)[keep]
+    given_N = np.array(found.splits, dtype=np.int8)[keep]
+    return Assigned(task, rows_N, tuple(column.take(keep) for column in columns), given_N)
+
+
+def _label_columns(header: Sequence[str], file_column: str | None, task: str | None) -> tuple[str, ...]:
+    rest = [name for name in header if name not in {file_column, SPLIT_COLUMN}]
+    if task == "multi_task":
+        prefixed = tuple(name for name in rest if name.startswith(LABEL_PREFIXES))
+        return prefixed or tuple(rest)
+    for name in LABEL_COLUMNS:
+        if name in rest:
+            return (name,)
+    return tuple(name for name in rest if name.startswith(LABEL_PREFIXES))
+
+
+def _header(path: str, stored: Stored, spool: Spool) -> list[str]:
+    head = spool.read(stored.offset, min(stored.length, 65536))
+    lines = head.decode("utf-8-sig", errors="replace").splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    if extension(path) in {"csv", "tsv"}:
+        return [name for row in csv.reader([first], delimiter=_delimiter(path, first)) for name in row]
+    try:
+        row = json.loads(first)
+    except ValueError:
+        return []
+    return list(row) if isinstance(row, dict) else []
+
+
+def _delimiter(path: str, header: str) -> str:
+    if extension(path) == "tsv":
+        return "\t"
+    return ";" if ";" in header and "," not in header else ","
+
+
+class _SpoolText(io.RawIOBase):
+    """One member of the spool as a readable file."""
+
+    def __init__(self, spool: Spool, stored: Stored) -> None:
+        self._spool, self._offset, self._left = spool, stored.offset, stored.length
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._spool.read(self._offset, min(len(buffer), self._left))
+        buffer[: len(data)] = data
+        self._offset += len(data)
+        self._left -= len(data)
+        return len(data)
+
+
+def _read_rows(manifest: Manifest, spool: Spool, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and content of each row; a row that cannot be read makes the manifest broken."""
+    raw = io.BufferedReader(_SpoolText(spool, manifest.stored))
+    lines = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="" if extension(manifest.path) in {"csv", "tsv"} else None)
+    try:
+        if extension(manifest.path) in {"csv", "tsv"}:
+            yield from _read_csv(manifest, lines)
+        else:
+            yield from _read_jsonl(lines)
+    except (ValueError, RecursionError, csv.Error) as error:
+        raise problems.reject("manifest_broken", manifest.path, found=str(error)) from error
+
+
+def _read_csv(manifest: Manifest, lines: io.TextIOWrapper) -> Iterator[tuple[int, dict[str, Any]]]:
+    header = ""
+    while not header.strip():
+        header = lines.readline()
+    delimiter = _delimiter(manifest.path, header)
+    names = next(csv.reader([header], delimiter=delimiter))
+    rows = csv.reader(lines, delimiter=delimiter)
+    for row in rows:
+        if row:
+            if len(row) != len(names):
+                raise ValueError(f"line {rows.line_num + 1} with {len(row)} instead of {len(names)} fields")
+            yield rows.line_num + 1, dict(zip(names, row, strict=True))
+
+
+def _read_jsonl(lines: io.TextIOWrapper) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} with a {type(row).__name__} instead of an object")
+            yield number, row
+
+
+def _resolve(
+    manifest: Manifest, row: dict[str, Any], images: dict[str, int], where: str, problems: Problems
+) -> int | None:
+    """The record that a row names, or None with a problem."""
+    reference = row.get(manifest.file_column)
+    if not isinstance(reference, str) or not reference:
+        problems.add("reference_outside", where, found=repr(reference)[:200])
+        return None
+    name = reference.replace("\\", "/")
+    folder = posixpath.dirname(manifest.path)
+    for candidate in (posixpath.normpath(posixpath.join(folder, name)), posixpath.normpath(name)):
+        if unsafe(candidate) is None and candidate in images:
+            return images[candidate]
+    problems.add("reference_outside", where, found=repr(reference)[:200])
+    return None
+
+
+def _note_repetition(where: str, first: list[Any], values: list[Any], problems: Problems) -> None:
+    if first == values:
+        problems.add("duplicate_name", where)
+    else:
+        problems.add("conflicting_labels", where, found=f"{first} first and {values} here; the first is kept")
+
+
+def _split(row: dict[str, Any], fallback: int, where: str, problems: Problems) -> int:
+    text = row.get(SPLIT_COLUMN)
+    if text is None or text == "":
+        return fallback
+    split = split_number(str(text))
+    if split == NONE:
+        problems.add("split_invalid", where, found=repr(text)[:80])
+    return split
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _name_set(value: Any) -> list[str]:
+    if value is None or value == "":
+        return []
+    parts = value if isinstance(value, list) else _text(value).split(SEPARATOR)
+    return sorted({_text(part) for part in parts})

@@ -1,0 +1,160 @@
+"""Parquet in the layout of Hugging Face `datasets`: a column `image` (struct of bytes and path, or bytes) and label columns.
+
+Our own shards have this layout, so a downloaded dataset can be uploaded again. Rows are read a few at a time: a row group may hold gigabytes.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from worker.data.formats import Assigned, split_number
+from worker.data.manifests import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, detect_task, to_columns
+from worker.data.problems import Problems
+from worker.data.records import Records
+
+IMAGE_COLUMNS = ("image", "img")
+_ROWS_AT_ONCE = 32
+_BUFFER_BYTES = 2**20
+
+
+@dataclass(slots=True)
+class Rows:
+    """Labels and splits of the rows read so far, beside the records of their images.
+
+    `label_columns` is None before the first file, which fixes it; `names` are the class names of columns stored as numbers.
+    """
+
+    label_columns: tuple[str, ...] | None = None
+    names: dict[str, list[str]] = field(default_factory=dict)
+    rows: list[int] = field(default_factory=list)
+    values: list[list[Any]] = field(default_factory=list)
+    splits: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: what to call the image, its bytes, labels by name, and its split; and the share of the file before it."""
+
+    path: str
+    data: bytes
+    values: list[Any]
+    split: int
+    share_before: float
+
+
+def read(path: Path, filename: str, task: str | None, rows: Rows, problems: Problems) -> Iterator[Row]:
+    """Rows of one file in order.
+
+    Raises:
+        Rejected: the file cannot be read, has no image column, or other label columns than the files before it.
+    """
+    try:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file:
+            schema = file.schema_arrow
+            features = _features(schema)
+            image = _image_column(schema, features, filename, problems)
+            _fix_label_columns(schema, features, task, filename, rows, problems)
+            yield from _read_rows(file, filename, image, rows, problems)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise problems.reject("parquet_broken", filename, found=str(error).split("\n")[0][:300]) from error
+
+
+def assign(rows: Rows, records: Records, task: str | None, problems: Problems) -> Assigned:
+    """Samples of all rows read."""
+    label_columns = rows.label_columns or ()
+    task = detect_task(label_columns, rows.values, task)
+    columns, keep = to_columns(label_columns, task, rows.rows, rows.values, records, problems, rows.names)
+    return Assigned(
+        task,
+        np.array(rows.rows, dtype=np.int64)[keep],
+        tuple(column.take(keep) for column in columns),
+        np.array(rows.splits, dtype=np.int8)[keep],
+    )
+
+
+def _read_rows(file: pq.ParquetFile, filename: str, image: str, rows: Rows, problems: Problems) -> Iterator[Row]:
+    label_columns = rows.label_columns or ()
+    has_split = SPLIT_COLUMN in file.schema_arrow.names
+    file_split = split_number(PurePosixPath(filename).name.split("-")[0].split(".")[0])
+    wanted = [image, *label_columns, *([SPLIT_COLUMN] if has_split else [])]
+    number, total = 0, max(1, file.metadata.num_rows)
+    for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=wanted):
+        for row in batch.to_pylist():
+            path, data = _image(row[image], f"{filename}/row-{number:08d}")
+            if data is None:
+                problems.add("reference_outside", f"{filename}:{number}", found=f"a path without bytes, {path!r}")
+            else:
+                values = [_named(row[name], rows.names.get(name)) for name in label_columns]
+                split = split_number(str(row[SPLIT_COLUMN])) if has_split else file_split
+                yield Row(path, data, values, split, number / total)
+            number += 1
+
+
+def _image(value: Any, fallback: str) -> tuple[str, bytes | None]:
+    if isinstance(value, dict):
+        return value.get("path") or fallback, value.get("bytes")
+    return fallback, value
+
+
+def _named(value: Any, names: list[str] | None) -> Any:
+    """A class's name for its number; -1 is how `datasets` writes a missing label."""
+    if isinstance(value, list):
+        return [_named(one, names) for one in value]
+    if names is None or not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else None
+
+
+def _image_column(schema: pa.Schema, features: dict[str, Any], filename: str, problems: Problems) -> str:
+    marked = [name for name in schema.names if _kind(features.get(name)) == "Image"]
+    for name in (*marked, *IMAGE_COLUMNS):
+        if name in schema.names:
+            kind = schema.field(name).type
+            if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+                return name
+            if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+                return name
+    raise problems.reject("parquet_columns", filename, found=", ".join(schema.names) or "no column")
+
+
+def _fix_label_columns(
+    schema: pa.Schema, features: dict[str, Any], task: str | None, filename: str, rows: Rows, problems: Problems
+) -> None:
+    classes = [name for name in schema.names if _kind(features.get(name)) == "ClassLabel"]
+    found = tuple(name for name in LABEL_COLUMNS if name in schema.names)[:1]
+    prefixed = tuple(name for name in schema.names if name.startswith(LABEL_PREFIXES))
+    if task == "multi_task" or not found:
+        found = tuple(classes) or prefixed or found
+    if rows.label_columns not in {None, found}:
+        raise problems.reject(
+            "parquet_columns", filename, found=f"the label columns {found}, and {rows.label_columns} in the files before"
+        )
+    rows.label_columns = found
+    for name in found:
+        feature = features.get(name)
+        if isinstance(feature, dict) and _kind(feature) in {"List", "Sequence", "LargeList"}:
+            feature = feature.get("feature")
+        if _kind(feature) == "ClassLabel" and isinstance(feature, dict):
+            names = [str(one) for one in feature.get("names", [])]
+            if rows.names.setdefault(name, names) != names:
+                raise problems.reject("parquet_columns", filename, found=f"other class names in {name} than in the files before")
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """Features as `datasets` wrote them into the metadata, or nothing."""
+    try:
+        content = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = content["info"]["features"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def _kind(feature: Any) -> str | None:
+    return feature.get("_type") if isinstance(feature, dict) else None

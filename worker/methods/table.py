@@ -1,0 +1,35 @@
+"""Which function carries out which recipe: a literal table, tied to `app.recipes.RECIPES` by a test.
+
+Functions are imported when called, since most jobs need no torch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from app.recipes import Auto, FineTune, LinearProbe, Recipe
+from worker.methods.contract import Outcome, Task
+
+
+def _linear_probe(recipe: Any, task: Task) -> Outcome:
+    from worker.methods import linear_probe
+
+    return Outcome(linear_probe.run(recipe, task))
+
+
+def _fine_tune(recipe: Any, task: Task) -> Outcome:
+    from worker.methods import fine_tune
+
+    return Outcome(fine_tune.run(recipe, task))
+
+
+def _auto(recipe: Any, task: Task) -> Outcome:
+    from worker.methods import auto
+
+    return auto.run(recipe, task)
+
+
+METHODS: dict[type[Recipe], Callable[[Any, Task], Outcome]] = {
+    LinearProbe: _linear_probe,
+    FineTune: _fine_tune,
+    Auto: _auto,
+}

@@ -1,0 +1,215 @@
+"""Prepares backbones once, so that every later job and the server share one proven graph.
+
+`python -m worker.prepare --starter` is what `make setup` runs. A prepared backbone is a folder named by its digest,
+written beside its place and moved there whole: a reader never sees half of one.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from app import backbones as catalogue
+from app.backbones import Backbone
+from app.errors import JobFailure
+from worker import backbones, download, export, prepared, weights
+from worker.prepared import CLASSIFIER, GRAPH, PREFIX, RECORD, WEIGHTS, Prepared
+from worker.split import split
+
+LAYER = "pooled"
+Progress = Callable[[float, str], None]
+"""Takes the finished fraction, 0 to 1, and what is being done."""
+
+
+def default_destination() -> Path:
+    """Inside the virtual environment: all homes of one installation share the starters."""
+    return Path(sys.prefix) / "share" / "graft" / "backbones"
+
+
+def prepare(backbone: Backbone, destination: Path, home: Path, progress: Progress) -> Prepared:
+    """Builds, exports, proves and writes one backbone; what is there and intact is only read.
+
+    Raises:
+        JobFailure: `weights_unavailable`, when the weights are neither here nor to be downloaded; `internal`, when the
+            exported graph does not do what torch does.
+    """
+    there = prepared.find(backbone.name, [destination])
+    if there is not None and intact(there):
+        progress(1.0, f"{backbone.name}: already prepared")
+        return there
+    progress(0.0, f"{backbone.name}: weights")
+    file = download.fetch(backbone, home, lambda share, message: progress(0.3 * share, message))
+    progress(0.3, f"{backbone.name}: build")
+    network = backbones.build(backbone, file)
+    return write(network, backbone, weights.sha256_file(file), destination, progress)
+
+
+def write(
+    network: nn.Module, backbone: Backbone, weights_sha256: str, destination: Path, progress: Progress
+) -> Prepared:
+    """Exports and stores a network that is already built, under the digest of what it computes."""
+    rows = backbones.classifier_rows(network, backbone.provider)
+    features = backbones.feature_module(network, backbone.provider)
+    state = backbones.state_of(features)
+    digest = digest_of(state, backbone)
+    destination.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=destination, prefix=".preparing-") as name:
+        folder = Path(name) / digest
+        folder.mkdir()
+        save_file(state, folder / WEIGHTS)
+        if rows is not None:
+            save_file(_classifier(*rows), folder / CLASSIFIER)
+        record = _export(features, backbone, folder, progress)
+        record |= {"digest": digest, "weights_sha256": weights_sha256}
+        record["files"] = {path.name: weights.sha256_file(path) for path in sorted(folder.iterdir())}
+        (folder / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
+        _move(folder, destination / digest)
+    _point(backbone.name, digest, destination)
+    progress(1.0, f"{backbone.name}: prepared")
+    return prepared.read(destination / digest)
+
+
+def intact(backbone: Prepared) -> bool:
+    """Whether every file of a prepared backbone is there with the content its record names."""
+    files = {backbone.folder / name: digest for name, digest in backbone.record["files"].items()}
+    return all(path.is_file() and weights.sha256_file(path) == digest for path, digest in files.items())
+
+
+def digest_of(state: dict[str, Tensor], backbone: Backbone) -> str:
+    """sha256 over what decides a feature: every tensor by name, architecture, preprocessing, layer."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    total.update(f"{backbone.provider}/{backbone.architecture} {backbone.preprocess.digest} {LAYER}".encode())
+    return total.hexdigest()
+
+
+def _export(features: nn.Module, backbone: Backbone, folder: Path, progress: Progress) -> dict[str, object]:
+    """Writes the graphs into `folder` and returns the record without digests.
+
+    With a split, prefix and suffix are exported and joined, which costs about what the whole would.
+    """
+    shape = backbone.preprocess
+    progress(0.35, f"{backbone.name}: split")
+    cut = split(features, shape.height, shape.width)
+    progress(0.4, f"{backbone.name}: export")
+    if cut is None:
+        parity = export.export_backbone(features, shape, folder / GRAPH)
+    else:
+        suffix = folder.parent / "suffix.onnx"
+        export.export_prefix(cut.prefix, shape, folder / PREFIX)
+        progress(0.8, f"{backbone.name}: export of the last stage")
+        export.export_suffix(cut.suffix, cut.activation_shape, suffix)
+        export.join(folder / PREFIX, suffix, folder / GRAPH)
+        parity = export.prove(export.FromPixels(features, shape), folder / GRAPH, export.probe_images(shape))
+    feature_dim = _width(folder / GRAPH)
+    return {
+        "name": backbone.name,
+        "architecture": backbone.architecture,
+        "feature_dim": feature_dim,
+        "split": cut.name if cut else "",
+        "activation_shape": list(cut.activation_shape) if cut else None,
+        "num_params": sum(parameter.numel() for parameter in features.parameters()),
+        "licence": backbone.licence,
+        "layer": LAYER,
+        "preprocess": asdict(shape),
+        "parity": asdict(parity),
+        "versions": {
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "timm": timm.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
+    }
+
+
+def _width(graph: Path) -> int:
+    return int(export.open_session(graph).get_outputs()[0].shape[1])
+
+
+def _classifier(weight_CD: Tensor, bias_C: Tensor | None) -> dict[str, Tensor]:
+    rows = {"weight": weight_CD.contiguous()}
+    return rows if bias_C is None else rows | {"bias": bias_C.contiguous()}
+
+
+def _move(folder: Path, place: Path) -> None:
+    """Puts a finished folder in its place. An older one of the same digest is either equal or damaged: it goes."""
+    if place.exists():
+        old = folder.parent / "old"
+        place.rename(old)
+    folder.rename(place)
+
+
+def _point(name: str, digest: str, destination: Path) -> None:
+    place = prepared.pointer(name, destination)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    draft = place.with_name(f".{place.name}.{digest[:8]}")
+    draft.write_text(json.dumps({"name": name, "digest": digest}))
+    draft.replace(place)
+
+
+def starters() -> Iterator[Backbone]:
+    """The backbones whose weights ship inside packages."""
+    return (backbone for backbone in catalogue.catalogue() if backbone.weights.kind == "starter")
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m worker.prepare", description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="backbones, as GET /backbones lists them")
+    parser.add_argument("--starter", action="store_true", help="all whose weights ship inside installed packages")
+    parser.add_argument("--destination", type=Path, default=default_destination(), help="default: %(default)s")
+    parser.add_argument("--home", type=Path, default=Path(".graft"), help="where downloaded weights are kept")
+    return parser.parse_args(arguments)
+
+
+def _print(share: float, message: str) -> None:
+    sys.stdout.write(f"{share:4.0%} {message}\n")
+    sys.stdout.flush()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; 1 when a backbone could not be prepared, after the others were."""
+    options = _parse(arguments)
+    chosen = list(starters()) if options.starter else []
+    failures = 0
+    for name in options.names:
+        backbone = catalogue.find(name)
+        if backbone is None:
+            sys.stderr.write(f"expected a backbone of the catalogue, found {name!r}; GET /backbones lists them\n")
+            failures += 1
+        else:
+            chosen.append(backbone)
+    for backbone in chosen:
+        started = time.monotonic()
+        try:
+            done = prepare(backbone, options.destination, options.home, _print)
+        except JobFailure as failure:
+            sys.stderr.write(f"{failure.code}: {failure.message}\n")
+            failures += 1
+        else:
+            seconds = time.monotonic() - started
+            parity = done.record["parity"]["max_rel"]
+            sys.stdout.write(f"{done.name}  {seconds:.1f} s  {done.digest[:12]}  parity {parity:.1e}\n")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    raise SystemExit(main())

@@ -1,0 +1,103 @@
+"""One attempt at one job, in a process of its own: `python -m worker.runner JOB`, the job's document on standard input.
+
+Its exit status means nothing to anybody: what counts is the last line it sends (`result` or `failure`).
+"""
+
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from app import process
+from app.errors import GraftError, JobFailure, OutOfSpace
+from app.settings import Settings
+from app.storage import open_storage, out_of_space
+from worker.context import RunContext
+from worker.document import JobDocument
+from worker.progress import Reporter, Yielded, take_stdout
+
+log = logging.getLogger(__name__)
+
+
+def _ingest(context: RunContext) -> dict[str, Any]:
+    from worker import ingestion
+
+    return ingestion.run(context)
+
+
+def _transfer(context: RunContext) -> dict[str, Any]:
+    from worker import transfer
+
+    return transfer.run(context)
+
+
+def _backbone(context: RunContext) -> dict[str, Any]:
+    from worker import own_backbone
+
+    return own_backbone.run(context)
+
+
+# Imported when called: an ingest job must not pay for what a transfer needs.
+RUNNERS: dict[str, Callable[[RunContext], dict[str, Any]]] = {
+    "ingest": _ingest,
+    "transfer": _transfer,
+    "backbone": _backbone,
+}
+
+
+def main() -> int:
+    """Runs the job whose document comes first on standard input."""
+    reporter = Reporter(take_stdout())
+    settings = Settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    document = JobDocument.model_validate_json(sys.stdin.readline())
+    reporter.listen(sys.stdin)
+    settings.scratch.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=settings.scratch, prefix=f"{document.id}-"))
+    try:
+        context = RunContext(
+            settings=settings,
+            storage=open_storage(settings.resolved_storage_url, settings.home_path / "cache"),
+            reporter=reporter,
+            document=document,
+            scratch=scratch,
+            device="cuda" if process.gpu_name(settings.device) else "cpu",
+        )
+        return _attempt(context)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _attempt(context: RunContext) -> int:
+    reporter = context.reporter
+    try:
+        reporter.result(RUNNERS[context.document.kind](context))
+    except Yielded:
+        log.info("job %s yields: the worker shuts down", context.document.id)
+        return 75
+    except JobFailure as failure:
+        reporter.failure(failure.code, failure.message)
+    except MemoryError:
+        log.exception("job %s", context.document.id)
+        reporter.failure(
+            "out_of_memory", "expected to fit into memory; found none left; use a smaller backbone or less data"
+        )
+    except (OSError, OutOfSpace) as error:
+        shown = out_of_space(error) if isinstance(error, OSError) else error
+        if not isinstance(shown, OutOfSpace):
+            raise
+        reporter.failure("internal", shown.detail)
+    except GraftError as error:
+        log.exception("job %s", context.document.id)
+        reporter.failure("internal", error.detail)
+    except Exception as error:  # (the one place where a job's trace goes to the log and its owner is told)
+        log.exception("job %s", context.document.id)
+        reporter.failure("internal", f"{type(error).__name__} inside Graft; the worker's log has the trace")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The backbones of a job: prepared before, or prepared now."""
+
+from pathlib import Path
+from typing import Any
+
+from app import backbones
+from app.backbones import Backbone
+from app.errors import JobFailure
+from worker import prepared, weights
+from worker.context import RunContext
+from worker.prepared import Prepared
+
+AUTO = "auto"
+MAX_CANDIDATES = {"cpu": 3, "cuda": 10}
+
+
+def open_backbones(context: RunContext) -> tuple[Prepared, ...]:
+    """What the job's `backbone` means; for `auto` those at hand, best first by the catalogue's rank.
+
+    Raises:
+        JobFailure: weights_unavailable, with the names that can be had.
+    """
+    name = context.document.backbone or AUTO
+    if name != AUTO:
+        return (open_backbone(context, name),)
+    found = [
+        one for one in map(backbones.find, weights.available(context.settings.home_path)) if one and one.recommended
+    ]
+    ranked = sorted(found, key=lambda one: -(one.rank or 0.0))[: MAX_CANDIDATES[context.device]]
+    if not ranked:
+        raise JobFailure("weights_unavailable", "expected a recommended backbone at hand; found none; run `make setup`")
+    return tuple(open_backbone(context, one.name) for one in ranked)
+
+
+def open_backbone(context: RunContext, name: str) -> Prepared:
+    """The prepared backbone of that name; prepares it first when this machine has not seen it.
+
+    Raises:
+        JobFailure: weights_unavailable.
+    """
+    home = context.settings.home_path
+    own = next((row for row in context.document.user_backbones if row["backbone"]["name"] == name), None)
+    if own is not None:
+        return _own(context, own)
+    found = prepared.find(name, [home / "backbones", context.settings.prepared])
+    if found is not None:
+        return found
+    backbone = backbones.find(name)
+    if backbone is None:
+        raise JobFailure("weights_unavailable", f"expected a backbone of the catalogue; found {name!r}")
+    return _prepare(context, backbone)
+
+
+def graph_key(digest: str) -> str:
+    """Storage key of a frozen backbone's graph: one for all models on it."""
+    return f"graphs/{digest}/backbone.onnx"
+
+
+def _prepare(context: RunContext, backbone: Backbone) -> Prepared:
+    """Downloads where needed and exports; torch is imported only here."""
+    home, reporter = context.settings.home_path, context.reporter
+    if weights.locate(backbone, home) is None and context.settings.offline:
+        raise weights.unavailable(backbone, "downloads are off (GRAFT_OFFLINE)", home)
+    from worker.prepare import prepare
+
+    reporter.log(f"preparing {backbone.name}: weights, export, proof; done once")
+    return prepare(backbone, home / "backbones", home, lambda share, what: reporter.progress(0.05 * share, what))
+
+
+def _own(context: RunContext, row: dict[str, Any]) -> Prepared:
+    """A user's own backbone, from storage into the home folder."""
+    prefix: str = row["prefix"]
+    folder: Path = context.settings.home_path / "backbones" / prefix.rpartition("/")[2]
+    if not (folder / prepared.RECORD).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        # The record comes last, so that a folder that has one is whole.
+        for key in sorted(context.storage.list(prefix), key=lambda key: key.endswith(prepared.RECORD)):
+            (folder / key.rpartition("/")[2]).write_bytes(context.storage.fetch(key).read_bytes())
+    return prepared.read(folder)

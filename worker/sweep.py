@@ -1,0 +1,73 @@
+"""What a worker does between jobs: shows that it lives, takes lost jobs back, rings for those that wait."""
+
+import logging
+import threading
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db.base import now
+from app.db.models import Job, WorkerProcess
+from app.services import attempts, jobs, outcomes
+from worker.supervisor import Context
+
+BELL_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+def start(context: Context, device: str) -> threading.Thread:
+    """Sweeps in a thread until the worker shuts down."""
+    thread = threading.Thread(target=_loop, args=(context, device), daemon=True, name="sweep")
+    thread.start()
+    return thread
+
+
+def _loop(context: Context, device: str) -> None:
+    interval = min(BELL_SECONDS, context.settings.lease_seconds / 2)
+    while True:
+        try:
+            show(context, device)
+            sweep(context)
+        except SQLAlchemyError as error:
+            # The database may be restarting; the next round tries again.
+            log.warning("sweep failed, trying again in %.1f s: %s", interval, error)
+        if context.stopping.wait(interval):
+            return
+
+
+def show(context: Context, device: str) -> None:
+    """Writes the worker's row: readiness and the choice of queue look at it."""
+    with context.database.write() as session:
+        row = session.get(WorkerProcess, context.worker_id)
+        if row is None:
+            row = WorkerProcess(id=context.worker_id, queues=list(context.queues), device=device)
+            session.add(row)
+        row.seen_at = now()
+
+
+def leave(context: Context) -> None:
+    """Removes the worker's row at an orderly end."""
+    with context.database.write() as session:
+        row = session.get(WorkerProcess, context.worker_id)
+        if row is not None:
+            session.delete(row)
+
+
+def sweep(context: Context) -> None:
+    """Hands back jobs whose lease ran out, and rings for queues in which a job waits."""
+    waste: list[str] = []
+    with context.database.write() as session:
+        for job in attempts.expired(session):
+            log.warning("job %s: its worker fell silent", job.id)
+            if not attempts.hand_back(session, job, "its worker fell silent", context.settings.max_attempts):
+                waste += outcomes.clear(session, job, "worker_lost", job.failure_message or "")
+                waste.append(_bundles(job))
+        bells = jobs.take_bells(session) | attempts.waiting_queues(session)
+    for prefix in waste:
+        context.storage.delete(prefix)
+    for queue in bells & set(context.queues):
+        context.bell.ring(queue)
+
+
+def _bundles(job: Job) -> str:
+    return f"bundles/{job.project_id}/{job.id}"

@@ -1,0 +1,23 @@
+"""Celery's tasks: each looks at the database and returns when there is nothing to do."""
+
+from celery import Celery
+
+from app.queue import RUN_NEXT
+from worker.supervisor import Context, run_next
+
+TASKS = {RUN_NEXT: run_next}
+
+
+def register(celery: Celery, context: Context) -> None:
+    """Binds every task name of `app.queue` to its function."""
+    for name, function in TASKS.items():
+        celery.task(name=name)(_bind(function, context))
+
+
+def _bind(function: object, context: Context) -> object:
+    def task(queue: str) -> None:
+        # The queue only says which bell rang; what deserves to run is decided in SQL.
+        if queue in context.queues:
+            run_next(context)
+
+    return task

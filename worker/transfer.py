@@ -1,0 +1,94 @@
+"""The transfer job, told in order: load -> features and train -> evaluate -> assemble -> verify -> publish."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from app import recipes
+from app.errors import JobFailure
+from app.recipes import Auto, FineTune
+from worker import assemble, sources
+from worker.context import RunContext
+from worker.data.samples import Index, load_index
+from worker.evaluate import report
+from worker.methods.contract import Outcome, Task
+from worker.methods.table import METHODS
+
+
+def run(context: RunContext) -> dict[str, Any]:
+    """Carries the job's recipe out.
+
+    Returns:
+        what `services.outcomes` writes: bundle prefix, spec, metrics, report.
+
+    Raises:
+        JobFailure: what the owner of the job can understand.
+    """
+    document, reporter = context.document, context.reporter
+    recipe = recipes.parse(document.recipe or {})
+    reporter.progress(0.01, "load")
+    index = load(context)
+    task = make_task(context, index)
+    outcome = METHODS[type(recipe)](recipe, task)
+    reporter.check_yield()
+    reporter.progress(0.85, "evaluate")
+    full = document.report_mode == "full" or isinstance(recipe, Auto | FineTune)
+    evaluation = report.evaluate(task, outcome, index.rows_of("test"), compare=full)
+    reporter.progress(0.93, "assemble")
+    written, parity = assemble.bundle(task, outcome.candidate, evaluation)
+    reporter.log(
+        f"published graph agrees with training within {parity.max_abs:.2e} on {parity.num_samples} images",
+        **asdict(parity),
+    )
+    reporter.progress(0.98, "publish")
+    assemble.store(context, outcome.candidate, written)
+    _announce(context, outcome, evaluation)
+    return {
+        "prefix": document.bundle_prefix,
+        "spec": written.model_dump(mode="json"),
+        "metrics": evaluation.metrics,
+        "report": evaluation.report,
+    }
+
+
+def load(context: RunContext) -> Index:
+    """The dataset's index."""
+    dataset = context.document.dataset
+    if dataset is None:
+        raise JobFailure("dataset_invalid", "expected a dataset; found that it was deleted; upload it again")
+    folder = context.scratch / "dataset"
+    folder.mkdir()
+    for name in ("index.parquet", "dataset.json"):
+        (folder / name).symlink_to(context.storage.fetch(f"{dataset.prefix}/{name}"))
+    return load_index(folder)
+
+
+def make_task(context: RunContext, index: Index) -> Task:
+    """Rows by split, and the backbones that the job may use. The test split stays out."""
+    train, val = index.rows_of("train"), index.rows_of("val")
+    labels_N = np.asarray(index.label_N, np.int64)
+    train, val = (rows[labels_N[rows] >= 0] for rows in (train, val))
+    backbones = sources.open_backbones(context)
+    return Task(
+        context=context,
+        index=index,
+        backbone=backbones[0],
+        backbones=backbones,
+        labels_N=labels_N,
+        pool=np.sort(np.concatenate([train, val])),
+        train=train,
+        val=val,
+        num_classes=len(index.classes),
+        class_names=index.classes,
+        seed=context.document.seed,
+    )
+
+
+def _announce(context: RunContext, outcome: Outcome, evaluation: report.Evaluation) -> None:
+    metrics = evaluation.metrics
+    context.reporter.metric(
+        f"{outcome.candidate.name}: test accuracy {metrics['test_accuracy']:.3f} "
+        f"({metrics['test_accuracy_low']:.3f} to {metrics['test_accuracy_high']:.3f})",
+        **{name: value for name, value in metrics.items() if value is not None},
+    )
