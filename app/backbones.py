@@ -20,7 +20,8 @@ class Weights:
     """Where a backbone's weights come from.
 
     Args:
-        kind: `starter` (a file inside an installed package), `hub` (downloaded through timm), `url` (downloaded through torchvision), `user` (uploaded).
+        kind: `starter` (a file inside an installed package), `hub` (downloaded through timm), `url` (downloaded through
+            torchvision), `user` (uploaded).
         location: package name, hub repository, address, or storage key.
         file: path inside the package or repository; empty otherwise.
         sha256: hex digest, or the prefix that the publisher states; empty where none is published.

@@ -57,7 +57,7 @@ def worker(settings: Settings) -> int:
 
     queues = settings.worker_queues or ((CPU, GPU) if process.gpu_name(settings.device) else (CPU,))
     command = [
-        sys.executable, "-m", "celery", "-A", "worker.main", "worker", "--pool", "threads",
+        sys.executable, "-m", "celery", "--quiet", "-A", "worker.main", "worker", "--pool", "threads",
         "--concurrency", str(settings.worker_slots), "-Q", ",".join(queues),
         "--loglevel", settings.log_level, "--without-gossip", "--without-mingle", "--without-heartbeat",
     ]  # fmt: skip
@@ -83,8 +83,8 @@ def _listen(settings: Settings, roles: tuple[str, ...]) -> int:
 
     if settings.host not in LOCAL:
         print(
-            f"graft: expected a loopback address; found GRAFT_HOST={settings.host}. Without API keys anybody who reaches "
-            "the port could read and write everything, so Graft does not listen there; use 127.0.0.1 behind a proxy.",
+            f"graft: expected a loopback address; found GRAFT_HOST={settings.host}. Without API keys "
+            "anybody who reaches the port could read and write everything, so Graft does not listen there; use 127.0.0.1 behind a proxy.",
             file=sys.stderr,
         )
         return 2

@@ -1,4 +1,4 @@
-"""Processes of one machine: `graft up` keeps its children alive, stops them cleanly, and takes them along when it dies."""
+"""Processes of one machine: `graft up` keeps its children alive, stops them cleanly, takes them along when it dies."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ TICK_SECONDS = 0.2
 
 
 def gpu_name(device: str) -> str | None:
-    """Name of the first GPU that this process may use, asked without torch; None where there is none or it is not wanted."""
+    """Name of the first GPU that this process may use, asked without torch; None where none is there or wanted."""
     tool = shutil.which("nvidia-smi")
     if device == "cpu" or tool is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return None

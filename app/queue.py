@@ -26,7 +26,7 @@ def make_celery(settings: Settings) -> Celery:
     Late acknowledgement and prefetching are off, because a message carries nothing that could be lost;
     events and remote control are off on the filesystem broker, which would keep their messages for ever.
     """
-    celery = Celery("graft", broker=settings.broker_url or "filesystem://", set_as_current=False)
+    celery = Celery("graft", broker=settings.broker_url or "filesystem://localhost", set_as_current=False)
     celery.conf.update(
         task_acks_late=False,
         task_ignore_result=True,

@@ -1,4 +1,4 @@
-"""Every setting of every process, read from `GRAFT_*` variables. docs/settings.md has one line for each; a test ties the two."""
+"""Every setting of every process, read from `GRAFT_*` variables. docs/settings.md has a line for each."""
 
 import os
 import sys

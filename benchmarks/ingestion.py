@@ -2,8 +2,10 @@
 
     python benchmarks/ingestion.py [--data ../shared/data] [--sizes 1000 20000] [--repeats 3]
 
-Prints one JSON document. Each run is a process of its own, so that its peak memory is its own; bare loop and ingestion take turns, and the medians are compared.
-The larger archives hold random crops of the photos of `stamps_photos` (Debian package tuxpaint-stamps-default), saved again as JPEG, so that
+Prints one JSON document. Each run is a process of its own, so that its peak memory is its own; bare loop and
+ingestion take turns, and the medians are compared.
+The larger archives hold random crops of the photos of `stamps_photos` (Debian package tuxpaint-stamps-default),
+saved again as JPEG, so that
 no two are copies. `peak_mb` is the ingesting process, `child_peak_mb` the largest decoding child.
 """
 
@@ -64,7 +66,7 @@ def ingested(archive: Path) -> dict[str, Any]:
         scratch.mkdir()
         start = time.perf_counter()
         request = IngestRequest(archive=archive, filename=archive.name, dataset_id="ds_benchmark", scratch=scratch)
-        result = ingest(request, FolderStore(stored), lambda fraction, stage: None)
+        result = ingest(request, FolderStore(stored), lambda *_: None)
         seconds = time.perf_counter() - start
     if result.state != "ready":
         raise SystemExit(f"{archive}: {result.failure}")
@@ -110,11 +112,11 @@ def make_archive(photos: Path, num: int, target: Path) -> None:
     """Random crops, a quarter to nine tenths of the side, at 256 px."""
     chance = random.Random(0)
     with zipfile.ZipFile(photos) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as out:
-        originals = []
-        for info in source.infolist():
-            if not info.is_dir():
-                image = Image.open(io.BytesIO(source.read(info))).convert("RGB")
-                originals.append((info.filename.split("/")[-2], image))
+        originals = [
+            (info.filename.split("/")[-2], Image.open(io.BytesIO(source.read(info))).convert("RGB"))
+            for info in source.infolist()
+            if not info.is_dir()
+        ]
         for number in range(num):
             name, image = originals[number % len(originals)]
             width, height = image.size
@@ -141,13 +143,11 @@ def main() -> None:
     sets = [photos, arguments.data / "emoji_google.zip"]
     missing = [str(path) for path in sets if not path.exists()]
     with tempfile.TemporaryDirectory() as folder:
-        results = []
-        archives = [shutil.copy(path, folder) for path in sets if path.exists()]
+        archives = [Path(shutil.copy(path, folder)) for path in sets if path.exists()]
         for num in arguments.sizes if photos.exists() else []:
-            archives.append(str(Path(folder) / f"crops_{num}.zip"))
-            make_archive(photos, num, Path(archives[-1]))
-        for archive in archives:
-            results.append(compare(Path(archive), arguments.repeats))
+            archives.append(Path(folder) / f"crops_{num}.zip")
+            make_archive(photos, num, archives[-1])
+        results = [compare(archive, arguments.repeats) for archive in archives]
     document = {
         "benchmark": "ingestion",
         "cores": len(os.sched_getaffinity(0)),

@@ -1,8 +1,9 @@
-"""`make demo`: the real service on a fresh home, real images, a real transfer; everything is stopped and removed at the end.
+"""`make demo`: the real service on a fresh home, real images, a real transfer; at the end all of it is gone again.
 
 GRAFT_PORT and GRAFT_HOME are honoured when they are set; a home that was given stays.
 """
 
+import json
 import os
 import signal
 import socket
@@ -17,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from bar import Bar
 
 from app.client import ApiError, Client
-from bar import Bar
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
 BACKBONE = "timm/tf_efficientnet_lite0"
-RECIPE = {"method": "linear_probe"}
+RECIPE = {"method": "auto", "max_minutes": 0.5}
 MODEL = "emoji"
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -134,9 +135,9 @@ def transfer(graft: Client, dataset_id: str) -> dict[str, Any]:
 
 def show_report(job: dict[str, Any], report: dict[str, Any]) -> None:
     """Accuracy with its interval, verdict and gain, the per-class table, the largest confusions."""
-    metrics = job["metrics"]
+    metrics, model = job["metrics"], job["model"]
     print(
-        f"\nmodel {job['model']['name']} version {job['model']['version']}: test accuracy {metrics['test_accuracy']:.3f} "
+        f"\nmodel {model['name']} version {model['version']}: test accuracy {metrics['test_accuracy']:.3f} "
         f"(95 % interval {metrics['test_accuracy_low']:.3f} to {metrics['test_accuracy_high']:.3f}), "
         f"macro F1 {metrics['test_macro_f1']:.3f}"
     )
@@ -149,9 +150,8 @@ def show_report(job: dict[str, Any], report: dict[str, Any]) -> None:
     width = max(len(row["label"]) for row in report["per_class"])
     print(f"\n{'class':{width}}  images  precision  recall    f1")
     for row in report["per_class"]:
-        print(
-            f"{row['label']:{width}}  {row['num_samples']:6}  {row['precision']:9.2f}  {row['recall']:6.2f}  {row['f1']:4.2f}"
-        )
+        scores = f"{row['precision']:9.2f}  {row['recall']:6.2f}  {row['f1']:4.2f}"
+        print(f"{row['label']:{width}}  {row['num_samples']:6}  {scores}")
     print("\nconfused in the test split (truth -> answer):")
     for number, truth, answer in confusions(report["confusion"])[:5]:
         print(f"  {number} x {truth} -> {answer}")
@@ -187,6 +187,7 @@ def predict_held_out(graft: Client) -> None:
 
 def show_curl() -> None:
     """The same by hand."""
+    body = {"dataset": "DATASET_ID", "backbone": BACKBONE, "recipe": RECIPE, "model": MODEL}
     print(
         f"""
 The same by hand, after `make run` (job and dataset ids come from the answers):
@@ -194,7 +195,7 @@ The same by hand, after `make run` (job and dataset ids come from the answers):
   curl -F file=@examples/data/emoji.zip -F name=emoji http://127.0.0.1:8000/api/v1/datasets
   curl http://127.0.0.1:8000/api/v1/datasets/DATASET_ID
   curl -H 'Content-Type: application/json' http://127.0.0.1:8000/api/v1/jobs -d \\
-    '{{"dataset": "DATASET_ID", "backbone": "{BACKBONE}", "recipe": {{"method": "{RECIPE["method"]}"}}, "model": "{MODEL}"}}'
+    '{json.dumps(body)}'
   curl -N -H 'Accept: text/event-stream' http://127.0.0.1:8000/api/v1/jobs/JOB_ID/events
   curl http://127.0.0.1:8000/api/v1/jobs/JOB_ID/report
   curl -F file=@photo.png 'http://127.0.0.1:8000/api/v1/models/{MODEL}/predict?top_k=3'

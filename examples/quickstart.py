@@ -11,8 +11,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from app.client import DEFAULT_URL, Client
 from bar import Bar
+
+from app.client import DEFAULT_URL, Client
 
 DATA = Path(__file__).parent / "data"
 

@@ -25,6 +25,17 @@ from worker import backbones, papers
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 TORCHVISION_LICENCE = "BSD-3-Clause code; weights trained on ImageNet (non-commercial research terms)"
+NOT_STATED = "not stated"
+# timm writes them in lower case.
+SPDX = {
+    "apache-2.0": "Apache-2.0",
+    "bsd-3-clause": "BSD-3-Clause",
+    "cc-by-4.0": "CC-BY-4.0",
+    "cc-by-nc-4.0": "CC-BY-NC-4.0",
+    "mit": "MIT",
+    "unknown": NOT_STATED,
+    None: NOT_STATED,
+}
 HUB_FILE = "model.safetensors"
 
 # Sound first choices beside the starters, for machines that can download.
@@ -142,7 +153,7 @@ def timm_rows() -> Iterator[Backbone]:
             num_params=num_params,
             feature_dim=feature_dim,
             preprocess=preprocess,
-            licence=cfg.license or "not stated",
+            licence=SPDX.get(cfg.license, cfg.license),
             paper=papers.find(architecture),
             recommended=name in RECOMMENDED,
             rank=None,

@@ -1,9 +1,9 @@
 """Opens an untrusted checkpoint in a process of its own.
 
-`python -m worker.checkpoint_child FILE RESULT MEMORY_BYTES SECONDS`. Nothing in the file is executed (`weights_only=True`,
-or safetensors); this process exists for what a hostile or broken file can still cost: memory, time, a crash. It writes
-the largest dictionary of tensors it finds to RESULT as safetensors and prints one JSON line: `{"tensors": N}` or
-`{"error": WORDS}`.
+`python -m worker.checkpoint_child FILE RESULT MEMORY_BYTES SECONDS`. Nothing in the file is executed
+(`weights_only=True`, or safetensors); this process exists for what a hostile or broken file can still cost: memory,
+time, a crash. It writes the largest dictionary of tensors it finds to RESULT as safetensors and prints one JSON line:
+`{"tensors": N}` or `{"error": WORDS}`.
 """
 
 import json

@@ -1,8 +1,9 @@
 """Features of a dataset's images: taken from the cache where they are known, extracted where they are missing.
 
-The cache is content-addressed: project, bytes of the image, preprocessing, backbone, layer, view and precision. A second job,
-or a child dataset with a few more images, extracts only what is new. Every extracted chunk is an immutable pair of objects:
-`NAME.npy` (features) and then `NAME.keys` (32 bytes an image); a chunk without keys was cut off and is never seen.
+The cache is content-addressed: project, bytes of the image, preprocessing, backbone, layer, view and precision. A
+second job, or a child dataset with a few more images, extracts only what is new. Every extracted chunk is an immutable
+pair of objects: `NAME.npy` (features) and then `NAME.keys` (digests of the images); a chunk without keys was cut off
+and is never seen.
 
 Shape legend: N images, D features.
 """
@@ -136,7 +137,7 @@ def features(
         space: of the features; decides what is taken from the cache.
         shape: preprocessing of the backbone.
         extractor: opens what turns images into features; called only when something is missing.
-        view: changes the decoded image before it is resized (augmentation); must depend on the image and its digest alone.
+        view: changes the decoded image before it is resized (augmentation); depends on the image and its digest alone.
         stage: name for the progress, and the fractions at its start and end.
 
     Shape:
@@ -145,11 +146,11 @@ def features(
     """
     began = time.monotonic()
     cache = FeatureCache(context.storage, context.document.project, space)
-    keys_N = index.sha256_N[rows]
+    keys_N = index.sha256[rows]
     _, chunk_N, _ = cache.load(keys_N)
     missing = rows[chunk_N < 0]
     # Copies of one image are extracted once.
-    _, first = np.unique(index.sha256_N[missing], return_index=True)
+    _, first = np.unique(index.sha256[missing], return_index=True)
     todo = missing[np.sort(first)]
     if len(todo):
         _extract(context, index, todo, cache, shape, extractor(), view, stage)
@@ -210,7 +211,7 @@ def decoded(
         if view is None:
             return row, preprocess.load(data, shape)
         image = preprocess.decode(data, at_least=shape.resize)
-        return row, preprocess.apply(view(image, index.sha256_N[row].decode()), shape)
+        return row, preprocess.apply(view(image, index.sha256[row].decode()), shape)
 
     source = iter_images(index, rows, lambda name: context.storage.fetch(f"{prefix}/{name}"))
     with ThreadPoolExecutor(context.settings.num_compute_threads, thread_name_prefix="decode") as threads:
@@ -245,6 +246,6 @@ def _extract(
         eta = (time.monotonic() - began) * (1 - fraction) / fraction
         context.reporter.progress(start + (end - start) * fraction, name, round(eta, 1))
         if sum(map(len, kept)) >= CHUNK_IMAGES or done == len(rows):
-            cache.add(index.sha256_N[np.concatenate(kept_rows)], np.concatenate(kept))
+            cache.add(index.sha256[np.concatenate(kept_rows)], np.concatenate(kept))
             kept_rows, kept = [], []
             context.reporter.check_yield()

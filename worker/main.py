@@ -36,6 +36,7 @@ context = Context(
     worker_id=f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",
     queues=QUEUES,
     stopping=threading.Event(),
+    slots=threading.Semaphore(settings.worker_slots),
 )
 tasks.register(app, context)
 

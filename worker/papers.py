@@ -2,16 +2,26 @@
 
 
 def find(architecture: str) -> str:
-    """The arXiv id of the architecture's paper; empty where the table has none."""
-    name = architecture.removeprefix("tf_")
-    for prefix, paper in PAPERS.items():
+    """The arXiv id of the architecture's paper, or of its training where that made its name; empty where unknown."""
+    for part, paper in TRAININGS.items():
+        if part in architecture:
+            return paper
+    name = architecture.removeprefix("tf_").removeprefix("legacy_")
+    for prefix, paper in FAMILIES.items():
         if name.startswith(prefix):
             return paper
     return ""
 
 
+TRAININGS = {
+    "dinov2": "2304.07193",
+    "dinov3": "2508.10104",
+    "siglip": "2303.15343",
+    "clip": "2103.00020",
+}
+
 # First match wins, so longer names stand before their prefixes.
-PAPERS = {
+FAMILIES = {
     "beitv2": "2208.06366",
     "beit3": "2208.10442",
     "beit": "2106.08254",
@@ -46,7 +56,8 @@ PAPERS = {
     "eva02": "2303.11331",
     "eva": "2211.07636",
     "fastvit": "2303.14189",
-    "fbnet": "2006.02049",
+    "fbnetc": "1812.03443",
+    "fbnetv3": "2006.02049",
     "focalnet": "2203.11926",
     "gcvit": "2206.09959",
     "ghostnetv2": "2211.12905",
@@ -122,4 +133,25 @@ PAPERS = {
     "xception": "1610.02357",
     "xcit": "2106.09681",
     "alexnet": "1404.5997",
+    "aimv2": "2411.14402",
+    "botnet": "2101.11605",
+    "cs3": "1911.11929",
+    "cspnext": "1911.11929",
+    "ecaresnet": "1910.03151",
+    "ese_vovnet": "1911.06667",
+    "fasternet": "2303.03667",
+    "gernet": "2006.14090",
+    "inception_next": "2303.16900",
+    "lambda_resnet": "2102.08602",
+    "mambaout": "2405.07992",
+    "naflexvit": "2307.06304",
+    "nextvit": "2207.05501",
+    "nf_resnet": "2101.08692",
+    "rdnet": "2403.19588",
+    "sam2_hiera": "2408.00714",
+    "samvit": "2304.02643",
+    "sequencer2d": "2205.01972",
+    "shvit": "2401.16456",
+    "starnet": "2403.19967",
+    "swiftformer": "2303.15446",
 }

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, UserBackbone
 from app.db.session import Database
+from app.errors import GraftError
 from app.queue import Bell
 from app.services import attempts, datasets, jobs, outcomes
 from app.settings import Settings
@@ -45,6 +46,7 @@ class Context:
     worker_id: str
     queues: tuple[str, ...]
     stopping: threading.Event
+    slots: threading.Semaphore
 
 
 class RunnerProcess:
@@ -117,6 +119,11 @@ class RunnerProcess:
 
 def run_next(context: Context) -> None:
     """Claims and supervises jobs until none waits or the worker shuts down."""
+    with context.slots:
+        _drain(context)
+
+
+def _drain(context: Context) -> None:
     while not context.stopping.is_set():
         owner = f"{context.worker_id}/{time.monotonic_ns()}"
         with context.database.write() as session:
@@ -247,13 +254,25 @@ class _Attempt:
                 self._waste = outcomes.fail(session, job_id, self._owner, failure["code"], failure["message"])
                 self._waste.append(self._document.bundle_prefix)
             else:
-                self._waste = outcomes.succeed(session, job_id, self._owner, self._ended["result"])
+                self._waste = self._publish(session, self._ended["result"])
             self._bells = jobs.take_bells(session)
         log.info("job %s attempt %d: %s", job_id, self._document.attempt, reason)
 
+    def _publish(self, session: Session, result: dict[str, Any]) -> list[str]:
+        """The result becomes rows; one that is refused now (its model has got other labels meanwhile) fails the job."""
+        try:
+            with session.begin_nested():
+                return outcomes.succeed(session, self._document.id, self._owner, result)
+        except GraftError as error:
+            waste = outcomes.fail(session, self._document.id, self._owner, "internal", error.detail)
+            return [*waste, self._document.bundle_prefix]
+
     def _timeout_message(self) -> str:
         limit = self._settings.job_timeout_seconds
-        return f"expected an end within {limit:.0f} s; found it still running; raise GRAFT_JOB_TIMEOUT_SECONDS or ask for less"
+        return (
+            f"expected an end within {limit:.0f} s; found it still running; "
+            "raise GRAFT_JOB_TIMEOUT_SECONDS or ask for less"
+        )
 
 
 def _explain(status: int) -> str:

@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db.base import now
 from app.db.models import Job, WorkerProcess
 from app.services import attempts, jobs, outcomes
+from worker import weights
 from worker.supervisor import Context
 
 BELL_SECONDS = 5.0
@@ -36,13 +37,14 @@ def _loop(context: Context, device: str) -> None:
 
 
 def show(context: Context, device: str) -> None:
-    """Writes the worker's row: readiness and the choice of queue look at it."""
+    """Writes the worker's row: readiness, the choice of queue and `available` of backbones look at it."""
+    names = weights.available(context.settings.home_path)
     with context.database.write() as session:
         row = session.get(WorkerProcess, context.worker_id)
         if row is None:
             row = WorkerProcess(id=context.worker_id, queues=list(context.queues), device=device)
             session.add(row)
-        row.seen_at = now()
+        row.seen_at, row.backbones = now(), names
 
 
 def leave(context: Context) -> None:
@@ -65,8 +67,11 @@ def sweep(context: Context) -> None:
         bells = jobs.take_bells(session) | attempts.waiting_queues(session)
     for prefix in waste:
         context.storage.delete(prefix)
-    for queue in bells & set(context.queues):
-        context.bell.ring(queue)
+    # A worker whose slots are all taken would only pile messages up; it looks for work itself when one ends.
+    if context.slots.acquire(blocking=False):
+        context.slots.release()
+        for queue in bells & set(context.queues):
+            context.bell.ring(queue)
 
 
 def _bundles(job: Job) -> str:

@@ -1,5 +1,7 @@
 """Celery's tasks: each looks at the database and returns when there is nothing to do."""
 
+from collections.abc import Callable
+
 from celery import Celery
 
 from app.queue import RUN_NEXT
@@ -14,10 +16,10 @@ def register(celery: Celery, context: Context) -> None:
         celery.task(name=name)(_bind(function, context))
 
 
-def _bind(function: object, context: Context) -> object:
+def _bind(function: Callable[[Context], None], context: Context) -> Callable[[str], None]:
     def task(queue: str) -> None:
         # The queue only says which bell rang; what deserves to run is decided in SQL.
         if queue in context.queues:
-            run_next(context)
+            function(context)
 
     return task

@@ -36,7 +36,7 @@ class TorchExtractor:
             raise ValueError(f"expected a precision of {PRECISIONS}, found {precision!r}")
         self.device = torch.device(device)
         self.precision = precision
-        network = FromPixels(backbones.restore(prepared), prepared.preprocess)
+        network = FromPixels(backbones.restore(prepared), prepared.preprocess, torch.channels_last)
         network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
         self.is_compiled = self.device.type == "cuda" and num_images > COMPILE_FROM_IMAGES
         self._network = torch.compile(network) if self.is_compiled else network

@@ -67,7 +67,7 @@ def load(context: RunContext) -> Index:
 def make_task(context: RunContext, index: Index) -> Task:
     """Rows by split, and the backbones that the job may use. The test split stays out."""
     train, val = index.rows_of("train"), index.rows_of("val")
-    labels_N = np.asarray(index.label_N, np.int64)
+    labels_N = np.asarray(index.label, np.int64)
     train, val = (rows[labels_N[rows] >= 0] for rows in (train, val))
     backbones = sources.open_backbones(context)
     return Task(

@@ -90,7 +90,7 @@ def _own(row: UserBackbone) -> OwnBackboneOut:
         id=row.id,
         name=row.name,
         architecture=row.document["architecture"],
-        state=row.state,  # type: ignore[arg-type]
+        state=row.state,
         job_id=row.job_id,
         mapping=row.mapping,
         failure=row.failure_message,

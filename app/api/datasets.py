@@ -104,7 +104,7 @@ def _out(row: Dataset) -> DatasetOut:
         task=row.task,
         modality=row.modality,
         base=row.base_id,
-        state=row.state,  # type: ignore[arg-type]
+        state=row.state,
         num_samples=row.num_samples,
         classes=[ClassOut(**item) for item in row.classes],
         splits=row.splits,
@@ -189,7 +189,7 @@ def list_problems(
     """Every finding, in the order of the upload."""
     rows, more = datasets.problems(session, project, dataset_id, limit, after)
     data = [
-        ProblemOut(seq=row.seq, severity=row.severity, code=row.code, path=row.path, message=row.message, fix=row.fix)  # type: ignore[arg-type]
+        ProblemOut(seq=row.seq, severity=row.severity, code=row.code, path=row.path, message=row.message, fix=row.fix)
         for row in rows
     ]
     return Page(data=data, has_more=more)

@@ -1,7 +1,8 @@
 """Keeps other web pages out of a service that listens on loopback without keys.
 
 A page that the user happens to visit can reach 127.0.0.1: by DNS rebinding (its own host name, pointed at us) and by
-simple cross-site requests (a form or `fetch` in `no-cors` mode). The first shows in Host, the second in Origin or Sec-Fetch-Site.
+simple cross-site requests (a form, or `fetch` in `no-cors` mode). The first shows in Host, the second in Origin or
+Sec-Fetch-Site.
 """
 
 import json
@@ -30,6 +31,7 @@ class Guard:
         self._hosts = LOCAL | hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes what is allowed on, and answers the rest itself."""
         if scope["type"] == "http":
             try:
                 self._check(scope["method"], Headers(scope=scope))
@@ -42,7 +44,8 @@ class Guard:
         host = _name(headers.get("host", ""))
         if host not in self._hosts:
             raise Misdirected(
-                f"expected a host of {', '.join(sorted(self._hosts))}; found {host!r}; name it in GRAFT_ALLOWED_HOSTS if it is ours"
+                f"expected a host of {', '.join(sorted(self._hosts))}; found {host!r}; "
+                "name it in GRAFT_ALLOWED_HOSTS if it is ours"
             )
         if method in SAFE_METHODS:
             return

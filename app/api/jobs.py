@@ -13,11 +13,11 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.datasets import Failure, replayed
-from app.api.deps import NAME, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
+from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
 from app.api.problems import RESPONSES
 from app.db.models import Job, JobEvent
 from app.errors import BadRequest
-from app.services import idempotency, jobs, models, transfers
+from app.services import idempotency, jobs, models, outcomes, transfers
 from app.states import FINAL
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=RESPONSES)
@@ -92,7 +92,7 @@ def _out(row: Job, published: tuple[str, int] | None) -> JobOut:
     return JobOut(
         id=row.id,
         kind=row.kind,
-        state=row.state,  # type: ignore[arg-type]
+        state=row.state,
         progress=Progress(**row.progress),
         attempt=row.attempt,
         recipe=row.recipe,
@@ -109,7 +109,7 @@ def _out(row: Job, published: tuple[str, int] | None) -> JobOut:
 
 
 def _event(row: JobEvent) -> EventOut:
-    return EventOut(id=row.seq, at=row.at, level=row.level, type=row.type, message=row.message, data=row.data)  # type: ignore[arg-type]
+    return EventOut(id=row.seq, at=row.at, level=row.level, type=row.type, message=row.message, data=row.data)
 
 
 @router.post("", status_code=202, response_model=JobOut)
@@ -198,7 +198,9 @@ def list_events(
 @router.post("/{job_id}/cancel", response_model=JobOut)
 def cancel_job(job_id: str, session: WriteSession, project: Project) -> Any:
     """Ends a job and discards its work."""
-    return _out(jobs.cancel(session, project, job_id), None)
+    job, waste = outcomes.cancel(session, project, job_id)
+    session.info.setdefault(WASTE, []).extend(waste)
+    return _out(job, None)
 
 
 @router.post("/{job_id}/stop", response_model=JobOut)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from uuid import uuid4
 
 from anyio import to_thread
@@ -19,6 +19,9 @@ from python_multipart.multipart import parse_options_header
 
 from app.errors import BadRequest, TooLarge
 from app.storage import out_of_space
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 MAX_FIELD_BYTES = 2**20
 MAX_PARTS = 1000
@@ -129,7 +132,7 @@ class _Form:
         """Bytes that wait to be written."""
         return len(self._buffer)
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> "MultipartCallbacks":
         """Under the names that the parser knows."""
         return {
             "on_part_begin": self._headers.clear,

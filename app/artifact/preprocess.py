@@ -65,7 +65,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except UnidentifiedImageError:
         head = data[:8].hex(" ")
         raise BadImage(
-            f"expected one of {', '.join(FORMATS)}; found {len(data)} bytes that start with {head or 'nothing'}; send an image file"
+            f"expected one of {', '.join(FORMATS)}; found {len(data)} bytes that start with {head or 'nothing'};"
+            " send an image file"
         ) from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise BadImage(f"the image's header cannot be read ({error}); save it again with an image editor") from error
@@ -87,8 +88,8 @@ def decode(data: bytes, at_least: int | None = None, max_pixels: int = MAX_PIXEL
 
     Args:
         data: an encoded image; the type is sniffed from the bytes, never taken from a name.
-        at_least: length in pixels that the shorter side must keep. A JPEG of twice that or more is decoded at a reduced scale
-            (Pillow's draft mode: 12 megapixels in 58 instead of 172 ms, difference at most 2 levels).
+        at_least: length in pixels that the shorter side must keep. A JPEG of twice that or more is decoded at a reduced
+            scale (Pillow's draft mode: 12 megapixels in 58 instead of 172 ms, difference at most 2 levels).
         max_pixels: limit on width x height.
 
     Raises:

@@ -57,7 +57,7 @@ def now() -> datetime:
 
 
 def new_id(prefix: str) -> str:
-    """`prefix_` + 9 characters of milliseconds + 11 random ones: sorts by age, cannot be guessed (55 bits a millisecond)."""
+    """`prefix_` + 9 characters of milliseconds + 11 random ones: sorts by age, cannot be guessed (55 random bits)."""
     milliseconds = time.time_ns() // 1_000_000
     stamp = "".join(_ALPHABET[(milliseconds >> shift) & 31] for shift in range(40, -1, -5))
     return f"{prefix}_{stamp}{''.join(secrets.choice(_ALPHABET) for _ in range(11))}"

@@ -82,6 +82,7 @@ class Job(Base):
     __tablename__ = "job"
     __table_args__ = (
         Index(None, "project_id", "id"),
+        Index(None, "project_id", "state", "id"),
         Index(
             "ix_job_waiting",
             "queue",

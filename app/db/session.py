@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 class Database:
     """One engine and the two kinds of session on it.
 
-    On SQLite a session that will write begins with `BEGIN IMMEDIATE`: a transaction that reads first and writes later would
-    otherwise fail at once, whatever the busy time-out, when another one has written in between.
+    On SQLite a session that will write begins with `BEGIN IMMEDIATE`: a transaction that reads first and writes later
+    would otherwise fail at once, whatever the busy time-out, when another one has written in between.
     """
 
     def __init__(self, url: str) -> None:
@@ -62,7 +62,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _enter_wal(cursor: Any) -> None:
-    """Two processes that open a new database at once: the switch to WAL ignores the busy time-out, so it is asked again."""
+    """The switch to WAL ignores the busy time-out; with two processes on a new database it is asked again."""
     deadline = time.monotonic() + 5
     while True:
         try:

@@ -42,7 +42,8 @@ def find(session: Session, project: str, name: str) -> Known:
     if backbone is None:
         near = ", ".join(_similar(name)) or "none similar"
         raise NotFound(
-            f"expected a backbone of the catalogue or of this project; found {name!r} (similar: {near}); see GET /api/v1/backbones",
+            f"expected a backbone of the catalogue or of this project; found {name!r} (similar: {near}); "
+            "see GET /api/v1/backbones",
             code="unknown_backbone",
         )
     return Known(backbone, backbone.name in at_hand(session))
@@ -76,7 +77,8 @@ def check_usable(session: Session, project: str, name: str, offline: bool) -> No
     if offline and not known.available:
         names = ", ".join(sorted(at_hand(session))) or "none; no worker has shown itself yet"
         raise BadRequest(
-            f"expected a backbone whose weights are here, since downloads are off (GRAFT_OFFLINE); found {name!r}; available: {names}",
+            f"expected a backbone whose weights are here, since downloads are off (GRAFT_OFFLINE); found {name!r}; "
+            f"available: {names}",
             code="weights_unavailable",
         )
 

@@ -109,6 +109,7 @@ def create(session: Session, project: str, dataset_id: str, new: NewDataset) -> 
         "format": new.format,
         "remove": list(new.remove),
         "relabel": new.relabel or {},
+        "base_id": new.base_id,
     }
     # Ingestion goes before transfers: it is short, and somebody waits for it.
     job = jobs.create(session, project, jobs.NewJob(kind="ingest", dataset_id=dataset.id, priority=10, inputs=inputs))

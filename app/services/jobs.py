@@ -40,6 +40,7 @@ def create(session: Session, project: str, new: NewJob) -> Job:
 
     Raises:
         NotFound: a job that it depends on does not exist.
+        Conflict: a job that it depends on has failed or was cancelled.
     """
     queue = _queue(session, new.kind)
     job = Job(
@@ -62,7 +63,7 @@ def create(session: Session, project: str, new: NewJob) -> Job:
     session.add(job)
     session.flush()
     for other in dict.fromkeys(new.depends_on):
-        get(session, project, other)
+        _check_dependency(_locked(session, project, other))
         session.add(JobDependency(job_id=job.id, depends_on_id=other, project_id=project))
     log(session, job, "state", "queued")
     note_bell(session, queue)
@@ -169,7 +170,7 @@ def cancel(session: Session, project: str, job_id: str) -> Job:
     Raises:
         Conflict: the job has already ended.
     """
-    job = get(session, project, job_id)
+    job = _locked(session, project, job_id)
     if job.state == JobState.QUEUED:
         move(session, job, JobState.CANCELLED, "cancelled before it started")
         drop_dependents(session, job)
@@ -187,7 +188,7 @@ def stop(session: Session, project: str, job_id: str) -> Job:
     Raises:
         Conflict: the job does not run.
     """
-    job = get(session, project, job_id)
+    job = _locked(session, project, job_id)
     if job.state != JobState.RUNNING or job.request == Request.CANCEL:
         raise Conflict(f"expected a running job; found one that is {job.state}; only a running job has a best so far")
     job.request = Request.STOP
@@ -199,10 +200,10 @@ def retry(session: Session, project: str, job_id: str) -> Job:
     """Queues an ended job again; checkpoints of its last attempt are used.
 
     Raises:
-        Conflict: the job has not failed and was not cancelled.
+        Conflict: the job has not failed and was not cancelled, or one that it depends on has.
         BadRequest: the job's input is gone.
     """
-    job = get(session, project, job_id)
+    job = _locked(session, project, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Conflict(f"expected a job that failed or was cancelled; found one that is {job.state}")
     if job.kind != "transfer":
@@ -210,6 +211,8 @@ def retry(session: Session, project: str, job_id: str) -> Job:
             f"expected a transfer job; found a {job.kind} job, whose upload is gone; upload it again",
             code="not_retryable",
         )
+    for needed in session.scalars(select(JobDependency.depends_on_id).where(JobDependency.job_id == job_id)):
+        _check_dependency(_locked(session, project, needed))
     job.losses = 0
     job.failure_code = job.failure_message = None
     job.finished_at = None
@@ -242,6 +245,28 @@ def live_workers(session: Session, within_seconds: float = 60.0) -> Sequence[Wor
     return session.scalars(
         select(WorkerProcess).where(WorkerProcess.seen_at > now() - timedelta(seconds=within_seconds))
     ).all()
+
+
+def _locked(session: Session, project: str, job_id: str) -> Job:
+    """The project's job, as it is now and for the rest of this transaction: no worker or other request moves it.
+
+    Raises:
+        NotFound: there is none.
+    """
+    get(session, project, job_id)
+    return session.get_one(Job, job_id, with_for_update=True)
+
+
+def _check_dependency(needed: Job) -> None:
+    """Refuses to wait for a job that will not succeed: nothing would ever end the waiting.
+
+    Raises:
+        Conflict: it has failed or was cancelled.
+    """
+    if needed.state in (JobState.FAILED, JobState.CANCELLED):
+        raise Conflict(
+            f"expected a job to depend on that can still succeed; found {needed.id} {needed.state}; retry that one"
+        )
 
 
 def _queue(session: Session, kind: str) -> str:

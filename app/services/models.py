@@ -1,10 +1,12 @@
 """The registry: named models, numbered versions, aliases with history."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id, now
@@ -13,6 +15,8 @@ from app.errors import Conflict, NotFound
 from app.states import JobState
 
 PRODUCTION = "production"
+
+log = logging.getLogger(__name__)
 
 
 def get(session: Session, project: str, name: str) -> Model:
@@ -120,12 +124,7 @@ def publish(session: Session, job: Job, prefix: str, spec: dict[str, Any], metri
     """
     if job.model_name is None:
         raise Conflict(f"expected a job with a model name; found {job.id} without one")
-    check_labels(session, job.project_id, job.model_name, spec["task"], spec["labels"], job.allow_label_change)
-    model = session.scalar(select(Model).where(Model.project_id == job.project_id, Model.name == job.model_name))
-    if model is None:
-        model = Model(id=new_id("mdl"), project_id=job.project_id, name=job.model_name)
-        session.add(model)
-        session.flush()
+    model = _open(session, job.project_id, job.model_name)
     # The counter never goes back, so a deleted version's number is not given out again.
     number = session.scalar(
         update(Model)
@@ -133,6 +132,8 @@ def publish(session: Session, job: Job, prefix: str, spec: dict[str, Any], metri
         .values(last_version=Model.last_version + 1)
         .returning(Model.last_version)
     )
+    # After the counter, whose lock lets one publication through at a time.
+    check_labels(session, job.project_id, job.model_name, spec["task"], spec["labels"], job.allow_label_change)
     row = ModelVersion(
         id=new_id("ver"),
         project_id=job.project_id,
@@ -146,6 +147,20 @@ def publish(session: Session, job: Job, prefix: str, spec: dict[str, Any], metri
     session.add(row)
     session.flush()
     return row
+
+
+def _open(session: Session, project: str, name: str) -> Model:
+    """The model of that name, made when it is new. Of two jobs that make it at once the second finds the first's."""
+    query = select(Model).where(Model.project_id == project, Model.name == name)
+    model = session.scalar(query)
+    if model is not None:
+        return model
+    try:
+        with session.begin_nested():
+            session.add(Model(id=new_id("mdl"), project_id=project, name=name))
+    except IntegrityError:
+        log.info("model %s was made by another job at the same moment", name)
+    return session.scalars(query).one()
 
 
 def of_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, tuple[str, int]]:
@@ -164,7 +179,7 @@ def set_alias(session: Session, project: str, name: str, alias: str, number: int
     Raises:
         NotFound: no such model or version.
     """
-    row = version(session, project, name, number)
+    row = _locked_version(session, project, name, number)
     pointed = session.get(Alias, (row.model_id, alias))
     if pointed is None:
         pointed = Alias(model_id=row.model_id, alias=alias, project_id=project, version=number)
@@ -206,7 +221,7 @@ def delete_version(session: Session, project: str, name: str, number: int) -> st
     Raises:
         Conflict: code in_use, with the aliases.
     """
-    row = version(session, project, name, number)
+    row = _locked_version(session, project, name, number)
     users = session.scalars(select(Alias.alias).where(Alias.model_id == row.model_id, Alias.version == number)).all()
     if users:
         raise Conflict(
@@ -241,6 +256,16 @@ def delete(session: Session, project: str, name: str) -> list[str]:
         session.execute(sql_delete(table).where(table.model_id == model.id))
     session.delete(model)
     return prefixes
+
+
+def _locked_version(session: Session, project: str, name: str, number: int) -> ModelVersion:
+    """One version; until the transaction ends nobody else moves the model's aliases or removes its versions.
+
+    Raises:
+        NotFound: no such model or version.
+    """
+    session.get_one(Model, get(session, project, name).id, with_for_update=True)
+    return version(session, project, name, number)
 
 
 def _remember(session: Session, project: str, model_id: str, alias: str, number: int | None) -> None:

@@ -42,8 +42,28 @@ def fail(session: Session, job_id: str, owner: str, code: str, message: str) -> 
     return clear(session, job, code, message)
 
 
+def cancel(session: Session, project: str, job_id: str) -> tuple[Job, list[str]]:
+    """Ends the job as its owner asked; see `jobs.cancel`.
+
+    Returns:
+        the job, and storage prefixes to delete after the commit: a running job's are freed by its supervisor.
+
+    Raises:
+        Conflict: the job has already ended.
+    """
+    job = jobs.cancel(session, project, job_id)
+    waste = clear(session, job, "cancelled", "cancelled before it started") if job.state == JobState.CANCELLED else []
+    return job, waste
+
+
 def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
-    """What a job that ended without a result leaves behind: what it was to make is marked, its storage is to be freed."""
+    """What a job that ended without a result leaves behind: what it was to make is marked.
+
+    Returns:
+        storage prefixes to delete after the commit.
+    """
+    if job.state == JobState.CANCELLED and job.kind == "transfer":
+        return [f"checkpoints/{job.project_id}/{job.id}"]
     if job.kind == "ingest" and job.dataset_id:
         datasets.invalidate(session, job.dataset_id, code, message)
         return [datasets.incoming(job.project_id, job.dataset_id), datasets.prefix(job.project_id, job.dataset_id)]

@@ -71,6 +71,6 @@ def _graph(storage: Storage, prefix: str, spec: Spec, name: str, threads: int) -
 
 
 def composed(storage: Storage, prefix: str, spec: Spec) -> bytes:
-    """`model.onnx`: images -> probabilities and features, in one graph. Composed on demand, for the backbone is shared."""
+    """`model.onnx`: images -> probabilities and features, in one graph; composed on demand."""
     backbone, head = (file_path(storage, prefix, spec, name) for name in (bundle.BACKBONE, bundle.HEAD))
     return graph.compose(backbone, head.read_bytes())

@@ -64,7 +64,8 @@ def check_task(dataset: Dataset, method: str) -> None:
     built = recipes.TASKS[method]
     if dataset.task not in built:
         raise BadRequest(
-            f"expected a dataset of task {' or '.join(sorted(built))} for {method}; found {dataset.task}; upload it with another task",
+            f"expected a dataset of task {' or '.join(sorted(built))} for {method}; found {dataset.task}; "
+            "upload it with another task",
             code="unsupported_task",
         )
     if not dataset.classes:

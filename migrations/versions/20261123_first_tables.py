@@ -169,6 +169,7 @@ def upgrade() -> None:
     with op.batch_alter_table("job", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_job_dataset_id"), ["dataset_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_job_project_id_id"), ["project_id", "id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_job_project_id_state_id"), ["project_id", "state", "id"], unique=False)
         batch_op.create_index(
             "ix_job_running",
             ["lease_expires_at"],
@@ -271,6 +272,7 @@ def downgrade() -> None:
         batch_op.drop_index(
             "ix_job_running", postgresql_where=sa.text("state = 'running'"), sqlite_where=sa.text("state = 'running'")
         )
+        batch_op.drop_index(batch_op.f("ix_job_project_id_state_id"))
         batch_op.drop_index(batch_op.f("ix_job_project_id_id"))
         batch_op.drop_index(batch_op.f("ix_job_dataset_id"))
 

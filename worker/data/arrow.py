@@ -1,6 +1,7 @@
 """Arrow arrays straight from buffers.
 
-`pa.array` imports pandas, where installed, only to ask whether it was given a Series: a fifth of a second and 40 MB for nothing.
+`pa.array` imports pandas, where installed, only to ask whether it was given a Series: a fifth of a second and 40 MB
+for nothing.
 """
 
 from collections.abc import Sequence

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from worker.data import labels
 from worker.data.formats import Assigned
+from worker.data.labelling import SEPARATOR
 from worker.data.labels import Column
-from worker.data.manifests import SEPARATOR
 from worker.data.problems import Problems
 from worker.data.records import Records
 from worker.data.samples import iter_images, load_index
@@ -38,7 +38,7 @@ class BaseDataset:
 
 @dataclass(frozen=True, slots=True)
 class Old:
-    """The base's samples as records: those kept, and those removed, which copies among the new ones still have to follow."""
+    """The base's samples as records: those kept, and those removed, which new copies of them still have to follow."""
 
     assigned: Assigned
     removed_rows: NDArray[np.int64]
@@ -55,7 +55,9 @@ def read(base: BaseDataset, records: Records, spool: Spool, problems: Problems) 
     place = {sample_id.decode(): row for row, sample_id in enumerate(index.ids.tolist())}
     unknown = sorted({*base.remove, *base.relabel} - place.keys())
     if unknown:
-        raise problems.reject("unknown_sample", found=", ".join(unknown[:5]) + (" and more" if len(unknown) > 5 else ""))
+        raise problems.reject(
+            "unknown_sample", found=", ".join(unknown[:5]) + (" and more" if len(unknown) > 5 else "")
+        )
     for row, data in iter_images(index, np.arange(len(index)), lambda name: base.folder / name):
         number = records.add(index.paths[row].as_py(), spool.append((data,)))
         records.set_good(number, int(index.width[row]), int(index.height[row]), int(index.phash[row]))
@@ -63,11 +65,10 @@ def read(base: BaseDataset, records: Records, spool: Spool, problems: Problems) 
     removed = np.zeros(len(index), dtype=bool)
     removed[[place[one] for one in base.remove]] = True
     kept_N = np.flatnonzero(~removed)
-    return Old(
-        Assigned(index.description["task"], kept_N, tuple(column.take(kept_N) for column in columns), index.split[kept_N]),
-        np.flatnonzero(removed),
-        index.split[removed],
+    kept = Assigned(
+        index.description["task"], kept_N, tuple(column.take(kept_N) for column in columns), index.split[kept_N]
     )
+    return Old(kept.without_empty(), np.flatnonzero(removed), index.split[removed])
 
 
 def merge(old: Assigned, new: Assigned, problems: Problems) -> Assigned:
@@ -88,7 +89,9 @@ def merge(old: Assigned, new: Assigned, problems: Problems) -> Assigned:
 
 
 def _describe(assigned: Assigned) -> str:
-    columns = ", ".join(column.name if column.names or column.kind == "number" else "none" for column in assigned.columns)
+    columns = ", ".join(
+        column.name if column.names or column.kind == "number" else "none" for column in assigned.columns
+    )
     return f"samples for {assigned.task} with the labels {columns}"
 
 

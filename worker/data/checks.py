@@ -1,4 +1,4 @@
-"""Findings about the samples together: classes, copies, labels that contradict each other, splits that share a picture."""
+"""Findings about the samples together: classes, copies, contradicting labels, splits that share a picture."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,11 @@ def note_copies(
 
 
 def note_leaks(
-    records: Records, rows_N: NDArray[np.int64], group_N: NDArray[np.int64], split_N: NDArray[np.int8], problems: Problems
+    records: Records,
+    rows_N: NDArray[np.int64],
+    group_N: NDArray[np.int64],
+    split_N: NDArray[np.int8],
+    problems: Problems,
 ) -> None:
     """Warns of pictures that given splits hold more than once: what is tested on has been trained on."""
     order = np.lexsort((split_N, group_N))

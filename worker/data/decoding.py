@@ -1,6 +1,7 @@
 """A few decoding children, kept busy from one thread: which image is good, how large it is, its perceptual hash.
 
-Each child works through a short window of requests in order, so the unanswered image at the front is the one that crashed or hung it. That
+Each child works through a short window of requests in order, so the unanswered image at the front is the one that
+crashed or hung it. That
 image is reported, and a new child takes over behind it.
 """
 
@@ -73,7 +74,7 @@ class Decoders:
         self._children = [self._start() for _ in range(max(1, limits.num_processes))]
 
     def submit(self, index: int, offset: int, length: int) -> Iterator[Checked]:
-        """Hands over one image; yields earlier ones that are done meanwhile, waiting when all children have enough to do."""
+        """Hands over one image; yields earlier ones that are done, and waits while all children have enough to do."""
         while True:
             child = min(self._children, key=lambda one: len(one.waiting))
             if len(child.waiting) < WINDOW:
@@ -103,7 +104,8 @@ class Decoders:
             stderr=subprocess.DEVNULL,
             pass_fds=(self._spool_fd,),
             cwd=_ROOT,
-            # Nothing of ours: no credentials to find. One thread of linear algebra, whose stacks would count as memory.
+            # Nothing of ours: no credentials to find. One thread of linear algebra, whose stacks would count as
+            # memory.
             env={"OPENBLAS_NUM_THREADS": "1"},
         )
         assert process.stdout is not None
@@ -162,8 +164,8 @@ class Decoders:
         """Replaces a child; the image at its front is lost, the others go to the new one."""
         if not child.is_ready and code == "decoder_crashed":
             raise RuntimeError(
-                f"expected the decoding process to start; found {message} before its first answer; raise"
-                f" decode_memory_bytes above {self._limits.decode_memory_bytes} or run it by hand: {' '.join(self._command)}"
+                f"expected the decoding process to start; found {message} before its first answer; raise the limit of"
+                f" {self._limits.decode_memory_bytes} bytes, or run it by hand: {' '.join(self._command)}"
             )
         _end(child)
         culprit, *others = child.waiting

@@ -1,7 +1,8 @@
-"""Groups of copies: the same bytes, or perceptual hashes within 4 bits of each other (at 8, unrelated drawings collide).
+"""Groups of copies: the same bytes, or perceptual hashes within 4 bits of each other.
 
-Of 6 bands of a 64-bit hash, a distance of 4 leaves at least two untouched. So candidates are only those that agree on two whole bands (21 bits),
-found by 15 sorts, instead of all pairs: 100,000 images take seconds.
+At 8 bits, unrelated drawings collide. Of 6 bands of a 64-bit hash, a distance of 4 leaves at least two untouched:
+only
+hashes that agree on two whole bands (21 bits) are compared, found by 15 sorts. So 100,000 images take seconds.
 """
 
 from itertools import combinations
@@ -44,7 +45,8 @@ def near_pairs(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[n
         key = (bands[one] << np.uint64(_BANDS[other])) | bands[other]
         order = np.argsort(key, kind="stable")
         key, sorted_hashes = key[order], hashes[order]
-        # All that agree on both bands stand together; compare each with the one `step` behind it while any still agree.
+        # All that agree on both bands stand together; compare each with the one `step` behind it while any still
+        # agree.
         here = np.arange(len(key) - 1)
         step = 1
         while len(here := here[here + step < len(key)]):

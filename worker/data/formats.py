@@ -1,4 +1,4 @@
-"""What the names in an upload say: class folders below any wrapping folders, an optional level of splits, or no labels at all."""
+"""What the names in an upload say: class folders, below wrapping folders and a level of splits, or no labels at all."""
 
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -24,10 +24,15 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 # Never handed to the image decoders. Everything else is, whatever its name: the bytes decide.
-NOT_IMAGES = frozenset(
-    """7z arrow avi cfg conf css csv db doc docx feather flac gz h5 hdf5 htm html ini ipynb js json jsonl log mat md mkv mov mp3 mp4 ndjson
-    npy npz ogg parquet pdf pickle pkl ppt pptx py rar rst sqlite svg tar tgz toml tsv txt wav webm xls xlsx xml yaml yml zip""".split()
-)
+# fmt: off
+NOT_IMAGES = frozenset({
+    "7z", "arrow", "avi", "cfg", "conf", "css", "csv", "db", "doc", "docx", "feather", "flac",
+    "gz", "h5", "hdf5", "htm", "html", "ini", "ipynb", "js", "json", "jsonl", "log", "mat",
+    "md", "mkv", "mov", "mp3", "mp4", "ndjson", "npy", "npz", "ogg", "parquet", "pdf", "pickle",
+    "pkl", "ppt", "pptx", "py", "rar", "rst", "sqlite", "svg", "tar", "tgz", "toml", "tsv",
+    "txt", "wav", "webm", "xls", "xlsx", "xml", "yaml", "yml", "zip",
+})
+# fmt: on
 MANIFESTS = frozenset({"csv", "tsv", "jsonl", "ndjson"})
 
 
@@ -73,16 +78,17 @@ def split_number(name: str) -> int:
     return NONE if known is None else SPLITS.index(known)
 
 
-def read_folders(records: Records, task: str | None, is_required: bool, problems: Problems) -> Assigned:
+def read_folders(records: Records, rows: range, task: str | None, is_required: bool, problems: Problems) -> Assigned:
     """Class folders, or unlabelled images when nothing lies in a folder (unless folders are required).
 
-    The rule: folders that hold everything are wrapping; folders named like splits, and nothing else, are splits; the next level is the class, and
+    The rule: folders that hold everything are wrapping; folders named like splits, and nothing else, are splits; the
+    next level is the class, and
     what lies deeper counts for the class above it, as in torchvision's ImageFolder.
 
     Raises:
         Rejected: no class folder where one is required, or a task that folders cannot express.
     """
-    paths = records.paths()
+    paths = records.paths(rows)
     folders = [path.split("/")[:-1] for path in paths]
     depth = _num_wrapping([parts for parts in folders if parts])
     inner = [parts[depth:] for parts in folders]
@@ -96,16 +102,21 @@ def read_folders(records: Records, task: str | None, is_required: bool, problems
     if not any(inner):
         if is_required:
             raise problems.reject("format_mismatch", expected="class folders", found="images outside any folder")
-        return read_unlabelled(records, task)
+        return read_unlabelled(rows, task)
     if task not in {None, "classification"}:
         raise problems.reject("task_mismatch", expected=f"labels for the task {task}", found="class folders")
-    return _label_by_folder(paths, inner, given_N, problems)
+    return _label_by_folder(rows, paths, inner, given_N, problems)
 
 
-def read_unlabelled(records: Records, task: str | None) -> Assigned:
+def read_unlabelled(rows: range, task: str | None) -> Assigned:
     """Every image, without a label."""
-    num = len(records)
-    return Assigned(task or "classification", np.arange(num), (labels.unlabelled(num),), np.full(num, NONE, dtype=np.int8))
+    num = len(rows)
+    return Assigned(
+        task or "classification",
+        np.array(rows, dtype=np.int64),
+        (labels.unlabelled(num),),
+        np.full(num, NONE, dtype=np.int8),
+    )
 
 
 def looks_like_coco(text: bytes) -> bool:
@@ -114,22 +125,22 @@ def looks_like_coco(text: bytes) -> bool:
 
 
 def _label_by_folder(
-    paths: list[str], inner: list[list[str]], given_N: NDArray[np.int8], problems: Problems
+    rows: range, paths: list[str], inner: list[list[str]], given_N: NDArray[np.int8], problems: Problems
 ) -> Assigned:
     nested: dict[str, None] = {}
-    rows, names = [], []
-    for row, parts in enumerate(inner):
+    places, names = [], []
+    for place, parts in enumerate(inner):
         if not parts:
-            problems.add("no_class", paths[row])
+            problems.add("no_class", paths[place])
             continue
         if len(parts) > 1:
             nested.setdefault(parts[0])
-        rows.append(row)
+        places.append(place)
         names.append(parts[0])
     for name in nested:
         problems.add("nested_folders", name, name=name)
-    rows_N = np.array(rows, dtype=np.int64)
-    return Assigned("classification", rows_N, (labels.of_names("label", names),), given_N[rows_N])
+    column = labels.of_names("label", names)
+    return Assigned("classification", rows.start + np.array(places, dtype=np.int64), (column,), given_N[places])
 
 
 def _num_wrapping(folders: list[list[str]]) -> int:
@@ -147,5 +158,3 @@ def _has_split_level(inner: list[list[str]]) -> bool:
     first = {parts[0] for parts in inner if parts}
     splits = {split_number(name) for name in first}
     return NONE not in splits and len(splits) > 1 and SPLITS.index("train") in splits
-
-

@@ -29,8 +29,8 @@ from worker.data.problems import Problem, Problems, Rejected
 from worker.data.reading import Reader
 from worker.data.records import Records
 from worker.data.shards import DatasetStore, Samples
-from worker.data.spool import Spool
 from worker.data.splits import NONE, SPLITS
+from worker.data.spool import Spool
 
 __all__ = ["BaseDataset", "DatasetStore", "IngestRequest", "IngestResult", "Limits", "Problem", "ingest"]
 
@@ -115,10 +115,7 @@ def _prepare(
     old = base.read(request.base, records, spool, problems) if request.base else None
     first_new = len(records)
     new = _read(request, records, spool, problems, report)
-    found = [one for one in (old and old.assigned, new) if one is not None]
-    if not found:
-        raise ValueError("expected an archive or a base dataset; found neither")
-    assigned = base.merge(*found, problems) if len(found) == 2 else found[0]
+    assigned = _merge(old, new, problems)
     report(_READ_SHARE, "grouping")
     good_N = records.is_good[assigned.rows]
     check_samples(assigned, good_N, len(records), problems)
@@ -148,6 +145,16 @@ def _read(
             lambda share: report(_READ_SHARE * share, "reading"),
         )
         return reader.read(request.archive, request.filename, request.format, request.task)
+
+
+def _merge(old: base.Old | None, new: Assigned | None, problems: Problems) -> Assigned:
+    if old is not None and new is not None:
+        return base.merge(old.assigned, new, problems)
+    if old is not None:
+        return old.assigned
+    if new is not None:
+        return new
+    raise ValueError("expected an archive or a base dataset; found neither")
 
 
 def _ids(
@@ -192,10 +199,10 @@ def _split(
 
 def _fill_splits(
     seed: int,
-    sha256: NDArray[np.uint8],
-    group: NDArray[np.int64],
-    stratum: NDArray[np.int64],
-    given: NDArray[np.int8],
+    sha256_N32: NDArray[np.uint8],
+    group_N: NDArray[np.int64],
+    stratum_N: NDArray[np.int64],
+    given_N: NDArray[np.int8],
     problems: Problems,
 ) -> NDArray[np.int8]:
     """Given splits as they are; what they leave open, by share."""

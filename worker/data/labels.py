@@ -45,7 +45,7 @@ class Column:
             case "class":
                 return np.asarray(self.values == MISSING)
             case "number":
-                return np.isnan(self.values)
+                return np.asarray(np.isnan(self.values))
             case "classes":
                 return np.zeros(len(self.values), dtype=bool)
 
@@ -74,14 +74,18 @@ class Column:
         names = tuple(self.names[index] for index in kept)
         if self.kind == "classes":
             return replace(self, names=names, values=self.values[:, kept])
-        return replace(self, names=names, values=_renumber(self.values, np.searchsorted(kept, np.arange(len(self.names)))))
+        return replace(
+            self, names=names, values=_renumber(self.values, np.searchsorted(kept, np.arange(len(self.names))))
+        )
 
 
 def of_names(name: str, labels: Sequence[str | None], names: Sequence[str] | None = None) -> Column:
     """Column of one name per sample; names are sorted unless given."""
     names = tuple(sorted({label for label in labels if label is not None})) if names is None else tuple(names)
     index = {label: number for number, label in enumerate(names)}
-    values = np.fromiter((MISSING if label is None else index[label] for label in labels), dtype=np.int64, count=len(labels))
+    values = np.fromiter(
+        (MISSING if label is None else index[label] for label in labels), dtype=np.int64, count=len(labels)
+    )
     return Column(name, "class", names, values)
 
 

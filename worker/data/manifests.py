@@ -1,6 +1,7 @@
 """Manifests: CSV, TSV or JSON lines with a file and a label, or several label columns; an optional split.
 
-References are names of members of the same upload and nothing else: relative to the manifest, or to the root of the archive. Labels are taken
+References are names of members of the same upload and nothing else: relative to the manifest, or to the root of the
+archive. Labels are taken
 byte for byte. Several manifests (train.csv, test.csv) add up; one named like a split gives its rows that split.
 """
 
@@ -14,22 +15,16 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from worker.data import labels
-from worker.data.archives import unsafe
 from worker.data.formats import Assigned, extension, split_number
-from worker.data.labels import Column
+from worker.data.labelling import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, detect_task, to_columns
+from worker.data.members import unsafe
 from worker.data.problems import Problems
 from worker.data.records import Records
 from worker.data.splits import NONE
 from worker.data.spool import Spool, Stored
 
 FILE_COLUMNS = ("file", "file_name")
-LABEL_COLUMNS = ("label", "labels")
-LABEL_PREFIXES = ("label_", "label.")
-SPLIT_COLUMN = "split"
-SEPARATOR = "|"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +69,18 @@ def find(
             raise problems.reject(
                 "manifest_columns",
                 manifest.path,
-                found=f"{', '.join(manifest.label_columns)} here and {', '.join(manifests[0].label_columns)} in {manifests[0].path}",
+                found=f"{manifest.label_columns} here and {manifests[0].label_columns} in {manifests[0].path}",
             )
     return manifests
 
 
-def read(manifests: list[Manifest], records: Records, spool: Spool, task: str | None, problems: Problems) -> Assigned:
+def read(
+    manifests: list[Manifest], records: Records, rows: range, spool: Spool, task: str | None, problems: Problems
+) -> Assigned:
     """Samples of the manifests' rows. Images that no row names are left out, with a warning."""
-    images = {path: row for row, path in reversed(list(enumerate(records.paths())))}
-    found, first_label = _Rows(), {}
+    images = dict(zip(records.paths(rows), rows, strict=True))
+    found = _Rows()
+    first_label: dict[int, list[Any]] = {}
     for manifest in manifests:
         for name in manifest.other_columns:
             problems.add("column_ignored", manifest.path, found=name)
@@ -100,83 +98,10 @@ def read(manifests: list[Manifest], records: Records, spool: Spool, task: str | 
             found.rows.append(image)
             found.splits.append(_split(row, fallback, where, problems))
             found.values.append(values)
-    for row in range(len(records)):
-        if row not in first_label and images[records.path(row)] == row:
-            problems.add("not_in_manifest", records.path(row))
+    for number in rows:
+        if number not in first_label:
+            problems.add("not_in_manifest", records.path(number))
     return _assign(manifests[0].label_columns, found, records, task, problems)
-
-
-def to_columns(
-    label_columns: Sequence[str],
-    task: str,
-    rows: Sequence[int],
-    values: Sequence[Sequence[Any]],
-    records: Records,
-    problems: Problems,
-    names: dict[str, list[str]],
-) -> tuple[list[Column], NDArray[np.bool_]]:
-    """Label columns of what a manifest or Parquet file says, and which rows keep a usable label; the others are noted.
-
-    When no row at all has a label, the data is unlabelled, and all rows stay.
-
-    Args:
-        label_columns: their names.
-        task: says of which kind the labels are.
-        rows: of the records, for messages.
-        values: of each row, one per column; None or an empty text for a missing label.
-        records: the images.
-        problems: gets the findings.
-        names: order of the classes, for columns that have one.
-    """
-    columns: list[Column] = []
-    keep, has_label = np.ones(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
-    expected = "a number" if task == "regression" else "one class name"
-    for number, name in enumerate(label_columns):
-        column, bad = _to_column(name, task, [row[number] for row in values], names.get(name))
-        for place in bad:
-            found = repr(values[place][number])[:80]
-            problems.add("label_invalid", records.path(rows[place]), expected=expected, found=found)
-        keep[bad] = False
-        has_label |= ~column.is_missing
-        columns.append(column)
-    if not has_label.any():
-        return [labels.unlabelled(len(rows))], keep
-    for place in np.flatnonzero(keep & ~has_label):
-        problems.add("label_missing", records.path(rows[place]))
-    return columns, keep & has_label
-
-
-def _to_column(
-    name: str, task: str, values: Sequence[Any], names: Sequence[str] | None
-) -> tuple[Column, list[int]]:
-    """A label column, and the places of values that are no such label."""
-    bad: list[int] = []
-    if task == "regression":
-        numbers = np.full(len(values), np.nan)
-        for place, value in enumerate(values):
-            number = None if value is None or value == "" else _number(value)
-            if number is not None:
-                numbers[place] = number
-            elif value is not None and value != "":
-                bad.append(place)
-        return Column(name, "number", (), numbers), bad
-    if task == "multi_label":
-        return labels.of_name_sets(name, [_name_set(value) for value in values], names), bad
-    texts: list[str | None] = []
-    for place, value in enumerate(values):
-        if isinstance(value, (list, dict)):
-            bad.append(place)
-        texts.append(None if value is None or value == "" or isinstance(value, (list, dict)) else _text(value))
-    return labels.of_names(name, texts, names), bad
-
-
-def detect_task(label_columns: Sequence[str], values: Sequence[Sequence[Any]], task: str | None) -> str:
-    """The task that was named, or else the one that the labels have the form of."""
-    if task is not None and not (task == "classification" and len(label_columns) > 1):
-        return task
-    if len(label_columns) > 1:
-        return "multi_task"
-    return "multi_label" if any(isinstance(row[0], list) for row in values) else "classification"
 
 
 def _assign(
@@ -243,7 +168,9 @@ class _SpoolText(io.RawIOBase):
 def _read_rows(manifest: Manifest, spool: Spool, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and content of each row; a row that cannot be read makes the manifest broken."""
     raw = io.BufferedReader(_SpoolText(spool, manifest.stored))
-    lines = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="" if extension(manifest.path) in {"csv", "tsv"} else None)
+    lines = io.TextIOWrapper(
+        raw, encoding="utf-8-sig", newline="" if extension(manifest.path) in {"csv", "tsv"} else None
+    )
     try:
         if extension(manifest.path) in {"csv", "tsv"}:
             yield from _read_csv(manifest, lines)
@@ -311,22 +238,3 @@ def _split(row: dict[str, Any], fallback: int, where: str, problems: Problems) -
     if split == NONE:
         problems.add("split_invalid", where, found=repr(text)[:80])
     return split
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) else None
-
-
-def _name_set(value: Any) -> list[str]:
-    if value is None or value == "":
-        return []
-    parts = value if isinstance(value, list) else _text(value).split(SEPARATOR)
-    return sorted({_text(part) for part in parts})

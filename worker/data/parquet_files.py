@@ -1,6 +1,7 @@
-"""Parquet in the layout of Hugging Face `datasets`: a column `image` (struct of bytes and path, or bytes) and label columns.
+"""Parquet in the layout of Hugging Face `datasets`: a column `image` (struct of bytes and path, or bytes) and labels.
 
-Our own shards have this layout, so a downloaded dataset can be uploaded again. Rows are read a few at a time: a row group may hold gigabytes.
+Our own shards have this layout, so a downloaded dataset can be uploaded again. Rows are read a few at a time, since a
+row group may hold gigabytes.
 """
 
 import json
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from worker.data.formats import Assigned, split_number
-from worker.data.manifests import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, detect_task, to_columns
+from worker.data.labelling import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, detect_task, to_columns
 from worker.data.problems import Problems
 from worker.data.records import Records
 
@@ -27,7 +28,8 @@ _BUFFER_BYTES = 2**20
 class Rows:
     """Labels and splits of the rows read so far, beside the records of their images.
 
-    `label_columns` is None before the first file, which fixes it; `names` are the class names of columns stored as numbers.
+    `label_columns` is None before the first file, which fixes it; `names` are the class names of columns stored as
+    numbers.
     """
 
     label_columns: tuple[str, ...] | None = None
@@ -39,7 +41,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: what to call the image, its bytes, labels by name, and its split; and the share of the file before it."""
+    """One row: name of the image, its bytes, labels by name, and its split; and the share of the file before it."""
 
     path: str
     data: bytes
@@ -117,9 +119,9 @@ def _image_column(schema: pa.Schema, features: dict[str, Any], filename: str, pr
         if name in schema.names:
             kind = schema.field(name).type
             if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-                return name
+                return str(name)
             if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-                return name
+                return str(name)
     raise problems.reject("parquet_columns", filename, found=", ".join(schema.names) or "no column")
 
 
@@ -133,7 +135,9 @@ def _fix_label_columns(
         found = tuple(classes) or prefixed or found
     if rows.label_columns not in {None, found}:
         raise problems.reject(
-            "parquet_columns", filename, found=f"the label columns {found}, and {rows.label_columns} in the files before"
+            "parquet_columns",
+            filename,
+            found=f"the label columns {found}, and {rows.label_columns} in the files before",
         )
     rows.label_columns = found
     for name in found:
@@ -143,7 +147,9 @@ def _fix_label_columns(
         if _kind(feature) == "ClassLabel" and isinstance(feature, dict):
             names = [str(one) for one in feature.get("names", [])]
             if rows.names.setdefault(name, names) != names:
-                raise problems.reject("parquet_columns", filename, found=f"other class names in {name} than in the files before")
+                raise problems.reject(
+                    "parquet_columns", filename, found=f"other class names in {name} than in the files before"
+                )
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:

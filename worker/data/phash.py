@@ -1,6 +1,7 @@
 """Perceptual hash of a picture: 64 signs of its lowest frequencies, stable under rescaling and recompression.
 
-The classic recipe (32 x 32 grey levels, two-dimensional DCT-II, the 8 x 8 lowest coefficients against their median). Two pictures within a
+The classic recipe (32 x 32 grey levels, two-dimensional DCT-II, the 8 x 8 lowest coefficients against their median).
+Two pictures within a
 distance of 4 bits are taken for copies; at 8, unrelated drawings collide.
 """
 
@@ -22,10 +23,10 @@ _DCT = np.cos(math.pi / (2 * SIDE) * np.outer(np.arange(LOW), 2 * np.arange(SIDE
 def phash(image: Image.Image) -> int:
     """64-bit hash of an upright RGB image, or NONE for a plain area, which has nothing to recognise it by."""
     small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    darkest, brightest = small.getextrema()
-    if brightest - darkest < FLAT_LEVELS:
+    levels = np.asarray(small, dtype=np.float64)
+    if np.ptp(levels) < FLAT_LEVELS:
         return NONE
-    low = (_DCT @ np.asarray(small, dtype=np.float64) @ _DCT.T).ravel()
+    low = (_DCT @ levels @ _DCT.T).ravel()
     ordered = np.sort(low)
     # The median of 64 numbers lies between the middle two; numpy's own takes longer than all the rest.
     is_high = low > (ordered[LOW * LOW // 2 - 1] + ordered[LOW * LOW // 2]) / 2

@@ -216,7 +216,9 @@ PROBLEMS: dict[str, Text] = {
     "small_class": Text(
         "warning", "expected {limit} or more images in a class; found {num} in {name!r}", "add images to the class"
     ),
-    "more_problems": Text("warning", "expected fewer problems; found {num} more than are listed", "correct these first"),
+    "more_problems": Text(
+        "warning", "expected fewer problems; found {num} more than are listed", "correct these first"
+    ),
 }
 
 

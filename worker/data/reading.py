@@ -1,13 +1,13 @@
-"""Reads an upload once, front to back: every member into the spool, every image to the decoders, names to the format's reader."""
+"""Reads an upload once, front to back: members into the spool, images to the decoders, names to the format's reader."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from worker.data import archives, formats, manifests, parquet_files
-from worker.data.archives import Member, UnreadableMember
 from worker.data.decoding import Checked, Decoders
 from worker.data.formats import Assigned, extension
 from worker.data.limits import Limits
+from worker.data.members import Member, UnreadableMember
 from worker.data.problems import Problems
 from worker.data.records import Records
 from worker.data.spool import Spool, Stored
@@ -43,6 +43,7 @@ class Reader:
         self._limits, self._problems, self._scratch, self._progress = limits, problems, scratch, progress
         self._sidecars: list[tuple[str, Stored]] = []
         self._tables = parquet_files.Rows()
+        self._first = len(records)
         # Hashes of names in lower case, to their first row: a tenth of the names themselves.
         self._seen: dict[int, int] = {}
         self._num_bytes = 0
@@ -67,18 +68,19 @@ class Reader:
 
     def _assign(self, wanted: str, task: str | None) -> Assigned:
         records, problems = self._records, self._problems
+        rows = range(self._first, len(records))
         if self._tables.label_columns is not None:
             return parquet_files.assign(self._tables, records, task, problems)
         if wanted == "parquet":
             raise problems.reject("format_mismatch", expected="Parquet", found="an archive without a Parquet file")
         if wanted == "unlabelled":
-            return formats.read_unlabelled(records, task)
+            return formats.read_unlabelled(rows, task)
         if wanted in {"auto", "manifest"}:
             texts = [one for one in self._sidecars if extension(one[0]) in formats.MANIFESTS]
             found = manifests.find(texts, self._spool, task, wanted == "manifest", problems)
             if found:
-                return manifests.read(found, records, self._spool, task, problems)
-        assigned = formats.read_folders(records, task, wanted == "folders", problems)
+                return manifests.read(found, records, rows, self._spool, task, problems)
+        assigned = formats.read_folders(records, rows, task, wanted == "folders", problems)
         if len(assigned.columns[0].names) < 2 and any(self._is_coco(*one) for one in self._sidecars):
             raise problems.reject("coco_unsupported")
         return assigned
@@ -126,9 +128,7 @@ class Reader:
                 "decode_timed_out": f"{self._limits.decode_seconds:g}",
                 "decode_out_of_memory": self._limits.decode_memory_bytes // 2**20,
             }.get(checked.code)
-            self._problems.add(
-                checked.code, self._records.path(checked.index), found=checked.message, limit=limit
-            )
+            self._problems.add(checked.code, self._records.path(checked.index), found=checked.message, limit=limit)
 
     def _note_bad(self, path: str, is_text: bool) -> None:
         """A row for an image that could not even be stored: its class has to know."""

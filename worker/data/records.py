@@ -1,6 +1,7 @@
-"""What is known of each image while it is ingested, in columns: about 150 bytes per image instead of a kilobyte in dicts."""
+"""What is known of each image while it is ingested, in columns: 150 bytes per image, not a kilobyte in dicts."""
 
 from array import array
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,9 +53,9 @@ class Records:
         """Member name, as in the upload."""
         return self._paths[self._path_ends[row] : self._path_ends[row + 1]].decode()
 
-    def paths(self) -> list[str]:
-        """Member names of all rows; for passes that need them at once."""
-        return [self.path(row) for row in range(len(self))]
+    def paths(self, rows: Iterable[int]) -> list[str]:
+        """Member names of some rows; for passes that need them at once."""
+        return [self.path(row) for row in rows]
 
     def place(self, row: int) -> tuple[int, int]:
         """Offset and length in the spool."""
@@ -63,7 +64,7 @@ class Records:
     @property
     def is_good(self) -> NDArray[np.bool_]:
         """Which rows decoded."""
-        return np.array(self._states, dtype=np.int8) == GOOD
+        return np.asarray(np.array(self._states, dtype=np.int8) == GOOD)
 
     @property
     def sha256(self) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ N is the number of samples.
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -109,34 +110,22 @@ def load_index(folder: Path) -> Index:
     )
 
 
-def iter_images(
-    index: Index, rows: NDArray[np.int64], locate: Callable[[str], Path]
-) -> Iterator[tuple[int, bytes]]:
-    """Yields (row of the index, encoded image) for `rows`, in stored order, holding one row group (about 16 MB) at a time.
+def iter_images(index: Index, rows: NDArray[np.int64], locate: Callable[[str], Path]) -> Iterator[tuple[int, bytes]]:
+    """Yields (row of the index, encoded image) in stored order, holding one row group (about 16 MB) at a time.
 
     Args:
         index: of the dataset.
         rows: which samples; any order, without repeats.
-        locate: gives the local file of a shard's name. It is called once per shard, when its turn comes, so that a shard can be fetched then.
+        locate: gives the local file of a shard's name. It is called once per shard, when its turn comes, so that the
+            shard can be fetched then.
     """
-    rows = np.sort(rows)
-    groups = np.stack([index.file[rows], index.row_group[rows]], axis=1)
-    starts = np.flatnonzero(np.r_[True, (groups[1:] != groups[:-1]).any(axis=1)]) if len(rows) else []
-    opened = -1
-    file: pq.ParquetFile | None = None
-    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
-        number, row_group = (int(value) for value in groups[start])
-        if number != opened:
-            if file is not None:
-                file.close()
-            file, opened = pq.ParquetFile(locate(index.files[number]), pre_buffer=False), number
-        assert file is not None
-        encoded = file.read_row_group(row_group, columns=["image.bytes"]).column("image").combine_chunks()
-        data = encoded.field("bytes")
-        for row in rows[start:end].tolist():
-            yield row, data[int(index.row[row])].as_py()
-    if file is not None:
-        file.close()
+    for number, in_file in groupby(np.sort(rows).tolist(), key=lambda row: int(index.file[row])):
+        with pq.ParquetFile(locate(index.files[number]), pre_buffer=False) as file:
+            for row_group, members in groupby(in_file, key=lambda row: int(index.row_group[row])):
+                table = file.read_row_group(row_group, columns=["image.bytes"])
+                data = table.column("image").combine_chunks().field("bytes")
+                for row in members:
+                    yield row, data[int(index.row[row])].as_py()
 
 
 def _fixed(values: pa.Array, size: int) -> NDArray[np.bytes_]:

@@ -1,16 +1,19 @@
 """Writes the stored form of a dataset: Parquet shards by split, an index without pixels, and a description.
 
-    data/<split>-00000.parquet   image {bytes, path}, label column(s), split, sha256, id; opens in `datasets`, DuckDB and pandas
+    data/<split>-00000.parquet   image {bytes, path}, label column(s), split, sha256, id; opens in `datasets`, DuckDB
+    and pandas
     index.parquet                one row per sample, in stored order, with the place of its bytes
     dataset.json                 task, classes, counts, digest, origin
 
-Image bytes are stored uncompressed (they are compressed already) in row groups of about 16 MB, so that one read is bounded. Each shard is written to
+Image bytes are stored uncompressed (they are compressed already) in row groups of about 16 MB, so that one read is
+bounded. Each shard is written to
 the scratch folder, handed to the store and removed: the scratch needs room for one.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,7 +82,7 @@ def sample_id(path: str, sha256: bytes) -> str:
 
 
 def digest(samples: Samples) -> str:
-    """sha256 over the sorted (id, sha256, label, split): equal for equal content, whatever the order or layout of the upload."""
+    """sha256 over the sorted (id, sha256, label, split): equal for equal content, in whatever order it came."""
     sha256_N32 = samples.records.sha256
     lines = sorted(
         json.dumps(
@@ -113,10 +116,7 @@ def write_shards(
     done_bytes, start = 0, 0
     for split, shard in _shards(samples.split[order_N], lengths_N[order_N]):
         name = f"data/{split}-{sum(file.startswith(f'data/{split}-') for file in files):05d}.parquet"
-        local = scratch / "shard.parquet"
-        with pq.ParquetWriter(
-            local, _schema(samples.columns), compression="none", use_dictionary=["split"], write_statistics=["split", "id"]
-        ) as writer:
+        with _handed_over(name, store, scratch) as local, _shard_writer(local, samples.columns) as writer:
             for number, size in enumerate(shard):
                 members = order_N[start : start + size]
                 writer.write_batch(_batch(samples, members, lengths_N[members], spool))
@@ -126,30 +126,47 @@ def write_shards(
                 start += size
                 done_bytes += int(lengths_N[members].sum())
                 progress(done_bytes / max(1, int(lengths_N.sum())))
-        store.put(name, local)
-        local.unlink(missing_ok=True)
         files.append(name)
     return Places(order_N, file_N, row_group_N, row_N, files)
 
 
 def write_index(samples: Samples, places: Places, store: DatasetStore, scratch: Path) -> str:
     """Writes index.parquet; returns its name."""
-    local = scratch / "index.parquet"
-    with pq.ParquetWriter(local, _index_schema(samples.columns), compression="snappy") as writer:
+    name = "index.parquet"
+    schema = _index_schema(samples.columns)
+    with (
+        _handed_over(name, store, scratch) as local,
+        pq.ParquetWriter(local, schema, compression="snappy") as writer,
+    ):
         for start in range(0, len(places.order), _INDEX_ROWS):
             writer.write_batch(_index_batch(samples, places, slice(start, start + _INDEX_ROWS)))
-    store.put("index.parquet", local)
-    local.unlink(missing_ok=True)
-    return "index.parquet"
+    return name
 
 
 def write_description(description: dict[str, Any], store: DatasetStore, scratch: Path) -> str:
     """Writes dataset.json; returns its name."""
-    local = scratch / "dataset.json"
-    local.write_text(json.dumps({"format_version": FORMAT_VERSION, **description}, indent=1) + "\n", encoding="utf-8")
-    store.put("dataset.json", local)
-    local.unlink(missing_ok=True)
-    return "dataset.json"
+    name = "dataset.json"
+    with _handed_over(name, store, scratch) as local:
+        text = json.dumps({"format_version": FORMAT_VERSION, **description}, indent=1)
+        local.write_text(text + "\n", encoding="utf-8")
+    return name
+
+
+@contextmanager
+def _handed_over(name: str, store: DatasetStore, scratch: Path) -> Iterator[Path]:
+    """A scratch file that goes to the store once written, and is gone afterwards in any case."""
+    local = scratch / "handed-over"
+    try:
+        yield local
+        store.put(name, local)
+    finally:
+        local.unlink(missing_ok=True)
+
+
+def _shard_writer(local: Path, columns: tuple[Column, ...]) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        local, _schema(columns), compression="none", use_dictionary=["split"], write_statistics=["split", "id"]
+    )
 
 
 def _shards(split_N: NDArray[np.int8], lengths_N: NDArray[np.int64]) -> Iterator[tuple[str, list[int]]]:

@@ -1,9 +1,11 @@
 """Which samples train, which choose, which test: 70/10/20 by group, stratified, from the dataset's own seed.
 
-A group is all copies of one picture, so no copy of a test item is ever trained on. The order within a stratum is sha256(seed + group), a group
+A group is all copies of one picture, so no copy of a test item is ever trained on. The order within a stratum is
+sha256(seed + group), a group
 being named by the smallest sha256 of its members: names and order of the upload do not matter.
 
-Small strata, in groups: 1 -> train; 2 -> one train, one test; 3 and more -> at least one train and one test. Validation gets a tenth of the whole,
+Small strata, in groups: 1 -> train; 2 -> one train, one test; 3 and more -> at least one train and one test.
+Validation gets a tenth of the whole,
 spread over the strata that are nearest to deserving one.
 """
 
@@ -18,11 +20,16 @@ VAL_SHARE, TEST_SHARE = 0.1, 0.2
 
 
 def choose(
-    seed: int, sha256_N32: NDArray[np.uint8], group_N: NDArray[np.int64], stratum_N: NDArray[np.int64], given_N: NDArray[np.int8]
+    seed: int,
+    sha256_N32: NDArray[np.uint8],
+    group_N: NDArray[np.int64],
+    stratum_N: NDArray[np.int64],
+    given_N: NDArray[np.int8],
 ) -> NDArray[np.int8]:
     """Splits of all samples; those in `given_N` stay as they are.
 
-    A sample without a split that shares its group with given ones follows them: into test before val before train, so that a copy of a test
+    A sample without a split that shares its group with given ones follows them: into test before val before train,
+    so that a copy of a test
     item never trains. Other groups fill their stratum up to its share, counting what is given.
 
     Args:
@@ -45,14 +52,20 @@ def choose(
     split_G = given_G.copy()
     free_G = np.flatnonzero(given_G == NONE)
     if len(free_G):
-        keys = [hashlib.sha256(f"{seed}:{sha256_N32[first_G[group]].tobytes().hex()}".encode()).digest() for group in free_G]
+        keys = [
+            hashlib.sha256(f"{seed}:{sha256_N32[first_G[group]].tobytes().hex()}".encode()).digest() for group in free_G
+        ]
         free_G = free_G[sorted(range(len(free_G)), key=keys.__getitem__)]
         split_G[free_G] = _fill(stratum_N[first_G], given_G, free_G)
     return np.where(given_N == NONE, split_G[group_N], given_N)
 
 
 def complete(
-    seed: int, sha256_N32: NDArray[np.uint8], group_N: NDArray[np.int64], stratum_N: NDArray[np.int64], given_N: NDArray[np.int8]
+    seed: int,
+    sha256_N32: NDArray[np.uint8],
+    group_N: NDArray[np.int64],
+    stratum_N: NDArray[np.int64],
+    given_N: NDArray[np.int8],
 ) -> tuple[NDArray[np.int8], list[str]]:
     """Given splits, with val and test taken from train where the upload has none; returns also the names of those.
 
@@ -67,7 +80,9 @@ def complete(
     tied = np.isin(group_N, group_N[(given_N != TRAIN)])
     free = train[~tied[train]]
     _, group_F = np.unique(group_N[free], return_inverse=True)
-    chosen = choose(seed, sha256_N32[free], group_F.astype(np.int64), stratum_N[free], np.full(len(free), NONE, dtype=np.int8))
+    chosen = choose(
+        seed, sha256_N32[free], group_F.astype(np.int64), stratum_N[free], np.full(len(free), NONE, dtype=np.int8)
+    )
     chosen[~np.isin(chosen, missing)] = TRAIN
     open_N[train] = TRAIN
     open_N[free] = chosen
@@ -115,7 +130,7 @@ def _fill(stratum_G: NDArray[np.int64], given_G: NDArray[np.int8], free_G: NDArr
 
 
 def _val_quota(num_S: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A tenth of all groups, by largest remainder: rounding each small class on its own would leave no validation set at all."""
+    """A tenth of all groups, by largest remainder: rounding small classes one by one would leave no validation set."""
     quota_S = np.floor(VAL_SHARE * num_S + 1e-9).astype(np.int64)
     total = int(max(1, np.floor(VAL_SHARE * num_S.sum() + 0.5)))
     remainder_S = VAL_SHARE * num_S - quota_S
@@ -123,4 +138,4 @@ def _val_quota(num_S: NDArray[np.int64]) -> NDArray[np.int64]:
     order = np.argsort(-remainder_S, kind="stable")
     more = order[remainder_S[order] >= 0][: max(0, total - int(quota_S.sum()))]
     quota_S[more] += 1
-    return quota_S
+    return np.asarray(quota_S, dtype=np.int64)

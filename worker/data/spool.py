@@ -1,6 +1,7 @@
 """All members of an upload, one after another in one scratch file.
 
-The archive is read once, front to back (a tar.gz knows no other way); what the decoders checked is what the shards get, byte for byte.
+The archive is read once, front to back (a tar.gz knows no other way); what the decoders checked is what the shards
+get, byte for byte.
 """
 
 import hashlib

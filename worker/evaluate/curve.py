@@ -1,4 +1,4 @@
-"""Learning curve of the frozen probe: what more labels would buy. Scored on a hold-out of the pool, never on the test split."""
+"""Learning curve of the frozen probe: what more labels would buy. Scored on a hold-out, never on the test split."""
 
 from typing import Any
 

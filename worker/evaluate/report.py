@@ -7,6 +7,7 @@ Shape legend: T test items, C classes, D features.
 
 import resource
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from worker.data.samples import Index
 from worker.evaluate import calibration, intervals, leakage, metrics
 from worker.evaluate.curve import learning_curve
 from worker.evaluate.intervals import Interval
-from worker.evaluate.verdict import verdict
+from worker.evaluate.verdict import gain, relative_error_reduction, verdict
 from worker.methods.contract import Candidate, Float, Outcome, Rows, Task
 from worker.methods.reference import Scratch, frozen, scratch
 
@@ -63,7 +64,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
     began = time.monotonic()
     candidate = outcome.candidate
     baseline = outcome.frozen or frozen(task, candidate)
-    small = scratch(task, candidate) if compare else None
+    small = scratch(task, candidate, outcome.limit_seconds) if compare else None
     compared_seconds = time.monotonic() - began
     test_features = candidate.features(test)
     labels_T = task.labels_N[test]
@@ -99,8 +100,8 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
             "source_only": None,
         },
         "gain": _gain(tested, against, over, labels_T, task.seed),
-        "per_class": scores.per_class,
-        "confusion": scores.confusion,
+        "per_class": [{"label": row["name"], **_without(row, "name")} for row in scores.per_class],
+        "confusion": scores.confusion(),
         "most_confused": scores.most_confused,
         "calibration": _calibration(candidate, tested, labels_T),
         "domain": None,
@@ -146,15 +147,10 @@ def _flat(
         "selection_accuracy": float(right.mean()),
         "cv_accuracy_mean": float(np.mean(folds)) if folds else None,
         "cv_accuracy_std": float(np.std(folds, ddof=1)) if len(folds) > 1 else None,
-        "ece": _ece(tested.probabilities_TC, labels_T),
-        "nll": calibration.nll(tested.probabilities_TC, labels_T),
+        "ece": _calibration(candidate, tested, labels_T)["ece"],
         "num_test": len(labels_T),
     }
     return flat
-
-
-def _ece(probabilities_TC: NDArray[np.float64], labels_T: NDArray[np.int64]) -> float | None:
-    return calibration.ece(probabilities_TC, labels_T) if len(labels_T) >= MIN_ECE_ITEMS else None
 
 
 def _verdict(task: Task, candidate: Candidate, other: Candidate | Scratch) -> dict[str, Any] | None:
@@ -172,7 +168,7 @@ def _verdict(task: Task, candidate: Candidate, other: Candidate | Scratch) -> di
         "low": difference.low,
         "high": difference.high,
         "num_samples": len(rows),
-        "p_mcnemar": intervals.mcnemar(a, b),
+        "mcnemar_p": intervals.mcnemar(a, b).p_value,
         "what": f"{candidate.selection.what} against {other.selection.what}",
     }
 
@@ -184,43 +180,28 @@ def _baseline(tested: _Tested, num_samples: int, what: str) -> dict[str, Any]:
 
 def _gain(ours: _Tested, theirs: _Tested, over: str, labels_T: NDArray[np.int64], seed: int) -> dict[str, Any]:
     difference = intervals.paired_difference(ours.correct_T, theirs.correct_T, labels_T, seed)
-    errors = 1 - float(theirs.correct_T.mean())
-    reduction = difference.value / errors if errors > 0 else None
-    return {
-        "over": over,
-        "value": difference.value,
-        "low": difference.low,
-        "high": difference.high,
-        "relative_error_reduction": reduction,
-    }
+    reduction = relative_error_reduction(float(ours.correct_T.mean()), float(theirs.correct_T.mean()))
+    return {**gain(over, difference), "relative_error_reduction": reduction}
 
 
 def _calibration(candidate: Candidate, tested: _Tested, labels_T: NDArray[np.int64]) -> dict[str, Any]:
-    return {
-        "calibrated": candidate.calibrated,
-        "temperature": candidate.head.temperature,
-        "ece": _ece(tested.probabilities_TC, labels_T),
-        "adaptive_ece": calibration.adaptive_ece(tested.probabilities_TC, labels_T)
-        if len(labels_T) >= MIN_ECE_ITEMS
-        else None,
-        "brier": calibration.brier(tested.probabilities_TC, labels_T),
-        "nll": calibration.nll(tested.probabilities_TC, labels_T),
-        "reliability": calibration.reliability(tested.probabilities_TC, labels_T),
-    }
+    """How far probabilities can be believed; the errors are null where there are too few items to say."""
+    found = asdict(calibration.calibration(tested.probabilities_TC, labels_T))
+    if len(labels_T) < MIN_ECE_ITEMS:
+        found |= {"ece": None, "adaptive_ece": None}
+    return {"calibrated": candidate.calibrated, "temperature": candidate.head.temperature, **found}
 
 
 def _leaks(task: Task, candidate: Candidate, test: Rows, test_features: Float, tested: _Tested) -> dict[str, Any]:
     """Test items with a twin in the training data, by bytes, by look, by features; and the accuracy without them."""
-    index = task.index
-    found = leakage.find(
-        sha256_train=index.sha256_N[task.pool],
-        sha256_test=index.sha256_N[test],
-        phash_train=index.phash_N[task.pool],
-        phash_test=index.phash_N[test],
-        features_train=candidate.features(task.pool) if candidate.shared else None,
-        features_test=test_features if candidate.shared else None,
+    index, pool = task.index, task.pool
+    # A plain area has no look: its hash is 0, and equal to every other plain area's.
+    looks = leakage.phash_twins(index.phash[test], index.phash[pool]) & (index.phash[test] != 0)
+    exact = np.isin(index.sha256[test], index.sha256[pool])
+    alike = (
+        leakage.cosine_twins(test_features, candidate.features(pool)) if candidate.shared else np.zeros(len(test), bool)
     )
-    return leakage.document(found, tested.correct_T)
+    return leakage.leakage(tested.correct_T, exact, looks, alike).document()
 
 
 def _data(task: Task, test: Rows, leaks: dict[str, Any]) -> dict[str, Any]:
@@ -271,12 +252,16 @@ def _why(outcome: Outcome) -> str:
     return kept[-1].reason if kept else "it is what the recipe asked for"
 
 
+def _without(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != name}
+
+
 def _predictions(
     index: Index, test: Rows, labels_T: NDArray[np.int64], tested: _Tested, names: tuple[str, ...]
 ) -> Predictions:
     return Predictions(
         ids=[value.decode() for value in index.ids[test]],
-        sha256=[value.decode() for value in index.sha256_N[test]],
+        sha256=[value.decode() for value in index.sha256[test]],
         labels=[names[label] for label in labels_T],
         predicted=[names[label] for label in tested.predicted_T],
         splits=["test"] * len(test),

@@ -59,7 +59,7 @@ class Head:
 class Task:
     """The data that a method works on. Rows of the test split are not in here.
 
-    `backbones` are those that may be chosen from (more than one when the job says `auto`); `backbone` is the one to use.
+    `backbones` may be chosen from (more than one when the job says `auto`); `backbone` is the one to use.
     """
 
     context: RunContext
@@ -78,7 +78,7 @@ class Task:
     @property
     def groups_N(self) -> NDArray[np.int64]:
         """Copies of one picture share a number."""
-        return self.index.group_N
+        return self.index.group
 
 
 @dataclass(frozen=True)
@@ -164,3 +164,4 @@ class Outcome:
     candidate: Candidate
     decisions: tuple[Decision, ...] = ()
     frozen: Candidate | None = None
+    limit_seconds: float | None = None

@@ -1,8 +1,8 @@
 """Linear probe: a linear classifier on frozen, standardised features. No torch.
 
-Kornblith et al., arXiv 1805.08974. L2 logistic regression with C by cross-validation, and exact leave-one-out ridge; the better
-one is served. Departure: ridge is judged by leave-one-out and has trained on more than each fold, so it must win by more than
-one standard error of the paired difference.
+Kornblith et al., arXiv 1805.08974. L2 logistic regression with C by cross-validation, and exact leave-one-out ridge;
+the better one is served. Departure: ridge is judged by leave-one-out and has trained on more than each fold, so it must
+win by more than one standard error of the paired difference.
 
 Shape legend: N images, P of the pool, D features, C classes.
 """
@@ -18,9 +18,11 @@ from worker.evaluate import calibration
 from worker.methods.contract import Candidate, Float, Head, Rows, Selection, Task
 from worker.solvers import logistic, ridge
 from worker.solvers.folds import stratified_group_folds
+from worker.solvers.spectrum import eigenbasis
 
 NUM_FOLDS = 5
-LAMBDAS = np.logspace(-4, 4, 15)
+# The refit decides what is served: solved beyond what a score can show, and no further.
+FIT_TOLERANCE = 1e-6
 
 
 def run(recipe: LinearProbe, task: Task) -> Candidate:
@@ -87,26 +89,39 @@ def fit(
     """
     folds_P = stratified_group_folds(labels_P, groups_P, NUM_FOLDS, seed)
     mean_D, scale_D = logistic.standardise(feats_PD)
-    standard_PD = (feats_PD - mean_D) / scale_D
-    validated = logistic.cross_validate(standard_PD, labels_P, folds_P, num_classes)
-    best = _best_strength(validated.logits_SNC, labels_P)
-    logistic_logits = validated.logits_SNC[best].astype(np.float64)
-    left_out = ridge.leave_one_out(standard_PD, ridge.one_hot(labels_P, num_classes), LAMBDAS)
-    ridge_best = int(np.argmax([(scores.argmax(1) == labels_P).mean() for scores in left_out.predictions_LNC]))
-    ridge_logits = np.asarray(left_out.predictions_LNC[ridge_best], np.float64)
-    logistic_right, ridge_right = (logits.argmax(1) == labels_P for logits in (logistic_logits, ridge_logits))
-    difference = ridge_right.astype(float) - logistic_right
-    margin = difference.std(ddof=1) / np.sqrt(len(difference))
-    use_ridge = bool(difference.mean() > margin)
-    if use_ridge:
-        linear = ridge.fit(standard_PD, ridge.one_hot(labels_P, num_classes), float(LAMBDAS[ridge_best]))
-        logits, chosen = ridge_logits, f"ridge, lambda {LAMBDAS[ridge_best]:.3g}"
+    standard_PD = ((feats_PD - mean_D) / scale_D).astype(np.float32)
+    basis = eigenbasis(standard_PD)
+    validated = logistic.cross_validate(standard_PD, labels_P, folds_P, num_classes, basis=basis)
+    best = validated.best_index
+    targets_PC = ridge.one_hot(labels_P, num_classes)
+    left_out = ridge.leave_one_out(standard_PD, targets_PC, basis=basis)
+    ridge_best = int(left_out.accuracy(labels_P).argmax())
+    logits_of = {"logistic": validated.logits_SNC[best], "ridge": left_out.predictions_LNC[ridge_best]}
+    right = {name: logits_PC.argmax(1) == labels_P for name, logits_PC in logits_of.items()}
+    # Leaving one copy of a picture out leaves the other in: only pictures without a copy are a fair comparison.
+    _, group_P, sizes = np.unique(groups_P, return_inverse=True, return_counts=True)
+    single_P = sizes[group_P] == 1
+    difference = right["ridge"][single_P].astype(np.float64) - right["logistic"][single_P]
+    margin = float(difference.std() / np.sqrt(max(1, len(difference))))
+    name = "ridge" if len(difference) and difference.mean() > margin else "logistic"
+    if name == "ridge":
+        strength = left_out.lambdas[ridge_best]
+        linear = ridge.fit(standard_PD, targets_PC, strength, basis=basis)
+        chosen = f"ridge, lambda {strength:.3g}"
     else:
-        strength = float(validated.strengths[best])
-        linear = logistic.fit(standard_PD, labels_P, num_classes, strength)
-        logits, chosen = logistic_logits, f"logistic regression, C {strength:.3g}"
+        strength = validated.strengths[best]
+        linear = logistic.fit(
+            standard_PD,
+            labels_P,
+            num_classes,
+            strength,
+            validated.mean_fits[best],
+            basis=basis,
+            tolerance=FIT_TOLERANCE,
+        )
+        chosen = f"logistic regression, C {strength:.3g}"
+    logits = logits_of[name].astype(np.float64)
     temperature = calibration.fit_temperature(logits, labels_P)
-    right = logits.argmax(1) == labels_P
     head = Head(
         linear.weight_CD.astype(np.float32),
         linear.bias_C.astype(np.float32),
@@ -116,18 +131,15 @@ def fit(
     )
     details: dict[str, object] = {
         "chosen": chosen,
-        "logistic_accuracy": float(logistic_right.mean()),
-        "ridge_accuracy": float(ridge_right.mean()),
-        "ridge_margin": float(margin),
+        "logistic_accuracy": float(right["logistic"].mean()),
+        "ridge_accuracy": float(right["ridge"].mean()),
+        "ridge_margin": margin,
         "strengths": [
-            {"C": float(strength), "accuracy": float((scores.argmax(1) == labels_P).mean())}
-            for strength, scores in zip(validated.strengths, validated.logits_SNC, strict=True)
+            {"C": strength, "accuracy": float(accuracy), "nll": float(nll)}
+            for strength, accuracy, nll in zip(
+                validated.strengths, validated.accuracy_SF.mean(1), validated.nll_SF.mean(1), strict=True
+            )
         ],
     }
-    fold_accuracy = tuple(float(right[folds_P == fold].mean()) for fold in np.unique(folds_P))
+    fold_accuracy = tuple(float(right[name][folds_P == fold].mean()) for fold in np.unique(folds_P))
     return head, Selection(rows, logits, f"out of {len(fold_accuracy)} folds"), fold_accuracy, details
-
-
-def _best_strength(logits_SNC: NDArray[np.floating], labels_N: NDArray[np.int64]) -> int:
-    """The C of the best accuracy out of fold; among equals the strongest regularisation, which comes first."""
-    return int(np.argmax([(logits_NC.argmax(1) == labels_N).mean() for logits_NC in logits_SNC]))

@@ -1,7 +1,7 @@
 """What a transfer is compared with: the frozen probe, and a network from scratch with the same time.
 
-A straw man would make the gain a lie, so the network from scratch gets the transfer's whole wall time, the extraction of its
-features included, even where this job found them in the cache.
+A straw man would make the gain a lie, so the network from scratch gets the transfer's whole wall time, the extraction
+of its features included, even where this job found them in the cache.
 """
 
 import time
@@ -21,6 +21,9 @@ from worker.solvers.folds import stratified_group_holdout
 HOLDOUT = 0.2
 TIMED_IMAGES = 32
 MIN_SECONDS = 1.0
+TORCH_SECONDS = 6.0
+# A time budget may be overrun by this much; better a late baseline than none.
+SLACK_SECONDS = 25.0
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,30 @@ def frozen(task: Task, candidate: Candidate) -> Candidate:
     return linear_probe.run(LinearProbe(), task)
 
 
-def scratch(task: Task, candidate: Candidate) -> Scratch:
-    """A network from scratch, trained on the same split within the transfer's wall time."""
+def scratch(task: Task, candidate: Candidate, limit_seconds: float | None) -> Scratch | None:
+    """A network from scratch, trained on the same split within the transfer's wall time.
+
+    Returns:
+        None where its forecast does not fit the limit: less time for it than for the transfer would be a straw man.
+    """
+    seconds = max(MIN_SECONDS, wall_seconds(task, candidate))
+    elapsed = task.context.reporter.elapsed_seconds
+    if limit_seconds is not None and elapsed + forecast_scratch(seconds) > limit_seconds + SLACK_SECONDS:
+        task.context.reporter.log(
+            f"baseline from scratch: skipped, its forecast of {forecast_scratch(seconds):.0f} s does not fit", "warning"
+        )
+        return None
     from worker.methods import scratch as networks
 
     selection = holdout(task)
     train = np.setdiff1d(task.pool, selection)
-    seconds = max(MIN_SECONDS, wall_seconds(task, candidate))
     task.context.reporter.log(f"baseline from scratch: two networks, {seconds:.1f} s each", seconds=round(seconds, 2))
     return networks.run(task, seconds, train, selection)
+
+
+def forecast_scratch(seconds: float) -> float:
+    """What the baseline from scratch will take when each of its two networks gets this many seconds."""
+    return 2 * max(MIN_SECONDS, seconds) + TORCH_SECONDS
 
 
 def holdout(task: Task) -> Rows:

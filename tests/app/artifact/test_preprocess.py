@@ -228,7 +228,9 @@ def test_a_file_cut_short_is_called_truncated(kind: str) -> None:
     assert caught.value.code == "image_truncated"
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"\0" * 1000, b"%PDF-1.7", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"<svg/>"])
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"\0" * 1000, b"%PDF-1.7", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"<svg/>"]
+)
 def test_other_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(BadImage) as caught:
         decode(data)
@@ -282,13 +284,22 @@ def test_broken_bytes_give_an_image_or_bad_image(data: st.DataObject, kind: str)
         # Pillow warns of broken metadata; whether it is an image is the question here.
         warnings.simplefilter("ignore")
         try:
-            assert decode(bytes(broken), max_pixels=10**6).mode == "RGB"
+            found = decode(bytes(broken), max_pixels=10**6).mode
         except BadImage as error:
-            assert error.code in {"image_unreadable", "image_truncated", "image_too_large", "image_unsupported"}
+            found = error.code
+    assert found in {"RGB", "image_unreadable", "image_truncated", "image_too_large", "image_unsupported"}
 
 
 def test_the_digest_depends_on_every_field() -> None:
-    fields = {"height": 1, "width": 1, "resize": 1, "interpolation": "bicubic", "mean": (0.1,) * 3, "std": (0.1,) * 3, "version": 99}
+    fields = {
+        "height": 1,
+        "width": 1,
+        "resize": 1,
+        "interpolation": "bicubic",
+        "mean": (0.1,) * 3,
+        "std": (0.1,) * 3,
+        "version": 99,
+    }
     digests = {IMAGENET.digest}
     for name, value in fields.items():
         digests.add(Preprocess(**{**{field: getattr(IMAGENET, field) for field in fields}, name: value}).digest)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worker.data.ingest import IngestRequest, IngestResult, ingest
+from worker.data.ingest import IngestRequest, IngestResult, Limits, ingest
 
 
 class FolderStore:
@@ -63,13 +63,15 @@ def run(tmp_path: Path, store: FolderStore) -> Callable[..., IngestResult]:
     """Ingests bytes, or a dict of files as a zip; what it leaves in the scratch folder fails the test."""
     scratch = tmp_path / "scratch"
 
-    def ingest_bytes(upload: bytes | dict[str, bytes] | None, into: FolderStore = store, **options: Any) -> IngestResult:
+    def ingest_bytes(
+        upload: bytes | dict[str, bytes] | None, into: FolderStore = store, **options: Any
+    ) -> IngestResult:
         archive = None
         if upload is not None:
             archive = tmp_path / "upload"
             archive.write_bytes(pack(upload) if isinstance(upload, dict) else upload)
         scratch.mkdir(exist_ok=True)
-        options = {"filename": "upload.zip", "dataset_id": "ds_test", **options}
+        options = {"filename": "upload.zip", "dataset_id": "ds_test", "limits": Limits(num_processes=1), **options}
         result = ingest(IngestRequest(archive=archive, scratch=scratch, **options), into, lambda fraction, stage: None)
         assert list(scratch.iterdir()) == []
         if result.state == "invalid":

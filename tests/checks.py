@@ -1,0 +1,19 @@
+"""What is true of every answer of a kind."""
+
+from typing import Any
+
+PROBLEM = "application/problem+json"
+
+
+def problem(response: Any, status: int, code: str) -> dict[str, Any]:
+    """The document of a refusal, after its shape was checked (RFC 9457)."""
+    body = response.json()
+    assert (response.status_code, body.get("code")) == (status, code), body
+    assert response.headers["content-type"] == PROBLEM
+    assert {"type", "title", "status", "code", "detail", "instance"} <= body.keys()
+    assert body["type"] == f"urn:graft:problem:{code}"
+    assert body["status"] == status
+    assert body["title"]
+    assert len(body["detail"]) > 20
+    assert body["instance"] == response.request.url.path
+    return dict(body)

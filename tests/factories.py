@@ -1,0 +1,138 @@
+"""Rows, bodies and images for tests: everything has a default, keywords override."""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sqlalchemy.orm import Session
+
+from app.db.base import new_id, now
+from app.db.models import Dataset, Job, Model, ModelVersion, Problem, Project, WorkerProcess
+from app.services import jobs
+from app.states import DatasetState, JobState
+
+PROJECT = "default"
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
+SPEC = {"task": "classification", "labels": ["blue", "red"], "files": {}}
+
+
+def project(session: Session, name: str) -> str:
+    """Another owner than `default`."""
+    session.add(Project(id=name))
+    session.flush()
+    return name
+
+
+def dataset(session: Session, **overrides: Any) -> Dataset:
+    """A ready dataset of two classes."""
+    fields = {
+        "id": new_id("ds"),
+        "project_id": PROJECT,
+        "name": "colours",
+        "task": "classification",
+        "modality": "image",
+        "state": DatasetState.READY,
+        "seed": 0,
+        "digest": "d" * 64,
+        "num_samples": 20,
+        "classes": [{"name": "blue", "num_samples": 10}, {"name": "red", "num_samples": 10}],
+        "splits": {"train": 14, "val": 2, "test": 4},
+    }
+    return _added(session, Dataset(**{**fields, **overrides}))
+
+
+def problem(session: Session, dataset_id: str, seq: int, **overrides: Any) -> Problem:
+    """One finding."""
+    fields = {"severity": "warning", "code": "duplicate", "path": f"{seq}.png", "message": "two", "fix": "remove one"}
+    return _added(session, Problem(dataset_id=dataset_id, seq=seq, project_id=PROJECT, **{**fields, **overrides}))
+
+
+def job(session: Session, **overrides: Any) -> Job:
+    """A job as `services.jobs.create` makes it, moved to the state that is asked for."""
+    state = JobState(overrides.pop("state", JobState.QUEUED))
+    owner = overrides.pop("project_id", PROJECT)
+    direct = {name: overrides.pop(name) for name in list(overrides) if name not in jobs.NewJob.__dataclass_fields__}
+    made = jobs.create(session, owner, jobs.NewJob(**{"kind": "transfer", "model_name": "colours", **overrides}))
+    for step in _path(state):
+        jobs.move(session, made, step)
+    for name, value in direct.items():
+        setattr(made, name, value)
+    session.flush()
+    return made
+
+
+def model(session: Session, name: str = "colours", num_versions: int = 1, **overrides: Any) -> Model:
+    """A model with versions 1 to n."""
+    made = _added(session, Model(id=new_id("mdl"), project_id=PROJECT, name=name, last_version=num_versions))
+    for number in range(1, num_versions + 1):
+        version(session, made, number, **overrides)
+    return made
+
+
+def version(session: Session, of: Model, number: int, **overrides: Any) -> ModelVersion:
+    """One version, without files."""
+    job_id = new_id("job")
+    fields = {
+        "id": new_id("ver"),
+        "project_id": of.project_id,
+        "job_id": job_id,
+        "prefix": f"bundles/{of.project_id}/{job_id}/attempt-1",
+        "spec": SPEC,
+        "metrics": {"test_accuracy": 0.5},
+    }
+    return _added(session, ModelVersion(model_id=of.id, version=number, **{**fields, **overrides}))
+
+
+def worker(session: Session, **overrides: Any) -> WorkerProcess:
+    """A worker that was seen just now."""
+    fields = {"id": new_id("w"), "queues": ["cpu"], "device": "cpu", "backbones": [], "seen_at": now()}
+    return _added(session, WorkerProcess(**{**fields, **overrides}))
+
+
+def png(colour: tuple[int, int, int] = COLOURS["red"], seed: int = 0, size: int = 32) -> bytes:
+    """A noisy picture of one colour with a shape of its own, so that no two are copies."""
+    rng = np.random.default_rng(seed)
+    pixels = np.clip(np.array(colour) + rng.integers(-30, 31, (size, size, 3)), 0, 255).astype(np.uint8)
+    top, left = rng.integers(0, size // 2, 2)
+    pixels[top : top + size // 3, left : left + size // 3] = rng.integers(0, 256, 3)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def pictures(num: int = 12, colours: Mapping[str, tuple[int, int, int]] = COLOURS, first: int = 0) -> dict[str, bytes]:
+    """Class folders that anybody can learn: the colour is the class."""
+    return {
+        f"{name}/{number}.png": png(colour, seed=1000 * place + number)
+        for place, (name, colour) in enumerate(colours.items())
+        for number in range(first, first + num)
+    }
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """A zip."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def files_below(*folders: Path) -> list[str]:
+    """Every file below the folders."""
+    return sorted(str(path) for folder in folders for path in folder.rglob("*") if path.is_file())
+
+
+def _path(state: JobState) -> list[JobState]:
+    through = [] if state in (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED) else [JobState.RUNNING]
+    return [] if state is JobState.QUEUED else [*through, state]
+
+
+def _added(session: Session, row: Any) -> Any:
+    session.add(row)
+    session.flush()
+    return row

@@ -1,0 +1,80 @@
+"""The generated catalogue against the installed libraries: every name exists, and sampled rows are measured again."""
+
+import random
+
+import pytest
+import timm
+import torchvision
+from timm.models import list_pretrained
+
+from app import backbones
+from app.backbones import Backbone
+from worker import catalogue, weights
+
+ROWS = {row.name: row for row in backbones.catalogue()}
+CHEAP = [row for row in ROWS.values() if row.num_params < 12_000_000 and row.preprocess.height <= 256]
+SAMPLE = random.Random(0).sample(CHEAP, 24)
+
+
+def test_every_name_exists_in_its_library() -> None:
+    pretrained = set(list_pretrained())
+    tagged = {name.partition(".")[0] for name in pretrained}
+    timm_names = {name.removeprefix("timm/") for name in ROWS if name.startswith("timm/")}
+    assert {name for name in timm_names if "." not in name} <= tagged
+    assert {name for name in timm_names if "." in name} <= pretrained
+    known = set(torchvision.models.list_models(module=torchvision.models))
+    listed = {row.architecture for row in ROWS.values() if row.provider == "torchvision"}
+    assert listed == known
+
+
+def test_no_pretrained_classifier_is_missing() -> None:
+    listed = {row.architecture for row in ROWS.values() if row.provider == "timm"}
+    missing = {name.partition(".")[0] for name in list_pretrained()} - listed
+    assert all(name.endswith("_enc") for name in missing), missing
+
+
+@pytest.mark.parametrize("row", SAMPLE, ids=[row.name for row in SAMPLE])
+def test_sampled_rows_are_what_the_library_builds(row: Backbone) -> None:
+    assert catalogue.measure(row.name, row.architecture, row.preprocess) == (row.num_params, row.feature_dim)
+
+
+def test_preprocessing_is_the_weights_own() -> None:
+    row = ROWS["torchvision/resnet18"]
+    transform = torchvision.models.ResNet18_Weights.DEFAULT.transforms()
+    assert (row.preprocess.height, row.preprocess.resize) == (transform.crop_size[0], transform.resize_size[0])
+    assert list(row.preprocess.mean) == list(transform.mean)
+    assert row.preprocess.interpolation == transform.interpolation.value
+    resolved = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg("resnet50").to_dict())
+    row = ROWS["timm/resnet50"]
+    assert row.preprocess.resize == int(224 / resolved["crop_pct"])
+    assert (row.preprocess.mean, row.preprocess.std) == (resolved["mean"], resolved["std"])
+
+
+def test_every_row_is_usable() -> None:
+    for row in ROWS.values():
+        assert row.preprocess.interpolation in ("bilinear", "bicubic"), row.name
+        assert row.feature_dim > 0, row.name
+        assert row.num_params > 0, row.name
+        assert row.licence, row.name
+        assert row.weights.location, row.name
+
+
+def test_starters_are_pinned_and_here(tmp_path_factory: pytest.TempPathFactory) -> None:
+    starters = [row for row in ROWS.values() if row.weights.kind == "starter"]
+    assert {row.name for row in starters} == set(catalogue.STARTERS)
+    assert all(row.recommended and row.rank for row in starters)
+    home = tmp_path_factory.mktemp("home")
+    for row in starters:
+        path = weights.locate(row, home)
+        assert path is not None
+        assert path.stat().st_size == row.weights.size_bytes
+        assert weights.sha256_file(path) == row.weights.sha256
+    assert sorted(weights.available(home)) == sorted(row.name for row in starters)
+
+
+def test_the_file_is_what_the_generator_writes() -> None:
+    text = backbones.CATALOGUE.read_text()
+    assert catalogue.document(list(reversed(ROWS.values()))) == text
+    assert text.count("\n") == len(ROWS) + 2
+    first = list(ROWS.values())[: sum(row.recommended for row in ROWS.values())]
+    assert all(row.recommended for row in first)

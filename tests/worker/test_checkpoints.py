@@ -1,0 +1,118 @@
+"""A user's own checkpoints: found in their wrappers, opened in a limited child, mapped, refused or prepared."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from app import backbones as catalogue
+from app.backbones import Backbone
+from worker import backbones, checkpoint_child, checkpoints, prepare
+from worker.checkpoints import Refused
+
+ARCHITECTURE = "timm/test_resnet"
+
+
+@pytest.fixture(scope="module")
+def base() -> Backbone:
+    found = catalogue.find(ARCHITECTURE)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, torch.Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        return timm.create_model("test_resnet", num_classes=7).state_dict()
+
+
+def silent(share: float, message: str) -> None:
+    pass
+
+
+def test_a_trainers_checkpoint_becomes_a_backbone(
+    base: Backbone, trained: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    file = tmp_path / "epoch_9.ckpt"
+    wrapped = {f"model.{name}": value for name, value in trained.items()}
+    torch.save({"epoch": 9, "state_dict": wrapped, "optimizer": {"lr": torch.tensor(0.1)}}, file)
+    done = checkpoints.admit("user/mine", base, file, tmp_path / "prepared", silent)
+    assert done.report.share == 1.0
+    assert done.report.counts["new"] == 0
+    assert {entry.source for entry in done.report.entries if entry.status == "skipped"} == {
+        "model.fc.weight",
+        "model.fc.bias",
+    }
+    assert (done.backbone.name, done.backbone.provider, done.backbone.architecture) == (
+        "user/mine",
+        "user",
+        ARCHITECTURE,
+    )
+    restored = backbones.state_of(backbones.restore(done.prepared))
+    assert all(torch.equal(restored[name], trained[name]) for name in restored)
+    again = backbones.build(done.backbone, done.prepared.weights)
+    images = torch.zeros(1, 3, 160, 160)
+    with torch.no_grad():
+        got = backbones.feature_module(again, "user")(images)
+        wanted = backbones.restore(done.prepared)(images)
+    assert torch.equal(got, wanted)
+    assert prepare.digest_of(restored, done.backbone) == done.prepared.digest
+
+
+def test_another_architecture_is_refused_with_the_list(base: Backbone, tmp_path: Path) -> None:
+    file = tmp_path / "other.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), file)
+    with pytest.raises(Refused, match=r"fills at least 90% of .*conv1.*patch_embed") as caught:
+        checkpoints.admit("user/other", base, file, tmp_path / "prepared", silent)
+    assert caught.value.report is not None
+    assert caught.value.report.share < 0.1
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    file, mark = tmp_path / "evil.pt", tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return (Path.touch, (mark,))
+
+    torch.save({"state_dict": Evil()}, file)
+    with pytest.raises(Refused, match="no plain state dict"):
+        checkpoints.open_file(file)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", pickle.dumps([1, 2])])
+def test_other_files_are_refused_in_words(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "file.pt"
+    file.write_bytes(content)
+    with pytest.raises(Refused, match=r"file\.pt cannot be used"):
+        checkpoints.open_file(file)
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    file = tmp_path / "big.safetensors"
+    save_file({"weight": torch.zeros(32, 1024, 1024)}, file)
+    with pytest.raises(Refused):
+        checkpoints.open_file(file, memory_bytes=64 * 2**20)
+
+
+def test_the_weights_are_found_beside_other_tensors() -> None:
+    weights = {"a": torch.zeros(100), "b": torch.zeros(3)}
+    content = {"optimizer": {"state": {0: {"step": torch.tensor(1.0)}}}, "model": {"state_dict": weights}}
+    assert checkpoint_child.largest(content) == weights
+    with pytest.raises(ValueError, match="expected a dictionary of tensors, found list"):
+        checkpoint_child.largest([1])
+
+
+def test_tied_tensors_are_written_apart(tmp_path: Path) -> None:
+    file = tmp_path / "tied.pt"
+    shared = torch.ones(4)
+    torch.save({"a": shared, "b": shared}, file)
+    state = checkpoints.open_file(file)
+    assert sorted(state) == ["a", "b"]
+    assert state["a"].data_ptr() != state["b"].data_ptr()

@@ -1,0 +1,109 @@
+"""A stored dataset, a prepared backbone and a task over them, for tests of methods."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from app import backbones as catalogue
+from app.settings import Settings
+from app.storage import FolderStorage
+from worker import prepare, prepared
+from worker.context import RunContext
+from worker.data.ingest import IngestRequest, ingest
+from worker.data.samples import load_index
+from worker.document import DatasetDocument, JobDocument
+from worker.ingestion import StoredDataset
+from worker.methods.contract import Task
+from worker.prepared import Prepared
+from worker.progress import Reporter
+
+
+class Wire(io.StringIO):
+    """The pipe to a supervisor that writes down what it hears, and may answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[dict[str, Any]] = []
+
+    def write(self, text: str) -> int:
+        """One line is one message."""
+        self.seen.append(json.loads(text))
+        return len(text)
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """Events of one type, in order."""
+        return [message["event"] for message in self.seen if message.get("event", {}).get("type") == kind]
+
+    def messages(self, kind: str = "log") -> list[str]:
+        """Their texts."""
+        return [event["message"] for event in self.events(kind)]
+
+
+def context(folder: Path, wire: Wire, scratch: str = "scratch", **settings: Any) -> RunContext:
+    """An attempt of its own at the one job of the folder."""
+    dataset = DatasetDocument(
+        id="ds_1", prefix="datasets/default/ds_1", task="classification", digest="d" * 64, seed=0, classes=[], splits={}
+    )
+    document = JobDocument(
+        id="job_1",
+        project="default",
+        attempt=1,
+        kind="transfer",
+        recipe=None,
+        seed=0,
+        report_mode="fast",
+        model_name="m",
+        backbone=None,
+        user_backbones=[],
+        dataset=dataset,
+        inputs={},
+    )
+    (folder / scratch).mkdir(parents=True, exist_ok=True)
+    return RunContext(
+        settings=Settings(home=folder, compute_threads=2, **settings),
+        storage=FolderStorage(folder / "storage"),
+        reporter=Reporter(wire),
+        document=document,
+        scratch=folder / scratch,
+        device="cpu",
+    )
+
+
+def store(context: RunContext, archive: Path, seed: int = 0) -> None:
+    """Ingests an archive as the job's dataset."""
+    assert context.document.dataset is not None
+    folder = context.scratch / "ingest"
+    folder.mkdir()
+    request = IngestRequest(archive=archive, filename=archive.name, dataset_id="ds_1", scratch=folder, seed=seed)
+    result = ingest(request, StoredDataset(context.storage, context.document.dataset.prefix), lambda *_: None)
+    assert result.state == "ready", result.problems
+
+
+def task(context: RunContext, backbone: Prepared, seed: int = 0) -> Task:
+    """What a method is given for the stored dataset."""
+    assert context.document.dataset is not None
+    folder = context.scratch / "dataset"
+    folder.mkdir(exist_ok=True)
+    for name in ("index.parquet", "dataset.json"):
+        (folder / name).write_bytes(context.storage.fetch(f"{context.document.dataset.prefix}/{name}").read_bytes())
+    index = load_index(folder)
+    train, val = index.rows_of("train"), index.rows_of("val")
+    return Task(
+        context=context,
+        index=index,
+        backbone=backbone,
+        backbones=(backbone,),
+        labels_N=np.asarray(index.label, np.int64),
+        pool=np.sort(np.concatenate([train, val])),
+        train=train,
+        val=val,
+        num_classes=len(index.classes),
+        class_names=index.classes,
+        seed=seed,
+    )

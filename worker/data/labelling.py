@@ -1,0 +1,111 @@
+"""From the values of a manifest or Parquet file to label columns.
+
+A missing label is None or an empty text. Names are kept byte for byte; other JSON values are named as JSON writes them.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.data import labels
+from worker.data.labels import Column
+from worker.data.problems import Problems
+from worker.data.records import Records
+
+LABEL_COLUMNS = ("label", "labels")
+LABEL_PREFIXES = ("label_", "label.")
+SPLIT_COLUMN = "split"
+SEPARATOR = "|"
+
+
+def detect_task(label_columns: Sequence[str], values: Sequence[Sequence[Any]], task: str | None) -> str:
+    """The task that was named, or else the one that the labels have the form of."""
+    if task is not None and not (task == "classification" and len(label_columns) > 1):
+        return task
+    if len(label_columns) > 1:
+        return "multi_task"
+    return "multi_label" if any(isinstance(row[0], list) for row in values) else "classification"
+
+
+def to_columns(
+    label_columns: Sequence[str],
+    task: str,
+    rows: Sequence[int],
+    values: Sequence[Sequence[Any]],
+    records: Records,
+    problems: Problems,
+    names: dict[str, list[str]],
+) -> tuple[list[Column], NDArray[np.bool_]]:
+    """Label columns of what a manifest or Parquet file says, and which rows have a usable label; others are noted.
+
+    When no row at all has a label, the data is unlabelled, and all rows stay.
+
+    Args:
+        label_columns: their names.
+        task: says of which kind the labels are.
+        rows: of the records, for messages.
+        values: of each row, one per column; None or an empty text for a missing label.
+        records: the images.
+        problems: gets the findings.
+        names: order of the classes, for columns that have one.
+    """
+    columns: list[Column] = []
+    keep, has_label = np.ones(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
+    expected = "a number" if task == "regression" else "one class name"
+    for number, name in enumerate(label_columns):
+        column, bad = _to_column(name, task, [row[number] for row in values], names.get(name))
+        for place in bad:
+            found = repr(values[place][number])[:80]
+            problems.add("label_invalid", records.path(rows[place]), expected=expected, found=found)
+        keep[bad] = False
+        has_label |= ~column.is_missing
+        columns.append(column)
+    if not has_label.any():
+        return [labels.unlabelled(len(rows))], keep
+    for place in np.flatnonzero(keep & ~has_label).tolist():
+        problems.add("label_missing", records.path(rows[place]))
+    return columns, keep & has_label
+
+
+def _to_column(name: str, task: str, values: Sequence[Any], names: Sequence[str] | None) -> tuple[Column, list[int]]:
+    """A label column, and the places of values that are no such label."""
+    bad: list[int] = []
+    if task == "regression":
+        numbers = np.full(len(values), np.nan)
+        for place, value in enumerate(values):
+            number = None if value is None or value == "" else _number(value)
+            if number is not None:
+                numbers[place] = number
+            elif value is not None and value != "":
+                bad.append(place)
+        return Column(name, "number", (), numbers), bad
+    if task == "multi_label":
+        return labels.of_name_sets(name, [_name_set(value) for value in values], names), bad
+    texts: list[str | None] = []
+    for place, value in enumerate(values):
+        if isinstance(value, (list, dict)):
+            bad.append(place)
+        texts.append(None if value is None or value == "" or isinstance(value, (list, dict)) else _text(value))
+    return labels.of_names(name, texts, names), bad
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _name_set(value: Any) -> list[str]:
+    if value is None or value == "":
+        return []
+    parts = value if isinstance(value, list) else _text(value).split(SEPARATOR)
+    return sorted({_text(part) for part in parts})

@@ -1,0 +1,120 @@
+"""How many test items have a near-copy among the training items, and the accuracy without them. Torch-free.
+
+10 % of CIFAR-100's test images have a near-duplicate in its training set, and accuracy falls without them
+(arXiv 1902.00423). A twin is an equal sha256, a pHash at Hamming distance <= 4 or a feature cosine > 0.98.
+Cosine is the loosest: two plain drawings of one class can pass it, so the three counts are reported apart.
+
+Shapes: T test items, N training items, D features.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_PHASH_DISTANCE = 4
+MIN_COSINE = 0.98
+_CHUNK_ELEMENTS = 2**24
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """Counts of test items with a twin in train, by kind; accuracies are null where no item is left."""
+
+    num_test: int
+    num_exact: int
+    num_phash: int
+    num_cosine: int
+    num_any: int
+    accuracy_with: float
+    accuracy_without: float | None
+
+    def document(self) -> dict[str, int | float | None]:
+        """The counts as they stand in the report."""
+        return asdict(self)
+
+
+def exact_twins(test_sha256: list[str], train_sha256: list[str]) -> NDArray[np.bool_]:
+    """Test items whose bytes are those of a training item.
+
+    Shape:
+        returns [T].
+    """
+    known = set(train_sha256)
+    return np.array([digest in known for digest in test_sha256], dtype=bool)
+
+
+def phash_twins(test_phash_T: NDArray[np.uint64], train_phash_N: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Test items with a training item at most ``MAX_PHASH_DISTANCE`` bits away.
+
+    Shape:
+        both 64-bit hashes; returns [T].
+    """
+    twin_T = np.zeros(test_phash_T.size, dtype=bool)
+    # Equal hashes need one comparison, and distinct ones are usually fewer than items.
+    train_phash_U = np.unique(train_phash_N)
+    for rows in _chunks(test_phash_T.size, train_phash_U.size):
+        distance = np.bitwise_count(test_phash_T[rows, None] ^ train_phash_U[None, :])
+        twin_T[rows] = (distance <= MAX_PHASH_DISTANCE).any(axis=1)
+    return twin_T
+
+
+def cosine_twins(test_feats_TD: NDArray[np.floating], train_feats_ND: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Test items with a training item whose features point the same way (cosine above ``MIN_COSINE``).
+
+    Takes raw features, before standardisation, whose centring would change the angles.
+
+    Shape:
+        test_feats_TD: [T, D]; train_feats_ND: [N, D]; returns [T].
+    """
+    twin_T = np.zeros(len(test_feats_TD), dtype=bool)
+    test_unit_TD = _unit(test_feats_TD)
+    train_rows = max(1, _CHUNK_ELEMENTS // max(1, train_feats_ND.shape[1]))
+    for start in range(0, len(train_feats_ND), train_rows):
+        train_unit_MD = _unit(train_feats_ND[start : start + train_rows])
+        for rows in _chunks(len(test_feats_TD), len(train_unit_MD)):
+            twin_T[rows] |= (test_unit_TD[rows] @ train_unit_MD.T > MIN_COSINE).any(axis=1)
+    return twin_T
+
+
+def leakage(
+    correct_T: NDArray[np.bool_],
+    exact_T: NDArray[np.bool_],
+    phash_T: NDArray[np.bool_],
+    cosine_T: NDArray[np.bool_],
+) -> Leakage:
+    """Count the twins and score the test set with and without every item that has one.
+
+    Shape:
+        all [T].
+
+    Raises:
+        ValueError: when there is no test item or the shapes differ.
+    """
+    if correct_T.size == 0 or not correct_T.shape == exact_T.shape == phash_T.shape == cosine_T.shape:
+        raise ValueError(
+            f"Expected one result and three twin marks per test item, found shapes {correct_T.shape}, "
+            f"{exact_T.shape}, {phash_T.shape}, {cosine_T.shape}."
+        )
+    any_T = exact_T | phash_T | cosine_T
+    return Leakage(
+        num_test=int(correct_T.size),
+        num_exact=int(exact_T.sum()),
+        num_phash=int(phash_T.sum()),
+        num_cosine=int(cosine_T.sum()),
+        num_any=int(any_T.sum()),
+        accuracy_with=float(correct_T.mean()),
+        accuracy_without=float(correct_T[~any_T].mean()) if not any_T.all() else None,
+    )
+
+
+def _chunks(num_rows: int, num_columns: int) -> list[slice]:
+    size = max(1, _CHUNK_ELEMENTS // max(1, num_columns))
+    return [slice(start, start + size) for start in range(0, num_rows, size)]
+
+
+def _unit(feats_ND: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Rows of length 1; a zero row stays zero and so has no twin."""
+    feats_ND = feats_ND.astype(np.float32)
+    length_N = np.linalg.norm(feats_ND, axis=1, keepdims=True)
+    return np.divide(feats_ND, length_N, out=np.zeros_like(feats_ND), where=length_N > 0)

@@ -1,0 +1,323 @@
+"""The one training loop: gradient steps, a check after every epoch, the best state kept, early stopping.
+
+It knows nothing of jobs. Whoever calls it gives two functions: `after_step`, which may end the run, and `after_epoch`, which
+hears the numbers. Everything random is decided by (seed, epoch, item), so a state that was saved between two steps
+continues bit for bit on the same device and thread count.
+
+Shape legend: N items, B of a batch, C classes.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from app.errors import JobFailure
+from worker import optim
+from worker.losses import cross_entropy
+
+AHEAD_BATCHES = 2
+EVALUATION_BATCH = 64
+# Reading a loss waits for the device; a GPU is asked only so often.
+CUDA_CHECK_STEPS = 25
+
+Rows = NDArray[np.int64]
+Draws = NDArray[np.uint64]
+
+
+class Source(Protocol):
+    """Where inputs come from; items are numbered from 0."""
+
+    def take(self, items_B: Rows, draws_B: Draws | None) -> Tensor:
+        """Inputs of some items, on the CPU; `draws_B` decides each one's augmentation, None means as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Items with labels.
+
+    Shape:
+        labels_N: [N]
+    """
+
+    source: Source
+    labels_N: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long, how much at a time, and by what schedule.
+
+    Args:
+        epochs: passes over the training items.
+        batch_size: items of one step.
+        seed: of order and augmentation.
+        clip: largest norm of the gradient.
+        patience: epochs without a better check after which the run ends; None never.
+        schedule: factor on the learning rate at a finished fraction of the run.
+        fraction: the finished fraction of a run that time bounds; by default the share of the planned steps.
+        is_training: whether batch norm uses and moves batch statistics; frozen ones otherwise.
+        checks: whether every epoch ends with a check on the held-out items.
+    """
+
+    epochs: int
+    batch_size: int
+    seed: int
+    clip: float | None = None
+    patience: int | None = None
+    schedule: Callable[[float], float] = optim.cosine
+    fraction: Callable[[], float] | None = None
+    is_training: bool = False
+    checks: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Numbers of one look at held-out items."""
+
+    epoch: int
+    accuracy: float
+    loss: float
+
+    def better_than(self, other: "Check | None") -> bool:
+        """By accuracy, then by loss."""
+        return other is None or (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+
+
+@dataclass
+class Progress:
+    """Where a run stands. All of it, with the tensors of network, best state and optimiser, is what a checkpoint keeps."""
+
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    loss_sum: float = 0.0
+    num_seen: int = 0
+    micro_batch: int = 0
+    best: Check | None = None
+    curve: list[dict[str, float | int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A network with its optimiser on its device; `trainable` maps names to what the optimiser moves.
+
+    Args:
+        network: inputs -> logits.
+        forward: the network, or its compiled form for full batches.
+        optimizer: over `trainable`.
+        trainable: parameters by name.
+        device: cpu or cuda.
+    """
+
+    network: nn.Module
+    optimizer: Optimizer
+    trainable: dict[str, nn.Parameter]
+    device: str
+    forward: Callable[[Tensor], Tensor]
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def keep_best(self) -> None:
+        """Copies what is trained."""
+        for name, parameter in self.trainable.items():
+            self.best[name] = parameter.detach().clone()
+
+    def restore_best(self) -> None:
+        """Puts the kept copy back."""
+        with torch.no_grad():
+            for name, value in self.best.items():
+                self.trainable[name].copy_(value)
+
+
+def train(
+    trainer: Trainer,
+    data: Data,
+    held: Data,
+    plan: Plan,
+    progress: Progress,
+    after_step: Callable[[], bool],
+    after_epoch: Callable[[dict[str, float | int]], None],
+    warn: Callable[[str], None],
+) -> str:
+    """Runs until the plan's end, no more gain, or `after_step` says so.
+
+    Returns:
+        why it ended: `all epochs`, `no gain for N epochs`, or `asked to end`.
+
+    Raises:
+        JobFailure: `diverged`, a loss that is not finite; `out_of_memory`, a batch of one does not fit the device.
+    """
+    steps_per_epoch = math.ceil(len(data) / plan.batch_size)
+    while progress.epoch < plan.epochs:
+        began, seen_before = time.monotonic(), progress.num_seen
+        pending: list[Tensor] = []
+        trainer.network.train(plan.is_training)
+        for inputs, labels_B in _batches(data, plan, progress, trainer.device):
+            share = plan.fraction() if plan.fraction else progress.step / (plan.epochs * steps_per_epoch)
+            optim.set_factor(trainer.optimizer, plan.schedule(share))
+            pending.append(_step(trainer, inputs, labels_B, plan.clip, progress, warn) * len(labels_B))
+            progress.step += 1
+            progress.step_in_epoch += 1
+            progress.num_seen += len(labels_B)
+            if trainer.device == "cpu" or len(pending) >= CUDA_CHECK_STEPS:
+                _collect(pending, progress)
+            if after_step():
+                _collect(pending, progress)
+                return "asked to end"
+        _collect(pending, progress)
+        seconds = max(time.monotonic() - began, 1e-9)
+        numbers: dict[str, float | int] = {
+            "epoch": progress.epoch + 1,
+            "train_loss": progress.loss_sum / progress.num_seen,
+            "images_per_second": (progress.num_seen - seen_before) / seconds,
+        }
+        progress.epoch, progress.step_in_epoch, progress.loss_sum, progress.num_seen = progress.epoch + 1, 0, 0.0, 0
+        if plan.checks:
+            numbers |= look(trainer, held, progress)
+        after_epoch(numbers)
+        best_epoch = progress.best.epoch if progress.best else progress.epoch
+        if plan.patience is not None and progress.epoch - best_epoch >= plan.patience:
+            return f"no gain for {plan.patience} epochs"
+    return "all epochs"
+
+
+def predict(trainer: Trainer, data: Data, batch_size: int = EVALUATION_BATCH) -> NDArray[np.float64]:
+    """Logits of unaugmented items under the network as it stands.
+
+    Shape:
+        result: [N, C]
+    """
+    trainer.network.eval()
+    parts = []
+    for start in range(0, len(data), batch_size):
+        items_B = np.arange(start, min(start + batch_size, len(data)))
+        with torch.no_grad(), _autocast(trainer.device):
+            logits_BC = trainer.network(data.source.take(items_B, None).to(trainer.device))
+        parts.append(logits_BC.float().cpu().numpy().astype(np.float64))
+    return np.concatenate(parts)
+
+
+def check(logits_NC: NDArray[np.float64], labels_N: NDArray[np.int64], epoch: int) -> Check:
+    """Accuracy and mean cross-entropy.
+
+    Raises:
+        JobFailure: `diverged`, a score that is not finite.
+    """
+    if not np.isfinite(logits_NC).all():
+        raise diverged(epoch, float("nan"))
+    loss = float(cross_entropy(torch.from_numpy(logits_NC), torch.from_numpy(labels_N)))
+    return Check(epoch, float((logits_NC.argmax(1) == labels_N).mean()), loss)
+
+
+def diverged(epoch: int, loss: float) -> JobFailure:
+    """The failure of a training whose numbers are no numbers any more."""
+    return JobFailure(
+        "diverged",
+        f"expected a finite loss; found {loss} in epoch {epoch}; use a narrower scope, or look for broken images or labels",
+    )
+
+
+def epoch_order(num_items: int, seed: int, epoch: int) -> tuple[Rows, Draws]:
+    """The order of an epoch, and the number that decides each place's augmentation.
+
+    Shape:
+        result: [N], [N]
+    """
+    generator = np.random.default_rng((seed, epoch))
+    return generator.permutation(num_items), generator.integers(0, 2**63, num_items, dtype=np.uint64)
+
+
+def _batches(data: Data, plan: Plan, progress: Progress, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rest of the epoch, prepared in a thread a few batches ahead of the device."""
+    order_N, draws_N = epoch_order(len(data), plan.seed, progress.epoch)
+    starts = list(range(progress.step_in_epoch * plan.batch_size, len(data), plan.batch_size))
+
+    def load(start: int) -> tuple[Tensor, Tensor]:
+        here = slice(start, start + plan.batch_size)
+        inputs = data.source.take(order_N[here], draws_N[here])
+        labels = torch.from_numpy(data.labels_N[order_N[here]])
+        return (inputs.pin_memory(), labels.pin_memory()) if device == "cuda" else (inputs, labels)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+        waiting = [thread.submit(load, start) for start in starts[:AHEAD_BATCHES]]
+        for following in [*starts[AHEAD_BATCHES:], *[None] * AHEAD_BATCHES]:
+            if not waiting:
+                return
+            inputs, labels = waiting.pop(0).result()
+            if following is not None:
+                waiting.append(thread.submit(load, following))
+            yield inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+
+def _step(
+    trainer: Trainer, inputs: Tensor, labels_B: Tensor, clip: float | None, progress: Progress, warn: Callable[[str], None]
+) -> Tensor:
+    """One update; halves the part that is computed at once until it fits the device's memory."""
+    progress.micro_batch = progress.micro_batch or len(labels_B)
+    while True:
+        trainer.optimizer.zero_grad(set_to_none=True)
+        try:
+            loss = _gradient(trainer, inputs, labels_B, progress.micro_batch)
+        except torch.OutOfMemoryError:
+            if progress.micro_batch == 1:
+                raise JobFailure(
+                    "out_of_memory",
+                    "expected one image to fit the GPU's memory; found that it does not; use a smaller backbone or resolution",
+                ) from None
+            progress.micro_batch = max(1, min(progress.micro_batch, len(labels_B)) // 2)
+        else:
+            break
+        # Outside of the handler: its traceback would keep the failed step's tensors alive.
+        trainer.optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        warn(f"out of GPU memory: going on with {progress.micro_batch} images at once and accumulated gradients")
+    if clip is not None:
+        nn.utils.clip_grad_norm_(trainer.trainable.values(), clip)
+    trainer.optimizer.step()
+    return loss
+
+
+def _gradient(trainer: Trainer, inputs: Tensor, labels_B: Tensor, micro_batch: int) -> Tensor:
+    """Adds up the parts' gradients to the batch's; the mean loss."""
+    total = torch.zeros((), device=labels_B.device)
+    for start in range(0, len(labels_B), micro_batch):
+        here = slice(start, start + micro_batch)
+        with _autocast(trainer.device):
+            logits_MC = trainer.forward(inputs[here])
+        loss = cross_entropy(logits_MC, labels_B[here], len(labels_B))
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    return total
+
+
+def _autocast(device: str) -> torch.autocast:
+    return torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
+
+
+def _collect(pending: list[Tensor], progress: Progress) -> None:
+    for loss in pending:
+        value = float(loss)
+        if not math.isfinite(value):
+            raise diverged(progress.epoch + 1, value)
+        progress.loss_sum += value
+    pending.clear()
+
+
+def look(trainer: Trainer, held: Data, progress: Progress) -> dict[str, Any]:
+    """Looks at the held-out items and keeps the state when it is the best."""
+    found = check(predict(trainer, held), held.labels_N, progress.epoch)
+    if found.better_than(progress.best):
+        progress.best = found
+        trainer.keep_best()
+    return {"val_accuracy": found.accuracy, "val_loss": found.loss}

@@ -1,0 +1,283 @@
+"""Fine-tuning: the linear probe first, then the network from there (LP-FT, Kumar et al., arXiv 2202.10054).
+
+Scopes: the head alone; the last stage, on a CPU over cached activations of the frozen prefix; the whole network. Batch-norm
+statistics stay frozen. A fifth of the pool, whole groups, is held out: it chooses learning rate and epoch, and
+the temperature; nothing is refitted on it. Departures: the probe's temperature is folded into the start, and the probe itself
+(epoch 0) stays in the choice, so that training is kept only where the hold-out gained.
+
+Shape legend: N images, P of the pool, D features, C classes.
+"""
+
+import hashlib
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.artifact.preprocess import Preprocess
+from app.errors import JobFailure
+from app.recipes import FineTune
+from worker import augment, features, inputs, loop, scopes
+from worker.checkpoint import Checkpoints, Snapshot
+from worker.evaluate import calibration
+from worker.features import Extraction, Space
+from worker.methods import linear_probe
+from worker.methods.contract import Candidate, Float, Head, Rows, Selection, Task
+from worker.methods.reference import holdout
+from worker.scopes import Material, Network, Part
+from worker.tuning import Tuned, Tuning
+
+MIRROR_IMAGES = 256
+# After training comes the export; a task's own deadline is for both.
+EXPORT_SECONDS = 8.0
+
+
+def run(recipe: FineTune, task: Task) -> Candidate:
+    """Probe, material, training, graph.
+
+    Raises:
+        JobFailure: `dataset_invalid`, too few images for a hold-out; `diverged`; `out_of_memory`.
+        Yielded: the worker shuts down.
+    """
+    began = time.monotonic()
+    context = task.context
+    torch.set_num_threads(context.settings.num_compute_threads)
+    held = holdout(task)
+    if not len(held):
+        raise JobFailure(
+            "dataset_invalid",
+            "expected classes of at least 3 images outside the test split, to hold some out; found none; "
+            "add images, or use linear_probe",
+        )
+    train = np.setdiff1d(task.pool, held)
+    checkpoints = Checkpoints(context.storage, _checkpoint_prefix(recipe, task), context.scratch)
+    snapshot = checkpoints.read()
+    source = replace(task.backbone, preprocess=_shape(recipe, task))
+    pool_PD, extraction = scopes.frozen(task, source, task.pool)
+    train_ND, held_ND = (pool_PD[np.searchsorted(task.pool, rows)] for rows in (train, held))
+    probe, facts = _probe(task, train, train_ND, snapshot)
+    with ThreadPoolExecutor(context.settings.num_compute_threads, thread_name_prefix="augment") as threads:
+        flip = recipe.scope != "head" and _may_mirror(task, probe, held, held_ND)
+        part = Part(train, held, train_ND, held_ND, flip, threads)
+        material = _material(recipe, task, part, source.preprocess, facts)
+        network = Network(material.trunk, probe)
+        tuned = Tuning(
+            context,
+            network,
+            material,
+            checkpoints,
+            recipe.epochs,
+            task.seed,
+            _deadline(recipe, task, began, snapshot),
+            start_tensors=_to_tensors(probe),
+            start_facts=facts,
+            snapshot=snapshot,
+        ).run()
+        logits_NC, tuned_ND = _on_holdout(network, material, context.device)
+    context.reporter.progress(0.8, "export")
+    spent = snapshot.facts["seconds"] if snapshot else 0.0
+    candidate = _candidate(recipe, task, network, material, tuned, Selection(held, logits_NC, "hold-out of 20 %"))
+    return replace(
+        candidate,
+        extraction=scopes.total([extraction, material.extraction]),
+        seconds=spent + time.monotonic() - began,
+        details=candidate.details
+        | {
+            "probe": facts["probe"],
+            "mirrored": flip,
+            "feature_distortion": distortion(held_ND, tuned_ND),
+            "images_trained_on": len(train),
+            "images_held_out": len(held),
+        },
+    )
+
+
+def distortion(before_ND: Float, after_ND: Float) -> float:
+    """Mean of ||f_FT - f_0|| / ||f_0|| (arXiv 2202.10054, section 3.3): how far training moved the features.
+
+    Shape:
+        before_ND, after_ND: [N, D]
+    """
+    moved = np.linalg.norm(after_ND.astype(np.float64) - before_ND, axis=1)
+    return float((moved / np.maximum(np.linalg.norm(before_ND.astype(np.float64), axis=1), 1e-12)).mean())
+
+
+def _candidate(
+    recipe: FineTune, task: Task, network: Network, material: Material, tuned: Tuned, selection: Selection
+) -> Candidate:
+    """Writes the graph and describes the result."""
+    graph = task.backbone.graph
+    network.cpu().eval()
+    trained = sum(value.numel() for value in network.parameters() if value.requires_grad)
+    if not material.shared:
+        graph = task.context.scratch / f"fine_tuned-{task.backbone.digest[:12]}.onnx"
+        material.write(graph)
+    head = Head(
+        network.head.weight.detach().numpy().copy(),
+        network.head.bias.detach().numpy().copy(),
+        network.mean_D.numpy().copy(),
+        network.scale_D.numpy().copy(),
+        calibration.fit_temperature(selection.logits, task.labels_N[selection.rows]),
+    )
+
+    def served_features(rows: Rows) -> Float:
+        if material.shared:
+            return scopes.frozen(task, task.backbone, rows)[0]
+        extractor = features.graph_extractor(graph, task.context.settings.num_compute_threads)
+        return scopes.by_row(task, rows, material.backbone.preprocess, extractor)
+
+    return Candidate(
+        method=recipe.method,
+        name=f"fine_tune ({recipe.scope}, epoch {tuned.best.epoch} of {tuned.epochs}, learning rate {tuned.rate:g})",
+        head=head,
+        graph=graph,
+        backbone=material.backbone,
+        shared=material.shared,
+        selection=selection,
+        features=served_features,
+        reference=material.reference,
+        seconds=0.0,
+        fold_accuracy=(),
+        calibrated=True,
+        trained_params=trained,
+        details={
+            "scope": recipe.scope,
+            "learning_rate": tuned.rate,
+            "pilots": tuned.pilots,
+            "epochs": tuned.epochs,
+            "planned_epochs": tuned.planned_epochs,
+            "best_epoch": tuned.best.epoch,
+            "ended": tuned.ended,
+            "steps": tuned.num_steps,
+            "training_seconds": round(tuned.seconds, 3),
+            "images_per_second": tuned.images_per_second,
+            "optimiser": material.optimisation.kind,
+            "curve": tuned.curve,
+            **material.details,
+        },
+    )
+
+
+def _probe(task: Task, train: Rows, train_ND: Float, snapshot: Snapshot | None) -> tuple[Head, dict[str, Any]]:
+    """The head that training starts from; an earlier attempt's where there was one."""
+    if snapshot is not None:
+        arrays = {name: snapshot.tensors[f"probe/{name}"].numpy() for name in ("weight_CD", "bias_C", "mean_D", "scale_D")}
+        return Head(**arrays, temperature=snapshot.facts["temperature"]), {
+            name: snapshot.facts[name] for name in ("temperature", "probe", "views")
+        }
+    head, selection, _, details = linear_probe.fit(
+        train_ND, task.labels_N[train], task.groups_N[train], train, task.num_classes, task.seed
+    )
+    accuracy = float((selection.logits.argmax(1) == task.labels_N[train]).mean())
+    task.context.reporter.log(
+        f"probe on the training part: {details['chosen']}, cross-validated accuracy {accuracy:.3f}", cv_accuracy=accuracy
+    )
+    return head, {
+        "temperature": head.temperature,
+        "probe": {"chosen": details["chosen"], "cv_accuracy": accuracy},
+        "views": inputs.num_views(task.backbone, len(train)),
+    }
+
+
+def _to_tensors(probe: Head) -> dict[str, Tensor]:
+    return {
+        f"probe/{name}": torch.from_numpy(np.ascontiguousarray(getattr(probe, name), np.float32))
+        for name in ("weight_CD", "bias_C", "mean_D", "scale_D")
+    }
+
+
+def _material(recipe: FineTune, task: Task, part: Part, shape: Preprocess, facts: dict[str, Any]) -> Material:
+    if recipe.scope == "head":
+        return scopes.head_only(task, part)
+    if recipe.scope == "full":
+        return scopes.on_images(task, part, shape, whole=True)
+    if task.context.device == "cpu" and facts["views"]:
+        return scopes.last_stage(task, part, facts["views"])
+    if task.context.device == "cpu":
+        why = "has no proven split" if task.backbone.prefix is None else "has more activations than the memory set aside"
+        task.context.reporter.log(f"{task.backbone.name} {why}: its prefix is computed again in every step", "warning")
+    return scopes.on_images(task, part, shape, whole=False)
+
+
+def _shape(recipe: FineTune, task: Task) -> Preprocess:
+    """The input's size: the recipe's for the whole network where the network takes it, else the backbone's own."""
+    own = task.backbone.preprocess
+    if recipe.resolution is None or recipe.resolution == own.height:
+        return own
+    if recipe.scope != "full":
+        task.context.reporter.log(f"resolution is for scope full; {recipe.scope} keeps {own.height} px", "warning")
+        return own
+    shape = inputs.at_resolution(own, recipe.resolution)
+    try:
+        scopes.restore_at(task.backbone, shape)
+    except ValueError as error:
+        task.context.reporter.log(f"{error}; it keeps {own.height} px", "warning")
+        return own
+    return shape
+
+
+def _may_mirror(task: Task, probe: Head, held: Rows, held_ND: Float) -> bool:
+    """Whether left and right mean nothing here: the probe is as good on mirrored images, within one standard error."""
+    some = slice(0, MIRROR_IMAGES)
+    backbone = task.backbone
+    if held_ND.shape[1] != backbone.feature_dim:
+        return False
+    space = Space(backbone.digest, backbone.preprocess.digest, "pooled", "mirror", features.precision(task.context))
+    mirrored_ND, _ = features.features(
+        task.context,
+        task.index,
+        held[some],
+        space,
+        backbone.preprocess,
+        lambda: features.open_extractor(task.context, backbone),
+        view=lambda image, _: augment.mirror(image),
+        stage=("features", 0.19, 0.2),
+    )
+    labels = task.labels_N[held[some]]
+    plain, mirrored = (probe.logits(feats).argmax(1) == labels for feats in (held_ND[some], mirrored_ND))
+    drop = plain.astype(float) - mirrored
+    allowed = bool(drop.mean() <= drop.std() / np.sqrt(len(drop)))
+    task.context.reporter.log(
+        f"mirrored images: the probe scores {mirrored.mean():.3f} instead of {plain.mean():.3f}; "
+        f"mirroring is {'used' if allowed else 'not used'}"
+    )
+    return allowed
+
+
+def _on_holdout(network: Network, material: Material, device: str) -> tuple[Any, Float]:
+    """Logits and features of the held-out images under the trained network.
+
+    Shape:
+        result: [N, C], [N, D]
+    """
+    network.eval()
+    logits, feats = [], []
+    for start in range(0, len(material.held), loop.EVALUATION_BATCH):
+        items = np.arange(start, min(start + loop.EVALUATION_BATCH, len(material.held)))
+        with torch.no_grad():
+            given = material.held.source.take(items, None).to(device)
+            feats_ND = network.trunk(given).float()
+            logits.append(network.head((feats_ND - network.mean_D) / network.scale_D).cpu().numpy().astype(np.float64))
+            feats.append(feats_ND.cpu().numpy())
+    return np.concatenate(logits), np.concatenate(feats)
+
+
+def _deadline(recipe: FineTune, task: Task, began: float, snapshot: Snapshot | None) -> float | None:
+    """When training must end: the recipe's minutes over all attempts, or the task's own deadline, whichever is first."""
+    spent = snapshot.facts["seconds"] if snapshot else 0.0
+    ends = [] if recipe.max_minutes is None else [began + 60 * recipe.max_minutes - spent]
+    if task.deadline is not None:
+        ends.append(task.deadline - EXPORT_SECONDS)
+    return min(ends, default=None)
+
+
+def _checkpoint_prefix(recipe: FineTune, task: Task) -> str:
+    """One run's own place below the job's: `auto` may fine-tune several backbones. The time allowed is not part of it."""
+    fixed = [recipe.model_dump(exclude={"max_minutes"}), task.backbone.digest, task.seed, len(task.pool)]
+    name = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
+    return f"{task.context.document.checkpoint_prefix}/fine_tune-{name}"

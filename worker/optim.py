@@ -1,0 +1,105 @@
+"""Optimisers and learning-rate schedules of fine-tuning, with the defaults of LP-FT (arXiv 2202.10054, appendix) and AutoGluon.
+
+A schedule is a pure function of the finished fraction, so that a resumed run needs no schedule state.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from worker import split
+
+# At least so many steps in an epoch where the data is small: with fewer the head start of the probe is all there is.
+MIN_STEPS_PER_EPOCH = 8
+MIN_BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Optimisation:
+    """How a network is trained.
+
+    Args:
+        kind: of optimiser.
+        rates: learning rates to choose from by a pilot; a single one needs none.
+        batch_size: largest.
+        weight_decay: on matrices and kernels; biases and norms are free of it.
+        layer_decay: each stage nearer to the input learns by this factor slower.
+        warmup: share of the steps.
+        clip: largest norm of the gradient; None leaves it alone.
+    """
+
+    kind: Literal["sgd", "adamw"]
+    rates: tuple[float, ...]
+    batch_size: int
+    weight_decay: float = 0.0
+    layer_decay: float = 1.0
+    warmup: float = 0.0
+    clip: float | None = None
+    momentum: float = 0.9
+
+
+# LP-FT's repository: SGD 0.9, no weight decay, batch 64, cosine. The grid is ours.
+CONVOLUTIONAL = Optimisation("sgd", (3e-4, 1e-3, 3e-3), 64)
+# AutoGluon's multimodal default for transformers.
+TRANSFORMER = Optimisation("adamw", (1e-4,), 128, weight_decay=1e-3, layer_decay=0.9, warmup=0.1, clip=1.0)
+
+
+def for_network(network: nn.Module) -> Optimisation:
+    """SGD for networks with batch norm, AdamW with layer decay for those without (transformers and their kin)."""
+    return CONVOLUTIONAL if any(isinstance(layer, _BatchNorm) for layer in network.modules()) else TRANSFORMER
+
+
+def batch_size(num_images: int, largest: int) -> int:
+    """A power of two up to `largest` that leaves MIN_STEPS_PER_EPOCH steps where there are enough images."""
+    wanted = max(MIN_BATCH, num_images // MIN_STEPS_PER_EPOCH)
+    return min(largest, 1 << (wanted.bit_length() - 1))
+
+
+def stage_scales(network: nn.Module, layer_decay: float) -> dict[int, float]:
+    """Factor on the learning rate of each parameter, by its `id`: 1 at the last stage, smaller towards the input."""
+    parts = list(split.stages(network))
+    own = {id(parameter): layer_decay ** len(parts) for parameter in network.parameters()}
+    for index, (_, part) in enumerate(parts):
+        own |= dict.fromkeys(map(id, part.parameters()), layer_decay ** (len(parts) - 1 - index))
+    return own
+
+
+def build(
+    settings: Optimisation, parameters: Iterable[nn.Parameter], scales: dict[int, float], rate: float
+) -> Optimizer:
+    """The optimiser over `parameters`, grouped by factor and by whether they decay; groups keep the factor as `scale`."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in parameters:
+        decays = parameter.ndim > 1 and settings.weight_decay > 0
+        groups.setdefault((scales.get(id(parameter), 1.0), decays), []).append(parameter)
+    options: list[dict[str, Any]] = [
+        {
+            "params": members,
+            "lr": rate * scale,
+            "weight_decay": settings.weight_decay if decays else 0.0,
+            "scale": rate * scale,
+        }
+        for (scale, decays), members in sorted(groups.items(), key=lambda item: item[0])
+    ]
+    if settings.kind == "sgd":
+        return torch.optim.SGD(options, lr=rate, momentum=settings.momentum)
+    return torch.optim.AdamW(options, lr=rate)
+
+
+def set_factor(optimizer: Optimizer, factor: float) -> None:
+    """Brings every group to `factor` of its own full learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["scale"] * factor
+
+
+def cosine(fraction: float, warmup: float = 0.0) -> float:
+    """Linear from 0 to 1 over the first `warmup` of the run, then half a cosine down to 0 (arXiv 1608.03983, eq. 5)."""
+    if fraction < warmup:
+        return fraction / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (fraction - warmup) / (1 - warmup))))

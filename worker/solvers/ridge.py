@@ -1,0 +1,129 @@
+"""Exact leave-one-out ridge regression, every lambda from one eigendecomposition. Torch-free.
+
+Used as a classifier on one-hot targets (regularised least squares) and as a regressor. The bias is not penalised.
+Leaving item i out changes its residual to r_i / (1 - h_i), h the leverage (Rifkin and Lippert, "Notes on regularized
+least squares", MIT-CSAIL-TR-2007-025, section 4.2; the bias adds 1/N to the leverage of centred features).
+
+Shapes: L lambdas, N items, D features, C targets, R eigen-directions.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.solvers.linear import Linear
+from worker.solvers.spectrum import EigenBasis, eigenbasis, row_chunks
+
+# Standardised features have N * D total energy, so this spans "no shrinkage" to "class means only" up to 100k items.
+LAMBDAS = tuple(float(value) for value in np.logspace(-1, 6, 15))
+
+
+@dataclass(frozen=True)
+class RidgeLOO:
+    """Leave-one-out predictions and scores of every lambda.
+
+    Shape:
+        predictions_LNC: [L, N, C]; squared_error_L: [L], mean over items and targets.
+    """
+
+    lambdas: tuple[float, ...]
+    predictions_LNC: NDArray[np.floating]
+    squared_error_L: NDArray[np.float64]
+
+    @property
+    def best_index(self) -> int:
+        """Index of the lambda with the lowest squared error, the score that fits both classifier and regressor."""
+        return int(self.squared_error_L.argmin())
+
+    def accuracy(self, labels_N: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Share of items whose largest prediction is their label, per lambda.
+
+        Shape:
+            labels_N: [N]; returns [L].
+        """
+        accuracy_L: NDArray[np.float64] = (self.predictions_LNC.argmax(axis=2) == labels_N).mean(axis=1)
+        return accuracy_L
+
+
+def one_hot(labels_N: NDArray[np.integer], num_classes: int) -> NDArray[np.float64]:
+    """Targets of a ridge classifier: 1 for the label, 0 elsewhere.
+
+    Shape:
+        labels_N: [N]; returns [N, C].
+    """
+    targets_NC = np.zeros((labels_N.shape[0], num_classes))
+    targets_NC[np.arange(labels_N.shape[0]), labels_N] = 1.0
+    return targets_NC
+
+
+def leave_one_out(
+    feats_ND: NDArray[np.floating],
+    targets_NC: NDArray[np.floating],
+    lambdas: tuple[float, ...] = LAMBDAS,
+    *,
+    basis: EigenBasis | None = None,
+) -> RidgeLOO:
+    """Predict every item by the ridge fit to all the others, for every lambda.
+
+    ``basis`` is ``eigenbasis`` of exactly these features when the caller shares it with other solvers; they must then
+    be centred (standardised on these rows), and the precision is that of the basis. Without it the features are
+    centred here and the arithmetic is float64.
+
+    Shape:
+        feats_ND: [N, D]; targets_NC: [N, C].
+
+    Raises:
+        ValueError: when there are fewer than two items, a lambda is not positive, or the shapes differ.
+    """
+    _check(feats_ND, targets_NC, lambdas)
+    basis = basis or eigenbasis(feats_ND - feats_ND.mean(axis=0, dtype=np.float64), np.float64)
+    num_items, num_targets = targets_NC.shape
+    dtype = basis.matrix.dtype
+    mean_C = targets_NC.mean(axis=0)
+    moments_CR = basis.gradient((targets_NC - mean_C).T.astype(dtype))
+    shrink_LR = 1.0 / (basis.energy_R + np.asarray(lambdas)[:, None])
+    weight_BR = (moments_CR * shrink_LR[:, None, :]).reshape(-1, basis.rank).astype(dtype)
+    predictions_LNC = np.empty((len(lambdas), num_items, num_targets), dtype=dtype)
+    error_L = np.zeros(len(lambdas))
+    for start, stop in row_chunks(num_items):
+        rows_NR = basis.rows(start, stop)
+        fitted_LNC = (rows_NR @ weight_BR.T).reshape(stop - start, len(lambdas), num_targets).transpose(1, 0, 2)
+        leverage_LN = shrink_LR.astype(dtype) @ np.square(rows_NR).T + 1.0 / num_items
+        centred_NC = (targets_NC[start:stop] - mean_C).astype(dtype)
+        residual_LNC = (centred_NC - fitted_LNC) / (1.0 - leverage_LN)[:, :, None]
+        predictions_LNC[:, start:stop] = targets_NC[start:stop] - residual_LNC
+        error_L += np.square(residual_LNC).sum(axis=(1, 2), dtype=np.float64)
+    return RidgeLOO(tuple(lambdas), predictions_LNC, error_L / targets_NC.size)
+
+
+def fit(
+    feats_ND: NDArray[np.floating],
+    targets_NC: NDArray[np.floating],
+    strength: float,
+    *,
+    basis: EigenBasis | None = None,
+) -> Linear:
+    """Fit ridge on all rows at one lambda (``strength``); ``basis`` as in ``leave_one_out``.
+
+    Shape:
+        feats_ND: [N, D]; targets_NC: [N, C].
+    """
+    _check(feats_ND, targets_NC, (strength,))
+    mean_D = feats_ND.mean(axis=0, dtype=np.float64)
+    basis = basis or eigenbasis(feats_ND - mean_D, np.float64)
+    mean_C = targets_NC.mean(axis=0)
+    moments_CR = basis.gradient((targets_NC - mean_C).T.astype(basis.matrix.dtype))
+    shrunk_CR = (moments_CR / (basis.energy_R + strength)).astype(basis.matrix.dtype)
+    weight_CD = basis.to_features(shrunk_CR)
+    return Linear(weight_CD, mean_C - weight_CD @ mean_D)
+
+
+def _check(feats_ND: NDArray[np.floating], targets_NC: NDArray[np.floating], lambdas: tuple[float, ...]) -> None:
+    if targets_NC.ndim != 2 or len(targets_NC) != len(feats_ND) or len(targets_NC) < 2:
+        raise ValueError(
+            f"Expected targets [items, targets] for at least two items, found shape {targets_NC.shape} "
+            f"for {len(feats_ND)} items; pass one row per item (one_hot for labels)."
+        )
+    if not lambdas or min(lambdas) <= 0:
+        raise ValueError(f"Expected positive lambdas, found {lambdas}.")

@@ -1,0 +1,354 @@
+"""Fine-tuning as a job runs it: pilots, the run itself, checkpoints, resumption, stop and yield.
+
+Steps are counted over all attempts, pilots included. The first checkpoint is in storage before the first metric is told.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from app.errors import JobFailure
+from worker import loop, optim
+from worker.checkpoint import Checkpoints, Snapshot
+from worker.context import RunContext
+from worker.loop import Check, Plan, Progress, Trainer
+from worker.scopes import Material, Network
+
+PATIENCE_EPOCHS = 5
+PILOT_STEPS = 50
+# All pilots together take at most a quarter of the planned steps.
+PILOT_SHARE = 0.25
+# Compiling takes tens of seconds; it pays when so many images are to be seen.
+COMPILE_FROM_IMAGES = 100_000
+# What is planned into the time that is left; the rest is for checks and surprises.
+TIME_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What became of a run; the network holds its best state.
+
+    Args:
+        rate: learning rate that was chosen.
+        pilots: what it was chosen by.
+        epochs: that were run.
+        planned_epochs: that the time was thought to allow.
+        best: check of the state that was kept; epoch 0 is the probe.
+        curve: of every epoch.
+        num_steps: of all phases.
+        seconds: of training, over all attempts.
+        images_per_second: median over the epochs of this attempt; None where none was finished.
+        ended: why.
+    """
+
+    rate: float
+    pilots: list[dict[str, float | int | None]]
+    epochs: int
+    planned_epochs: int
+    best: Check
+    curve: list[dict[str, float | int]]
+    num_steps: int
+    seconds: float
+    images_per_second: float | None
+    ended: str
+
+
+@dataclass
+class Tuning:
+    """One run over all its phases.
+
+    Args:
+        context: of the job.
+        network: trunk and head, at the start state; changed in place.
+        material: what is trained and read.
+        checkpoints: of this run.
+        epochs: at most.
+        seed: of everything random.
+        deadline: when training must end, by `time.monotonic`.
+        start: further tensors and facts that every checkpoint carries.
+        snapshot: where an earlier attempt stood.
+    """
+
+    context: RunContext
+    network: Network
+    material: Material
+    checkpoints: Checkpoints
+    epochs: int
+    seed: int
+    deadline: float | None
+    start_tensors: dict[str, Tensor]
+    start_facts: dict[str, Any]
+    snapshot: Snapshot | None
+    _pilots: list[dict[str, float | int | None]] = field(default_factory=list)
+    _planned: int = 0
+
+    def run(self) -> Tuned:
+        """Chooses the learning rate, trains, leaves the best state in the network.
+
+        Raises:
+            Yielded: the worker shuts down; a checkpoint is written.
+            JobFailure: `diverged` or `out_of_memory`.
+        """
+        self._began = time.monotonic()
+        self._spent = self.snapshot.facts["seconds"] if self.snapshot else 0.0
+        settings, device = self.material.optimisation, self.context.device
+        self._batch_size = optim.batch_size(len(self.material.train), settings.batch_size)
+        self._steps_per_epoch = math.ceil(len(self.material.train) / self._batch_size)
+        self.network.to(device).to(memory_format=torch.channels_last)
+        self._trainable = {name: value for name, value in self.network.named_parameters() if value.requires_grad}
+        self._initial = {name: value.detach().clone() for name, value in self._trainable.items()}
+        if self.snapshot is not None:
+            self._pilots = self.snapshot.facts["pilots"]
+            self._planned = self.snapshot.facts["planned_epochs"]
+            self.context.reporter.log(f"resumed from step {self.snapshot.step}", step=self.snapshot.step)
+        rate = self._choose_rate()
+        return self._train(rate)
+
+    @property
+    def _pilot_steps(self) -> int:
+        return sum(int(pilot["steps"] or 0) for pilot in self._pilots)
+
+    def _choose_rate(self) -> float:
+        """The rate whose short pilot leaves the smallest loss on the hold-out.
+
+        A single rate needs no pilot, unless the time is bounded and one step must be timed.
+        """
+        rates = self.material.optimisation.rates
+        if len(rates) > 1 or self.deadline is not None:
+            for number in range(len(self._pilots), len(rates)):
+                if self._must_end():
+                    break
+                self._pilot(rates[number])
+        if not self._planned:
+            self._planned = self._plan_epochs()
+        sound = [pilot for pilot in self._pilots if pilot["val_loss"] is not None]
+        if self._pilots and not sound and not self._must_end():
+            raise loop.diverged(1, float("nan"))
+        best = min(sound, key=lambda pilot: float(pilot["val_loss"] or 0.0), default=None)
+        rate = rates[0] if best is None or best["rate"] is None else float(best["rate"])
+        if len(self._pilots) > 1:
+            tried = ", ".join(_describe(pilot) for pilot in self._pilots)
+            self.context.reporter.log(f"learning rate {rate:g}: {tried}", rate=rate, pilots=self._pilots)
+        return rate
+
+    def _pilot(self, rate: float) -> None:
+        material = self.material
+        total = self.epochs * self._steps_per_epoch
+        share = int(total * PILOT_SHARE / len(material.optimisation.rates))
+        limit = max(1, min(self._steps_per_epoch, PILOT_STEPS, share))
+        self._reset(self._initial)
+        trainer, progress = self._trainer(rate), Progress()
+        plan = Plan(
+            epochs=self.epochs,
+            batch_size=self._batch_size,
+            seed=self.seed,
+            clip=material.optimisation.clip,
+            schedule=lambda _: 1.0,
+            checks=False,
+        )
+        began = time.monotonic()
+
+        def after_step() -> bool:
+            if self.context.reporter.yield_requested:
+                self._save_pilots()
+                self.context.reporter.check_yield()
+            return progress.step >= limit or self._must_end()
+
+        found: Check | None
+        try:
+            loop.train(trainer, material.train, material.held, plan, progress, after_step, _ignore, self._warn)
+            seconds = time.monotonic() - began
+            found = loop.check(loop.predict(trainer, material.held), material.held.labels_N, 0)
+        except JobFailure as failure:
+            if failure.code != "diverged":
+                raise
+            seconds, found = time.monotonic() - began, None
+        self._pilots.append(
+            {
+                "rate": rate,
+                "steps": progress.step,
+                "val_loss": found and found.loss,
+                "val_accuracy": found and found.accuracy,
+                "seconds": seconds,
+            }
+        )
+        self._save_pilots()
+
+    def _plan_epochs(self) -> int:
+        """As many epochs as were asked for, or as fit the time by the pilots' pace."""
+        if self.deadline is None or not self._pilots:
+            return self.epochs
+        pace = sum(float(pilot["seconds"] or 0.0) for pilot in self._pilots) / max(1, self._pilot_steps)
+        left = TIME_SHARE * (self.deadline - time.monotonic())
+        fits = max(1, min(self.epochs, int(left / max(1e-9, pace * self._steps_per_epoch))))
+        if fits < self.epochs:
+            self.context.reporter.log(
+                f"{fits} of {self.epochs} epochs fit the time: {pace * self._steps_per_epoch:.1f} s each, {left:.0f} s left",
+                "warning",
+            )
+        return fits
+
+    def _train(self, rate: float) -> Tuned:
+        material, reporter, progress = self.material, self.context.reporter, Progress()
+        self._reset(self._initial)
+        trainer = self._trainer(rate)
+        facts = self.snapshot.facts if self.snapshot else {}
+        ended: str | None = facts.get("ended")
+        if self.snapshot is not None and facts["phase"] == "train":
+            progress = _load(trainer, self.snapshot)
+        else:
+            progress.best = loop.check(loop.predict(trainer, material.held), material.held.labels_N, 0)
+            trainer.keep_best()
+            reporter.log(
+                f"start: the probe's head, hold-out accuracy {progress.best.accuracy:.3f}, loss {progress.best.loss:.4f}"
+            )
+        plan = Plan(
+            epochs=self._planned,
+            batch_size=self._batch_size,
+            seed=self.seed,
+            clip=material.optimisation.clip,
+            patience=PATIENCE_EPOCHS,
+            schedule=lambda fraction: optim.cosine(fraction, material.optimisation.warmup),
+        )
+        paces: list[float] = []
+        total = self._planned * self._steps_per_epoch
+
+        def save() -> None:
+            self._save("train", trainer, progress, rate, None)
+
+        def after_step() -> bool:
+            if reporter.yield_requested:
+                save()
+                reporter.check_yield()
+            if self.checkpoints.is_due:
+                save()
+            share = progress.step / total
+            reporter.progress(0.45 + 0.35 * share, "train", round(self._eta(share), 1))
+            return self._must_end()
+
+        def after_epoch(numbers: dict[str, float | int]) -> None:
+            paces.append(float(numbers["images_per_second"]))
+            progress.curve.append({name: value for name, value in numbers.items() if name != "images_per_second"})
+            if self.checkpoints.is_empty or self.checkpoints.is_due:
+                save()
+            step = self._pilot_steps + progress.step
+            reporter.metric(
+                f"epoch {numbers['epoch']}: loss {numbers['train_loss']:.4f}, hold-out accuracy {numbers['val_accuracy']:.3f}, "
+                f"loss {numbers['val_loss']:.4f}, {numbers['images_per_second']:.0f} images/s",
+                step=step,
+                **numbers,
+            )
+
+        if ended is None:
+            self._train_began = time.monotonic()
+            ended = loop.train(
+                trainer, material.train, material.held, plan, progress, after_step, after_epoch, self._warn
+            )
+            if progress.step_in_epoch:
+                loop.look(trainer, material.held, progress)
+            self._save("train", trainer, progress, rate, ended)
+        trainer.restore_best()
+        assert progress.best is not None
+        return Tuned(
+            rate=rate,
+            pilots=self._pilots,
+            epochs=progress.epoch,
+            planned_epochs=self._planned,
+            best=progress.best,
+            curve=progress.curve,
+            num_steps=self._pilot_steps + progress.step,
+            seconds=self._seconds,
+            images_per_second=sorted(paces)[len(paces) // 2] if paces else None,
+            ended=ended,
+        )
+
+    def _trainer(self, rate: float) -> Trainer:
+        optimizer = optim.build(
+            self.material.optimisation, self._trainable.values(), self.material.scales, rate
+        )
+        device = self.context.device
+        num_images = self.epochs * len(self.material.train)
+        forward: Callable[[Tensor], Tensor] = self.network
+        if device == "cuda" and num_images >= COMPILE_FROM_IMAGES:
+            forward = torch.compile(self.network)
+        return Trainer(self.network, optimizer, self._trainable, device, forward)
+
+    def _reset(self, values: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, value in values.items():
+                self._trainable[name].copy_(value)
+
+    def _must_end(self) -> bool:
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return late or self.context.reporter.stop_requested
+
+    def _eta(self, share: float) -> float:
+        return (time.monotonic() - self._train_began) * (1 - share) / max(share, 1e-3)
+
+    @property
+    def _seconds(self) -> float:
+        return self._spent + time.monotonic() - self._began
+
+    def _warn(self, message: str) -> None:
+        self.context.reporter.log(message, "warning")
+
+    def _facts(self, phase: str, **more: Any) -> dict[str, Any]:
+        return {
+            **self.start_facts,
+            "phase": phase,
+            "pilots": self._pilots,
+            "planned_epochs": self._planned,
+            "seconds": self._seconds,
+            **more,
+        }
+
+    def _save_pilots(self) -> None:
+        self.checkpoints.write(Snapshot(self._pilot_steps, dict(self.start_tensors), self._facts("pilot")))
+
+    def _save(self, phase: str, trainer: Trainer, progress: Progress, rate: float, ended: str | None) -> None:
+        facts = self._facts(phase, rate=rate, progress=asdict(progress), ended=ended)
+        tensors = dict(self.start_tensors)
+        tensors |= {f"now/{name}": value.detach() for name, value in trainer.trainable.items()}
+        tensors |= {f"best/{name}": value for name, value in trainer.best.items()}
+        tensors["generator"] = torch.get_rng_state()
+        for index, state in trainer.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items() if value is not None}
+        self.checkpoints.write(Snapshot(self._pilot_steps + progress.step, tensors, facts))
+
+
+def _load(trainer: Trainer, snapshot: Snapshot) -> Progress:
+    """Brings network, best state and optimiser to where the snapshot was taken."""
+    tensors = snapshot.tensors
+    with torch.no_grad():
+        for name, parameter in trainer.trainable.items():
+            parameter.copy_(tensors[f"now/{name}"])
+            trainer.best[name] = tensors[f"best/{name}"].to(parameter.device)
+    torch.set_rng_state(tensors["generator"])
+    _load_optimizer(trainer.optimizer, tensors)
+    saved = dict(snapshot.facts["progress"])
+    return Progress(**{**saved, "best": Check(**saved["best"])})
+
+
+def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        kind, _, rest = name.partition("/")
+        if kind == "optimizer":
+            index, _, key = rest.partition("/")
+            state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _describe(pilot: dict[str, float | int | None]) -> str:
+    loss = "diverged" if pilot["val_loss"] is None else f"hold-out loss {pilot['val_loss']:.4f}"
+    return f"{pilot['rate']:g} {loss}"
+
+
+def _ignore(_: dict[str, float | int]) -> None:
+    """Pilots tell nothing of their epochs."""
