@@ -27,8 +27,8 @@ run: $(READY) ## runs API and worker on 127.0.0.1:8000; Ctrl-C stops both
 test: $(DEV) ## runs the tests: all of them, or T=path
 	$(BIN)/python -m pytest --durations=20 $(T)
 
-fast: $(DEV) ## runs the unit tests of app, without servers (under 10 s)
-	$(BIN)/python -m pytest -q -m "not server" tests/app
+fast: $(DEV) ## runs the unit tests of app without servers or HTTP (under 10 s)
+	$(BIN)/python -m pytest -q -p no:schemathesis -m "not server" --ignore=tests/app/api tests/app
 
 lint: $(DEV) ## checks style, types and the layers
 	$(BIN)/ruff check .
@@ -59,14 +59,14 @@ docs: $(READY) ## writes what is generated: docs/openapi.json and docs/methods.m
 catalogue: $(READY) ## writes app/data/backbones.json from the installed timm and torchvision (about ten minutes)
 	$(BIN)/python -m worker.catalogue
 
-bench: $(DEV) ## measures and writes benchmarks/results/HARDWARE.json
-	$(BIN)/python -m benchmarks
+bench: $(DEV) ## measures and writes benchmarks/results/HARDWARE.json: all, or B=name
+	$(BIN)/python -m benchmarks $(B)
 
 gpu-check: $(DEV) ## runs the checks that need a GPU
-	$(BIN)/python -m benchmarks.gpu_check
+	$(BIN)/python -m benchmarks gpu_check
 
 bench-gpu: $(DEV) ## measures on a GPU
-	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks gpu
 
 clean: ## removes .venv and all caches; homes (.graft) stay
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

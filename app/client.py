@@ -190,16 +190,24 @@ class Client:
         while True:
             try:
                 streamed = False
-                for event in self._stream(job_id, after):
-                    after, streamed, lost = event.id or after, True, 0
-                    yield event
+                try:
+                    for event in self._stream(job_id, after):
+                        after, streamed = event.id or after, True
+                        yield event
+                except httpx.TransportError:
+                    # Cut off in the middle: what came counts, and the job's state says whether there is more.
+                    if not streamed:
+                        raise
                 if not streamed:
                     for event in self._page(job_id, after):
                         after = event.id or after
                         yield event
                 if self.job(job_id)["state"] in FINAL:
                     # What was written between the last look and the end.
-                    yield from (event for event in self._page(job_id, after) if event.id)
+                    for event in self._page(job_id, after):
+                        after = event.id or after
+                        if event.id is not None:
+                            yield event
                     return
                 lost = 0
             except (httpx.TransportError, ApiError) as error:

@@ -45,7 +45,10 @@ def make_celery(settings: Settings) -> Celery:
 
 def _transport(settings: Settings) -> dict[str, Any]:
     if settings.broker_url:
-        return {"socket_timeout": 5, "socket_connect_timeout": 2} if settings.broker_url.startswith("redis") else {}
+        # By default a ring that nobody hears holds its request for 6 s; the sweep rings again anyway.
+        patience = {"max_retries": 1, "interval_start": 0.0, "interval_step": 0.1}
+        limits = {"socket_timeout": 5, "socket_connect_timeout": 2} if settings.broker_url.startswith("redis") else {}
+        return patience | limits
     folder = settings.broker_folder
     for name in ("messages", "control"):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from app.errors import NotFound, OutOfSpace
 
-_KEY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._=@+-]*(/[A-Za-z0-9][A-Za-z0-9._=@+-]*)*$")
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=@+-]*(/[A-Za-z0-9][A-Za-z0-9._=@+-]*)*")
 
 
 class Storage(Protocol):
@@ -44,7 +44,7 @@ def check_key(key: str) -> str:
     Raises:
         ValueError: not a relative path of plain names.
     """
-    if not _KEY.match(key) or ".." in key.split("/"):
+    if not _KEY.fullmatch(key):
         raise ValueError(f"storage keys are relative paths of plain names; found {key!r}")
     return key
 
@@ -96,8 +96,8 @@ class FolderStorage:
 
 
 def out_of_space(error: OSError) -> Exception:
-    """A full disk or quota as an error that can be shown; any other error as it is."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    """A full disk, a quota or a limit on files as an error that can be shown; any other error as it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return OutOfSpace("expected room to write; the disk is full; free some space and send it again")
     return error
 

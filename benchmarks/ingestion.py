@@ -3,10 +3,9 @@
     python benchmarks/ingestion.py [--data ../shared/data] [--sizes 1000 20000] [--repeats 3]
 
 Prints one JSON document. Each run is a process of its own, so that its peak memory is its own; bare loop and
-ingestion take turns, and the medians are compared.
-The larger archives hold random crops of the photos of `stamps_photos` (Debian package tuxpaint-stamps-default),
-saved again as JPEG, so that
-no two are copies. `peak_mb` is the ingesting process, `child_peak_mb` the largest decoding child.
+ingestion take turns, and the medians are compared. The larger archives hold random crops of the photos of
+`stamps_photos` (Debian package tuxpaint-stamps-default), saved again as JPEG, so that no two are copies. `peak_mb` is
+the ingesting process, `child_peak_mb` the largest decoding child.
 """
 
 import argparse

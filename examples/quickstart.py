@@ -6,6 +6,7 @@ Start the service with `make run`, then, in a second terminal:
     .venv/bin/python examples/quickstart.py my.zip my-model photo.jpg    # your own class folders, and what to classify
 """
 
+import os
 import sys
 import tempfile
 import zipfile
@@ -13,14 +14,15 @@ from pathlib import Path
 
 from bar import Bar
 
-from app.client import DEFAULT_URL, Client
+from app.client import Client
 
+URL = f"http://127.0.0.1:{os.environ.get('GRAFT_PORT', '8000')}"
 DATA = Path(__file__).parent / "data"
 
 
 def main(archive: Path, model: str, images: list[Path]) -> int:
     """Runs it and prints what comes out."""
-    with Client(DEFAULT_URL) as graft:
+    with Client(URL) as graft:
         uploaded = graft.upload_dataset(archive, archive.stem)
         dataset = graft.wait_dataset(uploaded["id"], Bar("ingest").show)
         if dataset["state"] != "ready":

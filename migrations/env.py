@@ -3,11 +3,12 @@
 from typing import Literal
 
 from alembic import context
-from app.db.base import Base, Document, UtcDateTime
+from sqlalchemy import text
+
 from app.db import models  # noqa: F401  (fills the metadata)
+from app.db.base import Base, Document, UtcDateTime
 from app.db.session import Database
 from app.settings import Settings
-from sqlalchemy import text
 
 
 def _render(kind: str, item: object, autogen_context: object) -> str | Literal[False]:
@@ -20,22 +21,32 @@ def _render(kind: str, item: object, autogen_context: object) -> str | Literal[F
 
 
 def run() -> None:
-    """Runs the migrations in one transaction, on PostgreSQL under an advisory lock so that two starters do not race."""
+    """Runs the migrations in one transaction, of which there is one at a time: two starters do not race.
+
+    PostgreSQL has an advisory lock for that; on SQLite the transaction begins as a writing one.
+    """
     given = context.config.attributes.get("engine")
     engine = given if given is not None else Database(Settings().resolved_database_url).engine
-    with engine.connect() as connection:
+    with engine.execution_options(graft_writes=True).connect() as connection:
         postgres = connection.dialect.name == "postgresql"
+        if not postgres:
+            # Batch mode drops and rebuilds tables: with foreign keys on, that would delete the rows that refer to them.
+            # The setting cannot change inside a transaction, and the connection must not go back to the pool with it.
+            connection.detach()
+            connection.connection.cursor().execute("PRAGMA foreign_keys=OFF")
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,
             render_as_batch=not postgres,
+            transactional_ddl=True,
             compare_type=True,
             render_item=_render,
         )
         with context.begin_transaction():
             if postgres:
-                connection.execute(text("SET LOCAL lock_timeout = '10s'"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(4711)"))
+                # After that lock, whose holder may migrate for as long as it takes.
+                connection.execute(text("SET LOCAL lock_timeout = '10s'"))
             context.run_migrations()
 
 

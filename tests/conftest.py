@@ -1,6 +1,7 @@
 """Real parts for all tests: databases built by the migrations, a Redis, an object store, the application itself."""
 
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -29,6 +30,7 @@ for name in [name for name in os.environ if name.startswith("GRAFT_")]:
 
 DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.server))
 NUMBERS = count(1)
+SMALL_DISK_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -251,3 +253,22 @@ def _answers(port: int) -> bool:
             return connection.recv(16).startswith(b"+PONG")
     except OSError:
         return False
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder with little room: a file system of its own where one may be mounted, else a limit on every file.
+
+    The limit also holds for this process and those that it starts meanwhile.
+    """
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", str(folder)]
+    if shutil.which("mount") and subprocess.run(mount, capture_output=True, check=False).returncode == 0:
+        yield folder
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL_DISK_BYTES, hard))
+    yield folder
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

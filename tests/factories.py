@@ -1,8 +1,11 @@
 """Rows, bodies and images for tests: everything has a default, keywords override."""
 
+import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,18 @@ import numpy as np
 from PIL import Image
 from sqlalchemy.orm import Session
 
+from app.artifact import bundle, graph
 from app.db.base import new_id, now
 from app.db.models import Dataset, Job, Model, ModelVersion, Problem, Project, WorkerProcess
 from app.services import jobs
 from app.states import DatasetState, JobState
+from app.storage import Storage
+from tests.app import onnx_factories
 
 PROJECT = "default"
+BACKBONE = "timm/tf_efficientnet_lite0"
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
+SHARED_GRAPH = "graphs/tiny/backbone.onnx"
 SPEC = {"task": "classification", "labels": ["blue", "red"], "files": {}}
 
 
@@ -127,6 +135,31 @@ def files_below(*folders: Path) -> list[str]:
     return sorted(str(path) for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
+def prepared(root: Path, name: str = BACKBONE) -> Path:
+    """A folder of prepared backbones with a tiny graph under a name of the catalogue: a transfer takes a second."""
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    folder = root / digest
+    folder.mkdir(parents=True)
+    (folder / "backbone.onnx").write_bytes(onnx_factories.backbone_bytes())
+    record = {
+        "name": name,
+        "architecture": name.partition("/")[2],
+        "digest": digest,
+        "feature_dim": onnx_factories.NUM_FEATURES,
+        "split": "",
+        "activation_shape": None,
+        "num_params": 24,
+        "licence": "Apache-2.0",
+        "preprocess": asdict(onnx_factories.preprocess()),
+        "files": {},
+    }
+    (folder / "record.json").write_text(json.dumps(record))
+    pointer = root / "names" / f"{name}.json"
+    pointer.parent.mkdir(parents=True)
+    pointer.write_text(json.dumps({"name": name, "digest": digest}))
+    return root
+
+
 def _path(state: JobState) -> list[JobState]:
     through = [] if state in (JobState.QUEUED, JobState.RUNNING, JobState.CANCELLED) else [JobState.RUNNING]
     return [] if state is JobState.QUEUED else [*through, state]
@@ -136,3 +169,39 @@ def _added(session: Session, row: Any) -> Any:
     session.add(row)
     session.flush()
     return row
+
+
+def published(
+    session: Session, storage: Storage, folder: Path, of: Model, number: int, *, shared: bool = True, **overrides: Any
+) -> ModelVersion:
+    """A version with a real bundle: a tiny graph, shared by key or its own, and a head of random weights."""
+    labels = overrides.pop("labels", ("cat", "dog", "owl"))
+    row = version(session, of, number, **overrides)
+    network = folder / "tiny.onnx"
+    network.parent.mkdir(parents=True, exist_ok=True)
+    network.write_bytes(onnx_factories.backbone_bytes())
+    weight_CD, bias_C = head_weights(number, len(labels))
+    place = folder / row.job_id
+    written = bundle.write(
+        place,
+        onnx_factories.make_spec(labels),
+        head=graph.head_graph(weight_CD, bias_C),
+        weights={"weight": weight_CD, "bias": bias_C},
+        report={"verdict": None},
+        predictions=bundle.Predictions([], [], [], [], [], np.empty((0, len(labels)), np.float32)),
+        readme="# tiny\n",
+        backbone=bundle.entry(network, SHARED_GRAPH) if shared else network,
+    )
+    if shared:
+        storage.put(SHARED_GRAPH, network)
+    for path in place.iterdir():
+        storage.put(f"{row.prefix}/{path.name}", path)
+    row.spec = written.model_dump(mode="json")
+    session.flush()
+    return row
+
+
+def head_weights(seed: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The head of version `seed`."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(num_classes, onnx_factories.NUM_FEATURES)), rng.normal(size=num_classes)

@@ -1,6 +1,6 @@
-"""Random changes of images that keep their label. Every one is decided by a number per image, never by a global generator.
+"""Random changes of images that keep their label, each decided by a number per image, never by a global generator.
 
-So an augmented view can be cached by the image's content, and a resumed run sees what the undisturbed one would have seen.
+So an augmented view can be cached by the image's content, and a resumed run sees what the undisturbed one would have.
 
 Shape legend: N images, H x W pixels.
 """
@@ -68,7 +68,7 @@ def mirror(image: Image.Image) -> Image.Image:
 class CachedView:
     """One augmented view of an image as `worker.features` wants it: decided by the image's digest alone.
 
-    Its result already has the input's size, so `preprocess.apply` leaves it as it is; it belongs to a Preprocess without margin.
+    Its result already has the input's size, so `preprocess.apply` leaves it as it is; `shape` has no margin.
     """
 
     number: int

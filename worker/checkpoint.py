@@ -1,7 +1,7 @@
 """Checkpoints of training: named tensors and plain facts in one safetensors object, written whole or not at all.
 
-Each write has a key of its own and the older ones go afterwards: a reader on any host, with whatever local copies, finds
-the newest one complete.
+Each write has a key of its own and the older ones go afterwards: a reader on any host, with whatever local copies,
+finds the newest one complete.
 """
 
 import json
@@ -19,6 +19,8 @@ from app.storage import Storage
 
 # Between two writes at least this, and as many times the last write's own time: checkpoints cost at most some 5 %.
 MIN_SECONDS, COST_FACTOR = 0.2, 20.0
+# A short run writes more often: it must not lose more than this share of its steps.
+MAX_LOST_SHARE, LOST_COST_FACTOR = 0.05, 4.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Checkpoints:
         self._storage, self._prefix, self._scratch = storage, prefix, scratch
         self._cost_seconds = 0.0
         self._written_at = time.monotonic()
-        self._number = 0
+        self._step = 0
         self.is_empty = True
 
     def read(self) -> Snapshot | None:
@@ -57,30 +59,38 @@ class Checkpoints:
         keys = list(self._storage.list(self._prefix))
         if not keys:
             return None
-        self._number = int(Path(keys[-1]).stem)
         self.is_empty = False
         with safe_open(self._storage.fetch(keys[-1]), framework="pt") as file:
             content = json.loads(file.metadata()["graft"])
-            return Snapshot(content["step"], {name: file.get_tensor(name) for name in file.keys()}, content["facts"])
+            names = list(file.keys())
+            self._step = content["step"]
+            return Snapshot(content["step"], {name: file.get_tensor(name) for name in names}, content["facts"])
 
-    @property
-    def is_due(self) -> bool:
-        """Whether enough training has passed since the last write to pay for another."""
-        return time.monotonic() - self._written_at >= max(MIN_SECONDS, COST_FACTOR * self._cost_seconds)
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Whether enough training has passed since the last write to pay for another.
+
+        Args:
+            step: as a snapshot's.
+            num_steps: of the planned run.
+        """
+        passed = time.monotonic() - self._written_at
+        if step - self._step >= MAX_LOST_SHARE * num_steps and passed >= LOST_COST_FACTOR * self._cost_seconds:
+            return True
+        return passed >= max(MIN_SECONDS, COST_FACTOR * self._cost_seconds)
 
     def write(self, snapshot: Snapshot) -> None:
         """Stores a snapshot; from its return on a killed run resumes from it."""
         began = time.monotonic()
         older = list(self._storage.list(self._prefix))
-        self._number += 1
+        number = int(Path(older[-1]).stem) + 1 if older else 1
         content = {"step": snapshot.step, "facts": snapshot.facts}
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             path = Path(folder) / "checkpoint"
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
             save_file(tensors, path, metadata={"graft": json.dumps(content, allow_nan=False)})
-            self._storage.put(f"{self._prefix}/{self._number:09d}.safetensors", path)
+            self._storage.put(f"{self._prefix}/{number:09d}.safetensors", path)
         for key in older:
             self._storage.delete(key)
-        self.is_empty = False
+        self.is_empty, self._step = False, snapshot.step
         self._written_at = time.monotonic()
         self._cost_seconds = self._written_at - began

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from app.backbones import Backbone, Weights
 from worker import backbones, mapping, prepare, transplant, weights
+from worker.download import Progress
 from worker.mapping import Mapping
 from worker.prepared import Prepared
 
@@ -49,7 +50,7 @@ def admit(
     base: Backbone,
     file: Path,
     destination: Path,
-    progress: prepare.Progress,
+    progress: Progress,
     min_share: float = MIN_SHARE,
     licence: str = "as its owner states",
 ) -> Admitted:

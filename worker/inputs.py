@@ -127,7 +127,7 @@ def activations(
     Shape:
         result: [N, *backbone.activation_shape]
     """
-    assert backbone.prefix is not None and backbone.activation_shape is not None
+    assert backbone.activation_shape is not None
     shape = backbone.preprocess if view is None else without_margin(backbone.preprocess)
     name = "center" if view is None else view.name
     space = Space(backbone.digest, shape.digest, f"activations:{backbone.split}", name, "fp16")
@@ -137,8 +137,9 @@ def activations(
     for start in range(0, len(rows), CHUNK_ROWS):
         part = rows[start : start + CHUNK_ROWS]
         here = (begin + (end - begin) * start / len(rows), begin + (end - begin) * (start + len(part)) / len(rows))
+        stage = (label, *here)
         found, extraction = features.features(
-            context, index, part, space, shape, lambda: half_extractor(context, backbone), view=view, stage=(label, *here)
+            context, index, part, space, shape, lambda: half_extractor(context, backbone), view=view, stage=stage
         )
         out[start : start + len(part)] = found
         cached, extracted = cached + extraction.num_cached, extracted + extraction.num_extracted

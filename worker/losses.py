@@ -10,7 +10,8 @@ from torch.nn import functional
 def cross_entropy(logits_NC: Tensor, labels_N: Tensor, num_items: int | None = None) -> Tensor:
     """Mean of -log softmax(logits)[label].
 
-    No label smoothing: it makes features worse for later transfers (Kornblith et al., arXiv 1805.08974) and spoils calibration.
+    No label smoothing: it makes features worse for later transfers (Kornblith et al., arXiv 1805.08974) and spoils
+    calibration.
 
     Args:
         logits_NC: scores.

@@ -99,35 +99,18 @@ def match(source: Sequence[TensorSpec], target: Sequence[TensorSpec], rename: Re
         rename: known table of a published conversion, (source names, target names) -> {source: target}.
     """
     names = _renamed([spec.name for spec in source], [spec.name for spec in target], rename)
-    partners: dict[str, TensorSpec] = {}
+    by_name: dict[str, TensorSpec] = {}
     for spec in source:
-        partners.setdefault(names[spec.name], spec)
-    found = {spec.name: partners[spec.name] for spec in target if spec.name in partners}
-    how = {name: ("mapped" if partner.name == name else "renamed", "") for name, partner in found.items()}
-    for name, partner in found.items():
-        if partner.name != name:
-            how[name] = ("renamed", f"{partner.name} -> {name}")
+        by_name.setdefault(names[spec.name], spec)
+    found = {spec.name: by_name[spec.name] for spec in target if spec.name in by_name}
     fits = sum(found[spec.name].shape == spec.shape for spec in target if spec.name in found)
-    if fits < len(target) and _same_shapes(source, target):
+    by_place = fits < len(target) and _same_shapes(source, target)
+    if by_place:
         found = {there.name: here for here, there in zip(source, target, strict=True)}
-        how = dict.fromkeys(found, ("renamed", "same place in an equal sequence of shapes"))
-    entries, used = [], set()
-    for spec in target:
-        if spec.name not in found:
-            entries.append(Entry("new", None, spec.name, spec.size, "no tensor of the source fits this name"))
-            continue
-        partner = found[spec.name]
-        if partner.shape == spec.shape:
-            status, reason = how[spec.name]
-        elif resizable(partner, spec):
-            status, reason = "resized", f"{list(partner.shape)} -> {list(spec.shape)}"
-        else:
-            reason = f"shape {list(partner.shape)} in the source, {list(spec.shape)} in the target"
-            entries.append(Entry("new", None, spec.name, spec.size, reason))
-            continue
-        used.add(partner.name)
-        entries.append(Entry(status, partner.name, spec.name, spec.size, reason))
-    entries += _skipped(source, used, found)
+    entries = [_entry(spec, found.get(spec.name), by_place) for spec in target]
+    used = {entry.source for entry in entries}
+    misfits = {partner.name for partner in found.values()}
+    entries += [_skipped(spec, spec.name in misfits) for spec in source if spec.name not in used]
     return Mapping(tuple(entries))
 
 
@@ -180,19 +163,28 @@ def _same_shapes(source: Sequence[TensorSpec], target: Sequence[TensorSpec]) -> 
     return bool(source) and [s.shape for s in source] == [t.shape for t in target]
 
 
-def _skipped(source: Sequence[TensorSpec], used: set[str], found: dict[str, TensorSpec]) -> list[Entry]:
-    misfits = {partner.name for partner in found.values()}
-    return [
-        Entry(
-            "skipped",
-            spec.name,
-            None,
-            spec.size,
-            "its shape does not fit" if spec.name in misfits else "the target has no such tensor",
-        )
-        for spec in source
-        if spec.name not in used
-    ]
+def _entry(target: TensorSpec, source: TensorSpec | None, by_place: bool) -> Entry:
+    """What a target tensor gets from its partner, if it has one."""
+    here, there = list(source.shape) if source else [], list(target.shape)
+    if source is None:
+        status, reason = "new", "no tensor of the source fits this name"
+    elif here != there and resizable(source, target):
+        status, reason = "resized", f"{here} -> {there}"
+    elif here != there:
+        status, reason = "new", f"shape {here} in the source, {there} in the target"
+    elif by_place:
+        status, reason = "renamed", "same place in an equal sequence of shapes"
+    elif source.name != target.name:
+        status, reason = "renamed", f"{source.name} -> {target.name}"
+    else:
+        status, reason = "mapped", ""
+    partner = source.name if source is not None and status != "new" else None
+    return Entry(status, partner, target.name, target.size, reason)
+
+
+def _skipped(source: TensorSpec, is_misfit: bool) -> Entry:
+    reason = "its shape does not fit" if is_misfit else "the target has no such tensor"
+    return Entry("skipped", source.name, None, source.size, reason)
 
 
 _LITE_OUTER = {

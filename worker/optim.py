@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules of fine-tuning, with the defaults of LP-FT (arXiv 2202.10054, appendix) and AutoGluon.
+"""Optimisers and learning-rate schedules of fine-tuning, with the defaults of LP-FT (arXiv 2202.10054) and AutoGluon.
 
 A schedule is a pure function of the finished fraction, so that a resumed run needs no schedule state.
 """
@@ -62,10 +62,13 @@ def batch_size(num_images: int, largest: int) -> int:
 
 
 def stage_scales(network: nn.Module, layer_decay: float) -> dict[int, float]:
-    """Factor on the learning rate of each parameter, by its `id`: 1 at the last stage, smaller towards the input."""
-    parts = list(split.stages(network))
+    """Factor on the learning rate of each parameter, by its `id`: 1 at the last stage, smaller towards the input.
+
+    What belongs to no stage (class token, positions) enters first and learns slowest.
+    """
+    parts = [part for _, part in split.stages(network) if any(True for _ in part.parameters())]
     own = {id(parameter): layer_decay ** len(parts) for parameter in network.parameters()}
-    for index, (_, part) in enumerate(parts):
+    for index, part in enumerate(parts):
         own |= dict.fromkeys(map(id, part.parameters()), layer_decay ** (len(parts) - 1 - index))
     return own
 
@@ -73,7 +76,7 @@ def stage_scales(network: nn.Module, layer_decay: float) -> dict[int, float]:
 def build(
     settings: Optimisation, parameters: Iterable[nn.Parameter], scales: dict[int, float], rate: float
 ) -> Optimizer:
-    """The optimiser over `parameters`, grouped by factor and by whether they decay; groups keep the factor as `scale`."""
+    """The optimiser over `parameters`, grouped by rate and by whether they decay; `scale` is a group's full rate."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in parameters:
         decays = parameter.ndim > 1 and settings.weight_decay > 0

@@ -8,10 +8,11 @@ import argparse
 import hashlib
 import json
 import logging
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,12 +28,13 @@ from app import backbones as catalogue
 from app.backbones import Backbone
 from app.errors import JobFailure
 from worker import backbones, download, export, prepared, weights
+from worker.download import Progress
 from worker.prepared import CLASSIFIER, GRAPH, PREFIX, RECORD, WEIGHTS, Prepared
 from worker.split import split
 
 LAYER = "pooled"
-Progress = Callable[[float, str], None]
-"""Takes the finished fraction, 0 to 1, and what is being done."""
+ABANDONED_SECONDS = 24 * 3600
+_DRAFT = ".preparing-"
 
 
 def default_destination() -> Path:
@@ -67,7 +69,8 @@ def write(
     state = backbones.state_of(features)
     digest = digest_of(state, backbone)
     destination.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=destination, prefix=".preparing-") as name:
+    _sweep(destination)
+    with tempfile.TemporaryDirectory(dir=destination, prefix=_DRAFT) as name:
         folder = Path(name) / digest
         folder.mkdir()
         save_file(state, folder / WEIGHTS)
@@ -150,11 +153,19 @@ def _classifier(weight_CD: Tensor, bias_C: Tensor | None) -> dict[str, Tensor]:
 
 
 def _move(folder: Path, place: Path) -> None:
-    """Puts a finished folder in its place. An older one of the same digest is either equal or damaged: it goes."""
+    """Puts a finished folder in its place, unless another process was first; a damaged one gives way."""
     if place.exists():
-        old = folder.parent / "old"
-        place.rename(old)
+        if (place / RECORD).is_file() and intact(prepared.read(place)):
+            return
+        place.rename(folder.parent / "damaged")
     folder.rename(place)
+
+
+def _sweep(destination: Path) -> None:
+    """Removes what processes that were killed left half-written."""
+    for left in destination.glob(f"{_DRAFT}*"):
+        if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _point(name: str, digest: str, destination: Path) -> None:

@@ -37,7 +37,7 @@ class Reporter:
         """Reads the supervisor's requests in a thread until the pipe closes."""
         threading.Thread(target=self._watch, args=(source,), daemon=True, name="requests").start()
 
-    def log(self, message: str, level: str = "info", **data: Any) -> None:
+    def log(self, message: str, level: str = "info", /, **data: Any) -> None:
         """One line of the job's log."""
         self._send({"event": {"type": "log", "level": level, "message": message, "data": data}})
 

@@ -56,7 +56,7 @@ def main() -> int:
     document = JobDocument.model_validate_json(sys.stdin.readline())
     reporter.listen(sys.stdin)
     settings.scratch.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=settings.scratch, prefix=f"{document.id}-"))
+    scratch = Path(tempfile.mkdtemp(dir=settings.scratch, prefix=f"{document.id}-{document.attempt}-"))
     try:
         context = RunContext(
             settings=settings,

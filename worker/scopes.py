@@ -3,6 +3,7 @@
 Shape legend: N items, D features, C classes, H x W of the input.
 """
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from app.artifact.preprocess import Preprocess
@@ -25,7 +27,10 @@ from worker.methods.contract import Float, Head, Rows, Task
 from worker.optim import Optimisation
 from worker.prepared import Prepared
 
-REFERENCE_BATCH = 16
+# On a CPU whole batches of images would take gigabytes for their gradients.
+CPU_MICRO_BATCH = 16
+# Another view is extracted while it takes at most this part of the time that is left.
+VIEW_SHARE = 0.25
 
 
 class Network(nn.Module):
@@ -70,9 +75,9 @@ class Material:
         train: items to learn from.
         held: items to choose by.
         backbone: with the preprocessing that the result needs.
-        shared: whether the trunk stays the backbone itself.
-        write: writes the graph images -> features.
+        write: writes the graph images -> features; None where the backbone's own graph is served.
         reference: features of rows by torch, after training.
+        micro_batch: inputs computed at once, as long as they fit; 0 takes whole batches.
         extraction: what was computed for the inputs.
         details: for the report.
     """
@@ -83,10 +88,10 @@ class Material:
     train: Data
     held: Data
     backbone: Prepared
-    shared: bool
-    write: Callable[[Path], None]
+    write: Callable[[Path], None] | None
     reference: Callable[[Rows], Float]
     extraction: Extraction
+    micro_batch: int = 0
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -108,10 +113,6 @@ class Part:
 
 def head_only(task: Task, part: Part) -> Material:
     """The head alone, on the frozen features that are known already."""
-
-    def write(path: Path) -> None:
-        raise AssertionError("the backbone's own graph is served")
-
     return Material(
         trunk=nn.Identity(),
         optimisation=optim.CONVOLUTIONAL,
@@ -119,32 +120,38 @@ def head_only(task: Task, part: Part) -> Material:
         train=Data(ArraySource(part.train_ND[None]), task.labels_N[part.train]),
         held=Data(ArraySource(part.held_ND[None]), task.labels_N[part.held]),
         backbone=task.backbone,
-        shared=True,
-        write=write,
+        write=None,
         reference=lambda rows: frozen(task, task.backbone, rows)[0],
         extraction=Extraction(0, 0, 0.0),
     )
 
 
-def last_stage(task: Task, part: Part, num_views: int) -> Material:
+def last_stage(task: Task, part: Part, num_views: int, deadline: float | None) -> Material:
     """The last stage on cached activations of a frozen prefix: the path of a CPU.
 
     Args:
         task: the data.
         part: its two sides.
-        num_views: the plain one included.
+        num_views: the plain one included; fewer where the time is short.
+        deadline: when training must have ended.
     """
-    context, backbone = task.context, task.backbone
+    context, backbone, prefix = task.context, task.backbone, task.backbone.prefix
     network = backbones.restore(backbone)
     cut = splitting.split(network, backbone.preprocess.height, backbone.preprocess.width)
-    if cut is None or cut.name != backbone.split:
+    if cut is None or cut.name != backbone.split or prefix is None:
         raise ValueError(f"expected {backbone.name} to split at {backbone.split}; prepare it again with this version")
     network.requires_grad_(False)
     cut.suffix.requires_grad_(True)
     shape = inputs.without_margin(backbone.preprocess)
     augmented = [CachedView(number, shape, part.flip) for number in range(1, num_views)]
-    arrays, extractions = [], []
+    arrays: list[NDArray[np.float16]] = []
+    extractions: list[Extraction] = []
     for number, view in enumerate((None, *augmented)):
+        if deadline is not None and extractions:
+            left = deadline - time.monotonic()
+            if extractions[-1].seconds > VIEW_SHARE * left:
+                context.reporter.log(f"{number} of {num_views} views fit the time: {left:.0f} s left", "warning")
+                break
         stage = (f"activations {number + 1} of {num_views}", *_share(0.2, 0.45, number, num_views))
         array, extraction = inputs.activations(context, task.index, part.train, backbone, view, stage)
         arrays.append(array)
@@ -154,14 +161,12 @@ def last_stage(task: Task, part: Part, num_views: int) -> Material:
 
     def write(path: Path) -> None:
         suffix = context.scratch / "suffix.onnx"
-        assert backbone.prefix is not None and cut is not None
         export.export_suffix(_for_export(cut.suffix), cut.activation_shape, suffix)
-        export.join(backbone.prefix, suffix, path)
+        export.join(prefix, suffix, path)
 
     def reference(rows: Rows) -> Float:
-        assert backbone.prefix is not None and cut is not None
-        prefix = features.graph_extractor(backbone.prefix, context.settings.num_compute_threads)
-        return by_row(task, rows, backbone.preprocess, lambda images: _run(cut.suffix, prefix(images)))
+        run = features.graph_extractor(prefix, context.settings.num_compute_threads)
+        return by_row(task, rows, backbone.preprocess, lambda images: _run(cut.suffix, run(images)))
 
     return Material(
         trunk=cut.suffix,
@@ -170,11 +175,10 @@ def last_stage(task: Task, part: Part, num_views: int) -> Material:
         train=Data(ArraySource(np.stack(arrays)), task.labels_N[part.train]),
         held=Data(ArraySource(held[None]), task.labels_N[part.held]),
         backbone=backbone,
-        shared=False,
         write=write,
         reference=reference,
         extraction=total(extractions),
-        details={"views": num_views, "split": cut.name, "cached_activations": True},
+        details={"views": len(arrays), "split": cut.name, "cached_activations": True},
     )
 
 
@@ -208,10 +212,10 @@ def on_images(task: Task, part: Part, shape: Preprocess, *, whole: bool) -> Mate
         train=Data(ImageSource(train, shape, part.flip, part.threads), task.labels_N[part.train]),
         held=Data(ImageSource(held, shape, False, part.threads), task.labels_N[part.held]),
         backbone=backbone,
-        shared=False,
         write=write,
         reference=lambda rows: by_row(task, rows, shape, lambda images: _run(trunk, images)),
         extraction=Extraction(0, 0, 0.0),
+        micro_batch=CPU_MICRO_BATCH if context.device == "cpu" else 0,
         details={"resolution": shape.height, "cached_activations": False},
     )
 

@@ -1,17 +1,22 @@
 """What a worker does between jobs: shows that it lives, takes lost jobs back, rings for those that wait."""
 
 import logging
+import shutil
 import threading
+from datetime import timedelta
 
+from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.base import now
 from app.db.models import Job, WorkerProcess
 from app.services import attempts, jobs, outcomes
+from app.states import JobState
 from worker import weights
 from worker.supervisor import Context
 
 BELL_SECONDS = 5.0
+FORGOTTEN = timedelta(hours=1)
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +50,8 @@ def show(context: Context, device: str) -> None:
             row = WorkerProcess(id=context.worker_id, queues=list(context.queues), device=device)
             session.add(row)
         row.seen_at, row.backbones = now(), names
+        # One that was killed could not take its row away.
+        session.execute(delete(WorkerProcess).where(WorkerProcess.seen_at < now() - FORGOTTEN))
 
 
 def leave(context: Context) -> None:
@@ -67,11 +74,26 @@ def sweep(context: Context) -> None:
         bells = jobs.take_bells(session) | attempts.waiting_queues(session)
     for prefix in waste:
         context.storage.delete(prefix)
+    tidy(context)
     # A worker whose slots are all taken would only pile messages up; it looks for work itself when one ends.
     if context.slots.acquire(blocking=False):
         context.slots.release()
         for queue in bells & set(context.queues):
             context.bell.ring(queue)
+
+
+def tidy(context: Context) -> None:
+    """Removes working folders of attempts that are over: a process that was killed leaves its own behind."""
+    folders = {path: path.name.split("-") for path in context.settings.scratch.glob("job_*-*-*")}
+    if not folders:
+        return
+    with context.database.read() as session:
+        query = select(Job.id, Job.attempt).where(Job.state == JobState.RUNNING)
+        running = {(job_id, str(attempt)) for job_id, attempt in session.execute(query)}
+    for path, (job_id, attempt, *_) in folders.items():
+        if (job_id, attempt) not in running:
+            log.info("removing %s, which a killed attempt left behind", path.name)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _bundles(job: Job) -> str:

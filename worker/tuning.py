@@ -1,6 +1,7 @@
 """Fine-tuning as a job runs it: pilots, the run itself, checkpoints, resumption, stop and yield.
 
-Steps are counted over all attempts, pilots included. The first checkpoint is in storage before the first metric is told.
+Steps are counted over all attempts, pilots included. The first checkpoint is in storage before the first metric is
+told.
 """
 
 import math
@@ -143,7 +144,7 @@ class Tuning:
         share = int(total * PILOT_SHARE / len(material.optimisation.rates))
         limit = max(1, min(self._steps_per_epoch, PILOT_STEPS, share))
         self._reset(self._initial)
-        trainer, progress = self._trainer(rate), Progress()
+        trainer, progress = self._trainer(rate), Progress(micro_batch=material.micro_batch)
         plan = Plan(
             epochs=self.epochs,
             batch_size=self._batch_size,
@@ -173,8 +174,8 @@ class Tuning:
             {
                 "rate": rate,
                 "steps": progress.step,
-                "val_loss": found and found.loss,
-                "val_accuracy": found and found.accuracy,
+                "val_loss": None if found is None else found.loss,
+                "val_accuracy": None if found is None else found.accuracy,
                 "seconds": seconds,
             }
         )
@@ -189,13 +190,15 @@ class Tuning:
         fits = max(1, min(self.epochs, int(left / max(1e-9, pace * self._steps_per_epoch))))
         if fits < self.epochs:
             self.context.reporter.log(
-                f"{fits} of {self.epochs} epochs fit the time: {pace * self._steps_per_epoch:.1f} s each, {left:.0f} s left",
+                f"{fits} of {self.epochs} epochs fit the time: "
+                f"{pace * self._steps_per_epoch:.1f} s each, {left:.0f} s left",
                 "warning",
             )
         return fits
 
     def _train(self, rate: float) -> Tuned:
-        material, reporter, progress = self.material, self.context.reporter, Progress()
+        material, reporter = self.material, self.context.reporter
+        progress = Progress(micro_batch=material.micro_batch)
         self._reset(self._initial)
         trainer = self._trainer(rate)
         facts = self.snapshot.facts if self.snapshot else {}
@@ -203,10 +206,9 @@ class Tuning:
         if self.snapshot is not None and facts["phase"] == "train":
             progress = _load(trainer, self.snapshot)
         else:
-            progress.best = loop.check(loop.predict(trainer, material.held), material.held.labels_N, 0)
-            trainer.keep_best()
+            start = loop.look(trainer, material.held, progress)
             reporter.log(
-                f"start: the probe's head, hold-out accuracy {progress.best.accuracy:.3f}, loss {progress.best.loss:.4f}"
+                f"start: the probe's head, hold-out accuracy {start['val_accuracy']:.3f}, loss {start['val_loss']:.4f}"
             )
         plan = Plan(
             epochs=self._planned,
@@ -222,11 +224,14 @@ class Tuning:
         def save() -> None:
             self._save("train", trainer, progress, rate, None)
 
+        def is_due() -> bool:
+            return self.checkpoints.is_due(self._pilot_steps + progress.step, total)
+
         def after_step() -> bool:
             if reporter.yield_requested:
                 save()
                 reporter.check_yield()
-            if self.checkpoints.is_due:
+            if is_due():
                 save()
             share = progress.step / total
             reporter.progress(0.45 + 0.35 * share, "train", round(self._eta(share), 1))
@@ -235,22 +240,27 @@ class Tuning:
         def after_epoch(numbers: dict[str, float | int]) -> None:
             paces.append(float(numbers["images_per_second"]))
             progress.curve.append({name: value for name, value in numbers.items() if name != "images_per_second"})
-            if self.checkpoints.is_empty or self.checkpoints.is_due:
+            if self.checkpoints.is_empty or is_due():
                 save()
             step = self._pilot_steps + progress.step
             reporter.metric(
-                f"epoch {numbers['epoch']}: loss {numbers['train_loss']:.4f}, hold-out accuracy {numbers['val_accuracy']:.3f}, "
-                f"loss {numbers['val_loss']:.4f}, {numbers['images_per_second']:.0f} images/s",
+                f"epoch {numbers['epoch']}: loss {numbers['train_loss']:.4f}, "
+                f"hold-out accuracy {numbers['val_accuracy']:.3f}, loss {numbers['val_loss']:.4f}, "
+                f"{numbers['images_per_second']:.0f} images/s",
                 step=step,
                 **numbers,
             )
 
         if ended is None:
             self._train_began = time.monotonic()
-            ended = loop.train(
-                trainer, material.train, material.held, plan, progress, after_step, after_epoch, self._warn
-            )
+            ended = "asked to end"
+            if not self._must_end():
+                ended = loop.train(
+                    trainer, material.train, material.held, plan, progress, after_step, after_epoch, self._warn
+                )
             if progress.step_in_epoch:
+                # Ended within an epoch: what was learned until then takes part in the choice.
+                progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
                 loop.look(trainer, material.held, progress)
             self._save("train", trainer, progress, rate, ended)
         trainer.restore_best()
@@ -269,9 +279,7 @@ class Tuning:
         )
 
     def _trainer(self, rate: float) -> Trainer:
-        optimizer = optim.build(
-            self.material.optimisation, self._trainable.values(), self.material.scales, rate
-        )
+        optimizer = optim.build(self.material.optimisation, self._trainable.values(), self.material.scales, rate)
         device = self.context.device
         num_images = self.epochs * len(self.material.train)
         forward: Callable[[Tensor], Tensor] = self.network

@@ -7,17 +7,28 @@ from uuid import uuid4
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api import multipart
-from app.api.deps import NAME, Context, Limit, Page, Project, ReadSession, State, finish
+from app.api.deps import Context, Limit, Page, Project, ReadSession, State, finish
 from app.api.problems import RESPONSES
 from app.db.models import UserBackbone
-from app.errors import BadRequest
+from app.errors import BadRequest, Unprocessable
 from app.services import backbones
 
 router = APIRouter(prefix="/backbones", tags=["backbones"], responses=RESPONSES)
 UNLIMITED = 2**62
+# `user/` goes before it, and both together fill the column.
+OWN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,94}$"
+
+
+class BackboneForm(BaseModel):
+    """Everything of an upload but the file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=OWN_NAME)
+    architecture: str = Field(max_length=200, description="A name of the catalogue.")
 
 
 class InputOut(BaseModel):
@@ -155,7 +166,7 @@ def get_backbone(provider: str, name: str, session: ReadSession, project: Projec
                                 "format": "binary",
                                 "description": "safetensors, or a state dict of torch.save",
                             },
-                            "name": {"type": "string", "pattern": NAME},
+                            "name": {"type": "string", "pattern": OWN_NAME},
                             "architecture": {"type": "string", "description": "A name of the catalogue."},
                         },
                     }
@@ -174,15 +185,27 @@ async def add_backbone(request: Request, response: Response, state: Context, pro
         if upload is None or missing:
             found = ", ".join(missing) or "no file"
             raise BadRequest(f"expected form fields file, name and architecture; missing: {found}", code="file_missing")
-        out = await to_thread.run_sync(_add, state, project, fields, landing)
-    response.headers["Location"] = f"/api/v1/backbones/own/{fields['name']}"
+        form = _checked(fields)
+        out = await to_thread.run_sync(_add, state, project, form, landing)
+    response.headers["Location"] = f"/api/v1/backbones/own/{form.name}"
     return out
 
 
-def _add(state: State, project: str, fields: dict[str, str], landing: Path) -> OwnBackboneOut:
+def _checked(fields: dict[str, str]) -> BackboneForm:
+    try:
+        return BackboneForm.model_validate(fields)
+    except ValidationError as error:
+        errors = [{"pointer": f"/{item['loc'][0]}", "detail": item["msg"]} for item in error.errors()]
+        places = ", ".join(item["pointer"] for item in errors)
+        raise Unprocessable(
+            f"expected valid fields beside the file; found problems at {places}", errors=errors
+        ) from error
+
+
+def _add(state: State, project: str, form: BackboneForm, landing: Path) -> OwnBackboneOut:
     key = f"incoming/{project}/{uuid4().hex}"
     with state.database.session() as session:
-        row = backbones.add(session, project, fields["name"], fields["architecture"], key)
+        row = backbones.add(session, project, form.name, form.architecture, key)
         try:
             state.storage.put(key, landing)
             finish(state, session)

@@ -99,7 +99,9 @@ def _transfer(session: Session, job: Job, result: Result) -> list[str]:
         model=job.model_name,
         version=version.version,
     )
-    return [f"checkpoints/{job.project_id}/{job.id}"]
+    # An attempt that was killed after it had stored its bundle could not take it away.
+    lost = [f"bundles/{job.project_id}/{job.id}/attempt-{number}" for number in range(1, job.attempt)]
+    return [f"checkpoints/{job.project_id}/{job.id}", *lost]
 
 
 def _backbone(session: Session, job: Job, result: Result) -> list[str]:

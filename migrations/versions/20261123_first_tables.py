@@ -5,9 +5,8 @@ Revises:
 """
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 from alembic import op
-
+from sqlalchemy.dialects.postgresql import JSONB
 
 DOCUMENT = sa.JSON().with_variant(JSONB(), "postgresql")
 

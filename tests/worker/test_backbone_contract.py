@@ -97,7 +97,7 @@ def test_the_last_stage_holds_its_share_and_shares_its_tensors(case: Case) -> No
     assert split.LAST_STAGE_SHARE <= held / case.backbone.num_params < 0.5
 
 
-@pytest.mark.parametrize("batch", [1, 3, 17])
+@pytest.mark.parametrize("batch", [1, 17])
 def test_the_graph_agrees_with_torch(case: Case, batch: int) -> None:
     images = np.random.default_rng(batch).integers(0, 256, (batch, *size(case), 3), dtype=np.uint8)
     got = export.open_session(case.prepared.graph).run(None, {"images": images})[0]

@@ -132,7 +132,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
 
 def test_other_content_is_refused_in_words(tmp_path: Path) -> None:
     torch.save([1, 2, 3], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="expected a dictionary of tensors in list.pth, found list"):
+    with pytest.raises(ValueError, match=r"expected a dictionary of tensors in list\.pth, found list"):
         backbones.read_state(tmp_path / "list.pth")
 
 

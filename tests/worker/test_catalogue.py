@@ -13,7 +13,7 @@ from worker import catalogue, weights
 
 ROWS = {row.name: row for row in backbones.catalogue()}
 CHEAP = [row for row in ROWS.values() if row.num_params < 12_000_000 and row.preprocess.height <= 256]
-SAMPLE = random.Random(0).sample(CHEAP, 24)
+SAMPLE = random.Random(0).sample(CHEAP, 12)
 
 
 def test_every_name_exists_in_its_library() -> None:
@@ -74,7 +74,9 @@ def test_starters_are_pinned_and_here(tmp_path_factory: pytest.TempPathFactory) 
 
 def test_the_file_is_what_the_generator_writes() -> None:
     text = backbones.CATALOGUE.read_text()
-    assert catalogue.document(list(reversed(ROWS.values()))) == text
+    # The first line names the libraries that wrote it; other versions may read it.
+    rows = catalogue.document(list(reversed(ROWS.values()))).partition("\n")[2]
+    assert rows == text.partition("\n")[2]
     assert text.count("\n") == len(ROWS) + 2
     first = list(ROWS.values())[: sum(row.recommended for row in ROWS.values())]
     assert all(row.recommended for row in first)

@@ -1,6 +1,7 @@
 """The command that prepares backbones: what it prints, what it skips, what it refuses."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from app import backbones as catalogue
+from app.backbones import Weights
 from app.errors import JobFailure
 from worker import backbones, prepare, prepared, weights
 
@@ -61,11 +63,30 @@ def test_prepares_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "already prepared" in capsys.readouterr().out
     assert found.graph.stat().st_mtime_ns == written
 
+    found.graph.write_bytes(b"damaged")
+    assert prepare.main(arguments) == 0
+    assert prepare.intact(found)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([found.digest, "home", "names"])
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    old, fresh = tmp_path / ".preparing-old", tmp_path / ".preparing-fresh"
+    for folder in (old, fresh):
+        folder.mkdir()
+        (folder / "half.onnx").write_bytes(b"half")
+    os.utime(old, (0, 0))
+    prepare._sweep(tmp_path)
+    assert not old.exists()
+    assert fresh.exists()
+
 
 def test_weights_that_cannot_be_had_leave_nothing(tmp_path: Path) -> None:
     row = catalogue.find("timm/resnet50")
     assert row is not None
-    broken = replace(row, weights=replace(row.weights, kind="url", location="http://127.0.0.1:9/resnet50.pth"))
-    with pytest.raises(JobFailure, match=r"the weights of timm/resnet50 could not be had: .*127\.0\.0\.1"):
-        prepare.prepare(broken, tmp_path / "to", tmp_path / "home", lambda share, message: None)
+    absent = Weights(kind="starter", location="no-such-package", file="no_such_package/resnet50.pth")
+    words = (
+        r"the weights of timm/resnet50 could not be had: the package no-such-package is not installed.* available here"
+    )
+    with pytest.raises(JobFailure, match=words):
+        prepare.prepare(replace(row, weights=absent), tmp_path / "to", tmp_path / "home", lambda share, message: None)
     assert not (tmp_path / "to").exists()

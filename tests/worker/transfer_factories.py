@@ -1,7 +1,11 @@
 """A stored dataset, a prepared backbone and a task over them, for tests of methods."""
 
+import atexit
+import functools
 import io
 import json
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +15,10 @@ import torch
 from torch import nn
 
 from app import backbones as catalogue
+from app.artifact.preprocess import Preprocess
 from app.settings import Settings
 from app.storage import FolderStorage
-from worker import prepare, prepared
+from worker import backbones, export, prepare
 from worker.context import RunContext
 from worker.data.ingest import IngestRequest, ingest
 from worker.data.samples import load_index
@@ -107,3 +112,36 @@ def task(context: RunContext, backbone: Prepared, seed: int = 0) -> Task:
         class_names=index.classes,
         seed=seed,
     )
+
+
+@functools.cache
+def prepared_backbone(name: str, side: int) -> Prepared:
+    """A small architecture with random weights, prepared once for all tests of the session."""
+    found = catalogue.find(name)
+    assert found is not None
+    shape = replace(found.preprocess, height=side, width=side, resize=side + 8)
+    folder = Path(tempfile.mkdtemp(prefix="graft-prepared-"))
+    atexit.register(shutil.rmtree, folder)
+    network = backbones.build(found, None, seed=3)
+    _settle(network, shape)
+    return prepare.write(network, replace(found, preprocess=shape), "", folder, lambda *_: None)
+
+
+def _settle(network: nn.Module, shape: Preprocess) -> None:
+    """Gives batch norm the statistics of some images; with those of new layers the features would vanish."""
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None
+    with torch.no_grad():
+        export.FromPixels(network, shape).train()(torch.from_numpy(export.probe_images(shape)))
+    network.eval()
+
+
+def cnn() -> Prepared:
+    """With batch norm, 0.1 M parameters, 64 pixels."""
+    return prepared_backbone("timm/test_efficientnet", 64)
+
+
+def transformer() -> Prepared:
+    """Six blocks, 0.3 M parameters; the size is its own, since positions depend on it."""
+    return prepared_backbone("timm/test_vit", 160)

@@ -1,14 +1,11 @@
 """Decodes untrusted images in a process of its own.
 
-`python -m worker.data.decode_child SPOOL_FD SECONDS MEMORY_BYTES MAX_PIXELS`: requests on stdin are pairs of
-little-endian
-uint64, offset and length of an image in the spool, a file that was inherited for reading. Each is answered, in
-order, by one
-JSON line on stdout: `{width, height, phash}` of the upright image, or `{code, message}`. The first line, `{}`, says
-that the
-imports are done. A crash or a hang costs the image at hand only: the parent starts another child. No bytes travel
-through the
-pipe, so the parent never blocks on a busy child, and holds no image while it waits.
+`python -m worker.data.decode_child SPOOL_FD SECONDS MEMORY_BYTES MAX_PIXELS`: requests on stdin are pairs of little-
+endian uint64, offset and length of an image in the spool, a file that was inherited for reading. Each is answered, in
+order, by one JSON line on stdout: `{width, height, phash}` of the upright image, or `{code, message}`. The first
+line, `{}`, says that the imports are done. A crash or a hang costs the image at hand only: the parent starts another
+child. No bytes travel through the pipe, so the parent never blocks on a busy child, and holds no image while it
+waits.
 """
 
 import json

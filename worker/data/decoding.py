@@ -1,8 +1,7 @@
 """A few decoding children, kept busy from one thread: which image is good, how large it is, its perceptual hash.
 
 Each child works through a short window of requests in order, so the unanswered image at the front is the one that
-crashed or hung it. That
-image is reported, and a new child takes over behind it.
+crashed or hung it. That image is reported, and a new child takes over behind it.
 """
 
 import json

@@ -82,30 +82,41 @@ def read_folders(records: Records, rows: range, task: str | None, is_required: b
     """Class folders, or unlabelled images when nothing lies in a folder (unless folders are required).
 
     The rule: folders that hold everything are wrapping; folders named like splits, and nothing else, are splits; the
-    next level is the class, and
-    what lies deeper counts for the class above it, as in torchvision's ImageFolder.
+    next level is the class, and what lies deeper counts for the class above it, as in torchvision's ImageFolder.
+
+    Args:
+        records: the images.
+        rows: those of this upload. Below, N is their number and F that of different folders.
+        task: that was asked for.
+        is_required: whether images outside folders are refused.
+        problems: gets the findings.
 
     Raises:
         Rejected: no class folder where one is required, or a task that folders cannot express.
     """
-    paths = records.paths(rows)
-    folders = [path.split("/")[:-1] for path in paths]
-    depth = _num_wrapping([parts for parts in folders if parts])
-    inner = [parts[depth:] for parts in folders]
-    has_splits = _has_split_level(inner)
-    given_N = np.full(len(paths), NONE, dtype=np.int8)
-    if has_splits:
-        given_N[:] = [split_number(parts[0]) if parts else NONE for parts in inner]
-        inner = [parts[1:] for parts in inner]
-        depth = _num_wrapping([parts for parts in inner if parts])
-        inner = [parts[depth:] for parts in inner]
-    if not any(inner):
+    numbers: dict[str, int] = {}
+    folder_N = np.array(
+        [numbers.setdefault(records.path(row).rpartition("/")[0], len(numbers)) for row in rows], dtype=np.int64
+    )
+    inner_F = _without_wrapping([tuple(name.split("/")) if name else () for name in numbers])
+    given_F = np.full(len(inner_F), NONE, dtype=np.int8)
+    if _has_split_level(inner_F):
+        given_F[:] = [split_number(parts[0]) if parts else NONE for parts in inner_F]
+        inner_F = _without_wrapping([parts[1:] for parts in inner_F])
+    if not any(inner_F):
         if is_required:
             raise problems.reject("format_mismatch", expected="class folders", found="images outside any folder")
         return read_unlabelled(rows, task)
     if task not in {None, "classification"}:
         raise problems.reject("task_mismatch", expected=f"labels for the task {task}", found="class folders")
-    return _label_by_folder(rows, paths, inner, given_N, problems)
+    column_F = labels.of_names("label", [parts[0] if parts else None for parts in inner_F])
+    for name in dict.fromkeys(parts[0] for parts in inner_F if len(parts) > 1):
+        problems.add("nested_folders", name, name=name)
+    column = column_F.take(folder_N)
+    for row in np.flatnonzero(column.is_missing).tolist():
+        problems.add("no_class", records.path(rows[row]))
+    places = np.flatnonzero(~column.is_missing)
+    return Assigned("classification", rows.start + places, (column.take(places),), given_F[folder_N[places]])
 
 
 def read_unlabelled(rows: range, task: str | None) -> Assigned:
@@ -124,37 +135,17 @@ def looks_like_coco(text: bytes) -> bool:
     return b'"annotations"' in text and b'"images"' in text
 
 
-def _label_by_folder(
-    rows: range, paths: list[str], inner: list[list[str]], given_N: NDArray[np.int8], problems: Problems
-) -> Assigned:
-    nested: dict[str, None] = {}
-    places, names = [], []
-    for place, parts in enumerate(inner):
-        if not parts:
-            problems.add("no_class", paths[place])
-            continue
-        if len(parts) > 1:
-            nested.setdefault(parts[0])
-        places.append(place)
-        names.append(parts[0])
-    for name in nested:
-        problems.add("nested_folders", name, name=name)
-    column = labels.of_names("label", names)
-    return Assigned("classification", rows.start + np.array(places, dtype=np.int64), (column,), given_N[places])
-
-
-def _num_wrapping(folders: list[list[str]]) -> int:
-    """Leading folders that hold every image, leaving at least one level below."""
+def _without_wrapping(folders: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Cuts the leading folders that hold every image, leaving at least one level below; images outside stay outside."""
+    inside = [parts for parts in folders if parts]
     depth = 0
-    while folders and all(len(parts) > depth and parts[depth] == folders[0][depth] for parts in folders):
-        if not any(len(parts) > depth + 1 for parts in folders):
-            break
+    while any(len(parts) > depth + 1 for parts in inside) and len({parts[: depth + 1] for parts in inside}) == 1:
         depth += 1
-    return depth
+    return [parts[depth:] for parts in folders]
 
 
-def _has_split_level(inner: list[list[str]]) -> bool:
-    """Whether the first level is made of splits, two at least, one of them train."""
-    first = {parts[0] for parts in inner if parts}
-    splits = {split_number(name) for name in first}
-    return NONE not in splits and len(splits) > 1 and SPLITS.index("train") in splits
+def _has_split_level(folders: list[tuple[str, ...]]) -> bool:
+    """Whether the first level is made of splits, two at least, one of them train, with classes below."""
+    splits = {split_number(parts[0]) for parts in folders if parts}
+    has_classes = any(len(parts) > 1 for parts in folders)
+    return has_classes and NONE not in splits and len(splits) > 1 and SPLITS.index("train") in splits

@@ -27,7 +27,7 @@ def detect_task(label_columns: Sequence[str], values: Sequence[Sequence[Any]], t
         return task
     if len(label_columns) > 1:
         return "multi_task"
-    return "multi_label" if any(isinstance(row[0], list) for row in values) else "classification"
+    return "multi_label" if any(isinstance(row[0], list) for row in values if row) else "classification"
 
 
 def to_columns(

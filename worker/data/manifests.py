@@ -1,8 +1,8 @@
 """Manifests: CSV, TSV or JSON lines with a file and a label, or several label columns; an optional split.
 
 References are names of members of the same upload and nothing else: relative to the manifest, or to the root of the
-archive. Labels are taken
-byte for byte. Several manifests (train.csv, test.csv) add up; one named like a split gives its rows that split.
+archive. Labels are taken byte for byte. Several manifests (train.csv, test.csv) add up; one named like a split gives
+its rows that split.
 """
 
 import csv

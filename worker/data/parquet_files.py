@@ -72,12 +72,14 @@ def assign(rows: Rows, records: Records, task: str | None, problems: Problems) -
     label_columns = rows.label_columns or ()
     task = detect_task(label_columns, rows.values, task)
     columns, keep = to_columns(label_columns, task, rows.rows, rows.values, records, problems, rows.names)
-    return Assigned(
+    assigned = Assigned(
         task,
         np.array(rows.rows, dtype=np.int64)[keep],
         tuple(column.take(keep) for column in columns),
         np.array(rows.splits, dtype=np.int8)[keep],
     )
+    # A ClassLabel may name classes that no row has; they are no empty classes of this dataset.
+    return assigned.without_empty()
 
 
 def _read_rows(file: pq.ParquetFile, filename: str, image: str, rows: Rows, problems: Problems) -> Iterator[Row]:

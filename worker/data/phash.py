@@ -1,8 +1,7 @@
 """Perceptual hash of a picture: 64 signs of its lowest frequencies, stable under rescaling and recompression.
 
 The classic recipe (32 x 32 grey levels, two-dimensional DCT-II, the 8 x 8 lowest coefficients against their median).
-Two pictures within a
-distance of 4 bits are taken for copies; at 8, unrelated drawings collide.
+Two pictures within a distance of 4 bits are taken for copies; at 8, unrelated drawings collide.
 """
 
 import math

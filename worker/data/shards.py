@@ -1,13 +1,12 @@
 """Writes the stored form of a dataset: Parquet shards by split, an index without pixels, and a description.
 
-    data/<split>-00000.parquet   image {bytes, path}, label column(s), split, sha256, id; opens in `datasets`, DuckDB
-    and pandas
+    data/<split>-00000.parquet   image {bytes, path}, label column(s), split, sha256, id
     index.parquet                one row per sample, in stored order, with the place of its bytes
     dataset.json                 task, classes, counts, digest, origin
 
-Image bytes are stored uncompressed (they are compressed already) in row groups of about 16 MB, so that one read is
-bounded. Each shard is written to
-the scratch folder, handed to the store and removed: the scratch needs room for one.
+The shards open in `datasets`, DuckDB and pandas. Image bytes are stored uncompressed (they are compressed already) in
+row groups of about 16 MB, so that one read is bounded. Each file is written to the scratch folder, handed to the store
+and removed: the scratch needs room for one.
 """
 
 import hashlib
@@ -84,20 +83,15 @@ def sample_id(path: str, sha256: bytes) -> str:
 def digest(samples: Samples) -> str:
     """sha256 over the sorted (id, sha256, label, split): equal for equal content, in whatever order it came."""
     sha256_N32 = samples.records.sha256
-    lines = sorted(
-        json.dumps(
-            [
-                samples.ids[index],
-                sha256_N32[row].tobytes().hex(),
-                [column.text(index) for column in samples.columns],
-                SPLITS[samples.split[index]],
-            ]
-        )
-        for index, row in enumerate(samples.rows)
-    )
     total = hashlib.sha256()
-    for line in lines:
-        total.update(line.encode() + b"\n")
+    for index in sorted(range(len(samples.ids)), key=samples.ids.__getitem__):
+        line = [
+            samples.ids[index],
+            sha256_N32[samples.rows[index]].tobytes().hex(),
+            [column.text(index) for column in samples.columns],
+            SPLITS[samples.split[index]],
+        ]
+        total.update(json.dumps(line).encode() + b"\n")
     return total.hexdigest()
 
 

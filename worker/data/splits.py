@@ -1,12 +1,11 @@
 """Which samples train, which choose, which test: 70/10/20 by group, stratified, from the dataset's own seed.
 
 A group is all copies of one picture, so no copy of a test item is ever trained on. The order within a stratum is
-sha256(seed + group), a group
-being named by the smallest sha256 of its members: names and order of the upload do not matter.
+sha256(seed + group), a group being named by the smallest sha256 of its members: names and order of the upload do not
+matter.
 
 Small strata, in groups: 1 -> train; 2 -> one train, one test; 3 and more -> at least one train and one test.
-Validation gets a tenth of the whole,
-spread over the strata that are nearest to deserving one.
+Validation gets a tenth of the whole, spread over the strata that are nearest to deserving one.
 """
 
 import hashlib
@@ -29,8 +28,7 @@ def choose(
     """Splits of all samples; those in `given_N` stay as they are.
 
     A sample without a split that shares its group with given ones follows them: into test before val before train,
-    so that a copy of a test
-    item never trains. Other groups fill their stratum up to its share, counting what is given.
+    so that a copy of a test item never trains. Other groups fill their stratum up to its share, counting what is given.
 
     Args:
         seed: the dataset's.

@@ -60,18 +60,18 @@ def fit_temperature(logits_NC: NDArray[np.floating], labels_N: NDArray[np.intege
         ValueError: when there is no item or the shapes differ.
     """
     _check(logits_NC, labels_N)
-    logits_NC = logits_NC.astype(np.float64)
-    logits_NC = logits_NC - logits_NC[np.arange(labels_N.size), labels_N][:, None]
+    margins_NC = logits_NC.astype(np.float64)
+    margins_NC -= margins_NC[np.arange(labels_N.size), labels_N][:, None]
     low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
-    if not logits_NC.any():
+    if not margins_NC.any():
         return 1.0
-    if _nll_slope(logits_NC, high)[0] <= 0:
+    if _nll_slope(margins_NC, high)[0] <= 0:
         return MIN_TEMPERATURE
-    if _nll_slope(logits_NC, low)[0] >= 0:
+    if _nll_slope(margins_NC, low)[0] >= 0:
         return MAX_TEMPERATURE
     inverse = 1.0
     for _ in range(_MAX_NEWTON_STEPS):
-        slope, curvature = _nll_slope(logits_NC, inverse)
+        slope, curvature = _nll_slope(margins_NC, inverse)
         low, high = (inverse, high) if slope < 0 else (low, inverse)
         step = inverse - slope / curvature if curvature > 0 else np.inf
         proposal = step if low < step < high else float(np.sqrt(low * high))
@@ -81,11 +81,11 @@ def fit_temperature(logits_NC: NDArray[np.floating], labels_N: NDArray[np.intege
     return 1 / inverse
 
 
-def _nll_slope(logits_NC: NDArray[np.float64], inverse: float) -> tuple[float, float]:
-    """First and second derivative of the mean NLL by 1/T; the label's logit is 0 in every row."""
-    probabilities_NC = softmax(inverse * logits_NC, axis=1)
-    mean_N = (probabilities_NC * logits_NC).sum(axis=1)
-    curvature_N = (probabilities_NC * np.square(logits_NC - mean_N[:, None])).sum(axis=1)
+def _nll_slope(margins_NC: NDArray[np.float64], inverse: float) -> tuple[float, float]:
+    """First and second derivative of the mean NLL by 1/T; margins are logits minus the label's."""
+    probabilities_NC = softmax(inverse * margins_NC, axis=1)
+    mean_N = (probabilities_NC * margins_NC).sum(axis=1)
+    curvature_N = (probabilities_NC * np.square(margins_NC - mean_N[:, None])).sum(axis=1)
     return float(mean_N.mean()), float(curvature_N.mean())
 
 

@@ -5,8 +5,8 @@ size. What such a resample scores depends only on its confusion matrix, whose ro
 rows; drawing those is the same bootstrap, and memory does not grow with the number of items.
 
 The bootstrap has nothing to resample where every class is all right or all wrong, and with every item right it would
-claim [1, 1], a certainty that no finite test set gives; with few items it is too narrow. So below ``MIN_SAMPLES`` items,
-or when the bootstrap has no width, ``Interval.method`` names the fallback:
+claim [1, 1], a certainty that no finite test set gives; with few items it is too narrow. So below ``MIN_SAMPLES``
+items, or when the bootstrap has no width, ``Interval.method`` names the fallback:
 
 - ``clopper_pearson`` (accuracy): the exact binomial interval (Biometrika, 1934);
 - ``jeffreys`` (other scores): class recalls drawn from their Beta(hits + 1/2, misses + 1/2) posterior, the missed items

@@ -115,6 +115,7 @@ def _chunks(num_rows: int, num_columns: int) -> list[slice]:
 
 def _unit(feats_ND: NDArray[np.floating]) -> NDArray[np.float32]:
     """Rows of length 1; a zero row stays zero and so has no twin."""
-    feats_ND = feats_ND.astype(np.float32)
-    length_N = np.linalg.norm(feats_ND, axis=1, keepdims=True)
-    return np.divide(feats_ND, length_N, out=np.zeros_like(feats_ND), where=length_N > 0)
+    work_ND = feats_ND.astype(np.float32)
+    length_N = np.linalg.norm(work_ND, axis=1, keepdims=True)
+    unit_ND: NDArray[np.float32] = np.divide(work_ND, length_N, out=np.zeros_like(work_ND), where=length_N > 0)
+    return unit_ND

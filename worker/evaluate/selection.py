@@ -82,18 +82,16 @@ def one_standard_error(candidates: Sequence[Candidate]) -> Choice:
             standard_error=float(errors[index]),
             within_one_error=bool(within[index]),
             chosen=index == chosen,
-            text=_text(candidates, index, chosen, best, float(means[index]), float(behind[index]), float(errors[index])),
+            text=_text(candidates, index, chosen, best, float(behind[index]), float(errors[index])),
         )
         for index, candidate in enumerate(candidates)
     ]
     return Choice(chosen, best, reasons)
 
 
-def _text(
-    candidates: Sequence[Candidate], index: int, chosen: int, best: int, mean: float, behind: float, error: float
-) -> str:
+def _text(candidates: Sequence[Candidate], index: int, chosen: int, best: int, behind: float, error: float) -> str:
     own, winner, top = candidates[index], candidates[chosen], candidates[best]
-    score = f"{own.name}: mean score {mean:.4f}, cost {own.cost_seconds:.1f} s"
+    score = f"{own.name}: mean score {own.scores_N.mean():.4f}, cost {own.cost_seconds:.1f} s"
     if index == best:
         ending = "the best" if index == chosen else f"the best, but {winner.name} is cheaper and not clearly worse"
         return f"{score}; {ending}."

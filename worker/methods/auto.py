@@ -7,8 +7,9 @@ true gain of four points one time in eight with 38 items). A step starts only wh
 it, fit the time.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from time import monotonic
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,7 +132,7 @@ class _Search:
         labels = self._task.labels_N[rows]
         right = (candidate.selection.logits[place].argmax(1) == labels).astype(np.float64)
         if self._recipe.objective == "accuracy":
-            return right
+            return np.asarray(right)
         counts = np.bincount(labels, minlength=self._task.num_classes)
         return np.asarray(right * len(rows) / (np.count_nonzero(counts) * counts[labels]))
 
@@ -162,4 +163,5 @@ class _Search:
     def _decide(self, step: str, outcome: str, reason: str, **numbers: float) -> None:
         decision = Decision(step=step, outcome=outcome, reason=reason, **numbers)
         self.decisions.append(decision)
-        self._reporter.log(f"{step}: {outcome}, {reason}", decision=outcome, step=step, **numbers)
+        data: dict[str, Any] = asdict(decision)
+        self._reporter.log(f"{step}: {outcome}, {reason}", **data)

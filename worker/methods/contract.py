@@ -140,7 +140,7 @@ def softmax(logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
         logits_NC: [N, C]
     """
     shifted = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)

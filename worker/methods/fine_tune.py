@@ -1,9 +1,9 @@
 """Fine-tuning: the linear probe first, then the network from there (LP-FT, Kumar et al., arXiv 2202.10054).
 
-Scopes: the head alone; the last stage, on a CPU over cached activations of the frozen prefix; the whole network. Batch-norm
-statistics stay frozen. A fifth of the pool, whole groups, is held out: it chooses learning rate and epoch, and
-the temperature; nothing is refitted on it. Departures: the probe's temperature is folded into the start, and the probe itself
-(epoch 0) stays in the choice, so that training is kept only where the hold-out gained.
+Scopes: the head alone; the last stage, on a CPU over cached activations of the frozen prefix; the whole network.
+Batch-norm statistics stay frozen. A fifth of the pool, whole groups, is held out: it chooses learning rate, epoch and
+temperature; nothing is refitted on it. Departures: the probe's temperature is folded into the start, and the probe
+itself (epoch 0) stays in the choice: where training gained nothing on the hold-out, the frozen backbone is served.
 
 Shape legend: N images, P of the pool, D features, C classes.
 """
@@ -25,7 +25,7 @@ from app.recipes import FineTune
 from worker import augment, features, inputs, loop, scopes
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.evaluate import calibration
-from worker.features import Extraction, Space
+from worker.features import Space
 from worker.methods import linear_probe
 from worker.methods.contract import Candidate, Float, Head, Rows, Selection, Task
 from worker.methods.reference import holdout
@@ -35,6 +35,7 @@ from worker.tuning import Tuned, Tuning
 MIRROR_IMAGES = 256
 # After training comes the export; a task's own deadline is for both.
 EXPORT_SECONDS = 8.0
+HEAD_ARRAYS = ("weight_CD", "bias_C", "mean_D", "scale_D")
 
 
 def run(recipe: FineTune, task: Task) -> Candidate:
@@ -64,7 +65,8 @@ def run(recipe: FineTune, task: Task) -> Candidate:
     with ThreadPoolExecutor(context.settings.num_compute_threads, thread_name_prefix="augment") as threads:
         flip = recipe.scope != "head" and _may_mirror(task, probe, held, held_ND)
         part = Part(train, held, train_ND, held_ND, flip, threads)
-        material = _material(recipe, task, part, source.preprocess, facts)
+        deadline = _deadline(recipe, task, began, snapshot)
+        material = _material(recipe, task, part, source.preprocess, facts["views"], None if snapshot else deadline)
         network = Network(material.trunk, probe)
         tuned = Tuning(
             context,
@@ -73,9 +75,9 @@ def run(recipe: FineTune, task: Task) -> Candidate:
             checkpoints,
             recipe.epochs,
             task.seed,
-            _deadline(recipe, task, began, snapshot),
+            deadline,
             start_tensors=_to_tensors(probe),
-            start_facts=facts,
+            start_facts=facts | {"views": material.details.get("views", 0)},
             snapshot=snapshot,
         ).run()
         logits_NC, tuned_ND = _on_holdout(network, material, context.device)
@@ -113,10 +115,12 @@ def _candidate(
     """Writes the graph and describes the result."""
     graph = task.backbone.graph
     network.cpu().eval()
-    trained = sum(value.numel() for value in network.parameters() if value.requires_grad)
-    if not material.shared:
+    is_changed = tuned.best.epoch > 0 or material.backbone.preprocess != task.backbone.preprocess
+    moved = network if is_changed else network.head
+    write = material.write if is_changed else None
+    if write is not None:
         graph = task.context.scratch / f"fine_tuned-{task.backbone.digest[:12]}.onnx"
-        material.write(graph)
+        write(graph)
     head = Head(
         network.head.weight.detach().numpy().copy(),
         network.head.bias.detach().numpy().copy(),
@@ -126,7 +130,7 @@ def _candidate(
     )
 
     def served_features(rows: Rows) -> Float:
-        if material.shared:
+        if write is None:
             return scopes.frozen(task, task.backbone, rows)[0]
         extractor = features.graph_extractor(graph, task.context.settings.num_compute_threads)
         return scopes.by_row(task, rows, material.backbone.preprocess, extractor)
@@ -137,14 +141,14 @@ def _candidate(
         head=head,
         graph=graph,
         backbone=material.backbone,
-        shared=material.shared,
+        shared=write is None,
         selection=selection,
         features=served_features,
-        reference=material.reference,
+        reference=served_features if write is None else material.reference,
         seconds=0.0,
         fold_accuracy=(),
         calibrated=True,
-        trained_params=trained,
+        trained_params=sum(value.numel() for value in moved.parameters() if value.requires_grad),
         details={
             "scope": recipe.scope,
             "learning_rate": tuned.rate,
@@ -156,6 +160,7 @@ def _candidate(
             "steps": tuned.num_steps,
             "training_seconds": round(tuned.seconds, 3),
             "images_per_second": tuned.images_per_second,
+            "served": "the trained network" if is_changed else "the frozen backbone: training gained nothing",
             "optimiser": material.optimisation.kind,
             "curve": tuned.curve,
             **material.details,
@@ -166,7 +171,7 @@ def _candidate(
 def _probe(task: Task, train: Rows, train_ND: Float, snapshot: Snapshot | None) -> tuple[Head, dict[str, Any]]:
     """The head that training starts from; an earlier attempt's where there was one."""
     if snapshot is not None:
-        arrays = {name: snapshot.tensors[f"probe/{name}"].numpy() for name in ("weight_CD", "bias_C", "mean_D", "scale_D")}
+        arrays = {name: snapshot.tensors[f"probe/{name}"].numpy() for name in HEAD_ARRAYS}
         return Head(**arrays, temperature=snapshot.facts["temperature"]), {
             name: snapshot.facts[name] for name in ("temperature", "probe", "views")
         }
@@ -175,7 +180,8 @@ def _probe(task: Task, train: Rows, train_ND: Float, snapshot: Snapshot | None) 
     )
     accuracy = float((selection.logits.argmax(1) == task.labels_N[train]).mean())
     task.context.reporter.log(
-        f"probe on the training part: {details['chosen']}, cross-validated accuracy {accuracy:.3f}", cv_accuracy=accuracy
+        f"probe on the training part: {details['chosen']}, cross-validated accuracy {accuracy:.3f}",
+        cv_accuracy=accuracy,
     )
     return head, {
         "temperature": head.temperature,
@@ -187,20 +193,24 @@ def _probe(task: Task, train: Rows, train_ND: Float, snapshot: Snapshot | None) 
 def _to_tensors(probe: Head) -> dict[str, Tensor]:
     return {
         f"probe/{name}": torch.from_numpy(np.ascontiguousarray(getattr(probe, name), np.float32))
-        for name in ("weight_CD", "bias_C", "mean_D", "scale_D")
+        for name in HEAD_ARRAYS
     }
 
 
-def _material(recipe: FineTune, task: Task, part: Part, shape: Preprocess, facts: dict[str, Any]) -> Material:
+def _material(
+    recipe: FineTune, task: Task, part: Part, shape: Preprocess, views: int, deadline: float | None
+) -> Material:
     if recipe.scope == "head":
         return scopes.head_only(task, part)
     if recipe.scope == "full":
         return scopes.on_images(task, part, shape, whole=True)
-    if task.context.device == "cpu" and facts["views"]:
-        return scopes.last_stage(task, part, facts["views"])
+    if task.context.device == "cpu" and views:
+        return scopes.last_stage(task, part, views, deadline)
     if task.context.device == "cpu":
-        why = "has no proven split" if task.backbone.prefix is None else "has more activations than the memory set aside"
-        task.context.reporter.log(f"{task.backbone.name} {why}: its prefix is computed again in every step", "warning")
+        why = (
+            "it has no proven split" if task.backbone.prefix is None else "its activations exceed the memory set aside"
+        )
+        task.context.reporter.log(f"{task.backbone.name}: the prefix is computed in every step, {why}", "warning")
     return scopes.on_images(task, part, shape, whole=False)
 
 
@@ -268,7 +278,7 @@ def _on_holdout(network: Network, material: Material, device: str) -> tuple[Any,
 
 
 def _deadline(recipe: FineTune, task: Task, began: float, snapshot: Snapshot | None) -> float | None:
-    """When training must end: the recipe's minutes over all attempts, or the task's own deadline, whichever is first."""
+    """When training must end: after the recipe's minutes over all attempts, or before the task's own deadline."""
     spent = snapshot.facts["seconds"] if snapshot else 0.0
     ends = [] if recipe.max_minutes is None else [began + 60 * recipe.max_minutes - spent]
     if task.deadline is not None:
@@ -277,7 +287,7 @@ def _deadline(recipe: FineTune, task: Task, began: float, snapshot: Snapshot | N
 
 
 def _checkpoint_prefix(recipe: FineTune, task: Task) -> str:
-    """One run's own place below the job's: `auto` may fine-tune several backbones. The time allowed is not part of it."""
+    """One run's own place below the job's: `auto` may fine-tune several backbones. The time is no part of it."""
     fixed = [recipe.model_dump(exclude={"max_minutes"}), task.backbone.digest, task.seed, len(task.pool)]
     name = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
     return f"{task.context.document.checkpoint_prefix}/fine_tune-{name}"

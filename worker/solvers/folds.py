@@ -89,9 +89,7 @@ class _Groups:
         self.class_sizes = class_sizes
 
 
-def _groups(
-    labels_N: NDArray[np.integer], groups_N: NDArray[np.integer] | NDArray[np.str_], seed: int
-) -> _Groups:
+def _groups(labels_N: NDArray[np.integer], groups_N: NDArray[np.integer] | NDArray[np.str_], seed: int) -> _Groups:
     if labels_N.ndim != 1 or labels_N.shape != groups_N.shape or labels_N.size == 0:
         raise ValueError(
             f"Expected one label and one group per item, found shapes {labels_N.shape} and {groups_N.shape}."

@@ -21,7 +21,9 @@ from worker.solvers.spectrum import EigenBasis, eigenbasis
 __all__ = ["STRENGTHS", "Linear", "LogisticCV", "cross_validate", "fit", "fit_many", "standardise"]
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
-CV_TOLERANCE = 1e-6
+# Predicted relative decrease at which a solve stops. On 5,000 x 1,280 features, out-of-fold probabilities then differ
+# from the optimum by 0.0005-0.002 (root mean square; at the defaults of scikit-learn 0.0004-0.1), accuracy by <= 0.002.
+CV_TOLERANCE = 1e-5
 FIT_TOLERANCE = 1e-8
 # A class without training rows gets the largest constant logit that leaves it this probability on every training row:
 # scores stay finite, and the other probabilities equal those of a fit that never heard of the class.
@@ -136,9 +138,9 @@ def fit(
         feats_ND: [N, D] standardised; labels_N: [N].
     """
     rows_FN = np.ones((1, labels_N.shape[0]), dtype=bool)
-    return fit_many(
-        feats_ND, labels_N, rows_FN, num_classes, strength, start=start, basis=basis, tolerance=tolerance
-    )[0]
+    return fit_many(feats_ND, labels_N, rows_FN, num_classes, strength, start=start, basis=basis, tolerance=tolerance)[
+        0
+    ]
 
 
 def fit_many(

@@ -78,7 +78,8 @@ class _Metric:
         """Inverse of the starting Hessian times a gradient, both [F, K * P]."""
         inner_FKP = np.matmul(self.rotation_FKK.transpose(0, 2, 1), gradient.reshape(self.diagonal_FKP.shape))
         inner_FKP /= self.diagonal_FKP
-        return np.matmul(self.rotation_FKK, inner_FKP).reshape(gradient.shape)
+        solved: Float32 = np.matmul(self.rotation_FKK, inner_FKP).reshape(gradient.shape)
+        return solved
 
 
 def minimise(
@@ -111,9 +112,7 @@ def minimise(
         converged_F = np.vecdot(gradient, metric.solve(gradient)) / 2 <= tolerance * objective_F
         active_F = ~(converged_F | stuck_F)
         if not active_F.any() or iteration == max_iterations:
-            return Solution(
-                params_FKP, logits_FKN, objective_F, converged_F, iteration, Curvature(pairs, strength)
-            )
+            return Solution(params_FKP, logits_FKN, objective_F, converged_F, iteration, Curvature(pairs, strength))
         iteration += 1
         direction = np.where(active_F[:, None], _direction(gradient, metric, pairs), np.float32(0))
         direction_FKP = direction.reshape(folds, classes, width)

@@ -7,9 +7,13 @@ Shapes: N items, D features, R = min(N, D) or fewer eigen-directions, B any batc
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+# float32 or float64, the same for all arrays of a basis.
+Floats = NDArray[np.floating[Any]]
 
 # Rotating all items up front costs one more N x D array and 2 N D^2 operations. Above this many items per feature
 # we rotate the (few) parameters at every product instead: at most 1/8 more work, and no second copy of the features.
@@ -30,8 +34,8 @@ class EigenBasis:
         matrix: [N, R] or [N, D]; rotation_DR: [D, R], orthonormal columns; energy_R: [R], sums of squares.
     """
 
-    matrix: NDArray[np.floating]
-    rotation_DR: NDArray[np.floating]
+    matrix: Floats
+    rotation_DR: Floats
     energy_R: NDArray[np.float64]
     projected: bool
 
@@ -45,27 +49,26 @@ class EigenBasis:
         """Number of directions kept."""
         return int(self.rotation_DR.shape[1])
 
-    def outputs(self, weight_BR: NDArray[np.floating]) -> NDArray[np.floating]:
+    def outputs(self, weight_BR: Floats) -> Floats:
         """Linear outputs of every item for a batch of weight rows.
 
         Shape:
             weight_BR: [B, R] in the eigenbasis; returns [B, N].
         """
-        if self.projected:
-            return weight_BR @ self.matrix.T
-        return (weight_BR @ self.rotation_DR.T) @ self.matrix.T
+        weights = weight_BR if self.projected else weight_BR @ self.rotation_DR.T
+        outputs_BN: Floats = weights @ self.matrix.T
+        return outputs_BN
 
-    def gradient(self, residual_BN: NDArray[np.floating]) -> NDArray[np.floating]:
+    def gradient(self, residual_BN: Floats) -> Floats:
         """Sum over items of residual times feature, the transpose of ``outputs``.
 
         Shape:
             residual_BN: [B, N]; returns [B, R] in the eigenbasis.
         """
-        if self.projected:
-            return residual_BN @ self.matrix
-        return (residual_BN @ self.matrix) @ self.rotation_DR
+        gradient_BR: Floats = residual_BN @ self.matrix
+        return gradient_BR if self.projected else gradient_BR @ self.rotation_DR
 
-    def rows(self, start: int, stop: int) -> NDArray[np.floating]:
+    def rows(self, start: int, stop: int) -> Floats:
         """Rotated features of a range of items, for sums that need them item by item.
 
         Shape:
@@ -74,21 +77,23 @@ class EigenBasis:
         block = self.matrix[start:stop]
         return block if self.projected else block @ self.rotation_DR
 
-    def to_features(self, weight_BR: NDArray[np.floating]) -> NDArray[np.floating]:
+    def to_features(self, weight_BR: Floats) -> Floats:
         """Weights in feature space from weights in the eigenbasis.
 
         Shape:
             weight_BR: [B, R]; returns [B, D].
         """
-        return weight_BR @ self.rotation_DR.T
+        weight_BD: Floats = weight_BR @ self.rotation_DR.T
+        return weight_BD
 
-    def from_features(self, weight_BD: NDArray[np.floating]) -> NDArray[np.floating]:
+    def from_features(self, weight_BD: Floats) -> Floats:
         """Weights in the eigenbasis from weights in feature space (the part outside the span of the items is lost).
 
         Shape:
             weight_BD: [B, D]; returns [B, R].
         """
-        return weight_BD.astype(self.rotation_DR.dtype, copy=False) @ self.rotation_DR
+        weight_BR: Floats = weight_BD.astype(self.rotation_DR.dtype, copy=False) @ self.rotation_DR
+        return weight_BR
 
 
 def row_chunks(num_rows: int, size: int = _CHUNK_ROWS) -> list[tuple[int, int]]:
@@ -96,9 +101,7 @@ def row_chunks(num_rows: int, size: int = _CHUNK_ROWS) -> list[tuple[int, int]]:
     return [(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
 
 
-def eigenbasis(
-    feats_ND: NDArray[np.floating], dtype: type[np.float32] | type[np.float64] = np.float32
-) -> EigenBasis:
+def eigenbasis(feats_ND: Floats, dtype: type[np.float32] | type[np.float64] = np.float32) -> EigenBasis:
     """Decompose the Gram matrix of standardised features once, on its smaller side.
 
     The Gram matrix and its eigenvectors are always float64 (small eigenvalues of a float32 Gram matrix are noise,
@@ -116,7 +119,7 @@ def eigenbasis(
             "pass one row of features per item."
         )
     num_items, num_dims = feats_ND.shape
-    work_ND = np.ascontiguousarray(feats_ND, dtype=dtype)
+    work_ND: Floats = np.ascontiguousarray(feats_ND, dtype=dtype)
     gram = _gram(work_ND) if num_items > num_dims else _outer(work_ND)
     if not np.isfinite(gram).all():
         raise ValueError(
@@ -127,15 +130,16 @@ def eigenbasis(
     keep[-1] = True  # all-zero features still need one direction, so that shapes stay valid
     energy_R, vectors = values[keep][::-1].clip(min=0.0), vectors[:, keep][:, ::-1]
     if num_items > num_dims:
-        rotation_DR = np.ascontiguousarray(vectors, dtype=dtype)
+        rotation_DR: Floats = np.ascontiguousarray(vectors, dtype=dtype)
         projected = num_items <= _MAX_ITEMS_PER_FEATURE_TO_PROJECT * num_dims
         return EigenBasis(work_ND @ rotation_DR if projected else work_ND, rotation_DR, energy_R, projected)
     length_R = np.sqrt(np.maximum(energy_R, np.finfo(np.float64).tiny))
     rotation_DR = np.ascontiguousarray((work_ND.T.astype(np.float64) @ vectors) / length_R, dtype=dtype)
-    return EigenBasis(np.ascontiguousarray(vectors * length_R, dtype=dtype), rotation_DR, energy_R, projected=True)
+    projected_NR: Floats = np.ascontiguousarray(vectors * length_R, dtype=dtype)
+    return EigenBasis(projected_NR, rotation_DR, energy_R, projected=True)
 
 
-def _gram(work_ND: NDArray[np.floating]) -> NDArray[np.float64]:
+def _gram(work_ND: Floats) -> NDArray[np.float64]:
     """Feature-side Gram matrix [D, D], summed in float64 over blocks of rows so that no float64 copy is held."""
     gram_DD = np.zeros((work_ND.shape[1], work_ND.shape[1]))
     for start, stop in row_chunks(work_ND.shape[0]):
@@ -144,7 +148,7 @@ def _gram(work_ND: NDArray[np.floating]) -> NDArray[np.float64]:
     return gram_DD
 
 
-def _outer(work_ND: NDArray[np.floating]) -> NDArray[np.float64]:
+def _outer(work_ND: Floats) -> NDArray[np.float64]:
     """Item-side Gram matrix [N, N]; N <= D here, so the float64 copy is smaller than D^2."""
     block = work_ND.astype(np.float64, copy=False)
     return block @ block.T

@@ -28,9 +28,8 @@ def dataset_id(database):
 
 
 def body(dataset_id, **overrides):
-    return {
-        "dataset": dataset_id, "backbone": BACKBONE, "recipe": {"method": "linear_probe"}, "model": "colours", **overrides
-    }  # fmt: skip
+    recipe = {"method": "linear_probe"}
+    return {"dataset": dataset_id, "backbone": BACKBONE, "recipe": recipe, "model": "colours", **overrides}
 
 
 def num_jobs(database):

@@ -3,8 +3,10 @@
 import io
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from worker.data.spool import Spool
 from .conftest import draw
 
 GOOD, CRASH, HANG, GARBAGE, ENDLESS, UNKNOWN = b"good", b"crash", b"hang", b"garbage", b"endless", b"unknown"
+
+ONE_CHILD = Limits(num_processes=1)
 
 # Follows the protocol of the real child, but does what the image says.
 ACTOR = """
@@ -49,7 +53,7 @@ def check(spool: Spool, tmp_path: Path) -> Callable[..., dict[int, Checked]]:
     actor = tmp_path / "actor.py"
     actor.write_text(ACTOR)
 
-    def run(images: list[bytes], limits: Limits = Limits(num_processes=1), acting: bool = False) -> dict[int, Checked]:
+    def run(images: list[bytes], limits: Limits = ONE_CHILD, acting: bool = False) -> dict[int, Checked]:
         found: list[Checked] = []
         command = {"command": (sys.executable, str(actor))} if acting else {}
         with Decoders(spool.fd, limits, **command) as decoders:
@@ -86,10 +90,10 @@ def test_bad_images_are_named(check: Callable[..., dict[int, Checked]]) -> None:
 
 
 def test_memory_is_bounded(check: Callable[..., dict[int, Checked]]) -> None:
-    """A plain image of 400 MB once decoded, in a child of 400 MB."""
+    """A plain image of 300 MB once decoded, in a child of 300 MB."""
     out = io.BytesIO()
-    Image.new("L", (20_000, 20_000)).save(out, "PNG", compress_level=1)
-    limits = Limits(num_processes=1, max_pixels=10**9, decode_memory_bytes=400 * 2**20)
+    Image.new("L", (10_000, 10_000)).save(out, "PNG", compress_level=1)
+    limits = Limits(num_processes=1, decode_memory_bytes=300 * 2**20)
     found = check([draw(1), out.getvalue(), draw(2)], limits)
     assert [found[index].code for index in range(3)] == ["", "decode_out_of_memory", ""]
 
@@ -117,8 +121,7 @@ def test_a_child_that_cannot_start_is_our_failure_not_the_image_s(spool: Spool) 
         Decoders(spool.fd, Limits(num_processes=1), command=(sys.executable, "-c", "raise SystemExit(3)")) as decoders,
         pytest.raises(RuntimeError, match="expected the decoding process to start; found exit status 3"),
     ):
-        list(decoders.submit(0, stored.offset, stored.length))
-        list(decoders.drain())
+        list(chain(decoders.submit(0, stored.offset, stored.length), decoders.drain()))
 
 
 def test_children_are_gone_afterwards(spool: Spool) -> None:
@@ -151,14 +154,13 @@ def test_the_child_finds_nothing_of_ours(tmp_path: Path, spool: Spool, monkeypat
         pid = decoders._children[0].process.pid
         environment = Path(f"/proc/{pid}/environ").read_bytes()
         limits = Path(f"/proc/{pid}/limits").read_text()
-        opened = {os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()}
+        opened = {str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()}
     assert b"GRAFT" not in environment
     assert any(line.startswith("Max file size") and line.split()[3] == "0" for line in limits.splitlines())
     assert {name for name in opened if not name.startswith("pipe:")} == {"/dev/null", str(tmp_path / "spool")}
 
 
 def test_importing_the_child_is_light() -> None:
-    import subprocess
-
-    code = "import sys, worker.data.decode_child; print([m for m in ('torch', 'pyarrow', 'scipy', 'pandas') if m in sys.modules])"
+    heavy = ("torch", "pyarrow", "scipy", "pandas")
+    code = f"import sys, worker.data.decode_child; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"

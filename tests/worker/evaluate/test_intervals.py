@@ -106,7 +106,8 @@ def test_few_differences_use_the_exact_interval_that_agrees_with_mcnemar(only_a:
     found = intervals.paired_difference(a_N, b_N, np.arange(100) % 2, seed=0)
     test = intervals.mcnemar(a_N, b_N)
     assert found.method == "exact_paired"
-    assert found.low < found.value < found.high or found.low <= found.value <= found.high and found.low < found.high
+    assert found.low <= found.value <= found.high
+    assert found.low < found.high
     assert (found.low > 0 or found.high < 0) == (test.p_value < 0.05)
 
 

@@ -57,9 +57,7 @@ def test_classifier_chooses_as_scikit_learn_does() -> None:
     found = ridge.leave_one_out(feats_ND, 2 * ridge.one_hot(labels_N, 4) - 1, (0.1, 10.0, 1000.0))
     known = RidgeClassifierCV(alphas=(0.1, 10.0, 1000.0), store_cv_results=True).fit(feats_ND, labels_N)
     assert found.lambdas[found.best_index] == known.alpha_
-    np.testing.assert_allclose(
-        found.squared_error_L, known.cv_results_.mean(axis=(0, 1)), rtol=1e-6
-    )
+    np.testing.assert_allclose(found.squared_error_L, known.cv_results_.mean(axis=(0, 1)), rtol=1e-6)
     accuracy = [(found.predictions_LNC[i].argmax(axis=1) == labels_N).mean() for i in range(3)]
     np.testing.assert_allclose(found.accuracy(labels_N), accuracy)
 

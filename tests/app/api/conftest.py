@@ -1,0 +1,19 @@
+"""One application for the tests of a file that change nothing in it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def shared_client(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The application on a database of its own."""
+    home = tmp_path_factory.mktemp("shared")
+    (home / "graft.db").write_bytes(sqlite_template.read_bytes())
+    with TestClient(create_app(Settings(home=home)), base_url="http://127.0.0.1") as found:
+        yield found

@@ -1,0 +1,82 @@
+"""The guard, on every route of the OpenAPI document."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings
+from tests.checks import problem
+
+
+def all_routes():
+    document = create_app(Settings()).openapi()
+    return sorted((method.upper(), path) for path, item in document["paths"].items() for method in item)
+
+
+ROUTES = all_routes()
+WRITES = [(method, path) for method, path in ROUTES if method != "GET"]
+FOREIGN_HOSTS = ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8000", "127.0.0.2", "", "[::2]"]
+OUR_HOSTS = ["127.0.0.1", "127.0.0.1:8000", "localhost", "LOCALHOST:1", "[::1]:8000"]
+FOREIGN_ORIGINS = ["https://evil.example", "null", "http://127.0.0.1.evil.example", "file://", "garbage"]
+
+
+def filled(path):
+    """The path with something in every place."""
+    return path.replace("{version}", "1").replace("{", "").replace("}", "")
+
+
+def test_there_are_routes():
+    assert len(ROUTES) > 25
+    assert len(WRITES) > 10
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_foreign_host_is_refused_everywhere(shared_client, method, path):
+    for host in FOREIGN_HOSTS:
+        problem(shared_client.request(method, filled(path), headers={"Host": host}), 421, "unknown_host")
+
+
+@pytest.mark.parametrize(("method", "path"), WRITES)
+def test_cross_site_writes_are_refused_everywhere(shared_client, method, path):
+    for origin in FOREIGN_ORIGINS:
+        problem(shared_client.request(method, filled(path), headers={"Origin": origin}), 403, "cross_site")
+    for origin in ({}, {"Origin": "http://127.0.0.1:8000"}):
+        headers = {**origin, "Sec-Fetch-Site": "cross-site"}
+        problem(shared_client.request(method, filled(path), headers=headers), 403, "cross_site")
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_our_own_pages_and_programs_get_through(shared_client, method, path):
+    for host in OUR_HOSTS:
+        headers = {"Host": host, "Origin": "http://localhost:8000", "Sec-Fetch-Site": "same-origin"}
+        assert shared_client.request(method, filled(path), headers=headers).status_code not in (403, 421)
+
+
+def test_reads_from_other_sites_are_left_to_the_browser(shared_client):
+    headers = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+    answer = shared_client.get("/api/v1/jobs", headers=headers)
+    assert answer.status_code == 200
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_hosts_of_the_settings_are_ours(light):
+    app = create_app(light.model_copy(update={"allowed_hosts": ("graft.example",)}))
+    with TestClient(app, base_url="http://graft.example:9000") as client:
+        assert client.get("/livez").status_code == 200
+        wanted = {"Origin": "https://graft.example"}
+        problem(client.post("/api/v1/jobs/job_0/cancel", headers=wanted), 404, "not_found")
+        problem(client.get("/livez", headers={"Host": "other.example"}), 421, "unknown_host")
+        problem(client.post("/api/v1/jobs", headers={"Origin": "https://other.example"}), 403, "cross_site")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nothing", 404, "not_found"),
+        ("GET", "/api/v1/nothing", 404, "not_found"),
+        ("PATCH", "/api/v1/jobs", 405, "method_not_allowed"),
+        ("DELETE", "/livez", 405, "method_not_allowed"),
+    ],
+)
+def test_what_the_framework_refuses_has_the_same_shape(shared_client, method, path, status, code):
+    problem(shared_client.request(method, path), status, code)

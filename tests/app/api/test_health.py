@@ -1,0 +1,93 @@
+"""Health, readiness, metrics."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings
+from tests import factories
+from tests.conftest import free_port
+from tests.factories import files_below
+
+PARTS = {"database", "broker", "storage", "worker"}
+
+
+def ready(client):
+    answer = client.get("/readyz")
+    body = answer.json()
+    assert body["checks"].keys() == PARTS
+    assert body["ready"] == (answer.status_code == 200) == (body["missing"] == [])
+    assert answer.status_code in (200, 503)
+    assert all((body["checks"][name] != "ok") == (name in body["missing"]) for name in PARTS)
+    return body
+
+
+def open_client(settings):
+    return TestClient(create_app(settings), base_url="http://127.0.0.1")
+
+
+def test_ready_with_a_worker(client, database, home):
+    found = ready(client)
+    assert found["missing"] == ["worker"]
+    assert "graft worker" in found["checks"]["worker"]
+    with database.write() as session:
+        factories.worker(session)
+    assert ready(client)["missing"] == []
+    assert files_below(home / "storage", home / "scratch") == []
+
+
+def test_silent_worker_is_no_worker(client, database):
+    with database.write() as session:
+        row = factories.worker(session)
+        row.seen_at = row.seen_at.replace(year=2020)
+    assert ready(client)["missing"] == ["worker"]
+
+
+def test_empty_database_is_named(home):
+    home.mkdir()
+    with open_client(Settings(home=home)) as client:
+        found = ready(client)
+        assert set(found["missing"]) == {"database", "worker"}
+        assert "graft migrate" in found["checks"]["database"]
+        assert client.get("/livez").text == "ok"
+
+
+def test_storage_that_takes_no_file_is_named(light, home):
+    (home / "file").write_text("no folder")
+    with open_client(light.model_copy(update={"storage_url": f"file://{home}/file/below"})) as client:
+        assert set(ready(client)["missing"]) == {"storage", "worker"}
+
+
+def test_broker_that_is_away_is_named_and_jobs_are_still_taken(light):
+    away = light.model_copy(update={"broker_url": f"redis://127.0.0.1:{free_port()}/0"})
+    with open_client(away) as client:
+        assert set(ready(client)["missing"]) == {"broker", "worker"}
+        with client.app.state.graft.database.write() as session:
+            wanted = factories.dataset(session).id
+        body = {"dataset": wanted, "recipe": {"method": "linear_probe"}, "model": "m"}
+        assert client.post("/api/v1/jobs", json=body).status_code == 202
+
+
+@pytest.mark.server
+def test_redis_is_found(light, redis_url):
+    with open_client(light.model_copy(update={"broker_url": redis_url})) as client:
+        assert ready(client)["missing"] == ["worker"]
+
+
+def test_metrics_count_jobs_and_workers(client, database):
+    with database.write() as session:
+        for state in ("queued", "queued", "running", "succeeded"):
+            factories.job(session, state=state)
+        factories.worker(session)
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    found = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+    assert found["graft_jobs", ("queue", "cpu"), ("state", "queued")] == 2
+    assert found["graft_jobs", ("queue", "cpu"), ("state", "running")] == 1
+    assert found["graft_workers",] == 1
+    assert found["graft_pool_bytes",] == found["graft_pool_graphs",] == 0

@@ -1,0 +1,166 @@
+"""Routes of models, on both databases."""
+
+import io
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+from sqlalchemy import func, select
+
+from app.db.models import Alias, AliasChange, ModelVersion
+from tests import factories
+from tests.app.onnx_factories import images
+from tests.checks import problem
+from tests.factories import files_below
+
+URL = "/api/v1/models"
+
+
+def make(database, name="colours", num_versions=3):
+    with database.write() as session:
+        return factories.model(session, name, num_versions).id
+
+
+def point(client, version, alias="production", name="colours"):
+    return client.put(f"{URL}/{name}/aliases/{alias}", json={"version": version})
+
+
+def num_rows(database, table):
+    with database.read() as session:
+        return session.scalar(select(func.count()).select_from(table))
+
+
+def test_model_with_versions_newest_first(client, database):
+    make(database)
+    found = client.get(f"{URL}/colours").json()
+    assert [row["version"] for row in found["versions"]] == [3, 2, 1]
+    assert found["aliases"] == {}
+    assert found["versions"][0]["metrics"] == {"test_accuracy": 0.5}
+    assert client.get(URL).json() == {"data": [found], "has_more": False}
+
+
+def test_list_is_newest_first_in_pages(client, database):
+    names = [f"m{number}" for number in range(5)]
+    for name in names:
+        make(database, name, 1)
+    with database.read() as session:
+        order = session.scalars(select(factories.Model.name).order_by(factories.Model.id.desc())).all()
+    first = client.get(URL, params={"limit": 3}).json()
+    assert ([row["name"] for row in first["data"]], first["has_more"]) == (order[:3], True)
+    rest = client.get(URL, params={"limit": 3, "after": order[2]}).json()
+    assert ([row["name"] for row in rest["data"]], rest["has_more"]) == (order[3:], False)
+    problem(client.get(URL, params={"after": "nothing"}), 404, "not_found")
+    problem(client.get(URL, params={"limit": 1001}), 422, "invalid_payload")
+
+
+def test_unknown_names(client, database):
+    make(database)
+    for method, path in [
+        ("GET", "/nothing"), ("DELETE", "/nothing"), ("GET", "/nothing/versions/1"), ("DELETE", "/nothing/versions/1"),
+        ("GET", "/nothing/versions/1/files/spec.json"), ("GET", "/nothing/aliases/a"), ("DELETE", "/nothing/aliases/a"),
+        ("GET", "/colours/versions/4"), ("DELETE", "/colours/versions/4"), ("DELETE", "/colours/aliases/a"),
+    ]:  # fmt: skip
+        problem(client.request(method, URL + path), 404, "not_found")
+    problem(point(client, 1, name="nothing"), 404, "not_found")
+    problem(point(client, 4), 404, "not_found")
+    problem(point(client, 0), 422, "invalid_payload")
+    problem(point(client, 1, alias="a b"), 422, "invalid_payload")
+    problem(client.put(f"{URL}/colours/aliases/a", json={"version": 1, "x": 1}), 422, "invalid_payload")
+    problem(client.get(f"{URL}/colours/versions/x"), 422, "invalid_payload")
+    assert num_rows(database, Alias) == 0
+
+
+def test_alias_moves_and_remembers(client, database):
+    make(database)
+    for version in (1, 2, 2, 1):
+        assert point(client, version).json()["version"] == version
+    point(client, 3, alias="canary")
+    assert client.get(f"{URL}/colours").json()["aliases"] == {"canary": 3, "production": 1}
+    assert client.delete(f"{URL}/colours/aliases/production").status_code == 204
+    assert client.get(f"{URL}/colours").json()["aliases"] == {"canary": 3}
+    history = client.get(f"{URL}/colours/aliases/production").json()
+    # Pointing it where it already points is no change.
+    assert [row["version"] for row in history["data"]] == [None, 1, 2, 1]
+    moments = [row["at"] for row in history["data"]]
+    assert moments == sorted(moments, reverse=True)
+
+
+def test_version_under_an_alias_is_kept(client, database):
+    make(database)
+    point(client, 2)
+    point(client, 2, alias="canary")
+    found = problem(client.delete(f"{URL}/colours/versions/2"), 409, "in_use")
+    assert sorted(found["users"]) == ["canary", "production"]
+    assert client.delete(f"{URL}/colours/versions/3").status_code == 204
+    point(client, 1)
+    point(client, 1, alias="canary")
+    assert client.delete(f"{URL}/colours/versions/2").status_code == 204
+    assert [row["version"] for row in client.get(f"{URL}/colours").json()["versions"]] == [1]
+
+
+def test_delete_frees_bundles_but_not_what_others_share(client, database, storage, tmp_path):
+    with database.write() as session:
+        one, other = factories.model(session, "one", 0), factories.model(session, "other", 0)
+        first = factories.published(session, storage, tmp_path / "made", one, 1)
+        second = factories.published(session, storage, tmp_path / "made", one, 2)
+        kept = factories.published(session, storage, tmp_path / "made", other, 1)
+    assert client.delete(f"{URL}/one/versions/1").status_code == 204
+    assert list(storage.list(first.prefix)) == []
+    point(client, 2, name="one")
+    assert client.delete(f"{URL}/one").status_code == 204
+    assert list(storage.list(second.prefix)) == []
+    assert [num_rows(database, table) for table in (ModelVersion, Alias, AliasChange)] == [1, 0, 0]
+    assert len(list(storage.list(kept.prefix))) == 6
+    assert list(storage.list("graphs")) == [factories.SHARED_GRAPH]
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "succeeded", "failed"])
+def test_model_that_a_job_will_publish_to_is_kept(client, database, state):
+    make(database)
+    with database.write() as session:
+        job = factories.job(session, state=state).id
+    answer = client.delete(f"{URL}/colours")
+    if state in ("queued", "running"):
+        assert problem(answer, 409, "in_use")["users"] == [job]
+    else:
+        assert answer.status_code == 204
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_files_come_as_attachments(client, database, storage, tmp_path, shared):
+    with database.write() as session:
+        of = factories.model(session, "tiny", 0)
+        row = factories.published(session, storage, tmp_path / "made", of, 1, shared=shared)
+    detail = client.get(f"{URL}/tiny/versions/1").json()
+    assert detail["files"] == sorted([*row.spec["files"], "model.onnx", "spec.json"])
+    assert detail["spec"] == row.spec
+    contents = {}
+    for name in detail["files"]:
+        answer = client.get(f"{URL}/tiny/versions/1/files/{name}")
+        assert answer.status_code == 200
+        assert answer.headers["content-disposition"] == f'attachment; filename="{name}"'
+        assert answer.headers["content-type"] == "application/octet-stream"
+        contents[name] = answer.content
+    assert json.loads(contents["spec.json"]) == row.spec
+    assert contents["backbone.onnx"] == (tmp_path / "made" / "tiny.onnx").read_bytes()
+    session = onnxruntime.InferenceSession(contents["model.onnx"], providers=["CPUExecutionProvider"])
+    assert {output.name for output in session.get_outputs()} == {"probabilities", "features"}
+    assert session.run(["probabilities"], {"images": images(2)})[0].shape == (2, 3)
+    for name in ("nothing", "%2e%2e%2fspec.json", "spec.json%00"):
+        problem(client.get(f"{URL}/tiny/versions/1/files/{name}"), 404, "not_found")
+
+
+def test_onnx_file_is_head_on_backbone(client, database, storage, tmp_path):
+    with database.write() as session:
+        factories.published(session, storage, tmp_path / "made", factories.model(session, "tiny", 0), 1)
+
+    def run(name, names, feed):
+        content = client.get(f"{URL}/tiny/versions/1/files/{name}").content
+        session = onnxruntime.InferenceSession(io.BytesIO(content).getvalue(), providers=["CPUExecutionProvider"])
+        return session.run(names, feed)[0]
+
+    features = run("backbone.onnx", ["features"], {"images": images(3)})
+    apart = run("head.onnx", ["probabilities"], {"features": features})
+    np.testing.assert_array_equal(run("model.onnx", ["probabilities"], {"images": images(3)}), apart)
+    assert files_below(tmp_path / "home" / "scratch") == []

@@ -1,0 +1,60 @@
+"""Moments and keys, on both databases."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError, StatementError
+
+from app.db.base import now
+from app.db.models import Job, Project
+from tests import factories
+
+
+def test_moments_come_back_aware_and_equal(database):
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    east = moment.astimezone(timezone(timedelta(hours=9)))
+    with database.write() as session:
+        for name, at in (("utc", moment), ("east", east)):
+            session.add(Project(id=name, created_at=at))
+    with database.read() as session:
+        found = [session.get_one(Project, name).created_at for name in ("utc", "east")]
+    assert found == [moment, moment]
+    assert {at.utcoffset() for at in found} == {timedelta(0)}
+
+
+def test_naive_moments_are_refused(database):
+    with pytest.raises(StatementError, match="aware"), database.write() as session:
+        session.add(Project(id="a", created_at=datetime(2026, 1, 1)))
+
+
+def test_moments_compare_in_the_database(database):
+    with database.write() as session:
+        session.add(Project(id="old", created_at=now() - timedelta(hours=1)))
+        session.add(Project(id="new", created_at=now() + timedelta(hours=1)))
+    with database.read() as session:
+        query = select(Project.id).where(Project.created_at < now(), Project.id != "default")
+        assert session.scalars(query).all() == ["old"]
+
+
+def test_references_are_enforced(database):
+    with pytest.raises(IntegrityError), database.write() as session:
+        factories.job(session, dataset_id="ds_0")
+
+
+def test_documents_keep_their_values(database):
+    document = {"a": [1, 2.5, None, True, {"b": "\u00e4\u2603"}], "": {}}
+    with database.write() as session:
+        job_id = factories.job(session, inputs=document).id
+    with database.read() as session:
+        assert session.get_one(Job, job_id).inputs == document
+
+
+def test_sqlite_is_set_up_for_two_processes(light, request):
+    from app.db.session import Database
+
+    database = Database(light.resolved_database_url)
+    with database.read() as session:
+        pragmas = [session.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "foreign_keys", "busy_timeout")]
+    database.dispose()
+    assert pragmas == ["wal", 1, 5000]

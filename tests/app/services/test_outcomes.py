@@ -1,0 +1,176 @@
+"""Results that become rows, on both databases."""
+
+import pytest
+from sqlalchemy import func, select
+
+from app.db.models import Dataset, Job, Model, ModelVersion, Problem, Report, UserBackbone
+from app.errors import Conflict
+from app.services import attempts, backbones, jobs, models, outcomes
+from tests import factories
+
+OWNER = "me"
+RESULT = {"prefix": "bundles/a", "spec": factories.SPEC, "metrics": {"test_accuracy": 0.9}, "report": {"verdict": None}}
+
+
+def running(database, **fields):
+    with database.write() as session:
+        job_id = factories.job(session, **fields).id
+        assert attempts.claim(session, ["cpu"], OWNER, 60).id == job_id
+    return job_id
+
+
+def succeed(database, job_id, result=RESULT):
+    with database.write() as session:
+        return outcomes.succeed(session, job_id, OWNER, result)
+
+
+def test_transfer_publishes_its_model(database):
+    numbers = []
+    for _ in range(2):
+        job_id = running(database, model_name="colours")
+        assert succeed(database, job_id) == [f"checkpoints/default/{job_id}"]
+        with database.read() as session:
+            job = session.get_one(Job, job_id)
+            assert (job.state, job.metrics, job.progress["fraction"]) == ("succeeded", {"test_accuracy": 0.9}, 1.0)
+            assert session.get_one(Report, job_id).document == {"verdict": None}
+            name, number = models.of_jobs(session, [job_id])[job_id]
+            assert name == "colours"
+            numbers.append(number)
+            last = jobs.events(session, job_id, 0, 100)[0][-1]
+            assert last.data == {"state": "succeeded", "model": "colours", "version": number}
+    assert numbers == [1, 2]
+
+
+def test_numbers_are_never_given_out_again(database):
+    for _ in range(2):
+        succeed(database, running(database))
+    with database.write() as session:
+        assert models.delete_version(session, "default", "colours", 2) == "bundles/a"
+    succeed(database, running(database))
+    with database.read() as session:
+        assert session.scalars(select(ModelVersion.version).order_by(ModelVersion.version)).all() == [1, 3]
+
+
+def test_two_jobs_that_make_one_model_at_once(database, second):
+    one, other = running(database), running(database)
+    with database.write() as session:
+        outcomes.succeed(session, one, OWNER, RESULT)
+        waiting = second(lambda session: outcomes.succeed(session, other, OWNER, RESULT))
+    waiting.result(30)
+    with database.read() as session:
+        assert session.scalar(select(func.count()).select_from(Model)) == 1
+        assert models.of_jobs(session, [one, other]) == {one: ("colours", 1), other: ("colours", 2)}
+
+
+def test_labels_that_changed_meanwhile_are_refused(database, second):
+    one, other = running(database), running(database)
+    changed = {**RESULT, "spec": {**factories.SPEC, "labels": ["green"]}}
+    with database.write() as session:
+        outcomes.succeed(session, one, OWNER, RESULT)
+        waiting = second(lambda session: outcomes.succeed(session, other, OWNER, changed))
+    with pytest.raises(Conflict) as caught:
+        waiting.result(30)
+    assert caught.value.code == "label_change"
+    with database.read() as session:
+        assert session.get_one(Job, other).state == "running"
+        assert session.scalars(select(ModelVersion.version)).all() == [1]
+
+
+def test_labels_may_change_where_it_was_allowed(database):
+    succeed(database, running(database))
+    changed = {**RESULT, "spec": {**factories.SPEC, "labels": ["green"]}}
+    succeed(database, running(database, allow_label_change=True), changed)
+    with database.read() as session:
+        assert models.resolve(session, "default", "colours", None, None).spec["labels"] == ["green"]
+
+
+def ingestion(database, **fields):
+    with database.write() as session:
+        dataset_id = factories.dataset(session, state="ingesting", digest=None, num_samples=0, classes=[], splits={}).id
+    return dataset_id, running(database, kind="ingest", dataset_id=dataset_id, **fields)
+
+
+FINDING = {"severity": "warning", "code": "duplicate", "path": "a.png", "message": "twice", "fix": "remove one"}
+INGESTED = {
+    "failure": None, "task": "classification", "num_samples": 4, "classes": [{"name": "red", "num_samples": 4}],
+    "splits": {"train": 2, "val": 1, "test": 1}, "digest": "e" * 64, "size_bytes": 99, "problems": [FINDING, FINDING],
+}  # fmt: skip
+
+
+def test_ingestion_makes_the_dataset_ready(database):
+    dataset_id, job_id = ingestion(database)
+    assert succeed(database, job_id, INGESTED) == [f"incoming/default/{dataset_id}"]
+    with database.read() as session:
+        row = session.get_one(Dataset, dataset_id)
+        assert (row.state, row.num_samples, row.num_problems, row.digest) == ("ready", 4, 2, "e" * 64)
+        assert (row.failure_code, row.size_bytes, row.splits["val"]) == (None, 99, 1)
+        assert [item.seq for item in session.scalars(select(Problem).order_by(Problem.seq))] == [1, 2]
+        assert session.get_one(Job, job_id).state == "succeeded"
+
+
+def test_refused_data_is_the_datasets_and_the_jobs_failure(database):
+    dataset_id, job_id = ingestion(database)
+    failure = {"code": "one_class", "message": "expected two classes; found one"}
+    waste = succeed(database, job_id, {**INGESTED, "failure": failure})
+    assert set(waste) == {f"incoming/default/{dataset_id}", f"datasets/default/{dataset_id}"}
+    with database.read() as session:
+        row, job = session.get_one(Dataset, dataset_id), session.get_one(Job, job_id)
+    assert (row.state, row.failure_code) == ("invalid", "one_class")
+    assert (job.state, job.failure_code, job.failure_message) == ("failed", "dataset_invalid", failure["message"])
+
+
+def test_failed_ingestion_leaves_no_waiting_dataset(database):
+    dataset_id, job_id = ingestion(database)
+    with database.write() as session:
+        waste = outcomes.fail(session, job_id, OWNER, "internal", "no room")
+    assert set(waste) == {f"incoming/default/{dataset_id}", f"datasets/default/{dataset_id}"}
+    with database.read() as session:
+        row = session.get_one(Dataset, dataset_id)
+    assert (row.state, row.failure_code, row.failure_message) == ("invalid", "internal", "no room")
+
+
+def test_failed_transfer_keeps_its_checkpoints_for_a_retry(database):
+    job_id = running(database)
+    with database.write() as session:
+        assert outcomes.fail(session, job_id, OWNER, "diverged", "not finite") == []
+
+
+def test_unknown_failure_code_is_a_mistake_of_ours():
+    from app.errors import JobFailure
+
+    with pytest.raises(ValueError, match="unknown failure code"):
+        JobFailure("strange", "?")
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_own_backbone(database, refused):
+    with database.write() as session:
+        row = backbones.add(session, "default", "mine", "timm/tf_efficientnet_lite0", "incoming/default/x")
+        attempts.claim(session, ["cpu"], OWNER, 60)
+    document = {"backbone": {"name": "user/mine"}, "architecture": "timm/tf_efficientnet_lite0"}
+    result = {"failure": "too few tensors" if refused else None, "mapping": {"mapped": 3}, "document": document}
+    assert succeed(database, row.job_id, result) == ["incoming/default/x"]
+    with database.read() as session:
+        found, job = session.get_one(UserBackbone, row.id), session.get_one(Job, row.job_id)
+    assert found.mapping == {"mapped": 3}
+    if refused:
+        assert (found.state, found.failure_message) == ("invalid", "too few tensors")
+        assert (job.state, job.failure_code) == ("failed", "weights_unavailable")
+    else:
+        assert (found.state, found.document) == ("ready", document)
+        assert job.state == "succeeded"
+
+
+def test_aliases_and_removals_take_turns(database, second):
+    with database.write() as session:
+        factories.model(session, "colours", 2)
+    with database.write() as session:
+        models.delete_version(session, "default", "colours", 1)
+        waiting = second(lambda session: models.set_alias(session, "default", "colours", "production", 1))
+    with pytest.raises(Exception, match="no version 1"):
+        waiting.result(30)
+    with database.write() as session:
+        models.set_alias(session, "default", "colours", "production", 2)
+        waiting = second(lambda session: models.delete_version(session, "default", "colours", 2))
+    with pytest.raises(Conflict):
+        waiting.result(30)

@@ -1,0 +1,269 @@
+"""The client against a scripted HTTP server that misbehaves on purpose, and against the real application."""
+
+import json
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from python_multipart.multipart import parse_options_header
+
+from app import client
+from app.client import ApiError, Client, Event, Progress, parse_stream
+from app.db import migration
+from app.main import create_app
+from app.settings import Settings
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+JSON, SSE, PROBLEM = "application/json", "text/event-stream", "application/problem+json"
+EVENTS = [{"id": number, "type": "log", "message": f"event {number}", "data": {}} for number in range(1, 8)]
+HALF = {"fraction": 0.5, "stage": "train", "eta_seconds": 2.0}
+
+
+def send(handler: BaseHTTPRequestHandler, body: bytes, kind: str = JSON, status: int = 200) -> None:
+    handler.send_response(status)
+    handler.send_header("Content-Type", kind)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def send_json(document: Any, status: int = 200, kind: str = JSON) -> Answer:
+    return lambda handler: send(handler, json.dumps(document).encode(), kind, status)
+
+
+@contextmanager
+def scripted(answer: Answer) -> Iterator[str]:
+    """A server on loopback that answers every request with one function."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            answer(self)
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Job:
+    """A job's routes. Each stream breaks in the middle of a message after `per_stream` events; 0 means no stream."""
+
+    def __init__(self, per_stream: int) -> None:
+        self._per_stream = per_stream
+        self._shown = 0
+        self.resumed_after: list[int] = []
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        path, _, query = handler.path.partition("?")
+        if not path.endswith("/events"):
+            state = "succeeded" if self._shown >= len(EVENTS) else "running"
+            send_json({"id": "job_1", "state": state, "progress": HALF})(handler)
+        elif self._per_stream and handler.headers["Accept"] == SSE:
+            self._stream(handler, int(handler.headers["Last-Event-ID"]))
+        else:
+            after = int(dict(part.split("=") for part in query.split("&"))["after"]) if query else 0
+            rows = EVENTS[after : after + 2]
+            self._shown = max([self._shown, *(row["id"] for row in rows)])
+            send_json({"data": rows, "has_more": after + 2 < len(EVENTS)})(handler)
+
+    def _stream(self, handler: BaseHTTPRequestHandler, after: int) -> None:
+        self.resumed_after.append(after)
+        rows = EVENTS[after : after + self._per_stream]
+        text = "retry: 1000\n\n: alive\n\n"
+        text += "".join(f"id: {row['id']}\nevent: log\ndata: {json.dumps(row)}\n\n" for row in rows)
+        text += f"event: progress\ndata: {json.dumps(HALF)}\n\n"
+        self._shown = after + len(rows)
+        cut = b"id: 99\nevent: log\ndata: {"
+        handler.send_response(200)
+        handler.send_header("Content-Type", f"{SSE}; charset=utf-8")
+        handler.send_header("Content-Length", str(len(text) + len(cut) + 100))
+        handler.end_headers()
+        handler.wfile.write(text.encode() + cut)
+        handler.wfile.flush()
+        handler.close_connection = True
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "POLL_SECONDS", 0.001)
+
+
+@pytest.mark.parametrize("per_stream", [1, 3, 7])
+def test_broken_streams_are_taken_up_without_loss_or_repetition(per_stream: int) -> None:
+    job = Job(per_stream)
+    seen: list[Event] = []
+    progress: list[Progress] = []
+    with scripted(job) as url, Client(url) as graft:
+        ended = graft.wait_job("job_1", progress.append, seen.append)
+    assert ended["state"] == "succeeded"
+    assert [event.id for event in seen] == [row["id"] for row in EVENTS]
+    assert [event.data for event in seen] == EVENTS
+    assert job.resumed_after[: 7 // per_stream] == list(range(0, 7, per_stream))[: 7 // per_stream]
+    assert progress[0] == Progress("running", 0.5, "train", 2.0)
+
+
+def test_pages_are_asked_for_where_no_stream_comes_through() -> None:
+    seen: list[Event] = []
+    progress: list[Progress] = []
+    with scripted(Job(per_stream=0)) as url, Client(url) as graft:
+        ended = graft.wait_job("job_1", progress.append, seen.append)
+    assert ended["state"] == "succeeded"
+    assert [event.id for event in seen] == [row["id"] for row in EVENTS]
+    assert progress
+
+
+def test_waiting_ends_when_the_service_stays_away() -> None:
+    with scripted(send_json({})) as url:
+        gone = url
+    with Client(gone) as graft, pytest.raises(httpx.ConnectError):
+        graft.wait_job("job_1")
+
+
+def test_waiting_outlasts_a_restart() -> None:
+    job, refused = Job(per_stream=3), iter(range(5))
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if next(refused, None) is not None:
+            send(handler, b"starting", "text/plain", 503)
+        else:
+            job(handler)
+
+    with scripted(answer) as url, Client(url) as graft:
+        assert graft.wait_job("job_1")["state"] == "succeeded"
+
+
+def test_problem_becomes_an_error_with_its_document() -> None:
+    problem = {"status": 404, "code": "not_found", "title": "Not found", "detail": "expected a job; found none"}
+    with scripted(send_json(problem, 404, PROBLEM)) as url, Client(url) as graft:
+        with pytest.raises(ApiError) as caught:
+            graft.job("job_1")
+        with pytest.raises(ApiError, match="not_found"):
+            graft.wait_job("job_1")
+    assert (caught.value.status, caught.value.code, caught.value.problem) == (404, "not_found", problem)
+
+
+def test_an_answer_of_something_in_between_is_named_so() -> None:
+    with scripted(lambda handler: send(handler, b"<h1>no</h1>", "text/html", 502)) as url, Client(url) as graft:
+        with pytest.raises(ApiError) as caught:
+            graft.job("job_1")
+        assert caught.value.code == "not_graft"
+        assert "<h1>no</h1>" in caught.value.problem["detail"]
+
+
+def test_upload_is_a_form_with_file_and_fields(tmp_path: Path) -> None:
+    received: dict[str, Any] = {}
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        received["length"] = handler.headers["Content-Length"]
+        received["kind"] = parse_options_header(handler.headers["Content-Type"])
+        received["body"] = handler.rfile.read(int(handler.headers["Content-Length"]))
+        send_json({"id": "ds_1", "state": "ingesting"}, 202)(handler)
+
+    content = bytes(range(256)) * 5000
+    (tmp_path / "data.zip").write_bytes(content)
+    with scripted(answer) as url, Client(url) as graft:
+        assert graft.upload_dataset(tmp_path / "data.zip", "pets", seed=3)["id"] == "ds_1"
+    assert received["kind"][0] == b"multipart/form-data"
+    boundary = received["kind"][1][b"boundary"]
+    parts = received["body"].split(b"--" + boundary)[1:-1]
+    by_name = {part.partition(b'name="')[2].partition(b'"')[0]: part.partition(b"\r\n\r\n")[2][:-2] for part in parts}
+    assert by_name == {b"name": b"pets", b"seed": b"3", b"file": content}
+
+
+def test_predict_sends_images_in_their_order(tmp_path: Path) -> None:
+    bodies: list[bytes] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        bodies.append(handler.rfile.read(int(handler.headers["Content-Length"])))
+        send_json({"path": handler.path})(handler)
+
+    (tmp_path / "b.png").write_bytes(b"second")
+    with scripted(answer) as url, Client(url) as graft:
+        shown = graft.predict("my model", [b"first", tmp_path / "b.png", b"third"], top_k=2)
+    assert shown["path"] == "/api/v1/models/my%20model/predict?top_k=2"
+    places = [bodies[0].index(word) for word in (b"first", b"second", b"third")]
+    assert places == sorted(places)
+
+
+def test_findings_are_read_page_by_page() -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        after = int(handler.path.partition("after=")[2].partition("&")[0])
+        rows = [{"seq": number} for number in range(after + 1, min(after + 4, 8))]
+        send_json({"data": rows, "has_more": rows[-1]["seq"] < 7})(handler)
+
+    with scripted(answer) as url, Client(url) as graft:
+        assert [row["seq"] for row in graft.problems("ds_1")] == list(range(1, 8))
+
+
+def test_proxies_of_the_environment_are_ignored_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with scripted(send_json({"id": "job_1"})) as url, Client(url) as graft:
+        assert graft.job("job_1")["id"] == "job_1"
+
+
+def test_stream_parser_follows_the_standard() -> None:
+    lines = [
+        "retry: 1000",
+        "",
+        ": a comment",
+        "id: 4",
+        "event: log",
+        'data: {"a":',
+        "data: 1}",
+        "",
+        "data:[2]",
+        "",
+        "event: nothing",
+        "",
+        "id: 9",
+        "data: {",
+    ]
+    assert list(parse_stream(iter(lines))) == [Event(4, "log", {"a": 1}), Event(None, "message", [2])]  # type: ignore[arg-type]
+
+
+@pytest.mark.server
+def test_client_and_application_speak_the_same(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home")
+    settings.home_path.mkdir()
+    migration.upgrade(settings.resolved_database_url)
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            thread.join(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+            archive.writestr("cat/1.png", b"not looked at before a worker comes")
+        with Client(f"http://127.0.0.1:{port}") as graft:
+            assert graft.missing() == ["worker"]
+            assert graft.upload_dataset(tmp_path / "data.zip", "pets", seed=7)["seed"] == 7
+            with pytest.raises(ApiError) as caught:
+                graft.start_transfer("ds_none", "pets", idempotency_key="k")
+            assert (caught.value.status, caught.value.code) == (404, "not_found")
+            with pytest.raises(ApiError, match="not_found"):
+                graft.predict("none", [b"no image"])
+    finally:
+        server.should_exit = True
+        thread.join()

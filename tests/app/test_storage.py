@@ -1,0 +1,180 @@
+"""One contract for every kind of storage."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import NotFound, OutOfSpace
+from app.storage import FolderStorage, check_key, open_storage
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.server)])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def url(kind, request, tmp_path):
+    return f"file://{tmp_path}/store" if kind == "folder" else request.getfixturevalue("s3_url")
+
+
+@pytest.fixture
+def store(url, tmp_path):
+    return open_storage(url, tmp_path / "cache")
+
+
+@pytest.fixture
+def put(store, tmp_path):
+    def write(key, content):
+        source = tmp_path / "source"
+        source.unlink(missing_ok=True)
+        source.write_bytes(content)
+        store.put(key, source)
+
+    return write
+
+
+def test_what_is_put_is_fetched(store, put):
+    put("a/b.txt", b"one")
+    put("a/c", b"")
+    assert store.fetch("a/b.txt").read_bytes() == b"one"
+    assert store.fetch("a/c").read_bytes() == b""
+    assert isinstance(store.fetch("a/b.txt"), Path)
+
+
+def test_put_replaces(store, put):
+    put("a", b"one")
+    assert store.fetch("a").read_bytes() == b"one"
+    put("a", b"two")
+    assert store.fetch("a").read_bytes() == b"two"
+
+
+def test_source_stays(store, tmp_path):
+    source = tmp_path / "mine"
+    source.write_bytes(b"x")
+    store.put("a", source)
+    assert source.read_bytes() == b"x"
+    source.unlink()
+    assert store.fetch("a").read_bytes() == b"x"
+
+
+def test_nothing_there(store, put):
+    put("a/b", b"x")
+    for key in ("b", "a", "a/b/c"):
+        with pytest.raises(NotFound, match="found none"):
+            store.fetch(key)
+    store.delete("nothing/at/all")
+    assert list(store.list("nothing")) == []
+
+
+def test_list_is_sorted_and_below_the_prefix(store, put):
+    for key in ("ds/1/b", "ds/1/a", "ds/10/a", "ds/1/c/d", "other/a", "ds/1-x/a"):
+        put(key, b"x")
+    assert list(store.list("ds/1")) == ["ds/1/a", "ds/1/b", "ds/1/c/d"]
+    assert list(store.list("ds")) == sorted(["ds/1-x/a", "ds/1/a", "ds/1/b", "ds/1/c/d", "ds/10/a"])
+
+
+def test_delete_takes_the_prefix_and_no_sibling(store, put):
+    for key in ("ds_1/a", "ds_1/b/c", "ds_10/a", "ds_1.x", "ds_11"):
+        put(key, b"x")
+    assert store.fetch("ds_1/a").read_bytes() == b"x"
+    store.delete("ds_1")
+    assert [list(store.list(name)) for name in ("ds_1", "ds_10")] == [[], ["ds_10/a"]]
+    for key in ("ds_10/a", "ds_1.x", "ds_11"):
+        assert store.fetch(key).read_bytes() == b"x"
+    with pytest.raises(NotFound):
+        store.fetch("ds_1/a")
+    store.delete("ds_11")
+    with pytest.raises(NotFound):
+        store.fetch("ds_11")
+
+
+BAD_KEYS = ["", "/a", "a/", "a//b", "../a", "a/../b", "a/..", ".", ".a", "a/.b", "a b", "a\\b", "a\n", "\u00e4", "a\0"]
+
+
+@pytest.mark.parametrize("key", BAD_KEYS)
+def test_keys_that_could_leave_the_store_are_refused(store, tmp_path, key):
+    (tmp_path / "source").write_bytes(b"x")
+    calls = [
+        lambda: store.put(key, tmp_path / "source"), lambda: store.fetch(key),
+        lambda: store.delete(key), lambda: list(store.list(key)),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(ValueError, match="plain names"):
+            call()
+
+
+@given(st.text(max_size=30))
+def test_keys_that_pass_stay_below_the_store(key):
+    try:
+        check_key(key)
+    except ValueError:
+        return
+    top = "/srv/store"
+    assert os.path.normpath(f"{top}/{key}") == f"{top}/{key}"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch, number):
+    def fails(*_):
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "source").write_bytes(b"x")
+    store = FolderStorage(tmp_path / "store")
+    store.put("a", tmp_path / "source")
+    monkeypatch.setattr("os.link", fails)
+    monkeypatch.setattr("shutil.copyfile", fails)
+    with pytest.raises(OutOfSpace, match="full"):
+        store.put("a", tmp_path / "source")
+    with pytest.raises(OutOfSpace):
+        store.put("b/c", tmp_path / "source")
+    assert store.fetch("a").read_bytes() == b"x"
+    assert list(store.list("b")) == []
+    assert [path.name for path in (tmp_path / "store").rglob("*") if path.is_file()] == ["a"]
+
+
+def test_other_failures_stay_what_they_are(tmp_path):
+    store = FolderStorage(tmp_path / "store")
+    with pytest.raises(FileNotFoundError):
+        store.put("a", tmp_path / "nothing")
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_half_written_objects_are_not_listed(tmp_path):
+    store = FolderStorage(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".put-xyz").write_bytes(b"half")
+    assert list(store.list("a")) == []
+
+
+@pytest.mark.server
+def test_prefixes_in_one_bucket_do_not_meet(s3_url, tmp_path):
+    one, other = open_storage(s3_url, tmp_path / "c1"), open_storage(f"{s3_url}2", tmp_path / "c2")
+    bare = open_storage(s3_url.removesuffix("/some/prefix"), tmp_path / "c3")
+    (tmp_path / "x").write_bytes(b"1")
+    for store in (one, other, bare):
+        store.put("a/b", tmp_path / "x")
+    assert list(one.list("a")) == list(other.list("a")) == list(bare.list("a")) == ["a/b"]
+    one.delete("a")
+    assert (list(one.list("a")), list(other.list("a")), list(bare.list("a"))) == ([], ["a/b"], ["a/b"])
+
+
+@pytest.mark.server
+def test_second_fetch_needs_no_download(s3_url, tmp_path):
+    store = open_storage(s3_url, tmp_path / "cache")
+    (tmp_path / "x").write_bytes(b"1")
+    store.put("a", tmp_path / "x")
+    first = store.fetch("a")
+    stamp = first.stat().st_mtime_ns
+    assert store.fetch("a").stat().st_mtime_ns == stamp
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == [first]
+
+
+@pytest.mark.parametrize("wrong", ["ftp://a/b", "/plain/path", ""])
+def test_unknown_scheme(tmp_path, wrong):
+    with pytest.raises(ValueError, match="file:// or s3://"):
+        open_storage(wrong, tmp_path)

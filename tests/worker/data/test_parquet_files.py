@@ -1,0 +1,106 @@
+"""Parquet as the library `datasets` and others write it."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from worker.data.ingest import IngestResult
+from worker.data.samples import load_index
+
+from .conftest import FolderStore, draw
+
+Run = Callable[..., IngestResult]
+PICTURES = [draw(number) for number in range(12)]
+
+
+def written(columns: dict[str, list[Any]], features: dict[str, Any]) -> bytes:
+    import datasets
+
+    image = {"image": [{"bytes": data, "path": None} for data in PICTURES]}
+    out = io.BytesIO()
+    datasets.Dataset.from_dict(
+        {**image, **columns}, features=datasets.Features({"image": datasets.Image(), **features})
+    ).to_parquet(out)
+    return out.getvalue()
+
+
+def table(columns: dict[str, Any]) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out)
+    return out.getvalue()
+
+
+def test_class_labels(run: Run, store: FolderStore) -> None:
+    import datasets
+
+    numbers = [2, 0] * 5 + [-1, 0]
+    data = written({"label": numbers}, {"label": datasets.ClassLabel(names=["zebra", "unused", "ape"])})
+    result = run(data, filename="animals.parquet")
+    assert result.classes == [{"name": "zebra", "num_samples": 6}, {"name": "ape", "num_samples": 5}]
+    assert [(problem.code, problem.path) for problem in result.problems] == [
+        ("label_missing", "animals.parquet/row-00000010")
+    ]
+    assert load_index(store.folder).paths.to_pylist()[0].startswith("animals.parquet/row-")
+
+
+def test_text_and_plain_numbers_as_labels(run: Run, tmp_path: Path) -> None:
+    for name, values in (("text", ["x", "y"] * 6), ("numbers", [7, 9] * 6)):
+        result = run(table({"image": PICTURES, "label": values}), into=FolderStore(tmp_path / name))
+        assert [one["name"] for one in result.classes] == [str(value) for value in values[:2]]
+
+
+def test_several_class_labels_are_multi_task(run: Run) -> None:
+    import datasets
+
+    features = {"colour": datasets.ClassLabel(names=["r", "g"]), "size": datasets.ClassLabel(names=["s", "m", "l"])}
+    result = run(written({"colour": [0, 1] * 6, "size": [0, 1, 2] * 4}, features))
+    assert (result.state, result.task) == ("ready", "multi_task")
+
+
+def test_lists_of_class_labels_are_multi_label(run: Run) -> None:
+    import datasets
+
+    features = {"label": datasets.List(datasets.ClassLabel(names=["a", "b"]))}
+    result = run(written({"label": [[0], [0, 1], [1]] * 4}, features))
+    assert (result.task, result.classes) == (
+        "multi_label",
+        [{"name": "a", "num_samples": 8}, {"name": "b", "num_samples": 8}],
+    )
+
+
+def test_numbers_for_regression(run: Run) -> None:
+    result = run(table({"image": PICTURES, "label": [0.5 * number for number in range(12)]}), task="regression")
+    assert (result.state, result.num_samples) == ("ready", 12)
+
+
+def test_without_labels(run: Run) -> None:
+    result = run(table({"image": PICTURES}))
+    assert (result.state, result.classes, result.splits["train"]) == ("ready", [], 12)
+
+
+@pytest.mark.parametrize(
+    ("columns", "code"),
+    [
+        ({"picture": PICTURES, "label": ["a", "b"] * 6}, "parquet_columns"),
+        ({"image": ["a.png"] * 12, "label": ["a", "b"] * 6}, "parquet_columns"),
+        ({"image": [{"bytes": None, "path": "/etc/passwd"}] * 2, "label": ["a", "b"]}, "reference_outside"),
+        (
+            {
+                "image": [{"bytes": data, "path": "x"} for data in PICTURES[:3]]
+                + [{"bytes": None, "path": "/etc/passwd"}]
+            }
+            | {"label": ["a", "b", "a", "b"]},
+            "reference_outside",
+        ),
+        ({"image": [b"nope"] * 4, "label": ["a", "b"] * 2}, "nothing_decodable"),
+    ],
+)
+def test_refused(run: Run, columns: dict[str, Any], code: str) -> None:
+    result = run(table(columns))
+    assert result.failure is not None
+    assert result.failure[0] == code

@@ -1,0 +1,83 @@
+"""The baseline from scratch under small budgets. Nothing here depends on how much a machine does in a second."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests import factories
+from tests.worker import transfer_factories
+from tests.worker.transfer_factories import Wire
+from worker.methods import scratch
+from worker.methods.contract import Task, softmax
+from worker.methods.reference import holdout
+from worker.progress import Yielded
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Iterator[Task]:
+    archive = tmp_path / "colours.zip"
+    archive.write_bytes(factories.pack(factories.pictures(12)))
+    context = transfer_factories.context(tmp_path, Wire())
+    transfer_factories.store(context, archive)
+    return transfer_factories.task(context, transfer_factories.cnn())
+
+
+def test_both_networks_learn_and_the_better_one_counts(task: Task) -> None:
+    held = holdout(task)
+    train = np.setdiff1d(task.pool, held)
+    found = scratch.run(task, 4.0, train, held)
+    small, same = found.details["small_cnn"], found.details["same_network"]
+    assert small["steps"] > 0
+    assert same["steps"] > 0
+    assert "small CNN at 32 px" in small["what"]
+    assert "test_efficientnet from random weights" in same["what"]
+    accuracies = small["selection_accuracy"], same["selection_accuracy"]
+    right = found.selection.logits.argmax(1) == task.labels_N[held]
+    assert right.mean() == max(accuracies)
+    assert right.mean() > 0.6
+    np.testing.assert_allclose(found.predict(held), softmax(found.selection.logits), atol=0.05)
+    backwards = found.predict(held[::-1])
+    np.testing.assert_allclose(backwards[::-1], found.predict(held), atol=1e-6)
+    np.testing.assert_allclose(backwards.sum(axis=1), 1.0)
+    assert found.what.startswith("from scratch: ")
+
+
+def test_a_budget_too_small_for_the_same_network_is_said(task: Task) -> None:
+    held = holdout(task)
+    found = scratch.run(task, 0.01, np.setdiff1d(task.pool, held), held)
+    assert found.details["same_network"]["epochs"] == 0
+    assert "one epoch at" in found.details["same_network"]["skipped"]
+    assert "small CNN" in found.what
+    assert found.details["small_cnn"]["steps"] >= 1
+
+
+def test_it_yields(task: Task) -> None:
+    held = holdout(task)
+    task.context.reporter._request = "yield"
+    with pytest.raises(Yielded):
+        scratch.run(task, 5.0, np.setdiff1d(task.pool, held), held)
+
+
+def test_native_side_is_the_usual_one_within_bounds(task: Task) -> None:
+    assert scratch.native_side(task, task.pool) == 32
+
+
+@pytest.mark.parametrize("side", [scratch.MIN_SIDE, 28, scratch.MAX_SIDE])
+def test_the_small_network_takes_every_side(side: int) -> None:
+    network = scratch.small_network()
+    assert tuple(network(torch.zeros(2, 3, side, side)).shape) == (2, scratch.WIDTHS[-1])
+    assert sum(isinstance(layer, nn.Conv2d) for layer in network) == 4  # type: ignore[attr-defined]
+
+
+def test_one_cycle_goes_up_and_down_to_zero() -> None:
+    factors = [scratch.one_cycle(step / 100) for step in range(101)]
+    top = int(np.argmax(factors))
+    assert 20 <= top <= 26
+    assert factors[0] > 0
+    assert factors[-1] == pytest.approx(0)
+    assert all(np.diff(factors[: top + 1]) > 0)
+    assert all(np.diff(factors[top:]) <= 0)

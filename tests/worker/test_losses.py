@@ -1,0 +1,35 @@
+import math
+
+import torch
+
+from worker.losses import cross_entropy
+
+
+def loop_reference(logits: list[list[float]], labels: list[int]) -> float:
+    total = 0.0
+    for scores, label in zip(logits, labels, strict=True):
+        norm = sum(math.exp(score) for score in scores)
+        total -= math.log(math.exp(scores[label]) / norm)
+    return total / len(labels)
+
+
+def test_equals_a_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(7, 5, generator=generator) * 3
+    labels = torch.tensor([0, 1, 2, 3, 4, 0, 1])
+    assert math.isclose(
+        float(cross_entropy(logits, labels)), loop_reference(logits.tolist(), labels.tolist()), rel_tol=1e-5
+    )
+
+
+def test_parts_add_up_to_the_batch() -> None:
+    logits, labels = torch.randn(10, 4, generator=torch.Generator().manual_seed(1)), torch.arange(10) % 4
+    parts = cross_entropy(logits[:3], labels[:3], 10) + cross_entropy(logits[3:], labels[3:], 10)
+    torch.testing.assert_close(parts, cross_entropy(logits, labels))
+
+
+def test_low_precision_scores_are_summed_in_float32() -> None:
+    logits = torch.tensor([[60.0, -60.0]], dtype=torch.bfloat16)
+    loss = cross_entropy(logits, torch.tensor([1]))
+    assert loss.dtype == torch.float32
+    assert float(loss) == 120.0

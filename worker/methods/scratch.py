@@ -1,0 +1,346 @@
+"""The honest baseline: networks that learn from this data alone, each within the transfer's own wall time.
+
+Two are trained and the better one, on selection data, counts: a small CNN at the images' native size (at most 64
+pixels) and the backbone's architecture from random weights. Both get a one-cycle schedule that ends with the time
+(Smith and Topin, arXiv 1708.07120), AdamW, and crops that no label minds; no flips, since a mirrored digit is another.
+
+How many steps fit depends on the machine, so two runs differ: with a wall-time budget nothing else is possible. Order,
+augmentation and initial weights are seeded.
+
+Shape legend: N items, C classes, S side.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from app import backbones as catalogue
+from app.artifact.preprocess import Preprocess
+from app.errors import JobFailure
+from worker import augment, backbones, features, inputs, loop, optim
+from worker.export import FromPixels
+from worker.inputs import ImageSource
+from worker.loop import Check, Data, Draws, Plan, Progress, Trainer
+from worker.methods.contract import Rows, Selection, Task, softmax
+from worker.methods.reference import Scratch
+from worker.optim import Optimisation
+
+MIN_SIDE, MAX_SIDE = 16, 64
+WIDTHS = (32, 64, 128, 256)
+MAX_EPOCHS = 300
+# The same network is given a smaller input where its own would leave it fewer epochs than this.
+WANTED_EPOCHS = 15
+SIDES = (224, 192, 160, 128, 96)
+TIMED_BATCH = 8
+SMALL = Optimisation("adamw", (4e-3,), 32, weight_decay=0.05)
+SAME = Optimisation("adamw", (1e-3,), 32, weight_decay=0.05)
+# Share of the budget kept for looking at the selection data.
+TRAIN_SHARE = 0.95
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of the two, trained.
+
+    Args:
+        what: for people.
+        check: on the selection data.
+        logits: on the selection data.
+        predict: rows -> probabilities.
+        details: for the report.
+    """
+
+    what: str
+    check: Check
+    logits: NDArray[np.float64]
+    predict: Callable[[Rows], NDArray[np.float64]]
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftedSource:
+    """Small decoded images in memory, moved by a few pixels.
+
+    Shape:
+        images_NSS3: [N, S, S, 3] uint8
+    """
+
+    images_NSS3: NDArray[np.uint8]
+
+    def take(self, items_B: Rows, draws_B: Draws | None) -> Tensor:
+        """See loop.Source."""
+        images = self.images_NSS3[items_B]
+        return torch.from_numpy(images if draws_B is None else augment.shifted(images, draws_B))
+
+
+class Classifier(nn.Module):
+    """Pixels -> network -> logits."""
+
+    def __init__(self, trunk: nn.Module, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, nn.Linear(num_features, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.head(self.trunk(images))
+        return logits
+
+
+def run(task: Task, budget_seconds: float, train_rows: Rows, selection_rows: Rows) -> Scratch:
+    """Trains both, keeps the better.
+
+    Args:
+        task: the data.
+        budget_seconds: wall time of each of the two, decoding included.
+        train_rows: to learn from.
+        selection_rows: to compare on.
+    """
+    began = time.monotonic()
+    torch.set_num_threads(task.context.settings.num_compute_threads)
+    small = _small(task, budget_seconds, train_rows, selection_rows)
+    same, same_details = _same(task, budget_seconds, train_rows, selection_rows)
+    best = small if same is None or _score(small) >= _score(same) else same
+    return Scratch(
+        what=f"from scratch: {best.what}, {best.details['epochs']:.1f} epochs in {budget_seconds:.1f} s",
+        selection=Selection(selection_rows, best.logits, "hold-out of 20 %"),
+        predict=best.predict,
+        seconds=time.monotonic() - began,
+        details={"budget_seconds": budget_seconds, "small_cnn": small.details, "same_network": same_details},
+    )
+
+
+def native_side(task: Task, rows: Rows) -> int:
+    """The images' usual shorter side in pixels, within what the small network is made for."""
+    shorter = np.minimum(task.index.width[rows], task.index.height[rows])
+    return int(np.clip(np.median(shorter), MIN_SIDE, MAX_SIDE))
+
+
+def small_network() -> nn.Module:
+    """Four convolutions with batch norm, halved in size between them, averaged: 0.4 M parameters."""
+    layers: list[nn.Module] = []
+    for before, width in zip((3, *WIDTHS), WIDTHS, strict=False):
+        layers += [
+            nn.Conv2d(before, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
+    return nn.Sequential(*layers[:-1], nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def one_cycle(fraction: float) -> float:
+    """Up over the first quarter, then half a cosine down to zero."""
+    return optim.cosine(min(1.0, 0.02 + 0.98 * fraction), warmup=0.25)
+
+
+def _score(entry: Entry) -> tuple[float, float]:
+    return entry.check.accuracy, -entry.check.loss
+
+
+def _small(task: Task, budget_seconds: float, train_rows: Rows, selection_rows: Rows) -> Entry:
+    began = time.monotonic()
+    side = native_side(task, train_rows)
+    own = task.backbone.preprocess
+    shape = replace(own, height=side, width=side, resize=side, mean=(0.5,) * 3, std=(0.25,) * 3)
+    train, held = _decoded(task, train_rows, shape), _decoded(task, selection_rows, shape)
+    with _seeded(task.seed):
+        network = Classifier(FromPixels(small_network(), shape), WIDTHS[-1], task.num_classes)
+    return _fit(
+        task,
+        network,
+        SMALL,
+        Data(ShiftedSource(train), task.labels_N[train_rows]),
+        Data(ShiftedSource(held), task.labels_N[selection_rows]),
+        shape,
+        f"small CNN at {side} px",
+        (began, budget_seconds),
+    )
+
+
+def _same(
+    task: Task, budget_seconds: float, train_rows: Rows, selection_rows: Rows
+) -> tuple[Entry | None, dict[str, Any]]:
+    """The backbone's architecture from random weights; None where not even one epoch fits."""
+    began = time.monotonic()
+    what = f"{task.backbone.architecture} from random weights"
+    sides = _sides(task)
+    seconds = _seconds_per_image(task, sides[-1])
+    left = TRAIN_SHARE * budget_seconds - (time.monotonic() - began)
+    side = next(
+        (side for side in sides if _epochs(left, seconds, side / sides[-1], train_rows) >= WANTED_EPOCHS), sides[-1]
+    )
+    epochs = _epochs(left, seconds, side / sides[-1], train_rows)
+    if epochs < 1:
+        return None, {
+            "what": what,
+            "epochs": 0,
+            "skipped": f"one epoch at {side} px would take {seconds * len(train_rows):.1f} s; {left:.1f} s are left",
+        }
+    shape = _at(task.backbone.preprocess, side)
+    train, held = _decoded(task, train_rows, shape), _decoded(task, selection_rows, shape)
+    network = _random(task, shape)
+    with ThreadPoolExecutor(task.context.settings.num_compute_threads, thread_name_prefix="augment") as threads:
+        entry = _fit(
+            task,
+            network,
+            SAME,
+            Data(ImageSource(train, shape, False, threads), task.labels_N[train_rows]),
+            Data(ImageSource(held, shape, False, threads), task.labels_N[selection_rows]),
+            shape,
+            f"{what} at {side} px",
+            (began, budget_seconds),
+        )
+    return entry, entry.details
+
+
+def _fit(
+    task: Task,
+    network: Classifier,
+    settings: Optimisation,
+    train: Data,
+    held: Data,
+    shape: Preprocess,
+    what: str,
+    budget: tuple[float, float],
+) -> Entry:
+    """Trains until the time is over, then looks at the selection data once."""
+    began, budget_seconds = budget
+    reporter, device = task.context.reporter, task.context.device
+    network.to(device).to(memory_format=torch.channels_last)
+    trainable = dict(network.named_parameters())
+    trainer = Trainer(
+        network, optim.build(settings, trainable.values(), {}, settings.rates[0]), trainable, device, network
+    )
+    batch_size, progress = optim.batch_size(len(train), settings.batch_size), Progress()
+    num_steps = MAX_EPOCHS * math.ceil(len(train) / batch_size)
+
+    def fraction() -> float:
+        spent = (time.monotonic() - began) / (TRAIN_SHARE * budget_seconds)
+        return min(1.0, max(spent, progress.step / num_steps))
+
+    def after_step() -> bool:
+        reporter.check_yield()
+        reporter.progress(0.88, f"baseline {what}", round(max(0.0, began + budget_seconds - time.monotonic()), 1))
+        return fraction() >= 1 or reporter.stop_requested
+
+    plan = Plan(
+        epochs=MAX_EPOCHS,
+        batch_size=batch_size,
+        seed=task.seed,
+        clip=1.0,
+        schedule=one_cycle,
+        fraction=fraction,
+        is_training=True,
+        checks=False,
+    )
+    loop.train(
+        trainer, train, held, plan, progress, after_step, lambda _: None, lambda text: reporter.log(text, "warning")
+    )
+    logits = loop.predict(trainer, held)
+    check = loop.check(logits, held.labels_N, progress.epoch)
+    seconds = time.monotonic() - began
+    num_epochs = progress.epoch + progress.num_seen / len(train)
+    details = {
+        "what": what,
+        "epochs": round(num_epochs, 2),
+        "steps": progress.step,
+        "selection_accuracy": check.accuracy,
+        "selection_loss": check.loss,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(num_epochs * len(train) / seconds, 1),
+    }
+    reporter.log(
+        f"baseline {what}: accuracy {check.accuracy:.3f} on the hold-out after {num_epochs:.1f} epochs", **details
+    )
+    network.cpu()
+
+    def predict(rows: Rows) -> NDArray[np.float64]:
+        return softmax(_logits(task, network, shape, rows))
+
+    return Entry(what, check, logits, predict, details)
+
+
+def _logits(task: Task, network: Classifier, shape: Preprocess, rows: Rows) -> NDArray[np.float64]:
+    order = np.argsort(rows)
+    out = np.empty((len(rows), task.num_classes))
+    network.eval()
+    for batch_rows, images in features.decoded(task.context, task.index, rows, shape):
+        with torch.no_grad():
+            found = network(torch.from_numpy(images)).numpy()
+        out[order[np.searchsorted(rows, batch_rows, sorter=order)]] = found
+    return out
+
+
+def _decoded(task: Task, rows: Rows, shape: Preprocess) -> NDArray[np.uint8]:
+    return inputs.decode_all(task.context, task.index, rows, shape, ("baseline from scratch", 0.86, 0.87))
+
+
+def _sides(task: Task) -> list[int]:
+    """Input sides to choose from, largest first: the network's own, and smaller ones where it takes them."""
+    own = task.backbone.preprocess.height
+    smaller = [side for side in SIDES if side < own]
+    try:
+        if smaller:
+            _random(task, _at(task.backbone.preprocess, smaller[-1]))
+    except ValueError:
+        smaller = []
+    return [own, *smaller]
+
+
+def _random(task: Task, shape: Preprocess) -> Classifier:
+    """The architecture with new weights, and a new head.
+
+    Raises:
+        ValueError: it does not take this size.
+    """
+    backbone = task.backbone
+    entry = catalogue.find(backbone.architecture if backbone.provider == "user" else backbone.name)
+    if entry is None:
+        raise JobFailure("internal", f"expected {backbone.name} in the catalogue; found none; prepare it again")
+    trunk = backbones.feature_module(backbones.build(entry, None, task.seed), entry.provider)
+    try:
+        with torch.no_grad():
+            trunk.eval()(torch.zeros(1, 3, shape.height, shape.width))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(f"{backbone.name} does not take {shape.height} px: {error}") from error
+    with _seeded(task.seed):
+        return Classifier(FromPixels(trunk, shape), backbone.feature_dim, task.num_classes)
+
+
+def _seconds_per_image(task: Task, side: int) -> float:
+    """Forward and backward of the architecture at a side, timed once after one to warm up."""
+    network = _random(task, _at(task.backbone.preprocess, side)).to(task.context.device).train()
+    images = torch.zeros(TIMED_BATCH, side, side, 3, dtype=torch.uint8, device=task.context.device)
+    began = 0.0
+    for _ in range(2):
+        began = time.monotonic()
+        network(images).square().mean().backward()
+        if task.context.device == "cuda":
+            torch.cuda.synchronize()
+    return (time.monotonic() - began) / TIMED_BATCH
+
+
+def _at(own: Preprocess, side: int) -> Preprocess:
+    return own if side == own.height else inputs.at_resolution(own, side)
+
+
+def _epochs(left_seconds: float, seconds_per_image: float, scale: float, rows: Rows) -> float:
+    """Epochs that fit, when an image costs as many times more as it has more pixels."""
+    return left_seconds / (seconds_per_image * scale**2 * len(rows))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draws initial weights from a seed and leaves torch's generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
