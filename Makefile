@@ -12,6 +12,8 @@ READY := .venv/.graft-ready
 DEV := .venv/.graft-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 T ?= tests
+# Not part of `make fast`: whole requests through the application, and a comparison that loads torchvision.
+SLOW := tests/app/api tests/app/artifact/test_preprocess.py
 
 help: ## shows this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
@@ -28,7 +30,7 @@ test: $(DEV) ## runs the tests: all of them, or T=path
 	$(BIN)/python -m pytest --durations=20 $(T)
 
 fast: $(DEV) ## runs the unit tests of app without servers or HTTP (under 10 s)
-	$(BIN)/python -m pytest -q -p no:schemathesis -m "not server" --ignore=tests/app/api tests/app
+	$(BIN)/python -m pytest -q -p no:schemathesis -m "not server" tests/app $(SLOW:%=--ignore=%)
 
 lint: $(DEV) ## checks style, types and the layers
 	$(BIN)/ruff check .

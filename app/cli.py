@@ -84,7 +84,8 @@ def _listen(settings: Settings, roles: tuple[str, ...]) -> int:
     if settings.host not in LOCAL:
         print(
             f"graft: expected a loopback address; found GRAFT_HOST={settings.host}. Without API keys "
-            "anybody who reaches the port could read and write everything, so Graft does not listen there; use 127.0.0.1 behind a proxy.",
+            "anybody who reaches the port could read and write everything, so Graft does not listen there; "
+            "use 127.0.0.1 behind a proxy.",
             file=sys.stderr,
         )
         return 2

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
-from app.api import backbones, datasets, health, jobs, models, predictions, problems, recipes
+from app.api import backbones, datasets, health, jobs, models, predictions, problems, recipes, schema
 from app.api.deps import State
 from app.api.guard import Guard
 from app.db.session import Database
@@ -45,6 +45,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve")) -> F
     for role in roles:
         for router in ROLES[role]:
             app.include_router(router, prefix="/api/v1")
+    schema.install(app)
     return app
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning on a CPU: images/s of the last stage on cached activations, of the same behind a recomputed prefix, of all.
+"""Fine-tuning on a CPU, images/s: the last stage on cached activations, behind a recomputed prefix, and everything.
 
     python benchmarks/fine_tune.py [--images 128] [--threads N]
 
@@ -28,10 +28,11 @@ from torch import nn
 
 from app.settings import Settings
 from worker import backbones, loop, optim, prepared, scopes, split
+from worker.batches import Data, Source
 from worker.export import FromPixels
 from worker.features import graph_extractor
 from worker.inputs import ArraySource, ImageSource
-from worker.loop import Data, Plan, Progress, Source, Trainer
+from worker.loop import Plan, Progress, Trainer
 from worker.methods.contract import Head
 from worker.prepared import Prepared
 from worker.scopes import Network

@@ -75,4 +75,9 @@ def _base(context: RunContext) -> BaseDataset | None:
             target.hardlink_to(source)
         except OSError:
             shutil.copyfile(source, target)
-    return BaseDataset(folder=folder, dataset_id=document.inputs["base_id"], remove=tuple(document.inputs["remove"]), relabel=dict(document.inputs["relabel"]))
+    return BaseDataset(
+        dataset_id=document.inputs["base_id"],
+        folder=folder,
+        remove=tuple(document.inputs["remove"]),
+        relabel=dict(document.inputs["relabel"]),
+    )

@@ -17,10 +17,10 @@ from app.artifact import preprocess
 from app.artifact.preprocess import Preprocess
 from worker import augment, features
 from worker.augment import CachedView
+from worker.batches import Draws, Rows
 from worker.context import RunContext
 from worker.data.samples import Index
 from worker.features import Extraction, Space
-from worker.loop import Draws, Rows
 from worker.prepared import Prepared
 
 # In half precision: rounding changes a pooled feature in its fourth digit, and twice as many views fit.

@@ -9,10 +9,8 @@ Shape legend: N items, B of a batch, C classes.
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,37 +20,13 @@ from torch.optim import Optimizer
 
 from app.errors import JobFailure
 from worker import optim
+from worker.batches import Data, epoch_batches, epoch_order
 from worker.losses import cross_entropy
 
-AHEAD_BATCHES = 2
+ASKED = "asked to end"
 EVALUATION_BATCH = 64
 # Reading a loss waits for the device; a GPU is asked only so often.
 CUDA_CHECK_STEPS = 25
-
-Rows = NDArray[np.int64]
-Draws = NDArray[np.uint64]
-
-
-class Source(Protocol):
-    """Where inputs come from; items are numbered from 0."""
-
-    def take(self, items_B: Rows, draws_B: Draws | None) -> Tensor:
-        """Inputs of some items, on the CPU; `draws_B` decides each one's augmentation, None means as they are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """Items with labels.
-
-    Shape:
-        labels_N: [N]
-    """
-
-    source: Source
-    labels_N: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels_N)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +149,15 @@ def train(
         began, seen_before = time.monotonic(), progress.num_seen
         pending: list[Tensor] = []
         trainer.network.train(plan.is_training)
-        for inputs, labels_B in _batches(data, plan, progress, trainer.device):
+        batches = epoch_batches(
+            data,
+            plan.batch_size,
+            epoch_order(len(data), plan.seed, progress.epoch),
+            progress.step_in_epoch,
+            trainer.device,
+            is_training=plan.is_training,
+        )
+        for inputs, labels_B in batches:
             share = plan.fraction() if plan.fraction else progress.step / (plan.epochs * steps_per_epoch)
             optim.set_factor(trainer.optimizer, plan.schedule(share))
             pending.append(_step(trainer, inputs, labels_B, plan.clip, progress, warn) * len(labels_B))
@@ -186,7 +168,7 @@ def train(
                 _collect(pending, progress)
             if after_step():
                 _collect(pending, progress)
-                return "asked to end"
+                return ASKED
         _collect(pending, progress)
         seconds = max(time.monotonic() - began, 1e-9)
         numbers: dict[str, float | int] = {
@@ -239,41 +221,6 @@ def diverged(epoch: int, loss: float) -> JobFailure:
         f"expected a finite loss; found {loss} in epoch {epoch}; "
         "use a narrower scope, or look for broken images or labels",
     )
-
-
-def epoch_order(num_items: int, seed: int, epoch: int) -> tuple[Rows, Draws]:
-    """The order of an epoch, and the number that decides each place's augmentation.
-
-    Shape:
-        result: [N], [N]
-    """
-    generator = np.random.default_rng((seed, epoch))
-    return generator.permutation(num_items), generator.integers(0, 2**63, num_items, dtype=np.uint64)
-
-
-def _batches(data: Data, plan: Plan, progress: Progress, device: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """The rest of the epoch, prepared in a thread a few batches ahead of the device."""
-    order_N, draws_N = epoch_order(len(data), plan.seed, progress.epoch)
-    end = len(data)
-    if plan.is_training and end % plan.batch_size == 1 and end > 1:
-        end -= 1  # batch norm has no variance over one image
-    starts = list(range(progress.step_in_epoch * plan.batch_size, end, plan.batch_size))
-
-    def load(start: int) -> tuple[Tensor, Tensor]:
-        here = slice(start, start + plan.batch_size)
-        inputs = data.source.take(order_N[here], draws_N[here])
-        labels = torch.from_numpy(data.labels_N[order_N[here]])
-        return (inputs.pin_memory(), labels.pin_memory()) if device == "cuda" else (inputs, labels)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
-        waiting = [thread.submit(load, start) for start in starts[:AHEAD_BATCHES]]
-        for following in [*starts[AHEAD_BATCHES:], *[None] * AHEAD_BATCHES]:
-            if not waiting:
-                return
-            inputs, labels = waiting.pop(0).result()
-            if following is not None:
-                waiting.append(thread.submit(load, following))
-            yield inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
 def _step(

@@ -53,13 +53,9 @@ class Reporter:
         self._last = moment
         self._send({"progress": {"fraction": round(fraction, 4), "stage": stage, "eta_seconds": eta_seconds}})
 
-    def result(self, document: dict[str, Any]) -> None:
-        """The attempt's result; nothing follows it."""
-        self._send({"result": document})
-
-    def failure(self, code: str, message: str) -> None:
-        """Why the job failed; nothing follows it."""
-        self._send({"failure": {"code": code, "message": message}})
+    def end(self, message: dict[str, Any]) -> None:
+        """The attempt's last word: `{"result": ...}` or `{"failure": {"code", "message"}}`."""
+        self._send(message)
 
     @property
     def stop_requested(self) -> bool:

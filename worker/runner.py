@@ -19,6 +19,9 @@ from worker.context import RunContext
 from worker.document import JobDocument
 from worker.progress import Reporter, Yielded, take_stdout
 
+# Exit status of an attempt that handed its job back.
+YIELDED = 75
+
 log = logging.getLogger(__name__)
 
 
@@ -66,37 +69,43 @@ def main() -> int:
             scratch=scratch,
             device="cuda" if process.gpu_name(settings.device) else "cpu",
         )
-        return _attempt(context)
+        message = _attempt(context)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if message is None:
+        return YIELDED
+    # Last of all: the supervisor ends this process as soon as it hears it.
+    reporter.end(message)
+    return 0
 
 
-def _attempt(context: RunContext) -> int:
-    reporter = context.reporter
+def _attempt(context: RunContext) -> dict[str, Any] | None:
+    """The attempt's last word; None when it yields."""
+    job = context.document.id
     try:
-        reporter.result(RUNNERS[context.document.kind](context))
+        return {"result": RUNNERS[context.document.kind](context)}
     except Yielded:
-        log.info("job %s yields: the worker shuts down", context.document.id)
-        return 75
+        log.info("job %s yields: the worker shuts down", job)
+        return None
     except JobFailure as failure:
-        reporter.failure(failure.code, failure.message)
+        return _failure(failure.code, failure.message)
     except MemoryError:
-        log.exception("job %s", context.document.id)
-        reporter.failure(
+        log.exception("job %s", job)
+        return _failure(
             "out_of_memory", "expected to fit into memory; found none left; use a smaller backbone or less data"
         )
-    except (OSError, OutOfSpace) as error:
-        shown = out_of_space(error) if isinstance(error, OSError) else error
-        if not isinstance(shown, OutOfSpace):
-            raise
-        reporter.failure("internal", shown.detail)
     except GraftError as error:
-        log.exception("job %s", context.document.id)
-        reporter.failure("internal", error.detail)
+        log.exception("job %s", job)
+        return _failure("internal", error.detail)
     except Exception as error:  # (the one place where a job's trace goes to the log and its owner is told)
-        log.exception("job %s", context.document.id)
-        reporter.failure("internal", f"{type(error).__name__} inside Graft; the worker's log has the trace")
-    return 0
+        log.exception("job %s", job)
+        shown = out_of_space(error) if isinstance(error, OSError) else error
+        unknown = f"{type(error).__name__} inside Graft; the worker's log has the trace"
+        return _failure("internal", shown.detail if isinstance(shown, OutOfSpace) else unknown)
+
+
+def _failure(code: str, message: str) -> dict[str, Any]:
+    return {"failure": {"code": code, "message": message}}
 
 
 if __name__ == "__main__":

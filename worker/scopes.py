@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from app.artifact.preprocess import Preprocess
 from worker import backbones, export, features, inputs, optim
 from worker import split as splitting
 from worker.augment import CachedView
+from worker.batches import Data
 from worker.export import FromPixels
 from worker.features import Extraction, Space
 from worker.inputs import ArraySource, ImageSource
-from worker.loop import Data
 from worker.methods.contract import Float, Head, Rows, Task
 from worker.optim import Optimisation
 from worker.prepared import Prepared
@@ -144,7 +143,7 @@ def last_stage(task: Task, part: Part, num_views: int, deadline: float | None) -
     cut.suffix.requires_grad_(True)
     shape = inputs.without_margin(backbone.preprocess)
     augmented = [CachedView(number, shape, part.flip) for number in range(1, num_views)]
-    arrays: list[NDArray[np.float16]] = []
+    views_VN = np.empty((num_views, len(part.train), *cut.activation_shape), np.float16)
     extractions: list[Extraction] = []
     for number, view in enumerate((None, *augmented)):
         if deadline is not None and extractions:
@@ -153,9 +152,9 @@ def last_stage(task: Task, part: Part, num_views: int, deadline: float | None) -
                 context.reporter.log(f"{number} of {num_views} views fit the time: {left:.0f} s left", "warning")
                 break
         stage = (f"activations {number + 1} of {num_views}", *_share(0.2, 0.45, number, num_views))
-        array, extraction = inputs.activations(context, task.index, part.train, backbone, view, stage)
-        arrays.append(array)
+        views_VN[number], extraction = inputs.activations(context, task.index, part.train, backbone, view, stage)
         extractions.append(extraction)
+    views_VN = views_VN[: len(extractions)]
     held, extraction = inputs.activations(context, task.index, part.held, backbone, None, ("activations", 0.44, 0.45))
     extractions.append(extraction)
 
@@ -172,13 +171,13 @@ def last_stage(task: Task, part: Part, num_views: int, deadline: float | None) -
         trunk=cut.suffix,
         optimisation=optim.for_network(network),
         scales=optim.stage_scales(network.network, optim.for_network(network).layer_decay),  # type: ignore[arg-type]
-        train=Data(ArraySource(np.stack(arrays)), task.labels_N[part.train]),
+        train=Data(ArraySource(views_VN), task.labels_N[part.train]),
         held=Data(ArraySource(held[None]), task.labels_N[part.held]),
         backbone=backbone,
         write=write,
         reference=reference,
         extraction=total(extractions),
-        details={"views": len(arrays), "split": cut.name, "cached_activations": True},
+        details={"views": len(views_VN), "split": cut.name, "cached_activations": True},
     )
 
 

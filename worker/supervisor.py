@@ -30,6 +30,7 @@ from worker.document import DatasetDocument, JobDocument
 TICK_SECONDS = 0.1
 REQUEST_SECONDS = 0.5
 YIELD_SECONDS = 4.0
+EXIT_SECONDS = 5.0
 MAX_BATCH = 500
 
 log = logging.getLogger(__name__)
@@ -174,6 +175,7 @@ class _Attempt:
         self._request: str | None = None
         self._waste: list[str] = []
         self._bells: set[str] = set()
+        self._grace_seconds = 0.0
 
     def run(self) -> None:
         """Supervises the child to its end and writes the outcome."""
@@ -182,8 +184,10 @@ class _Attempt:
         reason = "the worker could not supervise it"
         try:
             reason = self._follow(runner)
-            status = runner.end(1.0)
+            # A result is final as soon as it is said; how the process then ends matters to nobody.
+            status = 0 if self._ended else runner.end(self._grace_seconds)
             self._conclude(reason, status)
+            runner.end(EXIT_SECONDS)
         except attempts.LeaseLost as lost:
             log.warning("%s; its work is dropped", lost)
             self._waste = [self._document.bundle_prefix]
@@ -202,7 +206,8 @@ class _Attempt:
             batch, closed = runner.receive(TICK_SECONDS)
             self._store(batch)
             moment = time.monotonic()
-            if closed:
+            if closed or self._ended:
+                self._grace_seconds = 1.0
                 return "its process ended"
             if moment - started > self._settings.job_timeout_seconds:
                 self._ended = {"failure": {"code": "timed_out", "message": self._timeout_message()}}

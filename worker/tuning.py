@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from app.errors import JobFailure
-from worker import loop, optim
+from worker import loop, optim, trained
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.context import RunContext
 from worker.loop import Check, Plan, Progress, Trainer
@@ -45,7 +44,7 @@ class Tuned:
         num_steps: of all phases.
         seconds: of training, over all attempts.
         images_per_second: median over the epochs of this attempt; None where none was finished.
-        ended: why.
+        ended: why: `all epochs`, `no gain for N epochs`, `stopped` or `no time left`.
     """
 
     rate: float
@@ -159,6 +158,7 @@ class Tuning:
             if self.context.reporter.yield_requested:
                 self._save_pilots()
                 self.context.reporter.check_yield()
+            self.context.reporter.progress(0.45, f"pilot of learning rate {rate:g}")
             return progress.step >= limit or self._must_end()
 
         found: Check | None
@@ -204,7 +204,7 @@ class Tuning:
         facts = self.snapshot.facts if self.snapshot else {}
         ended: str | None = facts.get("ended")
         if self.snapshot is not None and facts["phase"] == "train":
-            progress = _load(trainer, self.snapshot)
+            progress = trained.unpack(trainer, self.snapshot.tensors, facts["progress"])
         else:
             start = loop.look(trainer, material.held, progress)
             reporter.log(
@@ -253,7 +253,7 @@ class Tuning:
 
         if ended is None:
             self._train_began = time.monotonic()
-            ended = "asked to end"
+            ended = loop.ASKED
             if not self._must_end():
                 ended = loop.train(
                     trainer, material.train, material.held, plan, progress, after_step, after_epoch, self._warn
@@ -262,6 +262,8 @@ class Tuning:
                 # Ended within an epoch: what was learned until then takes part in the choice.
                 progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
                 loop.look(trainer, material.held, progress)
+            if ended == loop.ASKED:
+                ended = "stopped" if reporter.stop_requested else "no time left"
             self._save("train", trainer, progress, rate, ended)
         trainer.restore_best()
         assert progress.best is not None
@@ -321,36 +323,8 @@ class Tuning:
 
     def _save(self, phase: str, trainer: Trainer, progress: Progress, rate: float, ended: str | None) -> None:
         facts = self._facts(phase, rate=rate, progress=asdict(progress), ended=ended)
-        tensors = dict(self.start_tensors)
-        tensors |= {f"now/{name}": value.detach() for name, value in trainer.trainable.items()}
-        tensors |= {f"best/{name}": value for name, value in trainer.best.items()}
-        tensors["generator"] = torch.get_rng_state()
-        for index, state in trainer.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items() if value is not None}
+        tensors = self.start_tensors | trained.pack(trainer)
         self.checkpoints.write(Snapshot(self._pilot_steps + progress.step, tensors, facts))
-
-
-def _load(trainer: Trainer, snapshot: Snapshot) -> Progress:
-    """Brings network, best state and optimiser to where the snapshot was taken."""
-    tensors = snapshot.tensors
-    with torch.no_grad():
-        for name, parameter in trainer.trainable.items():
-            parameter.copy_(tensors[f"now/{name}"])
-            trainer.best[name] = tensors[f"best/{name}"].to(parameter.device)
-    torch.set_rng_state(tensors["generator"])
-    _load_optimizer(trainer.optimizer, tensors)
-    saved = dict(snapshot.facts["progress"])
-    return Progress(**{**saved, "best": Check(**saved["best"])})
-
-
-def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        kind, _, rest = name.partition("/")
-        if kind == "optimizer":
-            index, _, key = rest.partition("/")
-            state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _describe(pilot: dict[str, float | int | None]) -> str:

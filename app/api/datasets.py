@@ -88,8 +88,10 @@ class SampleOut(BaseModel):
 
     id: str
     path: str
-    label: str | float | None
-    labels: dict[str, str | float | None] | None = Field(description="By column, in a dataset with several.")
+    label: str | float | list[str] | None
+    labels: dict[str, str | float | list[str] | None] | None = Field(
+        description="By column, in a dataset with several."
+    )
     split: Literal["train", "val", "test"]
     sha256: str
     width: int

@@ -233,16 +233,18 @@ def get_report(job_id: str, request: Request, session: ReadSession, project: Pro
 
 async def _stream(state: State, project: str, job_id: str, start: int) -> AsyncIterator[bytes]:
     """Server-sent events from the rows themselves, so any process can serve any job and a reconnect misses nothing."""
-    seen, idle = start, 0.0
+    seen, idle, shown = start, 0.0, ""
     yield b"retry: 1000\n\n"
     while True:
         rows, progress, final = await to_thread.run_sync(_news, state, project, job_id, seen)
         for row in rows:
             seen, idle = row.id, 0.0
             yield f"id: {row.id}\nevent: {row.type}\ndata: {row.model_dump_json()}\n\n".encode()
-        if rows:
+        if progress != shown:
             # Progress is a state, not an entry: it has no id and is not replayed.
+            shown, idle = progress, 0.0
             yield f"event: progress\ndata: {progress}\n\n".encode()
+        if rows:
             continue
         if final:
             return

@@ -1,5 +1,6 @@
 """Samples of a stored dataset, read from its index; the rows never enter the database."""
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,22 @@ def page(
 ) -> tuple[list[dict[str, Any]], bool]:
     """Samples after the id `after`, in stored order; and whether there are more.
 
+    Args:
+        storage: where the dataset lies.
+        dataset: a ready one.
+        limit: most samples.
+        after: last id of the previous page.
+        split: only samples of this split.
+        label: only samples whose first label has this name.
+
     Raises:
         NotFound: no sample has the id `after`.
     """
     import pyarrow.compute as pc
 
-    path = storage.fetch(f"{datasets.prefix(dataset.project_id, dataset.id)}/index.parquet")
-    table = _table(path, dataset.digest or "")
-    names = [item["name"] for item in dataset.classes]
+    prefix = datasets.prefix(dataset.project_id, dataset.id)
+    columns = _label_columns(storage.fetch(f"{prefix}/dataset.json"), dataset.digest or "")
+    table = _table(storage.fetch(f"{prefix}/index.parquet"), dataset.digest or "")
     if after is not None:
         position = pc.index(table["id"], after).as_py()
         if position < 0:
@@ -32,33 +41,43 @@ def page(
         table = table.slice(position + 1)
     if split is not None:
         table = table.filter(pc.equal(table["split"], split))
-    columns = [name for name in table.column_names if name not in COLUMNS]
     if label is not None:
+        names = columns[0]["names"]
         wanted = names.index(label) if label in names else -1
-        table = table.filter(pc.equal(table[columns[0]], wanted))
+        table = table.filter(pc.equal(table[columns[0]["name"]], wanted))
     rows = table.slice(0, limit).to_pylist()
-    return [_row(row, columns, names) for row in rows], table.num_rows > limit
+    return [_row(row, columns) for row in rows], table.num_rows > limit
 
 
-def _row(row: dict[str, Any], columns: list[str], names: list[str]) -> dict[str, Any]:
-    values = {column: _value(row[column], names) for column in columns}
+def _row(row: dict[str, Any], columns: list[dict[str, Any]]) -> dict[str, Any]:
+    values = {column["name"]: _value(row[column["name"]], column["names"]) for column in columns}
     out = {name: row[name] for name in COLUMNS}
-    out["label"] = values[columns[0]] if columns else None
+    out["label"] = next(iter(values.values()), None)
     out["labels"] = values if len(columns) > 1 else None
     return out
 
 
 def _value(value: Any, names: list[str]) -> Any:
-    """An index into the classes as the class's name; other values as they are."""
-    return names[value] if isinstance(value, int) and names else value
+    """Indices into the names as names; numbers and missing labels as they are."""
+    if value is None or not names:
+        return value
+    return [names[index] for index in value] if isinstance(value, list) else names[value]
+
+
+# A ready dataset never changes; its digest keeps apart what one path held at different times.
+
+
+@lru_cache(maxsize=32)
+def _label_columns(path: Path, _digest: str) -> list[dict[str, Any]]:
+    columns: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["label_columns"]
+    return columns
 
 
 @lru_cache(maxsize=8)
-def _table(path: Path, digest: str) -> Any:
-    """The columns that the API shows; cached, since a ready dataset never changes. `digest` is part of the key."""
+def _table(path: Path, _digest: str) -> Any:
+    """What the API shows, without the places of the images in their shards."""
     import pyarrow.parquet as pq
 
-    del digest
-    present = pq.read_schema(path).names
-    labels = [name for name in present if name == "label" or name.startswith("label_")]
-    return pq.read_table(path, columns=[*COLUMNS, *labels])
+    hidden = {"group", "phash", "file", "row_group", "row"}
+    names = [name for name in pq.read_schema(path).names if name not in hidden]
+    return pq.read_table(path, columns=names)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from app.errors import JobFailure
 from worker import loop, optim
+from worker.batches import Data
 from worker.inputs import ArraySource
-from worker.loop import Check, Data, Plan, Progress, Trainer
+from worker.loop import Check, Plan, Progress, Trainer
 
 NUM, CLASSES = 90, 3
 
@@ -179,16 +180,6 @@ def test_the_clip_bounds_the_step() -> None:
 
     assert moved(plain, PLAN) > 0.2
     assert moved(clipped, replace(PLAN, clip=0.01)) == pytest.approx(0.01, rel=1e-3)
-
-
-def test_orders_are_permutations_that_epoch_and_seed_decide() -> None:
-    first, draws = loop.epoch_order(50, 1, 0)
-    assert sorted(first.tolist()) == list(range(50))
-    again, draws_again = loop.epoch_order(50, 1, 0)
-    assert (first == again).all()
-    assert (draws == draws_again).all()
-    for other in (loop.epoch_order(50, 1, 1), loop.epoch_order(50, 2, 0)):
-        assert (first != other[0]).any()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_stages_learn_slower_towards_the_input() -> None:
     scales = optim.stage_scales(vit, 0.9)
     assert set(scales) == {id(parameter) for parameter in vit.parameters()}
     blocks = [scales[id(block.norm1.weight)] for block in vit.blocks]  # type: ignore[attr-defined,union-attr]
-    assert all(math.isclose(near / far, 1 / 0.9) for far, near in zip(blocks, blocks[1:], strict=False))
+    assert all(math.isclose(near / far, 1 / 0.9) for far, near in pairwise(blocks))
     assert blocks[-1] == pytest.approx(0.9**2)  # norm and classifier stand after it
     assert scales[id(vit.patch_embed.proj.weight)] < blocks[0]  # type: ignore[union-attr]
     assert scales[id(vit.pos_embed)] < scales[id(vit.patch_embed.proj.weight)]  # type: ignore[union-attr]

@@ -100,7 +100,7 @@ def change(bench, **settings):
 
 
 def test_from_an_upload_to_a_model(bench, home):
-    dataset_id, ingestion = bench.upload(factories.pictures(12))
+    dataset_id, _ = bench.upload(factories.pictures(12))
     bench.run()
     found = bench.dataset(dataset_id)
     assert (found.state, found.num_samples, found.failure_message) == ("ready", 36, None)
@@ -116,7 +116,7 @@ def test_from_an_upload_to_a_model(bench, home):
         f"{version.prefix}/{name}" for name in [*version.spec["files"], "spec.json"] if name != "backbone.onnx"
     )
     assert files_below(home / "storage" / "incoming") == []
-    assert [path for path in (home / "scratch").iterdir()] == []
+    assert list((home / "scratch").iterdir()) == []
 
 
 def test_killed_runner_is_handed_back_at_once_and_tried_again(bench):

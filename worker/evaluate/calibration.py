@@ -9,7 +9,8 @@ from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
+
+from worker.solvers.logits import log_softmax, softmax
 
 NUM_BINS = 15
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.1, 10.0
@@ -83,7 +84,7 @@ def fit_temperature(logits_NC: NDArray[np.floating], labels_N: NDArray[np.intege
 
 def _nll_slope(margins_NC: NDArray[np.float64], inverse: float) -> tuple[float, float]:
     """First and second derivative of the mean NLL by 1/T; margins are logits minus the label's."""
-    probabilities_NC = softmax(inverse * margins_NC, axis=1)
+    probabilities_NC = softmax(inverse * margins_NC)
     mean_N = (probabilities_NC * margins_NC).sum(axis=1)
     curvature_N = (probabilities_NC * np.square(margins_NC - mean_N[:, None])).sum(axis=1)
     return float(mean_N.mean()), float(curvature_N.mean())
@@ -139,7 +140,7 @@ def nll(logits_NC: NDArray[np.floating], labels_N: NDArray[np.integer], temperat
         logits_NC: [N, C]; labels_N: [N].
     """
     _check(logits_NC, labels_N)
-    scores_NC = log_softmax(logits_NC.astype(np.float64) / temperature, axis=1)
+    scores_NC = log_softmax(logits_NC.astype(np.float64) / temperature)
     return float(-scores_NC[np.arange(labels_N.size), labels_N].mean())
 
 

@@ -21,8 +21,8 @@ from worker.evaluate import calibration, intervals, leakage, metrics
 from worker.evaluate.curve import learning_curve
 from worker.evaluate.intervals import Interval
 from worker.evaluate.verdict import gain, relative_error_reduction, verdict
-from worker.methods.contract import Candidate, Float, Outcome, Rows, Task
-from worker.methods.reference import Scratch, frozen, scratch
+from worker.methods.contract import Candidate, Float, Outcome, Rows, Scratch, Task
+from worker.methods.reference import frozen, scratch
 
 MIN_ECE_ITEMS = 200
 

@@ -67,7 +67,9 @@ class _Search:
         ]
         choice = one_standard_error(scored)
         for reason in choice.reasons:
-            self._decide(f"backbone {reason.name}", "kept" if reason.chosen else "dropped", reason.text, score=reason.mean)
+            self._decide(
+                f"backbone {reason.name}", "kept" if reason.chosen else "dropped", reason.text, score=reason.mean
+            )
         return found[choice.index][0]
 
     def choose_method(self, probe: Candidate) -> Candidate:

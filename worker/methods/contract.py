@@ -15,6 +15,7 @@ from worker.context import RunContext
 from worker.data.samples import Index
 from worker.features import Extraction
 from worker.prepared import Prepared
+from worker.solvers.logits import softmax
 
 Rows = NDArray[np.int64]
 Float = NDArray[np.float32]
@@ -52,7 +53,7 @@ class Head:
         Shape:
             result: [N, C]
         """
-        return softmax(self.logits(features_ND) / self.temperature)
+        return np.asarray(softmax(self.logits(features_ND) / self.temperature), np.float64)
 
 
 @dataclass(frozen=True)
@@ -133,14 +134,23 @@ class Candidate:
     extraction: Extraction | None = None
 
 
-def softmax(logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows that sum to one.
+@dataclass(frozen=True)
+class Scratch:
+    """The better, on selection data, of two networks that learned from this data alone.
 
-    Shape:
-        logits_NC: [N, C]
+    Args:
+        what: which one, and its accuracy.
+        selection: its predictions on the hold-out.
+        predict: rows -> probabilities.
+        seconds: wall time of both.
+        details: for the report.
     """
-    shifted = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+    what: str
+    selection: Selection
+    predict: Callable[[Rows], NDArray[np.float64]]
+    seconds: float
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,13 @@ of its features included, even where this job found them in the cache.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.recipes import LinearProbe
 from worker import features
 from worker.methods import linear_probe
-from worker.methods.contract import Candidate, Rows, Selection, Task
+from worker.methods.contract import Candidate, Rows, Scratch, Task
 from worker.solvers.folds import stratified_group_holdout
 
 HOLDOUT = 0.2
@@ -24,25 +20,6 @@ MIN_SECONDS = 1.0
 TORCH_SECONDS = 6.0
 # A time budget may be overrun by this much; better a late baseline than none.
 SLACK_SECONDS = 25.0
-
-
-@dataclass(frozen=True)
-class Scratch:
-    """The better, on selection data, of two networks that learned from this data alone.
-
-    Args:
-        what: which one, and its accuracy.
-        selection: its predictions on the hold-out.
-        predict: rows -> probabilities.
-        seconds: wall time of both.
-        details: for the report.
-    """
-
-    what: str
-    selection: Selection
-    predict: Callable[[Rows], NDArray[np.float64]]
-    seconds: float
-    details: dict[str, Any] = field(default_factory=dict)
 
 
 def frozen(task: Task, candidate: Candidate) -> Candidate:

@@ -12,35 +12,30 @@ Shape legend: N items, C classes, S side.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from app import backbones as catalogue
 from app.artifact.preprocess import Preprocess
-from app.errors import JobFailure
-from worker import augment, backbones, features, inputs, loop, optim
-from worker.export import FromPixels
+from worker import augment, features, inputs, loop, optim, untrained
+from worker.batches import Data, Draws
 from worker.inputs import ImageSource
-from worker.loop import Check, Data, Draws, Plan, Progress, Trainer
-from worker.methods.contract import Rows, Selection, Task, softmax
-from worker.methods.reference import Scratch
+from worker.loop import Check, Plan, Progress, Trainer
+from worker.methods.contract import Rows, Scratch, Selection, Task
 from worker.optim import Optimisation
+from worker.solvers.logits import softmax
+from worker.untrained import Classifier
 
 MIN_SIDE, MAX_SIDE = 16, 64
-WIDTHS = (32, 64, 128, 256)
 MAX_EPOCHS = 300
 # The same network is given a smaller input where its own would leave it fewer epochs than this.
 WANTED_EPOCHS = 15
-SIDES = (224, 192, 160, 128, 96)
-TIMED_BATCH = 8
 SMALL = Optimisation("adamw", (4e-3,), 32, weight_decay=0.05)
 SAME = Optimisation("adamw", (1e-3,), 32, weight_decay=0.05)
 # Share of the budget kept for looking at the selection data.
@@ -82,19 +77,6 @@ class ShiftedSource:
         return torch.from_numpy(images if draws_B is None else augment.shifted(images, draws_B))
 
 
-class Classifier(nn.Module):
-    """Pixels -> network -> logits."""
-
-    def __init__(self, trunk: nn.Module, num_features: int, num_classes: int) -> None:
-        super().__init__()
-        self.trunk, self.head = trunk, nn.Linear(num_features, num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits."""
-        logits: Tensor = self.head(self.trunk(images))
-        return logits
-
-
 def run(task: Task, budget_seconds: float, train_rows: Rows, selection_rows: Rows) -> Scratch:
     """Trains both, keeps the better.
 
@@ -124,19 +106,6 @@ def native_side(task: Task, rows: Rows) -> int:
     return int(np.clip(np.median(shorter), MIN_SIDE, MAX_SIDE))
 
 
-def small_network() -> nn.Module:
-    """Four convolutions with batch norm, halved in size between them, averaged: 0.4 M parameters."""
-    layers: list[nn.Module] = []
-    for before, width in zip((3, *WIDTHS), WIDTHS, strict=False):
-        layers += [
-            nn.Conv2d(before, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        ]
-    return nn.Sequential(*layers[:-1], nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
 def one_cycle(fraction: float) -> float:
     """Up over the first quarter, then half a cosine down to zero."""
     return optim.cosine(min(1.0, 0.02 + 0.98 * fraction), warmup=0.25)
@@ -149,11 +118,8 @@ def _score(entry: Entry) -> tuple[float, float]:
 def _small(task: Task, budget_seconds: float, train_rows: Rows, selection_rows: Rows) -> Entry:
     began = time.monotonic()
     side = native_side(task, train_rows)
-    own = task.backbone.preprocess
-    shape = replace(own, height=side, width=side, resize=side, mean=(0.5,) * 3, std=(0.25,) * 3)
+    network, shape = untrained.small(task, side)
     train, held = _decoded(task, train_rows, shape), _decoded(task, selection_rows, shape)
-    with _seeded(task.seed):
-        network = Classifier(FromPixels(small_network(), shape), WIDTHS[-1], task.num_classes)
     return _fit(
         task,
         network,
@@ -172,8 +138,8 @@ def _same(
     """The backbone's architecture from random weights; None where not even one epoch fits."""
     began = time.monotonic()
     what = f"{task.backbone.architecture} from random weights"
-    sides = _sides(task)
-    seconds = _seconds_per_image(task, sides[-1])
+    sides = untrained.sides(task)
+    seconds = untrained.seconds_per_image(task, sides[-1])
     left = TRAIN_SHARE * budget_seconds - (time.monotonic() - began)
     side = next(
         (side for side in sides if _epochs(left, seconds, side / sides[-1], train_rows) >= WANTED_EPOCHS), sides[-1]
@@ -185,9 +151,9 @@ def _same(
             "epochs": 0,
             "skipped": f"one epoch at {side} px would take {seconds * len(train_rows):.1f} s; {left:.1f} s are left",
         }
-    shape = _at(task.backbone.preprocess, side)
+    shape = untrained.at_side(task.backbone.preprocess, side)
     train, held = _decoded(task, train_rows, shape), _decoded(task, selection_rows, shape)
-    network = _random(task, shape)
+    network = untrained.architecture(task, shape)
     with ThreadPoolExecutor(task.context.settings.num_compute_threads, thread_name_prefix="augment") as threads:
         entry = _fit(
             task,
@@ -264,7 +230,7 @@ def _fit(
     network.cpu()
 
     def predict(rows: Rows) -> NDArray[np.float64]:
-        return softmax(_logits(task, network, shape, rows))
+        return np.asarray(softmax(_logits(task, network, shape, rows)), np.float64)
 
     return Entry(what, check, logits, predict, details)
 
@@ -284,63 +250,6 @@ def _decoded(task: Task, rows: Rows, shape: Preprocess) -> NDArray[np.uint8]:
     return inputs.decode_all(task.context, task.index, rows, shape, ("baseline from scratch", 0.86, 0.87))
 
 
-def _sides(task: Task) -> list[int]:
-    """Input sides to choose from, largest first: the network's own, and smaller ones where it takes them."""
-    own = task.backbone.preprocess.height
-    smaller = [side for side in SIDES if side < own]
-    try:
-        if smaller:
-            _random(task, _at(task.backbone.preprocess, smaller[-1]))
-    except ValueError:
-        smaller = []
-    return [own, *smaller]
-
-
-def _random(task: Task, shape: Preprocess) -> Classifier:
-    """The architecture with new weights, and a new head.
-
-    Raises:
-        ValueError: it does not take this size.
-    """
-    backbone = task.backbone
-    entry = catalogue.find(backbone.architecture if backbone.provider == "user" else backbone.name)
-    if entry is None:
-        raise JobFailure("internal", f"expected {backbone.name} in the catalogue; found none; prepare it again")
-    trunk = backbones.feature_module(backbones.build(entry, None, task.seed), entry.provider)
-    try:
-        with torch.no_grad():
-            trunk.eval()(torch.zeros(1, 3, shape.height, shape.width))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(f"{backbone.name} does not take {shape.height} px: {error}") from error
-    with _seeded(task.seed):
-        return Classifier(FromPixels(trunk, shape), backbone.feature_dim, task.num_classes)
-
-
-def _seconds_per_image(task: Task, side: int) -> float:
-    """Forward and backward of the architecture at a side, timed once after one to warm up."""
-    network = _random(task, _at(task.backbone.preprocess, side)).to(task.context.device).train()
-    images = torch.zeros(TIMED_BATCH, side, side, 3, dtype=torch.uint8, device=task.context.device)
-    began = 0.0
-    for _ in range(2):
-        began = time.monotonic()
-        network(images).square().mean().backward()
-        if task.context.device == "cuda":
-            torch.cuda.synchronize()
-    return (time.monotonic() - began) / TIMED_BATCH
-
-
-def _at(own: Preprocess, side: int) -> Preprocess:
-    return own if side == own.height else inputs.at_resolution(own, side)
-
-
 def _epochs(left_seconds: float, seconds_per_image: float, scale: float, rows: Rows) -> float:
     """Epochs that fit, when an image costs as many times more as it has more pixels."""
     return left_seconds / (seconds_per_image * scale**2 * len(rows))
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draws initial weights from a seed and leaves torch's generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from worker.solvers import softmax
 from worker.solvers.linear import Linear, standardise
+from worker.solvers.logits import logsumexp
 from worker.solvers.spectrum import EigenBasis, eigenbasis
 
 __all__ = ["STRENGTHS", "Linear", "LogisticCV", "cross_validate", "fit", "fit_many", "standardise"]
@@ -232,7 +232,7 @@ def _finished(
     for fold in np.flatnonzero(~problem.present_FK.all(axis=1)):
         absent_K = ~problem.present_FK[fold]
         trained_N = problem.train_FN[fold] > 0
-        lowest = float(logsumexp(logits_FKN[fold][:, trained_N], axis=0).min())
+        lowest = float(logsumexp(logits_FKN[fold][:, trained_N].T).min())
         params_FKP[fold, absent_K, -1] = lowest + np.log(ABSENT_PROBABILITY)
         logits_FKN[fold, absent_K] = lowest + np.log(ABSENT_PROBABILITY)
     return params_FKP, logits_FKN
@@ -245,9 +245,7 @@ def _linear(basis: EigenBasis, params_KP: NDArray[np.floating]) -> Linear:
 def _nll(logits_SNC: NDArray[np.float32], labels_N: NDArray[np.int64]) -> NDArray[np.float64]:
     """Negative log-likelihood of every item at every strength, [S, N]; one strength at a time to bound memory."""
     items = np.arange(labels_N.size)
-    return np.stack(
-        [logsumexp(logits_NC, axis=1).astype(np.float64) - logits_NC[items, labels_N] for logits_NC in logits_SNC]
-    )
+    return np.stack([logsumexp(logits_NC).astype(np.float64) - logits_NC[items, labels_N] for logits_NC in logits_SNC])
 
 
 def _folds_at_once(num_classes: int, num_items: int) -> int:

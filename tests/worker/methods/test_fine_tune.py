@@ -213,7 +213,7 @@ def test_yield_leaves_a_checkpoint_and_stop_the_best(attempt: Callable[..., Task
     found = fine_tune.run(recipe, task)
     resumed = [message for message in stopping.messages() if message.startswith("resumed from step")]
     assert resumed
-    assert found.details["ended"] == "asked to end"
+    assert found.details["ended"] == "stopped"
     assert found.details["epochs"] < 6
     assert yielding.events("metric")[-1]["data"]["step"] <= int(resumed[0].rpartition(" ")[2])
 
@@ -224,6 +224,17 @@ def test_stop_before_the_first_step_serves_the_probe(attempt: Callable[..., Task
     found = fine_tune.run(FineTune(epochs=3), task)
     assert (found.shared, found.graph) == (found.details["best_epoch"] == 0, task.backbone.graph)
     assert np.array_equal(found.features(task.val), found.reference(task.val))
+
+
+def test_no_time_serves_the_probe_and_little_time_plans_fewer_epochs(attempt: Callable[..., Task]) -> None:
+    found = fine_tune.run(FineTune(epochs=1000, max_minutes=1e-6), attempt())
+    assert (found.details["ended"], found.details["views"], found.details["epochs"]) == ("no time left", 1, 0)
+    assert found.shared
+    task = attempt()
+    task.context.storage.delete("checkpoints")
+    found = fine_tune.run(FineTune(epochs=1000, max_minutes=0.03), task)
+    assert found.details["planned_epochs"] < 1000
+    assert any("of 1000 epochs fit the time" in message for message in wire_of(task).messages())
 
 
 def test_divergence_is_a_failure_and_a_diverged_pilot_is_not(attempt: Callable[..., Task]) -> None:
@@ -268,7 +279,7 @@ def test_a_transformer_by_its_last_blocks_and_as_a_whole(attempt: Callable[..., 
         part = part_of(whole, threads)
         shape = scopes.inputs.at_resolution(whole.backbone.preprocess, 96)
         material = scopes.on_images(whole, part, shape, whole=True)
-        rates = sorted({group for group in material.scales.values()})
+        rates = sorted(set(material.scales.values()))
         tuned, _ = tune(whole, part, material, epochs=1)
     assert tuned.num_steps > 0
     assert len(rates) == 1 + 6 + 1 + 1  # patches, blocks, norm, and what belongs to no stage

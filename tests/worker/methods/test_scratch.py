@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from tests import factories
 from tests.worker import transfer_factories
@@ -64,13 +62,6 @@ def test_it_yields(task: Task) -> None:
 
 def test_native_side_is_the_usual_one_within_bounds(task: Task) -> None:
     assert scratch.native_side(task, task.pool) == 32
-
-
-@pytest.mark.parametrize("side", [scratch.MIN_SIDE, 28, scratch.MAX_SIDE])
-def test_the_small_network_takes_every_side(side: int) -> None:
-    network = scratch.small_network()
-    assert tuple(network(torch.zeros(2, 3, side, side)).shape) == (2, scratch.WIDTHS[-1])
-    assert sum(isinstance(layer, nn.Conv2d) for layer in network) == 4  # type: ignore[attr-defined]
 
 
 def test_one_cycle_goes_up_and_down_to_zero() -> None:

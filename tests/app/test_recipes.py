@@ -1,0 +1,62 @@
+"""Parsing of recipes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from app import recipes
+from app.errors import BadRequest, Unprocessable
+
+VALID = {
+    "linear_probe": {},
+    "fine_tune": {"scope": "full", "epochs": 3, "resolution": 64, "max_minutes": 0.5},
+    "auto": {"max_minutes": 2, "objective": "macro_f1"},
+}
+
+
+@pytest.mark.parametrize("method", recipes.RECIPES)
+def test_defaults_and_round_trip(method):
+    for fields in ({}, VALID[method]):
+        found = recipes.parse({"method": method, **fields})
+        assert type(found) is recipes.RECIPES[method]
+        assert recipes.parse(found.model_dump(mode="json")) == found
+        assert found.model_dump() == {**recipes.parse({"method": method}).model_dump(), **fields}
+        with pytest.raises(ValidationError, match="frozen"):
+            found.method = "other"
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "value"),
+    [
+        ("fine_tune", "scope", "lora"), ("fine_tune", "epochs", 0), ("fine_tune", "epochs", 1001),
+        ("fine_tune", "epochs", "many"), ("fine_tune", "epochs", None), ("fine_tune", "resolution", 31),
+        ("fine_tune", "resolution", 1025), ("fine_tune", "max_minutes", 0), ("auto", "max_minutes", -1),
+        ("auto", "max_minutes", float("inf")), ("auto", "max_minutes", float("nan")), ("auto", "objective", "loss"),
+        ("auto", "unlabelled", ["ds_1"]), ("linear_probe", "c", 1.0),
+    ],
+)  # fmt: skip
+def test_each_bad_field_is_pointed_at(method, field, value):
+    with pytest.raises(Unprocessable) as caught:
+        recipes.parse({"method": method, field: value})
+    assert caught.value.code == "invalid_payload"
+    assert [item["pointer"] for item in caught.value.extra["errors"]] == [f"/recipe/{field}"]
+
+
+@given(st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.integers(), st.text(max_size=5))))
+def test_whatever_comes_is_a_recipe_or_refused(document):
+    with pytest.raises((BadRequest, Unprocessable)):
+        recipes.parse({**document, "method": document.get("method")})
+
+
+@pytest.mark.parametrize("method", ["few_shot", "zero_shot", "adapt", "", None, 1, ["auto"], {"a": 1}])
+def test_method_that_is_not_built_is_refused_by_name(method):
+    with pytest.raises(BadRequest) as caught:
+        recipes.parse({"method": method})
+    assert caught.value.code == "unknown_recipe"
+    assert repr(method) in caught.value.detail
+    assert all(name in caught.value.detail for name in recipes.RECIPES)
+
+
+def test_tasks_are_known_for_every_method():
+    assert set(recipes.TASKS) == set(recipes.RECIPES)

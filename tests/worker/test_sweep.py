@@ -1,0 +1,163 @@
+"""What a worker does between jobs, on both databases."""
+
+import threading
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from app.db.base import now
+from app.db.models import Dataset, Job, WorkerProcess
+from app.queue import Bell, make_celery
+from app.services import attempts, jobs
+from tests import factories
+from tests.conftest import wait_until
+from tests.factories import files_below
+from worker import sweep
+from worker.supervisor import Context
+
+
+@pytest.fixture
+def context(settings, database, storage):
+    return Context(
+        settings=settings, database=database, storage=storage, bell=Bell(make_celery(settings)), worker_id="w1",
+        queues=("cpu",), stopping=threading.Event(), slots=threading.Semaphore(1),
+    )  # fmt: skip
+
+
+def messages(home):
+    return files_below(home / "broker" / "messages")
+
+
+def silent(context, **fields):
+    """A running job whose lease has run out."""
+    with context.database.write() as session:
+        job_id = factories.job(session, **fields).id
+        attempts.claim(session, ["cpu", "gpu"], "gone", -1)
+    return job_id
+
+
+def job(context, job_id):
+    with context.database.read() as session:
+        return session.get_one(Job, job_id)
+
+
+def workers(context):
+    with context.database.read() as session:
+        return session.scalars(select(WorkerProcess).order_by(WorkerProcess.id)).all()
+
+
+def test_silent_job_is_handed_back_and_rung_for(context, home):
+    job_id = silent(context)
+    sweep.sweep(context)
+    found = job(context, job_id)
+    assert (found.state, found.losses, found.lease_owner) == ("queued", 1, None)
+    with context.database.read() as session:
+        assert "fell silent" in jobs.events(session, job_id, 0, 100)[0][-1].message
+    assert len(messages(home)) == 1
+
+
+def test_living_job_is_left_alone(context, home):
+    with context.database.write() as session:
+        job_id = factories.job(session).id
+        attempts.claim(session, ["cpu"], "alive", 60)
+    sweep.sweep(context)
+    assert (job(context, job_id).state, job(context, job_id).lease_owner) == ("running", "alive")
+    assert messages(home) == []
+
+
+def test_attempts_that_run_out_leave_nothing_behind(context, home, storage, tmp_path):
+    (tmp_path / "x").write_text("x")
+    with context.database.write() as session:
+        dataset_id = factories.dataset(session, state="ingesting").id
+    ingestion = silent(context, kind="ingest", dataset_id=dataset_id, losses=context.settings.max_attempts - 1)
+    transfer = silent(context, losses=context.settings.max_attempts - 1)
+    for key in (
+        f"incoming/default/{dataset_id}", f"datasets/default/{dataset_id}/index.parquet",
+        f"bundles/default/{transfer}/attempt-1/spec.json",
+    ):  # fmt: skip
+        storage.put(key, tmp_path / "x")
+    sweep.sweep(context)
+    for job_id in (ingestion, transfer):
+        assert (job(context, job_id).state, job(context, job_id).failure_code) == ("failed", "worker_lost")
+    assert files_below(home / "storage") == []
+    with context.database.read() as session:
+        row = session.get_one(Dataset, dataset_id)
+    assert (row.state, row.failure_code) == ("invalid", "worker_lost")
+
+
+def test_silent_job_that_was_cancelled_ends(context):
+    job_id = silent(context)
+    with context.database.write() as session:
+        jobs.cancel(session, "default", job_id)
+    sweep.sweep(context)
+    assert job(context, job_id).state == "cancelled"
+
+
+def test_waiting_jobs_are_rung_for_on_own_queues_only(context, home):
+    with context.database.write() as session:
+        factories.worker(session, queues=["gpu"])
+        factories.job(session)
+    sweep.sweep(context)
+    assert messages(home) == []
+    with context.database.write() as session:
+        factories.job(session, kind="ingest")
+    sweep.sweep(context)
+    (message,) = messages(home)
+    assert message.endswith(".cpu.msg")
+
+
+def test_worker_without_a_free_slot_rings_not(context, home):
+    with context.database.write() as session:
+        factories.job(session)
+    with context.slots:
+        sweep.sweep(context)
+        assert messages(home) == []
+    sweep.sweep(context)
+    assert len(messages(home)) == 1
+
+
+def test_worker_shows_itself_and_leaves(context):
+    sweep.show(context, "cpu")
+    (first,) = workers(context)
+    assert (first.id, first.queues, first.device) == ("w1", ["cpu"], "cpu")
+    # The starters' weights lie in packages that the tests need as well.
+    assert factories.BACKBONE in first.backbones
+    sweep.show(context, "cpu")
+    (second,) = workers(context)
+    assert second.seen_at > first.seen_at
+    assert second.started_at == first.started_at
+    sweep.leave(context)
+    assert workers(context) == []
+    sweep.leave(context)
+
+
+def test_worker_that_was_killed_is_forgotten(context):
+    with context.database.write() as session:
+        factories.worker(session, id="killed", seen_at=now() - timedelta(hours=2))
+        factories.worker(session, id="other", seen_at=now() - timedelta(minutes=50))
+    sweep.show(context, "cpu")
+    assert [row.id for row in workers(context)] == ["other", "w1"]
+
+
+def test_folders_of_killed_attempts_are_removed(context, home):
+    with context.database.write() as session:
+        living = factories.job(session).id
+        attempts.claim(session, ["cpu"], "alive", 60)
+        waiting = factories.job(session).id
+        done = factories.job(session, state="succeeded").id
+    kept = [f"{living}-1-ab_c", "upload-1", "other"]
+    names = [*kept, f"{living}-0-abc", f"{waiting}-1-x", f"{done}-1-x", "job_gone-3-x"]
+    for name in names:
+        (home / "scratch" / name).mkdir(parents=True)
+        (home / "scratch" / name / "file").write_text("x")
+    sweep.sweep(context)
+    assert sorted(path.name for path in (home / "scratch").iterdir()) == sorted(kept)
+
+
+def test_sweeping_goes_on_until_the_end(context, home):
+    thread = sweep.start(context, "cpu")
+    wait_until(lambda: workers(context), "the worker's row")
+    context.stopping.set()
+    thread.join(30)
+    assert not thread.is_alive()

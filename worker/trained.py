@@ -1,0 +1,38 @@
+"""A running training as named tensors and back, bit for bit: network, best state, optimiser."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worker.loop import Check, Progress, Trainer
+
+
+def pack(trainer: Trainer) -> dict[str, Tensor]:
+    """What is trained, its best state, the optimiser's moments, the state of torch's generator.
+
+    The frozen part of a network is not in it: it comes from the backbone again.
+    """
+    tensors = {f"now/{name}": value.detach() for name, value in trainer.trainable.items()}
+    tensors |= {f"best/{name}": value for name, value in trainer.best.items()}
+    tensors["generator"] = torch.get_rng_state()
+    for index, state in trainer.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items() if value is not None}
+    return tensors
+
+
+def unpack(trainer: Trainer, tensors: dict[str, Tensor], progress: dict[str, Any]) -> Progress:
+    """Brings network, best state and optimiser to where they were packed; the inverse of `asdict` for the rest."""
+    with torch.no_grad():
+        for name, parameter in trainer.trainable.items():
+            parameter.copy_(tensors[f"now/{name}"])
+            trainer.best[name] = tensors[f"best/{name}"].to(parameter.device)
+    torch.set_rng_state(tensors["generator"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        kind, _, rest = name.partition("/")
+        if kind == "optimizer":
+            index, _, key = rest.partition("/")
+            state.setdefault(int(index), {})[key] = value
+    trainer.optimizer.load_state_dict({**trainer.optimizer.state_dict(), "state": state})
+    return Progress(**{**progress, "best": Check(**progress["best"])})
