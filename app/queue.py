@@ -84,7 +84,7 @@ class Bell:
         """Whether the broker answers."""
         try:
             with self._celery.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, timeout=1)
+                connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=1)
         except (OperationalError, OSError):
             return False
         return True

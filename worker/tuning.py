@@ -22,8 +22,8 @@ from worker.scopes import Material, Network
 
 PATIENCE_EPOCHS = 5
 PILOT_STEPS = 50
-# All pilots together take at most a quarter of the planned steps.
-PILOT_SHARE = 0.25
+# Of the planned steps, for one pilot.
+PILOT_SHARE = 0.05
 # Compiling takes tens of seconds; it pays when so many images are to be seen.
 COMPILE_FROM_IMAGES = 100_000
 # What is planned into the time that is left; the rest is for checks and surprises.
@@ -111,6 +111,14 @@ class Tuning:
         return self._train(rate)
 
     @property
+    def _losses(self) -> dict[float, float]:
+        """Loss on the hold-out after each pilot; infinite where it diverged."""
+        return {
+            float(pilot["rate"] or 0.0): math.inf if pilot["val_loss"] is None else float(pilot["val_loss"])
+            for pilot in self._pilots
+        }
+
+    @property
     def _pilot_steps(self) -> int:
         return sum(int(pilot["steps"] or 0) for pilot in self._pilots)
 
@@ -119,19 +127,17 @@ class Tuning:
 
         A single rate needs no pilot, unless the time is bounded and one step must be timed.
         """
-        rates = self.material.optimisation.rates
+        settings = self.material.optimisation
+        rates = settings.rates
         if len(rates) > 1 or self.deadline is not None:
-            for number in range(len(self._pilots), len(rates)):
-                if self._must_end():
-                    break
-                self._pilot(rates[number])
+            while (rate := optim.next_rate(settings, self._losses)) is not None and not self._must_end():
+                self._pilot(rate)
         if not self._planned:
             self._planned = self._plan_epochs()
-        sound = [pilot for pilot in self._pilots if pilot["val_loss"] is not None]
-        if self._pilots and not sound and not self._must_end():
+        losses = self._losses
+        if losses and not math.isfinite(min(losses.values())) and not self._must_end():
             raise loop.diverged(1, float("nan"))
-        best = min(sound, key=lambda pilot: float(pilot["val_loss"] or 0.0), default=None)
-        rate = rates[0] if best is None or best["rate"] is None else float(best["rate"])
+        rate = min(losses, key=lambda tried: losses[tried], default=rates[0])
         if len(self._pilots) > 1:
             tried = ", ".join(_describe(pilot) for pilot in self._pilots)
             self.context.reporter.log(f"learning rate {rate:g}: {tried}", rate=rate, pilots=self._pilots)
@@ -140,8 +146,7 @@ class Tuning:
     def _pilot(self, rate: float) -> None:
         material = self.material
         total = self.epochs * self._steps_per_epoch
-        share = int(total * PILOT_SHARE / len(material.optimisation.rates))
-        limit = max(1, min(self._steps_per_epoch, PILOT_STEPS, share))
+        limit = max(1, min(self._steps_per_epoch, PILOT_STEPS, int(total * PILOT_SHARE)))
         self._reset(self._initial)
         trainer, progress = self._trainer(rate), Progress(micro_batch=material.micro_batch)
         plan = Plan(
@@ -149,7 +154,8 @@ class Tuning:
             batch_size=self._batch_size,
             seed=self.seed,
             clip=material.optimisation.clip,
-            schedule=lambda _: 1.0,
+            # Brought down to zero like the run itself: at full rate a loss jumps about, and small rates win unfairly.
+            fraction=lambda: progress.step / limit,
             checks=False,
         )
         began = time.monotonic()

@@ -33,7 +33,6 @@ def claim(session: Session, queues: Sequence[str], owner: str, lease_seconds: fl
     job.lease_owner = owner
     job.lease_expires_at = now() + timedelta(seconds=lease_seconds)
     job.started_at = job.started_at or now()
-    job.request = None
     jobs.move(session, job, JobState.RUNNING, f"attempt {job.attempt} started", attempt=job.attempt)
     return job
 

@@ -24,7 +24,7 @@ def page(
         limit: most samples.
         after: last id of the previous page.
         split: only samples of this split.
-        label: only samples whose first label has this name.
+        label: only samples that bear this name in the first label column.
 
     Raises:
         NotFound: no sample has the id `after`.
@@ -42,11 +42,23 @@ def page(
     if split is not None:
         table = table.filter(pc.equal(table["split"], split))
     if label is not None:
-        names = columns[0]["names"]
-        wanted = names.index(label) if label in names else -1
-        table = table.filter(pc.equal(table[columns[0]["name"]], wanted))
+        first = columns[0]
+        table = table.take(_bearers(table[first["name"]].combine_chunks(), first["names"], label))
     rows = table.slice(0, limit).to_pylist()
     return [_row(row, columns) for row in rows], table.num_rows > limit
+
+
+def _bearers(values: Any, names: list[str], label: str) -> Any:
+    """Places of the samples that bear a name, alone or among others."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if label not in names:
+        return pa.array([], pa.int64())
+    wanted = names.index(label)
+    if pa.types.is_list(values.type):
+        return pc.list_parent_indices(values).filter(pc.equal(pc.list_flatten(values), wanted))
+    return pc.indices_nonzero(pc.equal(values, wanted))
 
 
 def _row(row: dict[str, Any], columns: list[dict[str, Any]]) -> dict[str, Any]:

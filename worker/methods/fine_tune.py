@@ -26,10 +26,10 @@ from worker import augment, features, inputs, loop, scopes
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.evaluate import calibration
 from worker.features import Space
-from worker.methods import linear_probe
 from worker.methods.contract import Candidate, Float, Head, Rows, Selection, Task
 from worker.methods.reference import holdout
 from worker.scopes import Material, Network, Part
+from worker.start import start_head
 from worker.tuning import Tuned, Tuning
 
 MIRROR_IMAGES = 256
@@ -175,17 +175,15 @@ def _probe(task: Task, train: Rows, train_ND: Float, snapshot: Snapshot | None) 
         return Head(**arrays, temperature=snapshot.facts["temperature"]), {
             name: snapshot.facts[name] for name in ("temperature", "probe", "views")
         }
-    head, selection, _, details = linear_probe.fit(
-        train_ND, task.labels_N[train], task.groups_N[train], train, task.num_classes, task.seed
+    head, accuracy, strength = start_head(
+        train_ND, task.labels_N[train], task.groups_N[train], task.num_classes, task.seed
     )
-    accuracy = float((selection.logits.argmax(1) == task.labels_N[train]).mean())
     task.context.reporter.log(
-        f"probe on the training part: {details['chosen']}, cross-validated accuracy {accuracy:.3f}",
-        cv_accuracy=accuracy,
+        f"probe on the training part: C {strength:.3g}, cross-validated accuracy {accuracy:.3f}", cv_accuracy=accuracy
     )
     return head, {
         "temperature": head.temperature,
-        "probe": {"chosen": details["chosen"], "cv_accuracy": accuracy},
+        "probe": {"C": strength, "cv_accuracy": accuracy},
         "views": inputs.num_views(task.backbone, len(train)),
     }
 

@@ -235,6 +235,9 @@ def store_index(storage: FolderStorage, prefix: str, labels, tmp_path):
     )
     pq.write_table(table, tmp_path / "index.parquet")
     storage.put(f"{prefix}/index.parquet", tmp_path / "index.parquet")
+    description = {"label_columns": [{"name": "label", "kind": "class", "names": ["blue", "red"]}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    storage.put(f"{prefix}/dataset.json", tmp_path / "dataset.json")
 
 
 def test_samples_in_pages_by_split_and_label(client, database, storage, tmp_path):
@@ -271,7 +274,8 @@ def test_delete_frees_rows_and_files(client, database, storage, tmp_path):
     for one in (row, sibling):
         store_index(storage, datasets.prefix("default", one.id), [0, 1], tmp_path)
     assert client.delete(f"{URL}/{row.id}").status_code == 204
-    assert list(storage.list("datasets")) == [f"{datasets.prefix('default', sibling.id)}/index.parquet"]
+    prefix = datasets.prefix("default", sibling.id)
+    assert list(storage.list("datasets")) == [f"{prefix}/dataset.json", f"{prefix}/index.parquet"]
     assert num_rows(database, Problem) == 0
     problem(client.get(f"{URL}/{row.id}"), 404, "not_found")
     # The job stays, and says that its dataset is gone.

@@ -330,7 +330,7 @@ def test_stream_replays_and_resumes(client, database):
     assert messages[-1][:2] == (None, "progress")
     assert messages[-1][2].keys() == {"fraction", "stage", "eta_seconds"}
     assert [number for number, *_ in stream(client, job_id, **{"Last-Event-ID": "2"}) if number] == ["3"]
-    assert stream(client, job_id, **{"Last-Event-ID": "3"}) == []
+    assert [number for number, *_ in stream(client, job_id, **{"Last-Event-ID": "3"}) if number] == []
 
 
 def test_stream_follows_a_job_to_its_end(client, database):

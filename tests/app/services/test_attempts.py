@@ -205,13 +205,18 @@ def test_handing_back_a_cancelled_job_ends_it(database):
         assert session.get_one(Job, job_id).state == "cancelled"
 
 
-def test_request_of_an_old_attempt_is_forgotten(database):
+def test_stop_outlives_the_attempt_that_it_was_asked_of(database):
     with database.write() as session:
         job_id = factories.job(session).id
     claim(database)
     with database.write() as session:
         jobs.stop(session, "default", job_id)
         attempts.hand_back(session, session.get_one(Job, job_id), "gone", 3)
+    claim(database)
+    with database.write() as session:
+        assert attempts.renew(session, job_id, "me", 60) == "stop"
+        attempts.fail(session, session.get_one(Job, job_id), "diverged", "not finite")
+        jobs.retry(session, "default", job_id)
     claim(database)
     with database.write() as session:
         assert attempts.renew(session, job_id, "me", 60) is None

@@ -68,7 +68,7 @@ def expected(operation, before, request, losses):
 def check(session, job):
     assert (job.finished_at is not None) == (job.state in FINAL)
     assert (job.lease_owner is not None) == (job.state == "running") == (job.lease_expires_at is not None)
-    assert job.request is None or job.state == "running"
+    assert job.request is None or job.state == "running" or (job.state, job.request) == ("queued", "stop")
     assert (job.failure_code is not None) == (job.state == "failed")
     events = session.scalars(select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq)).all()
     assert [event.seq for event in events] == list(range(1, job.last_seq + 1))
@@ -77,7 +77,7 @@ def check(session, job):
     assert states[-1] == job.state
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=st.lists(st.sampled_from(list(OPERATIONS)), max_size=14))
 def test_any_sequence_stays_in_the_table(database, operations):
     with database.write() as session:

@@ -20,12 +20,13 @@ from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import backbones, features, scopes
 from worker.checkpoint import Checkpoints
-from worker.methods import fine_tune, linear_probe
+from worker.methods import fine_tune
 from worker.methods.contract import Candidate, Task
 from worker.methods.reference import holdout
 from worker.prepared import Prepared
 from worker.progress import Yielded
 from worker.scopes import Material, Network, Part
+from worker.start import start_head
 from worker.tuning import Tuned, Tuning
 
 # Near each other, so that the probe leaves something to learn.
@@ -104,7 +105,7 @@ def part_of(task: Task, threads: ThreadPoolExecutor, flip: bool = True) -> Part:
 def tune(task: Task, part: Part, material: Material, epochs: int = 2, **changes: Any) -> tuple[Tuned, Network]:
     """The run itself, without the export."""
     labels, groups = task.labels_N[part.train], task.groups_N[part.train]
-    probe = linear_probe.fit(part.train_ND, labels, groups, part.train, task.num_classes, task.seed)[0]
+    probe = start_head(part.train_ND, labels, groups, task.num_classes, task.seed)[0]
     network = Network(material.trunk, probe)
     material = replace(material, optimisation=replace(material.optimisation, **changes))
     checkpoints = Checkpoints(task.context.storage, "checkpoints/default/job_1/x", task.context.scratch)
@@ -129,8 +130,8 @@ def test_the_last_stage_from_images_to_a_graph(attempt: Callable[..., Task]) -> 
     assert (found.method, found.shared, found.calibrated) == ("fine_tune", False, True)
     assert details["views"] == 4
     assert details["best_epoch"] > 0
-    assert details["learning_rate"] in {3e-4, 1e-3, 3e-3}
-    assert [pilot["rate"] for pilot in details["pilots"]] == [3e-4, 1e-3, 3e-3]
+    assert [pilot["rate"] for pilot in details["pilots"]][:3] == [3e-4, 1e-3, 3e-3]
+    assert details["learning_rate"] == min(details["pilots"], key=lambda pilot: pilot["val_loss"])["rate"]
     assert 0 < details["feature_distortion"] < 2
     assert len(details["curve"]) == details["epochs"] == 4
     assert set(metrics[0]["data"]) >= {
@@ -242,10 +243,10 @@ def test_divergence_is_a_failure_and_a_diverged_pilot_is_not(attempt: Callable[.
     with ThreadPoolExecutor(2) as threads:
         part = part_of(task, threads)
         with pytest.raises(JobFailure) as failure:
-            tune(task, part, scopes.last_stage(task, part, 1, None), rates=(1e30,))
+            tune(task, part, scopes.last_stage(task, part, 1, None), rates=(1e30, 2e30), lower_rates=())
         assert failure.value.code == "diverged"
         task.context.storage.delete("checkpoints")
-        tuned, _ = tune(task, part, scopes.last_stage(task, part, 1, None), rates=(1e30, 1e-3))
+        tuned, _ = tune(task, part, scopes.last_stage(task, part, 1, None), rates=(1e30, 1e-3), lower_rates=())
     assert tuned.rate == 1e-3
     assert tuned.pilots[0]["val_loss"] is None
 

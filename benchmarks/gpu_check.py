@@ -1,0 +1,110 @@
+"""What can only be checked on a GPU: torch agrees with the exported graph, and every scope trains and publishes.
+
+    python benchmarks/gpu_check.py
+
+Needs a CUDA device and the prepared starter backbones. Prints one JSON document; fails when something disagrees.
+"""
+
+import io
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+BACKBONE = "timm/tf_efficientnet_lite0"
+# bf16 keeps 8 bits of a number: features agree in direction, not in every digit.
+MIN_COSINE = 0.995
+
+
+def agreement(device: str) -> dict[str, Any]:
+    """bf16 features of random and of structured images against onnxruntime's."""
+    from app.serving.runtime import Session
+    from app.settings import Settings
+    from worker import prepared
+    from worker.torch_features import TorchExtractor
+
+    found = prepared.find(BACKBONE, [Settings().prepared])
+    if found is None:
+        raise SystemExit("expected prepared starter backbones; found none; run `make setup`")
+    shape = found.preprocess
+    generator = np.random.default_rng(0)
+    noise = generator.integers(0, 256, (16, shape.height, shape.width, 3), np.uint8)
+    ramp = np.broadcast_to(np.linspace(0, 255, shape.width).astype(np.uint8)[None, None, :, None], noise.shape)
+    images = np.ascontiguousarray(np.concatenate([noise, ramp]))
+    expected = Session(found.graph).run(images)[0]
+    actual = TorchExtractor(found, device, "bf16").run(images)
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1)
+    cosine = float(((expected * actual).sum(1) / norms).min())
+    if cosine < MIN_COSINE:
+        raise SystemExit(f"expected features of one direction (cosine >= {MIN_COSINE}); found {cosine:.4f}")
+    return {"images": len(images), "min_cosine": round(cosine, 6)}
+
+
+def transfers(device: str) -> list[dict[str, Any]]:
+    """Each method through the real pipeline: features, training, evaluation, bundle, parity."""
+    from app.settings import Settings
+    from app.storage import FolderStorage
+    from worker import transfer
+    from worker.context import RunContext
+    from worker.data.ingest import IngestRequest, ingest
+    from worker.document import DatasetDocument, JobDocument
+    from worker.ingestion import StoredDataset
+    from worker.progress import Reporter
+
+    recipes: list[dict[str, Any]] = [
+        {"method": "linear_probe"},
+        {"method": "fine_tune", "scope": "last_stage", "epochs": 3},
+        {"method": "fine_tune", "scope": "full", "epochs": 3, "resolution": 128},
+    ]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        storage = FolderStorage(home / "storage")
+        scratch = home / "ingest"
+        scratch.mkdir()
+        archive = ROOT / "examples" / "data" / "emoji.zip"
+        store = StoredDataset(storage, "datasets/default/ds_check")
+        request = IngestRequest(archive=archive, filename=archive.name, dataset_id="ds_check", scratch=scratch)
+        result = ingest(request, store, lambda *_: None)
+        assert result.state == "ready", result.failure
+        dataset = DatasetDocument(
+            id="ds_check", prefix="datasets/default/ds_check", task="classification", digest=result.digest, seed=0,
+            classes=result.classes, splits=result.splits,
+        )  # fmt: skip
+        for number, recipe in enumerate(recipes):
+            work = home / f"job-{number}"
+            work.mkdir()
+            document = JobDocument(
+                id=f"job_{number}", project="default", attempt=1, kind="transfer", recipe=recipe, seed=0,
+                report_mode="fast", model_name="check", backbone=BACKBONE, user_backbones=[], dataset=dataset, inputs={},
+            )  # fmt: skip
+            settings = Settings(home=home)
+            context = RunContext(settings, storage, Reporter(io.StringIO()), document, work, device)
+            done = transfer.run(context)
+            rows.append(
+                {
+                    **recipe,
+                    "test_accuracy": round(done["metrics"]["test_accuracy"], 3),
+                    "parity_max_abs": done["spec"]["parity"]["max_abs"],
+                    "seconds": done["report"]["cost"]["transfer_seconds"],
+                }
+            )
+    return rows
+
+
+def main() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("expected a CUDA device; found none; run this where torch.cuda.is_available()")
+    print(json.dumps({"agreement": agreement("cuda"), "transfers": transfers("cuda")}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
