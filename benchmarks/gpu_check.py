@@ -5,7 +5,6 @@
 Needs a CUDA device and the prepared starter backbones. Prints one JSON document; fails when something disagrees.
 """
 
-import io
 import json
 import sys
 import tempfile
@@ -17,9 +16,16 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks._pipeline import run, stored
+
 BACKBONE = "timm/tf_efficientnet_lite0"
 # bf16 keeps 8 bits of a number: features agree in direction, not in every digit.
 MIN_COSINE = 0.995
+RECIPES: list[dict[str, Any]] = [
+    {"method": "linear_probe"},
+    {"method": "fine_tune", "scope": "last_stage", "epochs": 3},
+    {"method": "fine_tune", "scope": "full", "epochs": 3, "resolution": 128},
+]
 
 
 def agreement(device: str) -> dict[str, Any]:
@@ -48,45 +54,11 @@ def agreement(device: str) -> dict[str, Any]:
 
 def transfers(device: str) -> list[dict[str, Any]]:
     """Each method through the real pipeline: features, training, evaluation, bundle, parity."""
-    from app.settings import Settings
-    from app.storage import FolderStorage
-    from worker import transfer
-    from worker.context import RunContext
-    from worker.data.ingest import IngestRequest, ingest
-    from worker.document import DatasetDocument, JobDocument
-    from worker.ingestion import StoredDataset
-    from worker.progress import Reporter
-
-    recipes: list[dict[str, Any]] = [
-        {"method": "linear_probe"},
-        {"method": "fine_tune", "scope": "last_stage", "epochs": 3},
-        {"method": "fine_tune", "scope": "full", "epochs": 3, "resolution": 128},
-    ]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        storage = FolderStorage(home / "storage")
-        scratch = home / "ingest"
-        scratch.mkdir()
-        archive = ROOT / "examples" / "data" / "emoji.zip"
-        store = StoredDataset(storage, "datasets/default/ds_check")
-        request = IngestRequest(archive=archive, filename=archive.name, dataset_id="ds_check", scratch=scratch)
-        result = ingest(request, store, lambda *_: None)
-        assert result.state == "ready", result.failure
-        dataset = DatasetDocument(
-            id="ds_check", prefix="datasets/default/ds_check", task="classification", digest=result.digest, seed=0,
-            classes=result.classes, splits=result.splits,
-        )  # fmt: skip
-        for number, recipe in enumerate(recipes):
-            work = home / f"job-{number}"
-            work.mkdir()
-            document = JobDocument(
-                id=f"job_{number}", project="default", attempt=1, kind="transfer", recipe=recipe, seed=0,
-                report_mode="fast", model_name="check", backbone=BACKBONE, user_backbones=[], dataset=dataset, inputs={},
-            )  # fmt: skip
-            settings = Settings(home=home)
-            context = RunContext(settings, storage, Reporter(io.StringIO()), document, work, device)
-            done = transfer.run(context)
+        dataset = stored(Path(folder), ROOT / "examples" / "data" / "emoji.zip", "ds_check")
+        for recipe in RECIPES:
+            done = run(Path(folder), dataset, recipe, BACKBONE, device)
             rows.append(
                 {
                     **recipe,

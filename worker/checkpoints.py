@@ -72,7 +72,10 @@ def admit(
     network = backbones.build(base, None)
     features = backbones.feature_module(network, base.provider)
     target = backbones.state_of(features)
-    report = mapping.match(transplant.manifest(source), transplant.manifest(target))
+    names = transplant.manifest(source), transplant.manifest(target)
+    # Known other namings of the same networks are tried too; the one that fills most is meant.
+    found = [mapping.match(*names), *(mapping.match(*names, rename) for rename in mapping.RENAMES.values())]
+    report = max(found, key=lambda one: one.share)
     if report.share < min_share:
         raise Refused(_refusal(base, report, min_share), report)
     network.load_state_dict(transplant.apply(report, source, target), strict=True)
@@ -116,15 +119,15 @@ def open_file(file: Path, memory_bytes: int | None = None, seconds: int = SECOND
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise Refused(f"expected a checkpoint that opens within {seconds} s, {file.name} did not") from error
+            raise Refused(f"expected a checkpoint that opens within {seconds} s, this one did not") from error
         if child.returncode != 0:
             raise Refused(
-                f"expected a checkpoint that opens within {budget / 1e6:.0f} MB, {file.name} ended its reader "
+                f"expected a checkpoint that opens within {budget / 1e6:.0f} MB; this one ended its reader "
                 f"(status {child.returncode}); save the model's state_dict() with torch.save or safetensors"
             )
         answer = json.loads(child.stdout)
         if "error" in answer:
-            raise Refused(f"{file.name} cannot be used: {answer['error']}")
+            raise Refused(f"the checkpoint cannot be used: {answer['error']}")
         return backbones.read_state(result)
 
 

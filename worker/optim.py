@@ -18,6 +18,8 @@ from worker import split
 # At least so many steps in an epoch where the data is small: with fewer the head start of the probe is all there is.
 MIN_STEPS_PER_EPOCH = 8
 MIN_BATCH = 8
+# A short pilot of a good rate may end a little above the start; one that ends further above does harm.
+HARM = 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Optimisation:
     Args:
         kind: of optimiser.
         rates: learning rates to choose from by a pilot; a single one needs none.
-        lower_rates: tried after them, largest first, as long as the smallest one tried is the best.
+        lower_rates: tried after them, largest first, as long as all harm.
         batch_size: largest.
         weight_decay: on matrices and kernels; biases and norms are free of it.
         layer_decay: each stage nearer to the input learns by this factor slower.
@@ -63,20 +65,20 @@ def batch_size(num_images: int, largest: int) -> int:
     return min(largest, 1 << (wanted.bit_length() - 1))
 
 
-def next_rate(settings: Optimisation, losses: Mapping[float, float]) -> float | None:
+def next_rate(settings: Optimisation, losses: Mapping[float, float], start_loss: float) -> float | None:
     """The learning rate whose pilot comes next, or None.
 
     Args:
         settings: with the rates.
         losses: on the hold-out after each pilot so far; infinite where it diverged.
+        start_loss: the same before any training.
     """
     for rate in settings.rates:
         if rate not in losses:
             return rate
-    smallest = min(losses)
-    if losses[smallest] > min(losses.values()):
+    if min(losses.values()) <= HARM * start_loss:
         return None
-    return next((rate for rate in settings.lower_rates if rate < smallest), None)
+    return next((rate for rate in settings.lower_rates if rate not in losses), None)
 
 
 def stage_scales(network: nn.Module, layer_decay: float) -> dict[int, float]:

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, UserBackbone
@@ -32,6 +33,10 @@ REQUEST_SECONDS = 0.5
 YIELD_SECONDS = 4.0
 EXIT_SECONDS = 5.0
 MAX_BATCH = 500
+UNSTORABLE = (
+    "expected names and labels that the database can hold; found a NUL character or half a surrogate pair; "
+    "rename what has it"
+)
 
 log = logging.getLogger(__name__)
 
@@ -264,12 +269,16 @@ class _Attempt:
         log.info("job %s attempt %d: %s", job_id, self._document.attempt, reason)
 
     def _publish(self, session: Session, result: dict[str, Any]) -> list[str]:
-        """The result becomes rows; one that is refused now (its model has got other labels meanwhile) fails the job."""
+        """The result becomes rows. One that is refused fails the job, since another attempt would be refused as well.
+
+        That is one for a model that has got other labels meanwhile, or with text that PostgreSQL does not hold.
+        """
         try:
             with session.begin_nested():
                 return outcomes.succeed(session, self._document.id, self._owner, result)
-        except GraftError as error:
-            waste = outcomes.fail(session, self._document.id, self._owner, "internal", error.detail)
+        except (GraftError, DataError) as error:
+            detail = error.detail if isinstance(error, GraftError) else UNSTORABLE
+            waste = outcomes.fail(session, self._document.id, self._owner, "internal", detail)
             return [*waste, self._document.bundle_prefix]
 
     def _timeout_message(self) -> str:

@@ -130,7 +130,8 @@ class Tuning:
         settings = self.material.optimisation
         rates = settings.rates
         if len(rates) > 1 or self.deadline is not None:
-            while (rate := optim.next_rate(settings, self._losses)) is not None and not self._must_end():
+            start = self._look(self._trainer(rates[0]))
+            while (rate := optim.next_rate(settings, self._losses, start.loss)) is not None and not self._must_end():
                 self._pilot(rate)
         if not self._planned:
             self._planned = self._plan_epochs()
@@ -171,7 +172,7 @@ class Tuning:
         try:
             loop.train(trainer, material.train, material.held, plan, progress, after_step, _ignore, self._warn)
             seconds = time.monotonic() - began
-            found = loop.check(loop.predict(trainer, material.held), material.held.labels_N, 0)
+            found = self._look(trainer)
         except JobFailure as failure:
             if failure.code != "diverged":
                 raise
@@ -186,6 +187,10 @@ class Tuning:
             }
         )
         self._save_pilots()
+
+    def _look(self, trainer: Trainer) -> Check:
+        held = self.material.held
+        return loop.check(loop.predict(trainer, held), held.labels_N, 0)
 
     def _plan_epochs(self) -> int:
         """As many epochs as were asked for, or as fit the time by the pilots' pace."""

@@ -27,7 +27,7 @@ def livez() -> str:
     return "ok"
 
 
-@router.get("/readyz", response_model=Ready)
+@router.get("/readyz", response_model=Ready, responses={503: {"model": Ready, "description": "Something is missing"}})
 def readyz(state: Context, response: Response) -> Any:
     """Database, broker, storage and a live worker; 503 names what is missing."""
     checks = readiness.check(state.settings, state.database, state.storage, state.bell)

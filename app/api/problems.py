@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
 from app.errors import GraftError
@@ -51,6 +52,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(GraftError, _graft_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(DataError, _data_error)
     app.add_exception_handler(Exception, _unexpected_error)
 
 
@@ -97,6 +99,13 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     answer = response(request, error.status_code, code, phrase, detail)
     answer.headers.update(error.headers or {})
     return answer
+
+
+async def _data_error(request: Request, error: Exception) -> JSONResponse:
+    """PostgreSQL holds less than JSON can say; SQLite has no such limits."""
+    log.info("%s %s: %s", request.method, request.url.path, error)
+    detail = "expected text that the database can hold; found a NUL character or half a surrogate pair; leave it out"
+    return response(request, 400, "bad_request", "Bad request", detail)
 
 
 async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:

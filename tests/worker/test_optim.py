@@ -73,12 +73,12 @@ def test_groups_keep_their_share_of_the_rate() -> None:
         ({}, 3e-4),
         ({3e-4: 1.0, 1e-3: 0.9}, 3e-3),
         ({3e-4: 1.0, 1e-3: 0.9, 3e-3: 2.0}, None),
-        ({3e-4: 0.8, 1e-3: 0.9, 3e-3: math.inf}, 1e-4),
-        ({3e-4: 0.8, 1e-3: 0.9, 3e-3: 2.0, 1e-4: 0.7}, 3e-5),
-        ({3e-4: 0.8, 1e-3: 0.9, 3e-3: 2.0, 1e-4: 0.85}, None),
-        ({3e-4: 0.8, 1e-3: 0.9, 3e-3: 2.0, 1e-4: 0.7, 3e-5: 0.6}, None),
+        ({3e-4: 1.2, 1e-3: 1.3, 3e-3: math.inf}, 1e-4),
+        ({3e-4: 1.2, 1e-3: 1.3, 3e-3: 2.0, 1e-4: 1.15}, 3e-5),
+        ({3e-4: 1.2, 1e-3: 1.3, 3e-3: 2.0, 1e-4: 1.05}, None),
+        ({3e-4: 1.2, 1e-3: 1.3, 3e-3: 2.0, 1e-4: 1.15, 3e-5: 1.14}, None),
         ({3e-4: math.inf, 1e-3: math.inf, 3e-3: math.inf}, 1e-4),
     ],
 )
-def test_pilots_go_down_while_the_smallest_rate_is_best(losses: dict[float, float], wanted: float | None) -> None:
-    assert optim.next_rate(optim.CONVOLUTIONAL, losses) == wanted
+def test_pilots_go_down_while_all_rates_harm(losses: dict[float, float], wanted: float | None) -> None:
+    assert optim.next_rate(optim.CONVOLUTIONAL, losses, 1.0) == wanted

@@ -42,12 +42,22 @@ def scratch(task: Task, candidate: Candidate, limit_seconds: float | None) -> Sc
             f"baseline from scratch: skipped, its forecast of {forecast_scratch(seconds):.0f} s does not fit", "warning"
         )
         return None
+    if _stopped(task):
+        return None
     from worker.methods import scratch as networks
 
     selection = holdout(task)
     train = np.setdiff1d(task.pool, selection)
     task.context.reporter.log(f"baseline from scratch: two networks, {seconds:.1f} s each", seconds=round(seconds, 2))
-    return networks.run(task, seconds, train, selection)
+    found = networks.run(task, seconds, train, selection)
+    return None if _stopped(task) else found
+
+
+def _stopped(task: Task) -> bool:
+    """A user who asks for the best so far gets no baseline: one that was cut short would flatter the transfer."""
+    if task.context.reporter.stop_requested:
+        task.context.reporter.log("baseline from scratch: skipped, the job was asked to stop", "warning")
+    return task.context.reporter.stop_requested
 
 
 def forecast_scratch(seconds: float) -> float:
