@@ -1,6 +1,7 @@
 """What is true of every answer of a kind."""
 
 from typing import Any
+from urllib.parse import unquote
 
 PROBLEM = "application/problem+json"
 
@@ -15,5 +16,5 @@ def problem(response: Any, status: int, code: str) -> dict[str, Any]:
     assert body["status"] == status
     assert body["title"]
     assert len(body["detail"]) > 20
-    assert body["instance"] == response.request.url.path
+    assert unquote(body["instance"]) == unquote(response.request.url.path)
     return dict(body)

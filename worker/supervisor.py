@@ -64,6 +64,8 @@ class RunnerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            # Threads that spin while they wait would starve the other jobs of a small machine (113 s instead of 22 s).
+            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
             text=True,
             encoding="utf-8",
         )

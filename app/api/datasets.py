@@ -309,5 +309,5 @@ def _checked(fields: Any) -> DatasetForm:
 def _json(name: str, text: str | bytes) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unprocessable(f"expected {name} as JSON; found {error}") from error

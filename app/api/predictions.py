@@ -164,7 +164,7 @@ async def _body(request: Request, limit: int) -> bytes:
 def _from_json(body: bytes) -> list[bytes]:
     try:
         wanted = PredictIn.model_validate(json.loads(body))
-    except (ValueError, ValidationError) as error:
+    except (ValueError, RecursionError, ValidationError) as error:
         raise Unprocessable(f'expected {{"images": [{{"b64": "..."}}]}}; found {_brief(error)}') from error
     images = []
     for index, image in enumerate(wanted.images):

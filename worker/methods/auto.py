@@ -30,7 +30,7 @@ EPOCHS = 20
 # Forecasts in seconds of what does not grow with the data: importing torch, exporting the trained stage.
 TORCH_SECONDS, EXPORT_SECONDS = 6.0, 6.0
 # Training on cached activations against extracting them, per image and epoch (benchmarks/fine_tune.py).
-TRAIN_SHARE = 0.5
+TRAIN_SHARE = 0.4
 Z95 = 1.96
 
 
