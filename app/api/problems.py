@@ -3,6 +3,7 @@
 import logging
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -64,14 +65,14 @@ def document(status: int, code: str, title: str, detail: str, instance: str, **e
         "status": status,
         "code": code,
         "detail": detail,
-        "instance": instance,
+        "instance": quote(instance),
         **extra,
     }
 
 
 def response(request: Request, status: int, code: str, title: str, detail: str, **extra: Any) -> JSONResponse:
     """A problem response."""
-    body = document(status, code, title, detail, request.url.path, **extra)
+    body = document(status, code, title, detail, request.scope["path"], **extra)
     headers = {"Retry-After": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
     return JSONResponse(body, status, headers, MEDIA_TYPE)
 

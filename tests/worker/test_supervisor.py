@@ -1,5 +1,6 @@
 """Supervision of a real runner process. Where a test needs one in mid-work, it is frozen (SIGSTOP)."""
 
+import json
 import os
 import signal
 import threading
@@ -80,15 +81,26 @@ class Bench:
 
 
 @pytest.fixture
-def bench(light, storage, home, tmp_path, monkeypatch):
-    settings = {"prepared": factories.prepared(tmp_path / "prepared"), "database_url": light.database_url}
-    for name, value in processes.environment(home, **settings).items():
-        monkeypatch.setenv(name, value)
-    database = Database(light.database_url)
-    made = Bench(Settings(), database, storage)
-    yield made
-    database.dispose()
+def open_bench(storage, home, tmp_path, monkeypatch):
+    """Makes the worker of a home, with its settings in the environment that its runners read."""
+    opened = []
+
+    def open_on(database_url):
+        settings = {"prepared": factories.prepared(tmp_path / "prepared"), "database_url": database_url}
+        for name, value in processes.environment(home, **settings).items():
+            monkeypatch.setenv(name, value)
+        home.mkdir(exist_ok=True)
+        opened.append(Database(database_url))
+        return Bench(Settings(), opened[0], storage)
+
+    yield open_on
+    opened[0].dispose()
     assert processes.named(home, "worker.runner") == []
+
+
+@pytest.fixture
+def bench(open_bench, light):
+    return open_bench(light.database_url)
 
 
 COLOURS = {name: factories.COLOURS[name] for name in ("red", "blue")}
@@ -265,3 +277,17 @@ def test_two_slots_work_at_the_same_time(bench):
     for thread in threads:
         thread.join(60)
     assert [bench.job(job_id).state for job_id in ids] == ["succeeded", "succeeded"]
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_text_that_postgresql_does_not_hold_fails_the_job_at_once(open_bench, database_url, home):
+    bench = open_bench(database_url)
+    lines = [json.dumps({"file": f"{number}.png", "label": "a\0b" if number % 2 else "c"}) for number in range(6)]
+    files = {f"{number}.png": factories.png(seed=number) for number in range(6)}
+    dataset_id, job_id = bench.upload({**files, "labels.jsonl": "\n".join(lines).encode()})
+    bench.run()
+    job = bench.job(job_id)
+    assert (job.state, job.attempt) == ("failed", 1), bench.log(job_id)
+    assert "NUL" in job.failure_message
+    assert bench.dataset(dataset_id).state == "invalid"
+    assert files_below(home / "storage") == []

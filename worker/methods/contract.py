@@ -74,7 +74,6 @@ class Task:
     num_classes: int
     class_names: tuple[str, ...]
     seed: int
-    deadline: float | None = None
 
     @property
     def groups_N(self) -> NDArray[np.int64]:

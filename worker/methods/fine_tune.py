@@ -33,8 +33,6 @@ from worker.start import start_head
 from worker.tuning import Tuned, Tuning
 
 MIRROR_IMAGES = 256
-# After training comes the export; a task's own deadline is for both.
-EXPORT_SECONDS = 8.0
 HEAD_ARRAYS = ("weight_CD", "bias_C", "mean_D", "scale_D")
 
 
@@ -65,7 +63,7 @@ def run(recipe: FineTune, task: Task) -> Candidate:
     with ThreadPoolExecutor(context.settings.num_compute_threads, thread_name_prefix="augment") as threads:
         flip = recipe.scope != "head" and _may_mirror(task, probe, held, held_ND)
         part = Part(train, held, train_ND, held_ND, flip, threads)
-        deadline = _deadline(recipe, task, began, snapshot)
+        deadline = _deadline(recipe, began, snapshot)
         material = _material(recipe, task, part, source.preprocess, facts["views"], None if snapshot else deadline)
         network = Network(material.trunk, probe)
         tuned = Tuning(
@@ -275,13 +273,12 @@ def _on_holdout(network: Network, material: Material, device: str) -> tuple[Any,
     return np.concatenate(logits), np.concatenate(feats)
 
 
-def _deadline(recipe: FineTune, task: Task, began: float, snapshot: Snapshot | None) -> float | None:
-    """When training must end: after the recipe's minutes over all attempts, or before the task's own deadline."""
-    spent = snapshot.facts["seconds"] if snapshot else 0.0
-    ends = [] if recipe.max_minutes is None else [began + 60 * recipe.max_minutes - spent]
-    if task.deadline is not None:
-        ends.append(task.deadline - EXPORT_SECONDS)
-    return min(ends, default=None)
+def _deadline(recipe: FineTune, began: float, snapshot: Snapshot | None) -> float | None:
+    """When training must end: after the recipe's minutes over all attempts."""
+    if recipe.max_minutes is None:
+        return None
+    spent: float = snapshot.facts["seconds"] if snapshot else 0.0
+    return began + 60 * recipe.max_minutes - spent
 
 
 def _checkpoint_prefix(recipe: FineTune, task: Task) -> str:

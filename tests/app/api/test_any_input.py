@@ -16,7 +16,6 @@ TEXTS = [
     "\0", "a\0b", "'; DROP TABLE job; --", "%", "../../etc/passwd", "\u2603\U0001f600", "x" * 5000, "\n", " ", "\ufeff",
     "-1", "0", "99999999999999999999", "1e999", "NaN", "null", "true",
 ]  # fmt: skip
-NAMES = "default"
 
 
 def places(method, path):
@@ -57,7 +56,16 @@ BODIES = [
     {"name": "a", "base": "\0"}, {"name": "a", "base": "ds_0", "remove": ["\0"], "relabel": {"\0": "\0"}},
     {"version": 2**63}, {"version": -1}, {"images": [{"b64": "\0"}]}, {"images": [None]},
 ]  # fmt: skip
-RAW = [b"", b"\xff", b"{", b'"\\ud800"', b'{"dataset": "\\ud800", "model": "\\ud800"}', b"[" * 5000, b'{"a": 1e999}', b"NaN"]
+RAW = [
+    b"",
+    b"\xff",
+    b"{",
+    b'"\\ud800"',
+    b'{"dataset": "\\ud800", "model": "\\ud800"}',
+    b"[" * 5000,
+    b'{"a": 1e999}',
+    b"NaN",
+]
 RAW += [b'{"dataset": "ds_0", "model": "m", "recipe": {"method": "linear_probe", "\\ud800": "\\ud800"}}']
 RAW += [b'{"name": "a", "base": "ds_0", "relabel": {"\\ud800": "\\ud800"}}', b'{"\\ud800": 1}']
 
