@@ -122,11 +122,11 @@ def pictures(num: int = 12, colours: Mapping[str, tuple[int, int, int]] = COLOUR
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """A zip."""
+    """A zip; the same files give the same bytes, whenever it is made."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, data in files.items():
-            archive.writestr(name, data)
+            archive.writestr(zipfile.ZipInfo(name), data)
     return out.getvalue()
 
 

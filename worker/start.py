@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from worker.evaluate import calibration
 from worker.methods.contract import Float, Head
-from worker.methods.linear_probe import NUM_FOLDS
+from worker.methods.linear_probe import num_folds
 from worker.solvers import logistic
 from worker.solvers.folds import stratified_group_folds
 from worker.solvers.spectrum import eigenbasis
@@ -38,7 +38,7 @@ def start_head(
     mean_D, scale_D = logistic.standardise(feats_ND)
     scale_D = np.maximum(scale_D, MIN_SCALE * np.sqrt((scale_D**2).mean()))
     standard_ND = ((feats_ND - mean_D) / scale_D).astype(np.float32)
-    folds_N = stratified_group_folds(labels_N, groups_N, NUM_FOLDS, seed)
+    folds_N = stratified_group_folds(labels_N, groups_N, num_folds(groups_N), seed)
     basis = eigenbasis(standard_ND)
     validated = logistic.cross_validate(standard_ND, labels_N, folds_N, num_classes, basis=basis)
     best = validated.best_index

@@ -26,7 +26,6 @@ LINKED = "import time; from app import process; process.end_with_parent(); time.
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); " + PATIENT
 
 
-
 @pytest.fixture
 def manage():
     started = []

@@ -20,6 +20,8 @@ def learning_curve(task: Task) -> list[dict[str, Any]]:
     A class that a draw leaves without an image is missed on every item, as it would be in use.
     """
     selection = holdout(task)
+    if not len(selection):
+        return []
     train = np.setdiff1d(task.pool, selection)
     feats_ND = linear_probe.frozen_features(task, np.concatenate([train, selection]))
     labels_N = np.concatenate([task.labels_N[train], task.labels_N[selection]])

@@ -12,6 +12,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import JobFailure
 from app.recipes import LinearProbe
 from worker import features
 from worker.evaluate import calibration
@@ -87,9 +88,11 @@ def fit(
     Returns:
         head, out-of-fold selection, accuracy of each fold, details for the report.
     """
-    folds_P = stratified_group_folds(labels_P, groups_P, NUM_FOLDS, seed)
+    folds_P = stratified_group_folds(labels_P, groups_P, num_folds(groups_P), seed)
     mean_D, scale_D = logistic.standardise(feats_PD)
-    standard_PD = ((feats_PD - mean_D) / scale_D).astype(np.float32)
+    # In float32 and in place: the features are the largest thing that a probe holds.
+    standard_PD = feats_PD - mean_D.astype(np.float32)
+    standard_PD /= scale_D.astype(np.float32)
     basis = eigenbasis(standard_PD)
     validated = logistic.cross_validate(standard_PD, labels_P, folds_P, num_classes, basis=basis)
     best = validated.best_index
@@ -102,8 +105,9 @@ def fit(
     _, group_P, sizes = np.unique(groups_P, return_inverse=True, return_counts=True)
     single_P = sizes[group_P] == 1
     difference = right["ridge"][single_P].astype(np.float64) - right["logistic"][single_P]
-    margin = float(difference.std() / np.sqrt(max(1, len(difference))))
-    name = "ridge" if len(difference) and difference.mean() > margin else "logistic"
+    comparable = len(difference) > 1
+    margin = float(difference.std(ddof=1) / np.sqrt(len(difference))) if comparable else 0.0
+    name = "ridge" if comparable and difference.mean() > margin else "logistic"
     if name == "ridge":
         strength = left_out.lambdas[ridge_best]
         linear = ridge.fit(standard_PD, targets_PC, strength, basis=basis)
@@ -143,3 +147,17 @@ def fit(
     }
     fold_accuracy = tuple(float(right[name][folds_P == fold].mean()) for fold in np.unique(folds_P))
     return head, Selection(rows, logits, f"out of {len(fold_accuracy)} folds"), fold_accuracy, details
+
+
+def num_folds(groups_P: NDArray[np.int64]) -> int:
+    """Five folds, fewer where there are fewer different pictures.
+
+    Raises:
+        JobFailure: dataset_invalid, a single picture cannot be left out of itself.
+    """
+    num_groups = len(np.unique(groups_P))
+    if num_groups < 2:
+        raise JobFailure(
+            "dataset_invalid", "expected at least 2 different pictures outside the test split; found 1; add images"
+        )
+    return min(NUM_FOLDS, num_groups)

@@ -42,11 +42,13 @@ def scratch(task: Task, candidate: Candidate, limit_seconds: float | None) -> Sc
             f"baseline from scratch: skipped, its forecast of {forecast_scratch(seconds):.0f} s does not fit", "warning"
         )
         return None
-    if _stopped(task):
+    selection = holdout(task)
+    if not len(selection):
+        task.context.reporter.log("baseline from scratch: skipped, too few images to hold some out", "warning")
+    if not len(selection) or _stopped(task):
         return None
     from worker.methods import scratch as networks
 
-    selection = holdout(task)
     train = np.setdiff1d(task.pool, selection)
     task.context.reporter.log(f"baseline from scratch: two networks, {seconds:.1f} s each", seconds=round(seconds, 2))
     found = networks.run(task, seconds, train, selection)

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from app.errors import JobFailure
+from worker.methods import linear_probe
+
+
+def blobs(per_class=30, num_classes=3, width=20, distance=6.0, seed=0):
+    generator = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(num_classes), per_class)
+    centres = generator.normal(size=(num_classes, width)) * distance / np.sqrt(width)
+    return (generator.normal(size=(len(labels), width)) + centres[labels]).astype(np.float32), labels
+
+
+def fit(features, labels, groups=None, num_classes=3, seed=0):
+    rows = np.arange(len(labels))
+    return linear_probe.fit(features, labels, rows if groups is None else groups, rows, num_classes, seed)
+
+
+def test_separable_classes_are_learned_and_every_prediction_is_out_of_fold():
+    features, labels = blobs()
+    head, selection, fold_accuracy, details = fit(features, labels)
+    assert (head.logits(features).argmax(1) == labels).mean() > 0.97
+    assert len(fold_accuracy) == linear_probe.NUM_FOLDS
+    accuracy = (selection.logits.argmax(1) == labels).mean()
+    assert accuracy == pytest.approx(details[f"{details['chosen'].split()[0]}_accuracy"])
+    assert accuracy < (head.logits(features).argmax(1) == labels).mean() + 1e-9
+
+
+def test_shuffled_labels_give_chance():
+    features, labels = blobs(per_class=60)
+    _, selection, _, _ = fit(features, np.random.default_rng(1).permutation(labels))
+    assert abs((selection.logits.argmax(1) == np.random.default_rng(1).permutation(labels)).mean() - 1 / 3) < 0.12
+
+
+def test_copies_do_not_decide_for_ridge():
+    # Pure noise, every picture twice: leaving one copy out, ridge still knows the other.
+    generator = np.random.default_rng(0)
+    once = generator.normal(size=(40, 200)).astype(np.float32)
+    labels = generator.integers(0, 2, 40)
+    features, doubled, groups = np.repeat(once, 2, axis=0), np.repeat(labels, 2), np.repeat(np.arange(40), 2)
+    _, selection, _, details = fit(features, doubled, groups, num_classes=2)
+    assert details["ridge_accuracy"] > 0.8  # it is fooled
+    assert details["chosen"].startswith("logistic")  # and is not believed
+    assert (selection.logits.argmax(1) == doubled).mean() < 0.75
+
+
+@pytest.mark.parametrize("per_class", [1, 2])
+def test_few_pictures_get_fewer_folds(per_class):
+    features, labels = blobs(per_class=per_class)
+    _, _, fold_accuracy, _ = fit(features, labels)
+    assert len(fold_accuracy) == min(linear_probe.NUM_FOLDS, 3 * per_class)
+
+
+def test_one_picture_is_refused():
+    with pytest.raises(JobFailure, match="at least 2 different pictures") as caught:
+        fit(np.ones((4, 3), np.float32), np.zeros(4, np.int64), np.zeros(4, np.int64))
+    assert caught.value.code == "dataset_invalid"
+
+
+def test_the_same_seed_gives_the_same_bits():
+    features, labels = blobs(distance=3.0)
+    first, second = fit(features, labels, seed=3), fit(features, labels, seed=3)
+    assert np.array_equal(first[0].weight_CD, second[0].weight_CD)
+    assert first[0].temperature == second[0].temperature

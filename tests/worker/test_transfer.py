@@ -1,0 +1,163 @@
+"""The transfer job from a stored dataset to a stored bundle, on a starter backbone and the demo's images."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app import recipes
+from app.artifact import bundle
+from app.artifact.spec import load as load_spec
+from app.errors import JobFailure
+from app.settings import Settings
+from app.storage import FolderStorage
+from tests.worker.transfer_factories import Wire, store
+from worker import sources, transfer
+from worker.context import RunContext
+from worker.document import DatasetDocument, JobDocument
+from worker.methods import auto
+from worker.progress import Reporter
+
+ROOT = Path(__file__).parents[2]
+LITE0, MOBILENET = "timm/tf_efficientnet_lite0", "torchvision/mobilenet_v2"
+REPORT = {
+    "verdict", "verdicts", "served", "metrics", "baselines", "gain", "per_class", "confusion", "calibration", "domain",
+    "curve", "mapping", "data", "cost", "decisions",
+}  # fmt: skip
+METRICS = {
+    "test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_macro_f1", "test_macro_recall", "val_accuracy",
+    "cv_accuracy_mean", "cv_accuracy_std", "ece",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A home with the demo's images stored; features are extracted by whichever test comes first."""
+    folder = tmp_path_factory.mktemp("home")
+    store(
+        attempt(folder, "ingest", {"method": "linear_probe"}, io.StringIO()), ROOT / "examples" / "data" / "emoji.zip"
+    )
+    return folder
+
+
+def attempt(home, name, recipe, wire, report_mode="fast", backbone=LITE0) -> RunContext:
+    prefix = "datasets/default/ds_1"
+    dataset = DatasetDocument(
+        id="ds_1", prefix=prefix, task="classification", digest="d" * 64, seed=0, classes=[],
+        splits={"train": 224, "val": 32, "test": 64},
+    )  # fmt: skip
+    document = JobDocument(
+        id=f"job_{name}", project="default", attempt=1, kind="transfer", recipe=recipe, seed=0,
+        report_mode=report_mode, model_name="m", backbone=backbone, user_backbones=[], dataset=dataset, inputs={},
+    )  # fmt: skip
+    scratch = home / name
+    scratch.mkdir()
+    settings = Settings(home=home, compute_threads=2)
+    return RunContext(settings, FolderStorage(home / "storage"), Reporter(wire), document, scratch, "cpu")
+
+
+def test_a_probe_leaves_a_whole_bundle_behind(home):
+    context = attempt(home, "probe", {"method": "linear_probe"}, Wire())
+    done = transfer.run(context)
+    keys = list(context.storage.list(done["prefix"]))
+    assert sorted(key.rpartition("/")[2] for key in keys) == sorted(
+        [bundle.SPEC, bundle.HEAD, bundle.REPORT, bundle.PREDICTIONS, bundle.WEIGHTS, bundle.README]
+    )
+    folder = context.storage.fetch(f"{done['prefix']}/{bundle.SPEC}").parent
+    spec = load_spec((folder / bundle.SPEC).read_bytes())
+    shared = spec.files[bundle.BACKBONE].key
+    assert shared is not None
+    bundle.verify(folder, {bundle.BACKBONE: context.storage.fetch(shared)})
+    assert spec.parity.ok
+    described = json.loads(context.storage.fetch("datasets/default/ds_1/dataset.json").read_text())
+    assert spec.parity.num_samples == described["splits"]["val"]
+    assert json.loads((folder / bundle.REPORT).read_text()) == done["report"]
+
+
+def test_the_report_says_what_the_predictions_say(home):
+    context = attempt(home, "report", {"method": "linear_probe"}, Wire())
+    done = transfer.run(context)
+    report, metrics = done["report"], done["metrics"]
+    assert report.keys() >= REPORT
+    assert metrics.keys() >= METRICS
+    rows = bundle.read_predictions(context.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
+    right = [label == predicted for label, predicted in zip(rows.labels, rows.predicted, strict=True)]
+    assert metrics["test_accuracy"] == pytest.approx(np.mean(right))
+    assert metrics["test_accuracy_low"] < metrics["test_accuracy"] < metrics["test_accuracy_high"]
+    assert np.sum(report["confusion"]["matrix"]) == len(rows.ids) == metrics["num_test"]
+    assert metrics["ece"] is None  # under 200 items it would say nothing
+    assert report["baselines"]["frozen"]["value"] == metrics["test_accuracy"]
+    assert report["baselines"]["scratch"] is None
+    assert report["verdict"] is None
+
+
+def test_a_second_job_extracts_nothing_and_shares_the_graph(home):
+    context = attempt(home, "warm", {"method": "linear_probe"}, Wire())
+    first = transfer.run(context)
+    again = transfer.run(attempt(home, "warm-2", {"method": "linear_probe"}, Wire()))
+    assert again["report"]["cost"]["images_extracted"] == 0
+    assert again["spec"]["files"][bundle.BACKBONE] == first["spec"]["files"][bundle.BACKBONE]
+    assert again["metrics"] == first["metrics"]
+    assert len(list(context.storage.list("graphs"))) == 1
+
+
+def test_a_full_report_compares_with_a_network_from_scratch(home):
+    done = transfer.run(attempt(home, "full", {"method": "linear_probe"}, Wire(), report_mode="full"))
+    report = done["report"]
+    scratch = report["baselines"]["scratch"]
+    assert scratch["low"] <= scratch["value"] <= scratch["high"]
+    assert report["verdict"] == report["verdicts"]["vs_scratch"]
+    evidence = report["verdict_evidence"]["vs_scratch"]
+    expected = "positive" if evidence["low"] > 0 else "negative" if evidence["high"] < 0 else "none"
+    assert report["verdict"] == expected
+    assert report["gain"]["over"] == "scratch"
+    assert [point["num_samples"] for point in report["curve"]] == sorted(
+        point["num_samples"] for point in report["curve"]
+    )
+
+
+def test_nothing_that_chooses_ever_sees_a_test_item(home):
+    context = attempt(home, "task", {"method": "linear_probe"}, Wire())
+    index = transfer.load(context)
+    task = transfer.make_task(context, index)
+    assert not np.isin(task.pool, index.rows_of("test")).any()
+    outcome = auto.run(recipes.Auto(max_minutes=0.1), task)
+    assert not np.isin(outcome.candidate.selection.rows, index.rows_of("test")).any()
+
+
+def test_auto_explains_each_decision_and_skips_what_does_not_fit(home):
+    wire = Wire()
+    done = transfer.run(attempt(home, "auto", {"method": "auto", "max_minutes": 0.05}, wire))
+    decisions = done["report"]["decisions"]
+    by_step = {decision["step"]: decision for decision in decisions}
+    tuned = by_step[f"fine_tune last_stage of {LITE0}"]
+    assert tuned["outcome"] == "skipped"
+    assert tuned["forecast_seconds"] > 3
+    assert by_step["served"]["outcome"] == "served"
+    assert all(decision["reason"] for decision in decisions)
+    logged = [event for event in wire.events("log") if "outcome" in event["data"]]
+    assert [event["data"]["step"] for event in logged] == [decision["step"] for decision in decisions]
+
+
+def test_auto_chooses_among_backbones_by_the_one_standard_error_rule(home, monkeypatch):
+    context = attempt(home, "backbones", {"method": "auto"}, Wire())
+    task = transfer.make_task(context, transfer.load(context))
+    both = tuple(sources.open_backbone(context, name) for name in (LITE0, MOBILENET))
+    monkeypatch.setattr(auto, "MIN_MEDIAN_IMAGES", 10**6)  # only the frozen probes here
+    outcome = auto.run(recipes.Auto(max_minutes=5), replace(task, backbone=both[0], backbones=both))
+    steps = {decision.step: decision for decision in outcome.decisions}
+    scores = {name: steps[f"backbone {name}"].score for name in (LITE0, MOBILENET)}
+    kept = [name for name in scores if steps[f"backbone {name}"].outcome == "kept"]
+    assert kept == [outcome.candidate.backbone.name]
+    assert all(score is not None and score > 0.5 for score in scores.values())
+
+
+def test_a_backbone_without_weights_names_those_that_can_be_had(home):
+    context = attempt(home, "offline", {"method": "linear_probe"}, Wire(), backbone="torchvision/resnet152")
+    offline = replace(context, settings=Settings(home=home, offline=True))
+    with pytest.raises(JobFailure, match=LITE0) as caught:
+        transfer.run(offline)
+    assert caught.value.code == "weights_unavailable"
