@@ -7,13 +7,14 @@ from uuid import uuid4
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import multipart
 from app.api.deps import Context, Limit, Page, Project, ReadSession, State, finish
+from app.api.forms import checked
 from app.api.problems import RESPONSES
 from app.db.models import UserBackbone
-from app.errors import BadRequest, Unprocessable
+from app.errors import BadRequest
 from app.services import backbones
 
 router = APIRouter(prefix="/backbones", tags=["backbones"], responses=RESPONSES)
@@ -185,21 +186,10 @@ async def add_backbone(request: Request, response: Response, state: Context, pro
         if upload is None or missing:
             found = ", ".join(missing) or "no file"
             raise BadRequest(f"expected form fields file, name and architecture; missing: {found}", code="file_missing")
-        form = _checked(fields)
+        form = checked(BackboneForm, fields)
         out = await to_thread.run_sync(_add, state, project, form, landing)
     response.headers["Location"] = f"/api/v1/backbones/own/{form.name}"
     return out
-
-
-def _checked(fields: dict[str, str]) -> BackboneForm:
-    try:
-        return BackboneForm.model_validate(fields)
-    except ValidationError as error:
-        errors = [{"pointer": f"/{item['loc'][0]}", "detail": item["msg"]} for item in error.errors()]
-        places = ", ".join(item["pointer"] for item in errors)
-        raise Unprocessable(
-            f"expected valid fields beside the file; found problems at {places}", errors=errors
-        ) from error
 
 
 def _add(state: State, project: str, form: BackboneForm, landing: Path) -> OwnBackboneOut:

@@ -1,20 +1,20 @@
 """Datasets: upload, look, list problems and samples, delete."""
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import multipart
 from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession, finish
+from app.api.forms import checked, from_json, replayed
 from app.api.problems import RESPONSES
 from app.db.base import new_id
 from app.db.models import Dataset
-from app.errors import BadRequest, Unprocessable
+from app.errors import BadRequest
 from app.services import datasets, idempotency, samples
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], responses=RESPONSES)
@@ -226,18 +226,18 @@ async def _receive(request: Request, state: State, landing: Path) -> tuple[Datas
         body = bytearray()
         async for chunk in multipart.limited(request, state.settings.max_json_bytes):
             body += chunk
-        return _checked(_json("body", bytes(body))), None
+        return checked(DatasetForm, from_json("body", bytes(body))), None
     parts = await multipart.read(request, state.settings.max_upload_bytes, landing)
     fields: dict[str, Any] = {}
     for part in parts:
         if part.filename is None:
-            fields[part.name] = _json(part.name, part.text) if part.name in ("remove", "relabel") else part.text
+            fields[part.name] = from_json(part.name, part.text) if part.name in ("remove", "relabel") else part.text
     files = [part for part in parts if part.filename is not None]
     if not files or files[0].name != "file":
         raise BadRequest(
             "expected the upload as form field `file`; found none; send it with -F file=@data.zip", code="file_missing"
         )
-    form = _checked(fields)
+    form = checked(DatasetForm, fields)
     await to_thread.run_sync(datasets.check_upload, landing)
     return form, files[0]
 
@@ -245,69 +245,42 @@ async def _receive(request: Request, state: State, landing: Path) -> tuple[Datas
 def _create(
     state: State, project: str, form: DatasetForm, upload: multipart.Part | None, key: str | None, response: Response
 ) -> Response | DatasetOut:
-    """One transaction; the stored archive is taken back when it fails."""
+    """Stores the archive, then one transaction; the archive is taken back unless a dataset was made of it."""
     dataset_id = new_id("ds")
-    print_ = idempotency.fingerprint(form.model_dump(), upload and upload.sha256)
-    with state.database.session() as session:
-        kept = idempotency.begin(session, project, ROUTE, key, print_)
-        if kept is not None:
-            session.commit()
-            return replayed(kept)
-        archive = datasets.incoming(project, dataset_id) if upload else None
-        row = datasets.create(
-            session,
-            project,
-            dataset_id,
-            datasets.NewDataset(
-                name=form.name,
-                archive=archive,
-                filename=(upload.filename or "") if upload else "",
-                task=form.task,
-                format=form.format,
-                seed=form.seed,
-                base_id=form.base,
-                remove=tuple(form.remove),
-                relabel=form.relabel,
-            ),
-        )
-        out = _out(row)
-        location = f"/api/v1/datasets/{row.id}"
-        answer = idempotency.Answer(out.model_dump_json().encode(), location)
-        idempotency.keep(session, project, ROUTE, key, answer)
-        try:
-            if upload is not None and upload.path is not None and archive is not None:
-                state.storage.put(archive, upload.path)
+    archive = datasets.incoming(project, dataset_id) if upload else None
+    out = None
+    try:
+        if archive is not None and upload is not None and upload.path is not None:
+            state.storage.put(archive, upload.path)
+        with state.database.session() as session:
+            print_ = idempotency.fingerprint(form.model_dump(), upload and upload.sha256)
+            kept = idempotency.begin(session, project, ROUTE, key, print_)
+            if kept is not None:
+                session.commit()
+                return replayed(kept)
+            made = _out(datasets.create(session, project, dataset_id, _new(form, archive, upload)))
+            location = f"/api/v1/datasets/{dataset_id}"
+            idempotency.keep(
+                session, project, ROUTE, key, idempotency.Answer(made.model_dump_json().encode(), location)
+            )
             finish(state, session)
-        except BaseException:
-            if archive is not None:
-                state.storage.delete(archive)
-            raise
+            out = made
+    finally:
+        if out is None and archive is not None:
+            state.storage.delete(archive)
     response.headers["Location"] = location
     return out
 
 
-def replayed(kept: idempotency.Answer) -> Response:
-    """The first answer again."""
-    headers = {"Idempotent-Replayed": "true"} | ({"Location": kept.location} if kept.location else {})
-    return Response(kept.body, 202, headers, "application/json")
-
-
-def _checked(fields: Any) -> DatasetForm:
-    try:
-        return DatasetForm.model_validate(fields)
-    except ValidationError as error:
-        errors = [
-            {"pointer": "/" + "/".join(str(part) for part in item["loc"]), "detail": item["msg"]}
-            for item in error.errors()
-        ]
-        places = ", ".join(item["pointer"] for item in errors)
-        raise Unprocessable(
-            f"expected valid fields beside the file; found problems at {places}", errors=errors
-        ) from error
-
-
-def _json(name: str, text: str | bytes) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Unprocessable(f"expected {name} as JSON; found {error}") from error
+def _new(form: DatasetForm, archive: str | None, upload: multipart.Part | None) -> datasets.NewDataset:
+    return datasets.NewDataset(
+        name=form.name,
+        archive=archive,
+        filename=(upload.filename or "") if upload else "",
+        task=form.task,
+        format=form.format,
+        seed=form.seed,
+        base_id=form.base,
+        remove=tuple(form.remove),
+        relabel=form.relabel,
+    )

@@ -12,8 +12,9 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.datasets import Failure, replayed
+from app.api.datasets import Failure
 from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
+from app.api.forms import replayed
 from app.api.problems import RESPONSES
 from app.db.models import Job, JobEvent
 from app.errors import BadRequest
