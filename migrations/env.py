@@ -11,7 +11,7 @@ from app.db.session import Database
 from app.settings import Settings
 
 
-def _render(kind: str, item: object, autogen_context: object) -> str | Literal[False]:
+def _render(kind: str, item: object, _context: object) -> str | Literal[False]:
     """Migrations stand alone: they name the database's types, not the application's."""
     if kind == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"

@@ -1,4 +1,4 @@
-"""${message}
+"""${message.capitalize()}.
 
 Revision: ${up_revision}
 Revises: ${down_revision | comma,n}

@@ -1,4 +1,4 @@
-"""first tables
+"""First tables.
 
 Revision: 20261123_first_tables
 Revises:

@@ -31,8 +31,14 @@ def check_samples(assigned: Assigned, good_N: NDArray[np.bool_], num_files: int,
 
 
 def note_class_names(columns: tuple[Column, ...], problems: Problems) -> None:
-    """Warns of classes that differ in case only: elsewhere they would have been one folder."""
+    """Warns of classes that differ in case only, which elsewhere would have been one folder.
+
+    A name that neither UTF-8 nor a database can hold (JSON can spell it) is an error.
+    """
     for column in columns:
+        for name in column.names:
+            if not _is_storable(name):
+                problems.add("label_unusable", found=ascii(name))
         seen: dict[str, str] = {}
         for name in column.names:
             other = seen.setdefault(name.casefold(), name)
@@ -98,3 +104,7 @@ def _check_column(column: Column, good_N: NDArray[np.bool_], problems: Problems)
             problems.add("class_too_small", where, num=num, name=name)
         elif num < SMALL_CLASS:
             problems.add("small_class", where, limit=SMALL_CLASS, num=num, name=name)
+
+
+def _is_storable(name: str) -> bool:
+    return "\0" not in name and not any("\ud800" <= char <= "\udfff" for char in name)

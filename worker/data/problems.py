@@ -172,6 +172,11 @@ PROBLEMS: dict[str, Text] = {
     "duplicate_name": Text(
         "warning", "expected each name once; found it again, and the first is kept", "rename one of the two files"
     ),
+    "label_unusable": Text(
+        "error",
+        "expected labels of characters that can be written down; found {found}",
+        "remove NUL characters and halves of surrogate pairs from the label",
+    ),
     "case_collision": Text(
         "warning",
         "expected names that differ in more than upper and lower case; found {found} as well",

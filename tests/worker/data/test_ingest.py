@@ -625,3 +625,13 @@ def test_the_index_measures_the_upright_image(run: Run, store: FolderStore) -> N
     assert sizes["cat/turned.jpg"] == (200, 300)
     assert sizes["cat/turned.png"] == (20, 30)
     assert sizes["cat/0.png"] == (48, 40)
+
+
+@pytest.mark.parametrize("spelled", ["b\\ud800", "b\\u0000"])
+def test_a_label_that_nothing_can_store_is_refused(run: Run, spelled: str) -> None:
+    names = sorted(flat())
+    rows = [f'{{"file": "{name}", "label": "{spelled if place % 2 else "a"}"}}' for place, name in enumerate(names)]
+    result = run(flat() | {"m.jsonl": "\n".join(rows).encode()})
+    assert result.failure is not None
+    assert result.failure[0] == "label_unusable"
+    json.dumps([problem.message for problem in result.problems]).encode()
