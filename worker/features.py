@@ -172,6 +172,13 @@ def pooled(
     )
 
 
+def num_missing(context: RunContext, index: Index, rows: NDArray[np.int64], backbone: Prepared) -> int:
+    """How many images would have to be extracted for `pooled`."""
+    space = Space(backbone.digest, backbone.preprocess.digest, "pooled", "center", precision(context))
+    _, chunk_N, _ = FeatureCache(context.storage, context.document.project, space).load(index.sha256[rows])
+    return int((chunk_N < 0).sum())
+
+
 def precision(context: RunContext) -> str:
     """The precision class of this job's features; one job uses one."""
     return "bf16" if context.device == "cuda" else "fp32"

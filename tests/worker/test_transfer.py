@@ -148,11 +148,33 @@ def test_auto_chooses_among_backbones_by_the_one_standard_error_rule(home, monke
     both = tuple(sources.open_backbone(context, name) for name in (LITE0, MOBILENET))
     monkeypatch.setattr(auto, "MIN_MEDIAN_IMAGES", 10**6)  # only the frozen probes here
     outcome = auto.run(recipes.Auto(max_minutes=5), replace(task, backbone=both[0], backbones=both))
+    tried = [decision.step for decision in outcome.decisions if decision.outcome == "tried"]
+    assert tried == [f"probe on {name}" for name in (MOBILENET, LITE0)]  # the cheaper first
     steps = {decision.step: decision for decision in outcome.decisions}
     scores = {name: steps[f"backbone {name}"].score for name in (LITE0, MOBILENET)}
     kept = [name for name in scores if steps[f"backbone {name}"].outcome == "kept"]
     assert kept == [outcome.candidate.backbone.name]
     assert all(score is not None and score > 0.5 for score in scores.values())
+
+
+def test_auto_says_at_once_what_cannot_fit(home, monkeypatch):
+    context = attempt(home, "short", {"method": "auto"}, Wire())
+    task = transfer.make_task(context, transfer.load(context))
+    monkeypatch.setattr(auto, "PROBE_SECONDS", 1000.0)
+    with pytest.raises(JobFailure, match="raise max_minutes") as caught:
+        auto.run(recipes.Auto(max_minutes=1), task)
+    assert caught.value.code == "timed_out"
+
+
+def test_auto_that_is_asked_to_stop_serves_what_it_has(home, monkeypatch):
+    context = attempt(home, "stop", {"method": "auto"}, Wire())
+    task = transfer.make_task(context, transfer.load(context))
+    both = tuple(sources.open_backbone(context, name) for name in (LITE0, MOBILENET))
+    monkeypatch.setattr(context.reporter, "_request", "stop")
+    outcome = auto.run(recipes.Auto(max_minutes=5), replace(task, backbone=both[0], backbones=both))
+    assert outcome.candidate.backbone.name == MOBILENET
+    skipped = [decision.step for decision in outcome.decisions if decision.outcome == "skipped"]
+    assert skipped == [f"probe on {LITE0}", f"fine_tune last_stage of {MOBILENET}"]
 
 
 def test_a_backbone_without_weights_names_those_that_can_be_had(home):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from worker.solvers.logits import log_softmax, softmax
 
 NUM_BINS = 15
-MIN_TEMPERATURE, MAX_TEMPERATURE = 0.1, 10.0
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 _MAX_NEWTON_STEPS = 60
 
 
@@ -49,7 +49,7 @@ class Calibration:
 
 
 def fit_temperature(logits_NC: NDArray[np.floating], labels_N: NDArray[np.integer]) -> float:
-    """Temperature with the lowest NLL, within [0.1, 10].
+    """Temperature with the lowest NLL, within [0.01, 100].
 
     The NLL is convex in 1/T, so its derivative has one sign change: Newton steps kept inside a shrinking bracket
     cannot diverge. On logits that classify everything correctly the optimum is T -> 0 and the lower bound is returned.

@@ -8,7 +8,7 @@ Shape legend: T test items, C classes, D features.
 import resource
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from worker.methods.contract import Candidate, Float, Outcome, Rows, Scratch, Ta
 from worker.methods.reference import frozen, scratch
 
 MIN_ECE_ITEMS = 200
+NOT_ASKED = 'not computed for this recipe; ask for "report": "full"'
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,10 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
     """
     began = time.monotonic()
     candidate = outcome.candidate
+    # What is compared with the candidate stands on the candidate's backbone, whichever the job began with.
+    task = replace(task, backbone=candidate.backbone)
     baseline = outcome.frozen or frozen(task, candidate)
-    small = scratch(task, candidate, outcome.limit_seconds) if compare else None
+    small, skipped = scratch(task, candidate, outcome.limit_seconds) if compare else (None, NOT_ASKED)
     compared_seconds = time.monotonic() - began
     test_features = candidate.features(test)
     labels_T = task.labels_N[test]
@@ -99,6 +102,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
             "scratch": small_tested and small and _baseline(small_tested, len(test), small.what),
             "source_only": None,
         },
+        "baselines_skipped": {} if small else {"scratch": skipped},
         "gain": _gain(tested, against, over, labels_T, task.seed),
         "per_class": [{"label": row["name"], **_without(row, "name")} for row in scores.per_class],
         "confusion": scores.confusion(),
@@ -114,7 +118,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
         "data": _data(task, test, leaks),
         "cost": _cost(candidate, compared_seconds, task),
         "decisions": [asdict(decision) for decision in outcome.decisions],
-        "details": candidate.details,
+        "details": {**candidate.details, "scratch": small.details if small else None},
     }
     return Evaluation(flat, document, _predictions(task.index, test, labels_T, tested, task.class_names))
 
@@ -201,7 +205,9 @@ def _leaks(task: Task, candidate: Candidate, test: Rows, test_features: Float, t
     alike = (
         leakage.cosine_twins(test_features, candidate.features(pool)) if candidate.shared else np.zeros(len(test), bool)
     )
-    return leakage.leakage(tested.correct_T, exact, looks, alike).document()
+    found = leakage.leakage(tested.correct_T, exact, looks, alike).document()
+    # Features of a trained graph are not kept for the training images: not looked at is not the same as none.
+    return found if candidate.shared else {**found, "num_cosine": None}
 
 
 def _data(task: Task, test: Rows, leaks: dict[str, Any]) -> dict[str, Any]:

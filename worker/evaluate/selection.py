@@ -24,7 +24,7 @@ class Candidate:
     """
 
     name: str
-    cost_seconds: float
+    cost: float
     scores_N: NDArray[np.floating] | NDArray[np.bool_] | NDArray[np.integer]
 
 
@@ -33,7 +33,7 @@ class Reason:
     """How one candidate fared; ``behind`` and ``standard_error`` are those of the paired difference to the best."""
 
     name: str
-    cost_seconds: float
+    cost: float
     mean: float
     behind: float
     standard_error: float
@@ -64,7 +64,7 @@ def one_standard_error(candidates: Sequence[Candidate]) -> Choice:
         )
     scores = np.stack([candidate.scores_N for candidate in candidates]).astype(np.float64)
     means = scores.mean(axis=1)
-    costs = np.array([candidate.cost_seconds for candidate in candidates])
+    costs = np.array([candidate.cost for candidate in candidates])
     best = int(np.lexsort((costs, -means))[0])
     differences = scores[best] - scores
     num_items = scores.shape[1]
@@ -76,7 +76,7 @@ def one_standard_error(candidates: Sequence[Candidate]) -> Choice:
     reasons = [
         Reason(
             name=candidate.name,
-            cost_seconds=candidate.cost_seconds,
+            cost=candidate.cost,
             mean=float(means[index]),
             behind=float(behind[index]),
             standard_error=float(errors[index]),
@@ -91,7 +91,7 @@ def one_standard_error(candidates: Sequence[Candidate]) -> Choice:
 
 def _text(candidates: Sequence[Candidate], index: int, chosen: int, best: int, behind: float, error: float) -> str:
     own, winner, top = candidates[index], candidates[chosen], candidates[best]
-    score = f"{own.name}: mean score {own.scores_N.mean():.4f}, cost {own.cost_seconds:.1f} s"
+    score = f"{own.name}: mean score {own.scores_N.mean():.4f}, cost {own.cost:.3g}"
     if index == best:
         ending = "the best" if index == chosen else f"the best, but {winner.name} is cheaper and not clearly worse"
         return f"{score}; {ending}."

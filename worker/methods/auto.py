@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import JobFailure
 from app.recipes import Auto, FineTune, LinearProbe
+from worker import features
 from worker.evaluate import selection
 from worker.evaluate.selection import one_standard_error
 from worker.methods import linear_probe
 from worker.methods.contract import Candidate, Decision, Outcome, Rows, Task
-from worker.methods.reference import forecast_scratch, seconds_per_image, wall_seconds
+from worker.methods.reference import SLACK_SECONDS, forecast_scratch, seconds_per_image, wall_seconds
 from worker.prepared import Prepared
 
 DEFAULT_MINUTES = {"cpu": 5.0, "cuda": 30.0}
@@ -27,8 +29,8 @@ MIN_MEDIAN_IMAGES = 20
 MIN_IMAGES = 1000
 VIEWS = 4
 EPOCHS = 20
-# Forecasts in seconds of what does not grow with the data: importing torch, exporting the trained stage.
-TORCH_SECONDS, EXPORT_SECONDS = 6.0, 6.0
+# Forecasts in seconds of what does not grow with the data: importing torch, exporting the trained stage, the probe.
+TORCH_SECONDS, EXPORT_SECONDS, PROBE_SECONDS = 6.0, 6.0, 2.0
 # Training on cached activations against extracting them, per image and epoch (benchmarks/fine_tune.py).
 TRAIN_SHARE = 0.4
 Z95 = 1.96
@@ -40,7 +42,17 @@ def run(recipe: Auto, task: Task) -> Outcome:
     search = _Search(recipe, task, minutes * 60)
     probe = search.choose_backbone()
     chosen = search.choose_method(probe)
-    return Outcome(chosen, tuple(search.decisions), probe, search.limit_seconds)
+    # The whole search is what this transfer took; a baseline from scratch gets the same.
+    served = replace(chosen, seconds=max(chosen.seconds, search.seconds))
+    return Outcome(served, tuple(search.decisions), probe if chosen is not probe else served, search.limit_seconds)
+
+
+def cost(backbone: Prepared) -> float:
+    """What an image costs, relative to other backbones: input pixels times parameters.
+
+    Not a stop watch: the same data and seed must choose the same backbone on a busy machine.
+    """
+    return backbone.preprocess.height * backbone.preprocess.width * backbone.num_params / 1e12
 
 
 class _Search:
@@ -50,27 +62,33 @@ class _Search:
         self.decisions: list[Decision] = []
         self.limit_seconds = limit_seconds
         self._recipe, self._task, self._reporter = recipe, task, task.context.reporter
+        self._began = monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the search began."""
+        return monotonic() - self._began
 
     def choose_backbone(self) -> Candidate:
         """A frozen probe on each candidate backbone that fits the time; the best by the one-standard-error rule."""
-        found: list[tuple[Candidate, float]] = []
-        for backbone in self._task.backbones:
+        found: list[Candidate] = []
+        for backbone in sorted(self._task.backbones, key=cost):
             candidate = self._probe(backbone, first=not found)
             if candidate is not None:
                 found.append(candidate)
         if len(found) == 1:
-            return found[0][0]
+            return found[0]
         rows = self._task.pool
         scored = [
-            selection.Candidate(candidate.backbone.name, per_image, self._scores(candidate, rows))
-            for candidate, per_image in found
+            selection.Candidate(candidate.backbone.name, cost(candidate.backbone), self._scores(candidate, rows))
+            for candidate in found
         ]
         choice = one_standard_error(scored)
         for reason in choice.reasons:
             self._decide(
                 f"backbone {reason.name}", "kept" if reason.chosen else "dropped", reason.text, score=reason.mean
             )
-        return found[choice.index][0]
+        return found[choice.index]
 
     def choose_method(self, probe: Candidate) -> Candidate:
         """The probe, or the fine-tuned last stage where it pays."""
@@ -89,17 +107,31 @@ class _Search:
         self._decide("served", "served", choice.reasons[choice.index].text)
         return (probe, tuned)[choice.index]
 
-    def _probe(self, backbone: Prepared, *, first: bool) -> tuple[Candidate, float] | None:
+    def _probe(self, backbone: Prepared, *, first: bool) -> Candidate | None:
         task = replace(self._task, backbone=backbone)
-        per_image = seconds_per_image(task)
-        forecast = per_image * len(task.pool) + 2.0
-        if not first and not self._fits(forecast, after=2 * forecast + TORCH_SECONDS):
-            self._skip(f"probe on {backbone.name}", forecast)
+        step = f"probe on {backbone.name}"
+        if not first and self._asked_to_stop(step):
+            return None
+        missing = features.num_missing(task.context, task.index, task.pool, backbone)
+        forecast = PROBE_SECONDS + (seconds_per_image(task) * missing if missing else 0.0)
+        if first and self._reporter.elapsed_seconds + forecast > self.limit_seconds + SLACK_SECONDS:
+            raise JobFailure(
+                "timed_out",
+                f"expected to finish within {self.limit_seconds:.0f} s; the cheapest step, {step}, would take about "
+                f"{forecast:.0f} s for {missing} images; raise max_minutes, or send less data",
+            )
+        if not first and not self._fits(forecast, after=forecast_scratch(self.seconds + forecast)):
+            self._skip(step, forecast)
             return None
         began = monotonic()
         candidate = linear_probe.run(LinearProbe(), task)
-        self._tried(f"probe on {backbone.name}", candidate, monotonic() - began, forecast)
-        return candidate, per_image
+        self._tried(step, candidate, monotonic() - began, forecast)
+        return candidate
+
+    def _asked_to_stop(self, step: str) -> bool:
+        if self._reporter.stop_requested:
+            self._decide(step, "skipped", "the job was asked to stop")
+        return self._reporter.stop_requested
 
     def _fine_tune(self, probe: Candidate) -> Candidate | None:
         task = replace(self._task, backbone=probe.backbone)
@@ -110,11 +142,13 @@ class _Search:
             found = f"{median:.0f} images in the median class and {len(task.pool)} in all"
             self._decide(step, "skipped", f"needs {MIN_MEDIAN_IMAGES} or {MIN_IMAGES}; found {found}")
             return None
+        if self._asked_to_stop(step):
+            return None
         per_image = seconds_per_image(task)
         training = per_image * len(task.pool) * EPOCHS * TRAIN_SHARE
         forecast = TORCH_SECONDS + EXPORT_SECONDS + per_image * len(task.pool) * VIEWS + training
         # The baseline from scratch must get the same time afterwards, twice: two networks.
-        finish = forecast_scratch(wall_seconds(task, probe) + forecast)
+        finish = forecast_scratch(max(self.seconds, wall_seconds(task, probe)) + forecast)
         if not self._fits(forecast, after=finish):
             self._skip(step, forecast)
             return None
@@ -125,7 +159,6 @@ class _Search:
         recipe = FineTune(scope="last_stage", epochs=EPOCHS, max_minutes=left / 60)
         tuned = fine_tune.run(recipe, task)
         self._tried(step, tuned, monotonic() - began, forecast)
-        # What it took to get here is part of what this transfer costs.
         return replace(tuned, seconds=tuned.seconds + probe.seconds)
 
     def _scores(self, candidate: Candidate, rows: Rows) -> NDArray[np.float64]:

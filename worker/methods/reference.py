@@ -20,6 +20,7 @@ MIN_SECONDS = 1.0
 TORCH_SECONDS = 6.0
 # A time budget may be overrun by this much; better a late baseline than none.
 SLACK_SECONDS = 25.0
+ASKED_TO_STOP = "the job was asked to stop, and a baseline that was cut short would flatter the transfer"
 
 
 def frozen(task: Task, candidate: Candidate) -> Candidate:
@@ -29,37 +30,33 @@ def frozen(task: Task, candidate: Candidate) -> Candidate:
     return linear_probe.run(LinearProbe(), task)
 
 
-def scratch(task: Task, candidate: Candidate, limit_seconds: float | None) -> Scratch | None:
+def scratch(task: Task, candidate: Candidate, limit_seconds: float | None) -> tuple[Scratch | None, str]:
     """A network from scratch, trained on the same split within the transfer's wall time.
 
     Returns:
-        None where its forecast does not fit the limit: less time for it than for the transfer would be a straw man.
+        the baseline, or None and why there is none: less time for it than for the transfer would be a straw man.
     """
     seconds = max(MIN_SECONDS, wall_seconds(task, candidate))
-    elapsed = task.context.reporter.elapsed_seconds
-    if limit_seconds is not None and elapsed + forecast_scratch(seconds) > limit_seconds + SLACK_SECONDS:
-        task.context.reporter.log(
-            f"baseline from scratch: skipped, its forecast of {forecast_scratch(seconds):.0f} s does not fit", "warning"
-        )
-        return None
-    selection = holdout(task)
-    if not len(selection):
-        task.context.reporter.log("baseline from scratch: skipped, too few images to hold some out", "warning")
-    if not len(selection) or _stopped(task):
-        return None
+    forecast, selection = forecast_scratch(seconds), holdout(task)
+    reporter = task.context.reporter
+    reason = ""
+    if limit_seconds is not None and reporter.elapsed_seconds + forecast > limit_seconds + SLACK_SECONDS:
+        reason = f"its forecast of {forecast:.0f} s does not fit the time budget"
+    elif not len(selection):
+        reason = "there are too few images to hold some out"
+    if reason or reporter.stop_requested:
+        return _skip(task, reason or ASKED_TO_STOP)
     from worker.methods import scratch as networks
 
     train = np.setdiff1d(task.pool, selection)
-    task.context.reporter.log(f"baseline from scratch: two networks, {seconds:.1f} s each", seconds=round(seconds, 2))
+    reporter.log(f"baseline from scratch: two networks, {seconds:.1f} s each", seconds=round(seconds, 2))
     found = networks.run(task, seconds, train, selection)
-    return None if _stopped(task) else found
+    return _skip(task, ASKED_TO_STOP) if reporter.stop_requested else (found, "")
 
 
-def _stopped(task: Task) -> bool:
-    """A user who asks for the best so far gets no baseline: one that was cut short would flatter the transfer."""
-    if task.context.reporter.stop_requested:
-        task.context.reporter.log("baseline from scratch: skipped, the job was asked to stop", "warning")
-    return task.context.reporter.stop_requested
+def _skip(task: Task, reason: str) -> tuple[None, str]:
+    task.context.reporter.log(f"baseline from scratch: skipped, {reason}", "warning")
+    return None, reason
 
 
 def forecast_scratch(seconds: float) -> float:

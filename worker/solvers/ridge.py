@@ -97,6 +97,30 @@ def leave_one_out(
     return RidgeLOO(tuple(lambdas), predictions_LNC, error_L / targets_NC.size)
 
 
+def leave_folds_out(
+    feats_ND: NDArray[np.floating], targets_NC: NDArray[np.floating], folds_N: NDArray[np.integer], strength: float
+) -> NDArray[np.float64]:
+    """Predict every fold by the ridge fit to the other folds: the normal equations less the fold's own share.
+
+    Leaving single items out leaves copies of a picture in; whole folds leave none, so this is what may be reported.
+
+    Shape:
+        feats_ND: [N, D]; targets_NC: [N, C]; folds_N: [N]; returns [N, C].
+    """
+    _check(feats_ND, targets_NC, (strength,))
+    design_NE = np.concatenate([feats_ND, np.ones((len(feats_ND), 1))], axis=1).astype(np.float64)
+    total_EE, moments_EC = design_NE.T @ design_NE, design_NE.T @ targets_NC
+    penalty_E = np.full(design_NE.shape[1], strength)
+    penalty_E[-1] = 0.0  # the bias is free
+    predictions_NC = np.empty(targets_NC.shape)
+    for fold in np.unique(folds_N):
+        rows = folds_N == fold
+        own_ME = design_NE[rows]
+        kept_EE = total_EE - own_ME.T @ own_ME + np.diag(penalty_E)
+        predictions_NC[rows] = own_ME @ np.linalg.solve(kept_EE, moments_EC - own_ME.T @ targets_NC[rows])
+    return predictions_NC
+
+
 def fit(
     feats_ND: NDArray[np.floating],
     targets_NC: NDArray[np.floating],

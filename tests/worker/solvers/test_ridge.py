@@ -70,3 +70,16 @@ def test_bad_input_is_refused() -> None:
         ridge.fit(feats_ND, targets_NC[:5], 1.0)
     with pytest.raises(ValueError, match="finite features"):
         ridge.fit(np.full((4, 2), np.nan), np.zeros((4, 1)), 1.0)
+
+
+@pytest.mark.parametrize(("num_items", "num_features"), [(40, 12), (30, 60)])
+def test_leaving_folds_out_equals_refits(num_items: int, num_features: int) -> None:
+    rng = np.random.default_rng(3)
+    feats_ND = rng.normal(size=(num_items, num_features)) + 2.0
+    targets_NC = ridge.one_hot(rng.integers(0, 3, num_items), 3)
+    folds_N = rng.permutation(np.arange(num_items) % 5)
+    found = ridge.leave_folds_out(feats_ND, targets_NC, folds_N, 0.7)
+    for fold in range(5):
+        held = folds_N == fold
+        refit = ridge.fit(feats_ND[~held], targets_NC[~held], 0.7)
+        np.testing.assert_allclose(found[held], refit.outputs(feats_ND[held]), atol=1e-8)
