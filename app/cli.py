@@ -1,7 +1,9 @@
 """`graft …`: everything that runs, and a thin client for those who do not like curl."""
 
 import argparse
+import errno
 import os
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -25,6 +27,8 @@ def up(settings: Settings) -> int:
     """API, prediction and worker on this machine."""
     from app import process
 
+    if not _may_listen(settings):
+        return 2
     migrate(settings)
     return process.supervise(
         {
@@ -32,6 +36,7 @@ def up(settings: Settings) -> int:
             "worker": [sys.executable, "-m", "app.cli", "worker"],
         },
         f"Graft listens on http://{settings.host}:{settings.port} (docs at /docs); Ctrl-C stops it",
+        settings.stop_grace_seconds,
     )
 
 
@@ -78,16 +83,9 @@ def _listen(settings: Settings, roles: tuple[str, ...]) -> int:
     import uvicorn
 
     from app import process
-    from app.api.guard import LOCAL
     from app.main import create_app
 
-    if settings.host not in LOCAL:
-        print(
-            f"graft: expected a loopback address; found GRAFT_HOST={settings.host}. Without API keys "
-            "anybody who reaches the port could read and write everything, so Graft does not listen there; "
-            "use 127.0.0.1 behind a proxy.",
-            file=sys.stderr,
-        )
+    if not _may_listen(settings):
         return 2
     process.end_with_parent()
     uvicorn.run(
@@ -100,6 +98,31 @@ def _listen(settings: Settings, roles: tuple[str, ...]) -> int:
         timeout_keep_alive=30,
     )
     return 0
+
+
+def _may_listen(settings: Settings) -> bool:
+    """Whether the address is one to listen on and free; says what is wrong with it."""
+    from app.api.guard import LOCAL
+
+    if settings.host not in LOCAL:
+        print(
+            f"graft: expected a loopback address; found GRAFT_HOST={settings.host}. Without API keys "
+            "anybody who reaches the port could read and write everything, so Graft does not listen there; "
+            "use 127.0.0.1 behind a proxy.",
+            file=sys.stderr,
+        )
+        return False
+    try:
+        for family, kind, _, _, address in socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind) as probe:
+                # As the server itself does: connections of one that has just ended do not count.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        found = f"{settings.port} in use" if error.errno == errno.EADDRINUSE else str(error)
+        print(f"graft: expected a free port; found {found}; set GRAFT_PORT to another one", file=sys.stderr)
+        return False
+    return True
 
 
 COMMANDS = {

@@ -9,11 +9,12 @@ from fastapi import APIRouter, FastAPI
 from app.api import backbones, datasets, health, jobs, models, predictions, problems, recipes, schema
 from app.api.deps import State
 from app.api.guard import Guard
+from app.api.head import Head
 from app.db.session import Database
 from app.queue import Bell, make_celery
 from app.serving.pool import Pool
 from app.settings import Settings
-from app.storage import open_storage
+from app.storage import open_storage, remove_old_uploads
 
 ROLES: dict[str, tuple[APIRouter, ...]] = {
     "api": (datasets.router, backbones.router, recipes.router, jobs.router, models.router),
@@ -39,6 +40,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve")) -> F
         lifespan=lifespan,
         max_body_size=settings.max_json_bytes,
     )
+    app.add_middleware(Head)
     app.add_middleware(Guard, hosts=frozenset(settings.allowed_hosts))
     problems.install(app)
     app.include_router(health.router)
@@ -52,6 +54,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve")) -> F
 def make_state(settings: Settings) -> State:
     """Opens what the process needs; nothing is opened at import."""
     settings.home_path.mkdir(parents=True, exist_ok=True)
+    remove_old_uploads(settings.scratch)
     return State(
         settings=settings,
         database=Database(settings.resolved_database_url),

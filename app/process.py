@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 
 PARENT_PIPE = "GRAFT_PARENT_PIPE"
-STOP_SECONDS = 12.0
+STOP_SECONDS = 8.0
 RESTART_SECONDS = 1.0
+SHORT_SECONDS = 2.0
+MAX_SHORT = 3
 TICK_SECONDS = 0.2
 
 
@@ -33,8 +35,17 @@ def end_with_parent() -> None:
         threading.Thread(target=_watch_parent, daemon=True, name="parent").start()
 
 
-def supervise(commands: Mapping[str, Sequence[str]], greeting: str) -> int:
-    """Runs the commands until SIGINT or SIGTERM; restarts each that ends by itself."""
+def supervise(commands: Mapping[str, Sequence[str]], greeting: str, grace_seconds: float = 0.0) -> int:
+    """Runs the commands until SIGINT or SIGTERM; restarts each that ends by itself.
+
+    Args:
+        commands: by name.
+        greeting: printed once they are started.
+        grace_seconds: time they need to end, on top of STOP_SECONDS.
+
+    Returns:
+        the exit status: 1 when a command ended right after its start several times in a row.
+    """
     stopping = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -43,10 +54,23 @@ def supervise(commands: Mapping[str, Sequence[str]], greeting: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     children = {name: _start(command) for name, command in commands.items()}
+    started, short = dict.fromkeys(commands, time.monotonic()), dict.fromkeys(commands, 0)
+    status = 0
     print(greeting, flush=True)
     while not stopping.wait(TICK_SECONDS):
         for name, child in children.items():
             if child.poll() is not None:
+                short[name] = short[name] + 1 if time.monotonic() - started[name] < SHORT_SECONDS else 0
+                if short[name] == MAX_SHORT:
+                    print(
+                        f"graft: expected {name} to run; found it ended {MAX_SHORT} times in a row right after its "
+                        f"start, the last time with status {child.returncode}; its own message above says why",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                    status = 1
+                    stopping.set()
+                    break
                 print(
                     f"graft: {name} ended with status {child.returncode}; starting it again",
                     file=sys.stderr,
@@ -54,9 +78,9 @@ def supervise(commands: Mapping[str, Sequence[str]], greeting: str) -> int:
                 )
                 if stopping.wait(RESTART_SECONDS):
                     break
-                children[name] = _start(commands[name])
-    _stop_all(children)
-    return 0
+                children[name], started[name] = _start(commands[name]), time.monotonic()
+    _stop_all(children, STOP_SECONDS + grace_seconds)
+    return status
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -65,10 +89,10 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
 
 
-def _stop_all(children: Mapping[str, subprocess.Popen[bytes]]) -> None:
+def _stop_all(children: Mapping[str, subprocess.Popen[bytes]], seconds: float) -> None:
     for child in children.values():
         child.terminate()
-    deadline = time.monotonic() + STOP_SECONDS
+    deadline = time.monotonic() + seconds
     for child in children.values():
         try:
             child.wait(max(0.1, deadline - time.monotonic()))

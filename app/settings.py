@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1, description="Times that a job is started before it fails as worker_lost.")
     job_timeout_seconds: float = Field(86_400.0, gt=0, description="Longest run of one attempt.")
     stop_grace_seconds: float = Field(
-        20.0, gt=0, description="Time a runner gets to end by itself before it is killed."
+        4.0, gt=0, description="Time a running job gets to save its state when its worker shuts down."
     )
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="Where the worker computes.")
     compute_threads: int = Field(0, ge=0, description="Threads of one job's arithmetic; 0 means one for each core.")

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,8 @@ from urllib.parse import urlsplit
 from app.errors import NotFound, OutOfSpace
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=@+-]*(/[A-Za-z0-9][A-Za-z0-9._=@+-]*)*")
+
+ABANDONED_SECONDS = 3600.0
 
 
 class Storage(Protocol):
@@ -93,6 +96,17 @@ class FolderStorage:
         top = self._root / check_key(prefix)
         paths = (path for path in top.rglob("*") if path.is_file() and not path.name.startswith(".put-"))
         return iter(sorted(path.relative_to(self._root).as_posix() for path in paths))
+
+
+def remove_old_uploads(scratch: Path) -> None:
+    """Removes uploads that nobody has written to for long: a process that was killed leaves its own behind."""
+    for path in scratch.glob("upload-*"):
+        try:
+            if path.is_file() and time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                path.unlink()
+        except FileNotFoundError:
+            # Its request has just ended, or another process removes it as well.
+            continue
 
 
 def out_of_space(error: OSError) -> Exception:

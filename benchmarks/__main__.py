@@ -58,6 +58,7 @@ def main() -> int:
     parts = (machine["cpu"], f"{machine['cores']} cores", machine["gpu"] or "")
     slug = re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
     target = FOLDER / "results" / f"{slug}.json"
+    target.parent.mkdir(exist_ok=True)
     kept: dict[str, Any] = json.loads(_text(target) or "{}")
     for name in wanted:
         sys.stderr.write(f"{name} ...\n")

@@ -4,35 +4,34 @@ The child computes and speaks through a pipe; this side owns the row. Whatever d
 the child dies -> handed back at once; this process dies -> the child sees the pipe close and ends, the lease runs out.
 """
 
-import json
 import logging
-import os
-import queue
-import signal
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, UserBackbone
 from app.db.session import Database
 from app.errors import GraftError
 from app.queue import Bell
-from app.services import attempts, datasets, jobs, outcomes
+from app.services import attempts, datasets, jobs, models, outcomes
 from app.settings import Settings
+from app.states import Request
 from app.storage import Storage
 from worker.document import DatasetDocument, JobDocument
+from worker.runner_process import MAX_BATCH, RunnerProcess
 
 TICK_SECONDS = 0.1
 REQUEST_SECONDS = 0.5
-YIELD_SECONDS = 4.0
 EXIT_SECONDS = 5.0
-MAX_BATCH = 500
+CONCLUDE_SECONDS = 60.0
+RETRY_SECONDS = 0.5
+# A database that is locked, restarting or cut off: what was to be written is kept and written later.
+UNREACHABLE = (OperationalError, InterfaceError)
 UNSTORABLE = (
     "expected names and labels that the database can hold; found a NUL character or half a surrogate pair; "
     "rename what has it"
@@ -55,76 +54,6 @@ class Context:
     slots: threading.Semaphore
 
 
-class RunnerProcess:
-    """The child: `python -m worker.runner JOB` in a session of its own."""
-
-    def __init__(self, document: JobDocument) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.runner", document.id],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            # Threads that spin while they wait would starve the other jobs of a small machine (113 s instead of 22 s).
-            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
-            text=True,
-            encoding="utf-8",
-        )
-        self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue(maxsize=10_000)
-        threading.Thread(target=self._read, daemon=True, name=f"read-{document.id}").start()
-        self._write(document.model_dump_json())
-
-    def receive(self, timeout_seconds: float) -> tuple[list[dict[str, Any]], bool]:
-        """Messages that came, waiting for the first one; and whether the child has said its last."""
-        batch: list[dict[str, Any]] = []
-        try:
-            message = self._messages.get(timeout=timeout_seconds)
-            while message is not None:
-                batch.append(message)
-                if len(batch) >= MAX_BATCH:
-                    return batch, False
-                message = self._messages.get_nowait()
-        except queue.Empty:
-            return batch, False
-        return batch, True
-
-    def ask(self, request: str) -> None:
-        """Sends a request; a child that has just ended no longer hears it."""
-        self._write(json.dumps({"request": request}))
-
-    def end(self, grace_seconds: float) -> int:
-        """Waits for the child, kills it and all below it after the grace time; returns its exit status."""
-        try:
-            status = self._process.wait(grace_seconds)
-        except subprocess.TimeoutExpired:
-            status = None
-        # Its own children (decoders) share its session and must not outlive it.
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            log.debug("runner %s left no process behind", self._process.pid)
-        status = self._process.wait() if status is None else status
-        for pipe in (self._process.stdin, self._process.stdout):
-            _close(pipe)
-        return status
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        try:
-            for line in self._process.stdout:
-                self._messages.put(json.loads(line))
-        except ValueError:
-            log.warning("runner %s was cut off in mid-line", self._process.pid)
-        self._messages.put(None)
-
-    def _write(self, line: str) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            log.info("runner %s has already ended", self._process.pid)
-
-
 def run_next(context: Context) -> None:
     """Claims and supervises jobs until none waits or the worker shuts down."""
     with context.slots:
@@ -134,9 +63,13 @@ def run_next(context: Context) -> None:
 def _drain(context: Context) -> None:
     while not context.stopping.is_set():
         owner = f"{context.worker_id}/{time.monotonic_ns()}"
-        with context.database.write() as session:
-            job = attempts.claim(session, context.queues, owner, context.settings.lease_seconds)
-            document = describe(session, job) if job else None
+        try:
+            with context.database.write() as session:
+                job = attempts.claim(session, context.queues, owner, context.settings.lease_seconds)
+                document = describe(session, job) if job else None
+        except UNREACHABLE as error:
+            log.warning("no job could be claimed, the sweep will ring again: %s", error)
+            return
         if document is None:
             return
         _Attempt(context, document, owner).run()
@@ -179,6 +112,9 @@ class _Attempt:
         self._context, self._document, self._owner = context, document, owner
         self._settings, self._database = context.settings, context.database
         self._ended: dict[str, Any] | None = None
+        self._entries: list[dict[str, Any]] = []
+        self._progress: dict[str, Any] | None = None
+        self._reached = True
         self._request: str | None = None
         self._waste: list[str] = []
         self._bells: set[str] = set()
@@ -197,7 +133,7 @@ class _Attempt:
             runner.end(EXIT_SECONDS)
         except attempts.LeaseLost as lost:
             log.warning("%s; its work is dropped", lost)
-            self._waste = [self._document.bundle_prefix]
+            self._waste = self._unpublished()
         finally:
             runner.end(0.0)
         for prefix in self._waste:
@@ -210,8 +146,9 @@ class _Attempt:
         started = renewed = asked = time.monotonic()
         yielding: float | None = None
         while True:
-            batch, closed = runner.receive(TICK_SECONDS)
-            self._store(batch)
+            batch, closed = self._receive(runner)
+            self._note(batch)
+            self._try(self._store)
             moment = time.monotonic()
             if closed or self._ended:
                 self._grace_seconds = 1.0
@@ -220,15 +157,34 @@ class _Attempt:
                 self._ended = {"failure": {"code": "timed_out", "message": self._timeout_message()}}
                 return "timed out"
             if moment - renewed > self._settings.lease_seconds / 3 or moment - asked > REQUEST_SECONDS:
-                renewed = asked = moment
-                self._heed(runner)
+                if self._try(lambda: self._heed(runner)):
+                    renewed = asked = moment
                 if self._request == "cancel":
                     return "cancelled"
             if self._context.stopping.is_set() and yielding is None:
                 yielding = moment
                 runner.ask("yield")
-            if yielding is not None and moment - yielding > YIELD_SECONDS:
+            if yielding is not None and moment - yielding > self._settings.stop_grace_seconds:
                 return "the worker shuts down"
+
+    def _receive(self, runner: RunnerProcess) -> tuple[list[dict[str, Any]], bool]:
+        """What the child says. While much waits to be stored nothing is taken: the pipe fills, and the child waits."""
+        if len(self._entries) < MAX_BATCH:
+            return runner.receive(TICK_SECONDS)
+        time.sleep(TICK_SECONDS)
+        return [], False
+
+    def _try(self, action: Callable[[], None]) -> bool:
+        """Whether the database took it; if not, the next tick tries again, and the fence has the last word."""
+        try:
+            action()
+        except UNREACHABLE as error:
+            if self._reached:
+                log.warning("job %s goes on without the database for now: %s", self._document.id, error)
+            self._reached = False
+        else:
+            self._reached = True
+        return self._reached
 
     def _heed(self, runner: RunnerProcess) -> None:
         with self._database.write() as session:
@@ -238,21 +194,44 @@ class _Attempt:
             if request == "stop":
                 runner.ask("stop")
 
-    def _store(self, batch: list[dict[str, Any]]) -> None:
-        entries = [message["event"] for message in batch if "event" in message]
-        progress = next((message["progress"] for message in reversed(batch) if "progress" in message), None)
+    def _note(self, batch: list[dict[str, Any]]) -> None:
+        self._entries += [message["event"] for message in batch if "event" in message]
+        said = (message["progress"] for message in reversed(batch) if "progress" in message)
+        self._progress = next(said, self._progress)
         self._ended = next((message for message in batch if message.keys() & {"result", "failure"}), self._ended)
-        if entries or progress:
+
+    def _store(self) -> None:
+        if self._entries or self._progress:
             with self._database.write() as session:
-                attempts.record(session, self._document.id, self._owner, entries, progress)
+                self._record(session)
+            self._entries, self._progress = [], None
+
+    def _record(self, session: Session) -> None:
+        attempts.record(session, self._document.id, self._owner, self._entries, self._progress)
 
     def _conclude(self, reason: str, status: int) -> None:
-        """One transaction: the outcome and, with it, whatever the job has made."""
+        """Writes the outcome; gives up after a while without a database: the lease runs out, and the job is swept."""
+        deadline = time.monotonic() + CONCLUDE_SECONDS
+        while not self._try(lambda: self._write_outcome(reason, status)):
+            self._waste = []
+            if time.monotonic() > deadline:
+                log.error("job %s: its outcome could not be written; another attempt follows", self._document.id)
+                return
+            time.sleep(RETRY_SECONDS)
+
+    def _write_outcome(self, reason: str, status: int) -> None:
+        """One transaction: the outcome and, with it, whatever the job has made.
+
+        What counts is the request on the locked row: a cancel that was accepted meanwhile is kept.
+        """
         job_id = self._document.id
         with self._database.write() as session:
-            if self._request == "cancel" or self._ended is None:
-                job = attempts.owned(session, job_id, self._owner)
-                on_purpose = self._context.stopping.is_set() or self._request == "cancel"
+            job = attempts.owned(session, job_id, self._owner)
+            cancelled = job.request == Request.CANCEL
+            if self._entries or self._progress:
+                self._record(session)
+            if cancelled or self._ended is None:
+                on_purpose = self._context.stopping.is_set() or cancelled
                 if not on_purpose:
                     reason = f"{reason} ({_explain(status)})"
                 waits = attempts.hand_back(session, job, reason, self._settings.max_attempts, counts=not on_purpose)
@@ -267,7 +246,8 @@ class _Attempt:
                 self._waste.append(self._document.bundle_prefix)
             else:
                 self._waste = self._publish(session, self._ended["result"])
-            self._bells = jobs.take_bells(session)
+            bells = jobs.take_bells(session)
+        self._bells = bells
         log.info("job %s attempt %d: %s", job_id, self._document.attempt, reason)
 
     def _publish(self, session: Session, result: dict[str, Any]) -> list[str]:
@@ -283,6 +263,16 @@ class _Attempt:
             waste = outcomes.fail(session, self._document.id, self._owner, "internal", detail)
             return [*waste, self._document.bundle_prefix]
 
+    def _unpublished(self) -> list[str]:
+        """The attempt's bundle, unless a commit that seemed to fail has published it after all."""
+        prefix = self._document.bundle_prefix
+        try:
+            with self._database.read() as session:
+                return [] if models.is_published(session, prefix) else [prefix]
+        except UNREACHABLE as error:
+            log.warning("%s is left to the next attempt: %s", prefix, error)
+            return []
+
     def _timeout_message(self) -> str:
         limit = self._settings.job_timeout_seconds
         return (
@@ -293,10 +283,3 @@ class _Attempt:
 
 def _explain(status: int) -> str:
     return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-
-
-def _close(pipe: Any) -> None:
-    try:
-        pipe.close()
-    except BrokenPipeError:
-        log.debug("the pipe had been closed on the other side")

@@ -12,6 +12,7 @@ from app.db.base import now
 from app.db.models import Job, WorkerProcess
 from app.services import attempts, jobs, outcomes
 from app.states import JobState
+from app.storage import remove_old_uploads
 from worker import weights
 from worker.supervisor import Context
 
@@ -63,7 +64,7 @@ def leave(context: Context) -> None:
 
 
 def sweep(context: Context) -> None:
-    """Hands back jobs whose lease ran out, and rings for queues in which a job waits."""
+    """Hands back jobs whose lease ran out, moves those that nobody serves, rings for queues in which a job waits."""
     waste: list[str] = []
     with context.database.write() as session:
         for job in attempts.expired(session):
@@ -71,6 +72,7 @@ def sweep(context: Context) -> None:
             if not attempts.hand_back(session, job, "its worker fell silent", context.settings.max_attempts):
                 waste += outcomes.clear(session, job, "worker_lost", job.failure_message or "")
                 waste.append(_bundles(job))
+        jobs.reroute(session)
         bells = jobs.take_bells(session) | attempts.waiting_queues(session)
     for prefix in waste:
         context.storage.delete(prefix)
@@ -84,6 +86,7 @@ def sweep(context: Context) -> None:
 
 def tidy(context: Context) -> None:
     """Removes working folders of attempts that are over: a process that was killed leaves its own behind."""
+    remove_old_uploads(context.settings.scratch)
     folders = {path: path.name.split("-") for path in context.settings.scratch.glob("job_*-*-*")}
     if not folders:
         return

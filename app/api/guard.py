@@ -54,7 +54,7 @@ class Guard:
                 "expected a write from our own pages or a program; found a cross-site request", code="cross_site"
             )
         origin = headers.get("origin")
-        if origin is not None and (urlsplit(origin).hostname or "") not in self._hosts:
+        if origin is not None and _origin_host(origin) not in self._hosts:
             raise Forbidden(f"expected a write from our own origin; found Origin {origin!r}", code="cross_site")
 
 
@@ -63,6 +63,14 @@ def _name(host: str) -> str:
     if host.startswith("["):
         return host.partition("]")[0] + "]"
     return host.partition(":")[0].lower()
+
+
+def _origin_host(origin: str) -> str:
+    """Host of an Origin header; empty when it is none that a browser sends."""
+    try:
+        return urlsplit(origin).hostname or ""
+    except ValueError:
+        return ""
 
 
 async def _refuse(error: GraftError, path: str, send: Send) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import html
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -24,6 +25,7 @@ from app.states import FINAL
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=RESPONSES)
 ROUTE = "POST /jobs"
 STREAM_POLL_SECONDS = 0.25
+MAX_EVENT_ID = 2**31 - 1
 STREAM_HEARTBEAT_SECONDS = 10.0
 
 
@@ -187,7 +189,7 @@ def list_events(
     """The log: a JSON page, or a live stream for `Accept: text/event-stream` that ends with the job."""
     jobs.get(session, project, job_id)
     if "text/event-stream" in request.headers.get("accept", ""):
-        start = int(last_event_id) if last_event_id and last_event_id.isdigit() else after
+        start = _event_id(last_event_id, after)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(
             _stream(state, project, job_id, start), media_type="text/event-stream", headers=headers
@@ -230,6 +232,13 @@ def get_report(job_id: str, request: Request, session: ReadSession, project: Pro
         page = f"<!doctype html><meta charset=utf-8><title>Report of {html.escape(job_id)}</title><pre>{body}</pre>"
         return HTMLResponse(page, headers={"Content-Security-Policy": "sandbox; default-src 'none'"})
     return document
+
+
+def _event_id(given: str | None, default: int) -> int:
+    """The number in a Last-Event-ID header; what cannot be one of ours counts as not sent."""
+    if given is None or not re.fullmatch("[0-9]{1,10}", given) or int(given) > MAX_EVENT_ID:
+        return default
+    return int(given)
 
 
 async def _stream(state: State, project: str, job_id: str, start: int) -> AsyncIterator[bytes]:

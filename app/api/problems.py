@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.errors import GraftError
 
@@ -99,7 +100,20 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     detail = f"{phrase}: {request.method} {request.url.path} ({error.detail}); see /docs for the routes"
     answer = response(request, error.status_code, code, phrase, detail)
     answer.headers.update(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # The framework names those of one route only, and a path can have several.
+        answer.headers["Allow"] = ", ".join(_methods(request))
     return answer
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method that the request's path has."""
+    found = {
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] == Match.FULL for route in request.app.routes)
+    }
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 async def _data_error(request: Request, error: Exception) -> JSONResponse:

@@ -82,6 +82,7 @@ def create(session: Session, project: str, dataset_id: str, new: NewDataset) -> 
     """
     check_options(new.task, new.format)
     if new.base_id is not None:
+        jobs.keep_dataset(session, new.base_id)
         base = ready(session, project, new.base_id)
         if new.task not in (None, base.task):
             raise BadRequest(f"expected the base's task {base.task!r}; found {new.task!r}", code="task_mismatch")
@@ -194,6 +195,8 @@ def delete(session: Session, project: str, dataset_id: str) -> str:
     Raises:
         Conflict: code in_use, with the users' ids.
     """
+    # Whoever is about to use it is waited for and then seen; whoever comes later finds it gone.
+    session.execute(select(Dataset.id).where(Dataset.id == dataset_id).with_for_update())
     dataset = get(session, project, dataset_id)
     children = session.scalars(select(Dataset.id).where(Dataset.base_id == dataset_id)).all()
     active = session.scalars(select(Job.id).where(Job.dataset_id == dataset_id, Job.state.not_in(FINAL))).all()

@@ -9,13 +9,14 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id, now
-from app.db.models import Job, JobDependency, JobEvent, Report, WorkerProcess
+from app.db.models import Dataset, Job, JobDependency, JobEvent, Report, WorkerProcess
 from app.errors import BadRequest, Conflict, NotFound
 from app.queue import CPU, GPU
 from app.states import FINAL, JobState, Request, check_move
 
 KINDS = ("ingest", "transfer", "backbone")
 BELLS = "bells"
+NOT_BEGUN = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def create(session: Session, project: str, new: NewJob) -> Job:
         seed=new.seed,
         report_mode=new.report_mode,
         inputs=new.inputs,
-        progress={"fraction": 0.0, "stage": "queued", "eta_seconds": None},
+        progress=dict(NOT_BEGUN),
     )
     session.add(job)
     session.flush()
@@ -186,9 +187,11 @@ def stop(session: Session, project: str, job_id: str) -> Job:
     """Asks a running job to end early and keep the best so far.
 
     Raises:
-        Conflict: the job does not run.
+        Conflict: the job does not run, or it is of a kind that has no best so far.
     """
     job = _locked(session, project, job_id)
+    if job.kind != "transfer":
+        raise Conflict(f"expected a transfer job; found a {job.kind} job, which keeps nothing half done; cancel it")
     if job.state != JobState.RUNNING or job.request == Request.CANCEL:
         raise Conflict(f"expected a running job; found one that is {job.state}; only a running job has a best so far")
     job.request = Request.STOP
@@ -200,9 +203,11 @@ def retry(session: Session, project: str, job_id: str) -> Job:
     """Queues an ended job again; checkpoints of its last attempt are used.
 
     Raises:
-        Conflict: the job has not failed and was not cancelled, or one that it depends on has.
+        Conflict: the job has not failed and was not cancelled, or one that it depends on has, or its dataset is gone.
         BadRequest: the job's input is gone.
     """
+    # The dataset first, as its deletion does: the other order could end in a deadlock.
+    keep_dataset(session, get(session, project, job_id).dataset_id)
     job = _locked(session, project, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Conflict(f"expected a job that failed or was cancelled; found one that is {job.state}")
@@ -211,9 +216,15 @@ def retry(session: Session, project: str, job_id: str) -> Job:
             f"expected a transfer job; found a {job.kind} job, whose upload is gone; upload it again",
             code="not_retryable",
         )
+    if "deleted_dataset" in job.inputs:
+        raise Conflict(
+            f"expected a job whose dataset is there; found {job.inputs['deleted_dataset']} deleted; "
+            "upload it again and create a new job"
+        )
     for needed in session.scalars(select(JobDependency.depends_on_id).where(JobDependency.job_id == job_id)):
         _check_dependency(_locked(session, project, needed))
     job.losses = 0
+    job.progress = dict(NOT_BEGUN)
     job.failure_code = job.failure_message = None
     job.finished_at = None
     job.queue = _queue(session, job.kind)
@@ -245,6 +256,23 @@ def live_workers(session: Session, within_seconds: float = 60.0) -> Sequence[Wor
     return session.scalars(
         select(WorkerProcess).where(WorkerProcess.seen_at > now() - timedelta(seconds=within_seconds))
     ).all()
+
+
+def reroute(session: Session) -> None:
+    """Moves jobs that wait where no worker serves any more to the CPU: a machine with a GPU may leave for good."""
+    served = {queue for worker in live_workers(session) for queue in worker.queues}
+    if CPU not in served:
+        return
+    lost = select(Job).where(Job.state == JobState.QUEUED, Job.queue.not_in(served)).limit(100)
+    for job in session.scalars(lost.with_for_update(skip_locked=True)).all():
+        log(session, job, "log", f"no worker serves the queue {job.queue} any more; moved to {CPU}", "warning")
+        job.queue = CPU
+        note_bell(session, CPU)
+
+
+def keep_dataset(session: Session, dataset_id: str | None) -> None:
+    """Keeps a dataset from being deleted until this transaction ends; waits for a deletion that is under way."""
+    session.execute(select(Dataset.id).where(Dataset.id == dataset_id).with_for_update(read=True, key_share=True))
 
 
 def _locked(session: Session, project: str, job_id: str) -> Job:

@@ -34,6 +34,7 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
     """
     recipe = recipes.parse(wish.recipe)
     backbones.check_usable(session, project, wish.backbone, offline)
+    jobs.keep_dataset(session, wish.dataset_id)
     dataset = datasets.ready(session, project, wish.dataset_id)
     check_task(dataset, recipe.method)
     labels = [item["name"] for item in dataset.classes]

@@ -1,5 +1,7 @@
 """The command line."""
 
+import socket
+
 import pytest
 from sqlalchemy import inspect, text
 
@@ -23,7 +25,7 @@ def test_migrate_makes_home_and_tables(in_home):
     assert cli.main(["migrate"]) == 0
 
 
-@pytest.mark.parametrize("command", ["api", "serve", "both"])
+@pytest.mark.parametrize("command", ["up", "api", "serve", "both"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "graft.example", ""])
 def test_it_listens_on_loopback_only(in_home, monkeypatch, capsys, command, host):
     monkeypatch.setenv("GRAFT_HOST", host)
@@ -48,3 +50,15 @@ def test_help_names_every_command(capsys):
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert all(name in shown and summary in " ".join(shown.split()) for name, (_, summary) in cli.COMMANDS.items())
+
+
+@pytest.mark.parametrize("command", ["up", "api", "serve", "both"])
+def test_taken_port_is_said_at_once(in_home, monkeypatch, capsys, command):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("GRAFT_PORT", str(port))
+        assert cli.main([command]) == 2
+    found = capsys.readouterr()
+    assert found.err == f"graft: expected a free port; found {port} in use; set GRAFT_PORT to another one\n"
+    assert found.out == ""
+    assert not in_home.exists()

@@ -103,3 +103,14 @@ def test_process_without_a_manager_goes_on(monkeypatch):
     monkeypatch.delenv(process.PARENT_PIPE, raising=False)
     process.end_with_parent()
     assert os.getpid()
+
+
+@pytest.mark.server
+def test_child_that_never_gets_going_ends_all(manage):
+    manager, children = manage(one="raise SystemExit(7)")
+    _, found = manager.communicate(timeout=30)
+    assert manager.returncode == 1
+    assert found.count("starting it again") == 2
+    assert "one to run; found it ended 3 times in a row" in found
+    assert "status 7" in found
+    wait_for_end(children)

@@ -3,11 +3,14 @@
 import json
 import os
 import signal
+import sqlite3
 import threading
+from contextlib import contextmanager
 
 import pytest
+from sqlalchemy import event, select
 
-from app.db.models import Dataset, Job
+from app.db.models import Dataset, Job, ModelVersion
 from app.db.session import Database
 from app.queue import Bell, make_celery
 from app.services import attempts, datasets, jobs, models, transfers
@@ -291,3 +294,99 @@ def test_text_that_postgresql_does_not_hold_fails_the_job_at_once(open_bench, da
     assert "NUL" in job.failure_message
     assert bench.dataset(dataset_id).state == "invalid"
     assert files_below(home / "storage") == []
+
+
+@contextmanager
+def locked(bench):
+    """A database that refuses every write meanwhile, without the usual patience of five seconds."""
+    bench.database.dispose()
+    event.listen(bench.database.engine, "connect", lambda made, _: made.execute("PRAGMA busy_timeout=50"))
+    holder = sqlite3.connect(bench.home / "graft.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    yield holder
+    holder.execute("COMMIT")
+    holder.close()
+
+
+def test_job_outlives_a_database_that_is_away(bench, caplog):
+    dataset_id, job_id = bench.upload(factories.pictures(3, COLOURS))
+    thread = bench.start()
+    found = bench.freeze(job_id)
+    with locked(bench):
+        wait_until(lambda: "goes on without the database" in caplog.text, "a failed write")
+        os.kill(found.pid, signal.SIGCONT)
+        wait_until(lambda: not processes.alive(found), "the runner's end")
+        assert thread.is_alive()
+    thread.join(60)
+    job = bench.job(job_id)
+    assert (job.state, job.attempt, job.losses) == ("succeeded", 1, 0), bench.log(job_id)
+    assert bench.dataset(dataset_id).num_samples == 6
+    with bench.database.read() as session:
+        numbers = [entry.seq for entry in jobs.events(session, job_id, 0, 1000)[0]]
+    assert numbers == list(range(1, job.last_seq + 1))
+
+
+def test_cancel_that_was_accepted_before_the_result_is_written_wins(bench, home):
+    dataset_id, _ = bench.upload(factories.pictures(6, COLOURS))
+    bench.run()
+    job_id = bench.transfer(dataset_id)
+    thread = bench.start()
+    found = bench.freeze(job_id)
+    with locked(bench) as holder:
+        os.kill(found.pid, signal.SIGCONT)
+        # It has said its result, and nobody could write it yet.
+        wait_until(lambda: not processes.alive(found), "the runner's end")
+        holder.execute("UPDATE job SET request = 'cancel' WHERE id = ?", (job_id,))
+    thread.join(60)
+    assert bench.job(job_id).state == "cancelled"
+    with bench.database.read() as session:
+        assert session.scalars(select(ModelVersion)).all() == []
+    assert files_below(home / "storage" / "bundles") == []
+    assert files_below(home / "storage" / "checkpoints") == []
+
+
+def test_outcome_that_cannot_be_written_is_left_to_the_sweep(bench, monkeypatch, caplog):
+    monkeypatch.setattr(supervisor, "CONCLUDE_SECONDS", 0.0)
+    _, job_id = bench.upload(factories.pictures(3, COLOURS))
+    thread = bench.start()
+    found = bench.freeze(job_id)
+    with locked(bench):
+        os.kill(found.pid, signal.SIGCONT)
+        thread.join(60)
+    assert not thread.is_alive()
+    assert "another attempt follows" in caplog.text
+    assert bench.job(job_id).state == "running"
+
+
+def test_claim_without_a_database_is_tried_again_later(bench):
+    _, job_id = bench.upload(factories.pictures(3, COLOURS))
+    with locked(bench):
+        bench.run()
+    assert bench.job(job_id).state == "queued"
+    bench.run()
+    assert bench.job(job_id).state == "succeeded"
+
+
+def test_bundle_that_was_published_after_all_is_kept(bench):
+    with bench.database.write() as session:
+        job = factories.job(session)
+        document = supervisor.describe(session, job)
+    attempt = supervisor._Attempt(bench.context, document, "w1/1")
+    assert attempt._unpublished() == [document.bundle_prefix]
+    with bench.database.write() as session:
+        factories.version(session, factories.model(session, num_versions=0), 1, prefix=document.bundle_prefix)
+    assert attempt._unpublished() == []
+
+
+@pytest.mark.parametrize("patience", [0.1, 600.0])
+def test_grace_of_a_worker_that_shuts_down(bench, patience):
+    _, job_id = bench.upload(factories.pictures(3, COLOURS))
+    worker = change(bench, stop_grace_seconds=patience)
+    thread = worker.start()
+    found = worker.freeze(job_id)
+    worker.context.stopping.set()
+    if patience > 1:
+        os.kill(found.pid, signal.SIGCONT)
+    thread.join(60)
+    assert not thread.is_alive()
+    assert ("the worker shuts down" in bench.log(job_id)[-1]) == (patience < 1)

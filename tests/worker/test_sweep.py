@@ -1,6 +1,8 @@
 """What a worker does between jobs, on both databases."""
 
+import os
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -161,3 +163,38 @@ def test_sweeping_goes_on_until_the_end(context, home):
     context.stopping.set()
     thread.join(30)
     assert not thread.is_alive()
+
+
+def test_jobs_of_a_gpu_that_left_move_to_the_cpu(context, home):
+    with context.database.write() as session:
+        factories.worker(session, queues=["cpu", "gpu"], seen_at=now() - timedelta(minutes=2))
+        job_id = factories.job(session, queue="gpu").id
+        running = factories.job(session, state="running", queue="gpu").id
+    sweep.sweep(context)
+    assert job(context, job_id).queue == "gpu", "nobody serves the CPU either"
+    sweep.show(context, "cpu")
+    sweep.sweep(context)
+    assert (job(context, job_id).queue, job(context, running).queue) == ("cpu", "gpu")
+    with context.database.read() as session:
+        assert "moved to cpu" in jobs.events(session, job_id, 0, 100)[0][-1].message
+    assert [name.rpartition("/")[2].split(".")[1] for name in messages(home)] == ["cpu"]
+
+
+def test_jobs_of_a_gpu_that_is_busy_stay(context):
+    sweep.show(context, "cpu")
+    with context.database.write() as session:
+        factories.worker(session, queues=["gpu"])
+        job_id = factories.job(session).id
+    sweep.sweep(context)
+    assert job(context, job_id).queue == "gpu"
+
+
+def test_uploads_that_nobody_writes_any_more_are_removed(context, home):
+    scratch = home / "scratch"
+    scratch.mkdir(parents=True)
+    for name, hours in {"upload-old": 2, "upload-new": 0.5, "other": 2}.items():
+        (scratch / name).write_text("x")
+        at = time.time() - hours * 3600
+        os.utime(scratch / name, (at, at))
+    sweep.sweep(context)
+    assert sorted(path.name for path in scratch.iterdir()) == ["other", "upload-new"]

@@ -17,7 +17,7 @@ ROUTES = all_routes()
 WRITES = [(method, path) for method, path in ROUTES if method != "GET"]
 FOREIGN_HOSTS = ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8000", "127.0.0.2", "", "[::2]"]
 OUR_HOSTS = ["127.0.0.1", "127.0.0.1:8000", "localhost", "LOCALHOST:1", "[::1]:8000"]
-FOREIGN_ORIGINS = ["https://evil.example", "null", "http://127.0.0.1.evil.example", "file://", "garbage"]
+FOREIGN_ORIGINS = ["https://evil.example", "null", "http://127.0.0.1.evil.example", "file://", "garbage", "http://[bad"]
 
 
 def filled(path):
@@ -80,3 +80,18 @@ def test_hosts_of_the_settings_are_ours(light):
 )
 def test_what_the_framework_refuses_has_the_same_shape(shared_client, method, path, status, code):
     problem(shared_client.request(method, path), status, code)
+
+
+def test_methods_of_a_path_are_all_named(shared_client):
+    for path, allowed in {"/api/v1/jobs": "GET, HEAD, POST", "/api/v1/jobs/job_0/cancel": "POST"}.items():
+        answer = shared_client.put(path)
+        problem(answer, 405, "method_not_allowed")
+        assert answer.headers["Allow"] == allowed
+    assert shared_client.head("/api/v1/jobs/job_0/cancel").status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/api/v1/jobs", "/api/v1/jobs/job_0", "/openapi.json"])
+def test_head_is_get_without_a_body(shared_client, path):
+    found, wanted = shared_client.head(path), shared_client.get(path)
+    assert (found.status_code, found.headers) == (wanted.status_code, wanted.headers)
+    assert found.content == b""

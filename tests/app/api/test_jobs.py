@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import func, select
@@ -9,7 +10,7 @@ from starlette.testclient import TestClient
 
 from app.db.models import IdempotencyKey, Job, Report
 from app.main import create_app
-from app.services import attempts, jobs
+from app.services import attempts, datasets, jobs, transfers
 from app.states import JobState
 from tests import factories
 from tests.checks import problem
@@ -388,3 +389,57 @@ def test_bells_go_to_the_gpu_where_one_is(client, database, home, dataset_id):
     wait_until(lambda: files_below(home / "broker" / "messages"), "a message")
     (message,) = files_below(home / "broker" / "messages")
     assert message.endswith(".gpu.msg")
+
+
+@pytest.mark.parametrize("given", ["\u0662", "\u00b2", "2147483648", "9" * 5000, "-1", "x", ""])
+def test_stream_starts_anew_after_a_number_that_is_none_of_ours(client, database, given):
+    job_id = make_job(database, state="succeeded")
+    found = stream(client, job_id, **{"Last-Event-ID": given.encode()})
+    assert [number for number, *_ in found if number] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("kind", ["ingest", "backbone"])
+def test_only_transfers_can_be_stopped(client, database, kind):
+    job_id = make_job(database, kind=kind, state="running")
+    found = problem(client.post(f"{URL}/{job_id}/stop"), 409, "invalid_state")
+    assert kind in found["detail"]
+
+
+def test_retry_begins_at_the_beginning(client, database):
+    job_id = make_job(database, state="failed", progress={"fraction": 0.7, "stage": "train", "eta_seconds": 3.0})
+    wanted = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
+    assert client.post(f"{URL}/{job_id}/retry").json()["progress"] == wanted
+    assert client.get(f"{URL}/{job_id}").json()["progress"] == wanted
+
+
+def test_retry_without_its_dataset_is_refused(client, database, dataset_id):
+    job_id = make_job(database, state="failed", dataset_id=dataset_id)
+    assert client.delete(f"/api/v1/datasets/{dataset_id}").status_code == 204
+    found = problem(client.post(f"{URL}/{job_id}/retry"), 409, "invalid_state")
+    assert dataset_id in found["detail"]
+
+
+def wish(dataset_id):
+    return transfers.Wish(
+        dataset_id=dataset_id, backbone=BACKBONE, recipe={"method": "linear_probe"}, model="colours", seed=0,
+        report="fast", depends_on=(), allow_label_change=False,
+    )  # fmt: skip
+
+
+def test_dataset_that_is_about_to_be_used_is_in_use(client, database, dataset_id):
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as session:
+            transfers.create(session, "default", wish(dataset_id), False)
+            deletion = pool.submit(client.delete, f"/api/v1/datasets/{dataset_id}")
+        problem(deletion.result(30), 409, "in_use")
+
+
+def test_dataset_that_is_about_to_go_is_gone(client, database, dataset_id):
+    lost = make_job(database, state="failed", dataset_id=dataset_id)
+    with ThreadPoolExecutor(2) as pool:
+        with database.write() as session:
+            datasets.delete(session, "default", dataset_id)
+            creation = pool.submit(client.post, URL, json=body(dataset_id))
+            again = pool.submit(client.post, f"{URL}/{lost}/retry")
+        problem(creation.result(30), 404, "not_found")
+        problem(again.result(30), 409, "invalid_state")
