@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     max_predict_bytes: int = Field(64 * 2**20, ge=1, description="Largest body of one prediction request.")
     max_predict_images: int = Field(256, ge=1, description="Most images in one prediction request.")
     max_json_bytes: int = Field(16 * 2**20, ge=1, description="Largest JSON body of every other request.")
+    max_predict_pixels: int = Field(
+        32_000_000, ge=1, description="Largest width times height of an image in a prediction request."
+    )
     max_image_pixels: int = Field(100_000_000, ge=1, description="Largest width times height of an image.")
     pool_bytes: int = Field(
         2 * 2**30, ge=1, description="Memory for loaded models; the least recently used leave first."

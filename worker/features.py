@@ -213,11 +213,13 @@ def decoded(
     assert context.document.dataset is not None
     prefix = context.document.dataset.prefix
 
+    max_pixels = context.settings.max_image_pixels
+
     def load(item: tuple[int, bytes]) -> tuple[int, Images]:
         row, data = item
         if view is None:
-            return row, preprocess.load(data, shape)
-        image = preprocess.decode(data, at_least=shape.resize)
+            return row, preprocess.load(data, shape, max_pixels)
+        image = preprocess.decode(data, at_least=shape.resize, max_pixels=max_pixels)
         return row, preprocess.apply(view(image, index.sha256[row].decode()), shape)
 
     source = iter_images(index, rows, lambda name: context.storage.fetch(f"{prefix}/{name}"))

@@ -111,7 +111,8 @@ def _predict(
     with state.database.read() as session:
         row = models.resolve(session, project, name, version, alias)
     served = predictions.open_version(state.storage, row, state.settings.serve_threads or state.settings.cores)
-    found = predictions.run(state.pool, served, images, state.decoders, top_k, threshold)
+    most_pixels = state.settings.max_predict_pixels
+    found = predictions.run(state.pool, served, images, state.decoders, top_k, threshold, most_pixels)
     return PredictOut(
         model=name,
         version=row.version,

@@ -48,6 +48,7 @@ def run(
     decoders: Executor,
     top_k: int,
     threshold: float | None,
+    max_pixels: int,
 ) -> list[Prediction]:
     """Predictions in the order of the images.
 
@@ -60,7 +61,7 @@ def run(
             "expected at least one image; found none; send multipart `file`, an image body, or JSON images"
         )
     with lease_runtime(pool, served.backbone, served.head) as runtime:
-        return predict(runtime, served.spec, images, decoders, top_k=top_k, threshold=threshold)
+        return predict(runtime, served.spec, images, decoders, top_k=top_k, threshold=threshold, max_pixels=max_pixels)
 
 
 def _graph(storage: Storage, prefix: str, spec: Spec, name: str, threads: int) -> Graph:

@@ -47,6 +47,7 @@ def predict(
     *,
     top_k: int,
     threshold: float | None = None,
+    max_pixels: int = preprocess.MAX_PIXELS,
 ) -> list[Prediction]:
     """Predictions in the order of the images.
 
@@ -59,15 +60,18 @@ def predict(
         executor: of threads, for decoding.
         top_k: classes per image.
         threshold: a best score under it gives no label; None always names the best class.
+        max_pixels: largest width times height of an image; what a decoder may hold at once.
 
     Raises:
         BadImage: the first image, in their order, that cannot be used; its `index` is in the message and in `extra`.
     """
-    probabilities_NC = run(runtime, spec, images, executor)
+    probabilities_NC = run(runtime, spec, images, executor, max_pixels)
     return [rank(row, spec.labels, top_k, threshold) for row in probabilities_NC]
 
 
-def run(runtime: Runtime, spec: Spec, images: Sequence[bytes], executor: Executor) -> NDArray[np.float32]:
+def run(
+    runtime: Runtime, spec: Spec, images: Sequence[bytes], executor: Executor, max_pixels: int = preprocess.MAX_PIXELS
+) -> NDArray[np.float32]:
     """Encoded images -> probabilities, pipelined.
 
     Shape:
@@ -81,7 +85,7 @@ def run(runtime: Runtime, spec: Spec, images: Sequence[bytes], executor: Executo
     try:
         for start in range(0, len(images), BATCH_SIZE):
             ahead = images[start + len(waiting) : start + 2 * BATCH_SIZE]
-            waiting += [executor.submit(preprocess.load, data, spec.preprocess) for data in ahead]
+            waiting += [executor.submit(preprocess.load, data, spec.preprocess, max_pixels) for data in ahead]
             batch, waiting = waiting[:BATCH_SIZE], waiting[BATCH_SIZE:]
             pixels = [_pixels(future, start + offset) for offset, future in enumerate(batch)]
             rows.append(runtime.run(np.stack(pixels)).probabilities)

@@ -63,6 +63,9 @@ def to_columns(
         keep[bad] = False
         has_label |= ~column.is_missing
         columns.append(column)
+    if len(rows) and not keep.any():
+        example = next(repr(value)[:80] for row in values for value in row if value not in (None, ""))
+        raise problems.reject("labels_do_not_fit", expected=expected, task=task, found=example)
     if not has_label.any():
         return [labels.unlabelled(len(rows))], keep
     for place in np.flatnonzero(keep & ~has_label).tolist():

@@ -10,7 +10,7 @@ from worker.data.problems import Problems
 
 RATIO_FLOOR_BYTES = 64 * 2**20
 CHUNK_BYTES = 2**20
-_JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+_JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini", ".ds_store", ".git", ".ipynb_checkpoints"})
 _DRIVE = re.compile(r"^[A-Za-z]:")
 
 
@@ -53,9 +53,30 @@ def unsafe(name: str) -> str | None:
     return None
 
 
-def is_junk(name: str) -> bool:
-    """Hidden files and what operating systems leave in archives."""
-    return any(part.startswith(".") or part.lower() in _JUNK for part in name.split("/"))
+class Passed:
+    """Which members are passed over: what systems leave in archives, silently; other hidden ones with a finding.
+
+    Args:
+        problems: gets one finding for each top-most hidden folder or file.
+    """
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._noted: set[str] = set()
+
+    def over(self, name: str) -> bool:
+        """Whether the member is passed over."""
+        parts = name.split("/")
+        if any(part.lower() in _JUNK or part.startswith("._") for part in parts):
+            return True
+        depth = next((place for place, part in enumerate(parts, start=1) if part.startswith(".")), None)
+        if depth is None:
+            return False
+        top = "/".join(parts[:depth])
+        if top not in self._noted:
+            self._noted.add(top)
+            self._problems.add("hidden_ignored", top)
+        return True
 
 
 def normal(name: str) -> str:

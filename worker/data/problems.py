@@ -172,6 +172,16 @@ PROBLEMS: dict[str, Text] = {
     "duplicate_name": Text(
         "warning", "expected each name once; found it again, and the first is kept", "rename one of the two files"
     ),
+    "hidden_ignored": Text(
+        "warning",
+        "expected names that do not start with a dot; found a hidden file or folder, which is left out",
+        "rename it, if it belongs to the data",
+    ),
+    "labels_do_not_fit": Text(
+        "error",
+        "expected {expected} as label of at least one file for the task {task}; found none, for example {found}",
+        "send another task, or mend the labels",
+    ),
     "label_unusable": Text(
         "error",
         "expected labels of characters that can be written down; found {found}",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from worker.data.limits import Limits
-from worker.data.members import CHUNK_BYTES, Budget, Member, is_junk, normal, readable_name, unsafe
+from worker.data.members import CHUNK_BYTES, Budget, Member, Passed, normal, readable_name, unsafe
 from worker.data.problems import Problems, Rejected
 
 # What may stand between two members: long names and extended headers, which tarfile reads into memory whole.
@@ -51,6 +51,7 @@ def members(path: Path, limits: Limits, problems: Problems) -> Iterator[Member]:
                 encoding="utf-8",
                 errors="surrogateescape",
             )
+            passed = Passed(problems)
             for info in _headers(tar, counting):
                 budget.count_entry()
                 name, was_utf8 = readable_name(info.name.encode("utf-8", "surrogateescape"))
@@ -65,7 +66,7 @@ def members(path: Path, limits: Limits, problems: Problems) -> Iterator[Member]:
                 num_files += info.isreg()
                 name = normal(name)
                 # Nothing is unpacked any more once one member is unsafe, but every such member is listed.
-                if not is_unsafe and info.isreg() and name and not is_junk(name):
+                if not is_unsafe and info.isreg() and name and not passed.over(name):
                     yield Member(
                         name,
                         info.size,

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from worker.data.limits import Limits
-from worker.data.members import CHUNK_BYTES, Budget, Member, UnreadableMember, is_junk, normal, readable_name, unsafe
+from worker.data.members import CHUNK_BYTES, Budget, Member, Passed, UnreadableMember, normal, readable_name, unsafe
 from worker.data.problems import Problems, Rejected
 
 # Of a member's own header, without its name.
@@ -28,8 +28,9 @@ def members(path: Path, limits: Limits, problems: Problems) -> Iterator[Member]:
         names = _check_directory(infos, budget, problems)
         if all(info.is_dir() for info in infos):
             raise problems.reject("empty_archive")
+        passed = Passed(problems)
         for info, name in zip(infos, names, strict=True):
-            if not info.is_dir() and name and not is_junk(name):
+            if not info.is_dir() and name and not passed.over(name):
                 share = info.header_offset / size_bytes
                 yield Member(name, info.file_size, share, partial(_chunks, archive, info, name, budget))
 

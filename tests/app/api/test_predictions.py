@@ -137,7 +137,9 @@ def test_bad_image_among_good_ones_is_named(served):
 
 
 def test_limits(light, tmp_path):
-    changed = light.model_copy(update={"max_predict_images": 2, "max_predict_bytes": 4000})
+    changed = light.model_copy(
+        update={"max_predict_images": 2, "max_predict_bytes": 4000, "max_predict_pixels": 10_000}
+    )
     with TestClient(create_app(changed), base_url="http://127.0.0.1") as client:
         prepare(client, tmp_path)
         small = io.BytesIO()
@@ -145,6 +147,10 @@ def test_limits(light, tmp_path):
         one = ("file", ("a.png", small.getvalue()))
         assert client.post(URL, files=[one, one]).status_code == 200
         problem(client.post(URL, files=[one, one, one]), 413, "too_many_images")
+        wide = io.BytesIO()
+        Image.new("1", (101, 100)).save(wide, "PNG")
+        answer = client.post(URL, files=[one, ("file", ("b.png", wide.getvalue()))])
+        assert problem(answer, 400, "image_too_large")["index"] == 1
         big = {"content": bytes(4001), "headers": {"Content-Type": "image/png"}}
         problem(client.post(URL, **big), 413, "body_too_large")
         problem(client.post(URL, files={"file": ("a.png", bytes(4001))}), 413, "body_too_large")

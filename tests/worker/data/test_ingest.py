@@ -452,7 +452,7 @@ def test_what_systems_leave_behind_is_passed_over(run: Run) -> None:
         "__MACOSX/cat/._0.png": b"x",
         ".DS_Store": b"x",
         "cat/Thumbs.db": b"x",
-        "cat/.hidden.png": b"x",
+        "cat/._hidden.png": b"x",
         "dog/desktop.ini": b"x",
     }
     result = run({**folders(5), **junk})
@@ -635,3 +635,20 @@ def test_a_label_that_nothing_can_store_is_refused(run: Run, spelled: str) -> No
     assert result.failure is not None
     assert result.failure[0] == "label_unusable"
     json.dumps([problem.message for problem in result.problems]).encode()
+
+
+def test_hidden_names_are_left_out_with_a_finding_each(run: Run) -> None:
+    names = [*(f"{label}/{number}.png" for label in "ab" for number in range(6)), *(f".c/{n}.png" for n in range(6))]
+    result = run({name: draw(number) for number, name in enumerate(names)} | {"a/.d.png": draw(99)})
+    assert result.state == "ready"
+    assert result.num_samples == 12
+    hidden = [problem.path for problem in result.problems if problem.code == "hidden_ignored"]
+    assert sorted(hidden) == [".c", "a/.d.png"]
+
+
+def test_labels_of_another_task_are_named(run: Run) -> None:
+    rows = [{"file": name, "label": "red"} for name in flat()]
+    result = run(flat() | {"m.csv": table(rows)}, task="regression")
+    assert result.failure is not None
+    assert result.failure[0] == "labels_do_not_fit"
+    assert "'red'" in result.failure[1]
