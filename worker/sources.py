@@ -1,5 +1,7 @@
 """The backbones of a job: prepared before, or prepared now."""
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +70,20 @@ def _prepare(context: RunContext, backbone: Backbone) -> Prepared:
 
 
 def _own(context: RunContext, row: dict[str, Any]) -> Prepared:
-    """A user's own backbone, from storage into the home folder."""
+    """A user's own backbone, from storage into the home folder: whole or not at all, since other jobs read it too."""
     prefix: str = row["prefix"]
-    folder: Path = context.settings.home_path / "backbones" / prefix.rpartition("/")[2]
-    if not (folder / prepared.RECORD).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        # The record comes last, so that a folder that has one is whole.
-        for key in sorted(context.storage.list(prefix), key=lambda key: key.endswith(prepared.RECORD)):
-            (folder / key.rpartition("/")[2]).write_bytes(context.storage.fetch(key).read_bytes())
+    home = context.settings.home_path / "backbones"
+    folder = home / prefix.rpartition("/")[2]
+    if not folder.is_dir():
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home, prefix=".own-") as name:
+            place = Path(name) / folder.name
+            place.mkdir()
+            for key in context.storage.list(prefix):
+                shutil.copyfile(context.storage.fetch(key), place / key.rpartition("/")[2])
+            try:
+                place.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another job was faster
+                    raise
     return prepared.read(folder)

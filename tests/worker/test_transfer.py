@@ -183,3 +183,19 @@ def test_a_backbone_without_weights_names_those_that_can_be_had(home):
     with pytest.raises(JobFailure, match=LITE0) as caught:
         transfer.run(offline)
     assert caught.value.code == "weights_unavailable"
+
+
+def test_an_own_backbone_comes_out_of_storage_whole(home):
+    context = attempt(home, "own", {"method": "linear_probe"}, Wire(), backbone="user/mine")
+    lite0 = sources.open_backbone(context, LITE0)
+    prefix = f"backbones/default/{lite0.digest}"
+    for path in lite0.folder.iterdir():
+        context.storage.put(f"{prefix}/{path.name}", path)
+    row = {"prefix": prefix, "backbone": {"name": "user/mine"}}
+    document = context.document.model_copy(update={"user_backbones": [row]})
+    for _ in range(2):
+        found = sources.open_backbone(replace(context, document=document), "user/mine")
+        assert found.digest == lite0.digest
+        assert found.folder == home / "backbones" / lite0.digest
+        assert found.graph.read_bytes() == lite0.graph.read_bytes()
+    assert [path.name for path in (home / "backbones").iterdir()] == [lite0.digest]
