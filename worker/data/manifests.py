@@ -74,6 +74,18 @@ def find(
     return manifests
 
 
+def refuse_without_labels(sidecars: Sequence[tuple[str, Stored]], spool: Spool, problems: Problems) -> None:
+    """Refuses the first table that names files and has further columns, none of them named as a label.
+
+    Raises:
+        Rejected: there is such a table.
+    """
+    for path, stored in sidecars:
+        header = _header(path, stored, spool)
+        if any(name in header for name in FILE_COLUMNS) and len(header) > 1:
+            raise problems.reject("manifest_columns", path, found=f"{path}: {', '.join(header)}")
+
+
 def read(
     manifests: list[Manifest], records: Records, rows: range, spool: Spool, task: str | None, problems: Problems
 ) -> Assigned:

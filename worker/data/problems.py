@@ -74,7 +74,8 @@ PROBLEMS: dict[str, Text] = {
     "manifest_columns": Text(
         "error",
         "expected the columns file and label (or file and several label columns); found {found}",
-        "name the columns file and label in the first line of the CSV, or in every object of the JSONL",
+        "name the columns file and label in the first line of the CSV, or in every object of the JSONL; "
+        "name several labels label_..., or send task=multi_task",
     ),
     "manifest_broken": Text(
         "error", "expected UTF-8 text in CSV or JSON lines; found {found}", "write the manifest again as UTF-8"

@@ -83,6 +83,9 @@ class Reader:
         assigned = formats.read_folders(records, rows, task, wanted == "folders", problems)
         if len(assigned.columns[0].names) < 2 and any(self._is_coco(*one) for one in self._sidecars):
             raise problems.reject("coco_unsupported")
+        if len(assigned.columns[0].names) == 1 and wanted == "auto":
+            # One folder is no class: a table of the files beside it was meant, but says no label by name.
+            manifests.refuse_without_labels(texts, self._spool, problems)
         return assigned
 
     def _read_member(self, member: Member, wanted: str, task: str | None) -> None:

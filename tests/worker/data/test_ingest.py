@@ -652,3 +652,11 @@ def test_labels_of_another_task_are_named(run: Run) -> None:
     assert result.failure is not None
     assert result.failure[0] == "labels_do_not_fit"
     assert "'red'" in result.failure[1]
+
+
+def test_a_table_without_a_named_label_is_what_is_refused(run: Run) -> None:
+    rows = [{"file": name, "colour": "red", "size": "s"} for name in flat()]
+    result = run(flat() | {"m.csv": table(rows)})
+    assert result.failure is not None
+    assert result.failure[0] == "manifest_columns"
+    assert "file, colour, size" in result.failure[1]
