@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from worker.evaluate import calibration
 from worker.methods.contract import Float, Head
-from worker.methods.linear_probe import num_folds
+from worker.methods.linear_probe import CV_ITERATIONS, num_folds
 from worker.solvers import logistic
 from worker.solvers.folds import stratified_group_folds
 from worker.solvers.spectrum import eigenbasis
@@ -40,7 +40,9 @@ def start_head(
     standard_ND = ((feats_ND - mean_D) / scale_D).astype(np.float32)
     folds_N = stratified_group_folds(labels_N, groups_N, num_folds(groups_N), seed)
     basis = eigenbasis(standard_ND)
-    validated = logistic.cross_validate(standard_ND, labels_N, folds_N, num_classes, basis=basis)
+    validated = logistic.cross_validate(
+        standard_ND, labels_N, folds_N, num_classes, basis=basis, max_iterations=CV_ITERATIONS
+    )
     best = validated.best_index
     strength, start = validated.strengths[best], validated.mean_fits[best]
     linear = logistic.fit(standard_ND, labels_N, num_classes, strength, start, basis=basis)

@@ -22,6 +22,9 @@ from worker.solvers.folds import stratified_group_folds
 from worker.solvers.spectrum import eigenbasis
 
 NUM_FOLDS = 5
+# Iterations at each strength while C is chosen. On 4,010 real rows of 1,280 features weak regularisation took 300 and
+# more; with this bound the same C is chosen, its accuracy within 0.0003, in a sixth of the time.
+CV_ITERATIONS = 25
 # The refit decides what is served: solved beyond what a score can show, and no further.
 FIT_TOLERANCE = 1e-6
 
@@ -94,7 +97,9 @@ def fit(
     standard_PD = feats_PD - mean_D.astype(np.float32)
     standard_PD /= scale_D.astype(np.float32)
     basis = eigenbasis(standard_PD)
-    validated = logistic.cross_validate(standard_PD, labels_P, folds_P, num_classes, basis=basis)
+    validated = logistic.cross_validate(
+        standard_PD, labels_P, folds_P, num_classes, basis=basis, max_iterations=CV_ITERATIONS
+    )
     best = validated.best_index
     targets_PC = ridge.one_hot(labels_P, num_classes)
     left_out = ridge.leave_one_out(standard_PD, targets_PC, basis=basis)

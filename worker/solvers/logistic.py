@@ -72,11 +72,13 @@ def cross_validate(
     *,
     basis: EigenBasis | None = None,
     tolerance: float = CV_TOLERANCE,
+    max_iterations: int = 300,
 ) -> LogisticCV:
     """Fit every fold at every strength and predict the rows left out.
 
     The path goes from strong to weak regularisation, each start extrapolated from the two before it. ``basis`` is
-    ``eigenbasis(feats_ND)`` when the caller has it already.
+    ``eigenbasis(feats_ND)`` when the caller has it already. ``max_iterations`` bounds each strength: on separable data
+    weak regularisation converges slowly, to solutions that overfit.
 
     Shape:
         feats_ND: [N, D] standardised; labels_N, folds_N: [N], folds numbered from 0.
@@ -102,7 +104,7 @@ def cross_validate(
     for first in range(0, num_folds, group):
         members = np.arange(first, min(first + group, num_folds))
         problem = _problem(basis, labels_N, folds_N[None, :] != members[:, None], num_classes)
-        for index, solution in enumerate(_path(problem, num_classes, strengths, tolerance)):
+        for index, solution in enumerate(_path(problem, num_classes, strengths, tolerance, max_iterations)):
             num_iterations += solution.num_iterations
             params_FKP, logits_FKN = _finished(problem, solution)
             params_SKP[index] += params_FKP.sum(axis=0) / num_folds
@@ -181,7 +183,11 @@ def fit_many(
 
 
 def _path(
-    problem: softmax.SoftmaxProblem, num_classes: int, strengths: tuple[float, ...], tolerance: float
+    problem: softmax.SoftmaxProblem,
+    num_classes: int,
+    strengths: tuple[float, ...],
+    tolerance: float,
+    max_iterations: int,
 ) -> Iterator[softmax.Solution]:
     """Solutions at increasing strengths; the path is close to linear in log C, so two points predict the third."""
     start_FKP = np.zeros((len(problem.train_FN), num_classes, problem.basis.rank + 1), dtype=np.float32)
@@ -192,7 +198,9 @@ def _path(
             (before, before_FKP), (last, last_FKP) = known
             ratio = np.float32(np.log(strength / last) / np.log(last / before))
             start_FKP = last_FKP + ratio * (last_FKP - before_FKP)
-        solution = softmax.minimise(problem, start_FKP, strength, curvature=curvature, tolerance=tolerance)
+        solution = softmax.minimise(
+            problem, start_FKP, strength, curvature=curvature, tolerance=tolerance, max_iterations=max_iterations
+        )
         start_FKP, curvature = solution.params_FKP, solution.curvature
         known = [*known[-1:], (strength, solution.params_FKP)]
         yield solution
