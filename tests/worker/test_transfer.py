@@ -143,7 +143,7 @@ def test_auto_explains_each_decision_and_skips_what_does_not_fit(home):
 
 
 def test_auto_chooses_among_backbones_by_the_one_standard_error_rule(home, monkeypatch):
-    context = attempt(home, "backbones", {"method": "auto"}, Wire())
+    context = attempt(home, "candidates", {"method": "auto"}, Wire())
     task = transfer.make_task(context, transfer.load(context))
     both = tuple(sources.open_backbone(context, name) for name in (LITE0, MOBILENET))
     monkeypatch.setattr(auto, "MIN_MEDIAN_IMAGES", 10**6)  # only the frozen probes here
