@@ -147,14 +147,14 @@ def features(
     began = time.monotonic()
     cache = FeatureCache(context.storage, context.document.project, space)
     keys_N = index.sha256[rows]
-    _, chunk_N, _ = cache.load(keys_N)
+    arrays, chunk_N, row_N = cache.load(keys_N)
     missing = rows[chunk_N < 0]
     # Copies of one image are extracted once.
     _, first = np.unique(index.sha256[missing], return_index=True)
     todo = missing[np.sort(first)]
     if len(todo):
         _extract(context, index, todo, cache, shape, extractor(), view, stage)
-    arrays, chunk_N, row_N = cache.load(keys_N)
+        arrays, chunk_N, row_N = cache.load(keys_N)
     out = np.empty((len(rows), *arrays[0].shape[1:]), np.float32)
     for number, array in enumerate(arrays):
         here = chunk_N == number
@@ -166,17 +166,26 @@ def pooled(
     context: RunContext, index: Index, rows: NDArray[np.int64], backbone: Prepared, stage: tuple[str, float, float]
 ) -> tuple[Features, Extraction]:
     """The pooled features that heads stand on, unaugmented."""
-    space = Space(backbone.digest, backbone.preprocess.digest, "pooled", "center", precision(context))
     return features(
-        context, index, rows, space, backbone.preprocess, lambda: open_extractor(context, backbone), stage=stage
+        context,
+        index,
+        rows,
+        _pooled_space(context, backbone),
+        backbone.preprocess,
+        lambda: open_extractor(context, backbone),
+        stage=stage,
     )
 
 
 def num_missing(context: RunContext, index: Index, rows: NDArray[np.int64], backbone: Prepared) -> int:
     """How many images would have to be extracted for `pooled`."""
-    space = Space(backbone.digest, backbone.preprocess.digest, "pooled", "center", precision(context))
-    _, chunk_N, _ = FeatureCache(context.storage, context.document.project, space).load(index.sha256[rows])
+    cache = FeatureCache(context.storage, context.document.project, _pooled_space(context, backbone))
+    _, chunk_N, _ = cache.load(index.sha256[rows])
     return int((chunk_N < 0).sum())
+
+
+def _pooled_space(context: RunContext, backbone: Prepared) -> Space:
+    return Space(backbone.digest, backbone.preprocess.digest, "pooled", "center", precision(context))
 
 
 def precision(context: RunContext) -> str:
