@@ -78,7 +78,8 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
     small_tested = _test(small.predict(test), labels_T, task) if small else None
     scores = metrics.classification(tested.probabilities_TC, labels_T, task.class_names)
     leaks = _leaks(task, candidate, test, test_features, tested)
-    flat = _flat(task, candidate, tested, scores, labels_T)
+    calibrated = _calibration(candidate, tested, labels_T)
+    flat = _flat(task, candidate, tested, scores, calibrated["ece"])
     verdicts = {
         "vs_frozen": None if baseline is candidate else _verdict(task, candidate, baseline),
         "vs_scratch": _verdict(task, candidate, small) if small else None,
@@ -107,7 +108,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
         "per_class": [{"label": row["name"], **_without(row, "name")} for row in scores.per_class],
         "confusion": scores.confusion(),
         "most_confused": scores.most_confused,
-        "calibration": _calibration(candidate, tested, labels_T),
+        "calibration": calibrated,
         "domain": None,
         "curve": learning_curve(task) if compare else None,
         "mapping": {
@@ -134,7 +135,7 @@ def _flat(
     candidate: Candidate,
     tested: _Tested,
     scores: metrics.ClassificationMetrics,
-    labels_T: NDArray[np.int64],
+    ece: float | None,
 ) -> dict[str, float | int | None]:
     """Flat metrics; null where a number would not be honest."""
     flat: dict[str, float | int | None] = {}
@@ -151,8 +152,8 @@ def _flat(
         "selection_accuracy": float(right.mean()),
         "cv_accuracy_mean": float(np.mean(folds)) if folds else None,
         "cv_accuracy_std": float(np.std(folds, ddof=1)) if len(folds) > 1 else None,
-        "ece": _calibration(candidate, tested, labels_T)["ece"],
-        "num_test": len(labels_T),
+        "ece": ece,
+        "num_test": len(tested.correct_T),
     }
     return flat
 
