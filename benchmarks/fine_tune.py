@@ -33,7 +33,7 @@ from worker.export import FromPixels
 from worker.features import graph_extractor
 from worker.inputs import ArraySource, ImageSource
 from worker.loop import Plan, Progress, Trainer
-from worker.methods.contract import Head
+from worker.methods.heads import LinearHead
 from worker.prepared import Prepared
 from worker.scopes import Network
 
@@ -46,7 +46,7 @@ def trainer(trunk: nn.Module, feature_dim: int) -> Trainer:
     rng = np.random.default_rng(0)
     weight = 0.01 * rng.standard_normal((CLASSES, feature_dim), dtype=np.float32)
     zeros, ones = np.zeros(feature_dim, np.float32), np.ones(feature_dim, np.float32)
-    network = Network(trunk, Head(weight, zeros[:CLASSES], zeros, ones)).to(memory_format=torch.channels_last)
+    network = Network(trunk, LinearHead(weight, zeros[:CLASSES], zeros, ones)).to(memory_format=torch.channels_last)
     trainable = {name: value for name, value in network.named_parameters() if value.requires_grad}
     optimizer = optim.build(optim.CONVOLUTIONAL, trainable.values(), {}, 1e-4)
     return Trainer(network, optimizer, trainable, "cpu", network)

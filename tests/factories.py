@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from sqlalchemy.orm import Session
 
-from app.artifact import bundle, graph
+from app.artifact import bundle, heads
 from app.db.base import new_id, now
 from app.db.models import Dataset, Job, Model, ModelVersion, Problem, Project, WorkerProcess
 from app.services import jobs
@@ -185,7 +185,7 @@ def published(
     written = bundle.write(
         place,
         onnx_factories.make_spec(labels),
-        head=graph.head_graph(weight_CD, bias_C),
+        head=heads.linear(weight_CD, bias_C),
         weights={"weight": weight_CD, "bias": bias_C},
         report={"verdict": None},
         predictions=bundle.Predictions([], [], [], [], [], np.empty((0, len(labels)), np.float32)),

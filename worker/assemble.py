@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from app.artifact import bundle as bundles
-from app.artifact import card, graph
+from app.artifact import card
 from app.artifact.spec import Backbone, Dataset, File, Parity, Spec, classification_outputs, image_input
 from app.errors import JobFailure
 from app.serving import parity
@@ -32,15 +32,14 @@ def bundle(task: Task, candidate: Candidate, evaluation: Evaluation) -> tuple[Sp
     """
     context = task.context
     head = candidate.head
-    head_graph = graph.head_graph(head.weight_CD, head.bias_C, head.temperature, head.mean_D, head.scale_D)
+    head_graph = head.graph()
     proof = _prove(task, candidate, head_graph)
     described = _describe(task, candidate, evaluation, proof)
-    weights = {"weight": head.weight_CD, "bias": head.bias_C, "mean": head.mean_D, "scale": head.scale_D}
     written = bundles.write(
         folder(context),
         described,
         head=head_graph,
-        weights=weights,
+        weights=head.tensors(),
         report=evaluation.report,
         predictions=evaluation.predictions,
         readme=card.render(described, evaluation.report, context.document.model_name or context.document.id),
@@ -91,6 +90,7 @@ def _describe(task: Task, candidate: Candidate, evaluation: Evaluation, proof: P
         inputs=(image_input(candidate.backbone.preprocess),),
         outputs=classification_outputs(task.num_classes, candidate.backbone.feature_dim),
         labels=task.class_names,
+        head=candidate.head.kind,
         recipe=document.recipe or {},
         seed=document.seed,
         dataset=Dataset(id=document.dataset.id, digest=document.dataset.digest or "", splits=document.dataset.splits),

@@ -21,7 +21,7 @@ class DatasetDocument(BaseModel):
 
 
 class JobDocument(BaseModel):
-    """One attempt at one job."""
+    """One attempt at one job; `datasets` are those beside the one it works on, by their role."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,6 +37,7 @@ class JobDocument(BaseModel):
     user_backbones: list[dict[str, Any]]
     dataset: DatasetDocument | None
     inputs: dict[str, Any]
+    datasets: dict[str, DatasetDocument] = {}
 
     @property
     def bundle_prefix(self) -> str:

@@ -219,9 +219,6 @@ def decoded(
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[tuple[NDArray[np.int64], Images]]:
     """Batches of (rows, images [N, H, W, 3]) in stored order, decoded in threads a few batches ahead."""
-    assert context.document.dataset is not None
-    prefix = context.document.dataset.prefix
-
     max_pixels = context.settings.max_image_pixels
 
     def load(item: tuple[int, bytes]) -> tuple[int, Images]:
@@ -231,7 +228,7 @@ def decoded(
         image = preprocess.decode(data, at_least=shape.resize, max_pixels=max_pixels)
         return row, preprocess.apply(view(image, index.sha256[row].decode()), shape)
 
-    source = iter_images(index, rows, lambda name: context.storage.fetch(f"{prefix}/{name}"))
+    source = iter_images(index, rows, lambda name: context.storage.fetch(f"{index.prefix}/{name}"))
     with ThreadPoolExecutor(context.settings.num_compute_threads, thread_name_prefix="decode") as threads:
         waiting = [threads.submit(load, item) for item in islice(source, batch_size * AHEAD_BATCHES)]
         while waiting:

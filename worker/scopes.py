@@ -22,7 +22,8 @@ from worker.batches import Data
 from worker.export import FromPixels
 from worker.features import Extraction, Space
 from worker.inputs import ArraySource, ImageSource
-from worker.methods.contract import Float, Head, Rows, Task
+from worker.methods.contract import Float, Rows, Task
+from worker.methods.heads import LinearHead
 from worker.optim import Optimisation
 from worker.prepared import Prepared
 
@@ -42,7 +43,7 @@ class Network(nn.Module):
     mean_D: Tensor
     scale_D: Tensor
 
-    def __init__(self, trunk: nn.Module, head: Head) -> None:
+    def __init__(self, trunk: nn.Module, head: LinearHead) -> None:
         super().__init__()
         self.trunk = trunk
         self.register_buffer("mean_D", torch.from_numpy(head.mean_D.copy()))

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.evaluate import calibration
-from worker.methods.contract import Float, Head
+from worker.methods.contract import Float
+from worker.methods.heads import LinearHead
 from worker.methods.linear_probe import CV_ITERATIONS, num_folds
 from worker.solvers import logistic
 from worker.solvers.folds import stratified_group_folds
@@ -18,7 +19,7 @@ MIN_SCALE = 0.5
 
 def start_head(
     feats_ND: Float, labels_N: NDArray[np.int64], groups_N: NDArray[np.int64], num_classes: int, seed: int
-) -> tuple[Head, float, float]:
+) -> tuple[LinearHead, float, float]:
     """The linear probe that training starts from: logistic regression on features that are not blown up.
 
     Departure from `linear_probe`: no feature is divided by less than half of the root mean square of all deviations.
@@ -47,7 +48,7 @@ def start_head(
     strength, start = validated.strengths[best], validated.mean_fits[best]
     linear = logistic.fit(standard_ND, labels_N, num_classes, strength, start, basis=basis)
     logits_NC = validated.logits_SNC[best].astype(np.float64)
-    head = Head(
+    head = LinearHead(
         linear.weight_CD.astype(np.float32),
         linear.bias_C.astype(np.float32),
         mean_D.astype(np.float32),

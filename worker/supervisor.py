@@ -90,18 +90,22 @@ def describe(session: Session, job: Job) -> JobDocument:
         model_name=job.model_name,
         backbone=job.backbone,
         user_backbones=[row.document for row in own],
-        dataset=dataset
-        and DatasetDocument(
-            id=dataset.id,
-            prefix=datasets.prefix(job.project_id, dataset.id),
-            task=dataset.task,
-            digest=dataset.digest,
-            seed=dataset.seed,
-            classes=dataset.classes,
-            splits=dataset.splits,
-            base_prefix=datasets.prefix(job.project_id, dataset.base_id) if dataset.base_id else None,
-        ),
+        dataset=dataset and _dataset(dataset),
         inputs=job.inputs,
+        datasets={role: _dataset(other) for role, other in jobs.datasets(session, job.id).items()},
+    )
+
+
+def _dataset(row: Dataset) -> DatasetDocument:
+    return DatasetDocument(
+        id=row.id,
+        prefix=datasets.prefix(row.project_id, row.id),
+        task=row.task,
+        digest=row.digest,
+        seed=row.seed,
+        classes=row.classes,
+        splits=row.splits,
+        base_prefix=datasets.prefix(row.project_id, row.base_id) if row.base_id else None,
     )
 
 

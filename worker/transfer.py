@@ -11,6 +11,7 @@ from app.recipes import Auto, FineTune
 from worker import assemble, sources
 from worker.context import RunContext
 from worker.data.samples import Index, load_index
+from worker.document import DatasetDocument
 from worker.evaluate import report
 from worker.methods.contract import Outcome, Task
 from worker.methods.table import METHODS
@@ -28,7 +29,7 @@ def run(context: RunContext) -> dict[str, Any]:
     document, reporter = context.document, context.reporter
     recipe = recipes.parse(document.recipe or {})
     reporter.progress(0.01, "load")
-    index = load(context)
+    index = load(context, document.dataset)
     task = make_task(context, index)
     outcome = METHODS[type(recipe)](recipe, task)
     reporter.check_yield()
@@ -52,16 +53,19 @@ def run(context: RunContext) -> dict[str, Any]:
     }
 
 
-def load(context: RunContext) -> Index:
-    """The dataset's index."""
-    dataset = context.document.dataset
+def load(context: RunContext, dataset: DatasetDocument | None) -> Index:
+    """The index of one of the job's datasets.
+
+    Raises:
+        JobFailure: dataset_invalid, it was deleted.
+    """
     if dataset is None:
         raise JobFailure("dataset_invalid", "expected a dataset; found that it was deleted; upload it again")
-    folder = context.scratch / "dataset"
+    folder = context.scratch / dataset.id
     folder.mkdir()
     for name in ("index.parquet", "dataset.json"):
         (folder / name).symlink_to(context.storage.fetch(f"{dataset.prefix}/{name}"))
-    return load_index(folder)
+    return load_index(folder, dataset.prefix)
 
 
 def make_task(context: RunContext, index: Index) -> Task:

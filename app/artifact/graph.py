@@ -1,17 +1,12 @@
-"""ONNX without torch: a head made from its weights, put on an exported backbone, and a check of graphs from outside.
+"""ONNX without torch: a head put on an exported backbone, and a check of graphs from outside.
 
 A job only attaches its head (a few milliseconds); the backbone's graph is exported once per digest and never rewritten.
 Everything is bytes in, bytes out, and equal input gives equal bytes, so that digests name graphs.
-
-Shape legend: N images, D features, C classes.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from app.errors import BadRequest
 
@@ -24,90 +19,6 @@ MIN_OPSET = 13
 # A protobuf message ends at 2 GiB.
 MAX_IMPORT_BYTES = (1 << 31) - 1
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
-
-
-def fold(
-    weight_CD: ArrayLike, bias_C: ArrayLike, temperature: float, mean_D: ArrayLike | None, scale_D: ArrayLike | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Puts standardisation and temperature into the map: `(W ((x - mean) / scale) + b) / T` as one `W' x + b'`.
-
-    Computed in float64: `b - W mean/scale` cancels where a feature's mean is many times its scale.
-
-    Shape:
-        weight_CD: [C, D]
-        bias_C: [C]
-        mean_D: [D], or None for 0
-        scale_D: [D], or None for 1
-        result: [C, D], [C]
-
-    Raises:
-        ValueError: shapes that do not fit, a number that is not finite, or a scale or temperature that is not positive.
-    """
-    weight = np.asarray(weight_CD, dtype=np.float64)
-    bias = np.asarray(bias_C, dtype=np.float64)
-    if weight.ndim != 2 or bias.shape != weight.shape[:1] or not weight.size:
-        raise ValueError(f"expected weights [C, D] and bias [C]; found {weight.shape} and {bias.shape}")
-    num_features = weight.shape[1]
-    mean = np.zeros(num_features) if mean_D is None else np.asarray(mean_D, dtype=np.float64)
-    scale = np.ones(num_features) if scale_D is None else np.asarray(scale_D, dtype=np.float64)
-    if mean.shape != (num_features,) or scale.shape != (num_features,):
-        raise ValueError(f"expected mean and scale [{num_features}]; found {mean.shape} and {scale.shape}")
-    if not (scale > 0).all() or not temperature > 0:
-        raise ValueError("expected positive scales and temperature; give 1 for a feature that does not vary")
-    if not all(np.isfinite(array).all() for array in (weight, bias, mean, scale, temperature)):
-        raise ValueError("expected finite numbers in the head; found NaN or infinity")
-    with np.errstate(over="ignore"):
-        scaled = weight / scale
-        folded_CD = (scaled / temperature).astype(np.float32)
-        folded_C = ((bias - scaled @ mean) / temperature).astype(np.float32)
-    if not (np.isfinite(folded_CD).all() and np.isfinite(folded_C).all()):
-        raise ValueError("expected a head that fits float32; found an overflow; are scales or temperature near zero?")
-    return folded_CD, folded_C
-
-
-def head_graph(
-    weight_CD: ArrayLike,
-    bias_C: ArrayLike,
-    temperature: float = 1.0,
-    mean_D: ArrayLike | None = None,
-    scale_D: ArrayLike | None = None,
-) -> bytes:
-    """The classification head as an ONNX model: `features` [N, D] -> `probabilities` [N, C], one Gemm and one Softmax.
-
-    There is no `logits` output: the logarithm of a probability is the calibrated logit up to one constant per image,
-    and a second output would be a second contract.
-
-    Shape:
-        weight_CD: [C, D]
-        bias_C: [C]
-        mean_D: [D]
-        scale_D: [D]
-
-    Raises:
-        ValueError: as in `fold`.
-    """
-    from onnx import TensorProto, helper, numpy_helper
-
-    weight, bias = fold(weight_CD, bias_C, temperature, mean_D, scale_D)
-    num_classes, num_features = weight.shape
-    graph = helper.make_graph(
-        [
-            # [D, C] is the layout that onnxruntime multiplies by; transB would make it transpose at load.
-            helper.make_node("Gemm", ["features", "weight", "bias"], ["logits"], name="linear"),
-            helper.make_node("Softmax", ["logits"], ["probabilities"], name="softmax", axis=-1),
-        ],
-        "head",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", num_features])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", num_classes])],
-        [
-            numpy_helper.from_array(np.ascontiguousarray(weight.T), "weight"),
-            numpy_helper.from_array(bias, "bias"),
-        ],
-    )
-    model = helper.make_model(
-        graph, producer_name="graft", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
-    )
-    return _serialise(model)
 
 
 def compose(backbone: Path | bytes, head: bytes) -> bytes:
@@ -142,7 +53,7 @@ def compose(backbone: Path | bytes, head: bytes) -> bytes:
         producer_version="",
     )
     model.graph.output.reverse()
-    return _serialise(model)
+    return serialise(model)
 
 
 def check_importable(path: Path, max_bytes: int = MAX_IMPORT_BYTES) -> None:
@@ -201,7 +112,8 @@ def check_importable(path: Path, max_bytes: int = MAX_IMPORT_BYTES) -> None:
         ) from error
 
 
-def _serialise(model: Any) -> bytes:
+def serialise(model: Any) -> bytes:
+    """Equal models give equal bytes."""
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 

@@ -23,6 +23,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
+# What head.onnx is, for those who change it: a class is added to some kinds by surgery.
+HeadKind = Literal["linear", "cosine", "neighbours", "text", "network"]
 
 
 class BundleError(GraftError):
@@ -123,6 +125,7 @@ class Spec(BaseModel):
     inputs: tuple[Input, ...] = Field(min_length=1)
     outputs: tuple[Output, ...] = Field(min_length=1)
     labels: tuple[str, ...]
+    head: HeadKind = "linear"
     recipe: dict[str, JsonValue]
     seed: int
     dataset: Dataset | None

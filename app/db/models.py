@@ -137,6 +137,16 @@ class JobDependency(Base):
     project_id: Mapped[str] = mapped_column(_ID, ForeignKey("project.id"))
 
 
+class JobDataset(Base):
+    """A dataset that a job uses beside the one it works on; `role` says what for."""
+
+    __tablename__ = "job_dataset"
+    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    role: Mapped[str] = mapped_column(String(20), primary_key=True)
+    dataset_id: Mapped[str] = mapped_column(_ID, ForeignKey("dataset.id", ondelete="CASCADE"), index=True)
+    project_id: Mapped[str] = mapped_column(_ID, ForeignKey("project.id"))
+
+
 class JobEvent(Base):
     """One entry of a job's log; `seq` counts from 1 without holes."""
 

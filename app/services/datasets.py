@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, or_, select
+from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
-from app.db.models import Dataset, Job, Problem
+from app.db.models import Dataset, Job, JobDataset, Problem
 from app.errors import BadRequest, Conflict, NotFound
 from app.services import jobs
 from app.states import FINAL, DatasetState
@@ -199,15 +200,22 @@ def delete(session: Session, project: str, dataset_id: str) -> str:
     session.execute(select(Dataset.id).where(Dataset.id == dataset_id).with_for_update())
     dataset = get(session, project, dataset_id)
     children = session.scalars(select(Dataset.id).where(Dataset.base_id == dataset_id)).all()
-    active = session.scalars(select(Job.id).where(Job.dataset_id == dataset_id, Job.state.not_in(FINAL))).all()
+    used = or_(Job.dataset_id == dataset_id, Job.id.in_(_beside(dataset_id)))
+    active = session.scalars(select(Job.id).where(used, Job.state.not_in(FINAL))).all()
     if children or active:
         users = [*active, *children]
         raise Conflict(
             f"expected a dataset that nothing uses; found it used by {', '.join(users)}", code="in_use", users=users
         )
-    for job in session.scalars(select(Job).where(Job.dataset_id == dataset_id)):
+    for job in session.scalars(select(Job).where(used)):
         job.inputs = {**job.inputs, "deleted_dataset": dataset_id}
-        job.dataset_id = None
+        job.dataset_id = None if job.dataset_id == dataset_id else job.dataset_id
+    session.execute(sql_delete(JobDataset).where(JobDataset.dataset_id == dataset_id))
     session.flush()
     session.delete(dataset)
     return prefix(project, dataset_id)
+
+
+def _beside(dataset_id: str) -> Select[str]:
+    """Jobs that use the dataset beside the one they work on."""
+    return select(JobDataset.job_id).where(JobDataset.dataset_id == dataset_id)

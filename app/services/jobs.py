@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id, now
-from app.db.models import Dataset, Job, JobDependency, JobEvent, Report, WorkerProcess
+from app.db.models import Dataset, Job, JobDataset, JobDependency, JobEvent, Report, WorkerProcess
 from app.errors import BadRequest, Conflict, NotFound
 from app.queue import CPU, GPU
 from app.states import FINAL, JobState, Request, check_move
@@ -21,7 +21,7 @@ NOT_BEGUN = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """What a job is made from; `inputs` is what only its kind knows."""
+    """What a job is made from; `datasets` are those beside its own by role, `inputs` is what only its kind knows."""
 
     kind: str
     dataset_id: str | None = None
@@ -33,6 +33,7 @@ class NewJob:
     report_mode: str = "fast"
     priority: int = 0
     depends_on: tuple[str, ...] = ()
+    datasets: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,6 +67,8 @@ def create(session: Session, project: str, new: NewJob) -> Job:
     for other in dict.fromkeys(new.depends_on):
         _check_dependency(_locked(session, project, other))
         session.add(JobDependency(job_id=job.id, depends_on_id=other, project_id=project))
+    for role, dataset_id in new.datasets.items():
+        session.add(JobDataset(job_id=job.id, role=role, dataset_id=dataset_id, project_id=project))
     log(session, job, "state", "queued")
     note_bell(session, queue)
     return job
@@ -206,8 +209,10 @@ def retry(session: Session, project: str, job_id: str) -> Job:
         Conflict: the job has not failed and was not cancelled, or one that it depends on has, or its dataset is gone.
         BadRequest: the job's input is gone.
     """
-    # The dataset first, as its deletion does: the other order could end in a deadlock.
-    keep_dataset(session, get(session, project, job_id).dataset_id)
+    # The datasets first, as their deletion does: the other order could end in a deadlock.
+    own = get(session, project, job_id).dataset_id
+    for dataset_id in [own, *(row.id for row in datasets(session, job_id).values())]:
+        keep_dataset(session, dataset_id)
     job = _locked(session, project, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Conflict(f"expected a job that failed or was cancelled; found one that is {job.state}")
@@ -268,6 +273,13 @@ def reroute(session: Session) -> None:
         log(session, job, "log", f"no worker serves the queue {job.queue} any more; moved to {CPU}", "warning")
         job.queue = CPU
         note_bell(session, CPU)
+
+
+def datasets(session: Session, job_id: str) -> dict[str, Dataset]:
+    """What a job uses beside the dataset it works on, by role."""
+    query = select(JobDataset.role, Dataset).join(Dataset, Dataset.id == JobDataset.dataset_id)
+    query = query.where(JobDataset.job_id == job_id).order_by(JobDataset.role)
+    return dict(session.execute(query).all())
 
 
 def keep_dataset(session: Session, dataset_id: str | None) -> None:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import numpy as np
+import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from app.artifact import spec
@@ -92,3 +93,41 @@ def make_spec(labels=("cat", "dog", "owl"), num_features=NUM_FEATURES, side=SIDE
         "created_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     }
     return spec.Spec.model_validate({**fields, **overrides})
+
+
+def run(data, **feeds):
+    """Outputs by name."""
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    return dict(zip([item.name for item in session.get_outputs()], session.run(None, feeds), strict=True))
+
+
+def head_weights(num_classes=4, num_features=6, seed=1):
+    """Of a linear head."""
+    rng = np.random.default_rng(seed)
+    return {
+        "weight_CD": rng.normal(size=(num_classes, num_features)),
+        "bias_C": rng.normal(size=num_classes),
+        "temperature": 1.7,
+        "mean_D": rng.normal(size=num_features) * 3,
+        "scale_D": rng.uniform(0.1, 3, num_features),
+    }
+
+
+def head_reference(features, weight_CD, bias_C, temperature, mean_D, scale_D):
+    """What a linear head gives, number by number."""
+    rows = []
+    for row in features:
+        standard = [(value - mean) / scale for value, mean, scale in zip(row, mean_D, scale_D, strict=True)]
+        rows.append([(sum(w * x for w, x in zip(weights, standard, strict=True)) + b) / temperature
+                     for weights, b in zip(weight_CD, bias_C, strict=True)])  # fmt: skip
+    return softmax(rows)
+
+
+def unit_reference(features, mean):
+    """Centred features of length 1, number by number."""
+    rows = []
+    for row in features:
+        centred = [value - middle for value, middle in zip(row, mean, strict=True)]
+        length = sum(value * value for value in centred) ** 0.5
+        rows.append([value / length for value in centred])
+    return rows

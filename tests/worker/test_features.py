@@ -58,7 +58,7 @@ class Bench:
         local.mkdir()
         for file in ("index.parquet", "dataset.json"):
             (local / file).write_bytes(self.storage.fetch(f"{prefix}/{file}").read_bytes())
-        return self.context(name, prefix), load_index(local)
+        return self.context(name, prefix), load_index(local, prefix)
 
     def context(self, name, prefix, project="default"):
         document = DatasetDocument(

@@ -121,7 +121,7 @@ def test_a_full_report_compares_with_a_network_from_scratch(home):
 
 def test_nothing_that_chooses_ever_sees_a_test_item(home):
     context = attempt(home, "task", {"method": "linear_probe"}, Wire())
-    index = transfer.load(context)
+    index = transfer.load(context, context.document.dataset)
     task = transfer.make_task(context, index)
     assert not np.isin(task.pool, index.rows_of("test")).any()
     outcome = auto.run(recipes.Auto(max_minutes=0.1), task)
@@ -144,7 +144,7 @@ def test_auto_explains_each_decision_and_skips_what_does_not_fit(home):
 
 def test_auto_chooses_among_backbones_by_the_one_standard_error_rule(home, monkeypatch):
     context = attempt(home, "candidates", {"method": "auto"}, Wire())
-    task = transfer.make_task(context, transfer.load(context))
+    task = transfer.make_task(context, transfer.load(context, context.document.dataset))
     both = tuple(sources.open_backbone(context, name) for name in (LITE0, MOBILENET))
     monkeypatch.setattr(auto, "MIN_MEDIAN_IMAGES", 10**6)  # only the frozen probes here
     outcome = auto.run(recipes.Auto(max_minutes=5), replace(task, backbone=both[0], backbones=both))
@@ -159,7 +159,7 @@ def test_auto_chooses_among_backbones_by_the_one_standard_error_rule(home, monke
 
 def test_auto_says_at_once_what_cannot_fit(home, monkeypatch):
     context = attempt(home, "short", {"method": "auto"}, Wire())
-    task = transfer.make_task(context, transfer.load(context))
+    task = transfer.make_task(context, transfer.load(context, context.document.dataset))
     monkeypatch.setattr(auto, "PROBE_SECONDS", 1000.0)
     with pytest.raises(JobFailure, match="raise max_minutes") as caught:
         auto.run(recipes.Auto(max_minutes=1), task)
@@ -168,7 +168,7 @@ def test_auto_says_at_once_what_cannot_fit(home, monkeypatch):
 
 def test_auto_that_is_asked_to_stop_serves_what_it_has(home, monkeypatch):
     context = attempt(home, "stop", {"method": "auto"}, Wire())
-    task = transfer.make_task(context, transfer.load(context))
+    task = transfer.make_task(context, transfer.load(context, context.document.dataset))
     both = tuple(sources.open_backbone(context, name) for name in (LITE0, MOBILENET))
     monkeypatch.setattr(context.reporter, "_request", "stop")
     outcome = auto.run(recipes.Auto(max_minutes=5), replace(task, backbone=both[0], backbones=both))

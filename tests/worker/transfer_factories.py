@@ -97,7 +97,7 @@ def task(context: RunContext, backbone: Prepared, seed: int = 0) -> Task:
     folder.mkdir(exist_ok=True)
     for name in ("index.parquet", "dataset.json"):
         (folder / name).write_bytes(context.storage.fetch(f"{context.document.dataset.prefix}/{name}").read_bytes())
-    index = load_index(folder)
+    index = load_index(folder, context.document.dataset.prefix)
     train, val = index.rows_of("train"), index.rows_of("val")
     return Task(
         context=context,

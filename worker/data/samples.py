@@ -39,6 +39,7 @@ class Index:
         row_group: of the shard.
         row: within the row group.
         description: dataset.json.
+        prefix: where the dataset lies in storage, shards included.
     """
 
     ids: NDArray[np.bytes_]
@@ -55,6 +56,7 @@ class Index:
     row_group: NDArray[np.int32]
     row: NDArray[np.int32]
     description: dict[str, Any]
+    prefix: str
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,8 +76,13 @@ class Index:
         return np.flatnonzero(self.split == SPLITS.index(split))
 
 
-def load_index(folder: Path) -> Index:
-    """Reads the index of a stored dataset; `folder` holds index.parquet and dataset.json."""
+def load_index(folder: Path, prefix: str = "") -> Index:
+    """Reads the index of a stored dataset.
+
+    Args:
+        folder: holds index.parquet and dataset.json.
+        prefix: the dataset's place in storage; empty where its shards lie in the folder.
+    """
     description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     table = pq.read_table(folder / "index.parquet").combine_chunks()
 
@@ -107,6 +114,7 @@ def load_index(folder: Path) -> Index:
         row_group=numbers("row_group"),
         row=numbers("row"),
         description=description,
+        prefix=prefix,
     )
 
 

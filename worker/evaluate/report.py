@@ -233,7 +233,7 @@ def _moved(candidate: Candidate) -> dict[str, Any]:
         "mapped": candidate.backbone.num_params,
         "frozen": candidate.backbone.num_params - min(trained, candidate.backbone.num_params),
         "trained": candidate.trained_params,
-        "new": int(candidate.head.weight_CD.size + candidate.head.bias_C.size),
+        "new": candidate.head.num_params,
     }
 
 

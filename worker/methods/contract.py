@@ -6,54 +6,47 @@ Shape legend: N images of the dataset, P of the pool (all but the test split), D
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.artifact.spec import HeadKind
 from worker.context import RunContext
 from worker.data.samples import Index
 from worker.features import Extraction
 from worker.prepared import Prepared
-from worker.solvers.logits import softmax
 
 Rows = NDArray[np.int64]
 Float = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Head:
-    """The linear map that a transfer has learned, before it is folded.
+class Head(Protocol):
+    """What turns features into probabilities; `heads.py` has the kinds."""
 
-    Shape:
-        weight_CD: [C, D]
-        bias_C: [C]
-        mean_D: [D]
-        scale_D: [D]
-    """
+    @property
+    def kind(self) -> HeadKind:
+        """As spec.json names it."""
 
-    weight_CD: Float
-    bias_C: Float
-    mean_D: Float
-    scale_D: Float
-    temperature: float = 1.0
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by."""
+
+    @property
+    def num_params(self) -> int:
+        """Numbers that were learned."""
 
     def logits(self, features_ND: Float) -> NDArray[np.float64]:
-        """Uncalibrated scores.
-
-        Shape:
-            result: [N, C]
-        """
-        standard = (features_ND - self.mean_D) / self.scale_D
-        return (standard @ self.weight_CD.T + self.bias_C).astype(np.float64)
+        """Uncalibrated scores [N, C]."""
 
     def probabilities(self, features_ND: Float) -> NDArray[np.float64]:
-        """Calibrated probabilities.
+        """Probabilities [N, C], calibrated where the temperature was fitted."""
 
-        Shape:
-            result: [N, C]
-        """
-        return np.asarray(softmax(self.logits(features_ND) / self.temperature), np.float64)
+    def graph(self) -> bytes:
+        """ONNX, `features` -> `probabilities`; what is published."""
+
+    def tensors(self) -> dict[str, Float]:
+        """Its arrays before folding, for weights.safetensors."""
 
 
 @dataclass(frozen=True)

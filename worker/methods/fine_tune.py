@@ -26,7 +26,8 @@ from worker import augment, features, inputs, loop, scopes
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.evaluate import calibration
 from worker.features import Space
-from worker.methods.contract import Candidate, Float, Head, Rows, Selection, Task
+from worker.methods.contract import Candidate, Float, Rows, Selection, Task
+from worker.methods.heads import LinearHead
 from worker.methods.reference import holdout
 from worker.scopes import Material, Network, Part
 from worker.start import start_head
@@ -119,7 +120,7 @@ def _candidate(
     if write is not None:
         graph = task.context.scratch / f"fine_tuned-{task.backbone.digest[:12]}.onnx"
         write(graph)
-    head = Head(
+    head = LinearHead(
         network.head.weight.detach().numpy().copy(),
         network.head.bias.detach().numpy().copy(),
         network.mean_D.numpy().copy(),
@@ -166,11 +167,11 @@ def _candidate(
     )
 
 
-def _probe(task: Task, train: Rows, train_ND: Float, snapshot: Snapshot | None) -> tuple[Head, dict[str, Any]]:
+def _probe(task: Task, train: Rows, train_ND: Float, snapshot: Snapshot | None) -> tuple[LinearHead, dict[str, Any]]:
     """The head that training starts from; an earlier attempt's where there was one."""
     if snapshot is not None:
         arrays = {name: snapshot.tensors[f"probe/{name}"].numpy() for name in HEAD_ARRAYS}
-        return Head(**arrays, temperature=snapshot.facts["temperature"]), {
+        return LinearHead(**arrays, temperature=snapshot.facts["temperature"]), {
             name: snapshot.facts[name] for name in ("temperature", "probe", "views")
         }
     head, accuracy, strength = start_head(
@@ -186,7 +187,7 @@ def _probe(task: Task, train: Rows, train_ND: Float, snapshot: Snapshot | None) 
     }
 
 
-def _to_tensors(probe: Head) -> dict[str, Tensor]:
+def _to_tensors(probe: LinearHead) -> dict[str, Tensor]:
     return {
         f"probe/{name}": torch.from_numpy(np.ascontiguousarray(getattr(probe, name), np.float32))
         for name in HEAD_ARRAYS
@@ -227,7 +228,7 @@ def _shape(recipe: FineTune, task: Task) -> Preprocess:
     return shape
 
 
-def _may_mirror(task: Task, probe: Head, held: Rows, held_ND: Float) -> bool:
+def _may_mirror(task: Task, probe: LinearHead, held: Rows, held_ND: Float) -> bool:
     """Whether left and right mean nothing here: the probe is as good on mirrored images, within one standard error."""
     some = slice(0, MIRROR_IMAGES)
     backbone = task.backbone

@@ -16,7 +16,8 @@ from app.errors import JobFailure
 from app.recipes import LinearProbe
 from worker import features
 from worker.evaluate import calibration
-from worker.methods.contract import Candidate, Float, Head, Rows, Selection, Task
+from worker.methods.contract import Candidate, Float, Rows, Selection, Task
+from worker.methods.heads import LinearHead
 from worker.solvers import logistic, ridge
 from worker.solvers.folds import stratified_group_folds
 from worker.solvers.spectrum import eigenbasis
@@ -62,7 +63,7 @@ def run(recipe: LinearProbe, task: Task) -> Candidate:
         seconds=time.monotonic() - began,
         fold_accuracy=fold_accuracy,
         calibrated=True,
-        trained_params=head.weight_CD.size + head.bias_C.size,
+        trained_params=head.num_params,
         details=details,
         extraction=extraction,
     )
@@ -80,7 +81,7 @@ def fit(
     rows: Rows,
     num_classes: int,
     seed: int,
-) -> tuple[Head, Selection, tuple[float, ...], dict[str, object]]:
+) -> tuple[LinearHead, Selection, tuple[float, ...], dict[str, object]]:
     """The probe itself, on arrays.
 
     Shape:
@@ -130,7 +131,7 @@ def fit(
         chosen = f"logistic regression, C {strength:.3g}"
     logits = logits_of[name]
     temperature = calibration.fit_temperature(logits, labels_P)
-    head = Head(
+    head = LinearHead(
         linear.weight_CD.astype(np.float32),
         linear.bias_C.astype(np.float32),
         mean_D.astype(np.float32),

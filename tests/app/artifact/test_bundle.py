@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
 
-from app.artifact import bundle, graph, spec, tensors
+from app.artifact import bundle, heads, spec, tensors
 from tests.app.onnx_factories import backbone_bytes, images, make_spec
 
 WEIGHTS = {"weight": np.arange(18.0).reshape(3, 6) / 9, "bias": np.zeros(3)}
@@ -35,7 +35,7 @@ def backbone(tmp_path):
 
 def write(folder, backbone, **overrides):
     fields = {
-        "head": graph.head_graph(WEIGHTS["weight"], WEIGHTS["bias"]),
+        "head": heads.linear(WEIGHTS["weight"], WEIGHTS["bias"]),
         "weights": WEIGHTS,
         "report": {"verdict": None, "metrics": {"test_accuracy": 0.5}},
         "predictions": predictions(),

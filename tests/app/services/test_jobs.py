@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from app.db.models import Job, JobEvent
 from app.errors import Conflict
-from app.services import attempts, jobs, outcomes
+from app.services import attempts, datasets, jobs, outcomes
 from app.states import FINAL, MOVES, JobState
 from tests import factories
 
@@ -177,3 +177,18 @@ def test_ids_sort_by_age():
     assert len(set(made)) == 2000
     # The random part decides within one millisecond only.
     assert [name[:13] for name in made] == sorted(name[:13] for name in made)
+
+
+def test_a_dataset_beside_the_jobs_own_is_kept_while_the_job_needs_it(database):
+    with database.write() as session:
+        own, source = factories.dataset(session), factories.dataset(session)
+        job = factories.job(session, dataset_id=own.id, datasets={"source": source.id})
+        assert {role: row.id for role, row in jobs.datasets(session, job.id).items()} == {"source": source.id}
+        with pytest.raises(Conflict, match=job.id):
+            datasets.delete(session, "default", source.id)
+        outcomes.cancel(session, "default", job.id)
+        datasets.delete(session, "default", source.id)
+        assert jobs.datasets(session, job.id) == {}
+        assert job.dataset_id == own.id
+        with pytest.raises(Conflict, match=f"{source.id} deleted"):
+            jobs.retry(session, "default", job.id)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from app.artifact import graph
+from app.artifact import heads
 from app.serving import parity
 from app.serving.runtime import Runtime, Session
 from tests.app.onnx_factories import backbone_bytes, backbone_reference, images, softmax
@@ -13,7 +13,7 @@ WEIGHT = np.random.default_rng(5).normal(size=(3, 6))
 
 @pytest.fixture
 def model():
-    return Runtime(Session(backbone_bytes()), Session(graph.head_graph(WEIGHT, np.zeros(3))))
+    return Runtime(Session(backbone_bytes()), Session(heads.linear(WEIGHT, np.zeros(3))))
 
 
 def test_the_trained_model_and_its_graph_agree(model):

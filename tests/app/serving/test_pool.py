@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.artifact import graph
+from app.artifact import heads
 from app.serving.pool import Graph, Pool, lease_runtime
 from app.serving.runtime import Session
 from tests.app.onnx_factories import backbone_bytes, images
@@ -344,18 +344,18 @@ def test_ten_heads_on_one_backbone_cost_one_backbone():
     opened = []
     backbone = graph_of(backbone_bytes(num_features=4096), "backbone", opened)
     weights = np.random.default_rng(0).normal(size=(10, 3, 4096))
-    heads = [
-        graph_of(graph.head_graph(weight, np.zeros(3)), f"head{index}", opened) for index, weight in enumerate(weights)
+    uppers = [
+        graph_of(heads.linear(weight, np.zeros(3)), f"head{index}", opened) for index, weight in enumerate(weights)
     ]
     pool = Pool(1 << 30)
     answers = []
     for _ in range(2):
-        for head in heads:
+        for head in uppers:
             with lease_runtime(pool, backbone, head) as model:
                 answers.append(model.run(images(2)).probabilities)
     assert opened == ["backbone", *(f"head{index}" for index in range(10))]
     size = Session(backbone_bytes(num_features=4096)).size_bytes
-    size += sum(Session(graph.head_graph(weight, np.zeros(3))).size_bytes for weight in weights)
+    size += sum(Session(heads.linear(weight, np.zeros(3))).size_bytes for weight in weights)
     assert pool.stats().size_bytes == size
     assert len({answer.tobytes() for answer in answers}) == 10
 
@@ -363,12 +363,12 @@ def test_ten_heads_on_one_backbone_cost_one_backbone():
 def test_heads_go_before_the_backbone_that_they_share():
     opened = []
     backbone = graph_of(backbone_bytes(), "backbone", opened)
-    heads = [
-        graph_of(graph.head_graph(np.ones((3, 6)) * index, np.zeros(3)), f"head{index}", opened) for index in range(4)
+    uppers = [
+        graph_of(heads.linear(np.ones((3, 6)) * index, np.zeros(3)), f"head{index}", opened) for index in range(4)
     ]
-    room = Session(backbone_bytes()).size_bytes + 2 * Session(graph.head_graph(np.ones((3, 6)), np.zeros(3))).size_bytes
+    room = Session(backbone_bytes()).size_bytes + 2 * Session(heads.linear(np.ones((3, 6)), np.zeros(3))).size_bytes
     pool = Pool(room)
-    for head in heads * 2:
+    for head in uppers * 2:
         with lease_runtime(pool, backbone, head) as model:
             model.run(images(1))
     assert opened.count("backbone") == 1

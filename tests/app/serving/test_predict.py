@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.artifact import graph, preprocess
+from app.artifact import heads, preprocess
 from app.errors import BadImage
 from app.serving.predict import Prediction, Score, predict, rank
 from app.serving.runtime import Runtime, Session
@@ -19,7 +19,7 @@ SPEC = make_spec(LABELS)
 
 @pytest.fixture(scope="module")
 def model():
-    return Runtime(Session(backbone_bytes()), Session(graph.head_graph(WEIGHT, np.zeros(3))))
+    return Runtime(Session(backbone_bytes()), Session(heads.linear(WEIGHT, np.zeros(3))))
 
 
 @pytest.fixture(scope="module")

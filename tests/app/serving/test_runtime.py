@@ -5,7 +5,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from app.artifact import graph
+from app.artifact import heads
 from app.artifact.spec import BundleError
 from app.serving import runtime
 from app.serving.runtime import Runtime, Session
@@ -17,7 +17,7 @@ BIAS = np.array([0.1, -0.2, 0.3])
 
 @pytest.fixture
 def model():
-    return Runtime(Session(backbone_bytes(), threads=1), Session(graph.head_graph(WEIGHT, BIAS, 0.7), threads=1))
+    return Runtime(Session(backbone_bytes(), threads=1), Session(heads.linear(WEIGHT, BIAS, 0.7), threads=1))
 
 
 @pytest.mark.parametrize("num", [1, 3, 15, 16, 17, 32, 50])
@@ -92,7 +92,7 @@ def test_other_arrays_are_refused_before_they_run(model, pixels):
 
 
 def test_features_of_another_width_are_refused():
-    model = Runtime(Session(backbone_bytes(num_features=5)), Session(graph.head_graph(WEIGHT, BIAS)))
+    model = Runtime(Session(backbone_bytes(num_features=5)), Session(heads.linear(WEIGHT, BIAS)))
     with pytest.raises(ValueError, match="expected features of shape"):
         model.run(images(1))
 
