@@ -18,7 +18,8 @@ from worker.evaluate.report import Evaluation
 from worker.methods.contract import Candidate, Task
 from worker.sources import graph_key
 
-PARITY_IMAGES = 64
+# A frozen backbone's graph was proven when it was prepared, and its features come from it: only the head is new.
+PARITY_IMAGES, PARITY_IMAGES_SHARED = 64, 16
 TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2}
 LIBRARIES = ("graft", "numpy", "onnx", "onnxruntime", "pillow", "pyarrow")
 TORCH_LIBRARIES = ("torch", "torchvision", "timm")
@@ -64,7 +65,8 @@ def store(context: RunContext, candidate: Candidate, written: Spec) -> None:
 
 
 def _prove(task: Task, candidate: Candidate, head_graph: bytes) -> Parity:
-    rows = (task.val if len(task.val) else task.pool)[:PARITY_IMAGES]
+    num_images = PARITY_IMAGES_SHARED if candidate.shared else PARITY_IMAGES
+    rows = (task.val if len(task.val) else task.pool)[:num_images]
     threads = task.context.settings.num_compute_threads
     runtime = Runtime(Session(candidate.graph, threads), Session(head_graph, 1))
     order, images = zip(*features.decoded(task.context, task.index, rows, candidate.backbone.preprocess), strict=True)

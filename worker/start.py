@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from worker.evaluate import calibration
 from worker.methods.contract import Float
 from worker.methods.heads import LinearHead
-from worker.methods.linear_probe import CV_ITERATIONS, num_folds
+from worker.methods.linear_probe import CV_ITERATIONS, CV_TOLERANCE, num_folds
 from worker.solvers import logistic
 from worker.solvers.folds import stratified_group_folds
 from worker.solvers.spectrum import eigenbasis
@@ -42,7 +42,13 @@ def start_head(
     folds_N = stratified_group_folds(labels_N, groups_N, num_folds(groups_N), seed)
     basis = eigenbasis(standard_ND)
     validated = logistic.cross_validate(
-        standard_ND, labels_N, folds_N, num_classes, basis=basis, max_iterations=CV_ITERATIONS
+        standard_ND,
+        labels_N,
+        folds_N,
+        num_classes,
+        basis=basis,
+        tolerance=CV_TOLERANCE,
+        max_iterations=CV_ITERATIONS,
     )
     best = validated.best_index
     strength, start = validated.strengths[best], validated.mean_fits[best]

@@ -203,7 +203,8 @@ def read_predictions(path: Path) -> Predictions:
     """The inverse of `write_predictions`."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, memory_map=False)
+    with pq.ParquetFile(path) as file:
+        table = file.read()
     num_labels = len(json.loads(table.schema.metadata[b"labels"]))
     flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return Predictions(

@@ -92,4 +92,5 @@ def _table(path: Path, _digest: str) -> Any:
 
     hidden = {"group", "phash", "file", "row_group", "row"}
     names = [name for name in pq.read_schema(path).names if name not in hidden]
-    return pq.read_table(path, columns=names)
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=names)

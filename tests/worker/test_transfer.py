@@ -15,7 +15,7 @@ from app.errors import JobFailure
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests.worker.transfer_factories import Wire, store
-from worker import sources, transfer
+from worker import assemble, sources, transfer
 from worker.context import RunContext
 from worker.document import DatasetDocument, JobDocument
 from worker.methods import auto
@@ -72,8 +72,7 @@ def test_a_probe_leaves_a_whole_bundle_behind(home):
     assert shared is not None
     bundle.verify(folder, {bundle.BACKBONE: context.storage.fetch(shared)})
     assert spec.parity.ok
-    described = json.loads(context.storage.fetch("datasets/default/ds_1/dataset.json").read_text())
-    assert spec.parity.num_samples == described["splits"]["val"]
+    assert spec.parity.num_samples == assemble.PARITY_IMAGES_SHARED
     assert json.loads((folder / bundle.REPORT).read_text()) == done["report"]
 
 

@@ -84,7 +84,9 @@ def load_index(folder: Path, prefix: str = "") -> Index:
         prefix: the dataset's place in storage; empty where its shards lie in the folder.
     """
     description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    table = pq.read_table(folder / "index.parquet").combine_chunks()
+    # Not pq.read_table: it imports pyarrow.dataset and with it pandas where that is installed, a quarter of a second.
+    with pq.ParquetFile(folder / "index.parquet") as file:
+        table = file.read().combine_chunks()
 
     def column(name: str) -> pa.Array:
         values = table.column(name)

@@ -23,9 +23,10 @@ from worker.solvers.folds import stratified_group_folds
 from worker.solvers.spectrum import eigenbasis
 
 NUM_FOLDS = 5
-# Iterations at each strength while C is chosen. On 4,010 real rows of 1,280 features weak regularisation took 300 and
-# more; with this bound the same C is chosen, its accuracy within 0.0003, in a sixth of the time.
-CV_ITERATIONS = 25
+# How far each strength is solved while C is chosen. On 4,010 real rows of 1,280 features weak regularisation took 300
+# iterations and more. With these bounds the same C is chosen there, on emoji_google and on stamps_photos, its accuracy
+# within 0.002, its loss within 0.002, in a tenth of the time (8.8 -> 0.85 s).
+CV_ITERATIONS, CV_TOLERANCE = 12, 1e-4
 # The refit decides what is served: solved beyond what a score can show, and no further.
 FIT_TOLERANCE = 1e-6
 
@@ -99,7 +100,13 @@ def fit(
     standard_PD /= scale_D.astype(np.float32)
     basis = eigenbasis(standard_PD)
     validated = logistic.cross_validate(
-        standard_PD, labels_P, folds_P, num_classes, basis=basis, max_iterations=CV_ITERATIONS
+        standard_PD,
+        labels_P,
+        folds_P,
+        num_classes,
+        basis=basis,
+        tolerance=CV_TOLERANCE,
+        max_iterations=CV_ITERATIONS,
     )
     best = validated.best_index
     targets_PC = ridge.one_hot(labels_P, num_classes)
