@@ -6,7 +6,19 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
-from app.api import backbones, datasets, health, jobs, models, predictions, problems, recipes, schema
+from app.api import (
+    alignments,
+    backbones,
+    datasets,
+    domains,
+    health,
+    jobs,
+    models,
+    predictions,
+    problems,
+    recipes,
+    schema,
+)
 from app.api.deps import State
 from app.api.guard import Guard
 from app.api.head import Head
@@ -17,7 +29,15 @@ from app.settings import Settings
 from app.storage import open_storage, remove_old_uploads
 
 ROLES: dict[str, tuple[APIRouter, ...]] = {
-    "api": (datasets.router, backbones.router, recipes.router, jobs.router, models.router),
+    "api": (
+        datasets.router,
+        backbones.router,
+        recipes.router,
+        jobs.router,
+        models.router,
+        alignments.router,
+        domains.router,
+    ),
     "serve": (predictions.router,),
 }
 

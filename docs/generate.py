@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from app.alignments import METHODS as ALIGNMENTS
+from app.alignments import Alignment
 from app.main import create_app
 from app.recipes import RECIPES, TASKS, Recipe
 from app.settings import Settings
@@ -17,6 +19,17 @@ Generated from `app/recipes.py` by `make docs`; `GET /api/v1/recipes` gives the 
 each `method` of a recipe; `dataset`, `backbone` and `seed` belong to the job. Unknown fields are refused. How `auto`
 decides is told in [auto.md](auto.md).
 """
+
+ALIGNMENTS_HEAD = """## Alignments
+
+Generated from `app/alignments.py`; `GET /api/v1/alignments/methods` gives the same as JSON Schema. `POST
+/api/v1/alignments` takes `method`, `source` (the dataset that a head was trained on), `target` (the new domain's),
+`backbone` and `seed`, and fits a transform that moves features of the target to the source; no label is read, and no
+test split. Unpaired methods know the two domains only as a whole; paired ones see the same items twice: in two datasets
+(`target`, matched by `pair_by`), under two backbones (`from_backbone`), or both. `result` has what was learned and what
+it changed on a held-out fifth: distances before and after (CORAL, MMD, proxy A-distance), and for pairs error and R2.
+"""
+SHARED_FIELDS = {"method", "source", "target", "backbone", "seed", "from_backbone", "pair_by"}
 
 SETTINGS_HEAD = """# Settings
 
@@ -44,8 +57,9 @@ def openapi() -> str:
 
 
 def methods() -> str:
-    """The reference of all recipes."""
-    return "\n".join([METHODS_HEAD, *(_section(name, recipe) for name, recipe in RECIPES.items())])
+    """The reference of all recipes, and of all alignments."""
+    recipes = [_section(name, recipe) for name, recipe in RECIPES.items()]
+    return "\n".join([METHODS_HEAD, *recipes, ALIGNMENTS_HEAD, *(_alignment(*row) for row in ALIGNMENTS.items())])
 
 
 def settings() -> str:
@@ -81,15 +95,29 @@ def _section(method: str, recipe: type[Recipe]) -> str:
         f"Paper: {recipe.paper}. Tasks: {', '.join(sorted(TASKS[method]))}. {needs}",
         "",
     ]
-    if fields:
-        lines += ["| field | type | default | what |", "|---|---|---|---|"]
-        lines += [
+    return "\n".join([*lines, *_fields(fields), ""])
+
+
+def _alignment(method: str, kind: type[Alignment]) -> str:
+    own = {name: field for name, field in kind.model_json_schema()["properties"].items() if name not in SHARED_FIELDS}
+    needs = "pairs" if kind.paired else "two datasets, no labels"
+    return "\n".join(
+        [f"### `{method}`", "", kind.summary, "", f"Paper: {kind.paper}. Needs {needs}.", "", *_fields(own), ""]
+    )
+
+
+def _fields(fields: dict[str, Any]) -> list[str]:
+    """A table of fields that have defaults."""
+    if not fields:
+        return ["No fields."]
+    return [
+        "| field | type | default | what |",
+        "|---|---|---|---|",
+        *(
             f"| `{name}` | {_kind(field)} | `{json.dumps(field['default'])}` | {field['description']} |"
             for name, field in fields.items()
-        ]
-    else:
-        lines.append("No fields.")
-    return "\n".join([*lines, ""])
+        ),
+    ]
 
 
 def _kind(field: dict[str, Any]) -> str:

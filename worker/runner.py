@@ -43,11 +43,18 @@ def _backbone(context: RunContext) -> dict[str, Any]:
     return own_backbone.run(context)
 
 
+def _align(context: RunContext) -> dict[str, Any]:
+    from worker import align
+
+    return align.run(context)
+
+
 # Imported when called: an ingest job must not pay for what a transfer needs.
 RUNNERS: dict[str, Callable[[RunContext], dict[str, Any]]] = {
     "ingest": _ingest,
     "transfer": _transfer,
     "backbone": _backbone,
+    "align": _align,
 }
 
 

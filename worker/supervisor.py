@@ -18,7 +18,7 @@ from app.db.models import Dataset, Job, UserBackbone
 from app.db.session import Database
 from app.errors import GraftError
 from app.queue import Bell
-from app.services import attempts, datasets, jobs, models, outcomes
+from app.services import alignments, attempts, datasets, jobs, models, outcomes
 from app.settings import Settings
 from app.states import Request
 from app.storage import Storage
@@ -272,7 +272,8 @@ class _Attempt:
         prefix = self._document.bundle_prefix
         try:
             with self._database.read() as session:
-                return [] if models.is_published(session, prefix) else [prefix]
+                published = models.is_published(session, prefix) or alignments.is_published(session, prefix)
+                return [] if published else [prefix]
         except UNREACHABLE as error:
             log.warning("%s is left to the next attempt: %s", prefix, error)
             return []

@@ -13,7 +13,7 @@ from app.api import multipart
 from app.api.deps import NAME, Context, Project, State
 from app.api.problems import RESPONSES
 from app.errors import BadRequest, TooLarge, Unprocessable, UnsupportedMediaType
-from app.services import models, predictions
+from app.services import domains, models, predictions
 
 router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES)
 UNLIMITED = 2**62
@@ -56,6 +56,8 @@ class PredictOut(BaseModel):
     model: str
     version: int
     task: str
+    domain: str | None = Field(None, description="The domain that was asked for.")
+    alignment: str | None = Field(None, description="What the features passed through before the head.")
     predictions: list[PredictionOut]
 
 
@@ -88,13 +90,16 @@ async def predict(
     project: Project,
     version: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
     alias: Annotated[str | None, Query(pattern=NAME)] = None,
+    domain: Annotated[str | None, Query(pattern=NAME, description="Where the images come from.")] = None,
     top_k: Annotated[int, Query(ge=1, le=100, description="Most classes in `scores`.")] = 100,
     threshold: Annotated[float | None, Query(ge=0, le=1, description="Below this score there is no label.")] = None,
 ) -> PredictOut:
     """Classifies images: multipart `file` (repeated), a raw image body, or JSON `images`."""
     images = await _images(request, state)
-    out = await to_thread.run_sync(_predict, state, project, name, version, alias, images, top_k, threshold)
+    out = await to_thread.run_sync(_predict, state, project, name, version, alias, domain, images, top_k, threshold)
     response.headers["X-Graft-Version"] = str(out.version)
+    if out.alignment is not None:
+        response.headers["X-Graft-Alignment"] = out.alignment
     return out
 
 
@@ -104,19 +109,26 @@ def _predict(
     name: str,
     version: int | None,
     alias: str | None,
+    domain: str | None,
     images: list[bytes],
     top_k: int,
     threshold: float | None,
 ) -> PredictOut:
     with state.database.read() as session:
         row = models.resolve(session, project, name, version, alias)
-    served = predictions.open_version(state.storage, row, state.settings.serve_threads or state.settings.cores)
+        alignment = domains.resolve(session, project, name, row, domain) if domain is not None else None
+    threads = state.settings.serve_threads or state.settings.cores
+    served = predictions.open_version(state.storage, row, threads)
+    if alignment is not None:
+        served = predictions.through(state.storage, served, alignment, threads)
     most_pixels = state.settings.max_predict_pixels
     found = predictions.run(state.pool, served, images, state.decoders, top_k, threshold, most_pixels)
     return PredictOut(
         model=name,
         version=row.version,
         task=served.spec.task,
+        domain=domain,
+        alignment=alignment.id if alignment is not None else None,
         predictions=[
             PredictionOut(
                 label=item.label,

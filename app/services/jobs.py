@@ -14,7 +14,9 @@ from app.errors import BadRequest, Conflict, NotFound
 from app.queue import CPU, GPU
 from app.states import FINAL, JobState, Request, check_move
 
-KINDS = ("ingest", "transfer", "backbone")
+KINDS = ("ingest", "transfer", "backbone", "align")
+# Kinds that extract features, which a GPU does faster.
+EXTRACTING = frozenset({"transfer", "align"})
 BELLS = "bells"
 NOT_BEGUN = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
 
@@ -217,10 +219,12 @@ def retry(session: Session, project: str, job_id: str) -> Job:
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Conflict(f"expected a job that failed or was cancelled; found one that is {job.state}")
     if job.kind != "transfer":
-        raise BadRequest(
-            f"expected a transfer job; found a {job.kind} job, whose upload is gone; upload it again",
-            code="not_retryable",
+        why = (
+            "whose alignment failed with it; post it again"
+            if job.kind == "align"
+            else ("whose upload is gone; upload it again")
         )
+        raise BadRequest(f"expected a transfer job; found a {job.kind} job, {why}", code="not_retryable")
     if "deleted_dataset" in job.inputs:
         raise Conflict(
             f"expected a job whose dataset is there; found {job.inputs['deleted_dataset']} deleted; "
@@ -310,7 +314,7 @@ def _check_dependency(needed: Job) -> None:
 
 
 def _queue(session: Session, kind: str) -> str:
-    """Transfers go to a GPU where such a worker is registered; everything else, and everywhere else, to the CPU."""
-    if kind != "transfer":
+    """What extracts goes to a GPU where such a worker is registered; all else, and everywhere else, to the CPU."""
+    if kind not in EXTRACTING:
         return CPU
     return GPU if any(GPU in worker.queues for worker in live_workers(session)) else CPU

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id, now
-from app.db.models import Alias, AliasChange, Job, Model, ModelVersion
+from app.db.models import Alias, AliasChange, DomainBinding, DomainChange, Job, Model, ModelVersion
 from app.errors import Conflict, NotFound
 from app.states import JobState
 
@@ -239,7 +239,7 @@ def delete_version(session: Session, project: str, name: str, number: int) -> st
 
 
 def delete(session: Session, project: str, name: str) -> list[str]:
-    """Removes a model with all its versions and aliases.
+    """Removes a model with all its versions, aliases and domains.
 
     Returns:
         the storage prefixes to delete after the commit.
@@ -257,7 +257,7 @@ def delete(session: Session, project: str, name: str) -> list[str]:
             f"expected a model that no job will publish to; found {', '.join(users)}", code="in_use", users=list(users)
         )
     prefixes = list(session.scalars(select(ModelVersion.prefix).where(ModelVersion.model_id == model.id)))
-    for table in (Alias, AliasChange, ModelVersion):
+    for table in (Alias, AliasChange, DomainBinding, DomainChange, ModelVersion):
         session.execute(sql_delete(table).where(table.model_id == model.id))
     session.delete(model)
     return prefixes

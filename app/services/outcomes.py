@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, Report, UserBackbone
-from app.services import attempts, datasets, jobs, models
+from app.services import alignments, attempts, datasets, jobs, models
 from app.states import JobState
 
 Result = dict[str, Any]
@@ -72,6 +72,8 @@ def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
         if row is not None:
             row.state, row.failure_message = "invalid", message
         return [job.inputs["file"]]
+    if job.kind == "align":
+        alignments.fail(session, job.inputs["alignment_id"], code, message)
     return []
 
 
@@ -116,6 +118,12 @@ def _backbone(session: Session, job: Job, result: Result) -> list[str]:
     return [job.inputs["file"]]
 
 
+def _align(session: Session, job: Job, result: Result) -> list[str]:
+    row = alignments.complete(session, job.inputs["alignment_id"], result)
+    _succeeded(session, job, f"alignment {row.number} is ready", alignment=row.id, number=row.number)
+    return [f"bundles/{job.project_id}/{job.id}/attempt-{number}" for number in range(1, job.attempt)]
+
+
 def _succeeded(session: Session, job: Job, message: str, **data: Any) -> None:
     job.progress = {"fraction": 1.0, "stage": "done", "eta_seconds": 0.0}
     jobs.move(session, job, JobState.SUCCEEDED, message, **data)
@@ -125,4 +133,5 @@ FINISHERS: dict[str, Callable[[Session, Job, Result], list[str]]] = {
     "ingest": _ingest,
     "transfer": _transfer,
     "backbone": _backbone,
+    "align": _align,
 }

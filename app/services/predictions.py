@@ -1,14 +1,16 @@
-"""One call of a version: find its bundle, lease its two graphs, decode, run, rank."""
+"""One call of a version: find its bundle, lease its graphs, decode, run, rank."""
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from app.artifact import alignment as artifact
 from app.artifact import bundle, graph
-from app.artifact.spec import Spec
+from app.artifact.alignment import MovingBackbone
+from app.artifact.spec import Spec, image_input
 from app.artifact.spec import load as load_spec
-from app.db.models import ModelVersion
+from app.db.models import Alignment, ModelVersion
 from app.errors import BadRequest
 from app.serving.pool import Graph, Pool, lease_runtime
 from app.serving.predict import Prediction, predict
@@ -23,6 +25,7 @@ class Served:
     spec: Spec
     backbone: Graph
     head: Graph
+    alignment: Graph | None = None
 
 
 def open_version(storage: Storage, version: ModelVersion, threads: int) -> Served:
@@ -34,6 +37,23 @@ def open_version(storage: Storage, version: ModelVersion, threads: int) -> Serve
         # A head is one small product: threads would only wait for each other.
         head=_graph(storage, version.prefix, spec, bundle.HEAD, 1),
     )
+
+
+def through(storage: Storage, served: Served, row: Alignment, threads: int) -> Served:
+    """The version with an alignment between backbone and head; and under the images' own backbone, where it has one."""
+    alignment = Graph(
+        sha256=row.files[artifact.GRAPH]["sha256"],
+        open=lambda: GraphSession(storage.fetch(f"{row.prefix}/{artifact.GRAPH}"), threads=1),
+    )
+    if row.moving_backbone is None:
+        return replace(served, alignment=alignment)
+    moving = MovingBackbone.model_validate(row.moving_backbone)
+    backbone = Graph(
+        sha256=moving.graph.sha256, open=lambda: GraphSession(storage.fetch(str(moving.graph.key)), threads=threads)
+    )
+    # From here on images are prepared for the network that they meet.
+    spec = served.spec.model_copy(update={"inputs": (image_input(moving.preprocess),)})
+    return Served(spec=spec, backbone=backbone, head=served.head, alignment=alignment)
 
 
 def file_path(storage: Storage, prefix: str, spec: Spec, name: str) -> Path:
@@ -60,7 +80,7 @@ def run(
         raise BadRequest(
             "expected at least one image; found none; send multipart `file`, an image body, or JSON images"
         )
-    with lease_runtime(pool, served.backbone, served.head) as runtime:
+    with lease_runtime(pool, served.backbone, served.head, served.alignment) as runtime:
         return predict(runtime, served.spec, images, decoders, top_k=top_k, threshold=threshold, max_pixels=max_pixels)
 
 

@@ -1,8 +1,8 @@
 """Loaded graphs under a byte budget: least recently used ones go first, none while somebody uses it.
 
 A model is two entries, its backbone's session and its head's, each keyed by the digest of its graph; so ten heads on
-one backbone cost one backbone. Sizes are known only after a load, and entries in use stay, so the budget can be
-exceeded for the length of a call.
+one backbone cost one backbone. A domain's alignment is a third. Sizes are known only after a load, and entries in use
+stay, so the budget can be exceeded for the length of a call.
 """
 
 import logging
@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -180,10 +180,14 @@ class Graph:
 
 
 @contextmanager
-def lease_runtime(pool: Pool[Session], backbone: Graph, head: Graph) -> Iterator[Runtime]:
-    """Both sessions of a model for the length of the `with` block."""
-    with pool.lease(backbone.sha256, backbone.open) as lower, pool.lease(head.sha256, head.open) as upper:
-        yield Runtime(lower, upper)
+def lease_runtime(
+    pool: Pool[Session], backbone: Graph, head: Graph, alignment: Graph | None = None
+) -> Iterator[Runtime]:
+    """All sessions of a model for the length of the `with` block."""
+    with ExitStack() as stack:
+        lower, upper = (stack.enter_context(pool.lease(graph.sha256, graph.open)) for graph in (backbone, head))
+        between = stack.enter_context(pool.lease(alignment.sha256, alignment.open)) if alignment else None
+        yield Runtime(lower, upper, between)
 
 
 def _close(resources: list[T]) -> None:

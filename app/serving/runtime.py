@@ -118,13 +118,14 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A backbone's session and a head's, together one model."""
+    """A backbone's session and a head's, together one model; an alignment's between them for inputs of a domain."""
 
     backbone: Session
     head: Session
+    alignment: Session | None = None
 
     def run(self, images_NHWC: NDArray[np.uint8]) -> Outputs:
-        """Images -> probabilities and features.
+        """Images -> probabilities and features, which are those that the head saw: aligned ones where there are such.
 
         Shape:
             images_NHWC: [N, H, W, 3] uint8, N >= 1
@@ -135,6 +136,8 @@ class Runtime:
         if images_NHWC.dtype != np.uint8:
             raise ValueError(f"expected images uint8 [N, H, W, 3]; found {images_NHWC.dtype} {images_NHWC.shape}")
         features = self.backbone.run(images_NHWC)[self.backbone.output_names.index("features")]
+        if self.alignment is not None:
+            features = self.alignment.run(features)[0]
         probabilities = self.head.run(features)[self.head.output_names.index("probabilities")]
         return Outputs(probabilities=probabilities, features=features)
 

@@ -163,6 +163,30 @@ def barycentric_transport(
     return Affine(moved.alpha + np.eye(moved.dim_in), moved.offset)
 
 
+def shares(
+    moving_MD: Floats, fixed_ND: Floats, given: float | None, *, correlations: bool = False
+) -> tuple[float, float]:
+    """The shrinkage of both domains: as given, or as the data itself asks for.
+
+    Args:
+        moving_MD: new domain.
+        fixed_ND: the head's domain.
+        given: None to let the data choose.
+        correlations: of the correlations (`whitening`) instead of the covariances.
+
+    Shape:
+        moving_MD: [M, D]
+        fixed_ND: [N, D]
+    """
+    if given is not None:
+        return given, given
+    own, wanted = moments(moving_MD), moments(fixed_ND)
+    if correlations:
+        own_D, wanted_D = _scales(moving_MD, fixed_ND)
+        own, wanted = _correlations(own, own_D), _correlations(wanted, wanted_D)
+    return oas(own), oas(wanted)
+
+
 def sample(feats_ND: Floats, most: int, seed: int) -> Floats:
     """At most so many rows, drawn without replacement, in their order.
 
