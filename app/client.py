@@ -221,12 +221,31 @@ class Client:
         """A finished job's transfer report."""
         return self.call("GET", f"/jobs/{quote(job_id, safe='')}/report", headers={"Accept": "application/json"})
 
+    def fit_alignment(self, method: str, source: str, backbone: str, **fields: Any) -> Json:
+        """Queues the fit of an alignment; `fields` are the body's others: target, from_backbone, shrinkage, ..."""
+        body = {"method": method, "source": source, "backbone": backbone, **fields}
+        return self.call("POST", "/alignments", json=body)
+
+    def wait_alignment(self, alignment_id: str, on_progress: Callable[[Progress], None] | None = None) -> Json:
+        """The alignment once its fit has ended: `ready`, or `failed` with its failure."""
+        path = f"/alignments/{quote(alignment_id, safe='')}"
+        found = self.call("GET", path)
+        if found["state"] == "fitting":
+            self.wait_job(found["job_id"], on_progress)
+            found = self.call("GET", path)
+        return found
+
+    def bind_domain(self, model: str, domain: str, alignment_id: str) -> Json:
+        """Puts an alignment before the model's head for `predict(..., domain=...)`."""
+        path = f"/models/{quote(model, safe='')}/domains/{quote(domain, safe='')}"
+        return self.call("PUT", path, json={"alignment": alignment_id})
+
     def model(self, name: str) -> Json:
         """One model with its versions."""
         return self.call("GET", f"/models/{quote(name, safe='')}")
 
     def predict(self, model: str, images: Sequence[Path | bytes], **query: str | int | float) -> Json:
-        """Predictions in the order of the images, in one request; `query`: version, alias, top_k, threshold."""
+        """Predictions in the order of the images, in one request; `query`: version, alias, domain, top_k, threshold."""
         with ExitStack() as stack:
             files = [
                 ("file", (str(index), image if isinstance(image, bytes) else stack.enter_context(image.open("rb"))))

@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 from sqlalchemy.orm import Session
 
+from app.artifact import alignment as alignments
 from app.artifact import bundle, heads
 from app.db.base import new_id, now
-from app.db.models import Dataset, Job, Model, ModelVersion, Problem, Project, WorkerProcess
+from app.db.models import Alignment, Dataset, Job, Model, ModelVersion, Problem, Project, WorkerProcess
 from app.services import jobs
 from app.states import DatasetState, JobState
 from app.storage import Storage
@@ -197,6 +198,35 @@ def published(
     for path in place.iterdir():
         storage.put(f"{row.prefix}/{path.name}", path)
     row.spec = written.model_dump(mode="json")
+    session.flush()
+    return row
+
+
+def alignment(session: Session, number: int = 1, **overrides: Any) -> Alignment:
+    """An alignment that is ready, without files."""
+    fields = {
+        "id": new_id("aln"),
+        "project_id": PROJECT,
+        "number": number,
+        "state": "ready",
+        "recipe": {"method": "z_score", "source": "ds_1", "target": "ds_2", "backbone": BACKBONE, "seed": 0},
+        "backbone": BACKBONE,
+        "backbone_digest": "b" * 64,
+        "files": {},
+        "result": {"dims": {"taken": onnx_factories.NUM_FEATURES, "given": onnx_factories.NUM_FEATURES}},
+    }
+    return _added(session, Alignment(**{**fields, **overrides}))
+
+
+def fitted(session: Session, storage: Storage, folder: Path, alpha: Any, offset: Any, **overrides: Any) -> Alignment:
+    """An alignment with its graph in storage, for the graph that `published` models share."""
+    row = alignment(session, **overrides)
+    row.prefix = f"bundles/{row.project_id}/{row.id}/attempt-1"
+    path = folder / f"{row.id}.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(alignments.affine(np.asarray(alpha), np.asarray(offset)))
+    storage.put(f"{row.prefix}/{alignments.GRAPH}", path)
+    row.files = {alignments.GRAPH: bundle.entry(path).model_dump(mode="json")}
     session.flush()
     return row
 
