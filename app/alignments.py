@@ -15,8 +15,8 @@ DatasetId = Annotated[str, Field(min_length=1, max_length=40)]
 BackboneName = Annotated[str, Field(min_length=1, max_length=200)]
 Share = Annotated[float, Field(ge=0, le=1)]
 _SHRINKAGE = (
-    "Share of both covariances that is replaced by a multiple of the identity; null lets the data choose "
-    "(oracle approximating shrinkage, arXiv 0907.4698)."
+    "Share of both covariances that is replaced by a multiple of the identity; null takes the one under which a "
+    "held-out fifth of both domains is closest (MMD)."
 )
 
 
@@ -124,7 +124,7 @@ class OptimalTransport(Unpaired):
     map: Literal["gaussian", "barycentric"] = Field(
         "gaussian", description="Closed form from means and covariances, or a plan between samples."
     )
-    shrinkage: Share | None = Field(None, description=_SHRINKAGE + " For `gaussian`.")
+    shrinkage: Share | None = Field(None, description=_SHRINKAGE + " For `gaussian`; chosen as for coral.")
     max_samples: int = Field(
         OT_SAMPLES, ge=10, le=4000, description="Items of each domain in the plan of `barycentric`, drawn by the seed."
     )

@@ -64,7 +64,7 @@ def run(context: RunContext) -> dict[str, Any]:
     result = _measure(recipe, moving, fixed, moving_MD, fixed_NE)
     reporter.check_yield()
     reporter.progress(0.85, "fit")
-    fitted = FITS[type(recipe)](recipe, Given(moving_MD, fixed_NE, moving.groups))
+    fitted = FITS[type(recipe)](recipe, Given(moving_MD, fixed_NE, moving.groups, fixed.groups))
     result |= {
         "dims": {"taken": fitted.affine.dim_in, "given": fitted.affine.dim_out},
         "num_samples": {"source": len(fixed.rows), "target": len(moving.rows)},
@@ -156,7 +156,9 @@ def _measure(recipe: Any, moving: Side, fixed: Side, moving_MD: Floats, fixed_NE
             "expected at least 2 images to fit and 2 to measure on, copies of a picture counted once; "
             f"found {len(np.unique(moving.groups))} and {len(np.unique(fixed.groups))} different pictures; add images",
         )
-    tried = FITS[type(recipe)](recipe, Given(split_moving[0], split_fixed[0], moving.groups[~held_M]))
+    tried = FITS[type(recipe)](
+        recipe, Given(split_moving[0], split_fixed[0], moving.groups[~held_M], fixed.groups[~held_N])
+    )
     return {
         "distance": summary.distances(split_moving, split_fixed, tried.affine, recipe.seed),
         "pairs": summary.errors(split_moving, split_fixed, tried.affine) if paired else None,

@@ -18,6 +18,7 @@ TORCH_FREE = [
     "worker.runner",
     "worker.ingestion",
     "worker.transfer",
+    "worker.align",
     "worker.assemble",
     "worker.features",
     "worker.methods.table",

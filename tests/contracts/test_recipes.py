@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from app.alignments import METHODS as ALIGNMENTS
 from app.queue import TASK_NAMES
 from app.recipes import RECIPES, TASKS, Recipe
 from app.services.outcomes import FINISHERS
+from worker.alignments.table import FITS
 from worker.methods.table import METHODS
 from worker.runner import RUNNERS
 
@@ -19,6 +21,12 @@ ROOT = Path(__file__).parents[2]
 def test_every_recipe_has_a_method_and_every_method_a_recipe() -> None:
     assert set(METHODS) == set(RECIPES.values())
     assert TASKS.keys() == RECIPES.keys()
+
+
+def test_every_alignment_has_a_fit_and_is_documented() -> None:
+    assert set(FITS) == set(ALIGNMENTS.values())
+    text = (ROOT / "docs" / "methods.md").read_text()
+    assert re.findall(r"^### `([^`]+)`$", text, re.MULTILINE) == list(ALIGNMENTS)
 
 
 def test_every_kind_of_job_has_a_runner_and_a_finisher() -> None:

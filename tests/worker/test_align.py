@@ -18,7 +18,6 @@ from tests import factories
 from tests.app import onnx_factories
 from tests.worker.transfer_factories import Wire
 from worker import align
-from worker.alignments.table import FITS
 from worker.context import RunContext
 from worker.data.ingest import IngestRequest, ingest
 from worker.document import DatasetDocument, JobDocument
@@ -91,10 +90,6 @@ def fit(home, tmp_path):
         return align.run(context), context
 
     return run
-
-
-def test_every_method_has_a_fit():
-    assert set(FITS) == set(alignments.METHODS.values())
 
 
 @pytest.mark.parametrize("method", UNPAIRED)

@@ -23,14 +23,15 @@ def learned(fitted: Fitted) -> dict[str, Any]:
     """
     affine = fitted.affine
     stretch = np.abs(affine.alpha) if affine.is_diagonal else np.linalg.svd(affine.alpha, compute_uv=False)
-    smallest = float(stretch.min())
+    smallest, largest = float(stretch.min()), float(stretch.max())
+    undoable = affine.dim_in <= affine.dim_out and smallest > largest * len(stretch) * np.finfo(np.float64).eps
     return {
         "kind": "diagonal" if affine.is_diagonal else "matrix",
         "alpha": {
             "of": "factors" if affine.is_diagonal else "singular values",
             "quantiles": _quantiles(affine.alpha if affine.is_diagonal else stretch),
             # Null where some direction is lost: it cannot be undone.
-            "condition_number": float(stretch.max()) / smallest if smallest > 0 else None,
+            "condition_number": largest / smallest if undoable else None,
         },
         "beta": {"quantiles": _quantiles(affine.offset), "norm": float(np.linalg.norm(affine.offset))},
         "largest_changes": _largest(affine),

@@ -23,7 +23,7 @@ from app.alignments import (
     Whitening,
     ZScore,
 )
-from worker.alignments import paired, unpaired
+from worker.alignments import paired, shrinkage, unpaired
 from worker.alignments.affine import Affine, Floats
 
 Groups = NDArray[np.int64]
@@ -38,11 +38,13 @@ class Given:
         moving_MD: [M, D], of the new domain
         fixed_ND: [N, D], of the head's
         groups_M: [M], copies of one picture share a number
+        groups_N: [N]
     """
 
     moving_MD: Floats
     fixed_ND: Floats
     groups_M: Groups
+    groups_N: Groups
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,13 @@ def _moment_matching(recipe: Any, given: Given) -> Fitted:
 
 
 def _coral(recipe: Any, given: Given) -> Fitted:
-    shares = unpaired.shares(given.moving_MD, given.fixed_ND, recipe.shrinkage)
-    return Fitted(unpaired.coral(given.moving_MD, given.fixed_ND, *shares), _named(shares))
+    share, chosen = _share(recipe, given)
+    return Fitted(unpaired.coral(given.moving_MD, given.fixed_ND, share, share), chosen)
 
 
 def _whitening(recipe: Any, given: Given) -> Fitted:
-    shares = unpaired.shares(given.moving_MD, given.fixed_ND, recipe.shrinkage, correlations=True)
-    return Fitted(unpaired.whitening(given.moving_MD, given.fixed_ND, *shares), _named(shares))
+    share, chosen = _share(recipe, given, correlations=True)
+    return Fitted(unpaired.whitening(given.moving_MD, given.fixed_ND, share, share), chosen)
 
 
 def _optimal_transport(recipe: Any, given: Given) -> Fitted:
@@ -88,8 +90,8 @@ def _optimal_transport(recipe: Any, given: Given) -> Fitted:
         moving_MD, fixed_ND = given.moving_MD, given.fixed_ND
         fitted = unpaired.barycentric_transport(moving_MD, fixed_ND, recipe.seed, recipe.max_samples, recipe.strength)
         return Fitted(fitted, {"samples": [min(len(rows), recipe.max_samples) for rows in (moving_MD, fixed_ND)]})
-    shares = unpaired.shares(given.moving_MD, given.fixed_ND, recipe.shrinkage)
-    return Fitted(unpaired.gaussian_transport(given.moving_MD, given.fixed_ND, *shares), _named(shares))
+    share, chosen = _share(recipe, given)
+    return Fitted(unpaired.gaussian_transport(given.moving_MD, given.fixed_ND, share, share), chosen)
 
 
 def _affine(recipe: Any, given: Given) -> Fitted:
@@ -114,8 +116,20 @@ def _procrustes(_recipe: Any, given: Given) -> Fitted:
     return Fitted(paired.procrustes(given.moving_MD, given.fixed_ND))
 
 
-def _named(shares: tuple[float, float]) -> dict[str, float]:
-    return {"shrinkage_target": shares[0], "shrinkage_source": shares[1]}
+def _share(recipe: Any, given: Given, *, correlations: bool = False) -> tuple[float, dict[str, Any]]:
+    """The shrinkage that was asked for, or the one under which a held-out fifth of both domains is closest."""
+    if recipe.shrinkage is not None:
+        return recipe.shrinkage, {"shrinkage": recipe.shrinkage, "mmd": None}
+    held_M, held_N = held_out(given.groups_M, recipe.seed + 1), held_out(given.groups_N, recipe.seed + 1)
+    share, apart = shrinkage.choose(
+        given.moving_MD[~held_M],
+        given.fixed_ND[~held_N],
+        given.moving_MD[held_M],
+        given.fixed_ND[held_N],
+        recipe.seed,
+        correlations=correlations,
+    )
+    return share, {"shrinkage": share, "mmd": dict(zip(map(str, shrinkage.SHARES), apart, strict=True))}
 
 
 FITS: dict[type[Alignment], Callable[[Any, Given], Fitted]] = {

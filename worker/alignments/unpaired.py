@@ -106,9 +106,9 @@ def whitening(
         fixed_ND: [N, D]
     """
     own, wanted = moments(moving_MD), moments(fixed_ND)
-    own_D, wanted_D = _scales(moving_MD, fixed_ND)
-    white_DD = power(_shrunk(_correlations(own, own_D), moving_shrinkage), -0.5)
-    colour_DD = power(_shrunk(_correlations(wanted, wanted_D), fixed_shrinkage), 0.5)
+    own_D, wanted_D = scales(moving_MD, fixed_ND)
+    white_DD = power(_shrunk(correlations(own, own_D), moving_shrinkage), -0.5)
+    colour_DD = power(_shrunk(correlations(wanted, wanted_D), fixed_shrinkage), 0.5)
     return between_means((white_DD @ colour_DD) * (wanted_D / own_D[:, None]), own.mean_D, wanted.mean_D)
 
 
@@ -163,30 +163,6 @@ def barycentric_transport(
     return Affine(moved.alpha + np.eye(moved.dim_in), moved.offset)
 
 
-def shares(
-    moving_MD: Floats, fixed_ND: Floats, given: float | None, *, correlations: bool = False
-) -> tuple[float, float]:
-    """The shrinkage of both domains: as given, or as the data itself asks for.
-
-    Args:
-        moving_MD: new domain.
-        fixed_ND: the head's domain.
-        given: None to let the data choose.
-        correlations: of the correlations (`whitening`) instead of the covariances.
-
-    Shape:
-        moving_MD: [M, D]
-        fixed_ND: [N, D]
-    """
-    if given is not None:
-        return given, given
-    own, wanted = moments(moving_MD), moments(fixed_ND)
-    if correlations:
-        own_D, wanted_D = _scales(moving_MD, fixed_ND)
-        own, wanted = _correlations(own, own_D), _correlations(wanted, wanted_D)
-    return oas(own), oas(wanted)
-
-
 def sample(feats_ND: Floats, most: int, seed: int) -> Floats:
     """At most so many rows, drawn without replacement, in their order.
 
@@ -204,14 +180,15 @@ def _shrunk(found: Moments, share: float | None) -> Double:
     return shrink(found.covariance_DD, oas(found) if share is None else share)
 
 
-def _scales(moving_MD: Floats, fixed_ND: Floats) -> tuple[Double, Double]:
+def scales(moving_MD: Floats, fixed_ND: Floats) -> tuple[Double, Double]:
     """Scales of both domains, 1 where a feature never changes in one of them: it is shifted and not scaled."""
     own, wanted = diagonal(moving_MD), diagonal(fixed_ND)
     both_D = own.varies_D & wanted.varies_D
     return np.where(both_D, own.scale_D, 1.0), np.where(both_D, wanted.scale_D, 1.0)
 
 
-def _correlations(found: Moments, scale_D: Double) -> Moments:
+def correlations(found: Moments, scale_D: Double) -> Moments:
+    """The domain's correlations in place of its covariances."""
     correlation_DD = found.covariance_DD / scale_D / scale_D[:, None]
     single_D = np.flatnonzero(np.abs(np.diagonal(correlation_DD) - 1.0) > 1e-6)
     # A feature without a scale of its own stays by itself: it correlates with nothing.
