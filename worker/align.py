@@ -127,7 +127,7 @@ def verify(graph: bytes, affine: Affine, feats_ND: Floats) -> dict[str, float | 
         raise JobFailure(
             "internal",
             f"expected the graph to agree with the fit within {TOLERANCE * largest:.3g}; found {apart:.3g}; "
-            "nothing was published",
+            "nothing was published; ask for more shrinkage or strength",
         )
     return {"max_abs": apart, "num_samples": len(rows), "tolerance": TOLERANCE * largest}
 

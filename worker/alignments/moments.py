@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from worker.alignments.affine import Double, Floats
 from worker.solvers.spectrum import row_chunks
 
+# Share of the largest eigenvalue below which a direction is noise: features are float32.
+FLOOR = 1e-10
+
 
 @dataclass(frozen=True, eq=False)
 class Diagonal:
@@ -139,14 +142,15 @@ def shrink(covariance_DD: Double, share: float) -> Double:
     return shrunk_DD
 
 
-def power(symmetric_DD: Double, exponent: float) -> Double:
+def power(symmetric_DD: Double, exponent: float, floor: float = FLOOR) -> Double:
     """Power of a positive semi-definite matrix, through its eigenvectors.
 
-    Directions that hold less than rounding noise are floored there: an inverse root of noise would blow it up.
+    Directions that hold less than `floor` of the largest are lifted there: an inverse root of noise would blow it up.
+    With an exponent of 1 that is all that happens.
     """
     values, vectors = np.linalg.eigh(symmetric_DD)
-    floor = max(float(values[-1]), np.finfo(np.float64).tiny) * len(values) * np.finfo(np.float64).eps
-    result_DD: Double = (vectors * np.maximum(values, floor) ** exponent) @ vectors.T
+    least = max(float(values[-1]), np.finfo(np.float64).tiny) * floor
+    result_DD: Double = (vectors * np.maximum(values, least) ** exponent) @ vectors.T
     return result_DD
 
 

@@ -16,6 +16,7 @@ from worker.alignments.affine import Affine, Double, Floats, between_means
 from worker.alignments.moments import Moments, diagonal, moments, oas, power, shrink
 
 OT_SAMPLES = 1000
+POT_FLOOR = 1e-6
 
 
 def standardising(feats_ND: Floats) -> Affine:
@@ -124,9 +125,12 @@ def gaussian_transport(
         fixed_ND: [N, D]
     """
     own, wanted = moments(moving_MD), moments(fixed_ND)
-    alpha_DD, offset_D = _pot().gaussian.bures_wasserstein_mapping(
-        own.mean_D, wanted.mean_D, _shrunk(own, moving_shrinkage), _shrunk(wanted, fixed_shrinkage)
+    # POT takes roots of a product of both, which squares their range: what is near singular must be lifted before.
+    own_DD, wanted_DD = (
+        power(_shrunk(found, share), 1.0, POT_FLOOR)
+        for found, share in ((own, moving_shrinkage), (wanted, fixed_shrinkage))
     )
+    alpha_DD, offset_D = _pot().gaussian.bures_wasserstein_mapping(own.mean_D, wanted.mean_D, own_DD, wanted_DD)
     return Affine(np.asarray(alpha_DD), np.asarray(offset_D).reshape(-1))
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import ot
@@ -140,10 +141,13 @@ def test_a_feature_that_never_changes_stays_finite_and_lands_on_the_other_mean(m
 
 
 @pytest.mark.parametrize("method", [unpaired.coral, unpaired.whitening, unpaired.gaussian_transport])
-def test_fewer_items_than_features_is_finite(method):
+@pytest.mark.parametrize("shrinkage", [None, 0.0])
+def test_fewer_items_than_features_is_finite(method, shrinkage):
     rng = np.random.default_rng(3)
-    moved = method(rng.normal(size=(5, 30)), rng.normal(size=(6, 30))).apply(rng.normal(size=(5, 30)))
+    fitted = method(rng.normal(size=(5, 30)), rng.normal(size=(6, 30)), shrinkage, shrinkage)
+    moved = fitted.apply(rng.normal(size=(5, 30)))
     assert np.isfinite(moved).all()
+    assert np.abs(moved).max() < 1e7
 
 
 @pytest.mark.parametrize("rows", [np.zeros((1, 3)), np.full((4, 3), np.nan), np.zeros(4)])
@@ -160,3 +164,18 @@ def test_transport_brings_no_torch_in():
         "assert 'ot' in sys.modules; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("method", [unpaired.z_score, unpaired.coral, unpaired.whitening, unpaired.gaussian_transport])
+def test_memory_does_not_grow_with_the_items(method):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(160_000, 8)).astype(np.float32)
+    method(rows[:100], rows[100:200])
+    peaks = []
+    for count in (20_000, 80_000):
+        tracemalloc.start()
+        method(rows[:count], rows[count : 2 * count])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+    assert peaks[1] < rows[:80_000].nbytes
