@@ -33,6 +33,19 @@ class LinearProbe(Recipe):
     method: Literal["linear_probe"] = "linear_probe"
 
 
+class FewShot(Recipe):
+    """Nearest centroid, ridge or nearest neighbours on frozen features; chosen without a validation set."""
+
+    paper = "Wang et al., SimpleShot, arXiv 1911.04623; selection by many folds: arXiv 2307.02732"
+    summary = (
+        "Nearest centroid of centred features of length 1, exact leave-one-out ridge or nearest neighbours, whichever "
+        "does best on left-out pictures; for one to a few dozen images per class, seconds on a CPU."
+    )
+    needs_torch = False
+
+    method: Literal["few_shot"] = "few_shot"
+
+
 class FineTune(Recipe):
     """Linear probe first, then training of the backbone from there (LP-FT)."""
 
@@ -80,17 +93,18 @@ class Auto(Recipe):
 RECIPES: dict[str, type[Recipe]] = {
     "auto": Auto,
     "linear_probe": LinearProbe,
+    "few_shot": FewShot,
     "fine_tune": FineTune,
 }
 
-AnyRecipe = Annotated[LinearProbe | FineTune | Auto, Field(discriminator="method")]
-ADAPTER: TypeAdapter[LinearProbe | FineTune | Auto] = TypeAdapter(AnyRecipe)
+AnyRecipe = Annotated[LinearProbe | FewShot | FineTune | Auto, Field(discriminator="method")]
+ADAPTER: TypeAdapter[LinearProbe | FewShot | FineTune | Auto] = TypeAdapter(AnyRecipe)
 
 # Whether a method's tasks are built; anything else is refused by name before a job is made.
 TASKS = types.MappingProxyType({name: frozenset({"classification"}) for name in RECIPES})
 
 
-def parse(document: dict[str, Any]) -> LinearProbe | FineTune | Auto:
+def parse(document: dict[str, Any]) -> LinearProbe | FewShot | FineTune | Auto:
     """A recipe from its JSON object.
 
     Raises:

@@ -3,7 +3,7 @@
 There is no `logits` output: the logarithm of a probability is the calibrated logit up to one constant per image, and a
 second output would be a second contract.
 
-Shape legend: N images, D features, C classes.
+Shape legend: N images, D features, C classes, S support images.
 """
 
 from typing import Any
@@ -90,18 +90,85 @@ def cosine(weight_CD: ArrayLike, bias_C: ArrayLike, temperature: float, mean_D: 
     Raises:
         ValueError: as in `fold`.
     """
-    from onnx import helper
-
     weight, bias = fold(weight_CD, bias_C, temperature, None, None)
     mean = np.asarray(mean_D, np.float32)
     if mean.shape != (weight.shape[1],) or not np.isfinite(mean).all():
         raise ValueError(f"expected a finite mean [{weight.shape[1]}]; found {mean.shape}")
+    return _softmax_of_gemm(_unit_nodes(), "unit", weight, bias, {"mean": mean})
+
+
+def neighbours(
+    support_SD: ArrayLike,
+    labels_S: ArrayLike,
+    num_neighbours: int,
+    num_classes: int,
+    temperature: float,
+    mean_D: ArrayLike,
+) -> bytes:
+    """A head that lets the nearest support images vote, as `scores.neighbours` says it.
+
+    Shape:
+        support_SD: [S, D], centred by the mean and of length 1; more than `num_neighbours`
+        labels_S: [S]
+        mean_D: [D]
+
+    Raises:
+        ValueError: shapes or labels that do not fit, too few support images, or a temperature that is not positive.
+    """
+    from onnx import helper
+
+    support, labels = np.asarray(support_SD, np.float32), np.asarray(labels_S, np.int64)
+    mean = np.asarray(mean_D, np.float32)
+    if support.ndim != 2 or mean.shape != support.shape[1:] or not np.isfinite(support).all():
+        raise ValueError(f"expected finite support [S, D] and mean [D]; found {support.shape} and {mean.shape}")
+    if labels.shape != support.shape[:1] or not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise ValueError(f"expected {len(support)} labels under {num_classes}; found {labels.shape}, {labels.max()}")
+    if not 1 <= num_neighbours < len(support) or not temperature > 0 or not np.isfinite(mean).all():
+        raise ValueError(
+            f"expected fewer neighbours than the {len(support)} support images, a positive temperature and a finite "
+            f"mean; found {num_neighbours} and {temperature}"
+        )
+    k = num_neighbours
     nodes = [
+        *_unit_nodes(),
+        helper.make_node("MatMul", ["unit", "support"], ["similarity"], name="similarity"),
+        helper.make_node("TopK", ["similarity", "k_plus_1"], ["near", "which"], name="nearest"),
+        helper.make_node("Slice", ["near", "zero", "k", "axis"], ["voters"], name="voters"),
+        helper.make_node("Slice", ["near", "k", "k_plus_1", "axis"], ["edge"], name="edge"),
+        helper.make_node("Sub", ["voters", "edge"], ["weights"], name="weigh"),
+        helper.make_node("Unsqueeze", ["weights", "axis"], ["weights_row"], name="row"),
+        helper.make_node("Slice", ["which", "zero", "k", "axis"], ["who"], name="who"),
+        helper.make_node("Gather", ["labels", "who"], ["classes"], name="classes"),
+        helper.make_node("OneHot", ["classes", "num_classes", "off_on"], ["one_hot"], name="one_hot", axis=-1),
+        helper.make_node("MatMul", ["weights_row", "one_hot"], ["votes_row"], name="vote"),
+        helper.make_node("Squeeze", ["votes_row", "axis"], ["votes"], name="votes"),
+        helper.make_node("Mul", ["votes", "sharpness"], ["logits"], name="temperature"),
+        helper.make_node("Softmax", ["logits"], [PROBABILITIES], name="softmax", axis=-1),
+    ]
+    constants: dict[str, NDArray[Any]] = {
+        "mean": mean,
+        "support": np.ascontiguousarray(support.T),
+        "labels": labels,
+        "k": np.array([k], np.int64),
+        "k_plus_1": np.array([k + 1], np.int64),
+        "zero": np.array([0], np.int64),
+        "axis": np.array([1], np.int64),
+        "num_classes": np.array([num_classes], np.int64),
+        "off_on": np.array([0, 1], np.float32),
+        "sharpness": np.array(1 / temperature, np.float32),
+    }
+    return model(nodes, constants, num_features=len(mean), num_classes=num_classes)
+
+
+def _unit_nodes() -> list[Any]:
+    """`features` -> `unit`: centred by `mean`, of length 1."""
+    from onnx import helper
+
+    return [
         helper.make_node("Sub", [FEATURES, "mean"], ["centred"], name="centre"),
         # The one normalisation that every opset since 1 has; it leaves a vector of zeros as it is.
         helper.make_node("LpNormalization", ["centred"], ["unit"], name="normalise", axis=-1, p=2),
     ]
-    return _softmax_of_gemm(nodes, "unit", weight, bias, {"mean": mean})
 
 
 def _softmax_of_gemm(

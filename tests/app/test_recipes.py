@@ -10,6 +10,7 @@ from app.errors import BadRequest, Unprocessable
 
 VALID = {
     "linear_probe": {},
+    "few_shot": {},
     "fine_tune": {"scope": "full", "epochs": 3, "resolution": 64, "max_minutes": 0.5},
     "auto": {"max_minutes": 2, "objective": "macro_f1"},
 }
@@ -34,6 +35,7 @@ def test_defaults_and_round_trip(method):
         ("fine_tune", "resolution", 1025), ("fine_tune", "max_minutes", 0), ("auto", "max_minutes", -1),
         ("auto", "max_minutes", float("inf")), ("auto", "max_minutes", float("nan")), ("auto", "objective", "loss"),
         ("auto", "unlabelled", ["ds_1"]), ("linear_probe", "c", 1.0),
+        ("few_shot", "k", 5),
     ],
 )  # fmt: skip
 def test_each_bad_field_is_pointed_at(method, field, value):
@@ -49,7 +51,7 @@ def test_whatever_comes_is_a_recipe_or_refused(document):
         recipes.parse({**document, "method": document.get("method")})
 
 
-@pytest.mark.parametrize("method", ["few_shot", "zero_shot", "adapt", "", None, 1, ["auto"], {"a": 1}])
+@pytest.mark.parametrize("method", ["zero_shot", "adapt", "", None, 1, ["auto"], {"a": 1}])
 def test_method_that_is_not_built_is_refused_by_name(method):
     with pytest.raises(BadRequest) as caught:
         recipes.parse({"method": method})

@@ -3,7 +3,7 @@
 Shape legend: N images of the dataset, P of the pool (all but the test split), D features, C classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,7 +45,7 @@ class Head(Protocol):
     def graph(self) -> bytes:
         """ONNX, `features` -> `probabilities`; what is published."""
 
-    def tensors(self) -> dict[str, Float]:
+    def tensors(self) -> Mapping[str, NDArray[Any]]:
         """Its arrays before folding, for weights.safetensors."""
 
 

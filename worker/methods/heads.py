@@ -1,15 +1,15 @@
 """Heads as a transfer learns them: the numbers before they are folded, and the ONNX graph that they become. No torch.
 
-Shape legend: N images, D features, C classes.
+Shape legend: N images, D features, C classes, S support images.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import heads
+from app.artifact import heads, scores
 from app.artifact.spec import HeadKind
 from worker.solvers.logits import softmax
 
@@ -47,8 +47,7 @@ class LinearHead:
         Shape:
             result: [N, C]
         """
-        standard = (features_ND - self.mean_D) / self.scale_D
-        return (standard @ self.weight_CD.T + self.bias_C).astype(np.float64)
+        return scores.linear(features_ND, self.weight_CD, self.bias_C, self.mean_D, self.scale_D)
 
     def probabilities(self, features_ND: Float) -> Double:
         """Calibrated probabilities.
@@ -71,6 +70,9 @@ class LinearHead:
 class CosineHead:
     """Rows that meet the centred feature of length 1: centroids (SimpleShot, arXiv 1911.04623), or rows made from text.
 
+    `spread`, where rows are centroids, is the mean squared distance of an image from its class's mean: who adds a class
+    makes its bias with it.
+
     Shape:
         weight_CD: [C, D]
         bias_C: [C]
@@ -81,6 +83,7 @@ class CosineHead:
     bias_C: Float
     mean_D: Float
     temperature: float = 1.0
+    spread: float | None = None
 
     kind: ClassVar[HeadKind] = "cosine"
 
@@ -95,7 +98,7 @@ class CosineHead:
         Shape:
             result: [N, C]
         """
-        return unit(features_ND - self.mean_D) @ self.weight_CD.T.astype(np.float64) + self.bias_C
+        return scores.cosine(features_ND, self.weight_CD, self.bias_C, self.mean_D)
 
     def probabilities(self, features_ND: Float) -> Double:
         """Probabilities at the head's temperature.
@@ -111,15 +114,59 @@ class CosineHead:
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """For weights.safetensors."""
-        return {"weight": self.weight_CD, "bias": self.bias_C, "mean": self.mean_D}
+        spread = {} if self.spread is None else {"spread": np.array([self.spread], np.float32)}
+        return {"weight": self.weight_CD, "bias": self.bias_C, "mean": self.mean_D, **spread}
 
 
-def unit(features_ND: Float) -> Double:
-    """Features of length 1; a feature of zeros stays one, as ONNX's LpNormalization has it.
+@dataclass(frozen=True)
+class NeighboursHead:
+    """Support images of which the nearest vote, by cosine of the centred features; `app.artifact.scores` says how.
 
     Shape:
-        features_ND: [N, D]
-        result: [N, D]
+        support_SD: [S, D], centred by the mean and of length 1
+        labels_S: [S]
+        mean_D: [D]
     """
-    length_N1 = np.linalg.norm(features_ND.astype(np.float64), axis=1, keepdims=True)
-    return features_ND / np.where(length_N1 > 0, length_N1, 1.0)
+
+    support_SD: Float
+    labels_S: NDArray[np.int64]
+    mean_D: Float
+    num_neighbours: int
+    num_classes: int
+    temperature: float = 1.0
+
+    kind: ClassVar[HeadKind] = "neighbours"
+
+    @property
+    def num_params(self) -> int:
+        """Numbers that it holds."""
+        return self.support_SD.size + self.mean_D.size
+
+    def logits(self, features_ND: Float) -> Double:
+        """Uncalibrated scores.
+
+        Shape:
+            result: [N, C]
+        """
+        return scores.neighbours(
+            features_ND, self.support_SD, self.labels_S, self.mean_D, self.num_neighbours, self.num_classes
+        )
+
+    def probabilities(self, features_ND: Float) -> Double:
+        """Probabilities at the head's temperature.
+
+        Shape:
+            result: [N, C]
+        """
+        return np.asarray(softmax(self.logits(features_ND) / self.temperature), np.float64)
+
+    def graph(self) -> bytes:
+        """ONNX, features -> probabilities."""
+        return heads.neighbours(
+            self.support_SD, self.labels_S, self.num_neighbours, self.num_classes, self.temperature, self.mean_D
+        )
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """For weights.safetensors; `sizes` are the numbers of neighbours and of classes."""
+        sizes = np.array([self.num_neighbours, self.num_classes], np.int64)
+        return {"support": self.support_SD, "labels": self.labels_S, "mean": self.mean_D, "sizes": sizes}

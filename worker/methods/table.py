@@ -6,7 +6,7 @@ Functions are imported when called, since most jobs need no torch.
 from collections.abc import Callable
 from typing import Any
 
-from app.recipes import Auto, FineTune, LinearProbe, Recipe
+from app.recipes import Auto, FewShot, FineTune, LinearProbe, Recipe
 from worker.methods.contract import Outcome, Task
 
 
@@ -14,6 +14,12 @@ def _linear_probe(recipe: Any, task: Task) -> Outcome:
     from worker.methods import linear_probe
 
     return Outcome(linear_probe.run(recipe, task))
+
+
+def _few_shot(recipe: Any, task: Task) -> Outcome:
+    from worker.methods import few_shot
+
+    return few_shot.run(recipe, task)
 
 
 def _fine_tune(recipe: Any, task: Task) -> Outcome:
@@ -30,6 +36,7 @@ def _auto(recipe: Any, task: Task) -> Outcome:
 
 METHODS: dict[type[Recipe], Callable[[Any, Task], Outcome]] = {
     LinearProbe: _linear_probe,
+    FewShot: _few_shot,
     FineTune: _fine_tune,
     Auto: _auto,
 }

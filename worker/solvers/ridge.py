@@ -121,6 +121,50 @@ def leave_folds_out(
     return predictions_NC
 
 
+def leave_groups_out(
+    feats_ND: NDArray[np.floating],
+    targets_NC: NDArray[np.floating],
+    groups_N: NDArray[np.integer],
+    strength: float,
+    *,
+    basis: EigenBasis | None = None,
+) -> NDArray[np.float64]:
+    """Predict every group by the ridge fit to all other groups; exact, without a fit for each.
+
+    A group of one is `leave_one_out`; for more, the residuals of the group are (I - H_gg)^-1 r_g, H_gg its block of the
+    hat matrix. ``basis`` as in ``leave_one_out``.
+
+    Shape:
+        feats_ND: [N, D]; targets_NC: [N, C]; groups_N: [N]; returns [N, C].
+
+    Raises:
+        ValueError: as in ``leave_one_out``, or everything is one group.
+    """
+    _check(feats_ND, targets_NC, (strength,))
+    _, group_N, size_G = np.unique(groups_N, return_inverse=True, return_counts=True)
+    if len(size_G) < 2:
+        raise ValueError("Expected at least two groups, found one; there is nothing to fit when it is left out.")
+    basis = basis or eigenbasis(feats_ND - feats_ND.mean(axis=0, dtype=np.float64), np.float64)
+    mean_C = targets_NC.mean(axis=0)
+    shrink_R = 1.0 / (basis.energy_R + strength)
+    weight_CR = basis.gradient((targets_NC - mean_C).T.astype(basis.matrix.dtype)) * shrink_R
+    residual_NC = np.empty(targets_NC.shape)
+    leverage_N = np.empty(len(targets_NC))
+    for start, stop in row_chunks(len(targets_NC)):
+        rows_NR = basis.rows(start, stop).astype(np.float64)
+        residual_NC[start:stop] = targets_NC[start:stop] - mean_C - rows_NR @ weight_CR.T
+        leverage_N[start:stop] = np.square(rows_NR) @ shrink_R + 1.0 / len(targets_NC)
+    alone_N = size_G[group_N] == 1
+    residual_NC[alone_N] /= (1.0 - leverage_N[alone_N])[:, None]
+    blocks = np.split(np.argsort(group_N, kind="stable"), np.cumsum(size_G)[:-1])
+    for block in blocks:
+        if len(block) > 1:
+            rows_MR = np.concatenate([basis.rows(row, row + 1) for row in block]).astype(np.float64)
+            kept_MM = np.eye(len(block)) - (rows_MR * shrink_R) @ rows_MR.T - 1.0 / len(targets_NC)
+            residual_NC[block] = np.linalg.solve(kept_MM, residual_NC[block])
+    return np.asarray(targets_NC - residual_NC, np.float64)
+
+
 def fit(
     feats_ND: NDArray[np.floating],
     targets_NC: NDArray[np.floating],

@@ -1,8 +1,9 @@
 import numpy as np
 import onnx
 import pytest
+from sklearn.neighbors import KNeighborsClassifier
 
-from app.artifact import graph, heads
+from app.artifact import graph, heads, scores
 from tests.app.onnx_factories import head_reference, head_weights, run, unit_reference
 
 
@@ -82,3 +83,87 @@ def test_a_cosine_head_is_valid_onnx():
 def test_a_cosine_head_wants_a_finite_mean_of_the_features_width(mean):
     with pytest.raises(ValueError, match="finite mean"):
         heads.cosine(np.eye(3), np.zeros(3), 1.0, mean)
+
+
+def support(num=12, num_classes=3, width=6, seed=6):
+    rng = np.random.default_rng(seed)
+    mean = rng.normal(size=width).astype(np.float32)
+    found = np.array(unit_reference(rng.normal(size=(num, width)), np.zeros(width)), np.float32)
+    return found, rng.integers(0, num_classes, num), mean
+
+
+@pytest.mark.parametrize("num_neighbours", [1, 3, 11])
+def test_neighbours_vote_by_how_much_nearer_they_are_than_the_next(num_neighbours):
+    found, labels, mean = support()
+    features = np.random.default_rng(7).normal(size=(9, 6)).astype(np.float32)
+    expected = np.zeros((9, 3))
+    for row, unit in enumerate(unit_reference(features, mean)):
+        near = sorted(((sum(a * b for a, b in zip(unit, item, strict=True)), place) for place, item in
+                       enumerate(found)), reverse=True)[: num_neighbours + 1]  # fmt: skip
+        for similarity, place in near[:-1]:
+            expected[row, labels[place]] += similarity - near[-1][0]
+    logits = scores.neighbours(features, found, labels, mean, num_neighbours, 3)
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
+    served = run(heads.neighbours(found, labels, num_neighbours, 3, 0.2, mean), features=features)["probabilities"]
+    np.testing.assert_allclose(served, scores.softmax(logits / 0.2), atol=1e-5)
+
+
+def test_neighbours_are_those_of_scikit_learn():
+    found, labels, mean = support(num=60, num_classes=5)
+    features = np.random.default_rng(8).normal(size=(40, 6)).astype(np.float32)
+    for k in (1, 4, 15):
+        # The one after the last gets weight 0 and so no vote.
+        known = KNeighborsClassifier(k + 1, metric="cosine", weights=lambda far: far[:, -1:] - far)
+        known.fit(found, labels)
+        logits = scores.neighbours(features, found, labels, mean, k, 5)
+        shares = logits / logits.sum(1, keepdims=True)
+        np.testing.assert_allclose(shares, known.predict_proba(features - mean), atol=1e-5)
+
+
+def test_neighbours_of_many_images_are_the_same_in_pieces(monkeypatch):
+    found, labels, mean = support(num=50)
+    features = np.random.default_rng(9).normal(size=(23, 6)).astype(np.float32)
+    whole = scores.neighbours(features, found, labels, mean, 5, 3)
+    monkeypatch.setattr(scores, "CHUNK_ELEMENTS", 200)
+    np.testing.assert_allclose(scores.neighbours(features, found, labels, mean, 5, 3), whole, atol=1e-12)
+
+
+def test_a_neighbours_head_is_valid_onnx():
+    found, labels, mean = support()
+    model = onnx.load_model_from_string(heads.neighbours(found, labels, 3, 3, 0.1, mean))
+    onnx.checker.check_model(model, full_check=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_neighbours": 12}, {"num_neighbours": 0}, {"temperature": 0.0}, {"temperature": float("nan")},
+        {"labels_S": np.full(12, 3)}, {"labels_S": np.full(12, -1)}, {"labels_S": np.zeros(11, int)},
+        {"mean_D": np.zeros(5)}, {"mean_D": np.full(6, np.nan)}, {"support_SD": np.full((12, 6), np.inf)},
+    ],
+)  # fmt: skip
+def test_a_neighbours_head_that_cannot_be_is_refused(change):
+    found, labels, mean = support()
+    given = {"support_SD": found, "labels_S": labels, "num_neighbours": 3, "num_classes": 3, "temperature": 0.1}
+    with pytest.raises(ValueError, match="expected"):
+        heads.neighbours(**{**given, "mean_D": mean, **change})
+
+
+def test_stored_arrays_say_what_the_graph_says():
+    features = np.random.default_rng(10).normal(size=(5, 6)).astype(np.float32)
+    given = head_weights()
+    arrays = {name.partition("_")[0]: np.asarray(value) for name, value in given.items() if name != "temperature"}
+    temperature, weight, bias = given["temperature"], given["weight_CD"], given["bias_C"]
+    found, labels, mean = support()
+    sizes = {"sizes": np.array([3, 3])}
+    for kind, tensors, head in (
+        ("linear", arrays, heads.linear(**given)),
+        ("linear", {"weight": weight, "bias": bias}, heads.linear(weight, bias, temperature)),
+        ("cosine", arrays, heads.cosine(weight, bias, temperature, given["mean_D"])),
+        ("neighbours", {"support": found, "labels": labels, "mean": mean, **sizes},
+         heads.neighbours(found, labels, 3, 3, temperature, mean)),
+    ):  # fmt: skip
+        said = run(head, features=features)["probabilities"]
+        np.testing.assert_allclose(scores.probabilities(kind, tensors, temperature, features), said, atol=1e-5)
+    with pytest.raises(ValueError, match="found text"):
+        scores.probabilities("text", arrays, 1.0, features)
