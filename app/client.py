@@ -253,6 +253,25 @@ class Client:
             ]
             return self.call("POST", f"/models/{quote(model, safe='')}/predict", files=files, params=query)
 
+    def add_class(
+        self,
+        model: str,
+        label: str,
+        images: Sequence[Path | bytes],
+        *,
+        idempotency_key: str | None = None,
+        **query: str | int,
+    ) -> Json:
+        """Adds a class to a model from a few images, as a new version; `query`: version or alias to add it to."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        with ExitStack() as stack:
+            files = [
+                ("file", (str(index), image if isinstance(image, bytes) else stack.enter_context(image.open("rb"))))
+                for index, image in enumerate(images)
+            ]
+            path = f"/models/{quote(model, safe='')}/classes"
+            return self.call("POST", path, files=files, data={"label": label}, params=query, headers=headers)
+
     def _stream(self, job_id: str, after: int) -> Iterator[Event]:
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
         path = f"/api/v1/jobs/{quote(job_id, safe='')}/events"

@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from app.api import (
     alignments,
     backbones,
+    classes,
     datasets,
     domains,
     health,
@@ -38,7 +39,7 @@ ROLES: dict[str, tuple[APIRouter, ...]] = {
         alignments.router,
         domains.router,
     ),
-    "serve": (predictions.router,),
+    "serve": (predictions.router, classes.router),
 }
 
 

@@ -177,22 +177,23 @@ def published(
 ) -> ModelVersion:
     """A version with a real bundle: a tiny graph, shared by key or its own, and a head of random weights."""
     labels = overrides.pop("labels", ("cat", "dog", "owl"))
+    parts = overrides.pop("parts", {})
+    described = onnx_factories.make_spec(labels, **overrides.pop("described", {}))
     row = version(session, of, number, **overrides)
     network = folder / "tiny.onnx"
     network.parent.mkdir(parents=True, exist_ok=True)
     network.write_bytes(onnx_factories.backbone_bytes())
     weight_CD, bias_C = head_weights(number, len(labels))
     place = folder / row.job_id
-    written = bundle.write(
-        place,
-        onnx_factories.make_spec(labels),
-        head=heads.linear(weight_CD, bias_C),
-        weights={"weight": weight_CD, "bias": bias_C},
-        report={"verdict": None},
-        predictions=bundle.Predictions([], [], [], [], [], np.empty((0, len(labels)), np.float32)),
-        readme="# tiny\n",
-        backbone=bundle.entry(network, SHARED_GRAPH) if shared else network,
-    )
+    fields = {
+        "head": heads.linear(weight_CD, bias_C),
+        "weights": {"weight": weight_CD, "bias": bias_C},
+        "report": {"verdict": None},
+        "predictions": bundle.Predictions([], [], [], [], [], np.empty((0, len(labels)), np.float32)),
+        "readme": "# tiny\n",
+        "backbone": bundle.entry(network, SHARED_GRAPH) if shared else network,
+    }
+    written = bundle.write(place, described, **{**fields, **parts})
     if shared:
         storage.put(SHARED_GRAPH, network)
     for path in place.iterdir():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from app.artifact import bundle as bundles
-from app.artifact import card
+from app.artifact import card, stored
 from app.artifact.spec import Backbone, Dataset, File, Parity, Spec, classification_outputs, image_input
 from app.errors import JobFailure
 from app.serving import parity
@@ -45,6 +45,7 @@ def bundle(task: Task, candidate: Candidate, evaluation: Evaluation) -> tuple[Sp
         predictions=evaluation.predictions,
         readme=card.render(described, evaluation.report, context.document.model_name or context.document.id),
         backbone=_shared(candidate) if candidate.shared else candidate.graph,
+        features=stored.pack(evaluation.test_features, evaluation.predictions.labels, task.class_names),
     )
     return written, proof
 

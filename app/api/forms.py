@@ -43,7 +43,7 @@ def from_json(name: str, text: str | bytes) -> Any:
         raise Unprocessable(f"expected {name} as JSON; found {error}") from error
 
 
-def replayed(kept: Answer) -> Response:
+def replayed(kept: Answer, status: int = 202) -> Response:
     """The first answer again, to a POST that came with the same Idempotency-Key."""
     headers = {"Idempotent-Replayed": "true"} | ({"Location": kept.location} if kept.location else {})
-    return Response(kept.body, 202, headers, "application/json")
+    return Response(kept.body, status, headers, "application/json")

@@ -26,7 +26,7 @@ class VersionOut(BaseModel):
     """One version."""
 
     version: int
-    job_id: str
+    job_id: str | None = Field(description="Null where no job made it: a class was added to another version.")
     created_at: datetime
     metrics: dict[str, float | int | None]
 

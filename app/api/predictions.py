@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -96,6 +97,7 @@ async def predict(
 ) -> PredictOut:
     """Classifies images: multipart `file` (repeated), a raw image body, or JSON `images`."""
     images = await _images(request, state)
+    check_number(images, state)
     out = await to_thread.run_sync(_predict, state, project, name, version, alias, domain, images, top_k, threshold)
     response.headers["X-Graft-Version"] = str(out.version)
     if out.alignment is not None:
@@ -152,22 +154,35 @@ async def _images(request: Request, state: State) -> list[bytes]:
                 "expected images as form fields `file`; found none; send -F file=@photo.jpg", code="file_missing"
             )
     elif kind == "application/json":
-        images = _from_json(await _body(request, limit))
+        images = _from_json(await read_body(request, limit))
     elif kind.startswith("image/") or kind == "application/octet-stream":
-        images = [await _body(request, limit)]
+        images = [await read_body(request, limit)]
     else:
         raise UnsupportedMediaType(
             f"expected multipart/form-data, application/json or image/*; found {kind or 'no content type'}"
         )
+    return images
+
+
+def check_number(images: Sequence[bytes], state: State) -> None:
+    """Refuses more images than one request may bring.
+
+    Raises:
+        TooLarge: code too_many_images.
+    """
     most = state.settings.max_predict_images
     if len(images) > most:
         raise TooLarge(
             f"expected at most {most} images; found {len(images)}; send less at once", code="too_many_images"
         )
-    return images
 
 
-async def _body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        TooLarge: it is larger than the limit.
+    """
     body = bytearray()
     async for chunk in multipart.limited(request, limit):
         body += chunk
@@ -179,8 +194,17 @@ def _from_json(body: bytes) -> list[bytes]:
         wanted = PredictIn.model_validate(json.loads(body))
     except (ValueError, RecursionError, ValidationError) as error:
         raise Unprocessable(f'expected {{"images": [{{"b64": "..."}}]}}; found {_brief(error)}') from error
+    return from_base64(wanted.images)
+
+
+def from_base64(given: Sequence[ImageIn]) -> list[bytes]:
+    """The bytes of each image.
+
+    Raises:
+        Unprocessable: one is not base64; its place is named.
+    """
     images = []
-    for index, image in enumerate(wanted.images):
+    for index, image in enumerate(given):
         try:
             images.append(base64.b64decode(image.b64, validate=True))
         except (binascii.Error, ValueError) as error:

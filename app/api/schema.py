@@ -7,11 +7,12 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from app.api.classes import ClassIn
 from app.api.datasets import DatasetForm
 from app.api.predictions import PredictIn
 from app.api.problems import Problem
 
-BY_HAND: tuple[type[BaseModel], ...] = (DatasetForm, PredictIn, Problem)
+BY_HAND: tuple[type[BaseModel], ...] = (ClassIn, DatasetForm, PredictIn, Problem)
 
 
 def install(app: FastAPI) -> None:

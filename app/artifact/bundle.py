@@ -27,7 +27,10 @@ REPORT = "report.json"
 PREDICTIONS = "predictions.parquet"
 WEIGHTS = "weights.safetensors"
 README = "README.md"
-FILES = (HEAD, REPORT, PREDICTIONS, WEIGHTS, README, BACKBONE)
+FEATURES = "features.safetensors"
+FILES = (HEAD, REPORT, PREDICTIONS, WEIGHTS, README, FEATURES, BACKBONE)
+# Bundles written before there was such a file are whole without it.
+OPTIONAL = frozenset({FEATURES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ def write(
     predictions: Predictions,
     readme: str,
     backbone: Path | File,
+    features: Mapping[str, NDArray[Any]] | None = None,
 ) -> Spec:
     """Writes every file of a bundle into an empty or new folder.
 
@@ -76,6 +80,7 @@ def write(
         predictions: of the test items.
         readme: the model card.
         backbone: the graph's own file, copied in (a network that this job trained), or where the shared one is stored.
+        features: what `stored.pack` makes of some of the predicted items, to score a changed head on.
 
     Returns:
         The spec as written, with `files`.
@@ -91,6 +96,8 @@ def write(
     (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
     (folder / README).write_text(readme, "utf-8")
     write_predictions(folder / PREDICTIONS, predictions, described.labels)
+    if features is not None:
+        (folder / FEATURES).write_bytes(tensors.dump(features))
     if isinstance(backbone, Path):
         shutil.copyfile(backbone, folder / BACKBONE)
     files = {name: entry(folder / name) for name in FILES if (folder / name).is_file()}
@@ -125,7 +132,7 @@ def verify(folder: Path, shared: Mapping[str, Path] | None = None) -> Spec:
     """
     found = read(folder)
     shared = shared or {}
-    problems = [f"{name} is not listed" for name in FILES if name not in found.files]
+    problems = [f"{name} is not listed" for name in FILES if name not in OPTIONAL | found.files.keys()]
     problems += [
         f"{path.name} does not belong here"
         for path in sorted(folder.iterdir())

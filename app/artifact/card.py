@@ -183,6 +183,8 @@ def _evaluation(spec: Spec, report: Mapping[str, Any]) -> str:
     if metrics:
         rows = [(METRICS[name][1], _number(value), _interval(spec.metrics, name)) for name, value in metrics.items()]
         parts.append(_table(("Metric", "Value", "95 % interval"), rows))
+    elif spec.added is not None:
+        parts.append("The model has not been evaluated since its last class was added; nothing is known of that class.")
     else:
         parts.append("Nothing was measured: there were no labelled images to measure on.")
     verdict = report.get("verdict")
@@ -238,7 +240,14 @@ def _calls(spec: Spec, model: str) -> str:
 
 
 def _recipe(spec: Spec) -> str:
-    made = f"Seed {spec.seed}, {spec.created_at.date().isoformat()}. "
+    added = spec.added
+    grown = (
+        f"The class {text(added.label)} was added to version {added.version} of {text(added.model)} from "
+        f"{added.num_images} images ({added.how}), without training. "
+        if added
+        else ""
+    )
+    made = f"{grown}Seed {spec.seed}, {spec.created_at.date().isoformat()}. "
     parity = spec.parity
     proof = (
         f"On {parity.num_samples} images the published graph's probabilities differ from the trained model's by "

@@ -4,9 +4,12 @@ A job only attaches its head (a few milliseconds); the backbone's graph is expor
 Everything is bytes in, bytes out, and equal input gives equal bytes, so that digests name graphs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from app.errors import BadRequest
 
@@ -53,6 +56,26 @@ def compose(backbone: Path | bytes, head: bytes) -> bytes:
         producer_version="",
     )
     model.graph.output.reverse()
+    return serialise(model)
+
+
+def grow_head(head: bytes, changes: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]]) -> bytes:
+    """A head with one class more: the named constants are changed, `probabilities` is one wider, all else stays.
+
+    Raises:
+        ValueError: the graph has no constant of that name.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load_model_from_string(head)
+    places = {tensor.name: index for index, tensor in enumerate(model.graph.initializer)}
+    for name, change in changes.items():
+        if name not in places:
+            raise ValueError(f"expected a head with a constant {name!r}; found {sorted(places)}")
+        tensor = model.graph.initializer[places[name]]
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(change(numpy_helper.to_array(tensor))), name))
+    model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value += 1
     return serialise(model)
 
 

@@ -115,6 +115,26 @@ class Parity:
         return self.max_abs <= self.tolerance
 
 
+class Added(BaseModel):
+    """A class that was put into a finished head, and the version that it was put into.
+
+    Args:
+        label: the new class.
+        model: the base's name when it was made.
+        version: of the base.
+        num_images: that the class was made from.
+        how: the rule that made it, see `surgery`.
+    """
+
+    model_config = STRICT
+
+    label: Text
+    model: Text
+    version: int = Field(ge=1)
+    num_images: int = Field(ge=1)
+    how: Literal["centroid", "imprinted", "neighbours"]
+
+
 class Spec(BaseModel):
     """Everything that a server, a reader or a later job needs to know about one model version."""
 
@@ -136,6 +156,7 @@ class Spec(BaseModel):
     temperature: float = Field(default=1.0, gt=0)
     files: dict[FileName, File] = Field(default_factory=dict)
     parity: Parity
+    added: Added | None = None
     created_at: AwareDatetime
 
     @model_validator(mode="after")
@@ -149,6 +170,12 @@ class Spec(BaseModel):
         for name, width in expected.items():
             if widths.get(name) != width:
                 raise ValueError(f"expected an output {name!r} of width {width}; found {widths}")
+        return self
+
+    @model_validator(mode="after")
+    def _added_class_is_the_last(self) -> Self:
+        if self.added is not None and self.labels[-1] != self.added.label:
+            raise ValueError(f"expected the added class {self.added.label!r} as the last label; found {self.labels}")
         return self
 
     @property

@@ -192,8 +192,8 @@ class ModelVersion(Base):
     project_id: Mapped[str] = mapped_column(_ID, ForeignKey("project.id"))
     model_id: Mapped[str] = mapped_column(_ID, ForeignKey("model.id", ondelete="CASCADE"))
     version: Mapped[int]
-    # Not a foreign key: a version outlives its job's row.
-    job_id: Mapped[str] = mapped_column(_ID)
+    # Not a foreign key: a version outlives its job's row. None where a class was added, which takes no job.
+    job_id: Mapped[str | None] = mapped_column(_ID)
     prefix: Mapped[str]
     spec: Mapped[dict[str, Any]]
     metrics: Mapped[dict[str, Any]]

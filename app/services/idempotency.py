@@ -66,6 +66,14 @@ def begin(session: Session, project: str, route: str, key: str | None, print_: s
     return Answer(row.body, row.location)
 
 
+def kept(session: Session, project: str, route: str, key: str | None, print_: str) -> Answer | None:
+    """A stored answer to the same request, without a reservation: a look before work that holds no transaction."""
+    row = session.get(IdempotencyKey, (project, route, key)) if key else None
+    if row is None or row.body is None or row.fingerprint != print_ or row.created_at < now() - KEPT:
+        return None
+    return Answer(row.body, row.location)
+
+
 def keep(session: Session, project: str, route: str, key: str | None, answer: Answer) -> None:
     """Stores the answer under the key that `begin` reserved."""
     if key is not None:

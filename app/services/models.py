@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete as sql_delete
@@ -17,6 +18,15 @@ from app.states import JobState
 PRODUCTION = "production"
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """A bundle that lies in storage and is to become a version."""
+
+    id: str
+    prefix: str
+    spec: dict[str, Any]
 
 
 def get(session: Session, project: str, name: str) -> Model:
@@ -130,13 +140,7 @@ def publish(session: Session, job: Job, prefix: str, spec: dict[str, Any], metri
     if job.model_name is None:
         raise Conflict(f"expected a job with a model name; found {job.id} without one")
     model = _open(session, job.project_id, job.model_name)
-    # The counter never goes back, so a deleted version's number is not given out again.
-    number = session.scalar(
-        update(Model)
-        .where(Model.id == model.id)
-        .values(last_version=Model.last_version + 1)
-        .returning(Model.last_version)
-    )
+    number = _next_number(session, model.id)
     # After the counter, whose lock lets one publication through at a time.
     check_labels(session, job.project_id, job.model_name, spec["task"], spec["labels"], job.allow_label_change)
     row = ModelVersion(
@@ -152,6 +156,56 @@ def publish(session: Session, job: Job, prefix: str, spec: dict[str, Any], metri
     session.add(row)
     session.flush()
     return row
+
+
+def append(
+    session: Session, name: str, base: ModelVersion, asked: tuple[int | None, str | None], made: NewVersion
+) -> ModelVersion:
+    """Appends a version that was made from another one, without a job.
+
+    Args:
+        session: of the transaction that makes it visible.
+        name: of the model.
+        base: the version that was read.
+        asked: version and alias by which it was found; both None for the default.
+        made: the new version.
+
+    Raises:
+        NotFound: the base or its model was deleted meanwhile.
+        Conflict: code version_moved, the alias or default means another version by now.
+    """
+    number = _next_number(session, base.model_id)
+    # After the counter, whose lock lets one publication through at a time.
+    found = resolve(session, base.project_id, name, *asked)
+    if number is None or found.id != base.id:
+        raise Conflict(
+            f"expected {name!r} to mean version {base.version} still; found version {found.version}; send it again, or "
+            f"name the version to add to with ?version={base.version}",
+            code="version_moved",
+        )
+    row = ModelVersion(
+        id=made.id,
+        project_id=base.project_id,
+        model_id=base.model_id,
+        version=number,
+        job_id=None,
+        prefix=made.prefix,
+        spec=made.spec,
+        metrics={},
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def _next_number(session: Session, model_id: str) -> int | None:
+    """The counter never goes back, so a deleted version's number is not given out again; None without such a model."""
+    return session.scalar(
+        update(Model)
+        .where(Model.id == model_id)
+        .values(last_version=Model.last_version + 1)
+        .returning(Model.last_version)
+    )
 
 
 def _open(session: Session, project: str, name: str) -> Model:
@@ -175,7 +229,7 @@ def of_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, tuple[str, in
         .join(Model, Model.id == ModelVersion.model_id)
         .where(ModelVersion.job_id.in_(job_ids))
     )
-    return {job_id: (name, number) for job_id, name, number in session.execute(query)}
+    return {str(job_id): (name, number) for job_id, name, number in session.execute(query)}
 
 
 def set_alias(session: Session, project: str, name: str, alias: str, number: int) -> Alias:

@@ -84,6 +84,11 @@ def run(
         return predict(runtime, served.spec, images, decoders, top_k=top_k, threshold=threshold, max_pixels=max_pixels)
 
 
+def open_session(storage: Storage, prefix: str, spec: Spec, name: str) -> GraphSession:
+    """One small graph of a bundle, loaded for the caller alone."""
+    return GraphSession(file_path(storage, prefix, spec, name), threads=1)
+
+
 def _graph(storage: Storage, prefix: str, spec: Spec, name: str, threads: int) -> Graph:
     return Graph(
         sha256=spec.files[name].sha256,

@@ -3,7 +3,7 @@
 Shape legend: N images, H x W pixels, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from app.artifact import preprocess
 from app.artifact.spec import Spec
 from app.errors import BadImage
-from app.serving.runtime import BATCH_SIZE, Runtime
+from app.serving.runtime import BATCH_SIZE, Runtime, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +80,38 @@ def run(
     Raises:
         BadImage: as in `predict`.
     """
+    found = [runtime.run(batch).probabilities for batch in _batches(spec, images, executor, max_pixels)]
+    return np.concatenate([np.empty((0, len(spec.labels)), np.float32), *found])
+
+
+def embed(
+    backbone: Session, spec: Spec, images: Sequence[bytes], executor: Executor, max_pixels: int = preprocess.MAX_PIXELS
+) -> NDArray[np.float32]:
+    """Encoded images -> features, pipelined.
+
+    Shape:
+        result: [N, D]
+
+    Raises:
+        BadImage: as in `predict`.
+    """
+    place = backbone.output_names.index("features")
+    found = [backbone.run(batch)[place] for batch in _batches(spec, images, executor, max_pixels)]
+    return np.concatenate([np.empty((0, spec.backbone.feature_dim), np.float32), *found])
+
+
+def _batches(spec: Spec, images: Sequence[bytes], executor: Executor, max_pixels: int) -> Iterator[NDArray[np.uint8]]:
+    """Decoded batches in the order of the images, one ahead."""
     waiting: list[Future[NDArray[np.uint8]]] = []
-    rows = [np.empty((0, len(spec.labels)), np.float32)]
     try:
         for start in range(0, len(images), BATCH_SIZE):
             ahead = images[start + len(waiting) : start + 2 * BATCH_SIZE]
             waiting += [executor.submit(preprocess.load, data, spec.preprocess, max_pixels) for data in ahead]
             batch, waiting = waiting[:BATCH_SIZE], waiting[BATCH_SIZE:]
-            pixels = [_pixels(future, start + offset) for offset, future in enumerate(batch)]
-            rows.append(runtime.run(np.stack(pixels)).probabilities)
+            yield np.stack([_pixels(future, start + offset) for offset, future in enumerate(batch)])
     finally:
         for future in waiting:
             future.cancel()
-    return np.concatenate(rows)
 
 
 def rank(

@@ -36,11 +36,16 @@ class Evaluation:
         metrics: flat, as the job's row shows them.
         report: the whole document.
         predictions: of each test item.
+        test_features: of the same items, in their order, as the head takes them.
+
+    Shape:
+        test_features: [T, D]
     """
 
     metrics: dict[str, float | int | None]
     report: dict[str, Any]
     predictions: Predictions
+    test_features: Float
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,8 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
         "decisions": [asdict(decision) for decision in outcome.decisions],
         "details": {**candidate.details, "scratch": small.details if small else None},
     }
-    return Evaluation(flat, document, _predictions(task.index, test, labels_T, tested, task.class_names))
+    predicted = _predictions(task.index, test, labels_T, tested, task.class_names)
+    return Evaluation(flat, document, predicted, test_features)
 
 
 def _test(probabilities_TC: NDArray[np.float64], labels_T: NDArray[np.int64], task: Task) -> _Tested:

@@ -1,0 +1,205 @@
+"""Classes of a served model: one more from a few images, as a new version."""
+
+import hashlib
+import unicodedata
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from app.api import multipart
+from app.api.deps import NAME, Context, Project, State, finish
+from app.api.forms import checked, from_json, replayed
+from app.api.predictions import UNLIMITED, ImageIn, check_number, from_base64, read_body
+from app.api.problems import RESPONSES
+from app.db.models import ModelVersion
+from app.errors import BadRequest, UnsupportedMediaType
+from app.services import classes, idempotency, models, predictions
+
+router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
+ROUTE = "POST /models/{name}/classes"
+CREATED = 201
+
+
+class ClassIn(BaseModel):
+    """The JSON form of a request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: str = Field(min_length=1, max_length=100, description="Name of the new class.")
+    images: list[ImageIn] = Field(min_length=1)
+
+    @field_validator("label")
+    @classmethod
+    def _printable(cls, label: str) -> str:
+        """Control characters, halves of surrogate pairs and line breaks are no part of a name."""
+        if not label.strip() or any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in label):
+            raise ValueError("expected a name of printable characters; found only spaces, or a control character")
+        return label
+
+
+class OldClassesOut(BaseModel):
+    """How the classes that were there before fare, on stored features of their test items."""
+
+    num_samples: int
+    accuracy_before: float | None
+    accuracy_after: float | None
+
+
+class ClassOut(BaseModel):
+    """The new version."""
+
+    model: str
+    version: int
+    base_version: int
+    label: str
+    num_images: int
+    how: str = Field(description="centroid, imprinted or neighbours: the rule that made the class.")
+    old_classes: OldClassesOut
+    calibrated: bool
+    metrics: dict[str, float | int | None] = Field(description="Empty until the new version is evaluated.")
+    served_by_default: bool = Field(description="False where alias `production` points elsewhere: it is not moved.")
+
+
+@router.post(
+    "/{name}/classes",
+    status_code=CREATED,
+    response_model=ClassOut,
+    max_body_size=UNLIMITED,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["label", "file"],
+                        "properties": {
+                            "label": {"type": "string", "minLength": 1, "maxLength": 100},
+                            "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        },
+                    }
+                },
+                "application/json": {"schema": {"$ref": "#/components/schemas/ClassIn"}},
+            },
+        }
+    },
+)
+async def add_class(
+    name: str,
+    request: Request,
+    response: Response,
+    state: Context,
+    project: Project,
+    version: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
+    alias: Annotated[str | None, Query(pattern=NAME)] = None,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> Any:
+    """Adds a class to a version from a few images, without training: a new version, which no alias points at yet."""
+    label, images = await _receive(request, state)
+    check_number(images, state)
+    asked = (version, alias)
+    return await to_thread.run_sync(_add, state, project, name, asked, label, images, idempotency_key, response)
+
+
+async def _receive(request: Request, state: State) -> tuple[str, list[bytes]]:
+    limit = state.settings.max_predict_bytes
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        wanted = checked(ClassIn, from_json("body", await read_body(request, limit)))
+        return wanted.label, from_base64(wanted.images)
+    if kind != "multipart/form-data":
+        raise UnsupportedMediaType(
+            f"expected multipart/form-data or application/json; found {kind or 'no content type'}"
+        )
+    parts = await multipart.read(request, limit)
+    images = [bytes(part.body) for part in parts if part.name == "file"]
+    if not images:
+        raise BadRequest(
+            "expected images as form fields `file`; found none; send -F label=NAME -F file=@photo.jpg",
+            code="file_missing",
+        )
+    fields = {part.name: part.text for part in parts if part.name != "file"}
+    return checked(ClassIn, {**fields, "images": [{"b64": ""}]}).label, images
+
+
+def _add(
+    state: State,
+    project: str,
+    name: str,
+    asked: tuple[int | None, str | None],
+    label: str,
+    images: list[bytes],
+    key: str | None,
+    response: Response,
+) -> Response | ClassOut:
+    """The bundle is made without a transaction; one makes it a version, and else it is taken back."""
+    digests = [hashlib.sha256(image).hexdigest() for image in images]
+    print_ = idempotency.fingerprint(name, *asked, label, digests)
+    with state.database.read() as session:
+        kept = idempotency.kept(session, project, ROUTE, key, print_)
+        if kept is not None:
+            return replayed(kept, CREATED)
+        base = models.resolve(session, project, name, *asked)
+    settings = state.settings
+    served = predictions.open_version(state.storage, base, settings.serve_threads or settings.cores)
+    classes.check(served.spec, label)
+    made = classes.make(
+        state.storage,
+        settings.scratch,
+        state.pool,
+        served,
+        base,
+        name,
+        label,
+        images,
+        state.decoders,
+        settings.max_predict_pixels,
+    )
+    out = None
+    try:
+        with state.database.session() as session:
+            kept = idempotency.begin(session, project, ROUTE, key, print_)
+            if kept is not None:
+                session.commit()
+                return replayed(kept, CREATED)
+            row = models.append(session, name, base, asked, made.version)
+            default = models.resolve(session, project, name, None, None)
+            answer = _out(name, base, row, made, label, len(images), default.id == row.id)
+            location = f"/api/v1/models/{name}/versions/{row.version}"
+            stored = idempotency.Answer(answer.model_dump_json().encode(), location)
+            idempotency.keep(session, project, ROUTE, key, stored)
+            finish(state, session)
+            out = answer
+    finally:
+        if out is None:
+            state.storage.delete(made.version.prefix)
+    response.headers["Location"] = location
+    return out
+
+
+def _out(
+    name: str,
+    base: ModelVersion,
+    row: ModelVersion,
+    made: classes.Made,
+    label: str,
+    num_images: int,
+    served_by_default: bool,
+) -> ClassOut:
+    old = made.old_classes
+    return ClassOut(
+        model=name,
+        version=row.version,
+        base_version=base.version,
+        label=label,
+        num_images=num_images,
+        how=made.how,
+        old_classes=OldClassesOut(
+            num_samples=old.num_samples, accuracy_before=old.accuracy_before, accuracy_after=old.accuracy_after
+        ),
+        calibrated=False,
+        metrics={},
+        served_by_default=served_by_default,
+    )

@@ -1,0 +1,238 @@
+"""A class is added to a served model: features of a few images, surgery on the head, a new version. No training."""
+
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.artifact import bundle, card, scores, stored, surgery, tensors
+from app.artifact.spec import Added, BundleError, File, Parity, Spec, classification_outputs
+from app.db.base import new_id
+from app.db.models import ModelVersion
+from app.errors import BadRequest, Conflict
+from app.services import predictions
+from app.services.models import NewVersion
+from app.services.predictions import Served
+from app.serving.pool import Pool
+from app.serving.predict import embed
+from app.serving.runtime import Session as GraphSession
+from app.storage import Storage, out_of_space
+
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class OldClasses:
+    """How the classes that were there before fare, on stored features of test items; None where there are none."""
+
+    num_samples: int
+    accuracy_before: float | None
+    accuracy_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A bundle in storage that no row names yet."""
+
+    version: NewVersion
+    how: str
+    old_classes: OldClasses
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """The stored test items under the head before and after."""
+
+    features_TD: NDArray[np.float32]
+    labels_T: NDArray[np.int64]
+    rows_T: NDArray[np.int64]
+    before_TC: NDArray[np.float32]
+    after_TC: NDArray[np.float32]
+
+    @property
+    def old_classes(self) -> OldClasses:
+        """Accuracies of the two."""
+        if not len(self.labels_T):
+            return OldClasses(0, None, None)
+        before, after = (float((found.argmax(1) == self.labels_T).mean()) for found in (self.before_TC, self.after_TC))
+        return OldClasses(len(self.labels_T), before, after)
+
+
+def check(spec: Spec, label: str) -> None:
+    """Refuses what no image could change.
+
+    Raises:
+        BadRequest: code unsupported_task.
+        Conflict: code label_exists, or head_kind: the head has no place for a class.
+    """
+    if spec.task != "classification":
+        raise BadRequest(
+            f"expected a model of task classification; found {spec.task}; add the class to its data and train again",
+            code="unsupported_task",
+        )
+    if spec.head not in surgery.KINDS:
+        raise Conflict(
+            f"expected a head of kind {', '.join(surgery.KINDS)}; found {spec.head}, in which no row stands for "
+            "images; add the class to the dataset or the recipe and run a job",
+            code="head_kind",
+        )
+    if label in spec.labels:
+        raise Conflict(
+            f"expected a class that the model does not have; found {label!r} among its {len(spec.labels)}; choose "
+            "another name, or add the images to the dataset and train again",
+            code="label_exists",
+        )
+
+
+def make(
+    storage: Storage,
+    scratch: Path,
+    pool: Pool[GraphSession],
+    served: Served,
+    base: ModelVersion,
+    model: str,
+    label: str,
+    images: Sequence[bytes],
+    decoders: Executor,
+    max_pixels: int,
+) -> Made:
+    """The new bundle, stored under a prefix of its own; whoever calls deletes it unless a row names it.
+
+    Raises:
+        BadImage: one of the images cannot be used; its index is named.
+        BundleError: the base's files do not fit together, or the new graph says something else than its arrays.
+        OutOfSpace: there is no room; nothing is left.
+    """
+    spec = served.spec
+    with pool.lease(served.backbone.sha256, served.backbone.open) as backbone:
+        features_MD = embed(backbone, spec, images, decoders, max_pixels)
+    try:
+        arrays = tensors.load(predictions.file_path(storage, base.prefix, spec, bundle.WEIGHTS))
+        head = predictions.file_path(storage, base.prefix, spec, bundle.HEAD).read_bytes()
+        grown = surgery.add_class(spec.head, head, arrays, spec.temperature, features_MD)
+    except (KeyError, ValueError) as error:
+        raise BundleError(f"expected a {spec.head} head with its arrays; found {error!r}; publish it again") from error
+    after = GraphSession(grown.graph, 1)
+    scored = _score(storage, base.prefix, spec, after)
+    proof = _prove(spec, grown, after, np.concatenate([scored.features_TD, features_MD]))
+    described = Spec.model_validate(
+        {
+            **dict(spec),
+            "labels": (*spec.labels, label),
+            "outputs": classification_outputs(len(spec.labels) + 1, spec.backbone.feature_dim),
+            "metrics": {},
+            "calibrated": False,
+            "files": {},
+            "parity": proof,
+            "added": Added(label=label, model=model, version=base.version, num_images=len(images), how=grown.how),
+            "created_at": datetime.now(UTC),
+        }
+    )
+    version_id = new_id("ver")
+    prefix = f"bundles/{base.project_id}/{version_id}/added"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="class-") as folder:
+        try:
+            network = spec.files[bundle.BACKBONE]
+            written = _write(storage, Path(folder) / "bundle", base, network, described, grown, scored)
+            _store(storage, Path(folder) / "bundle", prefix, written)
+        except OSError as error:
+            raise out_of_space(error) from error
+    version = NewVersion(version_id, prefix, written.model_dump(mode="json"))
+    return Made(version, grown.how, scored.old_classes)
+
+
+def _score(storage: Storage, prefix: str, spec: Spec, after: GraphSession) -> _Scored:
+    num_classes, num_features = len(spec.labels), spec.backbone.feature_dim
+    features_TD = np.empty((0, num_features), np.float32)
+    labels_T = rows_T = np.empty(0, np.int64)
+    before_TC, after_TC = np.empty((0, num_classes), np.float32), np.empty((0, num_classes + 1), np.float32)
+    if bundle.FEATURES in spec.files:
+        kept = tensors.load(predictions.file_path(storage, prefix, spec, bundle.FEATURES))
+        features_TD, labels_T, rows_T = stored.unpack(kept)
+    if len(features_TD):
+        before_TC = predictions.open_session(storage, prefix, spec, bundle.HEAD).run(features_TD)[0]
+        after_TC = after.run(features_TD)[0]
+    return _Scored(features_TD, labels_T, rows_T, before_TC, after_TC)
+
+
+def _prove(spec: Spec, grown: surgery.Grown, after: GraphSession, features_ND: NDArray[np.float32]) -> Parity:
+    """The new graph against its arrays, on the stored features and the new class's own."""
+    expected_NC = scores.probabilities(spec.head, grown.tensors, spec.temperature, features_ND)
+    found_NC = after.run(features_ND)[0]
+    if found_NC.shape != expected_NC.shape:
+        raise BundleError(f"expected probabilities {expected_NC.shape}; found {found_NC.shape}; publish the base again")
+    proof = Parity(float(np.abs(found_NC - expected_NC).max()), len(features_ND), TOLERANCE)
+    if not proof.ok:
+        raise BundleError(
+            f"expected the changed head to agree with its arrays within {TOLERANCE}; found {proof.max_abs:.3g}; "
+            "nothing was published; publish the base again"
+        )
+    return proof
+
+
+def _write(
+    storage: Storage,
+    folder: Path,
+    base: ModelVersion,
+    network: File,
+    described: Spec,
+    grown: surgery.Grown,
+    scored: _Scored,
+) -> Spec:
+    assert described.added is not None
+    before = bundle.read_predictions(storage.fetch(f"{base.prefix}/{bundle.PREDICTIONS}"))
+    names = described.labels
+    report = _report(described, scored.old_classes)
+    return bundle.write(
+        folder,
+        described,
+        head=grown.graph,
+        weights=grown.tensors,
+        report=report,
+        predictions=bundle.Predictions(
+            ids=[before.ids[row] for row in scored.rows_T],
+            sha256=[before.sha256[row] for row in scored.rows_T],
+            labels=[names[label] for label in scored.labels_T],
+            predicted=[names[label] for label in scored.after_TC.argmax(1)] if len(scored.after_TC) else [],
+            splits=[before.splits[row] for row in scored.rows_T],
+            probabilities=scored.after_TC,
+        ),
+        readme=card.render(described, report, described.added.model),
+        # A graph of its own is copied: the base may be deleted.
+        backbone=network if network.key else storage.fetch(f"{base.prefix}/{bundle.BACKBONE}"),
+        features=stored.pack(scored.features_TD, [names[label] for label in scored.labels_T], names),
+    )
+
+
+def _report(spec: Spec, old: OldClasses) -> dict[str, Any]:
+    assert spec.added is not None
+    return {
+        "verdict": None,
+        "added": spec.added.model_dump(mode="json"),
+        "old_classes": {
+            "num_samples": old.num_samples,
+            "accuracy_before": old.accuracy_before,
+            "accuracy_after": old.accuracy_after,
+            "what": "test items of the classes that were there before, from stored features",
+        },
+        "metrics": {},
+        "calibrated": False,
+    }
+
+
+def _store(storage: Storage, folder: Path, prefix: str, written: Spec) -> None:
+    """spec.json last, so that a prefix that has one is whole; an error leaves nothing there."""
+    names = [name for name, file in written.files.items() if file.key is None]
+    try:
+        for name in [*names, bundle.SPEC]:
+            storage.put(f"{prefix}/{name}", folder / name)
+    except BaseException:
+        storage.delete(prefix)
+        raise

@@ -1,0 +1,342 @@
+"""A class is added to a model of each kind, on both databases; and each way in which it is refused."""
+
+import base64
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sqlalchemy import func, select
+from starlette.testclient import TestClient
+
+from app.artifact import bundle, card, heads, preprocess, scores, stored, tensors
+from app.artifact.spec import load as load_spec
+from app.db.models import IdempotencyKey, ModelVersion
+from app.main import create_app
+from tests import factories
+from tests.app import onnx_factories
+from tests.checks import problem
+from tests.factories import files_below
+
+URL = "/api/v1/models/tiny/classes"
+OLD = {"blue": (30, 40, 220), "green": (30, 200, 40), "red": (220, 30, 30)}
+YELLOW = [factories.png((225, 215, 30), seed=900 + number) for number in range(5)]
+PINK = [factories.png((230, 40, 210), seed=950 + number) for number in range(3)]
+TEMPERATURE = 0.1
+
+
+def embedded(pictures):
+    shape = onnx_factories.preprocess()
+    pixels = np.stack([preprocess.load(data, shape) for data in pictures])
+    return onnx_factories.backbone_reference(pixels).astype(np.float32)
+
+
+def labelled(num, first):
+    pictures = factories.pictures(num, OLD, first)
+    return embedded(pictures.values()), np.repeat(np.arange(3), num)
+
+
+def head(kind):
+    """Graph and arrays of a head of that kind, from ten pictures of each colour."""
+    features, labels = labelled(10, 0)
+    mean = features.mean(0)
+    unit = scores.unit(features - mean)
+    centroids = np.stack([unit[labels == label].mean(0) for label in range(3)]).astype(np.float32)
+    if kind == "neighbours":
+        arrays = {"support": unit.astype(np.float32), "labels": labels, "mean": mean, "sizes": np.array([3, 3])}
+        return heads.neighbours(unit, labels, 3, 3, TEMPERATURE, mean), arrays
+    if kind == "linear":
+        scale = features.std(0) + 0.01
+        weight = (2 * centroids).astype(np.float32)
+        arrays = {"weight": weight, "bias": np.zeros(3, np.float32), "mean": mean, "scale": scale}
+        return heads.linear(weight, arrays["bias"], TEMPERATURE, mean, scale), arrays
+    spread = 0.05
+    bias = (-0.5 * (np.square(centroids).sum(1) - spread / 10)).astype(np.float32)
+    arrays = {"weight": centroids, "bias": bias, "mean": mean, "spread": np.array([spread], np.float32)}
+    return heads.cosine(centroids, bias, TEMPERATURE, mean), arrays
+
+
+def publish(client, folder, kind="cosine", *, shared=True, test_items=12, **described):
+    state = client.app.state.graft
+    names = tuple(OLD)
+    graph, arrays = head("cosine" if kind in ("text", "network") else kind)
+    features, labels = labelled(max(test_items // 3, 1), 500)
+    features, labels = features[:test_items], labels[:test_items]
+    probabilities = onnx_factories.run(graph, features=features)["probabilities"]
+    said = bundle.Predictions(
+        ids=[f"s{row}" for row in range(len(labels))],
+        sha256=[f"{row:064x}" for row in range(len(labels))],
+        labels=[names[label] for label in labels],
+        predicted=[names[label] for label in probabilities.argmax(1)],
+        splits=["test"] * len(labels),
+        probabilities=probabilities,
+    )
+    parts = {"head": graph, "weights": arrays, "predictions": said}
+    if test_items:
+        parts["features"] = stored.pack(features, said.labels, names)
+    described = {"head": kind, "temperature": TEMPERATURE, **described}
+    with state.database.write() as session:
+        of = factories.model(session, "tiny", 0)
+        of.last_version = 1
+        factories.published(
+            session, state.storage, folder, of, 1, shared=shared, labels=names, parts=parts, described=described
+        )
+
+
+def send(client, label="yellow", pictures=YELLOW, query=None, **headers):
+    files = [("file", (f"{place}.png", data)) for place, data in enumerate(pictures)]
+    return client.post(URL, params=query or {}, files=files, data={"label": label}, headers=headers)
+
+
+def predicted(client, pictures, **query):
+    files = [("file", (f"{place}.png", data)) for place, data in enumerate(pictures)]
+    answer = client.post("/api/v1/models/tiny/predict", params=query, files=files)
+    assert answer.status_code == 200, answer.text
+    return [item["label"] for item in answer.json()["predictions"]]
+
+
+def num_rows(client):
+    with client.app.state.graft.database.read() as session:
+        return [session.scalar(select(func.count()).select_from(table)) for table in (ModelVersion, IdempotencyKey)]
+
+
+HOW = {"cosine": "centroid", "linear": "imprinted", "neighbours": "neighbours"}
+
+
+@pytest.mark.parametrize("kind", HOW)
+def test_a_class_is_there_at_once_and_the_others_stay(client, home, tmp_path, kind):
+    publish(client, tmp_path, kind)
+    answer = send(client)
+    assert answer.status_code == 201, answer.text
+    assert answer.json() == {
+        "model": "tiny", "version": 2, "base_version": 1, "label": "yellow", "num_images": 5, "how": HOW[kind],
+        "old_classes": {"num_samples": 12, "accuracy_before": 1.0, "accuracy_after": 1.0},
+        "calibrated": False, "metrics": {}, "served_by_default": True,
+    }  # fmt: skip
+    assert answer.headers["Location"] == "/api/v1/models/tiny/versions/2"
+    new = [factories.png((225, 215, 30), seed=700 + number) for number in range(4)]
+    old = factories.pictures(4, OLD, first=300)
+    assert predicted(client, new) == ["yellow"] * 4
+    assert predicted(client, list(old.values())) == [name.partition("/")[0] for name in old]
+    assert "yellow" not in predicted(client, new, version=1)
+    assert files_below(home / "scratch") == []
+
+
+@pytest.mark.parametrize("kind", HOW)
+def test_the_bundle_tells_where_it_comes_from_and_is_whole(client, tmp_path, kind):
+    publish(client, tmp_path, kind)
+    send(client)
+    state = client.app.state.graft
+    with state.database.read() as session:
+        row = session.scalars(select(ModelVersion).where(ModelVersion.version == 2)).one()
+    assert (row.job_id, row.metrics) == (None, {})
+    folder = state.storage.fetch(f"{row.prefix}/spec.json").parent
+    spec = bundle.verify(folder)
+    assert spec == load_spec(json.dumps(row.spec).encode())
+    assert spec.labels == ("blue", "green", "red", "yellow")
+    assert spec.added.model_dump() == {
+        "label": "yellow", "model": "tiny", "version": 1, "num_images": 5, "how": HOW[kind]
+    }  # fmt: skip
+    assert (spec.metrics, spec.calibrated, spec.head) == ({}, False, kind)
+    assert spec.parity.ok
+    assert spec.parity.num_samples == 12 + 5
+    report = json.loads((folder / bundle.REPORT).read_text())
+    assert report["added"] == spec.added.model_dump()
+    assert report["old_classes"]["num_samples"] == 12
+    rows = bundle.read_predictions(folder / bundle.PREDICTIONS)
+    assert rows.ids == [f"s{number}" for number in range(12)]
+    assert rows.probabilities.shape == (12, 4)
+    assert "added to version 1 of tiny from 5 images" in (folder / bundle.README).read_text()
+    assert card.render(spec, report, "tiny") == (folder / bundle.README).read_text()
+    detail = client.get("/api/v1/models/tiny/versions/2").json()
+    assert (detail["job_id"], detail["metrics"]) == (None, {})
+    assert client.get("/api/v1/models/tiny").json()["versions"][0]["job_id"] is None
+    whole = client.get("/api/v1/models/tiny/versions/2/files/model.onnx").content
+    pictures = onnx_factories.images(3)
+    composed = onnx_factories.run(whole, images=pictures)
+    features = onnx_factories.backbone_reference(pictures).astype(np.float32)
+    expected = scores.probabilities(kind, tensors.load(folder / bundle.WEIGHTS), TEMPERATURE, features)
+    np.testing.assert_allclose(composed["probabilities"], expected, atol=1e-5)
+
+
+def test_a_second_class_goes_on_top_of_the_first(client, tmp_path):
+    publish(client, tmp_path)
+    send(client)
+    assert send(client, "pink", PINK).json()["version"] == 3
+    assert predicted(client, [PINK[0], YELLOW[0]]) == ["pink", "yellow"]
+    spec = client.get("/api/v1/models/tiny/versions/3").json()["spec"]
+    assert spec["labels"] == ["blue", "green", "red", "yellow", "pink"]
+    assert (spec["added"]["label"], spec["added"]["version"]) == ("pink", 2)
+
+
+def test_images_in_base64(light_client, tmp_path):
+    publish(light_client, tmp_path)
+    images = [{"b64": base64.b64encode(data).decode()} for data in YELLOW]
+    answer = light_client.post(URL, json={"label": "gelb \u2600", "images": images})
+    assert answer.json()["label"] == "gelb \u2600"
+    assert predicted(light_client, YELLOW) == ["gelb \u2600"] * 5
+
+
+def test_a_network_of_its_own_outlives_its_base(light_client, tmp_path):
+    publish(light_client, tmp_path, shared=False)
+    assert send(light_client).status_code == 201
+    assert light_client.delete("/api/v1/models/tiny/versions/1").status_code == 204
+    assert predicted(light_client, YELLOW) == ["yellow"] * 5
+
+
+def test_a_model_without_stored_features_says_nothing_of_its_old_classes(light_client, tmp_path):
+    publish(light_client, tmp_path, test_items=0)
+    expected = {"num_samples": 0, "accuracy_before": None, "accuracy_after": None}
+    assert send(light_client).json()["old_classes"] == expected
+    assert send(light_client, "pink", PINK).json()["old_classes"] == expected
+
+
+def test_production_is_not_moved_and_the_answer_says_so(client, tmp_path):
+    publish(client, tmp_path)
+    client.put("/api/v1/models/tiny/aliases/production", json={"version": 1})
+    assert send(client).json()["served_by_default"] is False
+    assert "yellow" not in predicted(client, YELLOW)
+    # The default is still version 1, so the next class goes beside the first, not on top.
+    assert send(client, "pink", PINK).json()["base_version"] == 1
+    on_top = send(client, "pink", PINK, query={"version": 2}).json()
+    assert (on_top["base_version"], on_top["version"]) == (2, 4)
+    client.put("/api/v1/models/tiny/aliases/canary", json={"version": 4})
+    assert send(client, "white", PINK, query={"alias": "canary"}).json()["base_version"] == 4
+    problem(send(client, "white", PINK, query={"alias": "canary", "version": 1}), 409, "ambiguous_version")
+
+
+def test_the_same_key_adds_the_class_once(client, home, tmp_path):
+    publish(client, tmp_path)
+    first = send(client, **{"Idempotency-Key": "a"})
+    files = files_below(home / "storage")
+    again = send(client, **{"Idempotency-Key": "a"})
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["Location"] == first.headers["Location"]
+    assert again.headers["Idempotent-Replayed"] == "true"
+    problem(send(client, "pink", PINK, **{"Idempotency-Key": "a"}), 422, "idempotency_mismatch")
+    assert files_below(home / "storage") == files
+    assert num_rows(client) == [2, 1]
+
+
+class Meanwhile:
+    """A storage during whose first write something else happens."""
+
+    def __init__(self, storage, then):
+        self._storage = storage
+        self._then = [then]
+
+    def __getattr__(self, name):
+        return getattr(self._storage, name)
+
+    def put(self, key, source):
+        while self._then:
+            self._then.pop()()
+        self._storage.put(key, source)
+
+
+def interrupted(client, then):
+    state = client.app.state.graft
+    client.app.state.graft = replace(state, storage=Meanwhile(state.storage, then))
+
+
+def test_of_two_at_once_the_second_is_told_unless_it_names_its_version(client, home, tmp_path):
+    publish(client, tmp_path)
+    # While `yellow` is stored, `pink` is added and done.
+    interrupted(client, lambda: send(client, "pink", PINK))
+    problem(send(client), 409, "version_moved")
+    assert num_rows(client) == [2, 0]
+    prefixes = {path.split("/bundles/default/")[1].split("/")[0] for path in files_below(home / "storage" / "bundles")}
+    assert len(prefixes) == 2, "the one that was refused left nothing"
+    interrupted(client, lambda: send(client, "white", PINK, query={"version": 2}))
+    answer = send(client, query={"version": 2}).json()
+    assert (answer["version"], answer["base_version"]) == (4, 2)
+    assert answer["served_by_default"] is True
+
+
+def test_a_base_that_is_deleted_meanwhile_leaves_nothing(client, home, tmp_path):
+    publish(client, tmp_path)
+    interrupted(client, lambda: client.delete("/api/v1/models/tiny"))
+    problem(send(client), 404, "not_found")
+    assert num_rows(client) == [0, 0]
+    assert files_below(home / "storage" / "bundles", home / "scratch") == []
+
+
+REFUSED = {
+    "name that is there": (("red", YELLOW), 409, "label_exists"),
+    "empty name": (("", YELLOW), 422, "invalid_payload"),
+    "spaces": (("  ", YELLOW), 422, "invalid_payload"),
+    "long name": (("x" * 101, YELLOW), 422, "invalid_payload"),
+    "control character": (("a\nb", YELLOW), 422, "invalid_payload"),
+    "NUL": (("a\0b", YELLOW), 422, "invalid_payload"),
+    "no image": (("yellow", []), 400, "file_missing"),
+    "text": (("yellow", [b"hello"]), 400, "image_unreadable"),
+    "cut off": (("yellow", [YELLOW[0][:200]]), 400, "image_truncated"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_without_a_trace(light_client, home, tmp_path, case):
+    publish(light_client, tmp_path)
+    before = files_below(home / "storage")
+    arguments, status, code = REFUSED[case]
+    if arguments[1]:
+        answer = send(light_client, *arguments)
+    else:
+        answer = light_client.post(URL, files={"other": ("a", b"a")}, data={"label": arguments[0]})
+    problem(answer, status, code)
+    assert files_below(home / "storage", home / "scratch") == before
+    assert num_rows(light_client) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"label": "yellow"}, 422), ({"label": "yellow", "images": []}, 422), ({"images": [{"b64": ""}]}, 422),
+        ({"label": 3, "images": [{"b64": ""}]}, 422), ({"label": "a", "images": [{"b64": "***"}]}, 422),
+        ({"label": "a", "images": [{"b64": "aGVsbG8="}]}, 400), ({"label": "a", "images": [{"b64": ""}], "x": 1}, 422),
+        ([], 422),
+    ],
+)  # fmt: skip
+def test_json_of_another_shape(light_client, tmp_path, body, status):
+    publish(light_client, tmp_path)
+    problem(light_client.post(URL, json=body), status, "invalid_payload" if status == 422 else "image_unreadable")
+    problem(light_client.post(URL, content=b"a", headers={"Content-Type": "image/png"}), 415, "unsupported_media_type")
+    assert num_rows(light_client) == [1, 0]
+
+
+def test_a_bad_image_among_good_ones_is_named(light_client, tmp_path):
+    publish(light_client, tmp_path)
+    assert problem(send(light_client, "yellow", [YELLOW[0], b"x", YELLOW[1]]), 400, "image_unreadable")["index"] == 1
+
+
+@pytest.mark.parametrize("kind", ["text", "network"])
+def test_heads_without_rows_for_images_are_refused_by_name(light_client, tmp_path, kind):
+    publish(light_client, tmp_path, kind)
+    found = problem(send(light_client), 409, "head_kind")
+    assert all(name in found["detail"] for name in (kind, "linear", "cosine", "neighbours"))
+    assert num_rows(light_client) == [1, 0]
+
+
+def test_unknown_models_and_other_tasks(light_client, tmp_path):
+    problem(send(light_client), 404, "not_found")
+    publish(light_client, tmp_path, task="multi_label")
+    problem(send(light_client), 400, "unsupported_task")
+    problem(send(light_client, query={"version": 7}), 404, "not_found")
+
+
+def test_limits(light, tmp_path):
+    changed = light.model_copy(update={"max_predict_images": 2, "max_predict_bytes": 9000, "max_predict_pixels": 500})
+    with TestClient(create_app(changed), base_url="http://127.0.0.1") as client:
+        publish(client, tmp_path)
+        small = [factories.png(seed=number, size=20) for number in range(3)]
+        problem(send(client, "yellow", small), 413, "too_many_images")
+        problem(send(client, "yellow", [factories.png(size=23)]), 400, "image_too_large")
+        problem(send(client, "yellow", [bytes(9001)]), 413, "body_too_large")
+        assert send(client, "yellow", small[:2]).status_code == 201
+
+
+def test_a_bundle_that_does_not_fit_together_is_not_grown(light_client, home, tmp_path):
+    publish(light_client, tmp_path, temperature=3.0)
+    # The graph was made with another temperature: it does not say what its arrays say.
+    problem(send(light_client), 500, "bundle_invalid")
+    assert num_rows(light_client) == [1, 0]
