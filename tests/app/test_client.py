@@ -204,6 +204,22 @@ def test_predict_sends_images_in_their_order(tmp_path: Path) -> None:
     assert places == sorted(places)
 
 
+def test_a_class_is_added_with_its_name_and_images(tmp_path: Path) -> None:
+    bodies: list[bytes] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        bodies.append(handler.rfile.read(int(handler.headers["Content-Length"])))
+        send_json({"path": handler.path, "key": handler.headers["Idempotency-Key"]}, 201)(handler)
+
+    (tmp_path / "b.png").write_bytes(b"second")
+    with scripted(answer) as url, Client(url) as graft:
+        images = [b"first", tmp_path / "b.png"]
+        shown = graft.add_class("my model", "gelb \u2600", images, idempotency_key="once", version=3)
+    assert shown == {"path": "/api/v1/models/my%20model/classes?version=3", "key": "once"}
+    places = [bodies[0].index(word) for word in ("gelb \u2600".encode(), b"first", b"second")]
+    assert places == sorted(places)
+
+
 def test_findings_are_read_page_by_page() -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         after = int(handler.path.partition("after=")[2].partition("&")[0])

@@ -43,6 +43,10 @@ def test_on_one_machine(up, tmp_path):
     report = service.client.report(job["id"])
     assert report["metrics"]["test_accuracy"] == job["metrics"]["test_accuracy"] == 1.0
     assert processes.named(service.home, "celery", "worker")
+    yellow = [factories.png((230, 220, 40), seed=number) for number in range(4)]
+    added = service.client.add_class("colours", "yellow", yellow[:3], idempotency_key="once")
+    assert (added["version"], added["old_classes"]["accuracy_after"]) == (2, 1.0)
+    assert service.client.predict("colours", yellow[3:])["predictions"][0]["label"] == "yellow"
     before = service.files()
     text = {"file": ("a.txt", b"hello, world")}
     problem(service.request("POST", "/api/v1/models/colours/predict", files=text), 400, "image_unreadable")

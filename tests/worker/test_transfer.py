@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app import recipes
-from app.artifact import bundle
+from app.artifact import bundle, scores, stored, tensors
 from app.artifact.spec import load as load_spec
 from app.errors import JobFailure
 from app.settings import Settings
@@ -101,6 +101,27 @@ def test_a_second_job_extracts_nothing_and_shares_the_graph(home):
     assert again["spec"]["files"][bundle.BACKBONE] == first["spec"]["files"][bundle.BACKBONE]
     assert again["metrics"] == first["metrics"]
     assert len(list(context.storage.list("graphs"))) == 1
+
+
+def test_few_shot_is_compared_with_the_probe_on_the_same_folds_and_keeps_what_it_was_scored_on(home):
+    context = attempt(home, "few", {"method": "few_shot"}, Wire())
+    done = transfer.run(context)
+    report = done["report"]
+    assert report["verdicts"]["vs_frozen"] in ("positive", "none", "negative")
+    evidence = report["verdict_evidence"]["vs_frozen"]
+    assert evidence["what"] == "out of 5 folds against out of 5 folds"
+    assert evidence["num_samples"] == 256
+    assert report["baselines"]["frozen"]["what"].startswith("linear_probe")
+    served = [decision for decision in report["decisions"] if decision["outcome"] == "served"]
+    assert report["served"]["why"] == served[0]["reason"]
+    assert done["metrics"]["cv_accuracy_mean"] == pytest.approx(done["metrics"]["selection_accuracy"], abs=0.02)
+    spec = load_spec(json.dumps(done["spec"]).encode())
+    assert spec.head in ("cosine", "neighbours")
+    features, labels, rows = stored.unpack(tensors.load(context.storage.fetch(f"{done['prefix']}/{bundle.FEATURES}")))
+    assert list(rows) == list(range(done["metrics"]["num_test"]))
+    arrays = tensors.load(context.storage.fetch(f"{done['prefix']}/{bundle.WEIGHTS}"))
+    said = scores.probabilities(spec.head, arrays, spec.temperature, features)
+    assert (said.argmax(1) == labels).mean() == pytest.approx(done["metrics"]["test_accuracy"], abs=0.02)
 
 
 def test_a_full_report_compares_with_a_network_from_scratch(home):
