@@ -47,6 +47,8 @@ Build = Callable[[Float, Ints], Head]
 # Features of length 1 have N total energy: from hardly any shrinkage to class means only.
 LAMBDAS = tuple(float(value) for value in np.logspace(-3, 3, 13))
 NEIGHBOURS = (1, 3, 5, 10, 20)
+# A head of more support images than this (100 MB at 1,280 features) is no small head any more.
+MAX_SUPPORT = 20_000
 # Up to here each picture is left out by fitting the rest again, its share of the centring mean included. With more, one
 # picture moves that mean by less than a hundredth of its own distance, and closed forms leave it in the mean.
 MAX_REFITS = 128
@@ -187,7 +189,7 @@ def candidates(feats_PD: Float, labels_P: Ints, groups_P: Ints, num_classes: int
     ]
     _, size_G = np.unique(groups_P, return_counts=True)
     possible = [k for k in NEIGHBOURS if k < len(labels_P) - size_G.max()]
-    if possible:
+    if possible and len(labels_P) <= MAX_SUPPORT:
         similarity_PK, labels_PK = left_out.nearest(unit_PD, labels_P, groups_P, possible[-1] + 1)
         voted = [scores.votes(similarity_PK[:, : k + 1], labels_PK, num_classes) for k in possible]
         place = int(np.argmax([(logits_PC.argmax(1) == labels_P).mean() for logits_PC in voted]))
