@@ -10,9 +10,10 @@ from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker.methods import scratch
-from worker.methods.contract import Task, softmax
+from worker.methods.contract import Task
 from worker.methods.reference import holdout
 from worker.progress import Yielded
+from worker.solvers.logits import softmax
 
 
 @pytest.fixture
