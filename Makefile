@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test fast lint format check migrate migration openapi docs catalogue bench gpu-check bench-gpu clean
+.PHONY: help setup demo run test fast lint format check migrate migration openapi docs catalogue bench eval gpu-check bench-gpu clean
 
 PYTHONS := python3 python3.13 python3.12 python3.11
 BIN := .venv/bin
@@ -63,6 +63,9 @@ catalogue: $(READY) ## writes app/data/backbones.json from the installed timm an
 
 bench: $(DEV) ## measures and writes benchmarks/results/HARDWARE.json: all, or B=name
 	$(BIN)/python -m benchmarks $(B)
+
+eval: $(DEV) ## measures how good the methods are and writes benchmarks/results/evaluation.json: all, or E=name
+	$(BIN)/python -m benchmarks.evaluation $(E)
 
 gpu-check: $(DEV) ## runs the checks that need a GPU
 	$(BIN)/python -m benchmarks gpu_check

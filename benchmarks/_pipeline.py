@@ -35,10 +35,17 @@ def stored(home: Path, archive: Path, name: str, seed: int = 0) -> DatasetDocume
     )
 
 
-def run(
-    home: Path, dataset: DatasetDocument, recipe: dict[str, Any], backbone: str, device: str = "cpu"
-) -> dict[str, Any]:
-    """Carries a recipe out; returns what the job would publish."""
+def attempt(
+    home: Path,
+    dataset: DatasetDocument | None,
+    recipe: dict[str, Any],
+    backbone: str,
+    device: str = "cpu",
+    *,
+    seed: int = 0,
+    datasets: dict[str, DatasetDocument] | None = None,
+) -> RunContext:
+    """One attempt at a job; `datasets` are those beside its own, by role."""
     work = home / f"job-{len(list(home.glob('job-*')))}"
     work.mkdir()
     document = JobDocument(
@@ -47,14 +54,21 @@ def run(
         attempt=1,
         kind="transfer",
         recipe=recipe,
-        seed=0,
+        seed=seed,
         report_mode="fast",
         model_name="benchmark",
         backbone=backbone,
         user_backbones=[],
         dataset=dataset,
         inputs={},
+        datasets=datasets or {},
     )
-    reporter = Reporter(io.StringIO())
-    context = RunContext(Settings(home=home), FolderStorage(home / "storage"), reporter, document, work, device)
-    return transfer.run(context)
+    storage = FolderStorage(home / "storage")
+    return RunContext(Settings(home=home), storage, Reporter(io.StringIO()), document, work, device)
+
+
+def run(
+    home: Path, dataset: DatasetDocument | None, recipe: dict[str, Any], backbone: str, device: str = "cpu", **more: Any
+) -> dict[str, Any]:
+    """Carries a recipe out; returns what the job would publish. For the rest see `attempt`."""
+    return transfer.run(attempt(home, dataset, recipe, backbone, device, **more))

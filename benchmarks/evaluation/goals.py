@@ -1,0 +1,59 @@
+"""What the figures must show, stated before they were measured."""
+
+from collections.abc import Callable
+from typing import Any
+
+Goal = dict[str, Any]
+
+
+def check(parts: dict[str, Any]) -> list[Goal]:
+    """Every goal whose part has been measured."""
+    rows = {name: parts.get(name, {}).get("rows", []) for name in CHECKS}
+    return [goal for name, goals in CHECKS.items() for goal in goals(rows[name])]
+
+
+def _episodes(rows: list[Goal]) -> list[Goal]:
+    return [
+        _least("five pictures of each class of stamps_photos", row["mean"], 0.83)
+        for row in rows
+        if (row["set"], row["shots"]) == ("stamps_photos", 5)
+    ]
+
+
+def _adaptation(rows: list[Goal]) -> list[Goal]:
+    goals = [
+        _least(f"adapt {row['source']} -> {row['target']}, gain over source only", row["gain"]["mean"], -0.01)
+        for row in rows
+    ]
+    emoji = [row["gain"]["mean"] for row in rows if row["source"].startswith("emoji")]
+    if emoji:
+        goals.append(_least("adapt between the emoji, mean gain", round(sum(emoji) / len(emoji), 4), 0.05))
+    return goals
+
+
+def _naming(rows: list[Goal]) -> list[Goal]:
+    floors = {"stamps_photos": 0.60, "emoji_google": 0.22}
+    return [
+        _least(f"zero_shot on {row['set']}, class mean", row["class_mean"], floors[row["set"]])
+        for row in rows
+        if row["set"] in floors
+    ]
+
+
+def _frozen(rows: list[Goal]) -> list[Goal]:
+    bounds = [row["gain_over_probe"]["low"] for row in rows if row["method"].startswith("fine_tune/")]
+    known = [bound for bound in bounds if bound is not None]
+    what = "norm or ssf against the probe, best lower bound of the gain"
+    return [_least(what, max(known), 0.0)] if known else []
+
+
+def _least(what: str, found: float, goal: float) -> Goal:
+    return {"what": what, "found": found, "goal": goal, "met": found >= goal}
+
+
+CHECKS: dict[str, Callable[[list[Goal]], list[Goal]]] = {
+    "frozen": _frozen,
+    "episodes": _episodes,
+    "adaptation": _adaptation,
+    "naming": _naming,
+}

@@ -1,0 +1,94 @@
+"""Carries recipes out on sets, through the real pipeline; one home, so that features are extracted once."""
+
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.artifact import bundle
+from app.artifact.spec import Spec
+from app.services.predictions import file_path
+from app.serving.predict import predict
+from app.serving.runtime import Runtime, Session
+from app.storage import FolderStorage
+from benchmarks import _pipeline
+from benchmarks.evaluation import sets
+from benchmarks.evaluation.sets import File
+from worker import features, sources, transfer
+from worker.document import DatasetDocument
+
+BACKBONE = "timm/tf_efficientnet_lite0"
+
+
+@dataclass
+class Lab:
+    """One place to work in.
+
+    Args:
+        home: of the pipeline.
+        data: folder of archives.
+        fonts: folder below which fonts lie.
+        seeds: of the splits.
+    """
+
+    home: Path
+    data: Path
+    fonts: Path
+    seeds: tuple[int, ...]
+    _stored: dict[str, DatasetDocument] = field(default_factory=dict)
+
+    def files(self, name: str) -> list[File]:
+        """Every picture of a set.
+
+        Raises:
+            NotFound: this machine does not have it.
+        """
+        return sets.files(name, self.data, self.fonts)
+
+    def store(self, name: str, pictures: Sequence[File], seed: int) -> DatasetDocument:
+        """Ingests pictures as a dataset of that name and split; once."""
+        key = f"{name}-{seed}"
+        if key not in self._stored:
+            with tempfile.TemporaryDirectory() as folder:
+                archive = sets.pack(Path(folder) / "set.zip", pictures)
+                self._stored[key] = _pipeline.stored(self.home, archive, f"ds_{key}", seed)
+        return self._stored[key]
+
+    def run(
+        self,
+        recipe: dict[str, Any],
+        dataset: DatasetDocument | None,
+        *,
+        seed: int = 0,
+        backbone: str = BACKBONE,
+        **datasets: DatasetDocument,
+    ) -> dict[str, Any]:
+        """What a job would publish."""
+        return _pipeline.run(self.home, dataset, recipe, backbone, seed=seed, datasets=datasets)
+
+    def features(self, dataset: DatasetDocument) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Frozen features [N, D] and labels [N] of every picture of a dataset, its test split included."""
+        context = _pipeline.attempt(self.home, dataset, {"method": "linear_probe"}, BACKBONE)
+        index = transfer.load(context, dataset)
+        backbone = sources.open_backbone(context, BACKBONE)
+        found, _ = features.pooled(context, index, np.arange(len(index)), backbone, ("features", 0.0, 1.0))
+        return found, np.asarray(index.label, np.int64)
+
+    def hits(self, published: dict[str, Any], pictures: Sequence[File]) -> NDArray[np.bool_]:
+        """Which pictures the published graphs give the name of their folder."""
+        spec = Spec.model_validate(published["spec"])
+        storage = FolderStorage(self.home / "storage")
+        graphs = (file_path(storage, published["prefix"], spec, name) for name in (bundle.BACKBONE, bundle.HEAD))
+        with ThreadPoolExecutor(2) as threads:
+            runtime = Runtime(*(Session(graph, 2) for graph in graphs))
+            found = predict(runtime, spec, [data for _, data in pictures], threads, top_k=1)
+        return np.array([one.label == name.split("/")[0] for one, (name, _) in zip(found, pictures, strict=True)])
+
+    def accuracy(self, published: dict[str, Any], pictures: Sequence[File]) -> float:
+        """Share of pictures that are named as their folder is."""
+        return float(self.hits(published, pictures).mean())
