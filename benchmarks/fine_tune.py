@@ -34,8 +34,8 @@ from worker.features import graph_extractor
 from worker.inputs import ArraySource, ImageSource
 from worker.loop import Plan, Progress, Trainer
 from worker.methods.heads import LinearHead
+from worker.network import Network
 from worker.prepared import Prepared
-from worker.scopes import Network
 
 GOAL = 5.0
 NAME, CLASSES, BATCH = "timm/tf_efficientnet_lite0", 10, 32

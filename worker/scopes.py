@@ -1,6 +1,6 @@
 """What each scope of fine-tuning trains, what it reads, and how the result becomes a graph.
 
-Shape legend: N items, D features, C classes, H x W of the input.
+Shape legend: N items, D features.
 """
 
 import time
@@ -12,18 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from app.artifact.preprocess import Preprocess
-from worker import backbones, export, features, inputs, optim
+from worker import backbones, export, features, forward, inputs, optim
 from worker import split as splitting
 from worker.augment import CachedView
 from worker.batches import Data
 from worker.export import FromPixels
-from worker.features import Extraction, Space
+from worker.features import Extraction
 from worker.inputs import ArraySource, ImageSource
 from worker.methods.contract import Float, Rows, Task
-from worker.methods.heads import LinearHead
 from worker.optim import Optimisation
 from worker.prepared import Prepared
 
@@ -31,37 +30,6 @@ from worker.prepared import Prepared
 CPU_MICRO_BATCH = 16
 # Another view is extracted while it takes at most this part of the time that is left.
 VIEW_SHARE = 0.25
-
-
-class Network(nn.Module):
-    """Trunk -> features -> standardised -> linear head. The head computes in float32 under any autocast.
-
-    Shape:
-        result: [N, C]
-    """
-
-    mean_D: Tensor
-    scale_D: Tensor
-
-    def __init__(self, trunk: nn.Module, head: LinearHead) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.register_buffer("mean_D", torch.from_numpy(head.mean_D.copy()))
-        self.register_buffer("scale_D", torch.from_numpy(head.scale_D.copy()))
-        num_classes, num_features = head.weight_CD.shape
-        self.head = nn.Linear(num_features, num_classes)
-        with torch.no_grad():
-            # The probe's temperature goes into its weights: training starts from calibrated scores, whichever
-            # solver gave them (a ridge's are not logits by themselves).
-            self.head.weight.copy_(torch.from_numpy(head.weight_CD / np.float32(head.temperature)))
-            self.head.bias.copy_(torch.from_numpy(head.bias_C / np.float32(head.temperature)))
-
-    def forward(self, given: Tensor) -> Tensor:
-        """Logits."""
-        feats_ND = self.trunk(given)
-        with torch.autocast(given.device.type, enabled=False):
-            logits_NC: Tensor = self.head((feats_ND.float() - self.mean_D) / self.scale_D)
-        return logits_NC
 
 
 @dataclass(frozen=True)
@@ -121,7 +89,7 @@ def head_only(task: Task, part: Part) -> Material:
         held=Data(ArraySource(part.held_ND[None]), task.labels_N[part.held]),
         backbone=task.backbone,
         write=None,
-        reference=lambda rows: frozen(task, task.backbone, rows)[0],
+        reference=lambda rows: forward.frozen(task, task.backbone, rows)[0],
         extraction=Extraction(0, 0, 0.0),
     )
 
@@ -166,7 +134,7 @@ def last_stage(task: Task, part: Part, num_views: int, deadline: float | None) -
 
     def reference(rows: Rows) -> Float:
         run = features.graph_extractor(prefix, context.settings.num_compute_threads)
-        return by_row(task, rows, backbone.preprocess, lambda images: _run(cut.suffix, run(images)))
+        return forward.by_row(task, rows, backbone.preprocess, lambda images: forward.run(cut.suffix, run(images)))
 
     return Material(
         trunk=cut.suffix,
@@ -177,7 +145,7 @@ def last_stage(task: Task, part: Part, num_views: int, deadline: float | None) -
         backbone=backbone,
         write=write,
         reference=reference,
-        extraction=total(extractions),
+        extraction=forward.total(extractions),
         details={"views": len(views_VN), "split": cut.name, "cached_activations": True},
     )
 
@@ -193,7 +161,7 @@ def on_images(task: Task, part: Part, shape: Preprocess, *, whole: bool) -> Mate
     """
     context = task.context
     backbone = replace(task.backbone, preprocess=shape)
-    network = restore_at(task.backbone, shape)
+    network = forward.restore_at(task.backbone, shape)
     trunk = FromPixels(network, shape)
     if not whole:
         freeze_prefix(network)
@@ -213,47 +181,11 @@ def on_images(task: Task, part: Part, shape: Preprocess, *, whole: bool) -> Mate
         held=Data(ImageSource(held, shape, False, part.threads), task.labels_N[part.held]),
         backbone=backbone,
         write=write,
-        reference=lambda rows: by_row(task, rows, shape, lambda images: _run(trunk, images)),
+        reference=lambda rows: forward.by_row(task, rows, shape, lambda images: forward.run(trunk, images)),
         extraction=Extraction(0, 0, 0.0),
         micro_batch=CPU_MICRO_BATCH if context.device == "cpu" else 0,
         details={"resolution": shape.height, "cached_activations": False},
     )
-
-
-def frozen(task: Task, backbone: Prepared, rows: Rows) -> tuple[Float, Extraction]:
-    """Features of rows under the unchanged backbone, at its own resolution or another one."""
-    context, stage = task.context, ("features", 0.05, 0.2)
-    shape = backbone.preprocess
-    if shape == task.backbone.preprocess:
-        return features.pooled(context, task.index, rows, backbone, stage)
-    space = Space(backbone.digest, shape.digest, "pooled", "center", "fp32")
-
-    def extractor() -> features.Extractor:
-        trunk = FromPixels(restore_at(task.backbone, shape), shape).to(context.device)
-        return lambda images: _run(trunk, images)
-
-    return features.features(context, task.index, rows, space, shape, extractor, stage=stage)
-
-
-def restore_at(backbone: Prepared, shape: Preprocess) -> nn.Module:
-    """The backbone's network for another input size; transformers of timm get their positions resampled.
-
-    Raises:
-        ValueError: the network takes no other size than its own.
-    """
-    network = backbones.restore(backbone)
-    if shape == backbone.preprocess:
-        return network
-    resize = getattr(network.network, "set_input_size", None)
-    try:
-        if resize is not None:
-            resize(img_size=(shape.height, shape.width))
-        with torch.no_grad():
-            network(torch.zeros(1, 3, shape.height, shape.width))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        own = backbone.preprocess.height
-        raise ValueError(f"{backbone.name} takes {own} px and not {shape.height}: {error}") from error
-    return network
 
 
 def freeze_prefix(network: nn.Module) -> None:
@@ -265,38 +197,6 @@ def freeze_prefix(network: nn.Module) -> None:
     network.requires_grad_(False)
     for _, part in parts[start:]:
         part.requires_grad_(True)
-
-
-def by_row(task: Task, rows: Rows, shape: Preprocess, run: features.Extractor) -> Float:
-    """An extractor's features of some rows, in their order; nothing is cached.
-
-    Shape:
-        result: [N, D]
-    """
-    order = np.argsort(rows)
-    out: Float | None = None
-    for batch_rows, images in features.decoded(task.context, task.index, rows, shape):
-        found = run(images)
-        out = np.empty((len(rows), *found.shape[1:]), np.float32) if out is None else out
-        out[order[np.searchsorted(rows, batch_rows, sorter=order)]] = found
-    assert out is not None
-    return out
-
-
-def total(extractions: list[Extraction]) -> Extraction:
-    """Several extractions as one."""
-    return Extraction(
-        sum(one.num_cached for one in extractions),
-        sum(one.num_extracted for one in extractions),
-        sum(one.seconds for one in extractions),
-    )
-
-
-def _run(module: nn.Module, given: Any) -> Float:
-    device = next(module.parameters()).device
-    with torch.no_grad():
-        result: Float = module.eval()(torch.from_numpy(np.ascontiguousarray(given)).to(device)).float().cpu().numpy()
-    return result
 
 
 def _for_export(module: nn.Module) -> nn.Module:

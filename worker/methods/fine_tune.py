@@ -22,16 +22,18 @@ from torch import Tensor
 from app.artifact.preprocess import Preprocess
 from app.errors import JobFailure
 from app.recipes import FineTune
-from worker import augment, features, inputs, loop, scopes
+from worker import augment, features, forward, inputs, loop, scopes, tuning
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.evaluate import calibration
 from worker.features import Space
 from worker.methods.contract import Candidate, Float, Rows, Selection, Task
 from worker.methods.heads import LinearHead
 from worker.methods.reference import holdout
-from worker.scopes import Material, Network, Part
+from worker.network import Network
+from worker.scopes import Material, Part
 from worker.start import start_head
-from worker.tuning import Tuned, Tuning
+from worker.tuning import Tuned
+from worker.workbench import Workbench
 
 MIRROR_IMAGES = 256
 HEAD_ARRAYS = ("weight_CD", "bias_C", "mean_D", "scale_D")
@@ -58,7 +60,7 @@ def run(recipe: FineTune, task: Task) -> Candidate:
     checkpoints = Checkpoints(context.storage, _checkpoint_prefix(recipe, task), context.scratch)
     snapshot = checkpoints.read()
     source = replace(task.backbone, preprocess=_shape(recipe, task))
-    pool_PD, extraction = scopes.frozen(task, source, task.pool)
+    pool_PD, extraction = forward.frozen(task, source, task.pool)
     train_ND, held_ND = (pool_PD[np.searchsorted(task.pool, rows)] for rows in (train, held))
     probe, facts = _probe(task, train, train_ND, snapshot)
     with ThreadPoolExecutor(context.settings.num_compute_threads, thread_name_prefix="augment") as threads:
@@ -67,7 +69,7 @@ def run(recipe: FineTune, task: Task) -> Candidate:
         deadline = _deadline(recipe, began, snapshot)
         material = _material(recipe, task, part, source.preprocess, facts["views"], None if snapshot else deadline)
         network = Network(material.trunk, probe)
-        tuned = Tuning(
+        bench = Workbench(
             context,
             network,
             material,
@@ -78,14 +80,15 @@ def run(recipe: FineTune, task: Task) -> Candidate:
             start_tensors=_to_tensors(probe),
             start_facts=facts | {"views": material.details.get("views", 0)},
             snapshot=snapshot,
-        ).run()
+        )
+        tuned = tuning.run(bench)
         logits_NC, tuned_ND = _on_holdout(network, material, context.device)
     context.reporter.progress(0.8, "export")
     spent = snapshot.facts["seconds"] if snapshot else 0.0
     candidate = _candidate(recipe, task, network, material, tuned, Selection(held, logits_NC, "hold-out of 20 %"))
     return replace(
         candidate,
-        extraction=scopes.total([extraction, material.extraction]),
+        extraction=forward.total([extraction, material.extraction]),
         seconds=spent + time.monotonic() - began,
         details=candidate.details
         | {
@@ -130,9 +133,9 @@ def _candidate(
 
     def served_features(rows: Rows) -> Float:
         if write is None:
-            return scopes.frozen(task, task.backbone, rows)[0]
+            return forward.frozen(task, task.backbone, rows)[0]
         extractor = features.graph_extractor(graph, task.context.settings.num_compute_threads)
-        return scopes.by_row(task, rows, material.backbone.preprocess, extractor)
+        return forward.by_row(task, rows, material.backbone.preprocess, extractor)
 
     return Candidate(
         method=recipe.method,
@@ -221,7 +224,7 @@ def _shape(recipe: FineTune, task: Task) -> Preprocess:
         return own
     shape = inputs.at_resolution(own, recipe.resolution)
     try:
-        scopes.restore_at(task.backbone, shape)
+        forward.restore_at(task.backbone, shape)
     except ValueError as error:
         task.context.reporter.log(f"{error}; it keeps {own.height} px", "warning")
         return own

@@ -18,16 +18,18 @@ from app.recipes import FineTune
 from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
-from worker import backbones, features, scopes
+from worker import backbones, features, forward, scopes, tuning
 from worker.checkpoint import Checkpoints
 from worker.methods import fine_tune
 from worker.methods.contract import Candidate, Task
 from worker.methods.reference import holdout
+from worker.network import Network
 from worker.prepared import Prepared
 from worker.progress import Yielded
-from worker.scopes import Material, Network, Part
+from worker.scopes import Material, Part
 from worker.start import start_head
-from worker.tuning import Tuned, Tuning
+from worker.tuning import Tuned
+from worker.workbench import Workbench
 
 # Near each other, so that the probe leaves something to learn.
 SHADES = {"rose": (190, 110, 120), "moss": (150, 150, 110), "mauve": (165, 120, 150)}
@@ -98,7 +100,7 @@ def wire_of(task: Task) -> Any:
 def part_of(task: Task, threads: ThreadPoolExecutor, flip: bool = True) -> Part:
     held = holdout(task)
     train = np.setdiff1d(task.pool, held)
-    train_ND, held_ND = (scopes.frozen(task, task.backbone, rows)[0] for rows in (train, held))
+    train_ND, held_ND = (forward.frozen(task, task.backbone, rows)[0] for rows in (train, held))
     return Part(train, held, train_ND, held_ND, flip, threads)
 
 
@@ -109,10 +111,10 @@ def tune(task: Task, part: Part, material: Material, epochs: int = 2, **changes:
     network = Network(material.trunk, probe)
     material = replace(material, optimisation=replace(material.optimisation, **changes))
     checkpoints = Checkpoints(task.context.storage, "checkpoints/default/job_1/x", task.context.scratch)
-    run = Tuning(
+    bench = Workbench(
         task.context, network, material, checkpoints, epochs, 0, None, start_tensors={}, start_facts={}, snapshot=None
     )
-    return run.run(), network
+    return tuning.run(bench), network
 
 
 def same(first: Candidate, second: Candidate, rows: np.ndarray) -> bool:

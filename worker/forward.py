@@ -1,0 +1,86 @@
+"""Features of rows outside of training: by the unchanged backbone, by a torch module, by a graph.
+
+Shape legend: N items, D features.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from app.artifact.preprocess import Preprocess
+from worker import backbones, features
+from worker.export import FromPixels
+from worker.features import Extraction, Space
+from worker.methods.contract import Float, Rows, Task
+from worker.prepared import Prepared
+
+
+def frozen(task: Task, backbone: Prepared, rows: Rows) -> tuple[Float, Extraction]:
+    """Features of rows under the unchanged backbone, at its own resolution or another one."""
+    context, stage = task.context, ("features", 0.05, 0.2)
+    shape = backbone.preprocess
+    if shape == task.backbone.preprocess:
+        return features.pooled(context, task.index, rows, backbone, stage)
+    space = Space(backbone.digest, shape.digest, "pooled", "center", "fp32")
+
+    def extractor() -> features.Extractor:
+        trunk = FromPixels(restore_at(task.backbone, shape), shape).to(context.device)
+        return lambda images: run(trunk, images)
+
+    return features.features(context, task.index, rows, space, shape, extractor, stage=stage)
+
+
+def restore_at(backbone: Prepared, shape: Preprocess) -> nn.Module:
+    """The backbone's network for another input size; transformers of timm get their positions resampled.
+
+    Raises:
+        ValueError: the network takes no other size than its own.
+    """
+    network = backbones.restore(backbone)
+    if shape == backbone.preprocess:
+        return network
+    resize = getattr(network.network, "set_input_size", None)
+    try:
+        if resize is not None:
+            resize(img_size=(shape.height, shape.width))
+        with torch.no_grad():
+            network(torch.zeros(1, 3, shape.height, shape.width))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        own = backbone.preprocess.height
+        raise ValueError(f"{backbone.name} takes {own} px and not {shape.height}: {error}") from error
+    return network
+
+
+def by_row(task: Task, rows: Rows, shape: Preprocess, run: features.Extractor) -> Float:
+    """An extractor's features of some rows, in their order; nothing is cached.
+
+    Shape:
+        result: [N, D]
+    """
+    order = np.argsort(rows)
+    out: Float | None = None
+    for batch_rows, images in features.decoded(task.context, task.index, rows, shape):
+        found = run(images)
+        out = np.empty((len(rows), *found.shape[1:]), np.float32) if out is None else out
+        out[order[np.searchsorted(rows, batch_rows, sorter=order)]] = found
+    assert out is not None
+    return out
+
+
+def total(extractions: list[Extraction]) -> Extraction:
+    """Several extractions as one."""
+    return Extraction(
+        sum(one.num_cached for one in extractions),
+        sum(one.num_extracted for one in extractions),
+        sum(one.seconds for one in extractions),
+    )
+
+
+def run(module: nn.Module, given: Any) -> Float:
+    """A module's output for one batch of arrays, on whatever device it lies."""
+    device = next(module.parameters()).device
+    with torch.no_grad():
+        result: Float = module.eval()(torch.from_numpy(np.ascontiguousarray(given)).to(device)).float().cpu().numpy()
+    return result

@@ -1,0 +1,119 @@
+"""Chooses the learning rate by short pilots, and from their pace how many epochs fit the time."""
+
+import math
+import time
+
+from app.errors import JobFailure
+from worker import loop, optim
+from worker.loop import Check, Plan, Progress
+from worker.workbench import Pilot, Workbench
+
+PILOT_STEPS = 50
+# Of the planned steps, for one pilot.
+PILOT_SHARE = 0.05
+# What is planned into the time that is left; the rest is for checks and surprises.
+TIME_SHARE = 0.9
+
+
+def choose_rate(bench: Workbench) -> float:
+    """The rate whose short pilot leaves the smallest loss on the hold-out.
+
+    A single rate needs no pilot, unless the time is bounded and one step must be timed.
+
+    Raises:
+        Yielded: the worker shuts down; a checkpoint is written.
+        JobFailure: `diverged`, with every rate; `out_of_memory`.
+    """
+    settings = bench.material.optimisation
+    rates = settings.rates
+    if len(rates) > 1 or bench.deadline is not None:
+        start = bench.look(bench.trainer(rates[0]))
+        while (rate := optim.next_rate(settings, _losses(bench), start.loss)) is not None and not bench.must_end():
+            _pilot(bench, rate)
+    if not bench.planned_epochs:
+        bench.planned_epochs = _plan_epochs(bench)
+    losses = _losses(bench)
+    if losses and not math.isfinite(min(losses.values())) and not bench.must_end():
+        raise loop.diverged(1, float("nan"))
+    rate = min(losses, key=lambda tried: losses[tried], default=rates[0])
+    if len(bench.pilots) > 1:
+        tried = ", ".join(_describe(pilot) for pilot in bench.pilots)
+        bench.context.reporter.log(f"learning rate {rate:g}: {tried}", rate=rate, pilots=bench.pilots)
+    return rate
+
+
+def _losses(bench: Workbench) -> dict[float, float]:
+    """Loss on the hold-out after each pilot; infinite where it diverged."""
+    return {
+        float(pilot["rate"] or 0.0): math.inf if pilot["val_loss"] is None else float(pilot["val_loss"])
+        for pilot in bench.pilots
+    }
+
+
+def _pilot(bench: Workbench, rate: float) -> None:
+    material, reporter = bench.material, bench.context.reporter
+    total = bench.epochs * bench.steps_per_epoch
+    limit = max(1, min(bench.steps_per_epoch, PILOT_STEPS, int(total * PILOT_SHARE)))
+    bench.reset()
+    trainer, progress = bench.trainer(rate), Progress(micro_batch=material.micro_batch)
+    plan = Plan(
+        epochs=bench.epochs,
+        batch_size=bench.batch_size,
+        seed=bench.seed,
+        clip=material.optimisation.clip,
+        # Brought down to zero like the run itself: at full rate a loss jumps about, and small rates win unfairly.
+        fraction=lambda: progress.step / limit,
+        checks=False,
+    )
+    began = time.monotonic()
+
+    def after_step() -> bool:
+        if reporter.yield_requested:
+            bench.save("pilot", 0, {})
+            reporter.check_yield()
+        reporter.progress(0.45, f"pilot of learning rate {rate:g}")
+        return progress.step >= limit or bench.must_end()
+
+    found: Check | None
+    try:
+        loop.train(trainer, material.train, material.held, plan, progress, after_step, _ignore, bench.warn)
+        seconds = time.monotonic() - began
+        found = bench.look(trainer)
+    except JobFailure as failure:
+        if failure.code != "diverged":
+            raise
+        seconds, found = time.monotonic() - began, None
+    bench.pilots.append(
+        {
+            "rate": rate,
+            "steps": progress.step,
+            "val_loss": None if found is None else found.loss,
+            "val_accuracy": None if found is None else found.accuracy,
+            "seconds": seconds,
+        }
+    )
+    bench.save("pilot", 0, {})
+
+
+def _plan_epochs(bench: Workbench) -> int:
+    """As many epochs as were asked for, or as fit the time by the pilots' pace."""
+    if bench.deadline is None or not bench.pilots:
+        return bench.epochs
+    pace = sum(float(pilot["seconds"] or 0.0) for pilot in bench.pilots) / max(1, bench.pilot_steps)
+    left = TIME_SHARE * (bench.deadline - time.monotonic())
+    fits = max(1, min(bench.epochs, int(left / max(1e-9, pace * bench.steps_per_epoch))))
+    if fits < bench.epochs:
+        bench.warn(
+            f"{fits} of {bench.epochs} epochs fit the time: "
+            f"{pace * bench.steps_per_epoch:.1f} s each, {left:.0f} s left"
+        )
+    return fits
+
+
+def _describe(pilot: Pilot) -> str:
+    loss = "diverged" if pilot["val_loss"] is None else f"hold-out loss {pilot['val_loss']:.4f}"
+    return f"{pilot['rate']:g} {loss}"
+
+
+def _ignore(_: dict[str, float | int]) -> None:
+    """Pilots tell nothing of their epochs."""

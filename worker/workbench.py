@@ -1,0 +1,121 @@
+"""What the phases of one fine-tuning share: the network at its start, the clock, the checkpoints."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worker import loop, optim
+from worker.checkpoint import Checkpoints, Snapshot
+from worker.context import RunContext
+from worker.loop import Check, Trainer
+from worker.network import Network
+from worker.scopes import Material
+
+# Compiling takes tens of seconds; it pays when so many images are to be seen.
+COMPILE_FROM_IMAGES = 100_000
+
+Pilot = dict[str, float | int | None]
+
+
+@dataclass
+class Workbench:
+    """One run over all its phases.
+
+    Args:
+        context: of the job.
+        network: trunk and head, at the start state; changed in place.
+        material: what is trained and read.
+        checkpoints: of this run.
+        epochs: at most.
+        seed: of everything random.
+        deadline: when training must end, by `time.monotonic`.
+        start_tensors: further tensors that every checkpoint carries.
+        start_facts: further facts that every checkpoint carries.
+        snapshot: where an earlier attempt stood.
+        pilots: what the learning rate was chosen by, so far.
+        planned_epochs: that the time is thought to allow; 0 until that is known.
+    """
+
+    context: RunContext
+    network: Network
+    material: Material
+    checkpoints: Checkpoints
+    epochs: int
+    seed: int
+    deadline: float | None
+    start_tensors: dict[str, Tensor]
+    start_facts: dict[str, Any]
+    snapshot: Snapshot | None
+    pilots: list[Pilot] = field(default_factory=list)
+    planned_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        self._began = time.monotonic()
+        self._spent = self.snapshot.facts["seconds"] if self.snapshot else 0.0
+        num_images = len(self.material.train)
+        self.batch_size = optim.batch_size(num_images, self.material.optimisation.batch_size)
+        self.steps_per_epoch = math.ceil(num_images / self.batch_size)
+        self.network.to(self.context.device).to(memory_format=torch.channels_last)
+        self.trainable: dict[str, nn.Parameter] = {
+            name: value for name, value in self.network.named_parameters() if value.requires_grad
+        }
+        self.initial = {name: value.detach().clone() for name, value in self.trainable.items()}
+        if self.snapshot is not None:
+            self.pilots = self.snapshot.facts["pilots"]
+            self.planned_epochs = self.snapshot.facts["planned_epochs"]
+            self.context.reporter.log(f"resumed from step {self.snapshot.step}", step=self.snapshot.step)
+
+    @property
+    def pilot_steps(self) -> int:
+        """Steps that the pilots took."""
+        return sum(int(pilot["steps"] or 0) for pilot in self.pilots)
+
+    @property
+    def seconds(self) -> float:
+        """Of training, over all attempts."""
+        return self._spent + time.monotonic() - self._began
+
+    def trainer(self, rate: float) -> Trainer:
+        """A new optimiser over the network as it stands."""
+        optimizer = optim.build(self.material.optimisation, self.trainable.values(), self.material.scales, rate)
+        device = self.context.device
+        forward: Callable[[Tensor], Tensor] = self.network
+        if device == "cuda" and self.epochs * len(self.material.train) >= COMPILE_FROM_IMAGES:
+            forward = torch.compile(self.network)
+        return Trainer(self.network, optimizer, self.trainable, device, forward)
+
+    def reset(self) -> None:
+        """Brings what is trained back to the start."""
+        with torch.no_grad():
+            for name, value in self.initial.items():
+                self.trainable[name].copy_(value)
+
+    def must_end(self) -> bool:
+        """Whether the time is over or the owner wants what there is."""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return late or self.context.reporter.stop_requested
+
+    def look(self, trainer: Trainer) -> Check:
+        """The network as it stands on the hold-out."""
+        held = self.material.held
+        return loop.check(loop.predict(trainer, held), held.labels_N, 0)
+
+    def warn(self, message: str) -> None:
+        """Tells the job's log."""
+        self.context.reporter.log(message, "warning")
+
+    def save(self, phase: str, step: int, tensors: dict[str, Tensor], **facts: Any) -> None:
+        """Writes a checkpoint: what every one carries, and this phase's own."""
+        carried = {
+            **self.start_facts,
+            "phase": phase,
+            "pilots": self.pilots,
+            "planned_epochs": self.planned_epochs,
+            "seconds": self.seconds,
+        }
+        self.checkpoints.write(Snapshot(self.pilot_steps + step, self.start_tensors | tensors, carried | facts))
