@@ -51,6 +51,7 @@ class Backbone:
         recommended: first choice for `auto`.
         rank: expected transfer quality, higher is better (ImageNet top-1, per cent); None where unknown.
         weights: where the weights come from.
+        attention: whether it has attention with linear layers, which is what LoRA adapts.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Backbone:
     recommended: bool
     rank: float | None
     weights: Weights
+    attention: bool = False
 
 
 def from_document(document: dict[str, Any]) -> Backbone:

@@ -49,13 +49,22 @@ class FewShot(Recipe):
 class FineTune(Recipe):
     """Linear probe first, then training of the backbone from there (LP-FT)."""
 
-    paper = "Kumar et al., Fine-Tuning can Distort Pretrained Features, arXiv 2202.10054"
-    summary = "The probe's head, then its last stage (on cached activations) or the whole network; early stopping."
+    paper = (
+        "Kumar et al., Fine-Tuning can Distort Pretrained Features, arXiv 2202.10054; scopes ssf: Lian et al., "
+        "arXiv 2210.08823, lora: Hu et al., arXiv 2106.09685, norm: after BitFit, arXiv 2106.10199"
+    )
+    summary = (
+        "The probe's head, then as much of the backbone as `scope` says: its last stage (on cached activations), "
+        "everything, its norms, SSF factors or LoRA, the last two folded into the weights; early stopping."
+    )
     needs_torch = True
 
     method: Literal["fine_tune"] = "fine_tune"
-    scope: Literal["head", "last_stage", "full"] = Field(
-        "last_stage", description="What is trained: the head alone, the last stage, or the whole network."
+    scope: Literal["head", "last_stage", "full", "norm", "ssf", "lora"] = Field(
+        "last_stage",
+        description="What is trained: the head alone, or with it the last stage, the whole network, scale and shift of "
+        "its norms, alpha and beta after every layer (ssf), or low-rank additions to the linear layers of a "
+        "transformer (lora). norm, ssf and lora cost nothing when the model is used.",
     )
     epochs: int = Field(
         20, ge=1, le=1000, description="Passes over the training images; early stopping may end sooner."
@@ -64,11 +73,19 @@ class FineTune(Recipe):
         None,
         ge=32,
         le=1024,
-        description="Side of the input in pixels while training in full scope; the backbone's own by default.",
+        description="Side of the input in pixels, for scopes full, norm, ssf and lora; the backbone's own by default.",
     )
     max_minutes: float | None = Field(
         None, gt=0, le=10_080, description="Training stops after this time and keeps the best."
     )
+    layer_decay: float | None = Field(
+        None,
+        ge=0.1,
+        le=1,
+        description="Each stage nearer to the input learns by this factor slower; by default 0.9 where whole blocks of "
+        "a transformer are trained, else 1.",
+    )
+    rank: int = Field(8, ge=1, le=256, description="Of scope lora: columns of each low-rank addition.")
 
 
 class Auto(Recipe):

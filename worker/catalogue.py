@@ -20,7 +20,7 @@ from timm.models import get_pretrained_cfg, list_pretrained
 
 from app.artifact.preprocess import VERSION, Preprocess
 from app.backbones import CATALOGUE, Backbone, Weights
-from worker import backbones, papers
+from worker import adapters, backbones, papers
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -102,8 +102,8 @@ STARTER_PREPROCESS = {
 }
 
 
-def measure(name: str, architecture: str, preprocess: Preprocess) -> tuple[int, int]:
-    """Parameters without the classifier, and the width of the pooled features.
+def measure(name: str, architecture: str, preprocess: Preprocess) -> tuple[int, int, bool]:
+    """Parameters without the classifier, the width of the pooled features, and whether LoRA finds attention to adapt.
 
     Raises:
         ValueError: when the features are not one row per image.
@@ -119,7 +119,8 @@ def measure(name: str, architecture: str, preprocess: Preprocess) -> tuple[int, 
         shape = features(torch.zeros(2, 3, preprocess.height, preprocess.width)).shape
     if len(shape) != 2 or shape[0] != 2:
         raise ValueError(f"expected features [2, D] of {name}, found {list(shape)}")
-    return sum(parameter.numel() for parameter in features.parameters()), int(shape[1])
+    num_params = sum(parameter.numel() for parameter in features.parameters())
+    return num_params, int(shape[1]), adapters.has_attention(features)
 
 
 def _config(name: str) -> Any:
@@ -131,7 +132,7 @@ def _config(name: str) -> Any:
 
 def timm_rows() -> Iterator[Backbone]:
     """Every pretrained timm model: `timm/ARCHITECTURE` is its default tag, `timm/ARCHITECTURE.TAG` each further one."""
-    measured: dict[tuple[str, int, int, int], tuple[int, int]] = {}
+    measured: dict[tuple[str, int, int, int], tuple[int, int, bool]] = {}
     for tagged in list_pretrained():
         cfg = _config(tagged)
         architecture, _, tag = tagged.partition(".")
@@ -145,7 +146,7 @@ def timm_rows() -> Iterator[Backbone]:
             except (NotImplementedError, AttributeError) as error:  # encoders of language models: nothing pooled
                 sys.stderr.write(f"left out timm/{tagged}: {error}\n")
                 continue
-        num_params, feature_dim = measured[key]
+        num_params, feature_dim, attention = measured[key]
         row = Backbone(
             name=name,
             provider="timm",
@@ -158,6 +159,7 @@ def timm_rows() -> Iterator[Backbone]:
             recommended=name in RECOMMENDED,
             rank=None,
             weights=_timm_weights(cfg),
+            attention=attention,
         )
         if name in STARTERS:
             yield replace(row, name=f"timm/{tagged}")
@@ -177,7 +179,7 @@ def torchvision_rows() -> Iterator[Backbone]:
             preprocess = Preprocess(
                 crop, crop, resize, transform.interpolation.value, tuple(transform.mean), tuple(transform.std)
             )
-            num_params, feature_dim = measure(plain, architecture, preprocess)
+            num_params, feature_dim, attention = measure(plain, architecture, preprocess)
             row = Backbone(
                 name=name,
                 provider="torchvision",
@@ -195,6 +197,7 @@ def torchvision_rows() -> Iterator[Backbone]:
                     sha256=_digest_prefix(weights.url),
                     size_bytes=round(weights.meta["_file_size"] * 2**20),
                 ),
+                attention=attention,
             )
             if name in STARTERS:
                 yield replace(row, name=f"{plain}.{weights.name}")

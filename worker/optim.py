@@ -35,6 +35,7 @@ class Optimisation:
         layer_decay: each stage nearer to the input learns by this factor slower.
         warmup: share of the steps.
         clip: largest norm of the gradient; None leaves it alone.
+        head_scale: factor on the head's learning rate.
     """
 
     kind: Literal["sgd", "adamw"]
@@ -46,12 +47,19 @@ class Optimisation:
     clip: float | None = None
     momentum: float = 0.9
     lower_rates: tuple[float, ...] = ()
+    head_scale: float = 1.0
 
 
 # LP-FT's repository: SGD 0.9, no weight decay, batch 64, cosine. The grid is ours; theirs goes down to 3e-7.
 CONVOLUTIONAL = Optimisation("sgd", (3e-4, 1e-3, 3e-3), 64, lower_rates=(1e-4, 3e-5))
 # AutoGluon's multimodal default for transformers.
 TRANSFORMER = Optimisation("adamw", (1e-4,), 128, weight_decay=1e-3, layer_decay=0.9, warmup=0.1, clip=1.0)
+# The paper's rate for factors around 1 (SSF's repository: AdamW, 1e-2 for many tasks); no decay, which would draw alpha
+# to 0. The head stands at the probe already: it learns at the rate of a network's own weights.
+FACTORS = Optimisation("adamw", (3e-3, 1e-2), 64, warmup=0.1, clip=1.0, lower_rates=(1e-3, 3e-4), head_scale=0.1)
+LOW_RANK = Optimisation(
+    "adamw", (3e-4, 1e-3), 64, weight_decay=1e-3, warmup=0.1, clip=1.0, lower_rates=(1e-4,), head_scale=0.3
+)
 
 
 def for_network(network: nn.Module) -> Optimisation:

@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from app.artifact.preprocess import Preprocess
-from worker import backbones, export, features, forward, inputs, optim
+from app.errors import JobFailure
+from app.recipes import FineTune
+from worker import adapters, backbones, export, features, forward, inputs, optim
 from worker import split as splitting
 from worker.augment import CachedView
 from worker.batches import Data
@@ -47,6 +49,7 @@ class Material:
         reference: features of rows by torch, after training.
         micro_batch: inputs computed at once, as long as they fit; 0 takes whole batches.
         extraction: what was computed for the inputs.
+        network: the backbone whose tensors `trunk` trains; None where it stays as it is.
         details: for the report.
     """
 
@@ -60,6 +63,7 @@ class Material:
     reference: Callable[[Rows], Float]
     extraction: Extraction
     micro_batch: int = 0
+    network: nn.Module | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -94,12 +98,13 @@ def head_only(task: Task, part: Part) -> Material:
     )
 
 
-def last_stage(task: Task, part: Part, num_views: int, deadline: float | None) -> Material:
+def last_stage(task: Task, part: Part, recipe: FineTune, num_views: int, deadline: float | None) -> Material:
     """The last stage on cached activations of a frozen prefix: the path of a CPU.
 
     Args:
         task: the data.
         part: its two sides.
+        recipe: of the run.
         num_views: the plain one included; fewer where the time is short.
         deadline: when training must have ended.
     """
@@ -136,39 +141,42 @@ def last_stage(task: Task, part: Part, num_views: int, deadline: float | None) -
         run = features.graph_extractor(prefix, context.settings.num_compute_threads)
         return forward.by_row(task, rows, backbone.preprocess, lambda images: forward.run(cut.suffix, run(images)))
 
+    optimisation = optim.for_network(network)
     return Material(
         trunk=cut.suffix,
-        optimisation=optim.for_network(network),
-        scales=optim.stage_scales(network.network, optim.for_network(network).layer_decay),  # type: ignore[arg-type]
+        optimisation=optimisation,
+        scales=_scales(network, recipe, optimisation),
         train=Data(ArraySource(views_VN), task.labels_N[part.train]),
         held=Data(ArraySource(held[None]), task.labels_N[part.held]),
         backbone=backbone,
         write=write,
         reference=reference,
         extraction=forward.total(extractions),
+        network=network,
         details={"views": len(views_VN), "split": cut.name, "cached_activations": True},
     )
 
 
-def on_images(task: Task, part: Part, shape: Preprocess, *, whole: bool) -> Material:
-    """The whole network on augmented images, or its last stage behind a frozen prefix that is computed again and again.
+def on_images(task: Task, part: Part, recipe: FineTune, shape: Preprocess) -> Material:
+    """A scope on augmented images: what is frozen before the first trained layer is computed again in every step.
 
     Args:
         task: the data.
         part: its two sides.
+        recipe: of the run.
         shape: of the input.
-        whole: whether everything is trained.
+
+    Raises:
+        JobFailure: `unsupported_scope`, the network has nothing that the scope trains.
     """
     context = task.context
     backbone = replace(task.backbone, preprocess=shape)
     network = forward.restore_at(task.backbone, shape)
     trunk = FromPixels(network, shape)
-    if not whole:
-        freeze_prefix(network)
+    optimisation = _prepare(backbone, network, recipe, shape, task.seed)
     stage = 0.2, 0.45
     train = inputs.decode_all(context, task.index, part.train, shape, ("decode", *_share(*stage, 0, 2)))
     held = inputs.decode_all(context, task.index, part.held, shape, ("decode", *_share(*stage, 1, 2)))
-    optimisation = optim.for_network(network)
 
     def write(path: Path) -> None:
         export.export_backbone(_for_export(network), shape, path)
@@ -176,7 +184,7 @@ def on_images(task: Task, part: Part, shape: Preprocess, *, whole: bool) -> Mate
     return Material(
         trunk=trunk,
         optimisation=optimisation,
-        scales=optim.stage_scales(network.network, optimisation.layer_decay),  # type: ignore[arg-type]
+        scales=_scales(network, recipe, optimisation),
         train=Data(ImageSource(train, shape, part.flip, part.threads), task.labels_N[part.train]),
         held=Data(ImageSource(held, shape, False, part.threads), task.labels_N[part.held]),
         backbone=backbone,
@@ -184,8 +192,48 @@ def on_images(task: Task, part: Part, shape: Preprocess, *, whole: bool) -> Mate
         reference=lambda rows: forward.by_row(task, rows, shape, lambda images: forward.run(trunk, images)),
         extraction=Extraction(0, 0, 0.0),
         micro_batch=CPU_MICRO_BATCH if context.device == "cpu" else 0,
+        network=network,
         details={"resolution": shape.height, "cached_activations": False},
     )
+
+
+def check(backbone: Prepared, recipe: FineTune) -> None:
+    """Refuses a scope that the backbone has nothing for, before any feature is computed.
+
+    Raises:
+        JobFailure: `unsupported_scope`.
+    """
+    if recipe.scope in ("norm", "lora"):
+        _prepare(backbone, backbones.restore(backbone), recipe, backbone.preprocess, 0)
+
+
+def _prepare(backbone: Prepared, network: nn.Module, recipe: FineTune, shape: Preprocess, seed: int) -> Optimisation:
+    """Leaves trainable what the scope names, with its adapters; how that is trained."""
+    try:
+        match recipe.scope:
+            case "norm":
+                adapters.train_norms(network)
+                return optim.FACTORS
+            case "ssf":
+                adapters.add_ssf(network, torch.zeros(1, 3, shape.height, shape.width))
+                return optim.FACTORS
+            case "lora":
+                adapters.add_lora(network, recipe.rank, seed)
+                return optim.LOW_RANK
+            case "last_stage":
+                freeze_prefix(network)
+    except ValueError as error:
+        raise JobFailure(
+            "unsupported_scope",
+            f"expected a backbone with what scope {recipe.scope} trains; found {backbone.name}, which has {error}; "
+            "use another scope or another backbone",
+        ) from error
+    return optim.for_network(network)
+
+
+def _scales(network: nn.Module, recipe: FineTune, optimisation: Optimisation) -> dict[int, float]:
+    decay = optimisation.layer_decay if recipe.layer_decay is None else recipe.layer_decay
+    return optim.stage_scales(network.network, decay)  # type: ignore[arg-type]
 
 
 def freeze_prefix(network: nn.Module) -> None:

@@ -28,6 +28,7 @@ class Tuned:
         num_steps: of all phases.
         seconds: of training, over all attempts.
         images_per_second: median over the epochs of this attempt; None where none was finished.
+        trained_params: numbers that were learned, the head's among them.
         ended: why: `all epochs`, `no gain for N epochs`, `stopped` or `no time left`.
     """
 
@@ -40,6 +41,7 @@ class Tuned:
     num_steps: int
     seconds: float
     images_per_second: float | None
+    trained_params: int
     ended: str
 
 
@@ -133,5 +135,6 @@ def run(bench: Workbench) -> Tuned:
         num_steps=bench.pilot_steps + progress.step,
         seconds=bench.seconds,
         images_per_second=sorted(paces)[len(paces) // 2] if paces else None,
+        trained_params=sum(value.numel() for value in bench.trainable.values()),
         ended=ended,
     )

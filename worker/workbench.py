@@ -82,7 +82,9 @@ class Workbench:
 
     def trainer(self, rate: float) -> Trainer:
         """A new optimiser over the network as it stands."""
-        optimizer = optim.build(self.material.optimisation, self.trainable.values(), self.material.scales, rate)
+        settings = self.material.optimisation
+        scales = self.material.scales | {id(value): settings.head_scale for value in self.network.head.parameters()}
+        optimizer = optim.build(settings, self.trainable.values(), scales, rate)
         device = self.context.device
         forward: Callable[[Tensor], Tensor] = self.network
         if device == "cuda" and self.epochs * len(self.material.train) >= COMPILE_FROM_IMAGES:

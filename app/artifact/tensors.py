@@ -44,6 +44,13 @@ def dump(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a safetensors file, from its header alone."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+
 def load(path: Path) -> dict[str, NDArray[Any]]:
     """A safetensors file -> named arrays (read-only views of one buffer).
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app import backbones as catalogue
 from app import recipes
 from app.db.models import Dataset, Job
 from app.errors import BadRequest
@@ -34,6 +35,8 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
     """
     recipe = recipes.parse(wish.recipe)
     backbones.check_usable(session, project, wish.backbone, offline)
+    if isinstance(recipe, recipes.FineTune) and recipe.scope == "lora":
+        check_attention(session, project, wish.backbone)
     jobs.keep_dataset(session, wish.dataset_id)
     dataset = datasets.ready(session, project, wish.dataset_id)
     check_task(dataset, recipe.method)
@@ -54,6 +57,24 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
             depends_on=wish.depends_on,
         ),
     )
+
+
+def check_attention(session: Session, project: str, backbone: str) -> None:
+    """Refuses scope lora on a network without attention; what `auto` will choose is for the job to say.
+
+    Raises:
+        BadRequest: code unsupported_scope.
+    """
+    if backbone == backbones.AUTO:
+        return
+    known = backbones.find(session, project, backbone).backbone
+    built = catalogue.find(known.architecture) if known.provider == backbones.OWN else known
+    if built is not None and not built.attention:
+        raise BadRequest(
+            f"expected a backbone with attention for scope lora; found {backbone}, which has none; "
+            "use scope ssf or norm, or a vision transformer",
+            code="unsupported_scope",
+        )
 
 
 def check_task(dataset: Dataset, method: str) -> None:

@@ -11,7 +11,7 @@ from app.errors import BadRequest, Unprocessable
 VALID = {
     "linear_probe": {},
     "few_shot": {},
-    "fine_tune": {"scope": "full", "epochs": 3, "resolution": 64, "max_minutes": 0.5},
+    "fine_tune": {"scope": "full", "epochs": 3, "resolution": 64, "max_minutes": 0.5, "rank": 4},
     "auto": {"max_minutes": 2, "objective": "macro_f1"},
 }
 
@@ -30,7 +30,8 @@ def test_defaults_and_round_trip(method):
 @pytest.mark.parametrize(
     ("method", "field", "value"),
     [
-        ("fine_tune", "scope", "lora"), ("fine_tune", "epochs", 0), ("fine_tune", "epochs", 1001),
+        ("fine_tune", "scope", "adapter"), ("fine_tune", "rank", 0), ("fine_tune", "layer_decay", 0.0),
+        ("fine_tune", "epochs", 0), ("fine_tune", "epochs", 1001),
         ("fine_tune", "epochs", "many"), ("fine_tune", "epochs", None), ("fine_tune", "resolution", 31),
         ("fine_tune", "resolution", 1025), ("fine_tune", "max_minutes", 0), ("auto", "max_minutes", -1),
         ("auto", "max_minutes", float("inf")), ("auto", "max_minutes", float("nan")), ("auto", "objective", "loss"),

@@ -35,7 +35,8 @@ def test_no_pretrained_classifier_is_missing() -> None:
 
 @pytest.mark.parametrize("row", SAMPLE, ids=[row.name for row in SAMPLE])
 def test_sampled_rows_are_what_the_library_builds(row: Backbone) -> None:
-    assert catalogue.measure(row.name, row.architecture, row.preprocess) == (row.num_params, row.feature_dim)
+    measured = catalogue.measure(row.name, row.architecture, row.preprocess)
+    assert measured == (row.num_params, row.feature_dim, row.attention)
 
 
 def test_preprocessing_is_the_weights_own() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.artifact import tensors
 from app.artifact.bundle import Predictions
 from worker import features
 from worker.data.samples import Index
@@ -21,7 +22,7 @@ from worker.evaluate import calibration, intervals, leakage, metrics
 from worker.evaluate.curve import learning_curve
 from worker.evaluate.intervals import Interval
 from worker.evaluate.verdict import gain, relative_error_reduction, verdict
-from worker.methods.contract import Candidate, Float, Outcome, Rows, Scratch, Task
+from worker.methods.contract import Candidate, Float, Moved, Outcome, Rows, Scratch, Task
 from worker.methods.reference import frozen, scratch
 
 MIN_ECE_ITEMS = 200
@@ -240,7 +241,17 @@ def _moved(candidate: Candidate) -> dict[str, Any]:
         "frozen": candidate.backbone.num_params - min(trained, candidate.backbone.num_params),
         "trained": candidate.trained_params,
         "new": candidate.head.num_params,
+        "tensors": [{**asdict(row), "shape": list(row.shape)} for row in _tensors(candidate)],
     }
+
+
+def _tensors(candidate: Candidate) -> tuple[Moved, ...]:
+    """One row per tensor; a frozen backbone's names come from its file's header."""
+    kept = candidate.moved or tuple(
+        Moved(name, shape, "frozen") for name, shape in tensors.shapes(candidate.backbone.weights).items()
+    )
+    head = candidate.head.tensors()
+    return (*kept, *(Moved(f"head.{name}", value.shape, "new") for name, value in head.items()))
 
 
 def _cost(candidate: Candidate, compared_seconds: float, task: Task) -> dict[str, Any]:

@@ -88,6 +88,22 @@ class Selection:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What became of one tensor of a backbone.
+
+    Args:
+        name: in the backbone's state dict.
+        shape: in the model.
+        what: `frozen` (came over as it was), `mapped` (came over in another shape), `trained`, `folded` (a learned
+            adapter went into it) or `new`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    what: str
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One finished transfer, ready to be evaluated and published.
@@ -107,6 +123,7 @@ class Candidate:
         calibrated: whether the temperature was fitted.
         trained_params: numbers that were learned.
         details: for the report.
+        moved: what became of the backbone's tensors; empty where all came over and stayed.
     """
 
     method: str
@@ -124,6 +141,7 @@ class Candidate:
     trained_params: int
     details: dict[str, Any] = field(default_factory=dict)
     extraction: Extraction | None = None
+    moved: tuple[Moved, ...] = ()
 
 
 @dataclass(frozen=True)

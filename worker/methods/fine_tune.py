@@ -22,13 +22,14 @@ from torch import Tensor
 from app.artifact.preprocess import Preprocess
 from app.errors import JobFailure
 from app.recipes import FineTune
-from worker import augment, features, forward, inputs, loop, scopes, tuning
+from worker import augment, features, forward, inputs, loop, moved, scopes, tuning
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.evaluate import calibration
 from worker.features import Space
 from worker.methods.contract import Candidate, Float, Rows, Selection, Task
 from worker.methods.heads import LinearHead
 from worker.methods.reference import holdout
+from worker.moved import Fold
 from worker.network import Network
 from worker.scopes import Material, Part
 from worker.start import start_head
@@ -59,6 +60,7 @@ def run(recipe: FineTune, task: Task) -> Candidate:
     train = np.setdiff1d(task.pool, held)
     checkpoints = Checkpoints(context.storage, _checkpoint_prefix(recipe, task), context.scratch)
     snapshot = checkpoints.read()
+    scopes.check(task.backbone, recipe)
     source = replace(task.backbone, preprocess=_shape(recipe, task))
     pool_PD, extraction = forward.frozen(task, source, task.pool)
     train_ND, held_ND = (pool_PD[np.searchsorted(task.pool, rows)] for rows in (train, held))
@@ -82,10 +84,13 @@ def run(recipe: FineTune, task: Task) -> Candidate:
             snapshot=snapshot,
         )
         tuned = tuning.run(bench)
+        finished = moved.finish(material.network, task.backbone) if material.network else None
         logits_NC, tuned_ND = _on_holdout(network, material, context.device)
     context.reporter.progress(0.8, "export")
     spent = snapshot.facts["seconds"] if snapshot else 0.0
-    candidate = _candidate(recipe, task, network, material, tuned, Selection(held, logits_NC, "hold-out of 20 %"))
+    candidate = _candidate(
+        recipe, task, network, material, tuned, Selection(held, logits_NC, "hold-out of 20 %"), finished
+    )
     return replace(
         candidate,
         extraction=forward.total([extraction, material.extraction]),
@@ -112,13 +117,18 @@ def distortion(before_ND: Float, after_ND: Float) -> float:
 
 
 def _candidate(
-    recipe: FineTune, task: Task, network: Network, material: Material, tuned: Tuned, selection: Selection
+    recipe: FineTune,
+    task: Task,
+    network: Network,
+    material: Material,
+    tuned: Tuned,
+    selection: Selection,
+    finished: Fold | None,
 ) -> Candidate:
     """Writes the graph and describes the result."""
     graph = task.backbone.graph
     network.cpu().eval()
     is_changed = tuned.best.epoch > 0 or material.backbone.preprocess != task.backbone.preprocess
-    moved = network if is_changed else network.head
     write = material.write if is_changed else None
     if write is not None:
         graph = task.context.scratch / f"fine_tuned-{task.backbone.digest[:12]}.onnx"
@@ -150,7 +160,8 @@ def _candidate(
         seconds=0.0,
         fold_accuracy=(),
         calibrated=True,
-        trained_params=sum(value.numel() for value in moved.parameters() if value.requires_grad),
+        trained_params=tuned.trained_params if is_changed else head.num_params,
+        moved=finished.tensors if finished and is_changed else (),
         details={
             "scope": recipe.scope,
             "learning_rate": tuned.rate,
@@ -165,6 +176,7 @@ def _candidate(
             "served": "the trained network" if is_changed else "the frozen backbone: training gained nothing",
             "optimiser": material.optimisation.kind,
             "curve": tuned.curve,
+            "factors": finished.factors if finished and is_changed else None,
             **material.details,
         },
     )
@@ -202,16 +214,14 @@ def _material(
 ) -> Material:
     if recipe.scope == "head":
         return scopes.head_only(task, part)
-    if recipe.scope == "full":
-        return scopes.on_images(task, part, shape, whole=True)
-    if task.context.device == "cpu" and views:
-        return scopes.last_stage(task, part, views, deadline)
-    if task.context.device == "cpu":
+    if recipe.scope == "last_stage" and task.context.device == "cpu":
+        if views:
+            return scopes.last_stage(task, part, recipe, views, deadline)
         why = (
             "it has no proven split" if task.backbone.prefix is None else "its activations exceed the memory set aside"
         )
         task.context.reporter.log(f"{task.backbone.name}: the prefix is computed in every step, {why}", "warning")
-    return scopes.on_images(task, part, shape, whole=False)
+    return scopes.on_images(task, part, recipe, shape)
 
 
 def _shape(recipe: FineTune, task: Task) -> Preprocess:
@@ -219,8 +229,10 @@ def _shape(recipe: FineTune, task: Task) -> Preprocess:
     own = task.backbone.preprocess
     if recipe.resolution is None or recipe.resolution == own.height:
         return own
-    if recipe.scope != "full":
-        task.context.reporter.log(f"resolution is for scope full; {recipe.scope} keeps {own.height} px", "warning")
+    if recipe.scope in ("head", "last_stage"):
+        task.context.reporter.log(
+            f"resolution is for scopes full, norm, ssf and lora; {recipe.scope} keeps {own.height} px", "warning"
+        )
         return own
     shape = inputs.at_resolution(own, recipe.resolution)
     try:

@@ -57,7 +57,8 @@ def test_create(client, database, home, dataset_id):
     assert [job[name] for name in ("model", "metrics", "failure", "started_at", "finished_at")] == [None] * 5
     # Defaults are written down, so that a later version's defaults do not change what this job is.
     assert job["recipe"] == {
-        "method": "fine_tune", "scope": "last_stage", "epochs": 3, "resolution": None, "max_minutes": None
+        "method": "fine_tune", "scope": "last_stage", "epochs": 3, "resolution": None, "max_minutes": None,
+        "layer_decay": None, "rank": 8,
     }  # fmt: skip
     assert len(files_below(home / "broker" / "messages")) == 1
     with database.read() as session:
@@ -70,6 +71,7 @@ REFUSED = {
     "no method": ({"recipe": {}}, 400, "unknown_recipe"),
     "method that is no name": ({"recipe": {"method": ["linear_probe"]}}, 400, "unknown_recipe"),
     "unknown recipe field": ({"recipe": {"method": "linear_probe", "c": 1}}, 422, "invalid_payload"),
+    "lora without attention": ({"recipe": {"method": "fine_tune", "scope": "lora"}}, 400, "unsupported_scope"),
     "recipe field out of bounds": ({"recipe": {"method": "fine_tune", "epochs": 0}}, 422, "invalid_payload"),
     "unknown backbone": ({"backbone": "timm/nothing"}, 404, "unknown_backbone"),
     "unknown dataset": ({"dataset": "ds_0"}, 404, "not_found"),

@@ -156,10 +156,10 @@ def test_only_the_last_stage_learns(attempt: Callable[..., Task]) -> None:
     task = attempt()
     with ThreadPoolExecutor(2) as threads:
         part = part_of(task, threads)
-        material = scopes.last_stage(task, part, 2, None)
+        material = scopes.last_stage(task, part, FineTune(), 2, None)
         before = {name: value.clone() for name, value in material.trunk.state_dict().items()}
         tune(task, part, material, rates=(3e-2,))
-        images = scopes.on_images(task, part, task.backbone.preprocess, whole=False)
+        images = scopes.on_images(task, part, FineTune(), task.backbone.preprocess)
         original = backbones.state_of(backbones.restore(task.backbone))
         tune(task, part, images, epochs=1, rates=(3e-2,))
     after = material.trunk.state_dict()
@@ -245,10 +245,12 @@ def test_divergence_is_a_failure_and_a_diverged_pilot_is_not(attempt: Callable[.
     with ThreadPoolExecutor(2) as threads:
         part = part_of(task, threads)
         with pytest.raises(JobFailure) as failure:
-            tune(task, part, scopes.last_stage(task, part, 1, None), rates=(1e30, 2e30), lower_rates=())
+            tune(task, part, scopes.last_stage(task, part, FineTune(), 1, None), rates=(1e30, 2e30), lower_rates=())
         assert failure.value.code == "diverged"
         task.context.storage.delete("checkpoints")
-        tuned, _ = tune(task, part, scopes.last_stage(task, part, 1, None), rates=(1e30, 1e-3), lower_rates=())
+        tuned, _ = tune(
+            task, part, scopes.last_stage(task, part, FineTune(), 1, None), rates=(1e30, 1e-3), lower_rates=()
+        )
     assert tuned.rate == 1e-3
     assert tuned.pilots[0]["val_loss"] is None
 
@@ -281,7 +283,7 @@ def test_a_transformer_by_its_last_blocks_and_as_a_whole(attempt: Callable[..., 
     with ThreadPoolExecutor(2) as threads:
         part = part_of(whole, threads)
         shape = scopes.inputs.at_resolution(whole.backbone.preprocess, 96)
-        material = scopes.on_images(whole, part, shape, whole=True)
+        material = scopes.on_images(whole, part, FineTune(scope="full"), shape)
         rates = sorted(set(material.scales.values()))
         tuned, _ = tune(whole, part, material, epochs=1)
     assert tuned.num_steps > 0
