@@ -85,6 +85,30 @@ class FineTune(Recipe):
         description="Each stage nearer to the input learns by this factor slower; by default 0.9 where whole blocks of "
         "a transformer are trained, else 1.",
     )
+    l2_sp: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Strength of the pull of the trained backbone towards where it began (L2-SP, arXiv 1802.01483); it "
+        "hurts where the data is far from the pretraining.",
+    )
+    soup: bool = Field(
+        True, description="Average the best 3 states of the run while the hold-out agrees (arXiv 2203.05482)."
+    )
+    wise: bool = Field(
+        False,
+        description="Move back towards the probe on the frozen backbone while the hold-out agrees (arXiv 2109.01903): "
+        "more robust to other data than the hold-out's.",
+    )
+    mixup: float | None = Field(
+        None, ge=0, le=1, description="Strength of mixup (arXiv 1710.09412); 0 below 20,000 images and 0.1 from there."
+    )
+    augment: Literal["default", "trivial", "none"] | None = Field(
+        None,
+        description="Views to train on: crops and mirrors (default), with one operation of TrivialAugment each "
+        "(trivial, arXiv 2103.10158), or none; trivial from 20 images in the median class on. What the label minds is "
+        "left out.",
+    )
     rank: int = Field(8, ge=1, le=256, description="Of scope lora: columns of each low-rank addition.")
 
 

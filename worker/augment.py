@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.artifact.preprocess import Preprocess
+from worker import trivial
 
 SCALE = (0.5, 1.0)
 RATIO = (3 / 4, 4 / 3)
@@ -51,12 +52,18 @@ def crop_box(width: int, height: int, generator: np.random.Generator, scale: tup
     return left, top, min(left + box_width, width), min(top + box_height, height)
 
 
-def crop_and_flip(image: Image.Image, draw: int, shape: Preprocess, flip: bool) -> Image.Image:
-    """Random resized crop to the network's input, mirrored for half of the draws where `flip` allows it."""
+def crop_and_flip(
+    image: Image.Image, draw: int, shape: Preprocess, flip: bool, groups: tuple[str, ...] = ()
+) -> Image.Image:
+    """Random resized crop to the network's input, mirrored for half of the draws where `flip` allows it.
+
+    Then one operation of TrivialAugment where `groups` names any.
+    """
     generator = np.random.default_rng(draw)
     box = crop_box(*image.size, generator)
     view = image.resize((shape.width, shape.height), _FILTERS[shape.interpolation], box=box)
-    return mirror(view) if flip and generator.random() < 0.5 else view
+    view = mirror(view) if flip and generator.random() < 0.5 else view
+    return trivial.apply(view, generator, groups) if groups else view
 
 
 def mirror(image: Image.Image) -> Image.Image:
@@ -74,15 +81,16 @@ class CachedView:
     number: int
     shape: Preprocess
     flip: bool
+    groups: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Part of the features' key."""
-        return f"augment-{self.number}-flip" if self.flip else f"augment-{self.number}"
+        return "-".join([f"augment-{self.number}", *(["flip"] if self.flip else []), *self.groups])
 
     def __call__(self, image: Image.Image, sha256: str) -> Image.Image:
         """The view of one image."""
-        return crop_and_flip(image, digest_draw(sha256, self.number), self.shape, self.flip)
+        return crop_and_flip(image, digest_draw(sha256, self.number), self.shape, self.flip, self.groups)
 
 
 def shifted(images_NHWC: NDArray[Any], draws_N: NDArray[np.uint64], max_share: float = MAX_SHIFT) -> NDArray[Any]:

@@ -24,12 +24,16 @@ def frozen(task: Task, backbone: Prepared, rows: Rows) -> tuple[Float, Extractio
     if shape == task.backbone.preprocess:
         return features.pooled(context, task.index, rows, backbone, stage)
     space = Space(backbone.digest, shape.digest, "pooled", "center", "fp32")
+    return features.features(context, task.index, rows, space, shape, lambda: extractor(task, backbone), stage=stage)
 
-    def extractor() -> features.Extractor:
-        trunk = FromPixels(restore_at(task.backbone, shape), shape).to(context.device)
-        return lambda images: run(trunk, images)
 
-    return features.features(context, task.index, rows, space, shape, extractor, stage=stage)
+def extractor(task: Task, backbone: Prepared) -> features.Extractor:
+    """Images -> features of the unchanged backbone, by its graph at its own resolution, by torch at another one."""
+    shape = backbone.preprocess
+    if shape == task.backbone.preprocess:
+        return features.open_extractor(task.context, backbone)
+    trunk = FromPixels(restore_at(task.backbone, shape), shape).to(task.context.device)
+    return lambda images: run(trunk, images)
 
 
 def restore_at(backbone: Prepared, shape: Preprocess) -> nn.Module:

@@ -49,7 +49,7 @@ class ArraySource:
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """Decoded images; a draw decides crop and flip.
+    """Decoded images; a draw decides crop, flip and an operation of `groups`; nothing where `crops` is off.
 
     Shape:
         images_NSS3: [N, S, S, 3] uint8
@@ -59,6 +59,8 @@ class ImageSource:
     shape: Preprocess
     flip: bool
     threads: ThreadPoolExecutor
+    groups: tuple[str, ...] = ()
+    crops: bool = True
 
     def take(self, items_B: Rows, draws_B: Draws | None) -> Tensor:
         """See loop.Source. uint8 [B, H, W, 3]: normalisation belongs to the network."""
@@ -67,9 +69,9 @@ class ImageSource:
 
     def _one(self, item: int, draw: int | None) -> NDArray[np.uint8]:
         image = Image.fromarray(self.images_NSS3[item])
-        if draw is None:
+        if draw is None or not self.crops:
             return preprocess.apply(image, self.shape)
-        return np.asarray(augment.crop_and_flip(image, draw, self.shape, self.flip))
+        return np.asarray(augment.crop_and_flip(image, draw, self.shape, self.flip, self.groups))
 
 
 def decode_all(

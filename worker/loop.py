@@ -9,7 +9,7 @@ Shape legend: N items, B of a batch, C classes.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from app.errors import JobFailure
-from worker import optim
+from worker import checks, optim
 from worker.batches import Data, epoch_batches, epoch_order
-from worker.losses import cross_entropy
+from worker.checks import Check
+from worker.losses import l2_sp
+from worker.mixing import Mixed, mix
 
 ASKED = "asked to end"
 EVALUATION_BATCH = 64
@@ -43,6 +45,9 @@ class Plan:
         fraction: the finished fraction of a run that time bounds; by default the share of the planned steps.
         is_training: whether batch norm uses and moves batch statistics; frozen ones otherwise.
         checks: whether every epoch ends with a check on the held-out items.
+        mixup: strength; 0 leaves images alone.
+        l2_sp: strength of the pull towards the trainer's `anchor`.
+        num_runners: next best states that are kept beside the best one.
     """
 
     epochs: int
@@ -54,30 +59,9 @@ class Plan:
     fraction: Callable[[], float] | None = None
     is_training: bool = False
     checks: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Numbers of one look at held-out items."""
-
-    epoch: int
-    accuracy: float
-    loss: float
-
-    def better_than(self, best: "Check | None", top: float, num_items: int) -> bool:
-        """Whether to keep this state: the lowest loss among those within one standard error of the best accuracy.
-
-        Accuracy alone is a coin toss on a small hold-out: one item of 39 is 2.6 points.
-
-        Args:
-            best: what is kept so far.
-            top: best accuracy of all checks, this one included.
-            num_items: held-out items.
-        """
-        floor = top - math.sqrt(top * (1 - top) / num_items)
-        if best is None or best.accuracy < floor <= self.accuracy:
-            return True
-        return self.accuracy >= floor and self.loss < best.loss
+    mixup: float = 0.0
+    l2_sp: float = 0.0
+    num_runners: int = 0
 
 
 @dataclass
@@ -92,10 +76,11 @@ class Progress:
     micro_batch: int = 0
     best: Check | None = None
     top_accuracy: float = 0.0
+    runners: list[Check] = field(default_factory=list)
     curve: list[dict[str, float | int]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trainer:
     """A network with its optimiser on its device; `trainable` maps names to what the optimiser moves.
 
@@ -105,6 +90,9 @@ class Trainer:
         optimizer: over `trainable`.
         trainable: parameters by name.
         device: cpu or cuda.
+        best: the kept copy of what is trained.
+        runners: copies of the next best states, of `Progress.runners`.
+        anchor: where L2-SP pulls to, by name.
     """
 
     network: nn.Module
@@ -113,16 +101,17 @@ class Trainer:
     device: str
     forward: Callable[[Tensor], Tensor]
     best: dict[str, Tensor] = field(default_factory=dict)
+    runners: list[dict[str, Tensor]] = field(default_factory=list)
+    anchor: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def keep_best(self) -> None:
-        """Copies what is trained."""
-        for name, parameter in self.trainable.items():
-            self.best[name] = parameter.detach().clone()
+    def copy(self) -> dict[str, Tensor]:
+        """What is trained, as it stands."""
+        return {name: parameter.detach().clone() for name, parameter in self.trainable.items()}
 
-    def restore_best(self) -> None:
-        """Puts the kept copy back."""
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Puts a copy back."""
         with torch.no_grad():
-            for name, value in self.best.items():
+            for name, value in state.items():
                 self.trainable[name].copy_(value)
 
 
@@ -160,7 +149,7 @@ def train(
         for inputs, labels_B in batches:
             share = plan.fraction() if plan.fraction else progress.step / (plan.epochs * steps_per_epoch)
             optim.set_factor(trainer.optimizer, plan.schedule(share))
-            pending.append(_step(trainer, inputs, labels_B, plan.clip, progress, warn) * len(labels_B))
+            pending.append(_step(trainer, inputs, labels_B, plan, progress, warn) * len(labels_B))
             progress.step += 1
             progress.step_in_epoch += 1
             progress.num_seen += len(labels_B)
@@ -178,7 +167,7 @@ def train(
         }
         progress.epoch, progress.step_in_epoch, progress.loss_sum, progress.num_seen = progress.epoch + 1, 0, 0.0, 0
         if plan.checks:
-            numbers |= look(trainer, held, progress)
+            numbers |= look(trainer, held, progress, plan.num_runners)
         after_epoch(numbers)
         best_epoch = progress.best.epoch if progress.best else progress.epoch
         if plan.patience is not None and progress.epoch - best_epoch >= plan.patience:
@@ -202,41 +191,22 @@ def predict(trainer: Trainer, data: Data, batch_size: int = EVALUATION_BATCH) ->
     return np.concatenate(parts)
 
 
-def check(logits_NC: NDArray[np.float64], labels_N: NDArray[np.int64], epoch: int) -> Check:
-    """Accuracy and mean cross-entropy.
-
-    Raises:
-        JobFailure: `diverged`, a score that is not finite.
-    """
-    if not np.isfinite(logits_NC).all():
-        raise diverged(epoch, float("nan"))
-    loss = float(cross_entropy(torch.from_numpy(logits_NC), torch.from_numpy(labels_N)))
-    return Check(epoch, float((logits_NC.argmax(1) == labels_N).mean()), loss)
-
-
-def diverged(epoch: int, loss: float) -> JobFailure:
-    """The failure of a training whose numbers are no numbers any more."""
-    return JobFailure(
-        "diverged",
-        f"expected a finite loss; found {loss} in epoch {epoch}; "
-        "use a narrower scope, or look for broken images or labels",
-    )
-
-
 def _step(
     trainer: Trainer,
     inputs: Tensor,
     labels_B: Tensor,
-    clip: float | None,
+    plan: Plan,
     progress: Progress,
     warn: Callable[[str], None],
 ) -> Tensor:
     """One update; halves the part that is computed at once until it fits the device's memory."""
     progress.micro_batch = progress.micro_batch or len(labels_B)
+    generator = np.random.default_rng((plan.seed, progress.epoch, progress.step))
+    mixed = mix(inputs, labels_B, plan.mixup, generator)
     while True:
         trainer.optimizer.zero_grad(set_to_none=True)
         try:
-            loss = _gradient(trainer, inputs, labels_B, progress.micro_batch)
+            loss = _gradient(trainer, mixed, progress.micro_batch)
         except torch.OutOfMemoryError:
             if progress.micro_batch == 1:
                 raise JobFailure(
@@ -251,20 +221,24 @@ def _step(
         trainer.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         warn(f"out of GPU memory: going on with {progress.micro_batch} images at once and accumulated gradients")
-    if clip is not None:
-        nn.utils.clip_grad_norm_(trainer.trainable.values(), clip)
+    if plan.l2_sp:
+        pairs = ((trainer.trainable[name], start) for name, start in trainer.anchor.items())
+        l2_sp(pairs, plan.l2_sp).backward()  # type: ignore[no-untyped-call]
+    if plan.clip is not None:
+        nn.utils.clip_grad_norm_(trainer.trainable.values(), plan.clip)
     trainer.optimizer.step()
     return loss
 
 
-def _gradient(trainer: Trainer, inputs: Tensor, labels_B: Tensor, micro_batch: int) -> Tensor:
+def _gradient(trainer: Trainer, mixed: Mixed, micro_batch: int) -> Tensor:
     """Adds up the parts' gradients to the batch's; the mean loss."""
+    labels_B = mixed.labels_B
     total = torch.zeros((), device=labels_B.device)
     for start in range(0, len(labels_B), micro_batch):
         here = slice(start, start + micro_batch)
         with _autocast(trainer.device):
-            logits_MC = trainer.forward(inputs[here])
-        loss = cross_entropy(logits_MC, labels_B[here], len(labels_B))
+            logits_MC = trainer.forward(mixed.inputs[here])
+        loss = mixed.loss(logits_MC, here)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return total
@@ -278,16 +252,23 @@ def _collect(pending: list[Tensor], progress: Progress) -> None:
     for loss in pending:
         value = float(loss)
         if not math.isfinite(value):
-            raise diverged(progress.epoch + 1, value)
+            raise checks.diverged(progress.epoch + 1, value)
         progress.loss_sum += value
     pending.clear()
 
 
-def look(trainer: Trainer, held: Data, progress: Progress) -> dict[str, float]:
-    """Looks at the held-out items and keeps the state when it is the best."""
-    found = check(predict(trainer, held), held.labels_N, progress.epoch)
+def look(trainer: Trainer, held: Data, progress: Progress, num_runners: int = 0) -> dict[str, float]:
+    """Looks at the held-out items and keeps the state when it is the best, or one of the next best of the run."""
+    found = checks.check(predict(trainer, held), held.labels_N, progress.epoch)
     progress.top_accuracy = max(progress.top_accuracy, found.accuracy)
+    second, state = found, trainer.copy()
     if found.better_than(progress.best, progress.top_accuracy, len(held)):
-        progress.best = found
-        trainer.keep_best()
+        second, progress.best = progress.best or found, found
+        state, trainer.best = trainer.best, state
+    if num_runners and second.epoch > 0 and second is not progress.best:
+        # In the order of `Check.better_than`; what training began with is no ingredient.
+        floor = progress.top_accuracy - math.sqrt(progress.top_accuracy * (1 - progress.top_accuracy) / len(held))
+        pairs = [*zip(progress.runners, trainer.runners, strict=True), (second, state)]
+        pairs = sorted(pairs, key=lambda pair: (pair[0].accuracy < floor, pair[0].loss))[:num_runners]
+        progress.runners, trainer.runners[:] = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     return {"val_accuracy": found.accuracy, "val_loss": found.loss}

@@ -5,9 +5,14 @@ Shape legend: N items, C classes, D features.
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from worker.batches import Data
+from worker.methods.contract import Float
 from worker.methods.heads import LinearHead
+
+BATCH = 64
 
 
 class Network(nn.Module):
@@ -39,3 +44,20 @@ class Network(nn.Module):
         with torch.autocast(given.device.type, enabled=False):
             logits_NC: Tensor = self.head((feats_ND.float() - self.mean_D) / self.scale_D)
         return logits_NC
+
+    def outputs(self, data: Data, device: str) -> tuple[NDArray[np.float64], Float]:
+        """Logits and features of items as they are, without gradients.
+
+        Shape:
+            result: [N, C], [N, D]
+        """
+        self.eval()
+        logits, feats = [], []
+        for start in range(0, len(data), BATCH):
+            items = np.arange(start, min(start + BATCH, len(data)))
+            with torch.no_grad():
+                feats_ND = self.trunk(data.source.take(items, None).to(device)).float()
+                standard_ND = (feats_ND - self.mean_D) / self.scale_D
+                logits.append(self.head(standard_ND).cpu().numpy().astype(np.float64))
+                feats.append(feats_ND.cpu().numpy())
+        return np.concatenate(logits), np.concatenate(feats)

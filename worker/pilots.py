@@ -4,8 +4,9 @@ import math
 import time
 
 from app.errors import JobFailure
-from worker import loop, optim
-from worker.loop import Check, Plan, Progress
+from worker import checks, loop, optim
+from worker.checks import Check
+from worker.loop import Plan, Progress
 from worker.workbench import Pilot, Workbench
 
 PILOT_STEPS = 50
@@ -34,7 +35,7 @@ def choose_rate(bench: Workbench) -> float:
         bench.planned_epochs = _plan_epochs(bench)
     losses = _losses(bench)
     if losses and not math.isfinite(min(losses.values())) and not bench.must_end():
-        raise loop.diverged(1, float("nan"))
+        raise checks.diverged(1, float("nan"))
     rate = min(losses, key=lambda tried: losses[tried], default=rates[0])
     if len(bench.pilots) > 1:
         tried = ", ".join(_describe(pilot) for pilot in bench.pilots)
@@ -64,6 +65,8 @@ def _pilot(bench: Workbench, rate: float) -> None:
         # Brought down to zero like the run itself: at full rate a loss jumps about, and small rates win unfairly.
         fraction=lambda: progress.step / limit,
         checks=False,
+        mixup=bench.options.mixup,
+        l2_sp=bench.options.l2_sp,
     )
     began = time.monotonic()
 

@@ -81,6 +81,8 @@ class Part:
     held_ND: Float
     flip: bool
     threads: ThreadPoolExecutor
+    groups: tuple[str, ...] = ()
+    crops: bool = True
 
 
 def head_only(task: Task, part: Part) -> Material:
@@ -116,7 +118,8 @@ def last_stage(task: Task, part: Part, recipe: FineTune, num_views: int, deadlin
     network.requires_grad_(False)
     cut.suffix.requires_grad_(True)
     shape = inputs.without_margin(backbone.preprocess)
-    augmented = [CachedView(number, shape, part.flip) for number in range(1, num_views)]
+    num_views = num_views if part.crops else 1
+    augmented = [CachedView(number, shape, part.flip, part.groups) for number in range(1, num_views)]
     views_VN = np.empty((num_views, len(part.train), *cut.activation_shape), np.float16)
     extractions: list[Extraction] = []
     for number, view in enumerate((None, *augmented)):
@@ -175,8 +178,9 @@ def on_images(task: Task, part: Part, recipe: FineTune, shape: Preprocess) -> Ma
     trunk = FromPixels(network, shape)
     optimisation = _prepare(backbone, network, recipe, shape, task.seed)
     stage = 0.2, 0.45
-    train = inputs.decode_all(context, task.index, part.train, shape, ("decode", *_share(*stage, 0, 2)))
+    pixels = inputs.decode_all(context, task.index, part.train, shape, ("decode", *_share(*stage, 0, 2)))
     held = inputs.decode_all(context, task.index, part.held, shape, ("decode", *_share(*stage, 1, 2)))
+    source = ImageSource(pixels, shape, part.flip, part.threads, part.groups, part.crops)
 
     def write(path: Path) -> None:
         export.export_backbone(_for_export(network), shape, path)
@@ -185,7 +189,7 @@ def on_images(task: Task, part: Part, recipe: FineTune, shape: Preprocess) -> Ma
         trunk=trunk,
         optimisation=optimisation,
         scales=_scales(network, recipe, optimisation),
-        train=Data(ImageSource(train, shape, part.flip, part.threads), task.labels_N[part.train]),
+        train=Data(source, task.labels_N[part.train]),
         held=Data(ImageSource(held, shape, False, part.threads), task.labels_N[part.held]),
         backbone=backbone,
         write=write,

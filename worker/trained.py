@@ -5,16 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.loop import Check, Progress, Trainer
+from worker.checks import Check
+from worker.loop import Progress, Trainer
 
 
 def pack(trainer: Trainer) -> dict[str, Tensor]:
-    """What is trained, its best state, the optimiser's moments, the state of torch's generator.
+    """What is trained, its best state and the soup's others, the optimiser's moments, torch's generator.
 
     The frozen part of a network is not in it: it comes from the backbone again.
     """
     tensors = {f"now/{name}": value.detach() for name, value in trainer.trainable.items()}
     tensors |= {f"best/{name}": value for name, value in trainer.best.items()}
+    for place, state in enumerate(trainer.runners):
+        tensors |= {f"runner-{place}/{name}": value for name, value in state.items()}
     tensors["generator"] = torch.get_rng_state()
     for index, state in trainer.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items() if value is not None}
@@ -27,6 +30,10 @@ def unpack(trainer: Trainer, tensors: dict[str, Tensor], progress: dict[str, Any
         for name, parameter in trainer.trainable.items():
             parameter.copy_(tensors[f"now/{name}"])
             trainer.best[name] = tensors[f"best/{name}"].to(parameter.device)
+    trainer.runners[:] = [
+        {name: tensors[f"runner-{place}/{name}"].to(value.device) for name, value in trainer.trainable.items()}
+        for place in range(len(progress["runners"]))
+    ]
     torch.set_rng_state(tensors["generator"])
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
@@ -35,4 +42,5 @@ def unpack(trainer: Trainer, tensors: dict[str, Tensor], progress: dict[str, Any
             index, _, key = rest.partition("/")
             state.setdefault(int(index), {})[key] = value
     trainer.optimizer.load_state_dict({**trainer.optimizer.state_dict(), "state": state})
-    return Progress(**{**progress, "best": Check(**progress["best"])})
+    runners = [Check(**check) for check in progress["runners"]]
+    return Progress(**{**progress, "best": Check(**progress["best"]), "runners": runners})

@@ -7,11 +7,14 @@ told.
 import time
 from dataclasses import asdict, dataclass
 
-from worker import loop, optim, pilots, trained
-from worker.loop import Check, Plan, Progress
+from worker import loop, optim, pilots, soup, trained
+from worker.checks import Check
+from worker.loop import Plan, Progress, Trainer
 from worker.workbench import Pilot, Workbench
 
 PATIENCE_EPOCHS = 5
+# Best states that a soup is made of.
+NUM_SOUP = 3
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Tuned:
         epochs: that were run.
         planned_epochs: that the time was thought to allow.
         best: check of the state that was kept; epoch 0 is the probe.
+        soup: epochs whose states were averaged; empty without a soup.
+        wise_share: of the tuned weights; the rest is the start's.
         curve: of every epoch.
         num_steps: of all phases.
         seconds: of training, over all attempts.
@@ -37,6 +42,8 @@ class Tuned:
     epochs: int
     planned_epochs: int
     best: Check
+    soup: tuple[int, ...]
+    wise_share: float
     curve: list[dict[str, float | int]]
     num_steps: int
     seconds: float
@@ -73,6 +80,9 @@ def run(bench: Workbench) -> Tuned:
         clip=material.optimisation.clip,
         patience=PATIENCE_EPOCHS,
         schedule=lambda fraction: optim.cosine(fraction, material.optimisation.warmup),
+        mixup=bench.options.mixup,
+        l2_sp=bench.options.l2_sp,
+        num_runners=NUM_SOUP - 1 if bench.options.soup else 0,
     )
     paces: list[float] = []
     total = bench.planned_epochs * bench.steps_per_epoch
@@ -118,19 +128,20 @@ def run(bench: Workbench) -> Tuned:
         if progress.step_in_epoch:
             # Ended within an epoch: what was learned until then takes part in the choice.
             progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
-            loop.look(trainer, material.held, progress)
+            loop.look(trainer, material.held, progress, plan.num_runners)
         if reason == loop.ASKED:
             reason = "stopped" if reporter.stop_requested else "no time left"
         ended = reason
         save()
-    trainer.restore_best()
-    assert progress.best is not None
+    best, epochs, share = _kept(bench, trainer, progress)
     return Tuned(
         rate=rate,
         pilots=bench.pilots,
         epochs=progress.epoch,
         planned_epochs=bench.planned_epochs,
-        best=progress.best,
+        best=best,
+        soup=epochs,
+        wise_share=share,
         curve=progress.curve,
         num_steps=bench.pilot_steps + progress.step,
         seconds=bench.seconds,
@@ -138,3 +149,25 @@ def run(bench: Workbench) -> Tuned:
         trained_params=sum(value.numel() for value in bench.trainable.values()),
         ended=ended,
     )
+
+
+def _kept(bench: Workbench, trainer: Trainer, progress: Progress) -> tuple[Check, tuple[int, ...], float]:
+    """Leaves in the network what is served: the best state, its soup, or something on the way there from the start.
+
+    Returns:
+        its check, the epochs of the soup, and the share of the tuned weights.
+    """
+    trainer.load(trainer.best)
+    best, held = progress.best, bench.material.held
+    epochs: tuple[int, ...] = ()
+    share = 1.0
+    assert best is not None
+    if best.epoch and bench.options.soup:
+        best, epochs = soup.greedy(trainer, held, best, list(zip(progress.runners, trainer.runners, strict=True)))
+    if best.epoch and bench.options.wise:
+        best, share = soup.interpolate(trainer, held, best, bench.initial)
+    bench.context.reporter.log(
+        f"kept: epoch {best.epoch}, soup of epochs {list(epochs)}, {share:g} of the way from the start; "
+        f"hold-out accuracy {best.accuracy:.3f}, loss {best.loss:.4f}"
+    )
+    return best, epochs, share

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worker import loop, optim
+from worker import checks, loop, optim
 from worker.checkpoint import Checkpoints, Snapshot
+from worker.checks import Check
 from worker.context import RunContext
-from worker.loop import Check, Trainer
+from worker.loop import Trainer
 from worker.network import Network
 from worker.scopes import Material
 
@@ -20,6 +21,23 @@ from worker.scopes import Material
 COMPILE_FROM_IMAGES = 100_000
 
 Pilot = dict[str, float | int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a recipe may add to plain training.
+
+    Args:
+        mixup: strength.
+        l2_sp: strength.
+        soup: whether the best states are averaged.
+        wise: whether the result may move back towards the start.
+    """
+
+    mixup: float = 0.0
+    l2_sp: float = 0.0
+    soup: bool = True
+    wise: bool = False
 
 
 @dataclass
@@ -37,6 +55,7 @@ class Workbench:
         start_tensors: further tensors that every checkpoint carries.
         start_facts: further facts that every checkpoint carries.
         snapshot: where an earlier attempt stood.
+        options: of the recipe.
         pilots: what the learning rate was chosen by, so far.
         planned_epochs: that the time is thought to allow; 0 until that is known.
     """
@@ -51,6 +70,7 @@ class Workbench:
     start_tensors: dict[str, Tensor]
     start_facts: dict[str, Any]
     snapshot: Snapshot | None
+    options: Options = Options()
     pilots: list[Pilot] = field(default_factory=list)
     planned_epochs: int = 0
 
@@ -89,7 +109,9 @@ class Workbench:
         forward: Callable[[Tensor], Tensor] = self.network
         if device == "cuda" and self.epochs * len(self.material.train) >= COMPILE_FROM_IMAGES:
             forward = torch.compile(self.network)
-        return Trainer(self.network, optimizer, self.trainable, device, forward)
+        # The head has no pretrained state to be pulled to.
+        anchor = {name: value for name, value in self.initial.items() if not name.startswith("head.")}
+        return Trainer(self.network, optimizer, self.trainable, device, forward, anchor=anchor)
 
     def reset(self) -> None:
         """Brings what is trained back to the start."""
@@ -105,7 +127,7 @@ class Workbench:
     def look(self, trainer: Trainer) -> Check:
         """The network as it stands on the hold-out."""
         held = self.material.held
-        return loop.check(loop.predict(trainer, held), held.labels_N, 0)
+        return checks.check(loop.predict(trainer, held), held.labels_N, 0)
 
     def warn(self, message: str) -> None:
         """Tells the job's log."""

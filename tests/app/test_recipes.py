@@ -11,7 +11,7 @@ from app.errors import BadRequest, Unprocessable
 VALID = {
     "linear_probe": {},
     "few_shot": {},
-    "fine_tune": {"scope": "full", "epochs": 3, "resolution": 64, "max_minutes": 0.5, "rank": 4},
+    "fine_tune": {"scope": "full", "epochs": 3, "resolution": 64, "max_minutes": 0.5, "rank": 4, "wise": True},
     "auto": {"max_minutes": 2, "objective": "macro_f1"},
 }
 
@@ -31,6 +31,8 @@ def test_defaults_and_round_trip(method):
     ("method", "field", "value"),
     [
         ("fine_tune", "scope", "adapter"), ("fine_tune", "rank", 0), ("fine_tune", "layer_decay", 0.0),
+        ("fine_tune", "l2_sp", -1), ("fine_tune", "mixup", 2), ("fine_tune", "augment", "all"),
+        ("fine_tune", "soup", 3),
         ("fine_tune", "epochs", 0), ("fine_tune", "epochs", 1001),
         ("fine_tune", "epochs", "many"), ("fine_tune", "epochs", None), ("fine_tune", "resolution", 31),
         ("fine_tune", "resolution", 1025), ("fine_tune", "max_minutes", 0), ("auto", "max_minutes", -1),

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from app.errors import JobFailure
-from worker import loop, optim
+from worker import checks, loop, mixing, optim
 from worker.batches import Data
+from worker.checks import Check
 from worker.inputs import ArraySource
-from worker.loop import Check, Plan, Progress, Trainer
+from worker.loop import Plan, Progress, Trainer
 
 NUM, CLASSES = 90, 3
 
@@ -72,8 +73,8 @@ def test_loss_goes_down_and_the_best_is_kept() -> None:
     assert losses[-1] < 0.5 * losses[0]
     assert progress.step == 6 * math.ceil(NUM / 16)
     assert progress.best is not None
-    subject.restore_best()
-    again = loop.check(loop.predict(subject, dataset(1, 30)), dataset(1, 30).labels_N, 0)
+    subject.load(subject.best)
+    again = checks.check(loop.predict(subject, dataset(1, 30)), dataset(1, 30).labels_N, 0)
     assert (again.accuracy, again.loss) == (progress.best.accuracy, progress.best.loss)
 
 
@@ -197,3 +198,33 @@ def test_the_lowest_loss_near_the_best_accuracy_is_kept(
     found: Check, best: Check | None, top: float, better: bool
 ) -> None:
     assert found.better_than(best, top, 100) is better
+
+
+def test_mixup_is_drawn_by_step_and_keeps_the_batch_at_strength_0() -> None:
+    inputs, labels = torch.arange(12.0).reshape(4, 3), torch.tensor([0, 1, 2, 0])
+    plain = mixing.mix(inputs, labels, 0.0, np.random.default_rng(0))
+    assert plain.inputs is inputs
+    assert plain.share == 1.0
+    mixed = mixing.mix(inputs, labels, 0.5, np.random.default_rng(1))
+    generator = np.random.default_rng(1)
+    share, order = generator.beta(0.5, 0.5), generator.permutation(4)
+    for item in range(4):
+        wanted = share * inputs[item] + (1 - share) * inputs[order[item]]
+        torch.testing.assert_close(mixed.inputs[item], wanted, check_dtype=False)
+        assert mixed.partners_B[item] == labels[order[item]]
+    whole, parts = trainer(), trainer()
+    run(whole, replace(PLAN, epochs=1, mixup=0.5))
+    run(parts, replace(PLAN, epochs=1, mixup=0.5), Progress(micro_batch=5))
+    for name, value in whole.network.state_dict().items():
+        torch.testing.assert_close(parts.network.state_dict()[name], value)
+
+
+def test_l2_sp_keeps_near_the_start() -> None:
+    def moved(strength: float) -> float:
+        subject = trainer()
+        subject.anchor = {name: value for name, value in subject.copy().items() if not name.startswith("head")}
+        start = dict(subject.anchor)
+        run(subject, replace(PLAN, l2_sp=strength))
+        return sum(float((subject.trainable[name].detach() - value).square().sum()) for name, value in start.items())
+
+    assert moved(1.0) < 0.5 * moved(0.0)

@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from worker.losses import cross_entropy
+from worker.losses import cross_entropy, l2_sp, mixup
 
 
 def loop_reference(logits: list[list[float]], labels: list[int]) -> float:
@@ -33,3 +33,23 @@ def test_low_precision_scores_are_summed_in_float32() -> None:
     loss = cross_entropy(logits, torch.tensor([1]))
     assert loss.dtype == torch.float32
     assert float(loss) == 120.0
+
+
+def test_mixup_equals_a_loop() -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(6, 4, generator=generator)
+    labels, partners = torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor([3, 1, 0, 0, 2, 1])
+    wanted = 0.0
+    for scores, label, partner in zip(logits.tolist(), labels.tolist(), partners.tolist(), strict=True):
+        wanted += 0.3 * loop_reference([scores], [label]) + 0.7 * loop_reference([scores], [partner])
+    assert math.isclose(float(mixup(logits, labels, partners, 0.3)), wanted / 6, rel_tol=1e-5)
+
+
+def test_l2_sp_equals_a_loop() -> None:
+    generator = torch.Generator().manual_seed(3)
+    values, starts = torch.randn(2, 5, generator=generator), torch.randn(2, 5, generator=generator)
+    wanted = 0.0
+    for value, start in zip(values.flatten().tolist(), starts.flatten().tolist(), strict=True):
+        wanted += 0.4 / 2 * (value - start) ** 2
+    found = l2_sp(zip(values, starts, strict=True), 0.4)
+    assert math.isclose(float(found), wanted, rel_tol=1e-5)

@@ -22,10 +22,9 @@ from torch import Tensor
 from app.artifact.preprocess import Preprocess
 from app.errors import JobFailure
 from app.recipes import FineTune
-from worker import augment, features, forward, inputs, loop, moved, scopes, tuning
+from worker import features, forward, inputs, invariance, moved, scopes, trivial, tuning
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.evaluate import calibration
-from worker.features import Space
 from worker.methods.contract import Candidate, Float, Rows, Selection, Task
 from worker.methods.heads import LinearHead
 from worker.methods.reference import holdout
@@ -34,9 +33,11 @@ from worker.network import Network
 from worker.scopes import Material, Part
 from worker.start import start_head
 from worker.tuning import Tuned
-from worker.workbench import Workbench
+from worker.workbench import Options, Workbench
 
-MIRROR_IMAGES = 256
+# Images in the median class from which views take an operation of TrivialAugment.
+TRIVIAL_FROM = 20
+MIXUP, MIXUP_FROM = 0.1, 20_000
 HEAD_ARRAYS = ("weight_CD", "bias_C", "mean_D", "scale_D")
 
 
@@ -66,8 +67,14 @@ def run(recipe: FineTune, task: Task) -> Candidate:
     train_ND, held_ND = (pool_PD[np.searchsorted(task.pool, rows)] for rows in (train, held))
     probe, facts = _probe(task, train, train_ND, snapshot)
     with ThreadPoolExecutor(context.settings.num_compute_threads, thread_name_prefix="augment") as threads:
-        flip = recipe.scope != "head" and _may_mirror(task, probe, held, held_ND)
-        part = Part(train, held, train_ND, held_ND, flip, threads)
+        wanted = _groups(recipe, task, train)
+        asked = () if recipe.scope == "head" or recipe.augment == "none" else ("mirror", *wanted)
+        labels_allow = invariance.check(task, source, probe, (held, held_ND), asked)
+        allowed = {name for name, found in labels_allow.items() if found["allowed"]}
+        groups = tuple(name for name in wanted if name in allowed)
+        part = Part(
+            train, held, train_ND, held_ND, "mirror" in allowed, threads, groups, crops=recipe.augment != "none"
+        )
         deadline = _deadline(recipe, began, snapshot)
         material = _material(recipe, task, part, source.preprocess, facts["views"], None if snapshot else deadline)
         network = Network(material.trunk, probe)
@@ -82,10 +89,11 @@ def run(recipe: FineTune, task: Task) -> Candidate:
             start_tensors=_to_tensors(probe),
             start_facts=facts | {"views": material.details.get("views", 0)},
             snapshot=snapshot,
+            options=Options(_mixup(recipe, train), recipe.l2_sp, recipe.soup, recipe.wise),
         )
         tuned = tuning.run(bench)
         finished = moved.finish(material.network, task.backbone) if material.network else None
-        logits_NC, tuned_ND = _on_holdout(network, material, context.device)
+        logits_NC, tuned_ND = network.outputs(material.held, context.device)
     context.reporter.progress(0.8, "export")
     spent = snapshot.facts["seconds"] if snapshot else 0.0
     candidate = _candidate(
@@ -98,7 +106,8 @@ def run(recipe: FineTune, task: Task) -> Candidate:
         details=candidate.details
         | {
             "probe": facts["probe"],
-            "mirrored": flip,
+            "mirrored": part.flip,
+            "augmentation": {"groups": groups, "crops": part.crops, "invariance": labels_allow},
             "feature_distortion": distortion(held_ND, tuned_ND),
             "images_trained_on": len(train),
             "images_held_out": len(held),
@@ -170,6 +179,8 @@ def _candidate(
             "planned_epochs": tuned.planned_epochs,
             "best_epoch": tuned.best.epoch,
             "ended": tuned.ended,
+            "soup": list(tuned.soup),
+            "wise_share": tuned.wise_share,
             "steps": tuned.num_steps,
             "training_seconds": round(tuned.seconds, 3),
             "images_per_second": tuned.images_per_second,
@@ -243,50 +254,18 @@ def _shape(recipe: FineTune, task: Task) -> Preprocess:
     return shape
 
 
-def _may_mirror(task: Task, probe: LinearHead, held: Rows, held_ND: Float) -> bool:
-    """Whether left and right mean nothing here: the probe is as good on mirrored images, within one standard error."""
-    some = slice(0, MIRROR_IMAGES)
-    backbone = task.backbone
-    if held_ND.shape[1] != backbone.feature_dim:
-        return False
-    space = Space(backbone.digest, backbone.preprocess.digest, "pooled", "mirror", features.precision(task.context))
-    mirrored_ND, _ = features.features(
-        task.context,
-        task.index,
-        held[some],
-        space,
-        backbone.preprocess,
-        lambda: features.open_extractor(task.context, backbone),
-        view=lambda image, _: augment.mirror(image),
-        stage=("features", 0.19, 0.2),
-    )
-    labels = task.labels_N[held[some]]
-    plain, mirrored = (probe.logits(feats).argmax(1) == labels for feats in (held_ND[some], mirrored_ND))
-    drop = plain.astype(float) - mirrored
-    allowed = bool(drop.mean() <= drop.std() / np.sqrt(len(drop)))
-    task.context.reporter.log(
-        f"mirrored images: the probe scores {mirrored.mean():.3f} instead of {plain.mean():.3f}; "
-        f"mirroring is {'used' if allowed else 'not used'}"
-    )
-    return allowed
+def _mixup(recipe: FineTune, train: Rows) -> float:
+    """BiT's rule (arXiv 1912.11370, section 3.3): none on small data."""
+    if recipe.mixup is not None:
+        return recipe.mixup
+    return MIXUP if len(train) >= MIXUP_FROM else 0.0
 
 
-def _on_holdout(network: Network, material: Material, device: str) -> tuple[Any, Float]:
-    """Logits and features of the held-out images under the trained network.
-
-    Shape:
-        result: [N, C], [N, D]
-    """
-    network.eval()
-    logits, feats = [], []
-    for start in range(0, len(material.held), loop.EVALUATION_BATCH):
-        items = np.arange(start, min(start + loop.EVALUATION_BATCH, len(material.held)))
-        with torch.no_grad():
-            given = material.held.source.take(items, None).to(device)
-            feats_ND = network.trunk(given).float()
-            logits.append(network.head((feats_ND - network.mean_D) / network.scale_D).cpu().numpy().astype(np.float64))
-            feats.append(feats_ND.cpu().numpy())
-    return np.concatenate(logits), np.concatenate(feats)
+def _groups(recipe: FineTune, task: Task, train: Rows) -> tuple[str, ...]:
+    """Groups of operations that the views take beside crops, as far as the label allows them."""
+    median = float(np.median(np.bincount(task.labels_N[train], minlength=task.num_classes)))
+    kind = recipe.augment or ("trivial" if median >= TRIVIAL_FROM else "default")
+    return tuple(trivial.GROUPS) if kind == "trivial" else ()
 
 
 def _deadline(recipe: FineTune, began: float, snapshot: Snapshot | None) -> float | None:

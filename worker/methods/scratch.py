@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.artifact.preprocess import Preprocess
-from worker import augment, features, inputs, loop, optim, untrained
+from worker import augment, checks, features, inputs, loop, optim, untrained
 from worker.batches import Data, Draws
+from worker.checks import Check
 from worker.inputs import ImageSource
-from worker.loop import Check, Plan, Progress, Trainer
+from worker.loop import Plan, Progress, Trainer
 from worker.methods.contract import Rows, Scratch, Selection, Task
 from worker.optim import Optimisation
 from worker.solvers.logits import softmax
@@ -212,7 +213,7 @@ def _fit(
         trainer, train, held, plan, progress, after_step, lambda _: None, lambda text: reporter.log(text, "warning")
     )
     logits = loop.predict(trainer, held)
-    check = loop.check(logits, held.labels_N, progress.epoch)
+    check = checks.check(logits, held.labels_N, progress.epoch)
     seconds = time.monotonic() - began
     num_epochs = progress.epoch + progress.num_seen / len(train)
     details = {

@@ -306,7 +306,7 @@ def test_mirroring_is_off_where_left_and_right_are_classes(tmp_path: Path) -> No
     task = transfer_factories.task(context, transfer_factories.cnn())
     found = fine_tune.run(FineTune(epochs=1), task)
     assert found.details["mirrored"] is False
-    assert any("mirroring is not used" in message for message in wire_of(task).messages())
+    assert any("augmentation mirror" in message and "it is not used" in message for message in wire_of(task).messages())
 
 
 def encode(pixels: np.ndarray) -> bytes:
