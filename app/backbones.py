@@ -26,6 +26,7 @@ class Weights:
         file: path inside the package or repository; empty otherwise.
         sha256: hex digest, or the prefix that the publisher states; empty where none is published.
         size_bytes: None where it is not published.
+        classifier: whether the classifier of the pretraining comes with them.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Weights:
     file: str = ""
     sha256: str = ""
     size_bytes: int | None = None
+    classifier: bool = True
 
 
 @dataclass(frozen=True, slots=True)

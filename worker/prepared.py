@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from app.artifact.preprocess import Preprocess
+from worker import weights
 
 RECORD = "record.json"
 GRAPH, PREFIX, WEIGHTS, CLASSIFIER = "backbone.onnx", "prefix.onnx", "weights.safetensors", "classifier.safetensors"
+DRAFT = ".preparing-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +107,30 @@ def find(name: str, roots: Sequence[Path]) -> Prepared | None:
                 # Two names may hold equal weights: one folder, whose record has the first name.
                 return replace(read(root / digest), name=name)
     return None
+
+
+def intact(folder: Path) -> bool:
+    """Whether a prepared folder is there, and every file has the content that its record names."""
+    record = folder / RECORD
+    if not record.is_file():
+        return False
+    files: dict[str, str] = json.loads(record.read_text())["files"]
+    return all((folder / name).is_file() and weights.sha256_file(folder / name) == sha for name, sha in files.items())
+
+
+def move(folder: Path, place: Path) -> None:
+    """Puts a finished folder in its place, unless another process was first; a damaged one gives way."""
+    if place.exists():
+        if intact(place):
+            return
+        place.rename(folder.parent / "damaged")
+    folder.rename(place)
+
+
+def point(name: str, digest: str, root: Path) -> None:
+    """Says which digest a name has under `root`."""
+    place = pointer(name, root)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    draft = place.with_name(f".{place.name}.{digest[:8]}")
+    draft.write_text(json.dumps({"name": name, "digest": digest}))
+    draft.replace(place)

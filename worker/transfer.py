@@ -7,12 +7,12 @@ import numpy as np
 
 from app import recipes
 from app.errors import JobFailure
-from app.recipes import Auto, FineTune
+from app.recipes import Auto, FineTune, Recipe, ZeroShot
 from worker import assemble, sources
 from worker.context import RunContext
-from worker.data.samples import Index, load_index
+from worker.data.samples import Index, empty_index, load_index
 from worker.document import DatasetDocument
-from worker.evaluate import report
+from worker.evaluate import report, unseen
 from worker.methods.contract import Outcome, Task
 from worker.methods.table import METHODS
 
@@ -29,13 +29,17 @@ def run(context: RunContext) -> dict[str, Any]:
     document, reporter = context.document, context.reporter
     recipe = recipes.parse(document.recipe or {})
     reporter.progress(0.01, "load")
-    index = load(context, document.dataset)
-    task = make_task(context, index)
+    index = load(context, document.dataset) if document.dataset or recipe.needs_dataset else empty_index()
+    task = make_task(context, index, told_classes(recipe))
     outcome = METHODS[type(recipe)](recipe, task)
     reporter.check_yield()
     reporter.progress(0.85, "evaluate")
     full = document.report_mode == "full" or isinstance(recipe, Auto | FineTune)
-    evaluation = report.evaluate(task, outcome, index.rows_of("test"), compare=full)
+    evaluation = (
+        unseen.evaluate(task, outcome.candidate, index.rows_of("test"))
+        if isinstance(recipe, ZeroShot)
+        else report.evaluate(task, outcome, index.rows_of("test"), compare=full)
+    )
     reporter.progress(0.93, "assemble")
     written, parity = assemble.bundle(task, outcome.candidate, evaluation)
     reporter.log(
@@ -68,10 +72,24 @@ def load(context: RunContext, dataset: DatasetDocument | None) -> Index:
     return load_index(folder, dataset.prefix)
 
 
-def make_task(context: RunContext, index: Index) -> Task:
-    """Rows by split, and the backbones that the job may use. The test split stays out."""
+def told_classes(recipe: Recipe) -> tuple[str, ...] | None:
+    """The model's classes where the recipe names them; None where they are the dataset's."""
+    return tuple(one.name for one in recipe.classes) if isinstance(recipe, ZeroShot) else None
+
+
+def make_task(context: RunContext, index: Index, classes: tuple[str, ...] | None = None) -> Task:
+    """Rows by split, and the backbones that the job may use. The test split stays out.
+
+    Args:
+        context: of the job.
+        index: of its dataset.
+        classes: of the model, where these are not the dataset's; what is labelled otherwise has no label here.
+    """
     train, val = index.rows_of("train"), index.rows_of("val")
     labels_N = np.asarray(index.label, np.int64)
+    if classes is not None:
+        place = [classes.index(name) if name in classes else -1 for name in index.classes]
+        labels_N = np.array([*place, -1], np.int64)[labels_N]
     train, val = (rows[labels_N[rows] >= 0] for rows in (train, val))
     backbones = sources.open_backbones(context)
     return Task(
@@ -83,8 +101,8 @@ def make_task(context: RunContext, index: Index) -> Task:
         pool=np.sort(np.concatenate([train, val])),
         train=train,
         val=val,
-        num_classes=len(index.classes),
-        class_names=index.classes,
+        num_classes=len(index.classes if classes is None else classes),
+        class_names=index.classes if classes is None else classes,
         seed=context.document.seed,
     )
 
@@ -93,6 +111,8 @@ def _announce(context: RunContext, outcome: Outcome, evaluation: report.Evaluati
     metrics = evaluation.metrics
     context.reporter.metric(
         f"{outcome.candidate.name}: test accuracy {metrics['test_accuracy']:.3f} "
-        f"({metrics['test_accuracy_low']:.3f} to {metrics['test_accuracy_high']:.3f})",
+        f"({metrics['test_accuracy_low']:.3f} to {metrics['test_accuracy_high']:.3f})"
+        if "test_accuracy" in metrics
+        else f"{outcome.candidate.name}: {unseen.WHAT}",
         **{name: value for name, value in metrics.items() if value is not None},
     )

@@ -22,7 +22,7 @@ def locate(backbone: Backbone, home: Path) -> Path | None:
         home: GRAFT_HOME; downloads live in `weights/` below it.
     """
     if backbone.weights.kind == "starter":
-        return _package_file(backbone.weights.file)
+        return package_file(backbone.weights.file)
     path = download_path(backbone, home)
     return path if path.is_file() else None
 
@@ -45,7 +45,7 @@ def unavailable(backbone: Backbone, reason: str, home: Path) -> JobFailure:
     return JobFailure("weights_unavailable", f"the weights of {backbone.name} could not be had: {reason}. {instead}")
 
 
-def _package_file(file: str) -> Path | None:
+def package_file(file: str) -> Path | None:
     """A file of an installed package, found without importing the package: its code is not wanted here."""
     package, _, rest = file.partition("/")
     spec = find_spec(package)

@@ -35,7 +35,7 @@ class JobIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     kind: str = Field("transfer", description="transfer; datasets and backbones make their own jobs.")
-    dataset: str
+    dataset: str | None = Field(None, description="What the model must work on; only zero_shot may do without.")
     backbone: str = Field("auto", max_length=200)
     recipe: dict[str, Any] = Field({"method": "auto"}, description="See GET /api/v1/recipes.")
     model: str = Field(pattern=NAME, description="Name under which the result is published.")

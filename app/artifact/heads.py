@@ -171,6 +171,72 @@ def _unit_nodes() -> list[Any]:
     ]
 
 
+def text(
+    known_KD: ArrayLike,
+    bias_K: ArrayLike,
+    vectors_KE: ArrayLike,
+    classes_CE: ArrayLike,
+    top: int,
+    rows: tuple[ArrayLike, ArrayLike] | None,
+) -> bytes:
+    """ConSE (arXiv 1312.5650), with or without rows made from text: classes that the backbone's classifier never knew.
+
+    A feature's `top` likeliest known classes are mixed by their probabilities into one vector of length 1, which meets
+    the vectors of the wanted classes. `rows` (rows_CD, mean_D) adds what they score against the centred feature of
+    length 1. Scales stand inside `classes_CE` and `rows_CD`.
+
+    Shape:
+        known_KD: [K, D], the classifier
+        bias_K: [K]
+        vectors_KE: [K, E]
+        classes_CE: [C, E]
+
+    Raises:
+        ValueError: shapes that do not fit, a number that is not finite, or a `top` outside 1 to K.
+    """
+    from onnx import helper
+
+    known, bias = fold(known_KD, bias_K, 1.0, None, None)
+    vectors, classes = np.asarray(vectors_KE, np.float32), np.asarray(classes_CE, np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(known) or classes.ndim != 2 or classes.shape[1] != vectors.shape[1]:
+        raise ValueError(f"expected vectors [{len(known)}, E] and [C, E]; found {vectors.shape} and {classes.shape}")
+    if not 1 <= top <= len(known):
+        raise ValueError(f"expected to mix 1 to {len(known)} known classes; found {top}")
+    constants: dict[str, NDArray[Any]] = {
+        "known": np.ascontiguousarray(known.T),
+        "known_bias": bias,
+        "top": np.array([top], np.int64),
+        "zero": np.zeros(1, np.float32),
+        "vectors": vectors,
+        "classes": np.ascontiguousarray(classes.T),
+    }
+    nodes = [
+        helper.make_node("Gemm", [FEATURES, "known", "known_bias"], ["known_logits"], name="classifier"),
+        helper.make_node("Softmax", ["known_logits"], ["known_probabilities"], name="known", axis=-1),
+        helper.make_node("TopK", ["known_probabilities", "top"], ["likely", "which"], name="likeliest", axis=-1),
+        helper.make_node("Mul", ["known_probabilities", "zero"], ["nothing"], name="nothing"),
+        helper.make_node("ScatterElements", ["nothing", "which", "likely"], ["kept"], name="keep", axis=1),
+        helper.make_node("MatMul", ["kept", "vectors"], ["mixed"], name="mix"),
+        helper.make_node("LpNormalization", ["mixed"], ["meaning"], name="meaning", axis=-1, p=2),
+        helper.make_node("MatMul", ["meaning", "classes"], ["by_text" if rows else "logits"], name="compare"),
+    ]
+    if rows:
+        made, mean = (np.asarray(one, np.float32) for one in rows)
+        if made.shape != (len(classes), known.shape[1]) or mean.shape != (known.shape[1],):
+            raise ValueError(f"expected rows [{len(classes)}, {known.shape[1]}]; found {made.shape} and {mean.shape}")
+        constants |= {"rows": np.ascontiguousarray(made.T), "mean": mean}
+        nodes += [
+            helper.make_node("Sub", [FEATURES, "mean"], ["centred"], name="centre"),
+            helper.make_node("LpNormalization", ["centred"], ["unit"], name="normalise", axis=-1, p=2),
+            helper.make_node("MatMul", ["unit", "rows"], ["by_row"], name="rows"),
+            helper.make_node("Add", ["by_text", "by_row"], ["logits"], name="both"),
+        ]
+    if not all(np.isfinite(value).all() for value in constants.values()):
+        raise ValueError("expected finite numbers in the head; found NaN or infinity")
+    nodes.append(helper.make_node("Softmax", ["logits"], [PROBABILITIES], name="softmax", axis=-1))
+    return model(nodes, constants, num_features=known.shape[1], num_classes=len(classes))
+
+
 def _softmax_of_gemm(
     nodes: list[Any],
     given: str,

@@ -83,6 +83,18 @@ def check_usable(session: Session, project: str, name: str, offline: bool) -> No
         )
 
 
+def has_classifier(session: Session, project: str, name: str) -> bool:
+    """Whether a backbone brings the ImageNet classifier it was trained with; of own weights nobody knows the classes.
+
+    Raises:
+        NotFound: code unknown_backbone.
+    """
+    if name == AUTO:
+        return True
+    backbone = find(session, project, name).backbone
+    return backbone.provider != OWN and backbone.weights.classifier
+
+
 def add(session: Session, project: str, name: str, architecture: str, file: str) -> UserBackbone:
     """Writes the row of a user's own weights, and the job that opens and maps them.
 

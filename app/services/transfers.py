@@ -8,15 +8,16 @@ from sqlalchemy.orm import Session
 from app import backbones as catalogue
 from app import recipes
 from app.db.models import Dataset, Job
-from app.errors import BadRequest
-from app.services import backbones, datasets, jobs, models
+from app.errors import BadRequest, Unprocessable
+from app.recipes import ZeroShot
+from app.services import backbones, datasets, jobs, models, zero_shot
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a user asks for."""
 
-    dataset_id: str
+    dataset_id: str | None
     backbone: str
     recipe: dict[str, Any]
     model: str
@@ -37,17 +38,29 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
     backbones.check_usable(session, project, wish.backbone, offline)
     if isinstance(recipe, recipes.FineTune) and recipe.scope == "lora":
         check_attention(session, project, wish.backbone)
-    jobs.keep_dataset(session, wish.dataset_id)
-    dataset = datasets.ready(session, project, wish.dataset_id)
-    check_task(dataset, recipe.method)
-    labels = [item["name"] for item in dataset.classes]
-    models.check_labels(session, project, wish.model, dataset.task, labels, wish.allow_label_change)
+    dataset = None
+    if wish.dataset_id is not None:
+        jobs.keep_dataset(session, wish.dataset_id)
+        dataset = datasets.ready(session, project, wish.dataset_id)
+        check_task(dataset, recipe.method)
+    elif recipe.needs_dataset:
+        raise Unprocessable(
+            f"expected a dataset for {recipe.method}; found none; only zero_shot works without one",
+            errors=[{"pointer": "/dataset", "detail": "Field required"}],
+        )
+    labels = [item["name"] for item in dataset.classes] if dataset else []
+    task = dataset.task if dataset else "classification"
+    if isinstance(recipe, ZeroShot):
+        has_classifier = backbones.has_classifier(session, project, wish.backbone)
+        zero_shot.check(recipe, labels, dataset is not None, wish.backbone if not has_classifier else None)
+        labels = [one.name for one in recipe.classes]
+    models.check_labels(session, project, wish.model, task, labels, wish.allow_label_change)
     return jobs.create(
         session,
         project,
         jobs.NewJob(
             kind="transfer",
-            dataset_id=dataset.id,
+            dataset_id=wish.dataset_id,
             backbone=wish.backbone,
             recipe=recipe.model_dump(mode="json"),
             model_name=wish.model,
@@ -90,5 +103,5 @@ def check_task(dataset: Dataset, method: str) -> None:
             "upload it with another task",
             code="unsupported_task",
         )
-    if not dataset.classes:
+    if not dataset.classes and recipes.RECIPES[method].needs_dataset:
         raise BadRequest(f"expected a labelled dataset for {method}; found one without labels", code="labels_missing")

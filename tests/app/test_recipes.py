@@ -13,16 +13,21 @@ VALID = {
     "few_shot": {},
     "fine_tune": {"scope": "full", "epochs": 3, "resolution": 64, "max_minutes": 0.5, "rank": 4, "wise": True},
     "auto": {"max_minutes": 2, "objective": "macro_f1"},
+    "zero_shot": {"approach": "eszsl", "centre": "shipped"},
 }
+# What a method cannot begin without.
+NEEDED = {"zero_shot": {"classes": ({"name": "a", "description": "b", "attributes": (1.0, 2.5)},
+                                    {"name": "c", "description": None, "attributes": (0.0, 1.0)})}}  # fmt: skip
 
 
 @pytest.mark.parametrize("method", recipes.RECIPES)
 def test_defaults_and_round_trip(method):
-    for fields in ({}, VALID[method]):
+    needed = NEEDED.get(method, {})
+    for fields in (needed, {**needed, **VALID[method]}):
         found = recipes.parse({"method": method, **fields})
         assert type(found) is recipes.RECIPES[method]
         assert recipes.parse(found.model_dump(mode="json")) == found
-        assert found.model_dump() == {**recipes.parse({"method": method}).model_dump(), **fields}
+        assert found.model_dump() == {**recipes.parse({"method": method, **needed}).model_dump(), **fields}
         with pytest.raises(ValidationError, match="frozen"):
             found.method = "other"
 
@@ -54,7 +59,7 @@ def test_whatever_comes_is_a_recipe_or_refused(document):
         recipes.parse({**document, "method": document.get("method")})
 
 
-@pytest.mark.parametrize("method", ["zero_shot", "adapt", "", None, 1, ["auto"], {"a": 1}])
+@pytest.mark.parametrize("method", ["few_shots", "magic", "adapts", "", None, 1, ["auto"], {"a": 1}])
 def test_method_that_is_not_built_is_refused_by_name(method):
     with pytest.raises(BadRequest) as caught:
         recipes.parse({"method": method})

@@ -23,6 +23,9 @@ TORCH_FREE = [
     "worker.features",
     "worker.methods.table",
     "worker.methods.linear_probe",
+    "worker.methods.zero_shot",
+    "worker.methods.seen_classes",
+    "worker.text",
     "worker.evaluate.report",
 ]
 # Written in pieces, so that this file passes its own test.

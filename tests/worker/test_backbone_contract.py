@@ -156,7 +156,7 @@ def test_a_prepared_backbone_is_found_read_and_checked(case: Case) -> None:
     found = prepared.find(case.backbone.name, [case.root / "empty", case.root])
     assert found == case.prepared
     assert prepared.find("timm/other", [case.root]) is None
-    assert prepare.intact(case.prepared)
+    assert prepared.intact(case.prepared.folder)
     assert json.loads((case.prepared.folder / "record.json").read_text())["digest"] == case.prepared.folder.name
     assert sorted(entry.name for entry in case.root.iterdir()) == sorted([case.prepared.digest, "names"])
 
@@ -167,11 +167,11 @@ def test_a_damaged_file_is_noticed(case: Case, tmp_path: Path) -> None:
     for file in case.prepared.folder.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     copy = prepared.read(folder)
-    assert prepare.intact(copy)
+    assert prepared.intact(copy.folder)
     content = bytearray(copy.graph.read_bytes())
     content[len(content) // 2] ^= 1
     copy.graph.write_bytes(content)
-    assert not prepare.intact(copy)
+    assert not prepared.intact(copy.folder)
 
 
 def size(case: Case) -> tuple[int, int]:

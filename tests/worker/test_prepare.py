@@ -65,7 +65,7 @@ def test_prepares_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
     found.graph.write_bytes(b"damaged")
     assert prepare.main(arguments) == 0
-    assert prepare.intact(found)
+    assert prepared.intact(found.folder)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([found.digest, "home", "names"])
 
 

@@ -120,6 +120,28 @@ def load_index(folder: Path, prefix: str = "") -> Index:
     )
 
 
+def empty_index() -> Index:
+    """The index of a job that works on no dataset."""
+    numbers, files = np.empty(0, np.int64), np.empty(0, np.int32)
+    return Index(
+        ids=np.empty(0, "S22"),
+        paths=pa.nulls(0, pa.string()),
+        columns=(labels.unlabelled(0),),
+        split=np.empty(0, np.int8),
+        sha256=np.empty(0, "S64"),
+        group=numbers,
+        width=numbers.astype(np.uint32),
+        height=numbers.astype(np.uint32),
+        phash=numbers.astype(np.uint64),
+        file=files,
+        files=(),
+        row_group=files,
+        row=files,
+        description={},
+        prefix="",
+    )
+
+
 def iter_images(index: Index, rows: NDArray[np.int64], locate: Callable[[str], Path]) -> Iterator[tuple[int, bytes]]:
     """Yields (row of the index, encoded image) in stored order, holding one row group (about 16 MB) at a time.
 

@@ -111,7 +111,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
         },
         "baselines_skipped": {} if small else {"scratch": skipped},
         "gain": _gain(tested, against, over, labels_T, task.seed),
-        "per_class": [{"label": row["name"], **_without(row, "name")} for row in scores.per_class],
+        "per_class": [{"label": row["name"], **without(row, "name")} for row in scores.per_class],
         "confusion": scores.confusion(),
         "most_confused": scores.most_confused,
         "calibration": calibrated,
@@ -276,7 +276,8 @@ def _why(outcome: Outcome) -> str:
     return kept[-1].reason if kept else "it is what the recipe asked for"
 
 
-def _without(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+def without(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A row but for one of its keys."""
     return {key: value for key, value in row.items() if key != name}
 
 

@@ -6,7 +6,7 @@ Functions are imported when called, since most jobs need no torch.
 from collections.abc import Callable
 from typing import Any
 
-from app.recipes import Auto, FewShot, FineTune, LinearProbe, Recipe
+from app.recipes import Auto, FewShot, FineTune, LinearProbe, Recipe, ZeroShot
 from worker.methods.contract import Outcome, Task
 
 
@@ -28,6 +28,12 @@ def _fine_tune(recipe: Any, task: Task) -> Outcome:
     return Outcome(fine_tune.run(recipe, task))
 
 
+def _zero_shot(recipe: Any, task: Task) -> Outcome:
+    from worker.methods import zero_shot
+
+    return Outcome(zero_shot.run(recipe, task))
+
+
 def _auto(recipe: Any, task: Task) -> Outcome:
     from worker.methods import auto
 
@@ -39,4 +45,5 @@ METHODS: dict[type[Recipe], Callable[[Any, Task], Outcome]] = {
     FewShot: _few_shot,
     FineTune: _fine_tune,
     Auto: _auto,
+    ZeroShot: _zero_shot,
 }

@@ -167,3 +167,59 @@ def test_stored_arrays_say_what_the_graph_says():
         np.testing.assert_allclose(scores.probabilities(kind, tensors, temperature, features), said, atol=1e-5)
     with pytest.raises(ValueError, match="found text"):
         scores.probabilities("text", arrays, 1.0, features)
+
+
+def text_weights(num_known=7, num_features=6, width=5, num_classes=3):
+    numbers = np.random.default_rng(11)
+    return {
+        "known_KD": numbers.normal(size=(num_known, num_features)),
+        "bias_K": numbers.normal(size=num_known),
+        "vectors_KE": numbers.normal(size=(num_known, width)),
+        "classes_CE": numbers.normal(size=(num_classes, width)),
+        "top": 3,
+        "rows": (numbers.normal(size=(num_classes, num_features)), numbers.normal(size=num_features)),
+    }
+
+
+def text_reference(features, known_KD, bias_K, vectors_KE, classes_CE, top, rows):
+    """Image by image and class by class."""
+    found = []
+    for feature in features.astype(float):
+        likely = np.exp(known_KD @ feature + bias_K)
+        likely /= likely.sum()
+        meaning = sum(likely[k] * vectors_KE[k] for k in sorted(range(len(likely)), key=lambda k: -likely[k])[:top])
+        meaning = meaning / np.linalg.norm(meaning)
+        scores = []
+        for number, vector in enumerate(classes_CE):
+            score = meaning @ vector
+            if rows is not None:
+                centred = feature - rows[1]
+                score += rows[0][number] @ centred / np.linalg.norm(centred)
+            scores.append(score)
+        found.append(np.exp(scores) / np.exp(scores).sum())
+    return np.array(found)
+
+
+@pytest.mark.parametrize("with_rows", [False, True])
+def test_a_text_head_mixes_the_likeliest_known_classes(with_rows):
+    weights = text_weights() if with_rows else {**text_weights(), "rows": None}
+    features = np.random.default_rng(12).normal(size=(9, 6)).astype(np.float32)
+    found = run(heads.text(**weights), features=features)["probabilities"]
+    np.testing.assert_allclose(found, text_reference(features, **weights), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"top": 0},
+        {"top": 8},
+        {"vectors_KE": np.zeros((6, 5))},
+        {"classes_CE": np.zeros((3, 4))},
+        {"classes_CE": np.full((3, 5), np.nan)},
+        {"rows": (np.zeros((2, 6)), np.zeros(6))},
+        {"rows": (np.zeros((3, 6)), np.zeros(5))},
+    ],
+)
+def test_a_text_head_that_cannot_be_is_refused(change):
+    with pytest.raises(ValueError, match="expected"):
+        heads.text(**{**text_weights(), **change})

@@ -1,0 +1,30 @@
+"""A model of classes that nobody has shown, through real processes: tell them, predict."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests import factories
+
+pytestmark = pytest.mark.server
+HELD_OUT = Path(__file__).parents[2] / "examples" / "data" / "emoji_heldout.zip"
+
+
+def test_classes_are_told_and_served(up):
+    service = up()
+    classes = [{"name": "heart"}, {"name": "bus", "description": "a road vehicle with wheels"}, {"name": "wall clock"}]
+    wish = {"backbone": factories.BACKBONE, "recipe": {"method": "zero_shot", "classes": classes}, "model": "told"}
+    made = service.request("POST", "/api/v1/jobs", json=wish)
+    assert made.status_code == 202, made.text
+    job = service.client.wait_job(made.json()["id"])
+    assert job["state"] == "succeeded", job["failure"]
+    assert (job["metrics"], job["dataset"], job["model"]) == ({}, None, {"name": "told", "version": 1})
+    assert service.client.report(job["id"])["verdict"] is None
+    with zipfile.ZipFile(HELD_OUT) as archive:
+        images = [archive.read(name) for name in sorted(archive.namelist()) if "/heart/" in name and name[-1] != "/"]
+    found = service.client.predict("told", images)["predictions"]
+    assert [len(one["scores"]) for one in found] == [3] * len(images)
+    assert sum(one["label"] == "heart" for one in found) > len(images) / 2
+    card = service.request("GET", "/api/v1/models/told/versions/1/files/README.md").text
+    assert "made without a dataset" in card

@@ -1,0 +1,133 @@
+"""The report of a zero-shot transfer: mostly what is not known, and why. Torch-free.
+
+There are no images of unseen classes, so nothing says how good the model is on them. Where the job's dataset holds some
+of the model's classes, those are scored on its test split, among all of the model's classes, and every figure says
+`seen`: it must not be taken for the accuracy of the model.
+
+Shape legend: T test items, C classes.
+"""
+
+import resource
+from typing import Any
+
+import numpy as np
+
+from app.artifact.bundle import Predictions
+from worker import features
+from worker.evaluate import calibration, intervals, metrics
+from worker.evaluate.report import MIN_ECE_ITEMS, Evaluation, without
+from worker.methods.contract import Candidate, Rows, Task
+
+WHAT = "no figure for classes without images; upload some and ask for predictions to have one"
+SCORES = ("accuracy", "macro_f1", "macro_recall")
+
+
+def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
+    """Scores the seen classes on the test split, where there are some.
+
+    Args:
+        task: the data; label -1 for what the model has no class of.
+        candidate: what is to be published.
+        test: rows of the test split.
+    """
+    test = test[task.labels_N[test] >= 0]
+    flat, rows, confusion, errors = _scored(task, candidate, test) if len(test) else ({}, [], None, {})
+    details = dict(candidate.details)
+    exposed = details.pop("exposure")
+    folds = [one for one in details.get("tried", ()) if one["approach"] == details["approach"]]
+    if folds:
+        flat["class_folds_accuracy"] = folds[0]["accuracy"]
+        flat["class_folds_harmonic"] = folds[0]["harmonic"]
+    document: dict[str, Any] = {
+        "job": task.context.document.id,
+        "verdict": None,
+        "verdicts": {"vs_frozen": None, "vs_scratch": None, "vs_source_only": None},
+        "served": {
+            "what": candidate.name,
+            "method": candidate.method,
+            "backbone": candidate.backbone.name,
+            "why": details.get("chosen_by", "it needs no image of any class"),
+        },
+        "metrics": flat,
+        "measured": "seen classes only, on the test split" if len(test) else WHAT,
+        "baselines": {"frozen": None, "scratch": None, "source_only": None},
+        "baselines_skipped": dict.fromkeys(("frozen", "scratch"), "a baseline needs images of the classes"),
+        "gain": None,
+        "per_class": rows,
+        "confusion": confusion,
+        "calibration": {"calibrated": False, "temperature": candidate.head.temperature, **errors},
+        "backbone_exposure": {
+            "label_set": "ImageNet-1k",
+            "classes": exposed,
+            "note": "the backbone's weights learned from images of these: for them this is no zero-shot transfer",
+        },
+        "domain": None,
+        "curve": None,
+        "mapping": {
+            "backbone": candidate.backbone.name,
+            "parameters": candidate.backbone.num_params,
+            "mapped": candidate.backbone.num_params,
+            "frozen": candidate.backbone.num_params,
+            "trained": 0,
+            "new": candidate.head.num_params,
+        },
+        "data": _data(task, len(test)),
+        "cost": {
+            "transfer_seconds": round(candidate.seconds, 3),
+            "total_seconds": round(task.context.reporter.elapsed_seconds, 3),
+            "images_cached": candidate.extraction.num_cached if candidate.extraction else None,
+            "images_extracted": candidate.extraction.num_extracted if candidate.extraction else None,
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "device": task.context.device,
+            "precision": features.precision(task.context),
+        },
+        "decisions": [],
+        "details": details,
+    }
+    return Evaluation(flat, document, _predictions(task, candidate, test))
+
+
+def _scored(
+    task: Task, candidate: Candidate, test: Rows
+) -> tuple[dict[str, float | int | None], list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """Flat metrics, rows by class, confusion and calibration errors of the seen classes."""
+    labels_T = task.labels_N[test]
+    probabilities_TC = candidate.head.probabilities(candidate.features(test))
+    scores = metrics.classification(probabilities_TC, labels_T, task.class_names)
+    bounds = intervals.bootstrap(labels_T, probabilities_TC.argmax(1), task.num_classes, task.seed)
+    values = scores.flat()
+    flat: dict[str, float | int | None] = {f"test_seen_{name}": values[name] for name in SCORES}
+    for name in SCORES:
+        flat[f"test_seen_{name}_low"], flat[f"test_seen_{name}_high"] = bounds[name].low, bounds[name].high
+    flat["num_test_seen"] = len(test)
+    rows = [{"label": row["name"], **without(row, "name")} for row in scores.per_class]
+    found = calibration.calibration(probabilities_TC, labels_T)
+    errors = {"ece": found.ece if len(test) >= MIN_ECE_ITEMS else None, "brier": found.brier, "nll": found.nll}
+    return flat, rows, scores.confusion(), errors
+
+
+def _data(task: Task, num_test: int) -> dict[str, Any] | None:
+    dataset = task.context.document.dataset
+    if dataset is None:
+        return None
+    return {
+        "dataset": dataset.id,
+        "digest": dataset.digest,
+        "splits": {"train": len(task.train), "val": len(task.val), "test": num_test},
+        "num_classes": task.num_classes,
+    }
+
+
+def _predictions(task: Task, candidate: Candidate, test: Rows) -> Predictions:
+    names, index = task.class_names, task.index
+    probabilities_TC = (
+        candidate.head.probabilities(candidate.features(test)) if len(test) else np.empty((0, task.num_classes))
+    )
+    return Predictions(
+        ids=[value.decode() for value in index.ids[test]],
+        sha256=[value.decode() for value in index.sha256[test]],
+        labels=[names[label] for label in task.labels_N[test]],
+        predicted=[names[label] for label in probabilities_TC.argmax(1)],
+        splits=["test"] * len(test),
+        probabilities=probabilities_TC.astype(np.float32),
+    )

@@ -1,0 +1,209 @@
+"""Zero-shot: a classifier for classes that no image was seen of, from what they are called. No torch.
+
+Without images of any class, three ways, all on the ImageNet classifier that the backbone came with:
+
+- `head_map`: ridge regression from the vectors of the 1000 class names to the classifier's rows, applied to the new
+  names; the rows meet the centred feature by cosine. lambda by leaving each of the 1000 classes out.
+- `conse`: ConSE (arXiv 1312.5650), T = 10 as in the paper. We depart from it twice, both times by a mean: the
+  classifier sees the feature moved so that the images' mean lies on the pretraining's, where classes are equally likely
+  (`W (f - mean)`; drawings would else all be a few hub classes), and vectors lose the mean of the 1000 names' vectors,
+  which says only that they are names (arXiv 1702.01417). Both were settled on emoji_twitter alone.
+- `combined`: the sum of both, each divided by the spread that it has on the 1000 classes themselves, where the
+  row of a class (or its vector) stands for an image of it. No image and no wanted class has a say in the weights.
+
+With a dataset of seen classes, `seen_classes` adds ESZSL and DeViSE. What a name becomes is told in `worker/text.py`.
+
+Shape legend: N images, D features, K classes of the pretraining, C wanted classes, E width of a vector.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from app.errors import JobFailure
+from app.recipes import ZeroShot
+from worker import centre, features, text
+from worker.centre import Centre
+from worker.methods import seen_classes
+from worker.methods.contract import Candidate, Float, Head, Rows, Selection, Task
+from worker.methods.heads import CosineHead, TextHead
+from worker.prepared import Prepared
+from worker.solvers import semantic
+from worker.text import TextEncoder
+
+TOP = 10
+NUM_KNOWN = 1000
+FROM_TEXT = ("combined", "head_map", "conse")
+# Above this cosine two names say the same thing to the encoder.
+SAME = 0.9
+
+
+@dataclass(frozen=True)
+class Known:
+    """The classifier that the backbone came with; its bias is of no use where the mean is another.
+
+    Shape:
+        rows_KD: [K, D]
+    """
+
+    rows_KD: Float
+
+
+def run(recipe: ZeroShot, task: Task) -> Candidate:
+    """From names (and images of seen classes, where there are some) to a head."""
+    began = time.monotonic()
+    backbone = choose_backbone(task)
+    encoder = text.find([task.context.settings.home_path / "backbones", task.context.settings.prepared])
+    seen = seen_classes.load(recipe, task, backbone, encoder)
+    extraction = seen.extraction if seen else None
+    middle = _centre(recipe, task, backbone, seen)
+    vectors_CE = wanted_vectors(recipe, encoder)
+    known = read_classifier(backbone)
+    task.context.reporter.progress(0.6, "train")
+    approach: str = recipe.approach
+    head: Head | None = None
+    details: dict[str, Any] = {}
+    if seen is not None and seen.labelled and approach not in FROM_TEXT:
+        rival = None
+        if known is not None and approach == "auto" and recipe.classes[0].attributes is None:
+            rival, _ = from_text("combined", known, encoder, seen.vectors_KE, middle)
+        fitted = seen_classes.fit(recipe, task, seen, middle, vectors_CE, rival)
+        approach, head, details = fitted.approach, fitted.head, fitted.details
+    if head is None:
+        if known is None:
+            raise classifier_missing(backbone.name)
+        approach = "combined" if approach == "auto" else approach
+        head, made = from_text(approach, known, encoder, vectors_CE, middle)
+        details = {**details, **made}
+    return Candidate(
+        method=recipe.method,
+        name=f"zero_shot ({approach})",
+        head=head,
+        graph=backbone.graph,
+        backbone=backbone,
+        shared=True,
+        selection=Selection(np.empty(0, np.int64), np.empty((0, task.num_classes)), "nothing was held out"),
+        features=lambda rows: pooled(task, backbone, rows),
+        reference=lambda rows: pooled(task, backbone, rows),
+        seconds=time.monotonic() - began,
+        fold_accuracy=(),
+        calibrated=False,
+        trained_params=head.num_params,
+        details={
+            "approach": approach,
+            "text_encoder": encoder.document(),
+            "centre": {"what": middle.what, "num_images": middle.num_images},
+            "exposure": exposure(recipe, encoder),
+            **details,
+        },
+        extraction=extraction,
+    )
+
+
+def pooled(task: Task, backbone: Prepared, rows: Rows) -> Float:
+    """Features of rows under the unchanged backbone."""
+    return features.pooled(task.context, task.index, rows, backbone, ("evaluate", 0.85, 0.9))[0]
+
+
+def choose_backbone(task: Task) -> Prepared:
+    """The job's backbone; for `auto`, the best that brings its classifier, or simply the best."""
+    return next((one for one in task.backbones if read_classifier(one) is not None), task.backbones[0])
+
+
+def read_classifier(backbone: Prepared) -> Known | None:
+    """The ImageNet classifier of a backbone; None where it has none, or one of classes whose names nobody knows."""
+    if backbone.classifier is None or backbone.provider == "user":
+        return None
+    rows_KD = load_file(backbone.classifier)["weight"]
+    return Known(rows_KD) if len(rows_KD) == NUM_KNOWN else None
+
+
+def classifier_missing(name: str) -> JobFailure:
+    """The failure of a job that needs what a backbone does not have."""
+    return JobFailure(
+        "weights_unavailable",
+        f"expected a backbone that brings its classifier of ImageNet's {NUM_KNOWN} classes; found {name} without one; "
+        "take timm/tf_efficientnet_lite0, or give a dataset of seen classes",
+    )
+
+
+def wanted_vectors(recipe: ZeroShot, encoder: TextEncoder) -> Float:
+    """Vectors of the wanted classes: their attributes at length 1, or what the encoder makes of their words.
+
+    Shape:
+        result: [C, E]
+    """
+    if recipe.classes[0].attributes is not None:
+        return semantic.unit(np.array([one.attributes for one in recipe.classes], np.float64)).astype(np.float32)
+    return encoder.classes([one.name for one in recipe.classes], [one.description or "" for one in recipe.classes])
+
+
+def from_text(
+    approach: str, known: Known, encoder: TextEncoder, vectors_CE: Float, middle: Centre
+) -> tuple[Head, dict[str, Any]]:
+    """A head without any image.
+
+    Shape:
+        vectors_CE: [C, E]
+
+    Returns:
+        the head, and what the report says of it.
+    """
+    labels_KE = encoder.labels.vectors_KE
+    mean_E = labels_KE.mean(0)
+    meanings_KE, wanted_CE = labels_KE - mean_E, semantic.unit(vectors_CE - mean_E)
+    by_text = semantic.spread(semantic.unit(meanings_KE) @ wanted_CE.T)
+    classes_CE = (wanted_CE / by_text).astype(np.float32)
+    moved_K = -known.rows_KD @ middle.mean_D
+    if approach == "conse":
+        return TextHead(known.rows_KD, moved_K, meanings_KE, classes_CE, TOP), {"top": TOP}
+    fitted = semantic.fit_head_map(labels_KE, known.rows_KD)
+    rows_CD = fitted.rows(vectors_CE)
+    by_rows = semantic.spread(semantic.unit(known.rows_KD - known.rows_KD.mean(0)) @ rows_CD.T)
+    details: dict[str, Any] = {
+        "head_map": {"lambda": fitted.strength, "left_out_cosine": fitted.cosine, "num_classes": len(labels_KE)}
+    }
+    if approach == "head_map":
+        bias_C = np.zeros(len(rows_CD), np.float32)
+        return CosineHead(rows_CD.astype(np.float32), bias_C, middle.mean_D, by_rows), details
+    details |= {"top": TOP, "spreads": {"head_map": by_rows, "conse": by_text}}
+    rows = (rows_CD / by_rows).astype(np.float32)
+    return TextHead(known.rows_KD, moved_K, meanings_KE, classes_CE, TOP, rows, middle.mean_D), details
+
+
+def exposure(recipe: ZeroShot, encoder: TextEncoder) -> list[dict[str, Any]]:
+    """Wanted classes that the pretraining had images of, by name or by what the encoder takes for the same name.
+
+    A class that is called unseen may be seen there, and its accuracy is then no zero-shot accuracy (arXiv 1703.04394).
+    """
+    labels = encoder.labels
+    numbers, lemmas = zip(*labels.lemmas, strict=True)
+    words = [lemma.casefold() for lemma in lemmas]
+    names = [text.spoken(one.name) for one in recipe.classes]
+    alike_CM = encoder.encode(names) @ labels.lemmas_ME.T
+    found = []
+    for row, name in enumerate(names):
+        same = name.casefold() in words
+        best = words.index(name.casefold()) if same else int(alike_CM[row].argmax())
+        if same or alike_CM[row, best] >= SAME:
+            found.append(
+                {
+                    "name": recipe.classes[row].name,
+                    "pretraining_class": labels.names[numbers[best]],
+                    "by": "name" if same else "text",
+                    "cosine": float(alike_CM[row, best]),
+                }
+            )
+    return found
+
+
+def _centre(recipe: ZeroShot, task: Task, backbone: Prepared, seen: "seen_classes.Seen | None") -> Centre:
+    """The mean that features are centred by: the dataset's own where there is one and nobody asked otherwise."""
+    if seen is not None and recipe.centre != "shipped":
+        assert task.context.document.dataset is not None
+        what = f"train and validation images of the dataset {task.context.document.dataset.id}"
+        return Centre(seen.features_PD.mean(0, dtype=np.float64).astype(np.float32), what, len(seen.features_PD))
+    return centre.read(backbone)
