@@ -136,7 +136,7 @@ class Client:
 
     def start_transfer(
         self,
-        dataset_id: str,
+        dataset_id: str | None,
         model: str,
         *,
         backbone: str = "auto",
@@ -145,7 +145,10 @@ class Client:
         idempotency_key: str | None = None,
         **fields: Any,
     ) -> Json:
-        """Queues a transfer that publishes to `model`; `fields` are the body's others: report, depends_on, ..."""
+        """Queues a transfer that publishes to `model`; `fields` are the body's others: report, depends_on, ...
+
+        Only recipes that tell their classes (zero_shot) work without a dataset.
+        """
         body = {
             "kind": "transfer",
             "dataset": dataset_id,

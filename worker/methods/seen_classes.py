@@ -80,6 +80,20 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class Told:
+    """A fold's images to learn from, decomposed, and its left-out and held-out ones in the same directions.
+
+    Shape:
+        asked_NR: [M + H, R]
+        vectors_KE: of the classes that stay
+    """
+
+    images: Images
+    asked_NR: Double
+    vectors_KE: Float
+
+
+@dataclass(frozen=True)
 class Judged:
     """One approach on the class-disjoint folds: class-mean accuracies, averaged over the folds.
 
@@ -155,7 +169,8 @@ def fit(recipe: ZeroShot, task: Task, seen: Seen, middle: Centre, vectors_CE: Fl
         tried.append(judge_text(from_text.logits(seen.features_PD[kept]), labels_P, folds, mixed))
     names = ("eszsl", "devise") if recipe.approach == "auto" else (recipe.approach,)
     if folds:
-        tried += [judge(name, unit_PD, labels_P, seen.vectors_KE, folds, mixed) for name in names]
+        told = [tell(unit_PD, labels_P, seen.vectors_KE, fold) for fold in folds]
+        tried += [judge(name, told, labels_P, seen.vectors_KE, folds, mixed) for name in names]
         # The first of equals is the simplest: text alone.
         best = max(tried, key=lambda one: one.value)
     else:
@@ -172,7 +187,7 @@ def fit(recipe: ZeroShot, task: Task, seen: Seen, middle: Centre, vectors_CE: Fl
     if best.strengths is None:
         return Fit(best.approach, None, details)
     images = semantic.decompose(unit_PD, labels_P, len(seen.names))
-    weight_CD = vectors_CE @ solve(best.approach, images, seen.vectors_KE, best.strengths).T
+    weight_CD = vectors_CE @ (images.basis_DR @ solve(best.approach, images, seen.vectors_KE, best.strengths)).T
     bias_C = np.where(seen_C & mixed, -best.penalty, 0.0)
     scale = semantic.spread(unit_PD @ weight_CD.T)
     head = CosineHead(weight_CD.astype(np.float32), bias_C.astype(np.float32), middle.mean_D, scale or 1.0)
@@ -180,7 +195,7 @@ def fit(recipe: ZeroShot, task: Task, seen: Seen, middle: Centre, vectors_CE: Fl
 
 
 def solve(approach: str, images: Images, vectors_KE: Float, strengths: Strengths) -> Double:
-    """The map [D, E] of one approach."""
+    """The map of one approach, in the directions of the images [R, E]."""
     if approach == "devise":
         return semantic.devise(images, vectors_KE, strengths.gamma)
     return semantic.eszsl(images, vectors_KE, *strengths)
@@ -198,21 +213,35 @@ def class_folds(labels_P: Rows, groups_P: Rows, num_classes: int, seed: int) -> 
     return folds
 
 
-def judge(approach: str, unit_PD: Double, labels_P: Rows, vectors_KE: Float, folds: list[Fold], mixed: bool) -> Judged:
+def tell(unit_PD: Double, labels_P: Rows, vectors_KE: Float, fold: Fold) -> Told:
+    """What every approach needs of a fold, computed once."""
+    inside = np.flatnonzero(~fold.out_K)
+    images = semantic.decompose(unit_PD[fold.learn], np.searchsorted(inside, labels_P[fold.learn]), len(inside))
+    return Told(images, unit_PD[np.concatenate([fold.left, fold.held])] @ images.basis_DR, vectors_KE[inside])
+
+
+def judge(approach: str, told: list[Told], labels_P: Rows, vectors_KE: Float, folds: list[Fold], mixed: bool) -> Judged:
     """Strengths by the accuracy on left-out classes, then the penalty at these strengths."""
+
+    def scores(one: Told, strengths: Strengths) -> Double:
+        return np.asarray(one.asked_NR @ (solve(approach, one.images, one.vectors_KE, strengths) @ vectors_KE.T))
+
     lams = semantic.STRENGTHS if approach == "eszsl" else (1.0,)
     grid = [Strengths(*pair) for pair in product(semantic.STRENGTHS, lams)]
-    scores = [_scores(approach, unit_PD, labels_P, vectors_KE, fold, grid) for fold in folds]
-    accuracy_G = np.mean([_left_out_accuracy(one, labels_P, fold) for one, fold in zip(scores, folds, strict=True)], 0)
-    best = int(accuracy_G.argmax())
-    penalty, harmonic = stacking([one[best] for one in scores], labels_P, folds) if mixed else (0.0, None)
-    return Judged(approach, grid[best], float(accuracy_G[best]), penalty, harmonic)
+    pairs = list(zip(told, folds, strict=True))
+    accuracy_G = [
+        float(np.mean([_left_out_accuracy(scores(one, strengths), labels_P, fold) for one, fold in pairs]))
+        for strengths in grid
+    ]
+    best = int(np.argmax(accuracy_G))
+    penalty, harmonic = stacking([scores(one, grid[best]) for one in told], labels_P, folds) if mixed else (0.0, None)
+    return Judged(approach, grid[best], accuracy_G[best], penalty, harmonic)
 
 
 def judge_text(logits_PK: Double, labels_P: Rows, folds: list[Fold], mixed: bool) -> Judged:
     """Text alone on the same folds: it has seen no class, so there is nothing to choose and nothing to lower."""
     scores = [logits_PK[np.concatenate([fold.left, fold.held])] for fold in folds]
-    accuracy = np.mean([_left_out_accuracy(one[None], labels_P, fold) for one, fold in zip(scores, folds, strict=True)])
+    accuracy = np.mean([_left_out_accuracy(one, labels_P, fold) for one, fold in zip(scores, folds, strict=True)])
     harmonic = float(
         np.mean([_harmonic(*one, 0.0) for one in zip(scores, _labels(labels_P, folds), folds, strict=True)])
     )
@@ -245,21 +274,11 @@ def class_mean(correct_N: NDArray[np.bool_], labels_N: Rows) -> float:
     return float(np.mean([correct_N[labels_N == label].mean() for label in np.unique(labels_N)]))
 
 
-def _scores(
-    approach: str, unit_PD: Double, labels_P: Rows, vectors_KE: Float, fold: Fold, grid: list[Strengths]
-) -> Double:
-    """Scores of a fold's left-out, then held-out images at every strength [G, M + H, K]."""
-    inside = np.flatnonzero(~fold.out_K)
-    place = np.searchsorted(inside, labels_P[fold.learn])
-    images = semantic.decompose(unit_PD[fold.learn], place, len(inside))
-    asked = unit_PD[np.concatenate([fold.left, fold.held])]
-    return np.stack([asked @ solve(approach, images, vectors_KE[inside], one) @ vectors_KE.T for one in grid])
-
-
-def _left_out_accuracy(scores_GNK: Double, labels_P: Rows, fold: Fold) -> list[float]:
-    among = np.where(fold.out_K, scores_GNK[:, : len(fold.left)], -np.inf)
+def _left_out_accuracy(scores_NK: Double, labels_P: Rows, fold: Fold) -> float:
+    """Of left-out images among left-out classes; theirs are the first rows."""
     labels_M = labels_P[fold.left]
-    return [class_mean(one.argmax(1) == labels_M, labels_M) for one in among]
+    among_MK = np.where(fold.out_K, scores_NK[: len(labels_M)], -np.inf)
+    return class_mean(among_MK.argmax(1) == labels_M, labels_M)
 
 
 def _labels(labels_P: Rows, folds: list[Fold]) -> list[Rows]:

@@ -66,7 +66,9 @@ def run(recipe: ZeroShot, task: Task) -> Candidate:
     approach: str = recipe.approach
     head: Head | None = None
     details: dict[str, Any] = {}
-    if seen is not None and seen.labelled and approach not in FROM_TEXT:
+    if not (seen is not None and seen.labelled):
+        _check_no_images_needed(recipe)
+    elif approach not in FROM_TEXT:
         rival = None
         if known is not None and approach == "auto" and recipe.classes[0].attributes is None:
             rival, _ = from_text("combined", known, encoder, seen.vectors_KE, middle)
@@ -101,6 +103,20 @@ def run(recipe: ZeroShot, task: Task) -> Candidate:
         },
         extraction=extraction,
     )
+
+
+def _check_no_images_needed(recipe: ZeroShot) -> None:
+    """Says why images are lacking that the door had reason to expect: classes may lie in the test split alone.
+
+    Raises:
+        JobFailure: dataset_invalid.
+    """
+    if recipe.approach in ("eszsl", "devise") or recipe.classes[0].attributes is not None:
+        raise JobFailure(
+            "dataset_invalid",
+            "expected images of at least 2 seen classes outside the test split, since the recipe learns from them; "
+            "found fewer; add images, or describe the classes in words",
+        )
 
 
 def pooled(task: Task, backbone: Prepared, rows: Rows) -> Float:

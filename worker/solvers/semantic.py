@@ -14,6 +14,8 @@ Float = NDArray[np.floating]
 
 # From "the rows as they are" to "the mean row"; vectors have length 1, so 1000 of them have total energy below 1000.
 LAMBDAS = tuple(float(value) for value in np.logspace(-2, 3, 11))
+# Directions with less than this of the largest one's energy are rounding.
+SMALLEST = 1e-12
 # Romera-Paredes and Torr search both of their strengths over these (section 4.1).
 STRENGTHS = tuple(float(value) for value in np.logspace(-3, 3, 7))
 
@@ -95,69 +97,68 @@ def conse(probabilities_NK: Float, vectors_KE: Float, top: int) -> Double:
 
 @dataclass(frozen=True)
 class Images:
-    """Images of known classes, decomposed once for every strength: X = U S B^T.
+    """Images of known classes, X = U S B^T, told in the directions B: decomposed once for every strength.
 
     Shape:
         values_R: [R], squares of S
         basis_DR: [D, R]
-        sums_KD: [K, D], sum of each class's features
-        total_D: [D], sum of all
+        sums_KR: [K, R], sum of each class's features
+        total_R: [R], sum of all
     """
 
     values_R: Double
     basis_DR: Double
-    sums_KD: Double
-    total_D: Double
+    sums_KR: Double
+    total_R: Double
 
 
 def decompose(features_ND: Float, labels_N: NDArray[np.integer], num_classes: int) -> Images:
-    """What `eszsl` and `devise` need of the images: O(D^2) memory at most, less where there are fewer images.
+    """What `eszsl` and `devise` need of the images, from the smaller of their two Gram matrices: O(min(N, D)^2).
 
     Shape:
         features_ND: [N, D]
         labels_N: [N], 0 to K - 1
     """
-    if len(features_ND) < features_ND.shape[1]:
-        _, scales_R, basis_RD = np.linalg.svd(features_ND.astype(np.float64), full_matrices=False)
-        values_R, basis_DR = scales_R**2, basis_RD.T
+    features = features_ND.astype(np.float64)
+    if len(features) < features.shape[1]:
+        values_R, left_NR = np.linalg.eigh(features @ features.T)
+        told = values_R > SMALLEST * values_R.max()
+        values_R, left_NR = values_R[told], left_NR[:, told]
+        basis_DR = features.T @ (left_NR / np.sqrt(values_R))
     else:
-        values_R, basis_DR = np.linalg.eigh((features_ND.T @ features_ND).astype(np.float64))
-    sums_KD = np.zeros((num_classes, features_ND.shape[1]))
-    np.add.at(sums_KD, labels_N, features_ND)
-    return Images(values_R.clip(0), basis_DR, sums_KD, features_ND.sum(0, dtype=np.float64))
+        values_R, basis_DR = np.linalg.eigh(features.T @ features)
+        values_R = values_R.clip(0)
+    sums_KD = np.zeros((num_classes, features.shape[1]))
+    np.add.at(sums_KD, labels_N, features)
+    return Images(values_R, basis_DR, sums_KD @ basis_DR, features.sum(0) @ basis_DR)
 
 
 def eszsl(images: Images, vectors_KE: Float, gamma: float, lam: float) -> Double:
-    """V of `x^T V s`: (X X^T + gamma I)^-1 X Y S^T (S S^T + lambda I)^-1, with Y 1 for the label and -1 elsewhere.
+    """B^T V, where V of `x^T V s` is (X X^T + gamma I)^-1 X Y S^T (S S^T + lambda I)^-1; Y is 1 for the label, else -1.
 
     ESZSL, Romera-Paredes and Torr, ICML 2015, equation 3 (no arXiv number; in surveys, arXiv 1707.00600).
 
     Shape:
         vectors_KE: [K, E]
-        result: [D, E]
+        result: [R, E]; `basis_DR @ result` is V
     """
     # (X Y S^T)(S S^T + lambda I)^-1 = (X Y)(S^T S + lambda I)^-1 S^T: as many unknowns as classes, not as words.
     gram_KK = (vectors_KE @ vectors_KE.T).astype(np.float64)
     gram_KK[np.diag_indices_from(gram_KK)] += lam
     pulled_KE = np.linalg.solve(gram_KK, vectors_KE.astype(np.float64))
-    return _shrunk(images, (2 * images.sums_KD - images.total_D).T, gamma) @ pulled_KE
+    return np.asarray((2 * images.sums_KR - images.total_R).T / (images.values_R + gamma)[:, None] @ pulled_KE)
 
 
 def devise(images: Images, vectors_KE: Float, strength: float) -> Double:
-    """A linear map from features to the vectors of their classes, scored by the dot product with a class's vector.
+    """B^T M, where M maps features to the vectors of their classes and is scored by the dot product with a vector.
 
     DeViSE, Frome et al., NIPS 2013, with the squared error of ridge regression in place of its hinge loss.
 
     Shape:
         vectors_KE: [K, E]
-        result: [D, E]
+        result: [R, E]; `basis_DR @ result` is M
     """
-    return _shrunk(images, images.sums_KD.T, strength) @ vectors_KE
-
-
-def _shrunk(images: Images, sums_DK: Double, strength: float) -> Double:
-    """(X X^T + strength I)^-1 applied to sums of features, which lie in the span of the basis."""
-    return np.asarray(images.basis_DR @ ((images.basis_DR.T @ sums_DK) / (images.values_R + strength)[:, None]))
+    return np.asarray(images.sums_KR.T / (images.values_R + strength)[:, None] @ vectors_KE)
 
 
 def unit(rows_ND: Float) -> Double:
