@@ -61,8 +61,11 @@ def prepare(backbone: Backbone, destination: Path, home: Path, progress: Progres
 
 
 def _centred(backbone: Prepared) -> Prepared:
-    """With a mean feature, where text can be mapped to the classifier's rows."""
-    return backbone if backbone.classifier is None else centre.add(backbone)
+    """With a mean feature, where text can be mapped to the classifier's rows and the pictures came along.
+
+    An installation without the repository's examples has no pictures; its zero-shot jobs then need a dataset's mean.
+    """
+    return centre.add(backbone) if backbone.classifier is not None and centre.PICTURES.is_file() else backbone
 
 
 def write(

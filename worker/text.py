@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.artifact.scores import unit
 from app.errors import JobFailure
 from worker import prepared
-from worker.solvers.semantic import unit
 
 NAME = "text/all-minilm-l6-v2"
 GRAPH, TOKENIZER, LABELS, VECTORS = "encoder.onnx", "tokenizer.json", "labels.json", "labels.safetensors"

@@ -11,12 +11,15 @@ import resource
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.artifact.bundle import Predictions
 from worker import features
 from worker.evaluate import calibration, intervals, metrics
 from worker.evaluate.report import MIN_ECE_ITEMS, Evaluation, without
 from worker.methods.contract import Candidate, Rows, Task
+
+Double = NDArray[np.float64]
 
 WHAT = "no figure for classes without images; upload some and ask for predictions to have one"
 SCORES = ("accuracy", "macro_f1", "macro_recall")
@@ -31,7 +34,9 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
         test: rows of the test split.
     """
     test = test[task.labels_N[test] >= 0]
-    flat, rows, confusion, errors = _scored(task, candidate, test) if len(test) else ({}, [], None, {})
+    features_TD = candidate.features(test) if len(test) else np.empty((0, candidate.backbone.feature_dim), np.float32)
+    probabilities_TC = candidate.head.probabilities(features_TD)
+    flat, rows, confusion, errors = _scored(task, probabilities_TC, test) if len(test) else ({}, [], None, {})
     details = dict(candidate.details)
     exposed = details.pop("exposure")
     folds = [one for one in details.get("tried", ()) if one["approach"] == details["approach"]]
@@ -84,15 +89,14 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
         "decisions": [],
         "details": details,
     }
-    return Evaluation(flat, document, _predictions(task, candidate, test))
+    return Evaluation(flat, document, _predictions(task, probabilities_TC, test), features_TD)
 
 
 def _scored(
-    task: Task, candidate: Candidate, test: Rows
+    task: Task, probabilities_TC: Double, test: Rows
 ) -> tuple[dict[str, float | int | None], list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
     """Flat metrics, rows by class, confusion and calibration errors of the seen classes."""
     labels_T = task.labels_N[test]
-    probabilities_TC = candidate.head.probabilities(candidate.features(test))
     scores = metrics.classification(probabilities_TC, labels_T, task.class_names)
     bounds = intervals.bootstrap(labels_T, probabilities_TC.argmax(1), task.num_classes, task.seed)
     values = scores.flat()
@@ -118,11 +122,8 @@ def _data(task: Task, num_test: int) -> dict[str, Any] | None:
     }
 
 
-def _predictions(task: Task, candidate: Candidate, test: Rows) -> Predictions:
+def _predictions(task: Task, probabilities_TC: Double, test: Rows) -> Predictions:
     names, index = task.class_names, task.index
-    probabilities_TC = (
-        candidate.head.probabilities(candidate.features(test)) if len(test) else np.empty((0, task.num_classes))
-    )
     return Predictions(
         ids=[value.decode() for value in index.ids[test]],
         sha256=[value.decode() for value in index.sha256[test]],

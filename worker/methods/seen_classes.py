@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from app.artifact.scores import unit
 from app.recipes import ZeroShot
 from worker import features
 from worker.centre import Centre
@@ -143,7 +144,7 @@ def load(recipe: ZeroShot, task: Task, backbone: Prepared, encoder: TextEncoder)
         names = tuple(name for name in index.classes if name in asked)
         place = np.array([names.index(name) if name in asked else -1 for name in index.classes] + [-1])
         labels_P = place[labels_P]
-        vectors_KE = semantic.unit(np.array([asked[name].attributes for name in names])).astype(np.float32)
+        vectors_KE = unit(np.array([asked[name].attributes for name in names])).astype(np.float32)
     return Seen(features_PD, labels_P, index.group[rows], names, vectors_KE, extraction)
 
 
@@ -159,7 +160,7 @@ def fit(recipe: ZeroShot, task: Task, seen: Seen, middle: Centre, vectors_CE: Fl
         from_text: the head that text alone gives for the seen classes, to be compared; None where there is none.
     """
     kept = seen.labels_P >= 0
-    unit_PD = semantic.unit(seen.features_PD[kept] - middle.mean_D)
+    unit_PD = unit(seen.features_PD[kept] - middle.mean_D)
     labels_P = seen.labels_P[kept]
     seen_C = np.isin([one.name for one in recipe.classes], seen.names)
     mixed = bool(seen_C.any()) and not bool(seen_C.all())

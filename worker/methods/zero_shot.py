@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from app.artifact.scores import unit
 from app.errors import JobFailure
 from app.recipes import ZeroShot
 from worker import centre, features, text
@@ -153,7 +154,7 @@ def wanted_vectors(recipe: ZeroShot, encoder: TextEncoder) -> Float:
         result: [C, E]
     """
     if recipe.classes[0].attributes is not None:
-        return semantic.unit(np.array([one.attributes for one in recipe.classes], np.float64)).astype(np.float32)
+        return unit(np.array([one.attributes for one in recipe.classes], np.float64)).astype(np.float32)
     return encoder.classes([one.name for one in recipe.classes], [one.description or "" for one in recipe.classes])
 
 
@@ -170,15 +171,15 @@ def from_text(
     """
     labels_KE = encoder.labels.vectors_KE
     mean_E = labels_KE.mean(0)
-    meanings_KE, wanted_CE = labels_KE - mean_E, semantic.unit(vectors_CE - mean_E)
-    by_text = semantic.spread(semantic.unit(meanings_KE) @ wanted_CE.T)
+    meanings_KE, wanted_CE = labels_KE - mean_E, unit(vectors_CE - mean_E)
+    by_text = semantic.spread(unit(meanings_KE) @ wanted_CE.T)
     classes_CE = (wanted_CE / by_text).astype(np.float32)
     moved_K = -known.rows_KD @ middle.mean_D
     if approach == "conse":
         return TextHead(known.rows_KD, moved_K, meanings_KE, classes_CE, TOP), {"top": TOP}
     fitted = semantic.fit_head_map(labels_KE, known.rows_KD)
     rows_CD = fitted.rows(vectors_CE)
-    by_rows = semantic.spread(semantic.unit(known.rows_KD - known.rows_KD.mean(0)) @ rows_CD.T)
+    by_rows = semantic.spread(unit(known.rows_KD - known.rows_KD.mean(0)) @ rows_CD.T)
     details: dict[str, Any] = {
         "head_map": {"lambda": fitted.strength, "left_out_cosine": fitted.cosine, "num_classes": len(labels_KE)}
     }

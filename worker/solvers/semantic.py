@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from app.artifact.scores import unit
+
 Double = NDArray[np.float64]
 Float = NDArray[np.floating]
 
@@ -159,12 +161,6 @@ def devise(images: Images, vectors_KE: Float, strength: float) -> Double:
         result: [R, E]; `basis_DR @ result` is M
     """
     return np.asarray(images.sums_KR.T / (images.values_R + strength)[:, None] @ vectors_KE)
-
-
-def unit(rows_ND: Float) -> Double:
-    """Rows of length 1; a row of zeros stays one."""
-    length_N1 = np.linalg.norm(rows_ND.astype(np.float64), axis=1, keepdims=True)
-    return rows_ND / np.where(length_N1 > 0, length_N1, 1.0)
 
 
 def spread(scores_KC: Double) -> float:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
+from app.artifact.scores import unit
 from worker.solvers import semantic
 
 
@@ -16,7 +17,7 @@ def test_the_head_map_is_ridge_with_an_intercept(numbers) -> None:
     vectors, rows, new = numbers.normal(size=(40, 6)), numbers.normal(size=(40, 9)), numbers.normal(size=(5, 6))
     fitted = semantic.fit_head_map(vectors, rows, (3.0,))
     reference = Ridge(alpha=3.0).fit(vectors, rows)
-    wanted = semantic.unit(reference.predict(new) - rows.mean(0))
+    wanted = unit(reference.predict(new) - rows.mean(0))
     np.testing.assert_allclose(fitted.rows(new), wanted, atol=1e-5)
 
 
