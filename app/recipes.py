@@ -114,6 +114,32 @@ class FineTune(Recipe):
     rank: int = Field(8, ge=1, le=256, description="Of scope lora: columns of each low-rank addition.")
 
 
+class Adapt(Recipe):
+    """A labelled source serves an unlabelled target: domain adaptation."""
+
+    paper = "CORAL arXiv 1511.05547, MCC arXiv 1912.03699, DANN arXiv 1505.07818, chosen as in arXiv 2208.07360"
+    summary = (
+        "The probe of a labelled source, and ways to fit it to a target without labels; a validator that never sees "
+        "target labels chooses, and the source's probe is served when nothing is better."
+    )
+    needs_torch = True
+
+    method: Literal["adapt"] = "adapt"
+    source: str = Field(
+        min_length=1, max_length=100, description="Id of the labelled dataset to learn from; `dataset` is the target."
+    )
+    target_labels: bool = Field(
+        False,
+        description="Learn from the target's labels too (at least one per class); otherwise they only score.",
+    )
+    candidates: tuple[Literal["z_score", "coral", "mcc", "dann", "dann_mcc", "mdd", "batch_norm"], ...] | None = Field(
+        None, min_length=1, max_length=7, description="Adaptations to try beside the source alone; by default all."
+    )
+    max_minutes: float = Field(
+        5.0, gt=0, le=10_080, description="A candidate starts only when its forecast fits this time."
+    )
+
+
 class Auto(Recipe):
     """Tries what fits the data and the time, and serves the best."""
 
@@ -205,17 +231,18 @@ RECIPES: dict[str, type[Recipe]] = {
     "linear_probe": LinearProbe,
     "few_shot": FewShot,
     "fine_tune": FineTune,
+    "adapt": Adapt,
     "zero_shot": ZeroShot,
 }
 
-AnyRecipe = Annotated[LinearProbe | FewShot | FineTune | Auto | ZeroShot, Field(discriminator="method")]
-ADAPTER: TypeAdapter[LinearProbe | FewShot | FineTune | Auto | ZeroShot] = TypeAdapter(AnyRecipe)
+AnyRecipe = Annotated[LinearProbe | FewShot | FineTune | Adapt | ZeroShot | Auto, Field(discriminator="method")]
+ADAPTER: TypeAdapter[LinearProbe | FewShot | FineTune | Adapt | ZeroShot | Auto] = TypeAdapter(AnyRecipe)
 
 # Whether a method's tasks are built; anything else is refused by name before a job is made.
 TASKS = types.MappingProxyType({name: frozenset({"classification"}) for name in RECIPES})
 
 
-def parse(document: dict[str, Any]) -> LinearProbe | FewShot | FineTune | Auto | ZeroShot:
+def parse(document: dict[str, Any]) -> LinearProbe | FewShot | FineTune | Adapt | ZeroShot | Auto:
     """A recipe from its JSON object.
 
     Raises:

@@ -133,14 +133,18 @@ def _resolved(field: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
 
 def _kind(field: dict[str, Any]) -> str:
     """A field's type and bounds in words."""
-    if field.get("type") == "array":
-        members = ", ".join(f"`{name}`" for name in field["items"].get("properties", {}))
-        return f"list of {field['items']['type']}{f' ({members})' if members else ''}{_bounds(field)}"
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     choices = [choice for choice in field.get("anyOf", [field]) if choice["type"] != "null"]
-    words = [choice["type"] + _bounds(choice) for choice in choices]
+    words = [_word(choice) + _bounds(choice) for choice in choices]
     return " or ".join(words) + (", optional" if len(choices) < len(field.get("anyOf", [field])) else "")
+
+
+def _word(choice: dict[str, Any]) -> str:
+    if choice["type"] != "array":
+        return str(choice["type"])
+    members = ", ".join(f"`{name}`" for name in choice["items"].get("properties", {}))
+    return f"list of {_kind(choice['items'])}{f' ({members})' if members else ''}"
 
 
 def _bounds(field: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The transfer job, told in order: load -> features and train -> evaluate -> assemble -> verify -> publish."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -7,12 +8,13 @@ import numpy as np
 
 from app import recipes
 from app.errors import JobFailure
-from app.recipes import Auto, FineTune, Recipe, ZeroShot
-from worker import assemble, sources
+from app.recipes import Adapt, Auto, FineTune, Recipe, ZeroShot
+from worker import assemble, sources, two_domains
 from worker.context import RunContext
 from worker.data.samples import Index, empty_index, load_index
 from worker.document import DatasetDocument
-from worker.evaluate import report, unseen
+from worker.evaluate import adaptation, report, unseen
+from worker.evaluate.report import Evaluation
 from worker.methods.contract import Outcome, Task
 from worker.methods.table import METHODS
 
@@ -29,17 +31,11 @@ def run(context: RunContext) -> dict[str, Any]:
     document, reporter = context.document, context.reporter
     recipe = recipes.parse(document.recipe or {})
     reporter.progress(0.01, "load")
-    index = load(context, document.dataset) if document.dataset or recipe.needs_dataset else empty_index()
-    task = make_task(context, index, told_classes(recipe))
+    task, judge = _plan(context, recipe)
     outcome = METHODS[type(recipe)](recipe, task)
     reporter.check_yield()
     reporter.progress(0.85, "evaluate")
-    full = document.report_mode == "full" or isinstance(recipe, Auto | FineTune)
-    evaluation = (
-        unseen.evaluate(task, outcome.candidate, index.rows_of("test"))
-        if isinstance(recipe, ZeroShot)
-        else report.evaluate(task, outcome, index.rows_of("test"), compare=full)
-    )
+    evaluation = judge(outcome)
     reporter.progress(0.93, "assemble")
     written, parity = assemble.bundle(task, outcome.candidate, evaluation)
     reporter.log(
@@ -57,6 +53,23 @@ def run(context: RunContext) -> dict[str, Any]:
     }
 
 
+def _plan(context: RunContext, recipe: Recipe) -> tuple[Task, Callable[[Outcome], Evaluation]]:
+    """What the recipe works on, and how its outcome is judged: there may be two datasets, or none."""
+    document = context.document
+    if isinstance(recipe, Adapt):
+        source, target = load(context, document.datasets.get("source")), load(context, document.dataset)
+        task, truth = two_domains.make_task(context, recipe, source, target)
+        return task, lambda outcome: adaptation.evaluate(task, outcome, truth)
+    if isinstance(recipe, ZeroShot):
+        index = load(context, document.dataset) if document.dataset else empty_index()
+        task = make_task(context, index, tuple(one.name for one in recipe.classes))
+        return task, lambda outcome: unseen.evaluate(task, outcome.candidate, index.rows_of("test"))
+    index = load(context, document.dataset)
+    task = make_task(context, index)
+    full = document.report_mode == "full" or isinstance(recipe, Auto | FineTune)
+    return task, lambda outcome: report.evaluate(task, outcome, index.rows_of("test"), compare=full)
+
+
 def load(context: RunContext, dataset: DatasetDocument | None) -> Index:
     """The index of one of the job's datasets.
 
@@ -70,11 +83,6 @@ def load(context: RunContext, dataset: DatasetDocument | None) -> Index:
     for name in ("index.parquet", "dataset.json"):
         (folder / name).symlink_to(context.storage.fetch(f"{dataset.prefix}/{name}"))
     return load_index(folder, dataset.prefix)
-
-
-def told_classes(recipe: Recipe) -> tuple[str, ...] | None:
-    """The model's classes where the recipe names them; None where they are the dataset's."""
-    return tuple(one.name for one in recipe.classes) if isinstance(recipe, ZeroShot) else None
 
 
 def make_task(context: RunContext, index: Index, classes: tuple[str, ...] | None = None) -> Task:
@@ -107,12 +115,13 @@ def make_task(context: RunContext, index: Index, classes: tuple[str, ...] | None
     )
 
 
-def _announce(context: RunContext, outcome: Outcome, evaluation: report.Evaluation) -> None:
-    metrics = evaluation.metrics
-    context.reporter.metric(
-        f"{outcome.candidate.name}: test accuracy {metrics['test_accuracy']:.3f} "
-        f"({metrics['test_accuracy_low']:.3f} to {metrics['test_accuracy_high']:.3f})"
-        if "test_accuracy" in metrics
-        else f"{outcome.candidate.name}: {unseen.WHAT}",
-        **{name: value for name, value in metrics.items() if value is not None},
-    )
+def _announce(context: RunContext, outcome: Outcome, evaluation: Evaluation) -> None:
+    metrics, name = evaluation.metrics, outcome.candidate.name
+    if metrics.get("test_accuracy") is None:
+        context.reporter.log(f"{name}: no labelled image of its classes to score it on")
+    else:
+        name = (
+            f"{name}: test accuracy {metrics['test_accuracy']:.3f} "
+            f"({metrics['test_accuracy_low']:.3f} to {metrics['test_accuracy_high']:.3f})"
+        )
+    context.reporter.metric(name, **{name: value for name, value in metrics.items() if value is not None})

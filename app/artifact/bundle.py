@@ -40,7 +40,7 @@ class Predictions:
     Args:
         ids: of the samples in their dataset.
         sha256: of the images' bytes.
-        labels: the true class.
+        labels: the true class; None where nobody knows it.
         predicted: the model's class.
         splits: where the sample belongs (`test`, as a rule).
         probabilities: one column per label of the spec, in its order.
@@ -51,7 +51,7 @@ class Predictions:
 
     ids: list[str]
     sha256: list[str]
-    labels: list[str]
+    labels: list[str | None]
     predicted: list[str]
     splits: list[str]
     probabilities: NDArray[np.float32]
@@ -189,7 +189,7 @@ def write_predictions(path: Path, predictions: Predictions, labels: tuple[str, .
     probabilities = np.asarray(predictions.probabilities, dtype=np.float32)
     if probabilities.shape != (num_items, len(labels)):
         raise ValueError(f"expected probabilities of shape {(num_items, len(labels))}; found {probabilities.shape}")
-    text = {
+    text: dict[str, Any] = {
         "id": predictions.ids,
         "sha256": predictions.sha256,
         "label": predictions.labels,

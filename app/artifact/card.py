@@ -192,7 +192,9 @@ def _evaluation(spec: Spec, report: Mapping[str, Any]) -> str:
         parts.append("Nothing was measured: there were no labelled images to measure on.")
     verdict = report.get("verdict")
     if verdict is not None:
-        parts.append(f"Verdict on the transfer against training from scratch: {text(str(verdict))}.")
+        alone = (report.get("verdicts") or {}).get("vs_source_only")
+        against = "training from scratch" if alone is None else "the source alone"
+        parts.append(f"Verdict on the transfer against {against}: {text(str(verdict))}.")
     baselines = {name: row for name, row in (report.get("baselines") or {}).items() if row is not None}
     if baselines:
         compared = [

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 MAX_ITEMS = 2000
 
 
-def pack(features_TD: NDArray[np.float32], labels_T: Sequence[str], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+def pack(
+    features_TD: NDArray[np.float32], labels_T: Sequence[str | None], names: Sequence[str]
+) -> dict[str, NDArray[Any]]:
     """At most MAX_ITEMS of the items, each class in its share: the same items give the same choice.
 
     In half precision where it holds the numbers, which halves the file; 3 digits do not move a decision that is one.
@@ -24,7 +26,7 @@ def pack(features_TD: NDArray[np.float32], labels_T: Sequence[str], names: Seque
         labels_T: [T]
     """
     place = {name: index for index, name in enumerate(names)}
-    label_T = np.array([place.get(label, -1) for label in labels_T], np.int64)
+    label_T = np.array([-1 if label is None else place.get(label, -1) for label in labels_T], np.int64)
     rows = spread(label_T, MAX_ITEMS)
     kept_TD = np.asarray(features_TD, np.float32)[rows]
     fits = not kept_TD.size or float(np.abs(kept_TD).max()) <= float(np.finfo(np.float16).max)

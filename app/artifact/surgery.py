@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import graph, heads, scores
+from app.artifact import graph, head_graph, scores
 from app.artifact.spec import HeadKind
 
 KINDS: tuple[HeadKind, ...] = ("linear", "cosine", "neighbours")
@@ -71,7 +71,7 @@ def add_class(kind: HeadKind, head: bytes, tensors: Arrays, temperature: float, 
         mean_D = tensors.get("mean", np.zeros(num_features))
         scale_D = tensors.get("scale", np.ones(num_features))
         row_D, bias = imprint(tensors, scores.unit((features_MD - mean_D) / scale_D))
-        folded = heads.fold(row_D[None], [bias], temperature, mean_D, scale_D)
+        folded = head_graph.fold(row_D[None], [bias], temperature, mean_D, scale_D)
         return _row(head, tensors, row_D, bias, folded, "imprinted")
     if kind != "cosine":
         raise ValueError(f"expected a head of {', '.join(KINDS)}; found {kind}")
@@ -79,9 +79,11 @@ def add_class(kind: HeadKind, head: bytes, tensors: Arrays, temperature: float, 
     if "spread" in tensors:
         row_D = unit_MD.mean(0)
         bias = -0.5 * (float(row_D @ row_D) - float(tensors["spread"][0]) / len(unit_MD))
-        return _row(head, tensors, row_D, bias, heads.fold(row_D[None], [bias], temperature, None, None), "centroid")
+        return _row(
+            head, tensors, row_D, bias, head_graph.fold(row_D[None], [bias], temperature, None, None), "centroid"
+        )
     row_D, bias = imprint(tensors, unit_MD)
-    return _row(head, tensors, row_D, bias, heads.fold(row_D[None], [bias], temperature, None, None), "imprinted")
+    return _row(head, tensors, row_D, bias, head_graph.fold(row_D[None], [bias], temperature, None, None), "imprinted")
 
 
 def imprint(tensors: Arrays, unit_MD: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:

@@ -9,8 +9,8 @@ from app import backbones as catalogue
 from app import recipes
 from app.db.models import Dataset, Job
 from app.errors import BadRequest, Unprocessable
-from app.recipes import ZeroShot
-from app.services import backbones, datasets, jobs, models, zero_shot
+from app.recipes import Adapt, ZeroShot
+from app.services import adapt, backbones, datasets, jobs, models, zero_shot
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +38,13 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
     backbones.check_usable(session, project, wish.backbone, offline)
     if isinstance(recipe, recipes.FineTune) and recipe.scope == "lora":
         check_attention(session, project, wish.backbone)
-    dataset = None
-    if wish.dataset_id is not None:
-        jobs.keep_dataset(session, wish.dataset_id)
-        dataset = datasets.ready(session, project, wish.dataset_id)
-        check_task(dataset, recipe.method)
-    elif recipe.needs_dataset:
-        raise Unprocessable(
-            f"expected a dataset for {recipe.method}; found none; only zero_shot works without one",
-            errors=[{"pointer": "/dataset", "detail": "Field required"}],
-        )
-    labels = [item["name"] for item in dataset.classes] if dataset else []
-    task = dataset.task if dataset else "classification"
+    dataset = _dataset(session, project, wish.dataset_id, recipe)
+    source = adapt.source(session, project, recipe, dataset) if isinstance(recipe, Adapt) and dataset else None
+    labelled = source or dataset
+    if labelled is not None:
+        check_task(labelled, recipe.method)
+    labels = [item["name"] for item in labelled.classes] if labelled else []
+    task = labelled.task if labelled else "classification"
     if isinstance(recipe, ZeroShot):
         has_classifier = backbones.has_classifier(session, project, wish.backbone)
         zero_shot.check(recipe, labels, dataset is not None, wish.backbone if not has_classifier else None)
@@ -68,8 +63,27 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
             seed=wish.seed,
             report_mode=wish.report,
             depends_on=wish.depends_on,
+            datasets={"source": source.id} if source else {},
         ),
     )
+
+
+def _dataset(session: Session, project: str, dataset_id: str | None, recipe: recipes.AnyRecipe) -> Dataset | None:
+    """The job's own dataset; None for a recipe that can do without.
+
+    Raises:
+        NotFound, Conflict: it is not there, or not ready.
+        Unprocessable: the recipe needs one.
+    """
+    if dataset_id is not None:
+        jobs.keep_dataset(session, dataset_id)
+        return datasets.ready(session, project, dataset_id)
+    if recipe.needs_dataset:
+        raise Unprocessable(
+            f"expected a dataset for {recipe.method}; found none; only zero_shot works without one",
+            errors=[{"pointer": "/dataset", "detail": "Field required"}],
+        )
+    return None
 
 
 def check_attention(session: Session, project: str, backbone: str) -> None:

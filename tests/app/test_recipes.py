@@ -12,11 +12,13 @@ VALID = {
     "linear_probe": {},
     "few_shot": {},
     "fine_tune": {"scope": "full", "epochs": 3, "resolution": 64, "max_minutes": 0.5, "rank": 4, "wise": True},
+    "adapt": {"source": "ds_2", "target_labels": True, "candidates": ("coral", "mcc"), "max_minutes": 2.0},
     "auto": {"max_minutes": 2, "objective": "macro_f1"},
     "zero_shot": {"approach": "eszsl", "centre": "shipped"},
 }
 # What a method cannot begin without.
-NEEDED = {"zero_shot": {"classes": ({"name": "a", "description": "b", "attributes": (1.0, 2.5)},
+NEEDED = {"adapt": {"source": "ds_1"},
+          "zero_shot": {"classes": ({"name": "a", "description": "b", "attributes": (1.0, 2.5)},
                                     {"name": "c", "description": None, "attributes": (0.0, 1.0)})}}  # fmt: skip
 
 
@@ -42,15 +44,23 @@ def test_defaults_and_round_trip(method):
         ("fine_tune", "epochs", "many"), ("fine_tune", "epochs", None), ("fine_tune", "resolution", 31),
         ("fine_tune", "resolution", 1025), ("fine_tune", "max_minutes", 0), ("auto", "max_minutes", -1),
         ("auto", "max_minutes", float("inf")), ("auto", "max_minutes", float("nan")), ("auto", "objective", "loss"),
+        ("adapt", "source", ""), ("adapt", "candidates", []),
+        ("adapt", "max_minutes", 0), ("adapt", "target_labels", "perhaps"),
         ("auto", "unlabelled", ["ds_1"]), ("linear_probe", "c", 1.0),
         ("few_shot", "k", 5),
     ],
 )  # fmt: skip
 def test_each_bad_field_is_pointed_at(method, field, value):
     with pytest.raises(Unprocessable) as caught:
-        recipes.parse({"method": method, field: value})
+        recipes.parse({"method": method, **NEEDED.get(method, {}), field: value})
     assert caught.value.code == "invalid_payload"
     assert [item["pointer"] for item in caught.value.extra["errors"]] == [f"/recipe/{field}"]
+
+
+def test_a_bad_item_of_a_list_is_pointed_at():
+    with pytest.raises(Unprocessable) as caught:
+        recipes.parse({"method": "adapt", "source": "ds_1", "candidates": ["coral", "shot"]})
+    assert [item["pointer"] for item in caught.value.extra["errors"]] == ["/recipe/candidates/1"]
 
 
 @given(st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.integers(), st.text(max_size=5))))
@@ -59,7 +69,7 @@ def test_whatever_comes_is_a_recipe_or_refused(document):
         recipes.parse({**document, "method": document.get("method")})
 
 
-@pytest.mark.parametrize("method", ["few_shots", "magic", "adapts", "", None, 1, ["auto"], {"a": 1}])
+@pytest.mark.parametrize("method", ["few_shots", "magic", "distill", "", None, 1, ["auto"], {"a": 1}])
 def test_method_that_is_not_built_is_refused_by_name(method):
     with pytest.raises(BadRequest) as caught:
         recipes.parse({"method": method})

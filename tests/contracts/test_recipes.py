@@ -53,7 +53,7 @@ def test_recipe_explains_itself(method: str) -> None:
     assert recipe.paper
     assert recipe.model_fields["method"].default == method, "the tag is the table's key"
     required = {name for name, field in recipe.model_fields.items() if field.is_required()}
-    assert required <= {"classes"}, "every field has a default, but for what a method cannot begin without"
+    assert required <= {"classes", "source"}, "every field has a default, but for what a method cannot begin without"
     for name, field in recipe.model_fields.items():
         assert name == "method" or field.description, f"{method}.{name} has no description"
 

@@ -50,10 +50,20 @@ class Head(Protocol):
 
 
 @dataclass(frozen=True)
+class Domain:
+    """A labelled dataset beside the job's own, to learn from: `pool` is all of it but its test split."""
+
+    index: Index
+    labels_N: NDArray[np.int64]
+    pool: Rows
+
+
+@dataclass(frozen=True)
 class Task:
     """The data that a method works on. Rows of the test split are not in here.
 
-    `backbones` may be chosen from (more than one when the job says `auto`); `backbone` is the one to use.
+    `backbones` may be chosen from (more than one when the job says `auto`); `backbone` is the one to use. `source` is
+    there for adaptations alone; the index is then the target's, without its labels, and classes are the source's.
     """
 
     context: RunContext
@@ -67,6 +77,7 @@ class Task:
     num_classes: int
     class_names: tuple[str, ...]
     seed: int
+    source: Domain | None = None
 
     @property
     def groups_N(self) -> NDArray[np.int64]:
@@ -178,6 +189,31 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """One way to adapt, finished: what it would serve, and what the validator saw of it."""
+
+    candidate: Candidate
+    scores: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How a labelled source was brought to the target.
+
+    Args:
+        source_only: the probe of the source, unchanged.
+        tried: every candidate, that one included.
+        source_val_accuracy: of the source's probe, on source items that it has not learned from.
+        domain: distances of the two domains, JSON-ready.
+    """
+
+    source_only: Candidate
+    tried: tuple[Tried, ...]
+    source_val_accuracy: float
+    domain: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A method's result: what is to be served, and what it was compared with on the way."""
 
@@ -185,3 +221,4 @@ class Outcome:
     decisions: tuple[Decision, ...] = ()
     frozen: Candidate | None = None
     limit_seconds: float | None = None
+    adaptation: Adaptation | None = None

@@ -6,7 +6,7 @@ Functions are imported when called, since most jobs need no torch.
 from collections.abc import Callable
 from typing import Any
 
-from app.recipes import Auto, FewShot, FineTune, LinearProbe, Recipe, ZeroShot
+from app.recipes import Adapt, Auto, FewShot, FineTune, LinearProbe, Recipe, ZeroShot
 from worker.methods.contract import Outcome, Task
 
 
@@ -28,6 +28,12 @@ def _fine_tune(recipe: Any, task: Task) -> Outcome:
     return Outcome(fine_tune.run(recipe, task))
 
 
+def _adapt(recipe: Any, task: Task) -> Outcome:
+    from worker.methods import adapt
+
+    return adapt.run(recipe, task)
+
+
 def _zero_shot(recipe: Any, task: Task) -> Outcome:
     from worker.methods import zero_shot
 
@@ -44,6 +50,7 @@ METHODS: dict[type[Recipe], Callable[[Any, Task], Outcome]] = {
     LinearProbe: _linear_probe,
     FewShot: _few_shot,
     FineTune: _fine_tune,
-    Auto: _auto,
+    Adapt: _adapt,
     ZeroShot: _zero_shot,
+    Auto: _auto,
 }

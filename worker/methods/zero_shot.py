@@ -30,7 +30,8 @@ from worker import centre, features, text
 from worker.centre import Centre
 from worker.methods import seen_classes
 from worker.methods.contract import Candidate, Float, Head, Rows, Selection, Task
-from worker.methods.heads import CosineHead, TextHead
+from worker.methods.heads import CosineHead
+from worker.methods.text_head import TextHead
 from worker.prepared import Prepared
 from worker.solvers import semantic
 from worker.text import TextEncoder

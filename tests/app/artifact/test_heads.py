@@ -223,3 +223,32 @@ def test_a_text_head_mixes_the_likeliest_known_classes(with_rows):
 def test_a_text_head_that_cannot_be_is_refused(change):
     with pytest.raises(ValueError, match="expected"):
         heads.text(**{**text_weights(), **change})
+
+
+def network_weights():
+    generator = np.random.default_rng(7)
+    return {
+        "hidden_HD": generator.normal(size=(5, 6)), "hidden_H": generator.normal(size=5),
+        "weight_CH": generator.normal(size=(4, 5)), "bias_C": generator.normal(size=4), "temperature": 1.7,
+        "mean_D": generator.normal(size=6), "scale_D": np.exp(generator.normal(size=6)),
+    }  # fmt: skip
+
+
+def test_a_network_head_is_two_layers_with_a_rectifier_between():
+    weights = network_weights()
+    features = np.random.default_rng(8).normal(size=(9, 6)).astype(np.float32)
+    standard = (features - weights["mean_D"]) / weights["scale_D"]
+    hidden = np.maximum(standard @ weights["hidden_HD"].T + weights["hidden_H"], 0)
+    scores = (hidden @ weights["weight_CH"].T + weights["bias_C"]) / weights["temperature"]
+    expected = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    graph_bytes = heads.network(**weights)
+    np.testing.assert_allclose(run(graph_bytes, features=features)["probabilities"], expected, atol=1e-6)
+    model = onnx.load_model_from_string(graph_bytes)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["Gemm", "Relu", "Gemm", "Softmax"]
+
+
+@pytest.mark.parametrize("change", [{"weight_CH": np.zeros((4, 6))}, {"scale_D": np.zeros(6)}, {"temperature": -1.0}])
+def test_a_network_head_that_cannot_be_is_refused(change):
+    with pytest.raises(ValueError, match="expected"):
+        heads.network(**{**network_weights(), **change})

@@ -1,0 +1,87 @@
+"""What is refused before an adaptation becomes a job, and what the job then names."""
+
+import pytest
+
+from app.errors import BadRequest, Conflict, NotFound
+from app.services import jobs, transfers
+from tests import factories
+
+
+@pytest.fixture
+def session(database):
+    """One open transaction."""
+    with database.write() as session:
+        yield session
+
+
+def wish(target, source, **fields):
+    recipe = {"method": "adapt", "source": source, **fields}
+    return transfers.Wish(target, factories.BACKBONE, recipe, "m", 0, "fast", (), False)
+
+
+def create(session, target, source, **fields):
+    return transfers.create(session, "default", wish(target, source, **fields), False)
+
+
+def classes(*names):
+    return [{"name": name, "num_samples": 5} for name in names]
+
+
+def test_the_job_names_its_source(session):
+    source = factories.dataset(session, classes=classes("blue", "red", "white"))
+    target = factories.dataset(session)
+    job = create(session, target.id, source.id)
+    assert job.dataset_id == target.id
+    assert {role: row.id for role, row in jobs.datasets(session, job.id).items()} == {"source": source.id}
+    assert job.recipe["target_labels"] is False
+
+
+def test_a_target_without_labels_is_welcome(session):
+    target = factories.dataset(session, classes=[])
+    assert create(session, target.id, factories.dataset(session).id).dataset_id == target.id
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "fields", "code"),
+    [
+        ({"classes": []}, {}, {}, "labels_missing"),
+        ({"classes": []}, {"classes": []}, {}, "labels_missing"),
+        ({}, {"classes": classes("blue", "pink")}, {}, "classes_differ"),
+        ({}, {"classes": classes("blue")}, {"target_labels": True}, "labels_missing"),
+        ({}, {"classes": []}, {"target_labels": True}, "labels_missing"),
+        ({"task": "regression"}, {}, {}, "task_mismatch"),
+        ({"task": "regression"}, {"task": "regression"}, {}, "unsupported_task"),
+    ],
+)
+def test_domains_that_do_not_fit_are_refused(session, source, target, fields, code):
+    rows = factories.dataset(session, **target), factories.dataset(session, **source)
+    with pytest.raises(BadRequest) as caught:
+        create(session, rows[0].id, rows[1].id, **fields)
+    assert caught.value.code == code
+
+
+def test_one_dataset_is_no_two_domains(session):
+    only = factories.dataset(session)
+    with pytest.raises(BadRequest) as caught:
+        create(session, only.id, only.id)
+    assert caught.value.code == "same_domain"
+
+
+def test_a_source_that_is_not_there_or_not_ready_is_refused(session):
+    target = factories.dataset(session)
+    with pytest.raises(NotFound):
+        create(session, target.id, "ds_none")
+    foreign = factories.dataset(session, project_id=factories.project(session, "others"))
+    with pytest.raises(NotFound):
+        create(session, target.id, foreign.id)
+    with pytest.raises(Conflict):
+        create(session, target.id, factories.dataset(session, state="ingesting").id)
+
+
+def test_a_model_keeps_the_labels_of_the_source(session):
+    source, target = factories.dataset(session), factories.dataset(session, classes=classes("blue"))
+    other = factories.dataset(session, classes=classes("cat", "dog"))
+    factories.model(session, "m")
+    create(session, target.id, source.id)
+    with pytest.raises((BadRequest, Conflict)):
+        create(session, factories.dataset(session, classes=classes("cat")).id, other.id)

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from sklearn.metrics.pairwise import rbf_kernel
+
+from worker.evaluate import domains
+
+
+def blobs(shift, seed=0, num=80, width=6):
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(num, width)), generator.normal(size=(num // 2, width)) * 1.5 + shift
+
+
+def test_equal_domains_are_close_and_far_ones_are_far():
+    generator = np.random.default_rng(1)
+    one, other, far = (generator.normal(size=(200, 6)) + shift for shift in (0, 0, 8))
+    near, away = domains.distances(one, other, 0), domains.distances(one, far, 0)
+    assert near.proxy_a < 0.4
+    assert away.proxy_a == pytest.approx(2.0)
+    assert near.mmd < 0.02
+    assert away.mmd > 0.5
+
+
+def test_mmd_is_scikit_learns_kernel_averaged():
+    source, target = blobs(0.7)
+    both = np.concatenate([source, target])
+    squared = [((a - b) ** 2).sum() for i, a in enumerate(both) for b in both[i + 1 :]]
+    gamma = 1 / np.median(squared)
+    expected = (
+        rbf_kernel(source, source, gamma).mean()
+        + rbf_kernel(target, target, gamma).mean()
+        - 2 * rbf_kernel(source, target, gamma).mean()
+    )
+    assert domains.mmd(source, target) == pytest.approx(expected, rel=1e-9)
+
+
+def test_coral_distance_is_a_sum_over_the_entries_of_two_covariances():
+    source, target = blobs(0.0)
+    total = 0.0
+    for a in range(6):
+        for b in range(6):
+            own, other = (
+                ((feats[:, a] - feats[:, a].mean()) * (feats[:, b] - feats[:, b].mean())).sum() / (len(feats) - 1)
+                for feats in (source, target)
+            )
+            total += (own - other) ** 2
+    assert domains.coral(source, target) == pytest.approx(total / (4 * 36), rel=1e-9)
+
+
+def test_units_of_a_feature_do_not_matter():
+    source, target = blobs(0.5)
+    factors = np.array([1e-3, 1.0, 10.0, 3.0, 500.0, 0.1])
+    plain, scaled = domains.distances(source, target, 0), domains.distances(source * factors, target * factors, 0)
+    assert scaled.mmd == pytest.approx(plain.mmd, rel=1e-6)
+    assert scaled.coral == pytest.approx(plain.coral, rel=1e-6)

@@ -1,0 +1,201 @@
+"""Adaptation from a stored source to a stored target, on a small backbone with random weights."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app import recipes
+from app.artifact import bundle
+from app.settings import Settings
+from app.storage import FolderStorage
+from tests import factories
+from tests.worker import transfer_factories
+from tests.worker.transfer_factories import Wire
+from worker import sources, transfer, two_domains
+from worker.context import RunContext
+from worker.data.ingest import IngestRequest, ingest
+from worker.document import DatasetDocument, JobDocument
+from worker.ingestion import StoredDataset
+from worker.methods import adapt
+from worker.methods.network_head import NetworkHead
+from worker.progress import Reporter, Yielded
+
+SOURCE, TARGET, BARE = "ds_source", "ds_target", "ds_bare"
+# The same classes in another light.
+DIM = {"red": (120, 20, 60), "green": (30, 110, 80), "blue": (20, 30, 150)}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """Three stored datasets; features are extracted by whichever test comes first."""
+    folder = tmp_path_factory.mktemp("home")
+    dim = factories.pictures(14, DIM, first=500)
+    sets = {SOURCE: factories.pictures(16), TARGET: dim, BARE: {name.partition("/")[2]: dim[name] for name in dim}}
+    sets[BARE] = {f"{place}.png": data for place, data in enumerate(dim.values())}
+    storage = FolderStorage(folder / "storage")
+    for name, files in sets.items():
+        archive, scratch = folder / f"{name}.zip", folder / f"{name}-scratch"
+        archive.write_bytes(factories.pack(files))
+        scratch.mkdir()
+        request = IngestRequest(archive=archive, filename=archive.name, dataset_id=name, scratch=scratch, seed=0)
+        if name == BARE:
+            request = replace(request, format="unlabelled")
+        result = ingest(request, StoredDataset(storage, f"datasets/default/{name}"), lambda *_: None)
+        assert result.state == "ready", result.problems
+    return folder
+
+
+def described(name) -> DatasetDocument:
+    return DatasetDocument(
+        id=name, prefix=f"datasets/default/{name}", task="classification", digest="d" * 64, seed=0, classes=[],
+        splits={"train": 1},
+    )  # fmt: skip
+
+
+def attempt(home, name, wire, target=TARGET, job=None, **fields) -> RunContext:
+    document = JobDocument(
+        id=job or f"job_{name}", project="default", attempt=1, kind="transfer", seed=0, report_mode="fast",
+        recipe={"method": "adapt", "source": SOURCE, **fields}, model_name="m", backbone="small", user_backbones=[],
+        dataset=described(target), datasets={"source": described(SOURCE)}, inputs={},
+    )  # fmt: skip
+    scratch = home / name
+    scratch.mkdir()
+    settings = Settings(home=home, compute_threads=2)
+    return RunContext(settings, FolderStorage(home / "storage"), Reporter(wire), document, scratch, "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch) -> None:
+    """Jobs of this file stand on one small backbone."""
+    monkeypatch.setattr(sources, "open_backbones", lambda context: (transfer_factories.cnn(),))
+
+
+def prepared(home, name, wire=None, change=lambda target: target, **fields):
+    """Recipe, task and truth of a job."""
+    context = attempt(home, name, wire or Wire(), **fields)
+    recipe = recipes.parse(context.document.recipe)
+    assert isinstance(recipe, recipes.Adapt)
+    source = transfer.load(context, context.document.datasets["source"])
+    target = change(transfer.load(context, context.document.dataset))
+    return recipe, *two_domains.make_task(context, recipe, source, target)
+
+
+def test_a_job_leaves_a_bundle_and_an_honest_report(home):
+    wire = Wire()
+    context = attempt(home, "whole", wire, candidates=["z_score", "mcc", "batch_norm"])
+    done = transfer.run(context)
+    report, metrics = done["report"], done["metrics"]
+    tried = {one["name"]: one for one in report["domain"]["candidates"]}
+    assert list(tried) == ["source_only", "z_score", "mcc", "batch_norm"]
+    served = next(one for one in tried.values() if one["served"])
+    assert served["name"] == report["served"]["what"]
+    assert metrics["test_accuracy"] == served["oracle_accuracy"]
+    assert metrics["source_only_accuracy"] == tried["source_only"]["oracle_accuracy"]
+    assert report["baselines"]["source_only"]["value"] == metrics["source_only_accuracy"]
+    assert metrics["num_test"] == report["data"]["images_scored"] == 42
+    assert report["data"]["transductive"]
+    assert report["verdict"] == report["verdicts"]["vs_source_only"]
+    rows = bundle.read_predictions(context.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
+    right = [label == predicted for label, predicted in zip(rows.labels, rows.predicted, strict=True)]
+    assert np.mean(right) == pytest.approx(metrics["test_accuracy"])
+    assert not done["spec"]["calibrated"]
+    assert done["spec"]["labels"] == ["blue", "green", "red"]
+    steps = [event["data"]["step"] for event in wire.events("log") if "outcome" in event["data"]]
+    assert steps == [decision["step"] for decision in report["decisions"]]
+
+
+def test_labels_of_the_target_change_nothing_that_is_served(home):
+    def poisoned(target):
+        column = target.columns[0]
+        wrong = np.random.default_rng(0).permutation(column.values)
+        return replace(target, columns=(replace(column, values=wrong),))
+
+    fields = {"candidates": ["z_score", "coral"]}
+    recipe, task, truth = prepared(home, "clean", **fields)
+    recipe, bad_task, bad_truth = prepared(home, "poison", change=poisoned, **fields)
+    assert not np.array_equal(truth.labels_N, bad_truth.labels_N)
+    assert (task.labels_N == -1).all()
+    assert not task.index.classes
+    assert (task.index.label == -1).all()
+    outcome, bad = adapt.run(recipe, task), adapt.run(recipe, bad_task)
+    assert outcome.candidate.name == bad.candidate.name
+    assert outcome.candidate.head.graph() == bad.candidate.head.graph()
+    assert [one.scores for one in outcome.adaptation.tried] == [one.scores for one in bad.adaptation.tried]
+
+
+def test_a_job_that_takes_over_trains_nothing_again(home):
+    class Leaving(Wire):
+        def write(self, text):
+            if '"dann"' in text and '"tried"' in text:
+                context.reporter._request = "yield"
+            return super().write(text)
+
+    wire, candidates = Leaving(), ["dann", "mdd"]
+    recipe, task, _ = prepared(home, "first", wire, job="job_shared", candidates=candidates)
+    context = task.context
+    with pytest.raises(Yielded):
+        adapt.run(recipe, task)
+    again = Wire()
+    recipe, task, _ = prepared(home, "second", again, job="job_shared", candidates=candidates)
+    resumed = adapt.run(recipe, task)
+    assert [text for text in again.messages() if "resumed from step 3" in text]
+    recipe, task, _ = prepared(home, "alone", candidates=candidates)
+    whole = adapt.run(recipe, task)
+    assert resumed.candidate.head.graph() == whole.candidate.head.graph()
+    for one, other in zip(resumed.adaptation.tried, whole.adaptation.tried, strict=True):
+        assert one.scores == other.scores
+        assert one.candidate.head.graph() == other.candidate.head.graph()
+    assert isinstance(whole.adaptation.tried[1].candidate.head, NetworkHead)
+
+
+def test_a_job_that_is_asked_to_stop_serves_what_it_has(home):
+    recipe, task, _ = prepared(home, "stopped")
+    task.context.reporter._request = "stop"
+    outcome = adapt.run(recipe, task)
+    assert outcome.candidate.name == "source_only"
+    skipped = [decision.step for decision in outcome.decisions if decision.outcome == "skipped"]
+    assert skipped == list(adapt.ALL[1:])
+
+
+def test_what_does_not_fit_the_time_is_skipped_and_said(home):
+    recipe, task, _ = prepared(home, "short", max_minutes=0.01)
+    outcome = adapt.run(recipe, task)
+    assert {decision.outcome for decision in outcome.decisions[1:-2]} == {"skipped"}
+    assert all("does not fit" in decision.reason for decision in outcome.decisions[1:-2])
+    assert outcome.decisions[-1].outcome == "served"
+
+
+def test_a_target_without_labels_is_served_and_not_scored(home):
+    done = transfer.run(attempt(home, "bare", Wire(), target=BARE, candidates=["z_score"]))
+    metrics, report = done["metrics"], done["report"]
+    assert metrics["test_accuracy"] is metrics["source_only_accuracy"] is None
+    assert 0.5 < metrics["source_val_accuracy"] <= 1.0
+    assert report["verdict"] is report["gain"] is report["baselines"]["source_only"] is None
+    assert all(one["oracle_accuracy"] is None for one in report["domain"]["candidates"])
+    assert json.loads(json.dumps(report)) == report
+    assert done["spec"]["labels"] == ["blue", "green", "red"]
+
+
+def test_labels_of_the_target_that_may_be_learned_from_are_scored_on_its_test_split(home):
+    done = transfer.run(attempt(home, "labels", Wire(), target_labels=True))
+    report = done["report"]
+    assert report["data"]["target_labels_used"]
+    assert not report["data"]["transductive"]
+    evidence = report["verdict_evidence"]["vs_source_only"]
+    assert evidence["num_samples"] == report["data"]["images_fitted_to"]
+    scores = {one["name"]: one["target_accuracy"] for one in report["domain"]["candidates"]}
+    assert {"source_only", "target_only"} < scores.keys()
+    assert scores[report["served"]["what"]] == max(scores.values())
+    assert report["data"]["images_scored"] + report["data"]["images_fitted_to"] == 42
+
+
+def test_a_transformer_has_no_batch_norm_to_estimate(home, monkeypatch):
+    monkeypatch.setattr(sources, "open_backbones", lambda context: (transfer_factories.transformer(),))
+    recipe, task, _ = prepared(home, "vit", candidates=["batch_norm"])
+    outcome = adapt.run(recipe, task)
+    skipped = next(decision for decision in outcome.decisions if decision.step == "batch_norm")
+    assert skipped.outcome == "skipped"
+    assert "no batch norm" in skipped.reason

@@ -1,0 +1,188 @@
+"""Source and a few labels of the target together: one probe over both, compared with either alone.
+
+With one to three labels of each class a target's own labels are the surest help there is (arXiv 2304.00792). The
+source's features are taken as they are or z-scored to the target; a labelled target image counts once, or as much as
+several; which, is chosen on folds of the target's labelled training images, and both single domains are scored on the
+same folds. Weights are copies of rows: any solver may be used, and none has to know. The three cost the same to serve,
+so the best mean is served, the source alone where it is no worse. That the choice between them was made on those folds
+flatters the winner a little; the test split has no part in it.
+
+Shape legend: N source items, M labelled target items, D features, C classes, F folds.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import JobFailure
+from app.recipes import Adapt
+from worker.alignments import unpaired
+from worker.domain_fits import SOURCE_ONLY, Data
+from worker.evaluate.domains import distances
+from worker.features import Extraction
+from worker.methods import linear_probe
+from worker.methods.contract import Adaptation, Candidate, Decision, Float, Outcome, Selection, Task, Tried
+from worker.methods.heads import LinearHead
+from worker.methods.linear_probe import frozen_features, num_folds
+from worker.solvers import logistic
+from worker.solvers.folds import stratified_group_folds
+
+TARGET_ONLY, JOINT = "target_only", "source_and_target"
+# How much one labelled target image counts, against one of the source.
+WEIGHTS = (1, 4, 16)
+JOINT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to learn, as a function of target items to learn from.
+
+    Args:
+        name: for people.
+        fit: target features [M, D] and labels [M] -> a head for target features; None learns from the source alone.
+    """
+
+    name: str
+    fit: Callable[[Float, NDArray[np.int64]], LinearHead] | None
+
+
+def run(recipe: Adapt, task: Task, source_ND: Float, target_MD: Float, extraction: Extraction, began: float) -> Outcome:
+    """Scores every way on the same folds of the target, serves the best.
+
+    Raises:
+        JobFailure: dataset_invalid, a class without a labelled image outside the target's test split.
+    """
+    assert task.source is not None
+    labels_M, groups_M = task.labels_N[task.pool], task.groups_N[task.pool]
+    _check(task, labels_M)
+    rows = task.source.pool
+    labels_N, groups_N = task.source.labels_N[rows], task.source.index.group[rows]
+    probe, _, folds, _ = linear_probe.fit(source_ND, labels_N, groups_N, rows, task.num_classes, task.seed)
+    data = Data(source_ND, labels_N, groups_N, target_MD, task.num_classes, task.seed)
+    fold_M = stratified_group_folds(labels_M, groups_M, num_folds(groups_M), task.seed)
+    decisions: list[Decision] = []
+    tried: list[Tried] = []
+    accuracy: list[float] = []
+    ways = _ways(data)
+    for way in ways:
+        if tried and task.context.reporter.stop_requested:
+            break
+        task.context.reporter.check_yield()
+        started = time.monotonic()
+        logits_MC = np.empty((len(labels_M), task.num_classes))
+        for fold in np.unique(fold_M):
+            rest = fold_M != fold
+            head = way.fit(target_MD[rest], labels_M[rest]) if way.fit else probe
+            logits_MC[~rest] = head.logits(target_MD[~rest])
+        right_M = logits_MC.argmax(1) == labels_M
+        what = f"out of {fold_M.max() + 1} folds of the target's labelled images"
+        candidate = Candidate(
+            method=recipe.method,
+            name=way.name,
+            head=way.fit(target_MD, labels_M) if way.fit else probe,
+            graph=task.backbone.graph,
+            backbone=task.backbone,
+            shared=True,
+            selection=Selection(task.pool, logits_MC, what),
+            features=lambda rows: frozen_features(task, rows),
+            reference=lambda rows: frozen_features(task, rows),
+            seconds=time.monotonic() - began,
+            fold_accuracy=tuple(float(right_M[fold_M == fold].mean()) for fold in np.unique(fold_M)),
+            calibrated=False,
+            trained_params=probe.num_params,
+            details={"candidate": way.name},
+            extraction=extraction,
+        )
+        accuracy.append(float(right_M.mean()))
+        tried.append(Tried(candidate, {"target_accuracy": float(right_M.mean())}))
+        seconds = round(time.monotonic() - started, 2)
+        reason = f"{way.name}: {right_M.mean():.3f} on {len(labels_M)} labelled target images, out of fold"
+        decisions.append(Decision(way.name, "tried", reason, score=float(right_M.mean()), seconds=seconds))
+        task.context.reporter.log(f"{way.name}: tried, {reason}", **asdict(decisions[-1]))
+    place = int(np.argmax(accuracy))
+    best = tried[place].candidate
+    final = replace(best, seconds=time.monotonic() - began)
+    why = f"{best.name}: the highest accuracy on the target's labelled images, out of fold, of {len(tried)} ways"
+    decisions.append(Decision("served", "served", why))
+    task.context.reporter.log(f"served: served, {why}", **asdict(decisions[-1]))
+    found = tuple(replace(one, candidate=final) if one.candidate is best else one for one in tried)
+    domain: dict[str, Any] = {
+        "before": asdict(distances(source_ND, target_MD, task.seed)),
+        "after": None,
+        "num_source": len(source_ND),
+        "num_target": len(target_MD),
+        "validator": "folds of the target's labelled images",
+    }
+    adaptation = Adaptation(found[0].candidate, found, float(np.mean(folds)), domain)
+    return Outcome(final, tuple(decisions), adaptation=adaptation)
+
+
+def _check(task: Task, labels_M: NDArray[np.int64]) -> None:
+    missing = np.setdiff1d(np.arange(task.num_classes), labels_M)
+    if len(missing):
+        names = ", ".join(task.class_names[place] for place in missing[:5])
+        raise JobFailure(
+            "dataset_invalid",
+            f"expected labelled target images of every class outside the test split; found none of {names}; "
+            "label some, or leave target_labels off",
+        )
+
+
+def _ways(data: Data) -> list[_Way]:
+    """The source alone first: of equal scores the first is served."""
+    moved_ND = np.asarray(unpaired.z_score(data.source_ND, data.target_MD).apply(data.source_ND), np.float32)
+    strength = _strength(data)
+    ways = [_Way(SOURCE_ONLY, None)]
+    empty = data.source_ND[:0]
+    ways.append(_Way(TARGET_ONLY, partial(_joint, empty, data.labels_N[:0], 1, strength, data.num_classes)))
+    for name, source_ND in (("", data.source_ND), (", z-scored", moved_ND)):
+        for weight in WEIGHTS:
+            fit = partial(_joint, source_ND, data.labels_N, weight, strength, data.num_classes)
+            ways.append(_Way(f"{JOINT}{name}, target x {weight}", fit))
+    return ways
+
+
+def _strength(data: Data) -> float:
+    """C of the logistic regressions, by cross-validation on the source: the target has too few labels to choose by."""
+    mean_D, scale_D = logistic.standardise(data.source_ND)
+    standard_ND = ((data.source_ND - mean_D) / scale_D).astype(np.float32)
+    fold_N = stratified_group_folds(data.labels_N, data.groups_N, num_folds(data.groups_N), data.seed)
+    found = logistic.cross_validate(
+        standard_ND, data.labels_N, fold_N, data.num_classes, max_iterations=linear_probe.CV_ITERATIONS
+    )
+    return found.strengths[found.best_index]
+
+
+def _joint(
+    source_ND: Float,
+    labels_N: NDArray[np.int64],
+    weight: int,
+    strength: float,
+    num_classes: int,
+    target_MD: Float,
+    labels_M: NDArray[np.int64],
+) -> LinearHead:
+    """Logistic regression on both, every target row `weight` times; standardised by all rows together.
+
+    Shape:
+        source_ND: [N, D]
+        labels_N: [N]
+        target_MD: [M, D]
+        labels_M: [M]
+    """
+    feats = np.concatenate([source_ND, *[target_MD] * weight])
+    labels = np.concatenate([labels_N, *[labels_M] * weight])
+    mean_D, scale_D = logistic.standardise(feats)
+    standard = ((feats - mean_D) / scale_D).astype(np.float32)
+    linear = logistic.fit(standard, labels, num_classes, strength, tolerance=JOINT_TOLERANCE)
+    return LinearHead(
+        linear.weight_CD.astype(np.float32),
+        linear.bias_C.astype(np.float32),
+        mean_D.astype(np.float32),
+        scale_D.astype(np.float32),
+    )
