@@ -5,6 +5,7 @@ trained on them is served by one with the target's (the paper's algorithm 1 with
 trained). What was learned stays as it is. Statistics are those of whole batches, averaged over them.
 """
 
+import copy
 import hashlib
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def write(found: FromPixels, backbone: Prepared, path: Path) -> None:
     Raises:
         JobFailure: internal, graph and torch differ.
     """
-    export.export_backbone(found.network.cpu().to(memory_format=torch.contiguous_format), backbone.preprocess, path)
+    # A copy: the exporter works on the CPU, and features may still be wanted where the network is.
+    network = copy.deepcopy(found.network).cpu().to(memory_format=torch.contiguous_format)
+    export.export_backbone(network, backbone.preprocess, path)
 
 
 def _extractor(found: FromPixels, device: str) -> Extractor:

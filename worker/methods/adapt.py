@@ -190,14 +190,12 @@ class _Search:
 
     def _trainings(self, name: Any) -> Callable[[Data], Fitted]:
         """Trains, or reads what an earlier attempt has trained; called for everything, then for each half."""
-        fixed = [
-            name,
-            self._task.backbone.digest,
-            self._task.seed,
-            self._data.source_ND.shape,
-            self._data.target_MD.shape,
-        ]
-        digest = hashlib.sha256(json.dumps(fixed).encode()).hexdigest()[:12]
+        import torch
+
+        torch.set_num_threads(self._task.context.settings.num_compute_threads)
+        shapes = self._data.source_ND.shape, self._data.target_MD.shape
+        fixed = json.dumps([name, self._task.backbone.digest, self._task.seed, shapes])
+        digest = hashlib.sha256(fixed.encode()).hexdigest()[:12]
         store, numbers = Store(self._task.context, f"{name}-{digest}"), iter(range(1 + validator.NUM_HALVES))
 
         def fit(data: Data) -> Fitted:
