@@ -14,7 +14,7 @@ from app.serving import parity
 from app.serving.runtime import Runtime, Session
 from worker import features
 from worker.context import RunContext
-from worker.evaluate.report import Evaluation
+from worker.evaluate.sections import Evaluation
 from worker.methods.contract import Candidate, Task
 from worker.probes import probe_images
 from worker.sources import graph_key
@@ -46,7 +46,7 @@ def bundle(task: Task, candidate: Candidate, evaluation: Evaluation) -> tuple[Sp
         predictions=evaluation.predictions,
         readme=card.render(described, evaluation.report, context.document.model_name or context.document.id),
         backbone=_shared(candidate) if candidate.shared else candidate.graph,
-        features=stored.pack(evaluation.test_features, evaluation.predictions.labels, task.class_names),
+        features=stored.pack(evaluation.features, evaluation.predictions.labels, task.class_names),
     )
     return written, proof
 

@@ -14,7 +14,7 @@ from worker.context import RunContext
 from worker.data.samples import Index, empty_index, load_index
 from worker.document import DatasetDocument
 from worker.evaluate import adaptation, report, unseen
-from worker.evaluate.report import Evaluation
+from worker.evaluate.sections import Evaluation
 from worker.methods.contract import Outcome, Task
 from worker.methods.table import METHODS
 

@@ -6,7 +6,7 @@ import torch
 
 from worker import domain_training
 from worker.domain_fits import TRAINED
-from worker.methods.heads import NetworkHead
+from worker.methods.network_head import NetworkHead
 
 STEPS = 120
 

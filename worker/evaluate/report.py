@@ -5,58 +5,19 @@ Verdicts are decided on selection data (out-of-fold or hold-out predictions); th
 Shape legend: T test items, C classes, D features.
 """
 
-import resource
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from app.artifact import tensors
-from app.artifact.bundle import Predictions
-from worker import features
-from worker.data.samples import Index
-from worker.evaluate import calibration, intervals, leakage, metrics
+from worker.evaluate import leakage, metrics, sections
 from worker.evaluate.curve import learning_curve
-from worker.evaluate.intervals import Interval
-from worker.evaluate.verdict import gain, relative_error_reduction, verdict
-from worker.methods.contract import Candidate, Float, Moved, Outcome, Rows, Scratch, Task
+from worker.evaluate.sections import Evaluation, Scored, score
+from worker.methods.contract import Candidate, Float, Outcome, Rows, Scratch, Task
 from worker.methods.reference import frozen, scratch
 
-MIN_ECE_ITEMS = 200
 NOT_ASKED = 'not computed for this recipe; ask for "report": "full"'
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Everything that is known of a finished transfer.
-
-    Args:
-        metrics: flat, as the job's row shows them.
-        report: the whole document.
-        predictions: of each test item.
-        test_features: of the same items, in their order, as the head takes them.
-
-    Shape:
-        test_features: [T, D]
-    """
-
-    metrics: dict[str, float | int | None]
-    report: dict[str, Any]
-    predictions: Predictions
-    test_features: Float
-
-
-@dataclass(frozen=True)
-class _Tested:
-    """One model on the test split."""
-
-    probabilities_TC: NDArray[np.float64]
-    predicted_T: NDArray[np.int64]
-    correct_T: NDArray[np.bool_]
-    intervals: dict[str, Interval]
 
 
 def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Evaluation:
@@ -77,14 +38,16 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
     compared_seconds = time.monotonic() - began
     test_features = candidate.features(test)
     labels_T = task.labels_N[test]
-    tested = _test(candidate.head.probabilities(test_features), labels_T, task)
+    tested = score(candidate.head.probabilities(test_features), labels_T, task.seed)
     plain = (
-        tested if baseline is candidate else _test(baseline.head.probabilities(baseline.features(test)), labels_T, task)
+        tested
+        if baseline is candidate
+        else score(baseline.head.probabilities(baseline.features(test)), labels_T, task.seed)
     )
-    small_tested = _test(small.predict(test), labels_T, task) if small else None
+    small_tested = score(small.predict(test), labels_T, task.seed) if small else None
     scores = metrics.classification(tested.probabilities_TC, labels_T, task.class_names)
     leaks = _leaks(task, candidate, test, test_features, tested)
-    calibrated = _calibration(candidate, tested, labels_T)
+    calibrated = sections.calibrated(candidate, tested.probabilities_TC, labels_T)
     flat = _flat(task, candidate, tested, scores, calibrated["ece"])
     verdicts = {
         "vs_frozen": None if baseline is candidate else _verdict(task, candidate, baseline),
@@ -97,50 +60,36 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
         "verdict": verdicts["vs_scratch"] and verdicts["vs_scratch"]["verdict"],
         "verdicts": {name: found and found["verdict"] for name, found in verdicts.items()},
         "verdict_evidence": verdicts,
-        "served": {
-            "what": candidate.name,
-            "method": candidate.method,
-            "backbone": candidate.backbone.name,
-            "why": _why(outcome),
-        },
+        "served": sections.served(candidate, _why(outcome)),
         "metrics": flat,
         "baselines": {
-            "frozen": _baseline(plain, len(test), baseline.name),
-            "scratch": small_tested and small and _baseline(small_tested, len(test), small.what),
+            "frozen": sections.baseline(plain, baseline.name),
+            "scratch": small_tested and small and sections.baseline(small_tested, small.what),
             "source_only": None,
         },
         "baselines_skipped": {} if small else {"scratch": skipped},
-        "gain": _gain(tested, against, over, labels_T, task.seed),
-        "per_class": [{"label": row["name"], **without(row, "name")} for row in scores.per_class],
+        "gain": sections.gain(tested, against, over, labels_T, task.seed),
+        "per_class": sections.per_class(scores),
         "confusion": scores.confusion(),
         "most_confused": scores.most_confused,
         "calibration": calibrated,
         "domain": None,
         "curve": learning_curve(task) if compare else None,
-        "mapping": {
-            "backbone": candidate.backbone.name,
-            "parameters": candidate.backbone.num_params,
-            **_moved(candidate),
-        },
+        "mapping": sections.mapping(candidate),
         "data": _data(task, test, leaks),
-        "cost": _cost(candidate, compared_seconds, task),
+        "cost": sections.cost(task, candidate, compared_seconds),
         "decisions": [asdict(decision) for decision in outcome.decisions],
         "details": {**candidate.details, "scratch": small.details if small else None},
     }
-    predicted = _predictions(task.index, test, labels_T, tested, task.class_names)
+    names = task.class_names
+    predicted = sections.predictions(task.index, test, labels_T.tolist(), tested.probabilities_TC, names)
     return Evaluation(flat, document, predicted, test_features)
-
-
-def _test(probabilities_TC: NDArray[np.float64], labels_T: NDArray[np.int64], task: Task) -> _Tested:
-    predicted_T = probabilities_TC.argmax(1)
-    bounds = intervals.bootstrap(labels_T, predicted_T, task.num_classes, task.seed)
-    return _Tested(probabilities_TC, predicted_T, predicted_T == labels_T, bounds)
 
 
 def _flat(
     task: Task,
     candidate: Candidate,
-    tested: _Tested,
+    tested: Scored,
     scores: metrics.ClassificationMetrics,
     ece: float | None,
 ) -> dict[str, float | int | None]:
@@ -148,7 +97,7 @@ def _flat(
     flat: dict[str, float | int | None] = {}
     for name, value in scores.flat().items():
         flat[f"test_{name}"] = value
-    for name, bound in tested.intervals.items():
+    for name, bound in tested.bounds.items():
         flat[f"test_{name}_low"], flat[f"test_{name}_high"] = bound.low, bound.high
     selected = candidate.selection
     right = selected.logits.argmax(1) == task.labels_N[selected.rows]
@@ -173,38 +122,11 @@ def _verdict(task: Task, candidate: Candidate, other: Candidate | Scratch) -> di
     labels = task.labels_N[rows]
     a = candidate.selection.logits[ours].argmax(1) == labels
     b = other.selection.logits[theirs].argmax(1) == labels
-    difference = intervals.paired_difference(a, b, labels, task.seed)
-    return {
-        "verdict": verdict(difference),
-        "difference": difference.value,
-        "low": difference.low,
-        "high": difference.high,
-        "num_samples": len(rows),
-        "mcnemar_p": intervals.mcnemar(a, b).p_value,
-        "what": f"{candidate.selection.what} against {other.selection.what}",
-    }
+    what = f"{candidate.selection.what} against {other.selection.what}"
+    return sections.evidence(a, b, labels, task.seed, what)
 
 
-def _baseline(tested: _Tested, num_samples: int, what: str) -> dict[str, Any]:
-    bound = tested.intervals["accuracy"]
-    return {"value": bound.value, "low": bound.low, "high": bound.high, "num_samples": num_samples, "what": what}
-
-
-def _gain(ours: _Tested, theirs: _Tested, over: str, labels_T: NDArray[np.int64], seed: int) -> dict[str, Any]:
-    difference = intervals.paired_difference(ours.correct_T, theirs.correct_T, labels_T, seed)
-    reduction = relative_error_reduction(float(ours.correct_T.mean()), float(theirs.correct_T.mean()))
-    return {**gain(over, difference), "relative_error_reduction": reduction}
-
-
-def _calibration(candidate: Candidate, tested: _Tested, labels_T: NDArray[np.int64]) -> dict[str, Any]:
-    """How far probabilities can be believed; the errors are null where there are too few items to say."""
-    found = asdict(calibration.calibration(tested.probabilities_TC, labels_T))
-    if len(labels_T) < MIN_ECE_ITEMS:
-        found |= {"ece": None, "adaptive_ece": None}
-    return {"calibrated": candidate.calibrated, "temperature": candidate.head.temperature, **found}
-
-
-def _leaks(task: Task, candidate: Candidate, test: Rows, test_features: Float, tested: _Tested) -> dict[str, Any]:
+def _leaks(task: Task, candidate: Candidate, test: Rows, test_features: Float, tested: Scored) -> dict[str, Any]:
     """Test items with a twin in the training data, by bytes, by look, by features; and the accuracy without them."""
     index, pool = task.index, task.pool
     # A plain area has no look: its hash is 0, and equal to every other plain area's.
@@ -233,62 +155,6 @@ def _data(task: Task, test: Rows, leaks: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _moved(candidate: Candidate) -> dict[str, Any]:
-    """What of the backbone's parameters moved into the model, and what was trained."""
-    trained = 0 if candidate.shared else candidate.trained_params
-    return {
-        "mapped": candidate.backbone.num_params,
-        "frozen": candidate.backbone.num_params - min(trained, candidate.backbone.num_params),
-        "trained": candidate.trained_params,
-        "new": candidate.head.num_params,
-        "tensors": [{**asdict(row), "shape": list(row.shape)} for row in _tensors(candidate)],
-    }
-
-
-def _tensors(candidate: Candidate) -> tuple[Moved, ...]:
-    """One row per tensor; a frozen backbone's names come from its file's header."""
-    kept = candidate.moved or tuple(
-        Moved(name, shape, "frozen") for name, shape in tensors.shapes(candidate.backbone.weights).items()
-    )
-    head = candidate.head.tensors()
-    return (*kept, *(Moved(f"head.{name}", value.shape, "new") for name, value in head.items()))
-
-
-def _cost(candidate: Candidate, compared_seconds: float, task: Task) -> dict[str, Any]:
-    extraction = candidate.extraction
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return {
-        "transfer_seconds": round(candidate.seconds, 3),
-        "baselines_seconds": round(compared_seconds, 3),
-        "total_seconds": round(task.context.reporter.elapsed_seconds, 3),
-        "images_cached": extraction.num_cached if extraction else None,
-        "images_extracted": extraction.num_extracted if extraction else None,
-        "extraction_seconds": round(extraction.seconds, 3) if extraction else None,
-        "trained_params": candidate.trained_params,
-        "peak_memory_bytes": usage.ru_maxrss * 1024,
-        "device": task.context.device,
-        "precision": features.precision(task.context),
-    }
-
-
 def _why(outcome: Outcome) -> str:
     kept = [decision for decision in outcome.decisions if decision.outcome == "served"]
     return kept[-1].reason if kept else "it is what the recipe asked for"
-
-
-def without(row: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A row but for one of its keys."""
-    return {key: value for key, value in row.items() if key != name}
-
-
-def _predictions(
-    index: Index, test: Rows, labels_T: NDArray[np.int64], tested: _Tested, names: tuple[str, ...]
-) -> Predictions:
-    return Predictions(
-        ids=[value.decode() for value in index.ids[test]],
-        sha256=[value.decode() for value in index.sha256[test]],
-        labels=[names[label] for label in labels_T],
-        predicted=[names[label] for label in tested.predicted_T],
-        splits=["test"] * len(test),
-        probabilities=tested.probabilities_TC.astype(np.float32),
-    )

@@ -7,16 +7,13 @@ of the model's classes, those are scored on its test split, among all of the mod
 Shape legend: T test items, C classes.
 """
 
-import resource
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact.bundle import Predictions
-from worker import features
-from worker.evaluate import calibration, intervals, metrics
-from worker.evaluate.report import MIN_ECE_ITEMS, Evaluation, without
+from worker.evaluate import calibration, intervals, metrics, sections
+from worker.evaluate.sections import MIN_ECE_ITEMS, Evaluation
 from worker.methods.contract import Candidate, Rows, Task
 
 Double = NDArray[np.float64]
@@ -47,12 +44,7 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
         "job": task.context.document.id,
         "verdict": None,
         "verdicts": {"vs_frozen": None, "vs_scratch": None, "vs_source_only": None},
-        "served": {
-            "what": candidate.name,
-            "method": candidate.method,
-            "backbone": candidate.backbone.name,
-            "why": details.get("chosen_by", "it needs no image of any class"),
-        },
+        "served": sections.served(candidate, details.get("chosen_by", "it needs no image of any class")),
         "metrics": flat,
         "measured": "seen classes only, on the test split" if len(test) else WHAT,
         "baselines": {"frozen": None, "scratch": None, "source_only": None},
@@ -68,28 +60,15 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
         },
         "domain": None,
         "curve": None,
-        "mapping": {
-            "backbone": candidate.backbone.name,
-            "parameters": candidate.backbone.num_params,
-            "mapped": candidate.backbone.num_params,
-            "frozen": candidate.backbone.num_params,
-            "trained": 0,
-            "new": candidate.head.num_params,
-        },
+        "mapping": sections.mapping(candidate),
         "data": _data(task, len(test)),
-        "cost": {
-            "transfer_seconds": round(candidate.seconds, 3),
-            "total_seconds": round(task.context.reporter.elapsed_seconds, 3),
-            "images_cached": candidate.extraction.num_cached if candidate.extraction else None,
-            "images_extracted": candidate.extraction.num_extracted if candidate.extraction else None,
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "device": task.context.device,
-            "precision": features.precision(task.context),
-        },
+        "cost": sections.cost(task, candidate),
         "decisions": [],
         "details": details,
     }
-    return Evaluation(flat, document, _predictions(task, probabilities_TC, test), features_TD)
+    labels_T = task.labels_N[test].tolist()
+    predicted = sections.predictions(task.index, test, labels_T, probabilities_TC, task.class_names)
+    return Evaluation(flat, document, predicted, features_TD)
 
 
 def _scored(
@@ -104,7 +83,7 @@ def _scored(
     for name in SCORES:
         flat[f"test_seen_{name}_low"], flat[f"test_seen_{name}_high"] = bounds[name].low, bounds[name].high
     flat["num_test_seen"] = len(test)
-    rows = [{"label": row["name"], **without(row, "name")} for row in scores.per_class]
+    rows = sections.per_class(scores)
     found = calibration.calibration(probabilities_TC, labels_T)
     errors = {"ece": found.ece if len(test) >= MIN_ECE_ITEMS else None, "brier": found.brier, "nll": found.nll}
     return flat, rows, scores.confusion(), errors
@@ -120,15 +99,3 @@ def _data(task: Task, num_test: int) -> dict[str, Any] | None:
         "splits": {"train": len(task.train), "val": len(task.val), "test": num_test},
         "num_classes": task.num_classes,
     }
-
-
-def _predictions(task: Task, probabilities_TC: Double, test: Rows) -> Predictions:
-    names, index = task.class_names, task.index
-    return Predictions(
-        ids=[value.decode() for value in index.ids[test]],
-        sha256=[value.decode() for value in index.sha256[test]],
-        labels=[names[label] for label in task.labels_N[test]],
-        predicted=[names[label] for label in probabilities_TC.argmax(1)],
-        splits=["test"] * len(test),
-        probabilities=probabilities_TC.astype(np.float32),
-    )

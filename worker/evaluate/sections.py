@@ -1,0 +1,182 @@
+"""Parts that every kind of report has, in one shape. Torch-free.
+
+Shape legend: T scored items, C classes.
+"""
+
+import resource
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.artifact import tensors
+from app.artifact.bundle import Predictions
+from worker import features
+from worker.data.samples import Index
+from worker.evaluate import calibration, intervals
+from worker.evaluate.intervals import Interval
+from worker.evaluate.metrics import ClassificationMetrics
+from worker.evaluate.verdict import gain as gained
+from worker.evaluate.verdict import relative_error_reduction, verdict
+from worker.methods.contract import Candidate, Float, Moved, Rows, Task
+
+MIN_ECE_ITEMS = 200
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that is known of a finished transfer.
+
+    Args:
+        metrics: flat, as the job's row shows them.
+        report: the whole document.
+        predictions: of each scored item.
+        features: of the same items, in their order, as the head takes them.
+
+    Shape:
+        features: [T, D]
+    """
+
+    metrics: dict[str, float | int | None]
+    report: dict[str, Any]
+    predictions: Predictions
+    features: Float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One model on the scored items."""
+
+    probabilities_TC: NDArray[np.float64]
+    predicted_T: NDArray[np.int64]
+    correct_T: NDArray[np.bool_]
+    bounds: dict[str, Interval]
+
+
+def score(probabilities_TC: NDArray[np.float64], labels_T: NDArray[np.int64], seed: int) -> Scored:
+    """What a model said, held against the labels."""
+    predicted_T = probabilities_TC.argmax(1)
+    bounds = intervals.bootstrap(labels_T, predicted_T, probabilities_TC.shape[1], seed)
+    return Scored(probabilities_TC, predicted_T, predicted_T == labels_T, bounds)
+
+
+def served(candidate: Candidate, why: str) -> dict[str, Any]:
+    """What was published."""
+    return {
+        "what": candidate.name,
+        "method": candidate.method,
+        "backbone": candidate.backbone.name,
+        "why": why,
+    }
+
+
+def baseline(scored: Scored, what: str) -> dict[str, Any]:
+    """The accuracy of what the transfer is compared with."""
+    bound = scored.bounds["accuracy"]
+    return {
+        "value": bound.value,
+        "low": bound.low,
+        "high": bound.high,
+        "num_samples": len(scored.correct_T),
+        "what": what,
+    }
+
+
+def gain(ours: Scored, theirs: Scored, over: str, labels_T: NDArray[np.int64], seed: int) -> dict[str, Any]:
+    """The paired difference on the scored items."""
+    difference = intervals.paired_difference(ours.correct_T, theirs.correct_T, labels_T, seed)
+    reduction = relative_error_reduction(float(ours.correct_T.mean()), float(theirs.correct_T.mean()))
+    return {**gained(over, difference), "relative_error_reduction": reduction}
+
+
+def evidence(
+    ours_T: NDArray[np.bool_], theirs_T: NDArray[np.bool_], labels_T: NDArray[np.int64], seed: int, what: str
+) -> dict[str, Any]:
+    """The paired difference that a verdict words; `what` says on which items."""
+    difference = intervals.paired_difference(ours_T, theirs_T, labels_T, seed)
+    return {
+        "verdict": verdict(difference),
+        "difference": difference.value,
+        "low": difference.low,
+        "high": difference.high,
+        "num_samples": len(labels_T),
+        "mcnemar_p": intervals.mcnemar(ours_T, theirs_T).p_value,
+        "what": what,
+    }
+
+
+def calibrated(
+    candidate: Candidate, probabilities_TC: NDArray[np.float64], labels_T: NDArray[np.int64]
+) -> dict[str, Any]:
+    """How far probabilities can be believed; the errors are null where there are too few items to say."""
+    found = asdict(calibration.calibration(probabilities_TC, labels_T))
+    if len(labels_T) < MIN_ECE_ITEMS:
+        found |= {"ece": None, "adaptive_ece": None}
+    return {"calibrated": candidate.calibrated, "temperature": candidate.head.temperature, **found}
+
+
+def per_class(scores: ClassificationMetrics) -> list[dict[str, Any]]:
+    """One row per class, by its label."""
+    return [
+        {"label": row["name"], **{key: value for key, value in row.items() if key != "name"}}
+        for row in scores.per_class
+    ]
+
+
+def mapping(candidate: Candidate) -> dict[str, Any]:
+    """What of the backbone's parameters moved into the model, what was trained, and what became of each tensor."""
+    num_params = candidate.backbone.num_params
+    trained = 0 if candidate.shared else candidate.trained_params
+    return {
+        "backbone": candidate.backbone.name,
+        "parameters": num_params,
+        "mapped": num_params,
+        "frozen": num_params - min(trained, num_params),
+        "trained": candidate.trained_params,
+        "new": candidate.head.num_params,
+        "tensors": [{**asdict(row), "shape": list(row.shape)} for row in _tensors(candidate)],
+    }
+
+
+def _tensors(candidate: Candidate) -> tuple[Moved, ...]:
+    """One row per tensor; a frozen backbone's names come from its file's header."""
+    kept = candidate.moved or tuple(
+        Moved(name, shape, "frozen") for name, shape in tensors.shapes(candidate.backbone.weights).items()
+    )
+    head = candidate.head.tensors()
+    return (*kept, *(Moved(f"head.{name}", value.shape, "new") for name, value in head.items()))
+
+
+def cost(task: Task, candidate: Candidate, compared_seconds: float | None = None) -> dict[str, Any]:
+    """Time and memory; baselines have a time of their own only where they were made after the transfer."""
+    extraction = candidate.extraction
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "transfer_seconds": round(candidate.seconds, 3),
+        "baselines_seconds": compared_seconds and round(compared_seconds, 3),
+        "total_seconds": round(task.context.reporter.elapsed_seconds, 3),
+        "images_cached": extraction.num_cached if extraction else None,
+        "images_extracted": extraction.num_extracted if extraction else None,
+        "extraction_seconds": round(extraction.seconds, 3) if extraction else None,
+        "trained_params": candidate.trained_params,
+        "peak_memory_bytes": usage.ru_maxrss * 1024,
+        "device": task.context.device,
+        "precision": features.precision(task.context),
+    }
+
+
+def predictions(
+    index: Index, rows: Rows, labels: Sequence[int], probabilities_TC: NDArray[np.float64], names: tuple[str, ...]
+) -> Predictions:
+    """What was said of each item; a label of -1 is none."""
+    splits = np.array(["train", "val", "test"])[index.split[rows]]
+    return Predictions(
+        ids=[value.decode() for value in index.ids[rows]],
+        sha256=[value.decode() for value in index.sha256[rows]],
+        labels=[names[label] if label >= 0 else None for label in labels],
+        predicted=[names[label] for label in probabilities_TC.argmax(1)],
+        splits=splits.tolist(),
+        probabilities=probabilities_TC.astype(np.float32),
+    )
