@@ -36,7 +36,8 @@ lint: $(DEV) ## checks style, types and the layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=examples $(BIN)/mypy examples docs/generate.py
+	MYPYPATH=examples $(BIN)/mypy examples
+	$(BIN)/mypy -p docs
 	$(BIN)/lint-imports --no-cache
 
 format: $(DEV) ## formats the code
@@ -55,8 +56,8 @@ migration: $(DEV) ## writes a migration from the models: M="what changes"
 
 openapi: docs ## writes docs/openapi.json
 
-docs: $(READY) ## writes what is generated: docs/openapi.json and docs/methods.md
-	$(BIN)/python docs/generate.py
+docs: $(READY) ## writes what is generated: the reference pages in docs/
+	$(BIN)/python -m docs.generate
 
 catalogue: $(READY) ## writes app/data/backbones.json from the installed timm and torchvision (about ten minutes)
 	$(BIN)/python -m worker.catalogue

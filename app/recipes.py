@@ -18,6 +18,9 @@ class Recipe(BaseModel):
 
     paper: ClassVar[str]
     summary: ClassVar[str]
+    # When to use it, and what it costs to make and to serve.
+    when: ClassVar[str]
+    cost: ClassVar[str]
     needs_torch: ClassVar[bool]
     # Whether a job needs a dataset to work on; whoever does not says why it may be absent.
     needs_dataset: ClassVar[bool] = True
@@ -29,6 +32,14 @@ class LinearProbe(Recipe):
     paper = "Kornblith et al., Do Better ImageNet Models Transfer Better?, arXiv 1805.08974"
     summary = (
         "L2 logistic regression (C by cross-validation) or exact leave-one-out ridge, the better one; seconds on a CPU."
+    )
+    when = (
+        "First, on any labelled images of things that photographs show, from about ten of each class; it is what "
+        "every other method is compared with."
+    )
+    cost = (
+        "One pass of the images through the backbone, none where features are cached, then seconds. Served on the "
+        "shared backbone."
     )
     needs_torch = False
 
@@ -42,6 +53,10 @@ class FewShot(Recipe):
     summary = (
         "Nearest centroid of centred features of length 1, exact leave-one-out ridge or nearest neighbours, whichever "
         "does best on left-out pictures; for one to a few dozen images per class, seconds on a CPU."
+    )
+    when = "One to about twenty images of each class, or classes that will be added later without training."
+    cost = (
+        "As the probe. Nearest neighbours keep their support images as features; the other two serve one row per class."
     )
     needs_torch = False
 
@@ -58,6 +73,11 @@ class FineTune(Recipe):
     summary = (
         "The probe's head, then as much of the backbone as `scope` says: its last stage (on cached activations), "
         "everything, its norms, SSF factors or LoRA, the last two folded into the weights; early stopping."
+    )
+    when = "The probe is not enough, and the images are unlike photographs or many; hundreds of them at least."
+    cost = (
+        "Minutes to hours of training; a GPU helps much. Its own backbone is served, as fast as the pretrained one: "
+        "nothing is added to it."
     )
     needs_torch = True
 
@@ -122,6 +142,11 @@ class Adapt(Recipe):
         "The probe of a labelled source, and ways to fit it to a target without labels; a validator that never sees "
         "target labels chooses, and the source's probe is served when nothing is better."
     )
+    when = "Labels are there for one kind of images, and the model must work on another kind that has none, or few."
+    cost = (
+        "Features of both domains, then about five seconds per closed form and fifteen per trained candidate; batch "
+        "norm reads all images with torch. Batch norm alone serves a backbone of its own."
+    )
     needs_torch = True
 
     method: Literal["adapt"] = "adapt"
@@ -147,6 +172,8 @@ class Auto(Recipe):
     summary = (
         "Chooses backbone and method by paired scores on selection data inside a time budget; explains each decision."
     )
+    when = "It is not known which method fits, or each choice must be explained."
+    cost = "The probe, and what else fits `max_minutes` by its forecast."
     needs_torch = False
 
     method: Literal["auto"] = "auto"
@@ -194,6 +221,8 @@ class ZeroShot(Recipe):
         "Names become vectors, and the backbone's own ImageNet classifier is mapped to them; with a dataset of other, "
         "seen classes, ESZSL and DeViSE compete on class-disjoint folds. No image is needed, and no training."
     )
+    when = "No image of some classes, or of none; or a first model that images will replace."
+    cost = "Under a second without a dataset, else one pass of its images. Served on the shared backbone."
     needs_torch = False
     needs_dataset = False
 

@@ -10,6 +10,7 @@ from app.alignments import Alignment
 from app.main import create_app
 from app.recipes import RECIPES, TASKS, Recipe
 from app.settings import Settings
+from docs import measured
 from worker.data.problems import PROBLEMS
 
 DOCS = Path(__file__).parent
@@ -18,6 +19,9 @@ METHODS_HEAD = """# Methods
 Generated from `app/recipes.py` by `make docs`; `GET /api/v1/recipes` gives the same as JSON Schema. One section for
 each `method` of a recipe; `dataset`, `backbone` and `seed` belong to the job. Unknown fields are refused. How `auto`
 decides is told in [auto.md](auto.md), how `zero_shot` works in [zero_shot.md](zero_shot.md).
+
+Figures are those of `make eval` (`benchmarks/results/evaluation.json`): EfficientNet-Lite0, no label of an image that
+is scored has taught or chosen anything; `[low, high]` is the 95 % interval over seeds, which draw the splits.
 """
 
 ALIGNMENTS_HEAD = """## Alignments
@@ -59,7 +63,15 @@ def openapi() -> str:
 def methods() -> str:
     """The reference of all recipes, and of all alignments."""
     recipes = [_section(name, recipe) for name, recipe in RECIPES.items()]
-    return "\n".join([METHODS_HEAD, *recipes, ALIGNMENTS_HEAD, *(_alignment(*row) for row in ALIGNMENTS.items())])
+    return "\n".join(
+        [
+            METHODS_HEAD,
+            *recipes,
+            ALIGNMENTS_HEAD,
+            *measured.of("alignments"),
+            *(_alignment(*row) for row in ALIGNMENTS.items()),
+        ]
+    )
 
 
 def settings() -> str:
@@ -93,10 +105,13 @@ def _section(method: str, recipe: type[Recipe]) -> str:
         "",
         recipe.summary,
         "",
-        f"Paper: {recipe.paper}. Tasks: {', '.join(sorted(TASKS[method]))}. {needs}",
+        f"- When: {recipe.when}",
+        f"- Cost: {recipe.cost} {needs}",
+        f"- Paper: {recipe.paper}.",
+        f"- Tasks: {', '.join(sorted(TASKS[method]))}.",
         "",
     ]
-    return "\n".join([*lines, *_fields(fields), ""])
+    return "\n".join([*lines, *_fields(fields), "", *measured.of(method)])
 
 
 def _alignment(method: str, kind: type[Alignment]) -> str:

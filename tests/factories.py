@@ -14,7 +14,7 @@ from PIL import Image
 from sqlalchemy.orm import Session
 
 from app.artifact import alignment as alignments
-from app.artifact import bundle, heads
+from app.artifact import bundle, heads, tensors
 from app.db.base import new_id, now
 from app.db.models import Alignment, Dataset, Job, Model, ModelVersion, Problem, Project, WorkerProcess
 from app.services import jobs
@@ -26,6 +26,10 @@ PROJECT = "default"
 BACKBONE = "timm/tf_efficientnet_lite0"
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
 SHARED_GRAPH = "graphs/tiny/backbone.onnx"
+# What a recipe cannot begin without.
+NEEDED = {"adapt": {"source": "ds_1"},
+          "zero_shot": {"classes": ({"name": "a", "description": "b", "attributes": (1.0, 2.5)},
+                                    {"name": "c", "description": None, "attributes": (0.0, 1.0)})}}  # fmt: skip
 SPEC = {"task": "classification", "labels": ["blue", "red"], "files": {}}
 
 
@@ -142,6 +146,8 @@ def prepared(root: Path, name: str = BACKBONE) -> Path:
     folder = root / digest
     folder.mkdir(parents=True)
     (folder / "backbone.onnx").write_bytes(onnx_factories.backbone_bytes())
+    weights = {"weight": np.zeros((onnx_factories.NUM_FEATURES, 3), np.float32)}
+    (folder / "weights.safetensors").write_bytes(tensors.dump(weights))
     record = {
         "name": name,
         "architecture": name.partition("/")[2],

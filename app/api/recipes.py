@@ -16,6 +16,8 @@ class RecipeOut(BaseModel):
 
     method: str
     summary: str
+    when: str
+    cost: str
     paper: str
     tasks: list[str]
     json_schema: dict[str, Any]
@@ -28,6 +30,8 @@ def list_recipes() -> Any:
         RecipeOut(
             method=method,
             summary=recipe.summary,
+            when=recipe.when,
+            cost=recipe.cost,
             paper=recipe.paper,
             tasks=sorted(recipes.TASKS[method]),
             json_schema=recipe.model_json_schema(),

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation import adaptation, episodes, frozen, goals, naming
+from benchmarks.evaluation import adaptation, aligned, episodes, frozen, goals, naming, tuning
 from benchmarks.evaluation.lab import BACKBONE, Lab
 
 ROOT = Path(__file__).parents[2]
@@ -21,8 +21,10 @@ RESULTS = ROOT / "benchmarks" / "results" / "evaluation.json"
 PARTS: dict[str, Callable[[Lab], dict[str, Any]]] = {
     "frozen": frozen.run,
     "episodes": episodes.run,
-    "adaptation": adaptation.run,
     "naming": naming.run,
+    "aligned": aligned.run,
+    "adaptation": adaptation.run,
+    "tuning": tuning.run,
 }
 LIBRARIES = ("numpy", "onnxruntime", "torch", "torchvision", "timm")
 

@@ -18,10 +18,8 @@ PAIRS = (
     ("emoji_google", "emoji_twitter"),
     ("emoji_twitter", "emoji_google"),
     ("digits", "mnist"),
-    ("mnist", "digits"),
     ("letters_sans", "letters_serif"),
     ("letters_serif", "letters_comic"),
-    ("letters_comic", "letters_sans"),
 )
 HIDDEN = {"emoji_google", "emoji_twitter"}
 HIDDEN_SHARE = 0.3

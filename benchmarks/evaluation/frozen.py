@@ -1,4 +1,4 @@
-"""Methods on frozen features, and fine-tuning where it is cheap: every method on the same splits of every set."""
+"""Methods on frozen features: each on the same splits of every set."""
 
 from typing import Any
 
@@ -10,11 +10,6 @@ SETS = ("stamps_photos", "emoji_google", "emoji_twitter", "digits", "mnist")
 # Where pictures are small enough for a processor: 50 of each class, as in the reference figures of small training sets.
 SMALL = {"digits": 50, "mnist": 50}
 RECIPES: dict[str, dict[str, Any]] = {"linear_probe": {}, "few_shot": {}}
-TUNED: dict[str, dict[str, Any]] = {
-    "fine_tune/norm": {"scope": "norm", "epochs": 12, "resolution": 96},
-    "fine_tune/ssf": {"scope": "ssf", "epochs": 12, "resolution": 96},
-}
-TUNED_SETS = ("mnist",)
 
 
 def run(lab: Lab) -> dict[str, Any]:
@@ -26,13 +21,12 @@ def run(lab: Lab) -> dict[str, Any]:
         except sets.NotFound as error:
             missing.append(str(error))
             continue
-        recipes = RECIPES | (TUNED if name in TUNED_SETS else {})
-        found: dict[str, list[float]] = {method: [] for method in recipes}
+        found: dict[str, list[float]] = {method: [] for method in RECIPES}
         for seed in lab.seeds:
             chosen = sets.per_class(pictures, SMALL[name], seed) if name in SMALL else pictures
             dataset = lab.store(name, chosen, seed)
-            for method, fields in recipes.items():
-                done = lab.run({"method": method.split("/")[0], **fields}, dataset, seed=seed)
+            for method, fields in RECIPES.items():
+                done = lab.run({"method": method, **fields}, dataset, seed=seed)
                 found[method].append(done["metrics"]["test_accuracy"])
         for method, values in found.items():
             gains = [ours - probe for ours, probe in zip(values, found["linear_probe"], strict=True)]

@@ -32,18 +32,19 @@ def _adaptation(rows: list[Goal]) -> list[Goal]:
 
 
 def _naming(rows: list[Goal]) -> list[Goal]:
-    floors = {"stamps_photos": 0.60, "emoji_google": 0.22}
+    """With a mean from elsewhere, and as the recipe does by default."""
+    floors = {("stamps_photos", "shipped"): 0.60, ("emoji_google", "emoji_twitter"): 0.22}
     return [
-        _least(f"zero_shot on {row['set']}, class mean", row["class_mean"], floors[row["set"]])
+        _least(f"zero_shot on {row['set']}, class mean", row["class_mean"], floors[row["set"], row["centre"]])
         for row in rows
-        if row["set"] in floors
+        if (row["set"], row["centre"]) in floors and row["approach"] == "combined"
     ]
 
 
-def _frozen(rows: list[Goal]) -> list[Goal]:
-    bounds = [row["gain_over_probe"]["low"] for row in rows if row["method"].startswith("fine_tune/")]
+def _tuning(rows: list[Goal]) -> list[Goal]:
+    bounds = [row["gain_over_probe"]["low"] for row in rows if row["method"].startswith("fine_tune")]
     known = [bound for bound in bounds if bound is not None]
-    what = "norm or ssf against the probe, best lower bound of the gain"
+    what = "norm or ssf against the probe on mnist, best lower bound of the gain"
     return [_least(what, max(known), 0.0)] if known else []
 
 
@@ -52,8 +53,8 @@ def _least(what: str, found: float, goal: float) -> Goal:
 
 
 CHECKS: dict[str, Callable[[list[Goal]], list[Goal]]] = {
-    "frozen": _frozen,
     "episodes": _episodes,
     "adaptation": _adaptation,
     "naming": _naming,
+    "tuning": _tuning,
 }

@@ -20,9 +20,24 @@ from benchmarks import _pipeline
 from benchmarks.evaluation import sets
 from benchmarks.evaluation.sets import File
 from worker import features, sources, transfer
+from worker.data.samples import Index
 from worker.document import DatasetDocument
 
 BACKBONE = "timm/tf_efficientnet_lite0"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A dataset as frozen features.
+
+    Shape:
+        features_ND: [N, D]
+        labels_N: [N]
+    """
+
+    index: Index
+    features_ND: NDArray[np.float32]
+    labels_N: NDArray[np.int64]
 
 
 @dataclass
@@ -71,13 +86,13 @@ class Lab:
         """What a job would publish."""
         return _pipeline.run(self.home, dataset, recipe, backbone, seed=seed, datasets=datasets)
 
-    def features(self, dataset: DatasetDocument) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Frozen features [N, D] and labels [N] of every picture of a dataset, its test split included."""
+    def measured(self, dataset: DatasetDocument) -> Measured:
+        """Frozen features of every picture of a dataset, its test split included."""
         context = _pipeline.attempt(self.home, dataset, {"method": "linear_probe"}, BACKBONE)
         index = transfer.load(context, dataset)
         backbone = sources.open_backbone(context, BACKBONE)
         found, _ = features.pooled(context, index, np.arange(len(index)), backbone, ("features", 0.0, 1.0))
-        return found, np.asarray(index.label, np.int64)
+        return Measured(index, found, np.asarray(index.label, np.int64))
 
     def hits(self, published: dict[str, Any], pictures: Sequence[File]) -> NDArray[np.bool_]:
         """Which pictures the published graphs give the name of their folder."""

@@ -30,8 +30,8 @@ FONTS = {
 }
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LETTER_COPIES = 12
-# Of MNIST: as many as scikit-learn's digits have.
-MNIST_PER_CLASS = 180
+# Of MNIST: about as many as scikit-learn's digits have.
+MNIST_PER_CLASS = 200
 SIDE = 64
 
 File = tuple[str, bytes]

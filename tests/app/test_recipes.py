@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from app import recipes
 from app.errors import BadRequest, Unprocessable
+from tests import factories
 
 VALID = {
     "linear_probe": {},
@@ -16,15 +17,11 @@ VALID = {
     "auto": {"max_minutes": 2, "objective": "macro_f1"},
     "zero_shot": {"approach": "eszsl", "centre": "shipped"},
 }
-# What a method cannot begin without.
-NEEDED = {"adapt": {"source": "ds_1"},
-          "zero_shot": {"classes": ({"name": "a", "description": "b", "attributes": (1.0, 2.5)},
-                                    {"name": "c", "description": None, "attributes": (0.0, 1.0)})}}  # fmt: skip
 
 
 @pytest.mark.parametrize("method", recipes.RECIPES)
 def test_defaults_and_round_trip(method):
-    needed = NEEDED.get(method, {})
+    needed = factories.NEEDED.get(method, {})
     for fields in (needed, {**needed, **VALID[method]}):
         found = recipes.parse({"method": method, **fields})
         assert type(found) is recipes.RECIPES[method]
@@ -52,7 +49,7 @@ def test_defaults_and_round_trip(method):
 )  # fmt: skip
 def test_each_bad_field_is_pointed_at(method, field, value):
     with pytest.raises(Unprocessable) as caught:
-        recipes.parse({"method": method, **NEEDED.get(method, {}), field: value})
+        recipes.parse({"method": method, **factories.NEEDED.get(method, {}), field: value})
     assert caught.value.code == "invalid_payload"
     assert [item["pointer"] for item in caught.value.extra["errors"]] == [f"/recipe/{field}"]
 

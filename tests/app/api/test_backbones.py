@@ -1,5 +1,7 @@
 """Routes of backbones and recipes."""
 
+import json
+
 import jsonschema
 import pytest
 
@@ -133,8 +135,11 @@ def test_recipes_are_json_schemas(shared_client):
     for row in rows:
         jsonschema.Draft202012Validator.check_schema(row["json_schema"])
         validator = jsonschema.Draft202012Validator(row["json_schema"])
-        assert validator.is_valid({"method": row["method"]})
-        assert not validator.is_valid({"method": row["method"], "unknown": 1})
+        given = {"method": row["method"], **json.loads(json.dumps(factories.NEEDED.get(row["method"], {})))}
+        assert validator.is_valid(given)
+        assert not validator.is_valid({**given, "unknown": 1})
         assert row["summary"]
+        assert row["when"]
+        assert row["cost"]
         assert row["paper"]
         assert row["tasks"] == ["classification"]

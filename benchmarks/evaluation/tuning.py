@@ -1,0 +1,63 @@
+"""Scopes of fine-tuning that cost nothing to serve, against the frozen probe, on MNIST.
+
+Each seed draws 50 images per class to learn from and 150 others to test on. The probe sees them at the backbone's own
+resolution, the trained scopes at one that a processor can train at.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.evaluation import sets
+from benchmarks.evaluation.intervals import over_seeds
+from benchmarks.evaluation.lab import Lab
+from benchmarks.evaluation.sets import File
+
+SET = "mnist"
+LEARN, TEST = 50, 150
+RECIPES: dict[str, dict[str, Any]] = {
+    "linear_probe": {"method": "linear_probe"},
+    "fine_tune, norm": {"method": "fine_tune", "scope": "norm", "epochs": 20, "resolution": 96},
+    "fine_tune, ssf": {"method": "fine_tune", "scope": "ssf", "epochs": 20, "resolution": 96},
+}
+
+
+def run(lab: Lab) -> dict[str, Any]:
+    """Test accuracy by recipe, and what it gains over the probe on the same images."""
+    try:
+        pictures = lab.files(SET)
+    except sets.NotFound as error:
+        return {"rows": [], "not_found": [str(error)]}
+    found: dict[str, list[float]] = {name: [] for name in RECIPES}
+    params: dict[str, int] = {}
+    for seed in lab.seeds:
+        dataset = lab.store(f"{SET}-split", _split(pictures, seed), seed)
+        for name, recipe in RECIPES.items():
+            done = lab.run(recipe, dataset, seed=seed)
+            found[name].append(done["metrics"]["test_accuracy"])
+            params[name] = done["report"]["cost"]["trained_params"]
+    rows = [
+        {
+            "set": SET,
+            "method": name,
+            "accuracies": [round(value, 4) for value in values],
+            **over_seeds(values),
+            "gain_over_probe": over_seeds(np.subtract(values, found["linear_probe"]).tolist()),
+            "trained_params": params[name],
+        }
+        for name, values in found.items()
+    ]
+    return {"rows": rows, "not_found": [], "images_per_class": {"learn": LEARN, "test": TEST}}
+
+
+def _split(pictures: list[File], seed: int) -> list[File]:
+    """Folders train/class and test/class."""
+    drawn = sets.per_class(pictures, LEARN + TEST, seed)
+    chance, by_class = np.random.default_rng(seed), {}
+    for picture in drawn:
+        by_class.setdefault(picture[0].split("/")[0], []).append(picture)
+    return [
+        (f"{'train' if place < LEARN else 'test'}/{members[number][0]}", members[number][1])
+        for members in by_class.values()
+        for place, number in enumerate(chance.permutation(len(members)))
+    ]

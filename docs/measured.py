@@ -1,0 +1,111 @@
+"""Tables of measured results for docs/methods.md, from what `make eval` has written."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "evaluation.json"
+
+Row = dict[str, Any]
+
+
+def of(method: str) -> list[str]:
+    """The lines of a method's measured results; none where it has none."""
+    parts: dict[str, Any] = json.loads(RESULTS.read_text())["parts"] if RESULTS.is_file() else {}
+    tables = [table(parts[part]["rows"]) for part, table in TABLES.get(method, ()) if part in parts]
+    return [line for lines in tables for line in [*lines, ""]]
+
+
+def _probe(rows: list[Row]) -> list[str]:
+    return _table(
+        ["set", "test accuracy"], [[row["set"], _bounded(row)] for row in rows if row["method"] == "linear_probe"]
+    )
+
+
+def _few_shot(rows: list[Row]) -> list[str]:
+    shown = [
+        [row["set"], str(row["num_ways"]), str(row["shots"]), _bounded(row), f"{row['standard_deviation']:.3f}"]
+        for row in rows
+    ]
+    return _table(["set", "classes", "images of each", "accuracy", "deviation from draw to draw"], shown)
+
+
+def _all_images(rows: list[Row]) -> list[str]:
+    shown = [
+        [row["set"], _bounded(row), _bounded(row["gain_over_probe"], sign=True)]
+        for row in rows
+        if row["method"] == "few_shot"
+    ]
+    return _table(["set, all images", "test accuracy", "gain over the probe"], shown)
+
+
+def _tuned(rows: list[Row]) -> list[str]:
+    shown = [
+        [
+            row["set"],
+            row["method"],
+            str(row["trained_params"]),
+            _bounded(row),
+            _bounded(row["gain_over_probe"], sign=True),
+        ]
+        for row in rows
+    ]
+    return _table(["set", "recipe", "trained numbers", "test accuracy", "gain over the probe"], shown)
+
+
+def _adapted(rows: list[Row]) -> list[str]:
+    shown = [
+        [
+            f"{row['source']} -> {row['target']}",
+            row["scored"],
+            _bounded(row["source_only"]),
+            _bounded(row["adapt"]),
+            _bounded(row["gain"], sign=True),
+            ", ".join(f"{what} {row['chosen'].count(what)}" for what in sorted(set(row["chosen"]))),
+        ]
+        for row in rows
+    ]
+    return _table(["source -> target", "scored", "source only", "adapted", "gain", "served, in how many runs"], shown)
+
+
+def _named(rows: list[Row]) -> list[str]:
+    shown = [
+        [row["set"], f"{row['chance']:.3f}", row["approach"], row["centre"], _bounded(row, "class_mean")]
+        for row in rows
+    ]
+    return _table(["set, no image", "chance", "approach", "mean of", "class-mean accuracy"], shown)
+
+
+def _aligned(rows: list[Row]) -> list[str]:
+    shown = [
+        [
+            f"{row['source']} -> {row['target']}",
+            row["alignment"],
+            row["kind"],
+            _bounded(row),
+            _bounded(row["gain"], sign=True),
+        ]
+        for row in rows
+    ]
+    return _table(["source -> target", "alignment", "kind", "accuracy behind the source's probe", "gain"], shown)
+
+
+def _bounded(row: Row, name: str = "mean", *, sign: bool = False) -> str:
+    style = "+.3f" if sign else ".3f"
+    value = format(row[name], style)
+    return value if row["low"] is None else f"{value} [{row['low']:{style}}, {row['high']:{style}}]"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+TABLES: dict[str, tuple[tuple[str, Callable[[list[Row]], list[str]]], ...]] = {
+    "linear_probe": (("frozen", _probe),),
+    "few_shot": (("episodes", _few_shot), ("frozen", _all_images)),
+    "fine_tune": (("tuning", _tuned),),
+    "adapt": (("adaptation", _adapted),),
+    "zero_shot": (("naming", _named),),
+    "alignments": (("aligned", _aligned),),
+}
