@@ -124,16 +124,30 @@ def procrustes(x_ND: Floats, y_NE: Floats) -> Affine:
     Orthogonal Procrustes, Schoenemann 1966 (doi 10.1007/BF02289451). Where the widths differ, the narrower side is
     padded with zeros, and what comes out beyond E is dropped: the matrix then has orthonormal rows or columns.
 
+    Fewer pairs than features leave directions that no pair speaks of, and many turns of them that fit equally well. Of
+    those we take the one that is nearest to no turn at all, where the widths are equal.
+
     Shape:
         x_ND: [N, D]
         y_NE: [N, E]
     """
     found = joint(x_ND, y_NE)
-    left_DR, _, right_RE = np.linalg.svd(found.cross_DE, full_matrices=False)
-    turn_DE = left_DR @ right_RE
+    turn_DE = _turn(found.cross_DE)
     energy = float((turn_DE * (found.covariance_DD @ turn_DE)).sum())
     scale = float((turn_DE * found.cross_DE).sum()) / energy if energy > 0 else 1.0
     return between_means(scale * turn_DE, found.mean_D, found.mean_E)
+
+
+def _turn(cross_DE: Double) -> Double:
+    """The orthogonal matrix that takes most of the cross-covariance along."""
+    left_DR, values_R, right_RE = np.linalg.svd(cross_DE, full_matrices=False)
+    known = int((values_R > values_R[0] * max(cross_DE.shape) * np.finfo(np.float64).eps).sum())
+    rest_DR, rest_RE = left_DR[:, known:], right_RE[known:]
+    if rest_RE.size and cross_DE.shape[0] == cross_DE.shape[1]:
+        left, _, right = np.linalg.svd(rest_DR.T @ rest_RE.T)
+        rest_RE = left @ right @ rest_RE
+    turn_DE: Double = left_DR[:, :known] @ right_RE[:known] + rest_DR @ rest_RE
+    return turn_DE
 
 
 def errors(fitted: Affine, x_ND: Floats, y_NE: Floats) -> tuple[float, float]:

@@ -121,6 +121,17 @@ def test_a_known_rotation_between_widths_is_found():
     np.testing.assert_allclose(fitted.alpha, 2.5 * turn, **CLOSE)
 
 
+def test_procrustes_leaves_directions_alone_that_no_pair_speaks_of():
+    rng = np.random.default_rng(5)
+    turn = np.eye(9)
+    turn[:3, :3] = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    x = np.zeros((7, 9))
+    x[:, :3] = rng.normal(size=(7, 3))
+    fitted = paired.procrustes(x, x @ turn)
+    np.testing.assert_allclose(fitted.alpha, turn, **CLOSE)
+    np.testing.assert_allclose(fitted.alpha @ fitted.alpha.T, np.eye(9), **CLOSE)
+
+
 def test_errors_are_scikit_learns(pairs):
     x, y = pairs
     fitted = paired.affine(x, y)
