@@ -164,6 +164,17 @@ class Adapt(Recipe):
         5.0, gt=0, le=10_080, description="A candidate starts only when its forecast fits this time."
     )
 
+    @model_validator(mode="after")
+    def _candidates_are_for_an_unlabelled_target(self) -> Self:
+        if self.target_labels and self.candidates is not None:
+            raise ValueError(
+                "expected no candidates with target_labels: source and labels of the target are then joined in ways "
+                "of their own; found both; leave one of them out"
+            )
+        if self.candidates and len(set(self.candidates)) < len(self.candidates):
+            raise ValueError(f"expected each candidate once; found {', '.join(self.candidates)}")
+        return self
+
 
 class Auto(Recipe):
     """Tries what fits the data and the time, and serves the best."""

@@ -50,7 +50,7 @@ def dataset(session: Session, **overrides: Any) -> Dataset:
         "modality": "image",
         "state": DatasetState.READY,
         "seed": 0,
-        "digest": "d" * 64,
+        "digest": hashlib.sha256(new_id("ds").encode()).hexdigest(),
         "num_samples": 20,
         "classes": [{"name": "blue", "num_samples": 10}, {"name": "red", "num_samples": 10}],
         "splits": {"train": 14, "val": 2, "test": 4},

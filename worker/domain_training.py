@@ -88,7 +88,7 @@ def train(
         parts = _parts(objective, source.shape[1], num_classes)
         parameters = [value for part in _modules(parts) for value in part.parameters()]
         optimizer = torch.optim.SGD(
-            parameters, lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
+            parameters, lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True, fused=True
         )
         for step in range(steps):
             fraction = step / steps
@@ -138,14 +138,15 @@ def _loss(
     objective: Objective, parts: _Parts, source_BD: Tensor, labels_B: Tensor, target_BD: Tensor, strength: float
 ) -> Tensor:
     """Cross-entropy on the source, and the objective."""
-    source_BH, target_BH = parts.bottleneck(source_BD), parts.bottleneck(target_BD)
-    source_BC, target_BC = parts.classifier(source_BH), parts.classifier(target_BH)
+    # Both domains in one pass: half as many operations, and on a processor these are so small that they are the cost.
+    both_BH = parts.bottleneck(torch.cat([source_BD, target_BD]))
+    source_BC, target_BC = parts.classifier(both_BH).chunk(2)
     learned: Tensor = functional.cross_entropy(source_BC, labels_B)
     if objective == "mcc":
         return learned + losses.class_confusion(target_BC)
     assert parts.adversary is not None
     factor = MDD_FACTOR * strength if objective == "mdd" else strength
-    source_BA, target_BA = (parts.adversary(losses.reverse(value, factor)) for value in (source_BH, target_BH))
+    source_BA, target_BA = parts.adversary(losses.reverse(both_BH, factor)).chunk(2)
     if objective == "mdd":
         return learned + losses.margin_disparity(source_BC, source_BA, target_BC, target_BA)
     learned = learned + losses.domain_confusion(source_BA[:, 0], target_BA[:, 0])

@@ -17,9 +17,10 @@ def source(session: Session, project: str, recipe: Adapt, target: Dataset) -> Da
     """
     jobs.keep_dataset(session, recipe.source)
     found = datasets.ready(session, project, recipe.source)
-    if found.id == target.id:
+    if found.id == target.id or found.digest == target.digest:
+        what = f"{found.id} as both" if found.id == target.id else f"the same images and labels in {found.id}"
         raise BadRequest(
-            f"expected a source other than the target; found {found.id} as both; use linear_probe on one dataset",
+            f"expected a source other than the target; found {what}; use linear_probe on one dataset",
             code="same_domain",
         )
     if found.task != target.task:

@@ -13,7 +13,7 @@ VALID = {
     "linear_probe": {},
     "few_shot": {},
     "fine_tune": {"scope": "full", "epochs": 3, "resolution": 64, "max_minutes": 0.5, "rank": 4, "wise": True},
-    "adapt": {"source": "ds_2", "target_labels": True, "candidates": ("coral", "mcc"), "max_minutes": 2.0},
+    "adapt": {"source": "ds_2", "candidates": ("coral", "mcc"), "max_minutes": 2.0},
     "auto": {"max_minutes": 2, "objective": "macro_f1"},
     "zero_shot": {"approach": "eszsl", "centre": "shipped"},
 }

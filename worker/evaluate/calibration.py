@@ -14,6 +14,8 @@ from worker.solvers.logits import log_softmax, softmax
 
 NUM_BINS = 15
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
+# A temperature from fewer items says more of them than of the model.
+MIN_ITEMS = 30
 _MAX_NEWTON_STEPS = 60
 
 

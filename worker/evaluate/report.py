@@ -31,8 +31,9 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
     """
     began = time.monotonic()
     candidate = outcome.candidate
-    # What is compared with the candidate stands on the candidate's backbone, whichever the job began with.
-    task = replace(task, backbone=candidate.backbone)
+    # What is compared with the candidate stands on the candidate's backbone, whichever the job began with, at the
+    # resolution that its graph is for, whichever the candidate was trained at.
+    task = replace(task, backbone=next(one for one in task.backbones if one.digest == candidate.backbone.digest))
     baseline = outcome.frozen or frozen(task, candidate)
     small, skipped = scratch(task, candidate, outcome.limit_seconds) if compare else (None, NOT_ASKED)
     compared_seconds = time.monotonic() - began

@@ -114,7 +114,7 @@ def halves(data: Data, groups_M: NDArray[np.int64]) -> Halves:
     return Halves(source_N, stratified_group_folds(one_class, groups_M, NUM_HALVES, data.seed))
 
 
-def look(name: str, data: Data, cut: Halves, fit: Callable[[Data], Fitted]) -> Evidence:
+def look(name: str, data: Data, cut: Halves, fit: Callable[[Data], Fitted], back: Data | None = None) -> Evidence:
     """Fits a candidate on each half and sees how it does on the other.
 
     Args:
@@ -122,7 +122,10 @@ def look(name: str, data: Data, cut: Halves, fit: Callable[[Data], Fitted]) -> E
         data: both domains.
         cut: the halves.
         fit: the candidate.
+        back: both domains as the way back sees them, where the candidate has features of its own: the way back is to
+            differ in the names alone.
     """
+    plain = back or data
     on_source_N, way_back_N = np.zeros(len(data.labels_N)), np.zeros(len(data.labels_N))
     information, temperatures = [], []
     for half in range(NUM_HALVES):
@@ -134,7 +137,8 @@ def look(name: str, data: Data, cut: Halves, fit: Callable[[Data], Fitted]) -> E
         temperature = calibration.fit_temperature(logits_NC, labels_N)
         target_logits_MC = fitted.head.logits(target_MD)
         on_source_N[mine_N] = logits_NC.argmax(1) == labels_N
-        back_NC = way_back(target_MD, target_logits_MC.argmax(1), source_ND, data.num_classes)
+        names_M = target_logits_MC.argmax(1)
+        back_NC = way_back(plain.target_MD[theirs_M], names_M, plain.source_ND[mine_N], data.num_classes)
         way_back_N[mine_N] = back_NC.argmax(1) == labels_N
         information.append(mutual_information(softmax(target_logits_MC / temperature)))
         temperatures.append(temperature)
@@ -184,20 +188,32 @@ def choose(found: Sequence[Evidence]) -> Choice:
         if gains[index][0] > gains[index][1] and losses[index][0] <= losses[index][1]
     ]
     if not fit:
-        index, why = 0, f"{base.name}: nothing led back to the source's labels clearly better"
+        index, why = 0, f"{base.name}: nothing led back to the source's labels better by more than one standard error"
     else:
         index = max(fit, key=lambda place: found[place].information)
         why = (
             f"{found[index].name}: leads back to the source's labels at {found[index].reverse_accuracy:.3f}, the "
-            f"source alone at {base.reverse_accuracy:.3f}; of the {len(fit)} that are clearly better it says most of "
-            f"the target ({found[index].information:.3f} nats)"
+            f"source alone at {base.reverse_accuracy:.3f}; of the {len(fit)} that are better by one standard error "
+            f"it says most of the target ({found[index].information:.3f} nats)"
         )
     reasons = [
-        f"{one.name}: on the way back {one.reverse_accuracy:.3f} ({gain:+.3f} +- {error:.3f} over the source alone), "
-        f"on the source {one.source_accuracy:.3f}, information {one.information:.3f}"
-        for one, (gain, error) in zip(found, gains, strict=True)
+        f"{one.name}: on the way back {one.reverse_accuracy:.3f} ({gain:+.4f} +- {error:.4f} over the source alone), "
+        f"on the source {one.source_accuracy:.3f} ({-loss:+.4f} +- {doubt:.4f}), information {one.information:.3f}; "
+        + _verdict_on(place, index, fit, gain > error)
+        for place, (one, (gain, error), (loss, doubt)) in enumerate(zip(found, gains, losses, strict=True))
     ]
     return Choice(index, why, reasons)
+
+
+def _verdict_on(place: int, chosen: int, fit: list[int], leads_back: bool) -> str:
+    """Which part of the rule decided over a candidate."""
+    if place == chosen:
+        return "served"
+    if place == 0:
+        return "another is better by the rule"
+    if place in fit:
+        return "better than the source alone, but with less information than the one that is served"
+    return "loses more than one standard error on the source" if leads_back else "not better by one standard error"
 
 
 def _paired(a_N: NDArray[np.float64], b_N: NDArray[np.float64]) -> tuple[float, float]:

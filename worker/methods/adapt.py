@@ -30,9 +30,12 @@ from worker.methods.network_head import NetworkHead
 from worker.methods.reference import seconds_per_image
 
 BATCH_NORM = "batch_norm"
-ALL = (*CLOSED, *TRAINED, BATCH_NORM)
+# The cheap ones first: a budget that ends cuts trainings.
+ALL = (*CLOSED, BATCH_NORM, *TRAINED)
 # Forecasts in seconds of what cannot be timed before it has run.
-CLOSED_SECONDS, TORCH_SECONDS, TRAINING_SECONDS, EXPORT_SECONDS = 5.0, 6.0, 15.0, 12.0
+TORCH_SECONDS, TRAINING_SECONDS, EXPORT_SECONDS = 6.0, 25.0, 12.0
+# A closed form is the source's own fit and, at worst, a few decompositions of D x D: against the time of that fit.
+CLOSED_SLOWNESS = 3.0
 # A pass of torch over images, against one of the exported graph.
 TORCH_SLOWNESS = 4.0
 STEPS_BETWEEN_LOOKS = 25
@@ -105,6 +108,7 @@ class _Search:
         self._cut = validator.halves(self._data, task.groups_N[task.pool])
         self._extraction, self._began = extraction, began
         self._training_seconds = TORCH_SECONDS + TRAINING_SECONDS
+        self._closed_seconds = 0.0
         self._num_steps = 0
         self._decisions: list[Decision] = []
         self._found: list[_Try] = []
@@ -147,12 +151,12 @@ class _Search:
 
     def _forecast(self, name: str) -> float:
         if name in CLOSED:
-            return CLOSED_SECONDS
+            return self._closed_seconds
         if name != BATCH_NORM:
             return self._training_seconds
         num_images = len(self._data.labels_N) + len(self._data.target_MD)
         passes = 2 * num_images * TORCH_SLOWNESS * seconds_per_image(self._task)
-        return TORCH_SECONDS + passes + CLOSED_SECONDS + EXPORT_SECONDS
+        return TORCH_SECONDS + passes + self._closed_seconds + EXPORT_SECONDS
 
     def _try(self, name: str) -> None:
         began = time.monotonic()
@@ -165,6 +169,8 @@ class _Search:
             return
         self._found.append(found)
         seconds = time.monotonic() - began
+        if name == SOURCE_ONLY:
+            self._closed_seconds = CLOSED_SLOWNESS * seconds
         if name in TRAINED:
             self._training_seconds = seconds
         evidence = found.evidence
@@ -239,7 +245,7 @@ class _Search:
             )
         data = replace(self._data, source_ND=feats[0], target_MD=feats[1])
         fit = CLOSED[SOURCE_ONLY]
-        evidence = validator.look(BATCH_NORM, data, self._cut, fit)
+        evidence = validator.look(BATCH_NORM, data, self._cut, fit, back=self._data)
         graph = task.context.scratch / "batch_norm.onnx"
 
         def served(rows: Rows) -> Float:

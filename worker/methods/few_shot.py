@@ -52,8 +52,6 @@ MAX_SUPPORT = 20_000
 # Up to here each picture is left out by fitting the rest again, its share of the centring mean included. With more, one
 # picture moves that mean by less than a hundredth of its own distance, and closed forms leave it in the mean.
 MAX_REFITS = 128
-# Fewer left-out pictures whose class has another one say nothing about confidence.
-MIN_CALIBRATION_ITEMS = 30
 # Where temperature cannot be fitted: what is fitted on photos and emoji with 5 images per class is 0.05 to 0.13.
 TEMPERATURE = 0.1
 
@@ -268,7 +266,7 @@ def fit_temperature(logits_PC: NDArray[np.floating], labels_P: Ints, groups_P: I
     """
     pairs = np.unique(np.stack([groups_P, labels_P], 1), axis=0)
     known_P = np.bincount(pairs[:, 1], minlength=logits_PC.shape[1])[labels_P] > 1
-    if known_P.sum() >= MIN_CALIBRATION_ITEMS:
+    if known_P.sum() >= calibration.MIN_ITEMS:
         temperature = calibration.fit_temperature(logits_PC[known_P], labels_P[known_P])
         if calibration.MIN_TEMPERATURE < temperature < calibration.MAX_TEMPERATURE:
             return temperature, True, int(known_P.sum())

@@ -168,7 +168,7 @@ def _candidate(
         reference=served_features if write is None else material.reference,
         seconds=0.0,
         fold_accuracy=(),
-        calibrated=True,
+        calibrated=len(selection.rows) >= calibration.MIN_ITEMS,
         trained_params=tuned.trained_params if is_changed else head.num_params,
         moved=finished.tensors if finished and is_changed else (),
         details={

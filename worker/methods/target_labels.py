@@ -35,6 +35,8 @@ from worker.solvers.folds import stratified_group_folds
 TARGET_ONLY, JOINT = "target_only", "source_and_target"
 # How much one labelled target image counts, against one of the source.
 WEIGHTS = (1, 4, 16)
+# Weights are copies of rows. A target that has so many labels needs no weight, and memory stays where it is.
+MAX_ROWS = 20_000
 JOINT_TOLERANCE = 1e-4
 
 
@@ -70,8 +72,10 @@ def run(recipe: Adapt, task: Task, source_ND: Float, target_MD: Float, extractio
     accuracy: list[float] = []
     ways = _ways(data)
     for way in ways:
-        if tried and task.context.reporter.stop_requested:
-            break
+        if tried and (task.context.reporter.stop_requested or _is_over(recipe, task)):
+            reason = "the job was asked to stop" if task.context.reporter.stop_requested else "the time is used up"
+            decisions.append(Decision(way.name, "skipped", reason))
+            continue
         task.context.reporter.check_yield()
         started = time.monotonic()
         logits_MC = np.empty((len(labels_M), task.num_classes))
@@ -122,6 +126,10 @@ def run(recipe: Adapt, task: Task, source_ND: Float, target_MD: Float, extractio
     return Outcome(final, tuple(decisions), adaptation=adaptation)
 
 
+def _is_over(recipe: Adapt, task: Task) -> bool:
+    return task.context.reporter.elapsed_seconds > 60 * recipe.max_minutes
+
+
 def _check(task: Task, labels_M: NDArray[np.int64]) -> None:
     missing = np.setdiff1d(np.arange(task.num_classes), labels_M)
     if len(missing):
@@ -141,7 +149,7 @@ def _ways(data: Data) -> list[_Way]:
     empty = data.source_ND[:0]
     ways.append(_Way(TARGET_ONLY, partial(_joint, empty, data.labels_N[:0], 1, strength, data.num_classes)))
     for name, source_ND in (("", data.source_ND), (", z-scored", moved_ND)):
-        for weight in WEIGHTS:
+        for weight in (one for one in WEIGHTS if one == 1 or one * len(data.target_MD) <= MAX_ROWS):
             fit = partial(_joint, source_ND, data.labels_N, weight, strength, data.num_classes)
             ways.append(_Way(f"{JOINT}{name}, target x {weight}", fit))
     return ways

@@ -89,7 +89,7 @@ def test_a_job_leaves_a_bundle_and_an_honest_report(home):
     done = transfer.run(context)
     report, metrics = done["report"], done["metrics"]
     tried = {one["name"]: one for one in report["domain"]["candidates"]}
-    assert list(tried) == ["source_only", "z_score", "mcc", "batch_norm"]
+    assert list(tried) == ["source_only", "z_score", "batch_norm", "mcc"]
     served = next(one for one in tried.values() if one["served"])
     assert served["name"] == report["served"]["what"]
     assert metrics["test_accuracy"] == served["oracle_accuracy"]
@@ -163,8 +163,9 @@ def test_a_job_that_is_asked_to_stop_serves_what_it_has(home):
 def test_what_does_not_fit_the_time_is_skipped_and_said(home):
     recipe, task, _ = prepared(home, "short", max_minutes=0.01)
     outcome = adapt.run(recipe, task)
-    assert {decision.outcome for decision in outcome.decisions[1:-2]} == {"skipped"}
-    assert all("does not fit" in decision.reason for decision in outcome.decisions[1:-2])
+    skipped = {one.step: one.reason for one in outcome.decisions if one.outcome == "skipped"}
+    assert skipped.keys() >= {"batch_norm", "mcc", "dann", "dann_mcc", "mdd"}
+    assert all("does not fit" in reason for reason in skipped.values())
     assert outcome.decisions[-1].outcome == "served"
 
 
