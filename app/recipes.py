@@ -3,6 +3,7 @@
 A method is one class here, one file in `worker/methods`, one row in each table, one section in docs/methods.md.
 """
 
+import math
 import types
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -221,6 +222,12 @@ class ZeroShotClass(BaseModel):
         return name
 
 
+def _direction(attributes: tuple[float, ...]) -> tuple[float, ...] | None:
+    """A class's attributes at length 1, which is all that is used of them; None where there is none."""
+    length = math.hypot(*attributes)
+    return tuple(round(value / length, 9) for value in attributes) if length else None
+
+
 class ZeroShot(Recipe):
     """Classes by name, description or attributes, without an image of any."""
 
@@ -258,6 +265,12 @@ class ZeroShot(Recipe):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"expected distinct names; found twice: {', '.join(map(repr, twice[:5]))}")
+        told = [_direction(one.attributes) for one in self.classes if one.attributes]
+        if None in told or len(set(told)) < len(told):
+            raise ValueError(
+                "expected attributes that tell the classes apart; found a class with nothing but zeros, or two classes "
+                "whose attributes are equal but for their length, which is not used"
+            )
         lengths = {len(one.attributes) if one.attributes else 0 for one in self.classes}
         if len(lengths) > 1:
             raise ValueError(

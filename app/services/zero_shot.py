@@ -35,10 +35,10 @@ def check(recipe: ZeroShot, seen: Sequence[str], has_dataset: bool, bare: str | 
     if recipe.classes[0].attributes is not None:
         _check_attributes(recipe, seen)
     if bare is not None and not (seen and recipe.approach in ("auto", *FROM_IMAGES)):
+        other = "leave approach to auto" if seen else "give a labelled dataset of seen classes"
         raise BadRequest(
             f"expected a backbone that brings its ImageNet classifier, which names are mapped to; found {bare} without "
-            "one; take timm/tf_efficientnet_lite0, lite1 or lite2, or another of the catalogue, or give a labelled "
-            "dataset of seen classes",
+            f"one; take timm/tf_efficientnet_lite0, lite1 or lite2, or another of the catalogue, or {other}",
             code="classifier_missing",
         )
 

@@ -19,6 +19,10 @@ from worker.methods.contract import Candidate, Rows, Task
 Double = NDArray[np.float64]
 
 WHAT = "no figure for classes without images; upload some and ask for predictions to have one"
+NOTE = (
+    "the backbone's weights learned from images of these: for them this is no zero-shot transfer; names alone were "
+    "compared, so a class that is not listed may still be known under a broader or narrower one"
+)
 SCORES = ("accuracy", "macro_f1", "macro_recall")
 
 
@@ -36,10 +40,7 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
     flat, rows, confusion, errors = _scored(task, probabilities_TC, test) if len(test) else ({}, [], None, {})
     details = dict(candidate.details)
     exposed = details.pop("exposure")
-    folds = [one for one in details.get("tried", ()) if one["approach"] == details["approach"]]
-    if folds:
-        flat["class_folds_accuracy"] = folds[0]["accuracy"]
-        flat["class_folds_harmonic"] = folds[0]["harmonic"]
+    decisions = details.pop("decisions", [])
     document: dict[str, Any] = {
         "job": task.context.document.id,
         "verdict": None,
@@ -56,14 +57,14 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
         "backbone_exposure": {
             "label_set": "ImageNet-1k",
             "classes": exposed,
-            "note": "the backbone's weights learned from images of these: for them this is no zero-shot transfer",
+            "note": NOTE,
         },
         "domain": None,
         "curve": None,
         "mapping": sections.mapping(candidate),
         "data": _data(task, len(test)),
         "cost": sections.cost(task, candidate),
-        "decisions": [],
+        "decisions": decisions,
         "details": details,
     }
     labels_T = task.labels_N[test].tolist()

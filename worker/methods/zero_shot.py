@@ -28,6 +28,7 @@ from app.errors import JobFailure
 from app.recipes import ZeroShot
 from worker import centre, features, text
 from worker.centre import Centre
+from worker.exposure import exposure
 from worker.methods import seen_classes
 from worker.methods.contract import Candidate, Float, Head, Rows, Selection, Task
 from worker.methods.heads import CosineHead
@@ -39,8 +40,6 @@ from worker.text import TextEncoder
 TOP = 10
 NUM_KNOWN = 1000
 FROM_TEXT = ("combined", "head_map", "conse")
-# Above this cosine two names say the same thing to the encoder.
-SAME = 0.9
 
 
 @dataclass(frozen=True)
@@ -100,11 +99,17 @@ def run(recipe: ZeroShot, task: Task) -> Candidate:
             "approach": approach,
             "text_encoder": encoder.document(),
             "centre": {"what": middle.what, "num_images": middle.num_images},
-            "exposure": exposure(recipe, encoder),
+            "exposure": exposure(_names(recipe, seen), encoder),
             **details,
         },
         extraction=extraction,
     )
+
+
+def _names(recipe: ZeroShot, seen: "seen_classes.Seen | None") -> list[str]:
+    """The wanted classes, then those of the dataset that it learned from."""
+    wanted = [one.name for one in recipe.classes]
+    return [*wanted, *(name for name in (seen.names if seen and seen.labelled else ()) if name not in wanted)]
 
 
 def _check_no_images_needed(recipe: ZeroShot) -> None:
@@ -190,32 +195,6 @@ def from_text(
     details |= {"top": TOP, "spreads": {"head_map": by_rows, "conse": by_text}}
     rows = (rows_CD / by_rows).astype(np.float32)
     return TextHead(known.rows_KD, moved_K, meanings_KE, classes_CE, TOP, rows, middle.mean_D), details
-
-
-def exposure(recipe: ZeroShot, encoder: TextEncoder) -> list[dict[str, Any]]:
-    """Wanted classes that the pretraining had images of, by name or by what the encoder takes for the same name.
-
-    A class that is called unseen may be seen there, and its accuracy is then no zero-shot accuracy (arXiv 1703.04394).
-    """
-    labels = encoder.labels
-    numbers, lemmas = zip(*labels.lemmas, strict=True)
-    words = [lemma.casefold() for lemma in lemmas]
-    names = [text.spoken(one.name) for one in recipe.classes]
-    alike_CM = encoder.encode(names) @ labels.lemmas_ME.T
-    found = []
-    for row, name in enumerate(names):
-        same = name.casefold() in words
-        best = words.index(name.casefold()) if same else int(alike_CM[row].argmax())
-        if same or alike_CM[row, best] >= SAME:
-            found.append(
-                {
-                    "name": recipe.classes[row].name,
-                    "pretraining_class": labels.names[numbers[best]],
-                    "by": "name" if same else "text",
-                    "cosine": float(alike_CM[row, best]),
-                }
-            )
-    return found
 
 
 def _centre(recipe: ZeroShot, task: Task, backbone: Prepared, seen: "seen_classes.Seen | None") -> Centre:

@@ -103,7 +103,7 @@ def told(*classes, **fields):
 
 
 MOBILENET = {"backbone": "torchvision/mobilenet_v2"}
-ONE, TWO = {"name": "a", "attributes": [1.0]}, {"name": "b", "attributes": [2.0]}
+ONE, TWO = {"name": "a", "attributes": [1.0, 0.0]}, {"name": "b", "attributes": [1.0, 1.0]}
 UNTOLD = {
     "no classes": ({"recipe": {"method": "zero_shot"}}, 422, "invalid_payload"),
     "empty classes": (told(), 422, "invalid_payload"),
@@ -115,9 +115,11 @@ UNTOLD = {
     "a name too long": (told("a", "b" * 201), 422, "invalid_payload"),
     "too many classes": (told(*map(str, range(1001))), 422, "invalid_payload"),
     "an unknown field of a class": (told("a", {"name": "b", "colour": 1}), 422, "invalid_payload"),
-    "attributes of two lengths": (told(ONE, {"name": "b", "attributes": [1.0, 2.0]}), 422, "invalid_payload"),
+    "attributes of two lengths": (told(ONE, {"name": "b", "attributes": [2.0]}), 422, "invalid_payload"),
     "attributes of some": (told(ONE, "b"), 422, "invalid_payload"),
-    "attributes that are no numbers": (told(ONE, {"name": "b", "attributes": ["NaN"]}), 422, "invalid_payload"),
+    "attributes of nothing but zeros": (told(ONE, {"name": "b", "attributes": [0.0, 0.0]}), 422, "invalid_payload"),
+    "attributes in one direction": (told(ONE, {"name": "b", "attributes": [3.0, 0.0]}), 422, "invalid_payload"),
+    "attributes that are no numbers": (told(ONE, {"name": "b", "attributes": ["NaN", 1.0]}), 422, "invalid_payload"),
     "attributes without images": (told(ONE, TWO), 400, "seen_classes_missing"),
     "an unknown approach": (told("a", "b", approach="magic"), 422, "invalid_payload"),
     "images needed": (told("a", "b", approach="eszsl"), 400, "seen_classes_missing"),
@@ -151,13 +153,15 @@ def test_told_classes_and_seen_ones(client, dataset_id):
         told("a", "b"),
         told("blue", "b", approach="eszsl"),
         {**told("a", "b"), **MOBILENET},
-        told({"name": "blue", "attributes": [1.0]}, {"name": "red", "attributes": [2.0]}, ONE),
+        told({"name": "blue", "attributes": [0.0, 1.0]}, {"name": "red", "attributes": [-1.0, 1.0]}, ONE),
     ]
     for number, overrides in enumerate(fits):
         assert client.post(URL, json=body(dataset_id, **overrides, model=f"m{number}")).status_code == 202
-    lacking = told({"name": "blue", "attributes": [1.0]}, ONE, TWO)
+    lacking = told({"name": "blue", "attributes": [0.0, 1.0]}, ONE, TWO)
     problem(client.post(URL, json=body(dataset_id, **lacking)), 400, "seen_classes_missing")
-    words = told({"name": "blue", "attributes": [1.0]}, {"name": "red", "attributes": [2.0]}, approach="conse")
+    words = told(
+        {"name": "blue", "attributes": [0.0, 1.0]}, {"name": "red", "attributes": [-1.0, 1.0]}, approach="conse"
+    )
     problem(client.post(URL, json=body(dataset_id, **words)), 400, "attributes_not_text")
     bare = {**told("a", "b", approach="conse"), **MOBILENET}
     problem(client.post(URL, json=body(dataset_id, **bare)), 400, "classifier_missing")

@@ -11,7 +11,6 @@ import pytest
 from app.artifact import bundle, preprocess
 from app.artifact.spec import load as load_spec
 from app.errors import JobFailure
-from app.recipes import ZeroShot
 from app.serving.runtime import Runtime, Session
 from app.settings import Settings
 from app.storage import FolderStorage
@@ -19,7 +18,9 @@ from tests.worker.transfer_factories import Wire, store
 from worker import centre, sources, text, transfer
 from worker.context import RunContext
 from worker.document import DatasetDocument, JobDocument
-from worker.methods import seen_classes, zero_shot
+from worker.evaluate import class_folds
+from worker.exposure import exposure, singular
+from worker.methods import zero_shot
 from worker.progress import Reporter
 
 ROOT = Path(__file__).parents[3]
@@ -60,7 +61,7 @@ def named(*names):
 
 
 def test_a_job_without_a_dataset_leaves_a_whole_bundle_and_no_figures(tmp_path) -> None:
-    context = attempt(tmp_path, "bare", named("birds", "daisy", "vehicles"))
+    context = attempt(tmp_path, "bare", named("kindness", "daisy", "sorrow"))
     done = transfer.run(context)
     assert done["metrics"] == {}
     report = done["report"]
@@ -69,7 +70,13 @@ def test_a_job_without_a_dataset_leaves_a_whole_bundle_and_no_figures(tmp_path) 
     assert report["details"]["approach"] == "combined"
     assert report["details"]["centre"]["what"] == centre.WHAT
     assert report["backbone_exposure"]["classes"] == [
-        {"name": "daisy", "pretraining_class": "daisy", "by": "name", "cosine": pytest.approx(1, abs=1e-5)}
+        {
+            "name": "daisy",
+            "pretraining_class": "daisy",
+            "by": "name",
+            "cosine": pytest.approx(1, abs=1e-5),
+            "num_pretraining_classes": 1,
+        }
     ]
     folder = context.storage.fetch(f"{done['prefix']}/{bundle.SPEC}").parent
     spec = load_spec((folder / bundle.SPEC).read_bytes())
@@ -80,7 +87,7 @@ def test_a_job_without_a_dataset_leaves_a_whole_bundle_and_no_figures(tmp_path) 
         None,
         False,
         "text",
-        ("birds", "daisy", "vehicles"),
+        ("kindness", "daisy", "sorrow"),
     )
     assert spec.parity.ok
     assert spec.parity.num_samples == 16
@@ -129,10 +136,23 @@ def test_the_combined_score_is_the_sum_of_both_at_equal_spread(tmp_path) -> None
 
 def test_other_names_for_a_pretraining_class_are_noticed() -> None:
     encoder = text.find([Settings().prepared])
-    recipe = ZeroShot.model_validate(named("Great_White_Shark", "tigers", "kindness"))
-    found = {row["name"]: row["by"] for row in zero_shot.exposure(recipe, encoder)}
-    assert found["Great_White_Shark"] == "name"
-    assert "kindness" not in found
+    asked = ["Great_White_Shark", "tigers", "kindness", "bananas", "strawberries", "cats", "dogs"]
+    found = {row["name"]: row for row in exposure(asked, encoder)}
+    assert {name: row["by"] for name, row in found.items()} == {
+        "Great_White_Shark": "name", "tigers": "name", "bananas": "name", "strawberries": "name",
+        "cats": "includes", "dogs": "includes",
+    }  # fmt: skip
+    assert found["dogs"]["num_pretraining_classes"] > 5
+    assert "cat" in found["cats"]["pretraining_class"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("sports cars", "sports car"), ("berries", "berry"), ("foxes", "fox"), ("glass", "glass"), ("bus", "bu"),
+     ("torches", "torch"), ("is", "is"), ("", "")],
+)  # fmt: skip
+def test_plurals_are_compared_as_singulars(name, expected) -> None:
+    assert singular(name) == expected
 
 
 def test_a_backbone_without_its_classifier_is_refused_by_name(tmp_path) -> None:
@@ -154,7 +174,9 @@ def test_seen_classes_are_scored_and_named_so(home) -> None:
     assert set(tried) == {"combined", "eszsl", "devise"}
     best = max(tried.values(), key=lambda row: row["harmonic"])
     assert report["details"]["approach"] == best["approach"]
-    assert metrics["class_folds_harmonic"] == best["harmonic"]
+    served = [one for one in report["decisions"] if one["outcome"] == "served"]
+    assert [one["step"] for one in served] == [best["approach"]]
+    assert len(report["decisions"]) == 3
     assert "ds_1" in report["details"]["centre"]["what"]
     rows = bundle.read_predictions(home / "storage" / done["prefix"] / bundle.PREDICTIONS)
     right = [label == predicted for label, predicted in zip(rows.labels, rows.predicted, strict=True)]
@@ -189,24 +211,24 @@ def test_a_dataset_may_lend_its_mean_alone(home) -> None:
 
 def test_no_image_of_a_left_out_class_is_learned_from() -> None:
     labels = np.repeat(np.arange(7), 10)
-    folds = seen_classes.class_folds(labels, np.arange(70), 7, 0)
+    folds = class_folds.cut(labels, np.arange(70), 7, 0)
     assert sorted(np.concatenate([np.flatnonzero(fold.out_K) for fold in folds])) == list(range(7))
     for fold in folds:
         assert fold.out_K.sum() >= 2
         assert not np.isin(labels[np.concatenate([fold.learn, fold.held])], np.flatnonzero(fold.out_K)).any()
         assert len(np.intersect1d(fold.learn, fold.held)) == 0
         assert len(fold.left) + len(fold.held) + len(fold.learn) == 70
-    assert seen_classes.class_folds(labels[:30], np.arange(30), 7, 0) == []
+    assert class_folds.cut(labels[:30], np.arange(30), 7, 0) == []
 
 
 def test_the_penalty_is_the_best_of_all_that_change_something() -> None:
     """Scores of seen classes are 2 too high; a loop over many penalties finds nothing better."""
     numbers = np.random.default_rng(0)
     labels = np.repeat(np.arange(4), 25)
-    fold = seen_classes.class_folds(labels, np.arange(100), 4, 0)[0]
+    fold = class_folds.cut(labels, np.arange(100), 4, 0)[0]
     asked = np.concatenate([fold.left, fold.held])
     scores = numbers.normal(size=(len(asked), 4)) + 3 * (labels[asked][:, None] == np.arange(4)) + 2 * ~fold.out_K
-    penalty, harmonic = seen_classes.stacking([scores], labels, [fold])
+    penalty, harmonic = class_folds.stacking([scores], labels, [fold])
 
     def slow(value):
         parts = []
