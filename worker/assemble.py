@@ -14,6 +14,7 @@ from app.serving import parity
 from app.serving.runtime import Runtime, Session
 from worker import features
 from worker.context import RunContext
+from worker.document import DatasetDocument
 from worker.evaluate.sections import Evaluation
 from worker.methods.contract import Candidate, Task
 from worker.probes import probe_images
@@ -92,7 +93,7 @@ def _prove(task: Task, candidate: Candidate, head_graph: bytes) -> Parity:
 
 
 def _describe(task: Task, candidate: Candidate, evaluation: Evaluation, proof: Parity) -> Spec:
-    document, data = task.context.document, task.context.document.dataset
+    document = task.context.document
     names = LIBRARIES if candidate.shared else LIBRARIES + TORCH_LIBRARIES
     return Spec(
         task="classification",
@@ -102,7 +103,8 @@ def _describe(task: Task, candidate: Candidate, evaluation: Evaluation, proof: P
         head=candidate.head.kind,
         recipe=document.recipe or {},
         seed=document.seed,
-        dataset=data and Dataset(id=data.id, digest=data.digest or "", splits=data.splits),
+        dataset=_dataset(document.dataset),
+        source=_dataset(document.datasets.get("source")),
         backbone=Backbone(
             name=candidate.backbone.name,
             digest=candidate.backbone.digest,
@@ -116,6 +118,10 @@ def _describe(task: Task, candidate: Candidate, evaluation: Evaluation, proof: P
         parity=proof,
         created_at=datetime.now(UTC),
     )
+
+
+def _dataset(data: DatasetDocument | None) -> Dataset | None:
+    return None if data is None else Dataset(id=data.id, digest=data.digest or "", splits=data.splits)
 
 
 def _shared(candidate: Candidate) -> File:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import httpx
+import httpx2
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -92,7 +93,7 @@ def resolve(backbone: Backbone, endpoint: str | None = None) -> Source:
         raise Refused("the hub's client is set to offline mode (HF_HUB_OFFLINE)") from error
     except HfHubHTTPError as error:
         raise Refused(f"the hub answered {error.response.status_code} for {origin.location}/{origin.file}") from error
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx2.HTTPError, OSError) as error:  # httpx2 is what the hub's client speaks with
         raise Refused(f"the hub cannot be reached ({_words(error)})") from error
     etag = metadata.etag or ""
     # Large files carry their sha256 as etag; small ones a git hash, which says nothing about plain bytes.

@@ -177,7 +177,12 @@ def _data(spec: Spec) -> str:
         return "The model was made without a dataset."
     rows = [(text(name), str(count)) for name, count in spec.dataset.splits.items()]
     head = f"Dataset {text(spec.dataset.id)}, digest {text(spec.dataset.digest)}."
-    return f"{head}\n\n{_table(('Split', 'Samples'), rows)}"
+    shown = f"{head}\n\n{_table(('Split', 'Samples'), rows)}"
+    if spec.source is None:
+        return shown
+    counts = [(text(name), str(count)) for name, count in spec.source.splits.items()]
+    source = f"Labels were learned from another dataset, {text(spec.source.id)}, digest {text(spec.source.digest)}."
+    return f"{shown}\n\n{source}\n\n{_table(('Split', 'Samples'), counts)}"
 
 
 def _evaluation(spec: Spec, report: Mapping[str, Any]) -> str:

@@ -149,6 +149,7 @@ class Spec(BaseModel):
     recipe: dict[str, JsonValue]
     seed: int
     dataset: Dataset | None
+    source: Dataset | None = None
     backbone: Backbone
     libraries: dict[str, str]
     metrics: dict[str, int | float | None]

@@ -87,21 +87,24 @@ def _dataset(session: Session, project: str, dataset_id: str | None, recipe: rec
 
 
 def check_attention(session: Session, project: str, backbone: str) -> None:
-    """Refuses scope lora on a network without attention; what `auto` will choose is for the job to say.
+    """Refuses scope lora on a network without attention, and on `auto`, which chooses by rank alone.
 
     Raises:
         BadRequest: code unsupported_scope.
     """
     if backbone == backbones.AUTO:
-        return
-    known = backbones.find(session, project, backbone).backbone
-    built = catalogue.find(known.architecture) if known.provider == backbones.OWN else known
-    if built is not None and not built.attention:
-        raise BadRequest(
-            f"expected a backbone with attention for scope lora; found {backbone}, which has none; "
-            "use scope ssf or norm, or a vision transformer",
-            code="unsupported_scope",
-        )
+        found = "auto, which may choose one without"
+    else:
+        known = backbones.find(session, project, backbone).backbone
+        built = catalogue.find(known.architecture) if known.provider == backbones.OWN else known
+        if built is None or built.attention:
+            return
+        found = f"{backbone}, which has none"
+    raise BadRequest(
+        f"expected a backbone with attention for scope lora; found {found}; use scope ssf or norm, or name a vision "
+        "transformer",
+        code="unsupported_scope",
+    )
 
 
 def check_task(dataset: Dataset, method: str) -> None:

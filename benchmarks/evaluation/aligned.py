@@ -4,6 +4,7 @@ The same names are hidden from both domains. Each alignment is fitted on the fea
 where it wants pairs, and stands between the target's features and the probe of the source, as a domain of a model does.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ PAIRS = (("emoji_google", "emoji_twitter"), ("emoji_twitter", "emoji_google"))
 NONE = "none"
 
 
-def run(lab: Lab) -> dict[str, Any]:
+def run(lab: Lab) -> Iterator[dict[str, Any]]:
     """Accuracy on hidden target pictures by alignment, and what it gains over none."""
     rows, missing = [], []
     for source, target in PAIRS:
@@ -40,7 +41,7 @@ def run(lab: Lab) -> dict[str, Any]:
             kind = "none" if method == NONE else "paired" if METHODS[method].paired else "unpaired"
             row = {"source": source, "target": target, "alignment": method, "kind": kind, **over_seeds(values)}
             rows.append({**row, "gain": over_seeds(gains)})
-    return {"rows": rows, "not_found": missing}
+    yield {"rows": rows, "not_found": missing}
 
 
 def _one(fixed: Measured, moving: Measured, seed: int) -> dict[str, float]:

@@ -3,6 +3,7 @@
 Draws share their pictures, so the interval over draws says how much the draw matters and no more.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ Float = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
-def run(lab: Lab) -> dict[str, Any]:
+def run(lab: Lab) -> Iterator[dict[str, Any]]:
     """Accuracy of `few_shot` by set and number of pictures of each class."""
     rows, missing = [], []
     for name in SETS:
@@ -44,7 +45,7 @@ def run(lab: Lab) -> dict[str, Any]:
                     **{key: round(getattr(score, key), 4) for key in ("mean", "low", "high", "standard_deviation")},
                 }
             )
-    return {"rows": rows, "not_found": missing}
+    yield {"rows": rows, "not_found": missing}
 
 
 def _classify(support_SD: Float, labels_S: Ints, num_classes: int, query_QD: Float) -> Ints:

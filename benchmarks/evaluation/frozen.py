@@ -1,5 +1,6 @@
 """Methods on frozen features: each on the same splits of every set."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.evaluation import sets
@@ -12,7 +13,7 @@ SMALL = {"digits": 50, "mnist": 50}
 RECIPES: dict[str, dict[str, Any]] = {"linear_probe": {}, "few_shot": {}}
 
 
-def run(lab: Lab) -> dict[str, Any]:
+def run(lab: Lab) -> Iterator[dict[str, Any]]:
     """Test accuracy by set and method, and the paired difference to the linear probe on the same splits."""
     rows, missing = [], []
     for name in SETS:
@@ -39,4 +40,4 @@ def run(lab: Lab) -> dict[str, Any]:
                     "gain_over_probe": over_seeds(gains),
                 }
             )
-    return {"rows": rows, "not_found": missing, "images_per_class": SMALL}
+    yield {"rows": rows, "not_found": missing, "images_per_class": SMALL}

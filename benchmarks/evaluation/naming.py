@@ -5,7 +5,7 @@ pictures, given as a dataset without labels. The goals are those of means from e
 would give as a mean stands beside them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ MEANS = {
 APPROACHES = ("combined", "head_map", "conse")
 
 
-def run(lab: Lab) -> dict[str, Any]:
+def run(lab: Lab) -> Iterator[dict[str, Any]]:
     """Mean of the classes' accuracies, with a bootstrap interval over the pictures of each class."""
     rows, missing = [], []
     for name, means in MEANS.items():
@@ -40,7 +40,7 @@ def run(lab: Lab) -> dict[str, Any]:
                 {"set": name, "approach": approach, "centre": mean, **_scored(lab, pictures, middle, approach)}
                 for approach in APPROACHES
             ]
-    return {"rows": rows, "not_found": missing}
+    yield {"rows": rows, "not_found": missing}
 
 
 def _unlabelled(lab: Lab, mean: str) -> DatasetDocument | None:

@@ -4,6 +4,7 @@ Each seed draws 50 images per class to learn from and 150 others to test on. The
 resolution, the trained scopes at one that a processor can train at.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def run(lab: Lab) -> dict[str, Any]:
+def run(lab: Lab) -> Iterator[dict[str, Any]]:
     """Test accuracy by recipe, and what it gains over the probe on the same images."""
     try:
         pictures = lab.files(SET)
     except sets.NotFound as error:
-        return {"rows": [], "not_found": [str(error)]}
+        yield {"rows": [], "not_found": [str(error)]}
+        return
     found: dict[str, list[float]] = {name: [] for name in RECIPES}
     params: dict[str, int] = {}
     for seed in lab.seeds:
@@ -47,7 +49,7 @@ def run(lab: Lab) -> dict[str, Any]:
         }
         for name, values in found.items()
     ]
-    return {"rows": rows, "not_found": [], "images_per_class": {"learn": LEARN, "test": TEST}}
+    yield {"rows": rows, "not_found": [], "images_per_class": {"learn": LEARN, "test": TEST}}
 
 
 def _split(pictures: list[File], seed: int) -> list[File]:

@@ -1,6 +1,7 @@
 """Downloads against a real HTTP server on loopback that honours ranges and breaks on demand."""
 
 import hashlib
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -177,6 +178,14 @@ def test_a_hub_repository_is_resolved_to_its_digest(host: Host) -> None:
     source = download.resolve(row("hub", "someone/tiny", "model.safetensors"), endpoint=host.address)
     assert source.address == f"{host.address}/someone/tiny/resolve/main/model.safetensors"
     assert (source.sha256, source.size_bytes) == (DIGEST, len(CONTENT))
+
+
+def test_a_hub_that_cannot_be_reached_is_said() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    with pytest.raises(Refused, match="cannot be reached"):
+        download.resolve(row("hub", "someone/tiny", "model.safetensors"), endpoint=f"http://127.0.0.1:{port}")
 
 
 def test_a_hub_that_refuses_is_named(host: Host) -> None:

@@ -50,13 +50,15 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "num_test": len(rows),
     }
     evidence = _evidence(task, served, found, ours, theirs, truth)
+    # The frozen baseline is the source's probe: both names mean the same here.
+    verdicts = {"vs_frozen": evidence, "vs_scratch": None, "vs_source_only": evidence}
     baseline = theirs and sections.baseline(theirs, WHAT)
     why = next(one.reason for one in reversed(outcome.decisions) if one.outcome == "served")
     document = {
         "job": task.context.document.id,
         "verdict": evidence and evidence["verdict"],
-        "verdicts": {"vs_frozen": None, "vs_scratch": None, "vs_source_only": evidence and evidence["verdict"]},
-        "verdict_evidence": {"vs_frozen": None, "vs_scratch": None, "vs_source_only": evidence},
+        "verdicts": {name: found and found["verdict"] for name, found in verdicts.items()},
+        "verdict_evidence": verdicts,
         "served": sections.served(served, why),
         "metrics": flat,
         "baselines": {"frozen": baseline, "scratch": None, "source_only": baseline},
@@ -69,7 +71,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "domain": {**found.domain, "candidates": _candidates(found, served, truth)},
         "curve": None,
         "mapping": sections.mapping(served),
-        "data": _data(task, truth),
+        "data": _data(task, truth, ours),
         "cost": sections.cost(task, served),
         "decisions": [asdict(decision) for decision in outcome.decisions],
         "details": served.details,
@@ -127,7 +129,18 @@ def _logits(candidate: Candidate, rows: Rows) -> NDArray[np.float64]:
     return candidate.head.logits(candidate.features(rows))
 
 
-def _data(task: Task, truth: Truth) -> dict[str, Any]:
+def _leaks(task: Task, truth: Truth, ours: Scored) -> dict[str, Any]:
+    """Scored items with a twin among the images whose labels were learned from: the source's, the target's own."""
+    assert task.source is not None
+    target, source, own = task.index, task.source.index, task.pool[task.labels_N[task.pool] >= 0]
+    learned = [(source, task.source.pool), (target, own)]
+    sha256 = np.concatenate([index.sha256[rows] for index, rows in learned])
+    looks = np.concatenate([index.phash[rows] for index, rows in learned])
+    scored = truth.scored
+    return sections.leaks(np.isin(target.sha256[scored], sha256), target.phash[scored], looks, None, ours.correct_T)
+
+
+def _data(task: Task, truth: Truth, ours: Scored | None) -> dict[str, Any]:
     document = task.context.document
     assert document.dataset is not None
     assert task.source is not None
@@ -143,5 +156,6 @@ def _data(task: Task, truth: Truth) -> dict[str, Any]:
         "images_scored": len(truth.scored),
         # Transductive: the fit has seen the very images that are scored, though not their labels.
         "transductive": bool(np.isin(truth.scored, task.pool).any()),
+        "leakage": ours and _leaks(task, truth, ours),
         "scored": truth.what if len(truth.scored) else "nothing: the target has no labels",
     }

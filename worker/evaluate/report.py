@@ -130,15 +130,10 @@ def _verdict(task: Task, candidate: Candidate, other: Candidate | Scratch) -> di
 def _leaks(task: Task, candidate: Candidate, test: Rows, test_features: Float, tested: Scored) -> dict[str, Any]:
     """Test items with a twin in the training data, by bytes, by look, by features; and the accuracy without them."""
     index, pool = task.index, task.pool
-    # A plain area has no look: its hash is 0, and equal to every other plain area's.
-    looks = leakage.phash_twins(index.phash[test], index.phash[pool]) & (index.phash[test] != 0)
+    # Features of a trained graph are not kept for the training images.
+    alike = leakage.cosine_twins(test_features, candidate.features(pool)) if candidate.shared else None
     exact = np.isin(index.sha256[test], index.sha256[pool])
-    alike = (
-        leakage.cosine_twins(test_features, candidate.features(pool)) if candidate.shared else np.zeros(len(test), bool)
-    )
-    found = leakage.leakage(tested.correct_T, exact, looks, alike).document()
-    # Features of a trained graph are not kept for the training images: not looked at is not the same as none.
-    return found if candidate.shared else {**found, "num_cosine": None}
+    return sections.leaks(exact, index.phash[test], index.phash[pool], alike, tested.correct_T)
 
 
 def _data(task: Task, test: Rows, leaks: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from app.artifact import tensors
 from app.artifact.bundle import Predictions
 from worker import features
 from worker.data.samples import Index
-from worker.evaluate import calibration, intervals
+from worker.evaluate import calibration, intervals, leakage
 from worker.evaluate.intervals import Interval
 from worker.evaluate.metrics import ClassificationMetrics
 from worker.evaluate.verdict import gain as gained
@@ -165,6 +165,29 @@ def cost(task: Task, candidate: Candidate, compared_seconds: float | None = None
         "device": task.context.device,
         "precision": features.precision(task.context),
     }
+
+
+def leaks(
+    exact_T: NDArray[np.bool_],
+    looks_T: NDArray[np.uint64],
+    learned_N: NDArray[np.uint64],
+    alike_T: NDArray[np.bool_] | None,
+    correct_T: NDArray[np.bool_],
+) -> dict[str, Any]:
+    """Scored items with a twin in what was learned from, by bytes, by look, by features; the accuracy without them.
+
+    Args:
+        exact_T: which have one by bytes.
+        looks_T: their perceptual hashes.
+        learned_N: those of what was learned from.
+        alike_T: which have one by features; None where nobody looked, which is not the same as none.
+        correct_T: which are named right.
+    """
+    # A plain area has no look: its hash is 0, and equal to every other plain area's.
+    by_look_T = leakage.phash_twins(looks_T, learned_N) & (looks_T != 0)
+    by_features_T = np.zeros(len(exact_T), bool) if alike_T is None else alike_T
+    found = leakage.leakage(correct_T, exact_T, by_look_T, by_features_T).document()
+    return found if alike_T is not None else {**found, "num_cosine": None}
 
 
 def predictions(
