@@ -141,7 +141,8 @@ class PairedAffine(Paired):
 
     method: Literal["affine"] = "affine"
     solver: Literal["closed_form", "gradient_descent"] = Field(
-        "closed_form", description="Both end in the same place; descent reports its loss on the way."
+        "closed_form",
+        description="Descent comes nearer to the closed form with every step, and reports its first and last loss.",
     )
     learning_rate: float = Field(0.1, gt=0, lt=2, description="Of descent, in units of n/2: 1 solves it in one step.")
     steps: int = Field(500, ge=1, le=100_000, description="Of descent.")

@@ -86,8 +86,9 @@ class FineTune(Recipe):
     scope: Literal["head", "last_stage", "full", "norm", "ssf", "lora"] = Field(
         "last_stage",
         description="What is trained: the head alone, or with it the last stage, the whole network, scale and shift of "
-        "its norms, alpha and beta after every layer (ssf), or low-rank additions to the linear layers of a "
-        "transformer (lora). norm, ssf and lora cost nothing when the model is used.",
+        "its norms, alpha and beta after every layer (ssf; where batch norm follows a convolution, its own do), or "
+        "low-rank additions to the linear layers of a transformer (lora). norm, ssf and lora cost nothing when the "
+        "model is used.",
     )
     epochs: int = Field(
         20, ge=1, le=1000, description="Passes over the training images; early stopping may end sooner."
@@ -140,8 +141,10 @@ class Adapt(Recipe):
 
     paper = "CORAL arXiv 1511.05547, MCC arXiv 1912.03699, DANN arXiv 1505.07818, chosen as in arXiv 2208.07360"
     summary = (
-        "The probe of a labelled source, and ways to fit it to a target without labels; a validator that never sees "
-        "target labels chooses, and the source's probe is served when nothing is better."
+        "The probe of a labelled source, and ways to fit it to a target without labels, on the frozen backbone's "
+        "features (mcc, dann and mdd train a head of one hidden layer there) or under batch norm's statistics of each "
+        "domain; a validator that never sees target labels chooses, and the source's probe is served when nothing is "
+        "better."
     )
     when = "Labels are there for one kind of images, and the model must work on another kind that has none, or few."
     cost = (

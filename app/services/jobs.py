@@ -136,7 +136,7 @@ def report(session: Session, project: str, job_id: str) -> dict[str, Any]:
     row = session.get(Report, job_id)
     if row is None:
         raise NotFound(
-            f"expected a finished transfer; found a {job.kind} job that is {job.state}; it has no report",
+            f"expected a finished transfer; found a job of kind {job.kind} that is {job.state}; it has no report",
             code="no_report",
         )
     return row.document
@@ -196,7 +196,9 @@ def stop(session: Session, project: str, job_id: str) -> Job:
     """
     job = _locked(session, project, job_id)
     if job.kind != "transfer":
-        raise Conflict(f"expected a transfer job; found a {job.kind} job, which keeps nothing half done; cancel it")
+        raise Conflict(
+            f"expected a transfer job; found one of kind {job.kind}, which keeps nothing half done; cancel it"
+        )
     if job.state != JobState.RUNNING or job.request == Request.CANCEL:
         raise Conflict(f"expected a running job; found one that is {job.state}; only a running job has a best so far")
     job.request = Request.STOP
@@ -224,7 +226,7 @@ def retry(session: Session, project: str, job_id: str) -> Job:
             if job.kind == "align"
             else ("whose upload is gone; upload it again")
         )
-        raise BadRequest(f"expected a transfer job; found a {job.kind} job, {why}", code="not_retryable")
+        raise BadRequest(f"expected a transfer job; found one of kind {job.kind}, {why}", code="not_retryable")
     if "deleted_dataset" in job.inputs:
         raise Conflict(
             f"expected a job whose dataset is there; found {job.inputs['deleted_dataset']} deleted; "

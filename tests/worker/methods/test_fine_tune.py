@@ -20,6 +20,7 @@ from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import backbones, features, forward, scopes, tuning
 from worker.checkpoint import Checkpoints
+from worker.evaluate import calibration
 from worker.methods import fine_tune
 from worker.methods.contract import Candidate, Task
 from worker.methods.reference import holdout
@@ -129,7 +130,9 @@ def test_the_last_stage_from_images_to_a_graph(attempt: Callable[..., Task]) -> 
     task = attempt()
     found = fine_tune.run(FineTune(epochs=4), task)
     details, metrics = found.details, wire_of(task).events("metric")
-    assert (found.method, found.shared, found.calibrated) == ("fine_tune", False, True)
+    # The hold-out is too small for its temperature to be called a calibration.
+    assert len(found.selection.rows) < calibration.MIN_ITEMS
+    assert (found.method, found.shared, found.calibrated) == ("fine_tune", False, False)
     assert details["views"] == 4
     assert details["best_epoch"] > 0
     assert [pilot["rate"] for pilot in details["pilots"]][:3] == [3e-4, 1e-3, 3e-3]
