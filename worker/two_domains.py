@@ -8,12 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import JobFailure
 from app.recipes import Adapt
 from worker import sources
 from worker.context import RunContext
 from worker.data import labels
 from worker.data.samples import Index
 from worker.methods.contract import Domain, Rows, Task
+
+# Of a target without labels: every candidate is fitted on half of it and looked at on the other half.
+MIN_ITEMS = 10
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,9 @@ def make_task(context: RunContext, recipe: Adapt, source: Index, target: Index) 
     The target's index loses its label column too, so that no way leads from the task to a label. Where the target's
     labels are learned from (`target_labels`), the task has those of its training and validation items, and its test
     split is scored; else all its images are fitted to (without labels) and all that have a label are scored.
+
+    Raises:
+        JobFailure: dataset_invalid, too few images of an unlabelled target; weights_unavailable.
     """
     number = {name: place for place, name in enumerate(source.classes)}
     given = np.asarray(target.label, np.int64)
@@ -46,6 +53,12 @@ def make_task(context: RunContext, recipe: Adapt, source: Index, target: Index) 
         train, val = (rows[truth_N[rows] >= 0] for rows in (train, val))
         pool, scored = np.sort(np.concatenate([train, val])), test[truth_N[test] >= 0]
         known_N[pool] = truth_N[pool]
+    elif len(pool) < MIN_ITEMS:
+        raise JobFailure(
+            "dataset_invalid",
+            f"expected at least {MIN_ITEMS} images of the target, to know it by; found {len(pool)}; add images, "
+            "labelled or not",
+        )
     own = np.asarray(source.label, np.int64)
     learned = np.sort(np.concatenate([source.rows_of("train"), source.rows_of("val")]))
     backbones = sources.open_backbones(context)

@@ -23,7 +23,7 @@ from app.errors import JobFailure
 from app.recipes import Adapt
 from worker.alignments import unpaired
 from worker.domain_fits import SOURCE_ONLY, Data
-from worker.evaluate.domains import distances
+from worker.evaluate.domains import MIN_ITEMS, distances
 from worker.features import Extraction
 from worker.methods import linear_probe
 from worker.methods.contract import Adaptation, Candidate, Decision, Float, Outcome, Selection, Task, Tried
@@ -116,7 +116,7 @@ def run(recipe: Adapt, task: Task, source_ND: Float, target_MD: Float, extractio
     task.context.reporter.log(f"served: served, {why}", **asdict(decisions[-1]))
     found = tuple(replace(one, candidate=final) if one.candidate is best else one for one in tried)
     domain: dict[str, Any] = {
-        "before": asdict(distances(source_ND, target_MD, task.seed)),
+        "before": asdict(distances(source_ND, target_MD, task.seed)) if len(target_MD) >= MIN_ITEMS else None,
         "after": None,
         "num_source": len(source_ND),
         "num_target": len(target_MD),

@@ -9,6 +9,7 @@ import pytest
 
 from app import recipes
 from app.artifact import bundle
+from app.errors import JobFailure
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
@@ -23,7 +24,7 @@ from worker.methods import adapt
 from worker.methods.network_head import NetworkHead
 from worker.progress import Reporter, Yielded
 
-SOURCE, TARGET, BARE = "ds_source", "ds_target", "ds_bare"
+SOURCE, TARGET, BARE, FEW = "ds_source", "ds_target", "ds_bare", "ds_few"
 # The same classes in another light.
 DIM = {"red": (120, 20, 60), "green": (30, 110, 80), "blue": (20, 30, 150)}
 
@@ -35,6 +36,7 @@ def home(tmp_path_factory) -> Path:
     dim = factories.pictures(14, DIM, first=500)
     sets = {SOURCE: factories.pictures(16), TARGET: dim, BARE: {name.partition("/")[2]: dim[name] for name in dim}}
     sets[BARE] = {f"{place}.png": data for place, data in enumerate(dim.values())}
+    sets[FEW] = dict(list(sets[BARE].items())[:9])
     storage = FolderStorage(folder / "storage")
     for name, files in sets.items():
         archive, scratch = folder / f"{name}.zip", folder / f"{name}-scratch"
@@ -167,6 +169,12 @@ def test_what_does_not_fit_the_time_is_skipped_and_said(home):
     assert skipped.keys() >= {"batch_norm", "mcc", "dann", "dann_mcc", "mdd"}
     assert all("does not fit" in reason for reason in skipped.values())
     assert outcome.decisions[-1].outcome == "served"
+
+
+def test_a_target_of_a_few_images_is_refused_with_what_to_do(home):
+    with pytest.raises(JobFailure, match="at least 10 images of the target, to know it by; found 9") as caught:
+        transfer.run(attempt(home, "few", Wire(), target=FEW))
+    assert caught.value.code == "dataset_invalid"
 
 
 def test_a_target_without_labels_is_served_and_not_scored(home):
