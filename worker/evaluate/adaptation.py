@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from worker.evaluate import metrics, sections
 from worker.evaluate.sections import Evaluation, Scored, score
-from worker.methods.contract import Adaptation, Candidate, Outcome, Rows, Task
+from worker.methods.contract import Adaptation, Candidate, Float, Outcome, Task
 from worker.two_domains import Truth
 
 SCORES = (
@@ -31,8 +31,17 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
     assert found is not None
     rows = truth.scored
     labels_T = truth.labels_N[rows]
-    ours = _score(task, served, truth) if len(rows) else None
-    theirs = ours if served is found.source_only else _score(task, found.source_only, truth) if len(rows) else None
+    # Of all images where nothing is scored. Whoever stands on the shared graph sees the same features: read once.
+    shown = rows if len(rows) else np.arange(len(task.index))
+    by_shared = {one.candidate.shared: one.candidate for one in found.tried}
+    features = {shared: one.features(shown) for shared, one in by_shared.items()}
+    said_TC = served.head.probabilities(features[served.shared])
+    ours = score(said_TC, labels_T, task.seed) if len(rows) else None
+    theirs = (
+        ours
+        if served is found.source_only or not len(rows)
+        else score(found.source_only.head.probabilities(features[found.source_only.shared]), labels_T, task.seed)
+    )
     scores = ours and metrics.classification(ours.probabilities_TC, labels_T, task.class_names)
     calibrated = ours and sections.calibrated(served, ours.probabilities_TC, labels_T)
     flat: dict[str, float | int | None] = dict.fromkeys(SCORES)
@@ -68,7 +77,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "confusion": scores.confusion() if scores else None,
         "most_confused": scores.most_confused if scores else [],
         "calibration": calibrated,
-        "domain": {**found.domain, "candidates": _candidates(found, served, truth)},
+        "domain": {**found.domain, "candidates": _candidates(found, served, features, labels_T)},
         "curve": None,
         "mapping": sections.mapping(served),
         "data": _data(task, truth, ours),
@@ -76,17 +85,8 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "decisions": [asdict(decision) for decision in outcome.decisions],
         "details": served.details,
     }
-    # Of all images where nothing is scored.
-    shown = rows if len(rows) else np.arange(len(task.index))
-    features_TD = served.features(shown)
-    said_TC = served.head.probabilities(features_TD)
     predicted = sections.predictions(task.index, shown, truth.labels_N[shown].tolist(), said_TC, task.class_names)
-    return Evaluation(flat, document, predicted, features_TD)
-
-
-def _score(task: Task, candidate: Candidate, truth: Truth) -> Scored:
-    said_TC = candidate.head.probabilities(candidate.features(truth.scored))
-    return score(said_TC, truth.labels_N[truth.scored], task.seed)
+    return Evaluation(flat, document, predicted, features[served.shared])
 
 
 def _evidence(
@@ -109,24 +109,23 @@ def _evidence(
     return sections.evidence(a, b, labels_T, task.seed, what)
 
 
-def _candidates(found: Adaptation, served: Candidate, truth: Truth) -> list[dict[str, Any]]:
+def _candidates(
+    found: Adaptation, served: Candidate, features: dict[bool, Float], labels_T: NDArray[np.int64]
+) -> list[dict[str, Any]]:
     """What the validator saw of each candidate; and, computed after the choice, how right each would have been."""
-    rows = truth.scored
     return [
         {
             "name": one.candidate.name,
             "served": one.candidate is served,
             **one.scores,
-            "oracle_accuracy": float((_logits(one.candidate, rows).argmax(1) == truth.labels_N[rows]).mean())
-            if len(rows)
+            "oracle_accuracy": float(
+                (one.candidate.head.logits(features[one.candidate.shared]).argmax(1) == labels_T).mean()
+            )
+            if len(labels_T)
             else None,
         }
         for one in found.tried
     ]
-
-
-def _logits(candidate: Candidate, rows: Rows) -> NDArray[np.float64]:
-    return candidate.head.logits(candidate.features(rows))
 
 
 def _leaks(task: Task, truth: Truth, ours: Scored) -> dict[str, Any]:
