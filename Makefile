@@ -66,7 +66,7 @@ bench: $(DEV) ## measures and writes benchmarks/results/HARDWARE.json: all, or B
 	$(BIN)/python -m benchmarks $(B)
 
 eval: $(DEV) ## measures how good the methods are and writes benchmarks/results/evaluation.json: all, or E=name
-	$(BIN)/python -m benchmarks.evaluation $(E)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.evaluation $(E)
 
 gpu-check: $(DEV) ## runs the checks that need a GPU
 	$(BIN)/python -m benchmarks gpu_check

@@ -12,7 +12,6 @@ from worker.checks import Check
 from worker.loop import Plan, Progress, Trainer
 from worker.workbench import Pilot, Workbench
 
-PATIENCE_EPOCHS = 5
 # Best states that a soup is made of.
 NUM_SOUP = 3
 
@@ -78,7 +77,7 @@ def run(bench: Workbench) -> Tuned:
         batch_size=bench.batch_size,
         seed=bench.seed,
         clip=material.optimisation.clip,
-        patience=PATIENCE_EPOCHS,
+        patience=material.optimisation.patience,
         schedule=lambda fraction: optim.cosine(fraction, material.optimisation.warmup),
         mixup=bench.options.mixup,
         l2_sp=bench.options.l2_sp,

@@ -18,8 +18,8 @@ SET = "mnist"
 LEARN, TEST = 50, 150
 RECIPES: dict[str, dict[str, Any]] = {
     "linear_probe": {"method": "linear_probe"},
-    "fine_tune, norm": {"method": "fine_tune", "scope": "norm", "epochs": 20, "resolution": 96},
-    "fine_tune, ssf": {"method": "fine_tune", "scope": "ssf", "epochs": 20, "resolution": 96},
+    "fine_tune, norm": {"method": "fine_tune", "scope": "norm", "epochs": 30, "resolution": 96},
+    "fine_tune, ssf": {"method": "fine_tune", "scope": "ssf", "epochs": 30, "resolution": 96},
 }
 
 
