@@ -56,10 +56,10 @@ class Optimisation:
 CONVOLUTIONAL = Optimisation("sgd", (3e-4, 1e-3, 3e-3), 64, lower_rates=(1e-4, 3e-5))
 # AutoGluon's multimodal default for transformers.
 TRANSFORMER = Optimisation("adamw", (1e-4,), 128, weight_decay=1e-3, layer_decay=0.9, warmup=0.1, clip=1.0)
-# Factors around 1 (SSF's repository: AdamW, 1e-2 for many tasks; on digits 3e-3 ended as high and shook less); no decay,
-# which would draw alpha to 0. The head stands at the probe already: it learns at the rate of a network's own weights.
-# No pilot, and more patience: at a good rate the loss is above the start's for 5 to 10 epochs, so that a short look
-# prefers a rate that moves nothing.
+# Factors around 1 (SSF's repository: AdamW, 1e-2 for many tasks; on digits 3e-3 ended as high and shook less); no
+# decay, which would draw alpha to 0. The head stands at the probe already: it learns at the rate of a network's own
+# weights. No pilot, and more patience: at a good rate the loss is above the start's for 5 to 10 epochs, so that a short
+# look prefers a rate that moves nothing.
 FACTORS = Optimisation("adamw", (3e-3,), 64, warmup=0.1, clip=1.0, head_scale=0.1, patience=10)
 LOW_RANK = Optimisation(
     "adamw", (3e-4, 1e-3), 64, weight_decay=1e-3, warmup=0.1, clip=1.0, lower_rates=(1e-4,), head_scale=0.3
