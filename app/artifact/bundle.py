@@ -147,24 +147,26 @@ def verify(folder: Path, shared: Mapping[str, Path] | None = None) -> Spec:
     return found
 
 
-def model_bytes(folder: Path, backbone: Path | None = None) -> bytes:
+def model_bytes(described: Spec, head: Path, backbone: Path) -> bytes:
     """`model.onnx`, composed when somebody downloads it: `images` -> `probabilities`, `features`.
 
     Args:
-        folder: a bundle.
-        backbone: local copy of the shared graph; None when the folder has its own.
+        described: the bundle's spec.
+        head: local copy of its graph.
+        backbone: likewise.
 
     Raises:
-        BundleError: the backbone is not here or not the one that the spec names, or head and backbone do not fit.
+        BundleError: a graph is not here or not the one that the spec names, or they do not fit.
     """
-    found = read(folder)
-    path = backbone or folder / BACKBONE
-    expected = found.files[BACKBONE]
-    problems = _differences(BACKBONE, path, expected) + _differences(HEAD, folder / HEAD, found.files[HEAD])
+    problems = [
+        problem
+        for name, path in ((BACKBONE, backbone), (HEAD, head))
+        for problem in _differences(name, path, described.files[name])
+    ]
     if problems:
         raise BundleError(f"expected the files of {SPEC}; found: {'; '.join(problems)}; restore or publish again")
     try:
-        return graph.compose(path, (folder / HEAD).read_bytes())
+        return graph.compose(backbone, head.read_bytes())
     except ValueError as error:
         raise BundleError(f"expected head and backbone to fit; {error}; publish again") from error
 

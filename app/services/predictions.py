@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.artifact import alignment as artifact
-from app.artifact import bundle, graph
+from app.artifact import bundle
 from app.artifact.alignment import MovingBackbone
 from app.artifact.spec import Spec, image_input
 from app.artifact.spec import load as load_spec
@@ -98,5 +98,5 @@ def _graph(storage: Storage, prefix: str, spec: Spec, name: str, threads: int) -
 
 def composed(storage: Storage, prefix: str, spec: Spec) -> bytes:
     """`model.onnx`: images -> probabilities and features, in one graph; composed on demand."""
-    backbone, head = (file_path(storage, prefix, spec, name) for name in (bundle.BACKBONE, bundle.HEAD))
-    return graph.compose(backbone, head.read_bytes())
+    head, backbone = (file_path(storage, prefix, spec, name) for name in (bundle.HEAD, bundle.BACKBONE))
+    return bundle.model_bytes(spec, head, backbone)

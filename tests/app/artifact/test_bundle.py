@@ -73,10 +73,10 @@ def test_equal_bundles_have_equal_hashes(tmp_path, backbone):
 
 
 def test_the_model_is_composed_on_demand(tmp_path, backbone):
-    write(tmp_path / "shared", bundle.entry(backbone, key="k"))
+    written = write(tmp_path / "shared", bundle.entry(backbone, key="k"))
     write(tmp_path / "own", backbone)
-    data = bundle.model_bytes(tmp_path / "shared", backbone)
-    assert data == bundle.model_bytes(tmp_path / "own")
+    data = bundle.model_bytes(written, tmp_path / "shared" / "head.onnx", backbone)
+    assert data == bundle.model_bytes(written, tmp_path / "own" / "head.onnx", tmp_path / "own" / "backbone.onnx")
     session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
     probabilities, features = session.run(["probabilities", "features"], {"images": images(3)})
     assert probabilities.shape == (3, 3)
@@ -84,16 +84,17 @@ def test_the_model_is_composed_on_demand(tmp_path, backbone):
 
 
 def test_a_model_of_another_backbone_is_not_composed(tmp_path, backbone):
-    write(tmp_path / "b", bundle.entry(backbone, key="k"))
+    written = write(tmp_path / "b", bundle.entry(backbone, key="k"))
+    head = tmp_path / "b" / "head.onnx"
     with pytest.raises(spec.BundleError, match=r"backbone\.onnx is missing"):
-        bundle.model_bytes(tmp_path / "b")
+        bundle.model_bytes(written, head, tmp_path / "nowhere")
     backbone.write_bytes(backbone_bytes(seed=1))
     with pytest.raises(spec.BundleError, match=r"backbone\.onnx has another content"):
-        bundle.model_bytes(tmp_path / "b", backbone)
+        bundle.model_bytes(written, head, backbone)
     backbone.write_bytes(backbone_bytes(num_features=5))
-    write(tmp_path / "c", bundle.entry(backbone, key="k"))
+    narrower = write(tmp_path / "c", bundle.entry(backbone, key="k"))
     with pytest.raises(spec.BundleError, match="width 6; found 5"):
-        bundle.model_bytes(tmp_path / "c", backbone)
+        bundle.model_bytes(narrower, tmp_path / "c" / "head.onnx", backbone)
 
 
 def flip(path):
