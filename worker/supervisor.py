@@ -18,7 +18,7 @@ from app.db.models import Dataset, Job, UserBackbone
 from app.db.session import Database
 from app.errors import GraftError
 from app.queue import Bell
-from app.services import alignments, attempts, datasets, jobs, models, outcomes
+from app.services import alignments, attempts, datasets, jobs, models, outcomes, queues
 from app.settings import Settings
 from app.states import Request
 from app.storage import Storage
@@ -250,7 +250,7 @@ class _Attempt:
                 self._waste.append(self._document.bundle_prefix)
             else:
                 self._waste = self._publish(session, self._ended["result"])
-            bells = jobs.take_bells(session)
+            bells = queues.take_bells(session)
         self._bells = bells
         log.info("job %s attempt %d: %s", job_id, self._document.attempt, reason)
 

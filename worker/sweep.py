@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.base import now
 from app.db.models import Job, WorkerProcess
-from app.services import attempts, jobs, outcomes
+from app.services import attempts, jobs, outcomes, queues
 from app.states import JobState
 from app.storage import remove_old_uploads
 from worker import weights
@@ -73,7 +73,7 @@ def sweep(context: Context) -> None:
                 waste += outcomes.clear(session, job, "worker_lost", job.failure_message or "")
                 waste.append(_bundles(job))
         jobs.reroute(session)
-        bells = jobs.take_bells(session) | attempts.waiting_queues(session)
+        bells = queues.take_bells(session) | attempts.waiting_queues(session)
     for prefix in waste:
         context.storage.delete(prefix)
     tidy(context)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session as SqlSession
 
 from app.db.session import Database
 from app.queue import Bell
-from app.services import jobs
+from app.services import queues
 from app.serving.pool import Pool
 from app.serving.runtime import Session as GraphSession
 from app.settings import Settings
@@ -67,7 +67,7 @@ def finish(state: State, session: SqlSession) -> None:
     session.commit()
     for prefix in session.info.pop(WASTE, []):
         state.storage.delete(prefix)
-    for queue in jobs.take_bells(session):
+    for queue in queues.take_bells(session):
         state.bell.ring(queue)
 
 

@@ -13,7 +13,7 @@ from app.artifact import bundle
 from app.artifact.spec import Spec
 from app.db.models import Model, ModelVersion
 from app.errors import NotFound
-from app.services import models, predictions
+from app.services import aliases, models, predictions
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 MODEL_ONNX = "model.onnx"
@@ -138,18 +138,18 @@ def get_file(name: str, version: Version, file: str, state: Context, session: Re
 @router.put("/{name}/aliases/{alias}", response_model=AliasOut)
 def put_alias(name: str, alias: AliasName, body: AliasIn, session: WriteSession, project: Project) -> Any:
     """Points an alias at a version; `production` is what `predict` takes by default."""
-    row = models.set_alias(session, project, name, alias, body.version)
+    row = aliases.point(session, project, name, alias, body.version)
     return AliasOut(alias=row.alias, version=row.version, updated_at=row.updated_at)
 
 
 @router.get("/{name}/aliases/{alias}", response_model=Page[AliasChangeOut])
 def get_alias_history(name: str, alias: AliasName, session: ReadSession, project: Project) -> Any:
     """What an alias pointed at, newest first."""
-    rows = models.alias_history(session, project, name, alias)
+    rows = aliases.history(session, project, name, alias)
     return Page(data=[AliasChangeOut(version=row.version, at=row.at) for row in rows], has_more=False)
 
 
 @router.delete("/{name}/aliases/{alias}", status_code=204)
 def delete_alias(name: str, alias: AliasName, session: WriteSession, project: Project) -> None:
     """Takes an alias away."""
-    models.remove_alias(session, project, name, alias)
+    aliases.remove(session, project, name, alias)

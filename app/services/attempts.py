@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 from app.db.base import now
 from app.db.models import Job, JobDependency, JobEvent
 from app.errors import FAILURES
-from app.services import jobs
+from app.services import jobs, queues
 from app.states import JobState
 
 
@@ -145,7 +145,7 @@ def hand_back(session: Session, job: Job, reason: str, max_attempts: int, *, cou
         fail(session, job, "worker_lost", f"{FAILURES['worker_lost']} {job.losses} were lost; the last: {reason}")
     else:
         jobs.move(session, job, JobState.QUEUED, f"handed back: {reason}", "warning")
-        jobs.note_bell(session, job.queue)
+        queues.note_bell(session, job.queue)
         return True
     return False
 

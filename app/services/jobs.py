@@ -2,22 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id, now
-from app.db.models import Dataset, Job, JobDataset, JobDependency, JobEvent, Report, WorkerProcess
+from app.db.models import Dataset, Job, JobDataset, JobDependency, JobEvent, Report
 from app.errors import BadRequest, Conflict, NotFound
-from app.queue import CPU, GPU
+from app.queue import CPU
+from app.services import queues
 from app.states import FINAL, JobState, Request, check_move
 
 KINDS = ("ingest", "transfer", "backbone", "align")
-# Kinds that extract features, which a GPU does faster.
-EXTRACTING = frozenset({"transfer", "align"})
-BELLS = "bells"
 NOT_BEGUN = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
 
 
@@ -46,7 +43,7 @@ def create(session: Session, project: str, new: NewJob) -> Job:
         NotFound: a job that it depends on does not exist.
         Conflict: a job that it depends on has failed or was cancelled.
     """
-    queue = _queue(session, new.kind)
+    queue = queues.choose(session, new.kind)
     job = Job(
         id=new_id("job"),
         project_id=project,
@@ -72,19 +69,8 @@ def create(session: Session, project: str, new: NewJob) -> Job:
     for role, dataset_id in new.datasets.items():
         session.add(JobDataset(job_id=job.id, role=role, dataset_id=dataset_id, project_id=project))
     log(session, job, "state", "queued")
-    note_bell(session, queue)
+    queues.note_bell(session, queue)
     return job
-
-
-def note_bell(session: Session, queue: str) -> None:
-    """Remembers on the session that a queue is to be rung after the commit."""
-    session.info.setdefault(BELLS, set()).add(queue)
-
-
-def take_bells(session: Session) -> set[str]:
-    """The queues that were noted; whoever commits rings them afterwards."""
-    bells: set[str] = session.info.pop(BELLS, set())
-    return bells
 
 
 def get(session: Session, project: str, job_id: str) -> Job:
@@ -238,9 +224,9 @@ def retry(session: Session, project: str, job_id: str) -> Job:
     job.progress = dict(NOT_BEGUN)
     job.failure_code = job.failure_message = None
     job.finished_at = None
-    job.queue = _queue(session, job.kind)
+    job.queue = queues.choose(session, job.kind)
     move(session, job, JobState.QUEUED, "queued again")
-    note_bell(session, job.queue)
+    queues.note_bell(session, job.queue)
     return job
 
 
@@ -252,33 +238,16 @@ def drop_dependents(session: Session, job: Job) -> None:
         drop_dependents(session, other)
 
 
-def counts(session: Session) -> dict[tuple[str, str], int]:
-    """Number of unfinished jobs by (queue, state)."""
-    query = (
-        select(Job.queue, Job.state, func.count())
-        .where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
-        .group_by(Job.queue, Job.state)
-    )
-    return {(queue, state): number for queue, state, number in session.execute(query)}
-
-
-def live_workers(session: Session, within_seconds: float = 60.0) -> Sequence[WorkerProcess]:
-    """Workers that were seen lately."""
-    return session.scalars(
-        select(WorkerProcess).where(WorkerProcess.seen_at > now() - timedelta(seconds=within_seconds))
-    ).all()
-
-
 def reroute(session: Session) -> None:
     """Moves jobs that wait where no worker serves any more to the CPU: a machine with a GPU may leave for good."""
-    served = {queue for worker in live_workers(session) for queue in worker.queues}
+    served = {queue for worker in queues.live_workers(session) for queue in worker.queues}
     if CPU not in served:
         return
     lost = select(Job).where(Job.state == JobState.QUEUED, Job.queue.not_in(served)).limit(100)
     for job in session.scalars(lost.with_for_update(skip_locked=True)).all():
         log(session, job, "log", f"no worker serves the queue {job.queue} any more; moved to {CPU}", "warning")
         job.queue = CPU
-        note_bell(session, CPU)
+        queues.note_bell(session, CPU)
 
 
 def datasets(session: Session, job_id: str) -> dict[str, Dataset]:
@@ -313,10 +282,3 @@ def _check_dependency(needed: Job) -> None:
         raise Conflict(
             f"expected a job to depend on that can still succeed; found {needed.id} {needed.state}; retry that one"
         )
-
-
-def _queue(session: Session, kind: str) -> str:
-    """What extracts goes to a GPU where such a worker is registered; all else, and everywhere else, to the CPU."""
-    if kind not in EXTRACTING:
-        return CPU
-    return GPU if any(GPU in worker.queues for worker in live_workers(session)) else CPU

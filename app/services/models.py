@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.db.base import new_id, now
+from app.db.base import new_id
 from app.db.models import Alias, AliasChange, DomainBinding, DomainChange, Job, Model, ModelVersion
 from app.errors import Conflict, NotFound
 from app.states import JobState
@@ -232,45 +232,6 @@ def of_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, tuple[str, in
     return {str(job_id): (name, number) for job_id, name, number in session.execute(query)}
 
 
-def set_alias(session: Session, project: str, name: str, alias: str, number: int) -> Alias:
-    """Points an alias at a version, and remembers since when.
-
-    Raises:
-        NotFound: no such model or version.
-    """
-    row = _locked_version(session, project, name, number)
-    pointed = session.get(Alias, (row.model_id, alias))
-    if pointed is None:
-        pointed = Alias(model_id=row.model_id, alias=alias, project_id=project, version=number)
-        session.add(pointed)
-    elif pointed.version == number:
-        return pointed
-    pointed.version, pointed.updated_at = number, now()
-    _remember(session, project, row.model_id, alias, number)
-    return pointed
-
-
-def remove_alias(session: Session, project: str, name: str, alias: str) -> None:
-    """Takes an alias away.
-
-    Raises:
-        NotFound: no such model or alias.
-    """
-    model = get(session, project, name)
-    pointed = session.get(Alias, (model.id, alias))
-    if pointed is None:
-        raise NotFound(f"expected an alias of model {name!r}; found none named {alias!r}")
-    session.delete(pointed)
-    _remember(session, project, model.id, alias, None)
-
-
-def alias_history(session: Session, project: str, name: str, alias: str) -> Sequence[AliasChange]:
-    """What an alias pointed at, newest first."""
-    model = get(session, project, name)
-    query = select(AliasChange).where(AliasChange.model_id == model.id, AliasChange.alias == alias)
-    return session.scalars(query.order_by(AliasChange.id.desc())).all()
-
-
 def delete_version(session: Session, project: str, name: str, number: int) -> str:
     """Removes a version that no alias points at.
 
@@ -280,7 +241,7 @@ def delete_version(session: Session, project: str, name: str, number: int) -> st
     Raises:
         Conflict: code in_use, with the aliases.
     """
-    row = _locked_version(session, project, name, number)
+    row = locked_version(session, project, name, number)
     users = session.scalars(select(Alias.alias).where(Alias.model_id == row.model_id, Alias.version == number)).all()
     if users:
         raise Conflict(
@@ -317,7 +278,7 @@ def delete(session: Session, project: str, name: str) -> list[str]:
     return prefixes
 
 
-def _locked_version(session: Session, project: str, name: str, number: int) -> ModelVersion:
+def locked_version(session: Session, project: str, name: str, number: int) -> ModelVersion:
     """One version; until the transaction ends nobody else moves the model's aliases or removes its versions.
 
     Raises:
@@ -325,7 +286,3 @@ def _locked_version(session: Session, project: str, name: str, number: int) -> M
     """
     session.get_one(Model, get(session, project, name).id, with_for_update=True)
     return version(session, project, name, number)
-
-
-def _remember(session: Session, project: str, model_id: str, alias: str, number: int | None) -> None:
-    session.add(AliasChange(id=new_id("alc"), project_id=project, model_id=model_id, alias=alias, version=number))

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.session import Database
 from app.queue import Bell
-from app.services import jobs
+from app.services import queues
 from app.serving.pool import Pool
 from app.serving.runtime import Session as GraphSession
 from app.settings import Settings
@@ -34,9 +34,9 @@ def metrics(database: Database, pool: Pool[GraphSession]) -> str:
     memory = Gauge("graft_pool_bytes", "Memory of loaded models", registry=registry)
     loaded = Gauge("graft_pool_graphs", "Loaded graphs", registry=registry)
     with database.read() as session:
-        for (queue, state), number in jobs.counts(session).items():
+        for (queue, state), number in queues.counts(session).items():
             waiting.labels(queue, state).set(number)
-        workers.set(len(jobs.live_workers(session)))
+        workers.set(len(queues.live_workers(session)))
     stats = pool.stats()
     memory.set(stats.size_bytes)
     loaded.set(stats.num_entries)
@@ -65,4 +65,4 @@ def _storage(settings: Settings, storage: Storage) -> str:
 
 def _worker(database: Database) -> str:
     with database.read() as session:
-        return "ok" if jobs.live_workers(session) else "expected a live worker; found none; run `graft worker`"
+        return "ok" if queues.live_workers(session) else "expected a live worker; found none; run `graft worker`"

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from app.db.base import now
 from app.db.models import Dataset, Job, JobEvent, ModelVersion, Report
-from app.services import attempts, jobs, outcomes
+from app.services import attempts, jobs, outcomes, queues
 from app.services.attempts import LeaseLost
 from tests import factories
 
@@ -175,7 +175,7 @@ def test_lost_attempts_run_out(database):
         with database.write() as session:
             job = session.get_one(Job, job_id)
             assert attempts.hand_back(session, job, "killed by signal 9", 3) == (attempt < 3)
-            assert jobs.take_bells(session) == ({"cpu"} if attempt < 3 else set())
+            assert queues.take_bells(session) == ({"cpu"} if attempt < 3 else set())
     with database.read() as session:
         job, dependent = session.get_one(Job, job_id), session.get_one(Job, waiting)
     assert (job.state, job.failure_code, job.attempt, job.losses) == ("failed", "worker_lost", 3, 3)

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from app.db.models import Job, JobEvent
 from app.errors import Conflict
-from app.services import attempts, datasets, jobs, outcomes
+from app.services import attempts, datasets, jobs, outcomes, queues
 from app.states import FINAL, MOVES, JobState
 from tests import factories
 
@@ -166,8 +166,8 @@ def test_bells_are_noted_once_for_each_queue(database):
         factories.worker(session, queues=["gpu"])
         factories.job(session)
         factories.job(session, kind="ingest")
-        assert jobs.take_bells(session) == {"cpu", "gpu"}
-        assert jobs.take_bells(session) == set()
+        assert queues.take_bells(session) == {"cpu", "gpu"}
+        assert queues.take_bells(session) == set()
 
 
 def test_ids_sort_by_age():
