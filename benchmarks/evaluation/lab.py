@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from app.artifact import bundle
 from app.artifact.spec import Spec
+from app.recipes import FineTune
 from app.services.predictions import file_path
 from app.serving.predict import predict
 from app.serving.runtime import Runtime, Session
@@ -22,6 +23,8 @@ from benchmarks.evaluation.sets import File
 from worker import features, sources, transfer
 from worker.data.samples import Index
 from worker.document import DatasetDocument
+from worker.methods import fine_tune
+from worker.methods.contract import Candidate
 
 BACKBONE = "timm/tf_efficientnet_lite0"
 
@@ -85,6 +88,19 @@ class Lab:
     ) -> dict[str, Any]:
         """What a job would publish."""
         return _pipeline.run(self.home, dataset, recipe, backbone, seed=seed, datasets=datasets)
+
+    def tuned(self, recipe: dict[str, Any], dataset: DatasetDocument, seed: int) -> tuple[float, Candidate]:
+        """Test accuracy of a fine-tuning, and what it would serve.
+
+        As a job does it, but without the baselines of a report: those are two more trainings of equal length.
+        """
+        context = _pipeline.attempt(self.home, dataset, recipe, BACKBONE, seed=seed)
+        index = transfer.load(context, dataset)
+        task = transfer.make_task(context, index)
+        candidate = fine_tune.run(FineTune.model_validate(recipe), task)
+        test = index.rows_of("test")
+        named_N = candidate.head.logits(candidate.features(test)).argmax(1)
+        return float((named_N == task.labels_N[test]).mean()), candidate
 
     def measured(self, dataset: DatasetDocument) -> Measured:
         """Frozen features of every picture of a dataset, its test split included."""
