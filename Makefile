@@ -59,7 +59,7 @@ openapi: docs ## writes docs/openapi.json
 docs: $(READY) ## writes what is generated: the reference pages in docs/
 	$(BIN)/python -m docs.generate
 
-catalogue: $(READY) ## writes app/data/backbones.json from the installed timm and torchvision (about ten minutes)
+catalogue: $(READY) ## writes app/data/backbones.json from the installed timm, torchvision and open_clip (about ten minutes)
 	$(BIN)/python -m worker.catalogue
 
 bench: $(DEV) ## measures and writes benchmarks/results/HARDWARE.json: all, or B=name

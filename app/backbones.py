@@ -1,6 +1,7 @@
 """Source models that Graft knows: the generated catalogue, read without torch.
 
-`app/data/backbones.json` is written by `make catalogue` (worker.catalogue) from the installed timm and torchvision.
+`app/data/backbones.json` is written by `make catalogue` (worker.catalogue) from the installed timm, torchvision and
+open_clip.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 from app.artifact.preprocess import Preprocess
 
 CATALOGUE = Path(__file__).parent / "data" / "backbones.json"
+OPEN_CLIP = "open_clip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,8 @@ class Weights:
     """Where a backbone's weights come from.
 
     Args:
-        kind: `starter` (a file inside an installed package), `hub` (downloaded through timm), `url` (downloaded through
-            torchvision), `user` (uploaded).
+        kind: `starter` (a file inside an installed package), `hub` (a file of a hub repository), `url` (an address that
+            torchvision names), `user` (uploaded).
         location: package name, hub repository, address, or storage key.
         file: path inside the package or repository; empty otherwise.
         sha256: hex digest, or the prefix that the publisher states; empty where none is published.
@@ -43,7 +45,7 @@ class Backbone:
 
     Args:
         name: `provider/architecture`, unique.
-        provider: timm, torchvision, or user.
+        provider: timm, torchvision, open_clip, or user.
         architecture: name that the provider's library builds.
         num_params: without the classifier.
         feature_dim: width of the pooled features.
@@ -68,6 +70,16 @@ class Backbone:
     rank: float | None
     weights: Weights
     attention: bool = False
+
+    @property
+    def text_tower(self) -> bool:
+        """Whether a text encoder was trained with it, so that words are compared with its features directly."""
+        return self.provider == OPEN_CLIP
+
+    @property
+    def tag(self) -> str:
+        """Which of the architecture's weights: what follows it in the name; empty for the default ones."""
+        return self.name.removeprefix(f"{self.provider}/{self.architecture}").removeprefix(".")
 
 
 def from_document(document: dict[str, Any]) -> Backbone:

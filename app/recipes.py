@@ -235,12 +235,13 @@ class ZeroShot(Recipe):
     """Classes by name, description or attributes, without an image of any."""
 
     paper = (
-        "ConSE arXiv 1312.5650; ESZSL, Romera-Paredes and Torr, ICML 2015; DeViSE, Frome et al., NIPS 2013; calibrated "
-        "stacking arXiv 1605.04253"
+        "CLIP arXiv 2103.00020; ConSE arXiv 1312.5650; ESZSL, Romera-Paredes and Torr, ICML 2015; DeViSE, Frome et "
+        "al., NIPS 2013; calibrated stacking arXiv 1605.04253"
     )
     summary = (
         "Names become vectors, and the backbone's own ImageNet classifier is mapped to them; with a dataset of other, "
-        "seen classes, ESZSL and DeViSE compete on class-disjoint folds. No image is needed, and no training."
+        "seen classes, ESZSL and DeViSE compete on class-disjoint folds. A backbone with a text tower of its own "
+        "(CLIP, SigLIP) compares words and images directly. No image is needed, and no training."
     )
     when = "No image of some classes, or of none; or a first model that images will replace."
     cost = "Under a second without a dataset, else one pass of its images. Served on the shared backbone."
@@ -251,16 +252,23 @@ class ZeroShot(Recipe):
     classes: tuple[ZeroShotClass, ...] = Field(
         min_length=2, max_length=1000, description="The classes of the model, each `{name, description?, attributes?}`."
     )
-    approach: Literal["auto", "combined", "head_map", "conse", "eszsl", "devise"] = Field(
+    approach: Literal["auto", "clip", "combined", "head_map", "conse", "eszsl", "devise"] = Field(
         "auto",
-        description="How; `auto` is `combined` without labelled images, else the best on class-disjoint folds. `eszsl` "
-        "and `devise` need a dataset of seen classes, the others a backbone with its ImageNet classifier.",
+        description="How; `auto` is `clip` where the backbone has a text tower, else `combined` without labelled "
+        "images, else the best on class-disjoint folds. `clip` needs a backbone with a text tower (`open_clip/...`), "
+        "`eszsl` and `devise` a dataset of seen classes, the others a backbone with its ImageNet classifier.",
     )
     centre: Literal["auto", "shipped", "dataset"] = Field(
         "auto",
         description="Whose mean is taken from features: that of the job's dataset, labelled or not (`auto` where there "
-        "is one), or the one that was shipped with the backbone.",
+        "is one), or the one that was shipped with the backbone. `clip` takes none.",
     )
+
+    def uses_text_tower(self, has_text_tower: bool) -> bool:
+        """Whether words meet images in a space that was learned for both: on request, and by itself where it can."""
+        return self.approach == "clip" or (
+            self.approach == "auto" and has_text_tower and self.classes[0].attributes is None
+        )
 
     @model_validator(mode="after")
     def _classes_differ_and_have_equal_attributes(self) -> Self:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from app import backbones as catalogue
 from app.backbones import Backbone
-from worker import mapping, transplant
+from worker import clip_network, mapping, transplant
 from worker.prepared import Prepared
 
 State = dict[str, Tensor]
@@ -215,14 +215,17 @@ def _without_auxiliary(network: nn.Module) -> nn.Module:
     return network
 
 
+def _build_open_clip(backbone: Backbone, weights: Path | None) -> nn.Module:
+    """Both towers; `feature_module` keeps the image's."""
+    return clip_network.build(backbone.architecture, backbone.tag, weights)
+
+
 def _build_user(backbone: Backbone, weights: Path | None) -> nn.Module:
     """A catalogue's network with the state dict that `worker.checkpoints` admitted; it has no classifier."""
     base = catalogue.find(backbone.architecture)
     if base is None:
         raise ValueError(f"expected an architecture of the catalogue, found {backbone.architecture!r}")
-    network = BUILDERS[base.provider](base, None)
-    for path in classifier_paths(network, base.provider):
-        replace(network, path, nn.Identity())
+    network: nn.Module = feature_module(BUILDERS[base.provider](base, None), base.provider).network  # type: ignore[assignment]
     if weights is not None:
         network.load_state_dict(read_state(weights), strict=True)
     return network
@@ -252,21 +255,26 @@ def _load_starter(network: nn.Module, weights: Path, package: str) -> None:
 
 
 def _user_wrapper(network: nn.Module) -> nn.Module:
+    if hasattr(network, "output_tokens"):
+        return clip_network.ImageTower(network)
     return TimmFeatures(network) if hasattr(network, "forward_head") else TorchvisionFeatures(network)
 
 
 BUILDERS: dict[str, Callable[[Backbone, Path | None], nn.Module]] = {
     "timm": _build_timm,
     "torchvision": _build_torchvision,
+    "open_clip": _build_open_clip,
     "user": _build_user,
 }
 WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "timm": TimmFeatures,
     "torchvision": TorchvisionFeatures,
+    "open_clip": clip_network.image_tower,
     "user": _user_wrapper,
 }
 CLASSIFIERS: dict[str, Callable[[nn.Module], tuple[str, ...]]] = {
     "timm": _timm_classifiers,
     "torchvision": _torchvision_classifiers,
+    "open_clip": lambda _: (),
     "user": lambda _: (),
 }

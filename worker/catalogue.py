@@ -1,4 +1,4 @@
-"""Writes `app/data/backbones.json` from the installed timm and torchvision: `python -m worker.catalogue`.
+"""Writes `app/data/backbones.json` from the installed timm, torchvision and open_clip: `python -m worker.catalogue`.
 
 Every row is measured, not assumed: the network is built on torch's meta device (no memory, no download) and a batch is
 sent through it, so parameter count and feature width are what the worker will meet. A model that cannot be measured is
@@ -13,29 +13,20 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
+import open_clip
 import timm
-import torch
 import torchvision
 from timm.models import get_pretrained_cfg, list_pretrained
 
 from app.artifact.preprocess import VERSION, Preprocess
 from app.backbones import CATALOGUE, Backbone, Weights
-from worker import adapters, backbones, papers
+from worker import papers
+from worker.catalogue_clip import open_clip_rows
+from worker.measure import SPDX, measure
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 TORCHVISION_LICENCE = "BSD-3-Clause code; weights trained on ImageNet (non-commercial research terms)"
-NOT_STATED = "not stated"
-# timm writes them in lower case.
-SPDX = {
-    "apache-2.0": "Apache-2.0",
-    "bsd-3-clause": "BSD-3-Clause",
-    "cc-by-4.0": "CC-BY-4.0",
-    "cc-by-nc-4.0": "CC-BY-NC-4.0",
-    "mit": "MIT",
-    "unknown": NOT_STATED,
-    None: NOT_STATED,
-}
 HUB_FILE = "model.safetensors"
 
 # Sound first choices beside the starters, for machines that can download.
@@ -101,27 +92,6 @@ STARTER_PREPROCESS = {
     "timm/tf_efficientnet_lite2": Preprocess(260, 260, 292, "bicubic", HALF, HALF),
     "torchvision/mobilenet_v2": Preprocess(224, 224, 256, "bilinear", IMAGENET_MEAN, IMAGENET_STD),
 }
-
-
-def measure(name: str, architecture: str, preprocess: Preprocess) -> tuple[int, int, bool]:
-    """Parameters without the classifier, the width of the pooled features, and whether LoRA finds attention to adapt.
-
-    Raises:
-        ValueError: when the features are not one row per image.
-    """
-    provider = name.partition("/")[0]
-    backbone = Backbone(
-        name, provider, architecture, 0, 0, preprocess, "", "", False, None, Weights(kind="hub", location="")
-    )
-    # torchvision's RegNet computes its widths with tensors, which the meta device cannot do.
-    with torch.device("cpu" if name.startswith("torchvision/regnet") else "meta"), torch.no_grad():
-        features = backbones.feature_module(backbones.build(backbone, None), provider).to("meta")
-    with torch.device("meta"), torch.no_grad():
-        shape = features(torch.zeros(2, 3, preprocess.height, preprocess.width)).shape
-    if len(shape) != 2 or shape[0] != 2:
-        raise ValueError(f"expected features [2, D] of {name}, found {list(shape)}")
-    num_params = sum(parameter.numel() for parameter in features.parameters())
-    return num_params, int(shape[1]), adapters.has_attention(features)
 
 
 def _config(name: str) -> Any:
@@ -247,7 +217,11 @@ def _torchvision_licence(weights_name: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {"timm": timm.__version__, "torchvision": torchvision.__version__.partition("+")[0]}
+    return {
+        "timm": timm.__version__,
+        "torchvision": torchvision.__version__.partition("+")[0],
+        "open_clip": open_clip.__version__,
+    }
 
 
 def document(rows: list[Backbone]) -> str:
@@ -260,7 +234,7 @@ def document(rows: list[Backbone]) -> str:
 
 def main() -> int:
     """Measures everything and writes the file; about ten minutes on one core."""
-    rows = [*torchvision_rows(), *timm_rows()]
+    rows = [*torchvision_rows(), *timm_rows(), *open_clip_rows()]
     CATALOGUE.parent.mkdir(exist_ok=True)
     CATALOGUE.write_text(document(rows))
     sys.stderr.write(f"{len(rows)} backbones -> {CATALOGUE}\n")

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.backbones import Backbone, Weights
 from worker import backbones, mapping, prepare, transplant, weights
@@ -78,7 +78,8 @@ def admit(
     report = max(found, key=lambda one: one.share)
     if report.share < min_share:
         raise Refused(_refusal(base, report, min_share), report)
-    network.load_state_dict(transplant.apply(report, source, target), strict=True)
+    inner: nn.Module = features.network  # type: ignore[assignment]
+    inner.load_state_dict(transplant.apply(report, source, target), strict=True)
     backbone = replace(
         base,
         name=name,
@@ -89,7 +90,7 @@ def admit(
         rank=None,
         weights=Weights(kind="user", location=name, sha256=weights.sha256_file(file)),
     )
-    done = prepare.write(network, backbone, backbone.weights.sha256, destination, progress)
+    done = prepare.write(inner, backbone, backbone.weights.sha256, destination, progress)
     return Admitted(backbone, done, report)
 
 

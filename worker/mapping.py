@@ -229,4 +229,12 @@ def lite_names(source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
     return table
 
 
-RENAMES: dict[str, Rename] = {"efficientnet_lite": lite_names}
+def clip_names(source: Sequence[str], _: Sequence[str]) -> dict[str, str]:
+    """A model of two towers -> its image tower alone.
+
+    The text tower gets names that nothing has: without its prefix the image tower has some of the same.
+    """
+    return {name: name.removeprefix("visual.") if name.startswith("visual.") else f"text/{name}" for name in source}
+
+
+RENAMES: dict[str, Rename] = {"efficientnet_lite": lite_names, "open_clip": clip_names}

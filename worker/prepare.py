@@ -198,6 +198,8 @@ def main(arguments: list[str] | None = None) -> int:
         started = time.monotonic()
         try:
             done = prepare(backbone, options.destination, options.home, _print)
+            if backbone.text_tower:
+                _prepare_text_tower(backbone, options.destination, options.home)
         except JobFailure as failure:
             sys.stderr.write(f"{failure.code}: {failure.message}\n")
             failures += 1
@@ -208,6 +210,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.starter:
         failures += _prepare_text(options.destination)
     return 1 if failures else 0
+
+
+def _prepare_text_tower(backbone: Backbone, destination: Path, home: Path) -> None:
+    from worker import prepare_clip
+
+    done = prepare_clip.prepare(backbone, destination, home, False, _print)
+    sys.stdout.write(f"{done.record['name']}  {done.digest[:12]}  parity {done.record['parity']['max_abs']:.1e}\n")
 
 
 def _prepare_text(destination: Path) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 from app import backbones
 from app.backbones import Backbone
 from app.errors import JobFailure
-from worker import prepared, weights
+from worker import clip_text, prepared, weights
+from worker.clip_text import ClipText
 from worker.context import RunContext
 from worker.prepared import Prepared
 
@@ -53,6 +54,32 @@ def open_backbone(context: RunContext, name: str) -> Prepared:
     return _prepare(context, backbone)
 
 
+def open_text_tower(context: RunContext, name: str) -> ClipText:
+    """The prepared text tower of that backbone; prepares it first when this machine has not seen it.
+
+    Raises:
+        JobFailure: weights_unavailable.
+    """
+    home, reporter = context.settings.home_path, context.reporter
+    found = clip_text.find(name, [home / "backbones", context.settings.prepared])
+    if found is not None:
+        return found
+    backbone = backbones.find(name)
+    if backbone is None:
+        raise JobFailure("weights_unavailable", f"expected a backbone of the catalogue; found {name!r}")
+    _check_offline(context, backbone)
+    from worker import prepare_clip
+
+    reporter.log(f"preparing the text tower of {name}: weights, tokenizer, export, proof; done once")
+    return prepare_clip.prepare(
+        backbone,
+        home / "backbones",
+        home,
+        context.settings.offline,
+        lambda share, what: reporter.progress(0.05 + 0.5 * share, what),
+    )
+
+
 def graph_key(digest: str) -> str:
     """Storage key of a frozen backbone's graph: one for all models on it."""
     return f"graphs/{digest}/backbone.onnx"
@@ -61,12 +88,17 @@ def graph_key(digest: str) -> str:
 def _prepare(context: RunContext, backbone: Backbone) -> Prepared:
     """Downloads where needed and exports; torch is imported only here."""
     home, reporter = context.settings.home_path, context.reporter
-    if weights.locate(backbone, home) is None and context.settings.offline:
-        raise weights.unavailable(backbone, "downloads are off (GRAFT_OFFLINE)", home)
+    _check_offline(context, backbone)
     from worker.prepare import prepare
 
     reporter.log(f"preparing {backbone.name}: weights, export, proof; done once")
     return prepare(backbone, home / "backbones", home, lambda share, what: reporter.progress(0.05 * share, what))
+
+
+def _check_offline(context: RunContext, backbone: Backbone) -> None:
+    home = context.settings.home_path
+    if weights.locate(backbone, home) is None and context.settings.offline:
+        raise weights.unavailable(backbone, "downloads are off (GRAFT_OFFLINE)", home)
 
 
 def _own(context: RunContext, row: dict[str, Any]) -> Prepared:

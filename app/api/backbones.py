@@ -56,6 +56,7 @@ class BackboneOut(BaseModel):
     paper: str
     recommended: bool
     available: bool
+    text_tower: bool
     size_bytes: int | None
 
 
@@ -93,6 +94,7 @@ def _out(known: backbones.Known) -> BackboneOut:
         paper=backbone.paper,
         recommended=backbone.recommended,
         available=known.available,
+        text_tower=backbone.text_tower,
         size_bytes=backbone.weights.size_bytes,
     )
 
@@ -118,6 +120,7 @@ def list_backbones(
     after: Annotated[str | None, Query(max_length=200, description="Last name of the previous page.")] = None,
     recommended: bool | None = None,
     available: bool | None = None,
+    provider: Annotated[str | None, Query(max_length=50, description="First part of the name.")] = None,
     search: Annotated[str | None, Query(max_length=100, description="Part of the name.")] = None,
 ) -> Any:
     """Own backbones, then the recommended ones, then the rest by name."""
@@ -126,6 +129,7 @@ def list_backbones(
         for known in backbones.every(session, project)
         if (recommended is None or known.backbone.recommended == recommended)
         and (available is None or known.available == available)
+        and (provider is None or known.backbone.provider == provider)
         and (search is None or search.lower() in known.backbone.name.lower())
     ]
     if after is not None:

@@ -95,6 +95,15 @@ def has_classifier(session: Session, project: str, name: str) -> bool:
     return backbone.provider != OWN and backbone.weights.classifier
 
 
+def has_text_tower(session: Session, project: str, name: str) -> bool:
+    """Whether a text encoder was trained with a backbone; what `auto` chooses has none, since none of those is ranked.
+
+    Raises:
+        NotFound: code unknown_backbone.
+    """
+    return name != AUTO and find(session, project, name).backbone.text_tower
+
+
 def add(session: Session, project: str, name: str, architecture: str, file: str) -> UserBackbone:
     """Writes the row of a user's own weights, and the job that opens and maps them.
 

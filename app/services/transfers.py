@@ -46,8 +46,12 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
     labels = [item["name"] for item in labelled.classes] if labelled else []
     task = labelled.task if labelled else "classification"
     if isinstance(recipe, ZeroShot):
-        has_classifier = backbones.has_classifier(session, project, wish.backbone)
-        zero_shot.check(recipe, labels, dataset is not None, wish.backbone if not has_classifier else None)
+        source_model = zero_shot.Source(
+            wish.backbone,
+            backbones.has_classifier(session, project, wish.backbone),
+            backbones.has_text_tower(session, project, wish.backbone),
+        )
+        zero_shot.check(recipe, labels, dataset is not None, source_model)
         labels = [one.name for one in recipe.classes]
     models.check_labels(session, project, wish.model, task, labels, wish.allow_label_change)
     return jobs.create(

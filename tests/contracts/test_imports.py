@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("torch", "torchvision", "timm")
+HEAVY = ("torch", "torchvision", "timm", "open_clip")
 TORCH_FREE = [
     "app.main",
     "app.cli",
@@ -26,6 +26,8 @@ TORCH_FREE = [
     "worker.methods.zero_shot",
     "worker.methods.seen_classes",
     "worker.text",
+    "worker.clip_text",
+    "worker.methods.text_tower",
     "worker.evaluate.report",
 ]
 # Written in pieces, so that this file passes its own test.

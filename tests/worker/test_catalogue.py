@@ -9,7 +9,7 @@ from timm.models import list_pretrained
 
 from app import backbones
 from app.backbones import Backbone
-from worker import catalogue, weights
+from worker import catalogue, measure, weights
 
 ROWS = {row.name: row for row in backbones.catalogue()}
 CHEAP = [row for row in ROWS.values() if row.num_params < 12_000_000 and row.preprocess.height <= 256]
@@ -35,7 +35,7 @@ def test_no_pretrained_classifier_is_missing() -> None:
 
 @pytest.mark.parametrize("row", SAMPLE, ids=[row.name for row in SAMPLE])
 def test_sampled_rows_are_what_the_library_builds(row: Backbone) -> None:
-    measured = catalogue.measure(row.name, row.architecture, row.preprocess)
+    measured = measure.measure(row.name, row.architecture, row.preprocess)
     assert measured == (row.num_params, row.feature_dim, row.attention)
 
 

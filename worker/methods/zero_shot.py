@@ -11,6 +11,8 @@ Without images of any class, three ways, all on the ImageNet classifier that the
 - `combined`: the sum of both, each divided by the spread that it has on the 1000 classes themselves, where the
   row of a class (or its vector) stands for an image of it. No image and no wanted class has a say in the weights.
 
+A backbone with a text tower of its own needs none of this: `text_tower` has its way, `clip`.
+
 With a dataset of seen classes, `seen_classes` adds ESZSL and DeViSE. What a name becomes is told in `worker/text.py`.
 
 Shape legend: N images, D features, K classes of the pretraining, C wanted classes, E width of a vector.
@@ -24,12 +26,14 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from app.artifact.scores import unit
+from app.backbones import OPEN_CLIP
 from app.errors import JobFailure
 from app.recipes import ZeroShot
-from worker import centre, features, text
+from worker import centre, features, sources, text
 from worker.centre import Centre
 from worker.exposure import exposure
-from worker.methods import seen_classes
+from worker.features import Extraction
+from worker.methods import seen_classes, text_tower
 from worker.methods.contract import Candidate, Float, Head, Rows, Selection, Task
 from worker.methods.heads import CosineHead
 from worker.methods.text_head import TextHead
@@ -58,6 +62,11 @@ def run(recipe: ZeroShot, task: Task) -> Candidate:
     began = time.monotonic()
     backbone = choose_backbone(task)
     encoder = text.find([task.context.settings.home_path / "backbones", task.context.settings.prepared])
+    if recipe.uses_text_tower(backbone.provider == OPEN_CLIP):
+        tower = sources.open_text_tower(task.context, backbone.name)
+        names = [one.name for one in recipe.classes]
+        details = {**text_tower.details(tower), "exposure": exposure(names, encoder)}
+        return _candidate(recipe, task, backbone, text_tower.head(recipe, tower), details, began)
     seen = seen_classes.load(recipe, task, backbone, encoder)
     extraction = seen.extraction if seen else None
     middle = _centre(recipe, task, backbone, seen)
@@ -66,7 +75,7 @@ def run(recipe: ZeroShot, task: Task) -> Candidate:
     task.context.reporter.progress(0.6, "train")
     approach: str = recipe.approach
     head: Head | None = None
-    details: dict[str, Any] = {}
+    details = {}
     if not (seen is not None and seen.labelled):
         _check_no_images_needed(recipe)
     elif approach not in FROM_TEXT:
@@ -81,9 +90,29 @@ def run(recipe: ZeroShot, task: Task) -> Candidate:
         approach = "combined" if approach == "auto" else approach
         head, made = from_text(approach, known, encoder, vectors_CE, middle)
         details = {**details, **made}
+    details = {
+        "approach": approach,
+        "text_encoder": encoder.document(),
+        "centre": {"what": middle.what, "num_images": middle.num_images},
+        "exposure": exposure(_names(recipe, seen), encoder),
+        **details,
+    }
+    return _candidate(recipe, task, backbone, head, details, began, extraction)
+
+
+def _candidate(
+    recipe: ZeroShot,
+    task: Task,
+    backbone: Prepared,
+    head: Head,
+    details: dict[str, Any],
+    began: float,
+    extraction: Extraction | None = None,
+) -> Candidate:
+    """A head without anything to be chosen by, on the unchanged backbone."""
     return Candidate(
         method=recipe.method,
-        name=f"zero_shot ({approach})",
+        name=f"zero_shot ({details['approach']})",
         head=head,
         graph=backbone.graph,
         backbone=backbone,
@@ -95,13 +124,7 @@ def run(recipe: ZeroShot, task: Task) -> Candidate:
         fold_accuracy=(),
         calibrated=False,
         trained_params=head.num_params,
-        details={
-            "approach": approach,
-            "text_encoder": encoder.document(),
-            "centre": {"what": middle.what, "num_images": middle.num_images},
-            "exposure": exposure(_names(recipe, seen), encoder),
-            **details,
-        },
+        details=details,
         extraction=extraction,
     )
 

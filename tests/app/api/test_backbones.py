@@ -52,6 +52,17 @@ def test_filters(shared_client):
     assert all(row["recommended"] for row in found)
 
 
+def test_models_with_a_text_tower(shared_client):
+    rows = shared_client.get(URL, params={"provider": "open_clip", "limit": 1000}).json()["data"]
+    assert len(rows) > 150
+    assert all(row["provider"] == "open_clip" and row["text_tower"] for row in rows)
+    found = shared_client.get(f"{URL}/open_clip/ViT-B-32.laion2b_s34b_b79k").json()
+    assert found["architecture"] == "ViT-B-32"
+    assert (found["feature_dim"], found["num_params"], found["input"]["height"]) == (512, 87849216, 224)
+    assert shared_client.get(f"{URL}/{NAME}").json()["text_tower"] is False
+    assert shared_client.get(URL, params={"provider": "nobody"}).json()["data"] == []
+
+
 def test_available_is_what_a_worker_has(client, database):
     assert client.get(f"{URL}/{NAME}").json()["available"] is False
     with database.write() as session:

@@ -103,6 +103,7 @@ def told(*classes, **fields):
 
 
 MOBILENET = {"backbone": "torchvision/mobilenet_v2"}
+CLIP = {"backbone": "open_clip/ViT-B-32.openai"}
 ONE, TWO = {"name": "a", "attributes": [1.0, 0.0]}, {"name": "b", "attributes": [1.0, 1.0]}
 UNTOLD = {
     "no classes": ({"recipe": {"method": "zero_shot"}}, 422, "invalid_payload"),
@@ -126,6 +127,12 @@ UNTOLD = {
     "a mean of no images": (told("a", "b", centre="dataset"), 400, "dataset_missing"),
     "unknown backbone": ({**told("a", "b"), "backbone": "timm/nothing"}, 404, "unknown_backbone"),
     "a backbone without a classifier": ({**told("a", "b"), **MOBILENET}, 400, "classifier_missing"),
+    "a way that needs a classifier": ({**told("a", "b", approach="conse"), **CLIP}, 400, "classifier_missing"),
+    "clip without a text tower": (told("a", "b", approach="clip"), 400, "text_tower_missing"),
+    "clip on whatever is best": ({**told("a", "b", approach="clip"), "backbone": "auto"}, 400, "text_tower_missing"),
+    "clip with attributes": ({**told(ONE, TWO, approach="clip"), **CLIP}, 400, "attributes_not_text"),
+    "attributes for a text tower": ({**told(ONE, TWO), **CLIP}, 400, "seen_classes_missing"),
+    "clip with a mean": ({**told("a", "b", centre="shipped"), **CLIP}, 400, "centre_unused"),
 }
 
 
@@ -145,6 +152,11 @@ def test_told_classes_need_no_dataset(client, database):
     assert answer.json()["dataset"] is None
     assert answer.json()["recipe"]["classes"][1] == {"name": "b", "description": "flies", "attributes": None}
     assert client.get(f"{URL}/{answer.json()['id']}").json()["dataset"] is None
+
+
+@pytest.mark.parametrize("approach", ["auto", "clip"])
+def test_a_text_tower_needs_no_classifier(client, approach):
+    assert client.post(URL, json=body(None, **told("a", "b", approach=approach), **CLIP)).status_code == 202
 
 
 def test_told_classes_and_seen_ones(client, dataset_id):
