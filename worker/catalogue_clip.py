@@ -23,7 +23,8 @@ FAMILIES = {
     "PE-Core": "Apache-2.0",
     "MobileCLIP": "apple-amlr",
     "EVA": "MIT",
-    "laion400m": "MIT",
+    "_224.laion400m": "MIT",
+    "_240.laion400m": "MIT",
     "dfn": "apple-ascl",
 }
 CLIP_PAPER = "2103.00020"

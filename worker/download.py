@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -47,6 +48,10 @@ class Refused(Exception):
     """A download that cannot succeed by trying again; the message says why."""
 
 
+class Missing(Refused):
+    """A file that its repository does not have."""
+
+
 class _Broken(Exception):
     """A download that stopped half-way; the next attempt resumes."""
 
@@ -61,12 +66,21 @@ def fetch(backbone: Backbone, home: Path, progress: Progress) -> Path:
     if path is not None:
         return path
     try:
-        source = resolve(backbone)
-        path = weights.download_path(backbone, home)
+        chosen, source = _first_there(backbone)
+        path = weights.download_path(chosen, home)
         download(source, path, lambda share, text: progress(share, f"{backbone.name}: {text}"))
     except Refused as error:
         raise weights.unavailable(backbone, str(error), home) from error
     return path
+
+
+def _first_there(backbone: Backbone) -> tuple[Backbone, Source]:
+    """The first of a backbone's files that its repository has."""
+    *earlier, last = weights.choices(backbone)
+    for one in earlier:
+        with suppress(Missing):
+            return one, resolve(one)
+    return last, resolve(last)
 
 
 def resolve(backbone: Backbone, endpoint: str | None = None) -> Source:
@@ -77,6 +91,7 @@ def resolve(backbone: Backbone, endpoint: str | None = None) -> Source:
         endpoint: of the hub; its client's own (HF_ENDPOINT) by default.
 
     Raises:
+        Missing: when the repository does not have the file.
         Refused: when there is nothing to download, or the hub cannot be asked.
     """
     origin = backbone.weights
@@ -92,7 +107,9 @@ def resolve(backbone: Backbone, endpoint: str | None = None) -> Source:
     except OfflineModeIsEnabled as error:
         raise Refused("the hub's client is set to offline mode (HF_HUB_OFFLINE)") from error
     except HfHubHTTPError as error:
-        raise Refused(f"the hub answered {error.response.status_code} for {origin.location}/{origin.file}") from error
+        status = error.response.status_code
+        kind = Missing if status == 404 else Refused
+        raise kind(f"the hub answered {status} for {origin.location}/{origin.file}") from error
     except (httpx2.HTTPError, OSError) as error:  # httpx2 is what the hub's client speaks with
         raise Refused(f"the hub cannot be reached ({_words(error)})") from error
     etag = metadata.etag or ""

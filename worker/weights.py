@@ -1,11 +1,16 @@
 """Finds a backbone's weights on this machine. No torch; `worker.download` fetches what is not here."""
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from app.backbones import Backbone, catalogue
 from app.errors import JobFailure
+
+# Older repositories of open_clip have the second name only; open_clip, too, asks for the first and then for the second.
+ALTERNATIVES = {"open_clip_model.safetensors": "open_clip_pytorch_model.bin"}
 
 
 def sha256_file(path: Path) -> str:
@@ -23,8 +28,15 @@ def locate(backbone: Backbone, home: Path) -> Path | None:
     """
     if backbone.weights.kind == "starter":
         return package_file(backbone.weights.file)
-    path = download_path(backbone, home)
-    return path if path.is_file() else None
+    paths = (download_path(one, home) for one in choices(backbone))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def choices(backbone: Backbone) -> Iterator[Backbone]:
+    """The backbone, then the same with another file of its repository, where the first may not be there."""
+    yield backbone
+    if backbone.weights.file in ALTERNATIVES:
+        yield replace(backbone, weights=replace(backbone.weights, file=ALTERNATIVES[backbone.weights.file]))
 
 
 def download_path(backbone: Backbone, home: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import random
 
+import open_clip
 import pytest
 import timm
 import torchvision
@@ -22,6 +23,8 @@ def test_every_name_exists_in_its_library() -> None:
     timm_names = {name.removeprefix("timm/") for name in ROWS if name.startswith("timm/")}
     assert {name for name in timm_names if "." not in name} <= tagged
     assert {name for name in timm_names if "." in name} <= pretrained
+    pairs = {f"open_clip/{architecture}.{tag}" for architecture, tag in open_clip.list_pretrained()}
+    assert {name for name in ROWS if name.startswith("open_clip/")} <= pairs
     known = set(torchvision.models.list_models(module=torchvision.models))
     listed = {row.architecture for row in ROWS.values() if row.provider == "torchvision"}
     assert listed == known
@@ -31,6 +34,22 @@ def test_no_pretrained_classifier_is_missing() -> None:
     listed = {row.architecture for row in ROWS.values() if row.provider == "timm"}
     missing = {name.partition(".")[0] for name in list_pretrained()} - listed
     assert all(name.endswith("_enc") for name in missing), missing
+
+
+def test_only_text_towers_of_another_library_are_left_out_of_open_clip() -> None:
+    for architecture, tag in open_clip.list_pretrained():
+        needs_more = "hf_model_name" in open_clip.get_model_config(architecture)["text_cfg"]
+        assert (f"open_clip/{architecture}.{tag}" in ROWS) is not needs_more
+
+
+def test_a_row_of_open_clip_names_its_tag_input_and_licence() -> None:
+    row = ROWS["open_clip/ViT-B-16-SigLIP.webli"]
+    assert (row.architecture, row.tag, row.text_tower) == ("ViT-B-16-SigLIP", "webli", True)
+    assert (row.preprocess.height, row.preprocess.mean) == (224, (0.5, 0.5, 0.5))
+    assert (row.licence, row.paper, row.weights.location) == ("Apache-2.0", "2303.15343", "timm/ViT-B-16-SigLIP")
+    row = ROWS["open_clip/ViT-B-32.laion2b_s34b_b79k"]
+    assert row.licence == "not stated; see the card of laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
+    assert (row.paper, row.weights.file) == ("2212.07143", "open_clip_model.safetensors")
 
 
 @pytest.mark.parametrize("row", SAMPLE, ids=[row.name for row in SAMPLE])

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from app import backbones as catalogue
 from app.backbones import Backbone
-from worker import backbones, checkpoint_child, checkpoints, prepare
+from tests.worker import clip_factories
+from worker import backbones, checkpoint_child, checkpoints, export, prepare
 from worker.checkpoints import Refused
 
 ARCHITECTURE = "timm/test_resnet"
@@ -61,6 +62,22 @@ def test_a_trainers_checkpoint_becomes_a_backbone(
         wanted = backbones.restore(done.prepared)(images)
     assert torch.equal(got, wanted)
     assert prepare.digest_of(restored, done.backbone) == done.prepared.digest
+
+
+@pytest.mark.parametrize("architecture", ["graft-tiny-clip", "graft-tiny-siglip"])
+def test_of_a_model_with_two_towers_the_images_is_kept(architecture: str, tmp_path: Path) -> None:
+    file = clip_factories.weights_file(architecture)
+    clip = clip_factories.tiny(architecture)
+    done = checkpoints.admit("user/clip", clip, file, tmp_path / "prepared", silent)
+    assert done.report.share == 1.0
+    assert done.report.counts["new"] == 0
+    assert not done.backbone.text_tower
+    images = export.probe_images(clip.preprocess)[:3]
+    got = export.open_session(done.prepared.graph).run(None, {"images": images})[0]
+    theirs = clip_factories.model(architecture)
+    with torch.no_grad():
+        wanted = export.FromPixels(theirs.visual, clip.preprocess)(torch.from_numpy(images)).numpy()
+    assert abs(got - wanted).max() <= 1e-4 * abs(wanted).max()
 
 
 def test_another_architecture_is_refused_with_the_list(base: Backbone, tmp_path: Path) -> None:

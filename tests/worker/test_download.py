@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from app.artifact.preprocess import Preprocess
@@ -28,6 +29,7 @@ class Host:
     ranges: bool = True
     status: int = 200
     asked: list[str] = field(default_factory=list)
+    lacks: str = "nothing"  # end of the names that it answers 404 for
     address: str = ""
 
 
@@ -39,8 +41,8 @@ def host() -> Iterator[Host]:
         protocol_version = "HTTP/1.1"
 
         def do_HEAD(self) -> None:
-            if plan.status != 200:
-                self.send_response(plan.status)
+            if plan.status != 200 or self.path.endswith(plan.lacks):
+                self.send_response(404 if plan.status == 200 else plan.status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
@@ -192,6 +194,22 @@ def test_a_hub_that_refuses_is_named(host: Host) -> None:
     host.status = 404
     with pytest.raises(Refused, match="404"):
         download.resolve(row("hub", "someone/tiny", "model.safetensors"), endpoint=host.address)
+
+
+def test_an_older_repository_has_its_weights_under_another_name(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", host.address)
+    backbone = row("hub", "someone/tiny", "open_clip_model.safetensors")
+    host.lacks = ".bin"
+    assert download.fetch(backbone, tmp_path / "new", quiet).name == "tiny.safetensors"
+    host.lacks = ".safetensors"
+    path = download.fetch(backbone, tmp_path / "old", quiet)
+    assert (path.name, path.read_bytes()) == ("tiny.bin", CONTENT)
+    assert weights.locate(backbone, tmp_path / "old") == path
+    host.status = 404
+    with pytest.raises(JobFailure, match=r"404 for someone/tiny/open_clip_pytorch_model\.bin"):
+        download.fetch(backbone, tmp_path / "none", quiet)
 
 
 def test_fetch_downloads_once(host: Host, tmp_path: Path) -> None:

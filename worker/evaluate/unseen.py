@@ -23,6 +23,10 @@ NOTE = (
     "the backbone's weights learned from images of these: for them this is no zero-shot transfer; names alone were "
     "compared, so a class that is not listed may still be known under a broader or narrower one"
 )
+NOTE_CAPTIONS = (
+    "the backbone learned from captioned images of the web, and nobody lists what they show; these have a name of "
+    "ImageNet's, but any other may have been seen too: here zero-shot only means that this job saw no image of them"
+)
 SCORES = ("accuracy", "macro_f1", "macro_recall")
 
 
@@ -57,7 +61,7 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
         "backbone_exposure": {
             "label_set": "ImageNet-1k",
             "classes": exposed,
-            "note": NOTE,
+            "note": NOTE_CAPTIONS if details["approach"] == "clip" else NOTE,
         },
         "domain": None,
         "curve": None,

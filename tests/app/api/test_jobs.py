@@ -236,6 +236,9 @@ def test_offline_refuses_weights_that_nobody_has(light):
         assert "timm/tf_efficientnet_lite1" in found["detail"]
         assert client.post(URL, json=body(wanted, backbone="timm/tf_efficientnet_lite1")).status_code == 202
         assert client.post(URL, json=body(wanted, backbone="auto")).status_code == 202
+        wish = body(None, **told("a", "b"), **CLIP)
+        found = problem(client.post(URL, json=wish), 400, "weights_unavailable")
+        assert "timm/tf_efficientnet_lite1" in found["detail"]
 
 
 def test_same_key_gets_the_same_answer_once(client, database, home, dataset_id):

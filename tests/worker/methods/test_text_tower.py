@@ -18,6 +18,7 @@ from tests.worker.transfer_factories import Wire, store
 from worker import backbones, clip_text, export, prepare, prepare_clip, sources, transfer
 from worker.context import RunContext
 from worker.document import DatasetDocument, JobDocument
+from worker.evaluate import unseen
 from worker.progress import Reporter
 
 DEMO = Path(__file__).parents[3] / "examples" / "data" / "emoji.zip"
@@ -85,6 +86,7 @@ def test_the_published_model_answers_as_open_clip_does(home: Path, approach: str
     assert details["text_encoder"]["name"] == f"text/{NAME}"
     assert details["text_encoder"]["licence"] == "MIT"
     assert details["templates"] == list(clip_text.TEMPLATES)
+    assert done["report"]["backbone_exposure"]["note"] == unseen.NOTE_CAPTIONS
     assert done["metrics"] == {}
     assert done["spec"]["head"] == "cosine"
     assert done["spec"]["dataset"] is None
