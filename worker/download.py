@@ -56,8 +56,8 @@ class _Broken(Exception):
     """A download that stopped half-way; the next attempt resumes."""
 
 
-def fetch(backbone: Backbone, home: Path, progress: Progress) -> Path:
-    """The weights' file, downloaded first when it is not here.
+def fetch(backbone: Backbone, home: Path, progress: Progress, endpoint: str | None = None) -> Path:
+    """The weights' file, downloaded first when it is not here; `endpoint` as for `resolve`.
 
     Raises:
         JobFailure: `weights_unavailable`, naming what could not be had, why, and what can be used instead.
@@ -66,7 +66,7 @@ def fetch(backbone: Backbone, home: Path, progress: Progress) -> Path:
     if path is not None:
         return path
     try:
-        chosen, source = _first_there(backbone)
+        chosen, source = _first_there(backbone, endpoint)
         path = weights.download_path(chosen, home)
         download(source, path, lambda share, text: progress(share, f"{backbone.name}: {text}"))
     except Refused as error:
@@ -74,13 +74,13 @@ def fetch(backbone: Backbone, home: Path, progress: Progress) -> Path:
     return path
 
 
-def _first_there(backbone: Backbone) -> tuple[Backbone, Source]:
+def _first_there(backbone: Backbone, endpoint: str | None) -> tuple[Backbone, Source]:
     """The first of a backbone's files that its repository has."""
     *earlier, last = weights.choices(backbone)
     for one in earlier:
         with suppress(Missing):
-            return one, resolve(one)
-    return last, resolve(last)
+            return one, resolve(one, endpoint)
+    return last, resolve(last, endpoint)
 
 
 def resolve(backbone: Backbone, endpoint: str | None = None) -> Source:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 
 from app.artifact.preprocess import Preprocess
@@ -196,20 +195,17 @@ def test_a_hub_that_refuses_is_named(host: Host) -> None:
         download.resolve(row("hub", "someone/tiny", "model.safetensors"), endpoint=host.address)
 
 
-def test_an_older_repository_has_its_weights_under_another_name(
-    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", host.address)
+def test_an_older_repository_has_its_weights_under_another_name(host: Host, tmp_path: Path) -> None:
     backbone = row("hub", "someone/tiny", "open_clip_model.safetensors")
     host.lacks = ".bin"
-    assert download.fetch(backbone, tmp_path / "new", quiet).name == "tiny.safetensors"
+    assert download.fetch(backbone, tmp_path / "new", quiet, host.address).name == "tiny.safetensors"
     host.lacks = ".safetensors"
-    path = download.fetch(backbone, tmp_path / "old", quiet)
+    path = download.fetch(backbone, tmp_path / "old", quiet, host.address)
     assert (path.name, path.read_bytes()) == ("tiny.bin", CONTENT)
     assert weights.locate(backbone, tmp_path / "old") == path
     host.status = 404
     with pytest.raises(JobFailure, match=r"404 for someone/tiny/open_clip_pytorch_model\.bin"):
-        download.fetch(backbone, tmp_path / "none", quiet)
+        download.fetch(backbone, tmp_path / "none", quiet, host.address)
 
 
 def test_fetch_downloads_once(host: Host, tmp_path: Path) -> None:

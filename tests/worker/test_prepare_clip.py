@@ -9,6 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from app import backbones as catalogue
 from app.errors import JobFailure
 from tests.worker import clip_factories
 from tests.worker.clip_factories import model, tiny, weights_file
@@ -94,6 +95,15 @@ def test_without_weights_it_names_what_can_be_had(tmp_path: Path) -> None:
     ) as caught:
         prepare_clip.prepare(tiny(), tmp_path / "backbones", tmp_path, True, silent)
     assert caught.value.code == "weights_unavailable"
+
+
+def test_without_its_tokenizer_a_siglip_is_refused_by_the_files_name(tmp_path: Path) -> None:
+    siglip = catalogue.find("open_clip/ViT-B-16-SigLIP.webli")
+    assert siglip is not None
+    with pytest.raises(JobFailure, match=r"tokenizer\.json of timm/ViT-B-16-SigLIP: downloads are off") as caught:
+        prepare_clip.prepare(siglip, tmp_path / "backbones", tmp_path, True, silent)
+    assert caught.value.code == "weights_unavailable"
+    assert not (tmp_path / "backbones").exists()
 
 
 def hub_files(folder: Path, **settings: object) -> Path:
