@@ -88,7 +88,7 @@ def test_the_published_model_answers_as_open_clip_does(home: Path, approach: str
     assert details["templates"] == list(clip_text.TEMPLATES)
     assert done["report"]["backbone_exposure"]["note"] == unseen.NOTE_CAPTIONS
     assert done["metrics"] == {}
-    assert done["spec"]["head"] == "text"
+    assert done["spec"]["head"] == "cosine"
     assert done["spec"]["dataset"] is None
 
 
