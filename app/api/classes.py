@@ -45,6 +45,7 @@ class OldClassesOut(BaseModel):
     num_samples: int
     accuracy_before: float | None
     accuracy_after: float | None
+    reason: str | None = Field(description="Why there is no accuracy; null where there is one.")
 
 
 class ClassOut(BaseModel):
@@ -197,7 +198,10 @@ def _out(
         num_images=num_images,
         how=made.how,
         old_classes=OldClassesOut(
-            num_samples=old.num_samples, accuracy_before=old.accuracy_before, accuracy_after=old.accuracy_after
+            num_samples=old.num_samples,
+            accuracy_before=old.accuracy_before,
+            accuracy_after=old.accuracy_after,
+            reason=old.reason,
         ),
         calibrated=False,
         metrics={},
