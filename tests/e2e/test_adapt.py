@@ -55,7 +55,7 @@ def test_an_unlabelled_domain_is_served_by_a_labelled_one(up, tmp_path):
     assert right / len(held) > 0.5
     card = service.request("GET", "/api/v1/models/twitter/versions/1/files/README.md").text
     assert "Nothing was measured" in card
-    # A class is put into what adaptation trained, a network with a hidden layer: twelve pictures of none of its classes.
+    # A class is put into what adaptation trained, a network with a hidden layer: drawings in the source's style.
     assert service.request("GET", "/api/v1/models/twitter/versions/1").json()["spec"]["head"] == "network"
     with zipfile.ZipFile(DATA / "emoji_heldout.zip") as archive:
         others = [archive.read(name) for name in sorted(archive.namelist()) if name.endswith(".png")]

@@ -329,8 +329,12 @@ def test_refused_without_a_trace(light_client, home, tmp_path, case):
 )  # fmt: skip
 def test_json_of_another_shape(light_client, tmp_path, body, status):
     publish(light_client, tmp_path)
-    problem(light_client.post(URL, json=body), status, "invalid_payload" if status == 422 else "image_unreadable")
-    problem(light_client.post(URL, content=b"a", headers={"Content-Type": "image/png"}), 415, "unsupported_media_type")
+    found = problem(
+        light_client.post(URL, json=body), status, "invalid_payload" if status == 422 else "image_unreadable"
+    )
+    assert "beside the file" not in found["detail"]
+    other = light_client.post(URL, content=b"a", headers={"Content-Type": "image/png"})
+    assert "multipart/form-data" in problem(other, 415, "unsupported_media_type")["detail"]
     assert num_rows(light_client) == [1, 0]
 
 
