@@ -6,9 +6,16 @@ in, `target` the new one; what is fitted moves features of the target to the sou
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, model_validator
+
+from app.bodies import BODY, By
 
 LAYER = "pooled"
+PAIRED_BY = {
+    "path": "the path in their uploads",
+    "name": "the file's name without folders and suffix",
+    "sha256": "the bytes",
+}
 OT_SAMPLES = 1000
 
 DatasetId = Annotated[str, Field(min_length=1, max_length=40)]
@@ -23,7 +30,7 @@ _SHRINKAGE = (
 class Alignment(BaseModel):
     """What all methods share: frozen, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = BODY
 
     paper: ClassVar[str]
     summary: ClassVar[str]
@@ -61,8 +68,8 @@ class Paired(Alignment):
     )
     pair_by: Literal["path", "name", "sha256"] = Field(
         "path",
-        description="What two samples of a pair share: the path in their uploads, the file's name without folders and "
-        "suffix, or the bytes. Samples whose key is not unique in their dataset are left out.",
+        description=f"What two samples of a pair share: {', '.join(PAIRED_BY.values())}. Samples whose key is not "
+        "unique in their dataset are left out.",
     )
 
     @model_validator(mode="after")
@@ -91,7 +98,7 @@ class MomentMatching(Unpaired):
     )
 
     method: Literal["moment_matching"] = "moment_matching"
-    order: Literal[1, 2] = Field(1, description="1 shifts only, which is safest with few images; 2 also scales.")
+    order: Literal[1, 2] = Field(2, description="2 matches mean and scale; 1 shifts only, safer with few images.")
 
 
 class Coral(Unpaired):
@@ -137,7 +144,10 @@ class PairedAffine(Paired):
     """alpha * x + beta for every feature, from pairs."""
 
     paper = "Least squares on pairs: X_target = alpha X_source + beta, features scaled by 1/sqrt(n)"
-    summary = "One factor and one offset per feature by mean squared error, in closed form or by gradient descent."
+    summary = (
+        "One factor and one offset per feature by mean squared error, closed form or gradient descent; nothing is "
+        "penalised, so with few pairs the factors follow single pictures; under thirty, `result.warnings` says so."
+    )
 
     method: Literal["affine"] = "affine"
     solver: Literal["closed_form", "gradient_descent"] = Field(
@@ -182,7 +192,7 @@ METHODS: dict[str, type[Alignment]] = {
 
 AnyAlignment = Annotated[
     ZScore | MomentMatching | Coral | Whitening | OptimalTransport | PairedAffine | PairedRidge | Procrustes,
-    Field(discriminator="method"),
+    By("method"),
 ]
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(AnyAlignment)
 

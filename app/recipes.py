@@ -7,15 +7,16 @@ import math
 import types
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from app.bodies import BODY, FROM_LIST, By, pointers
 from app.errors import BadRequest, Unprocessable
 
 
 class Recipe(BaseModel):
     """What all recipes share: frozen, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = BODY
 
     paper: ClassVar[str]
     summary: ClassVar[str]
@@ -161,7 +162,9 @@ class Adapt(Recipe):
         False,
         description="Learn from the target's labels too (at least one per class); otherwise they only score.",
     )
-    candidates: tuple[Literal["z_score", "coral", "mcc", "dann", "dann_mcc", "mdd", "batch_norm"], ...] | None = Field(
+    candidates: Annotated[
+        tuple[Literal["z_score", "coral", "mcc", "dann", "dann_mcc", "mdd", "batch_norm"], ...] | None, FROM_LIST
+    ] = Field(
         None, min_length=1, max_length=7, description="Adaptations to try beside the source alone; by default all."
     )
     max_minutes: float = Field(
@@ -204,13 +207,13 @@ class Auto(Recipe):
 class ZeroShotClass(BaseModel):
     """A class that is told, not shown."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = {**BODY, "allow_inf_nan": False}
 
     name: str = Field(min_length=1, max_length=200, description="The label; underscores are read as spaces.")
     description: str | None = Field(
         None, max_length=1000, description="What it looks like, in words; the more it says, the better."
     )
-    attributes: tuple[float, ...] | None = Field(
+    attributes: Annotated[tuple[float, ...] | None, FROM_LIST] = Field(
         None,
         min_length=1,
         max_length=4096,
@@ -249,7 +252,7 @@ class ZeroShot(Recipe):
     needs_dataset = False
 
     method: Literal["zero_shot"] = "zero_shot"
-    classes: tuple[ZeroShotClass, ...] = Field(
+    classes: Annotated[tuple[ZeroShotClass, ...], FROM_LIST] = Field(
         min_length=2, max_length=1000, description="The classes of the model, each `{name, description?, attributes?}`."
     )
     approach: Literal["auto", "clip", "combined", "head_map", "conse", "eszsl", "devise"] = Field(
@@ -299,7 +302,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "zero_shot": ZeroShot,
 }
 
-AnyRecipe = Annotated[LinearProbe | FewShot | FineTune | Adapt | ZeroShot | Auto, Field(discriminator="method")]
+AnyRecipe = Annotated[LinearProbe | FewShot | FineTune | Adapt | ZeroShot | Auto, By("method")]
 ADAPTER: TypeAdapter[LinearProbe | FewShot | FineTune | Adapt | ZeroShot | Auto] = TypeAdapter(AnyRecipe)
 
 # Whether a method's tasks are built; anything else is refused by name before a job is made.
@@ -324,8 +327,5 @@ def parse(document: dict[str, Any]) -> LinearProbe | FewShot | FineTune | Adapt 
     except ValidationError as error:
         raise Unprocessable(
             f"the recipe {method} has fields that are not valid; see GET /api/v1/recipes",
-            errors=[
-                {"pointer": "/recipe/" + "/".join(str(part) for part in item["loc"][1:]), "detail": item["msg"]}
-                for item in error.errors()
-            ],
+            errors=pointers(error.errors(), "body", "recipe"),
         ) from error

@@ -59,6 +59,6 @@ def start_head(
         linear.bias_C.astype(np.float32),
         mean_D.astype(np.float32),
         scale_D.astype(np.float32),
-        calibration.fit_temperature(logits_NC, labels_N),
+        calibration.temperature(logits_NC, labels_N),
     )
     return head, float((logits_NC.argmax(1) == labels_N).mean()), strength

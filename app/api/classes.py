@@ -6,15 +6,16 @@ from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from app.api import multipart
 from app.api.deps import NAME, Context, Project, State, finish
-from app.api.forms import checked, from_json, replayed
+from app.api.forms import checked, checked_json, from_json, media_type, replayed
 from app.api.predictions import UNLIMITED, ImageIn, check_number, from_base64, read_body
 from app.api.problems import RESPONSES
+from app.bodies import BODY
 from app.db.models import ModelVersion
-from app.errors import BadRequest, UnsupportedMediaType
+from app.errors import BadRequest
 from app.services import classes, idempotency, models, predictions
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
@@ -25,7 +26,7 @@ CREATED = 201
 class ClassIn(BaseModel):
     """The JSON form of a request."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = BODY
 
     label: str = Field(min_length=1, max_length=100, description="Name of the new class.")
     images: list[ImageIn] = Field(min_length=1)
@@ -45,6 +46,7 @@ class OldClassesOut(BaseModel):
     num_samples: int
     accuracy_before: float | None
     accuracy_after: float | None
+    reason: str | None = Field(description="Why there is no accuracy; null where there is one.")
 
 
 class ClassOut(BaseModel):
@@ -105,14 +107,9 @@ async def add_class(
 
 async def _receive(request: Request, state: State) -> tuple[str, list[bytes]]:
     limit = state.settings.max_predict_bytes
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        wanted = checked(ClassIn, from_json("body", await read_body(request, limit)))
+    if media_type(request, "multipart/form-data", "application/json") == "application/json":
+        wanted = checked_json(ClassIn, from_json("body", await read_body(request, limit)))
         return wanted.label, from_base64(wanted.images)
-    if kind != "multipart/form-data":
-        raise UnsupportedMediaType(
-            f"expected multipart/form-data or application/json; found {kind or 'no content type'}"
-        )
     parts = await multipart.read(request, limit)
     images = [bytes(part.body) for part in parts if part.name == "file"]
     if not images:
@@ -197,7 +194,10 @@ def _out(
         num_images=num_images,
         how=made.how,
         old_classes=OldClassesOut(
-            num_samples=old.num_samples, accuracy_before=old.accuracy_before, accuracy_after=old.accuracy_after
+            num_samples=old.num_samples,
+            accuracy_before=old.accuracy_before,
+            accuracy_after=old.accuracy_after,
+            reason=old.reason,
         ),
         calibrated=False,
         metrics={},

@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import multipart
 from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession, finish
-from app.api.forms import checked, from_json, replayed
+from app.api.forms import checked, checked_json, from_json, media_type, replayed
 from app.api.problems import RESPONSES
 from app.db.base import new_id
 from app.db.models import Dataset
-from app.errors import BadRequest
+from app.errors import BadRequest, UnsupportedMediaType
 from app.services import datasets, idempotency, samples
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], responses=RESPONSES)
@@ -221,12 +221,17 @@ def delete_dataset(dataset_id: str, session: WriteSession, project: Project) -> 
 
 
 async def _receive(request: Request, state: State, landing: Path) -> tuple[DatasetForm, multipart.Part | None]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        body = bytearray()
+    if media_type(request, "multipart/form-data", "application/json") == "application/json":
+        raw = bytearray()
         async for chunk in multipart.limited(request, state.settings.max_json_bytes):
-            body += chunk
-        return checked(DatasetForm, from_json("body", bytes(body))), None
+            raw += chunk
+        body = from_json("body", bytes(raw))
+        if isinstance(body, dict) and not body.keys() & {"base", "remove", "relabel"}:
+            raise UnsupportedMediaType(
+                "expected multipart/form-data with the upload as field `file`, or JSON that names a `base` to change; "
+                "found JSON without; send it with -F name=NAME -F file=@data.zip"
+            )
+        return checked_json(DatasetForm, body), None
     parts = await multipart.read(request, state.settings.max_upload_bytes, landing)
     fields: dict[str, Any] = {}
     for part in parts:

@@ -4,10 +4,11 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api.deps import NAME, Page, Project, ReadSession, WriteSession
 from app.api.problems import RESPONSES
+from app.bodies import BODY
 from app.services import domains
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
@@ -17,7 +18,7 @@ DomainName = Annotated[str, Path(pattern=NAME)]
 class DomainIn(BaseModel):
     """What a domain is to be bound to."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = BODY
 
     alignment: str = Field(max_length=40)
 

@@ -1,19 +1,39 @@
-"""Fields that come beside a file, checked as the framework checks a JSON body; and answers that are given again."""
+"""Bodies that are read by hand: their kind, fields beside a file, JSON; and answers that are given again."""
 
 import json
 from typing import Any, TypeVar
 
-from fastapi import Response
+from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
-from app.errors import Unprocessable
+from app.bodies import pointers
+from app.errors import Unprocessable, UnsupportedMediaType
 from app.services.idempotency import Answer
 
 M = TypeVar("M", bound=BaseModel)
 
 
+def media_type(request: Request, *accepted: str) -> str:
+    """The body's content type, without parameters.
+
+    Args:
+        request: any.
+        accepted: what the route takes; `image/*` is all that begins so.
+
+    Raises:
+        UnsupportedMediaType: it is none of them.
+    """
+    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not any(found == one or (one.endswith("/*") and found.startswith(one[:-1])) for one in accepted):
+        raise UnsupportedMediaType(
+            f"expected a body of content type {' or '.join(accepted)}; found {found or 'none'}; see /docs for what "
+            "stands in it"
+        )
+    return found
+
+
 def checked(model: type[M], fields: Any) -> M:
-    """The fields as a model.
+    """Fields that came beside a file; they are text, and `3` is a number.
 
     Raises:
         Unprocessable: with a pointer to each field that is missing, unknown or out of bounds.
@@ -21,14 +41,25 @@ def checked(model: type[M], fields: Any) -> M:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        errors = [
-            {"pointer": "/" + "/".join(str(part) for part in item["loc"]), "detail": item["msg"]}
-            for item in error.errors()
-        ]
-        places = ", ".join(item["pointer"] for item in errors)
-        raise Unprocessable(
-            f"expected valid fields beside the file; found problems at {places}", errors=errors
-        ) from error
+        raise _invalid(pointers(error.errors()), "valid fields beside the file") from error
+
+
+def checked_json(model: type[M], body: Any) -> M:
+    """A JSON body, strictly.
+
+    Raises:
+        Unprocessable: as in `checked`.
+    """
+    try:
+        return model.model_validate(body, strict=True)
+    except ValidationError as error:
+        expected = f"a JSON body that fits {model.__name__} at /openapi.json"
+        raise _invalid(pointers(error.errors(), "body"), expected) from error
+
+
+def _invalid(errors: list[dict[str, str]], expected: str) -> Unprocessable:
+    places = ", ".join(item["pointer"] for item in errors)
+    return Unprocessable(f"expected {expected}; found problems at {places}; see errors", errors=errors)
 
 
 def from_json(name: str, text: str | bytes) -> Any:

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api.datasets import Failure
 from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
 from app.api.forms import replayed
 from app.api.problems import RESPONSES
+from app.bodies import BODY
 from app.db.models import Job, JobEvent
 from app.errors import BadRequest
 from app.services import idempotency, jobs, models, outcomes, transfers
@@ -32,7 +33,7 @@ STREAM_HEARTBEAT_SECONDS = 10.0
 class JobIn(BaseModel):
     """What a job is to do."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = BODY
 
     kind: str = Field("transfer", description="transfer; datasets and backbones make their own jobs.")
     dataset: str | None = Field(None, description="What the model must work on; only zero_shot may do without.")

@@ -5,12 +5,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
 from app.api.problems import RESPONSES
 from app.artifact import bundle
 from app.artifact.spec import Spec
+from app.bodies import BODY
 from app.db.models import Model, ModelVersion
 from app.errors import NotFound
 from app.services import aliases, models, predictions
@@ -51,7 +52,7 @@ class VersionDetail(VersionOut):
 class AliasIn(BaseModel):
     """Where an alias is to point."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = BODY
 
     version: int = Field(ge=1, lt=2**31)
 

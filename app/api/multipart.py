@@ -17,7 +17,7 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import parse_options_header
 
-from app.errors import BadRequest, TooLarge
+from app.errors import BadRequest, TooLarge, UnsupportedMediaType
 from app.storage import out_of_space
 
 if TYPE_CHECKING:
@@ -61,14 +61,20 @@ async def read(request: Request, max_bytes: int, file_to: Path | None = None) ->
         file_to: where the file part's bytes go; None keeps files in memory. One file only when set.
 
     Raises:
-        BadRequest: not a multipart form, broken off, or more than one file where one is expected.
+        UnsupportedMediaType: not a multipart form.
+        BadRequest: no boundary, broken off, or more than one file where one is expected.
         TooLarge: the body is larger than `max_bytes`.
         OutOfSpace: the disk is full.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
-    if kind != b"multipart/form-data" or not boundary:
-        raise BadRequest(f"expected multipart/form-data with a boundary; found {kind.decode('latin-1')!r}")
+    if kind != b"multipart/form-data":
+        found = kind.decode("latin-1") or "none"
+        raise UnsupportedMediaType(
+            f"expected a body of content type multipart/form-data; found {found}; send files with -F file=@PATH"
+        )
+    if not boundary:
+        raise BadRequest("expected multipart/form-data with a boundary; found none; leave the header to the client")
     form = _Form(file_to)
     parser = MultipartParser(boundary, callbacks=form.callbacks())
     try:

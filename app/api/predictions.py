@@ -2,28 +2,30 @@
 
 import base64
 import binascii
-import json
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from app.api import multipart
 from app.api.deps import NAME, Context, Project, State
+from app.api.forms import checked_json, from_json, media_type
 from app.api.problems import RESPONSES
-from app.errors import BadRequest, TooLarge, Unprocessable, UnsupportedMediaType
+from app.bodies import BODY
+from app.errors import BadRequest, TooLarge, Unprocessable
 from app.services import domains, models, predictions
 
 router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES)
 UNLIMITED = 2**62
+ACCEPTED = ("multipart/form-data", "application/json", "image/*", "application/octet-stream")
 
 
 class ImageIn(BaseModel):
     """One image."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = BODY
 
     b64: str = Field(description="The file's bytes in base64.")
 
@@ -31,7 +33,7 @@ class ImageIn(BaseModel):
 class PredictIn(BaseModel):
     """The JSON form of a request."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = BODY
 
     images: list[ImageIn] = Field(min_length=1)
 
@@ -145,7 +147,7 @@ def _predict(
 async def _images(request: Request, state: State) -> list[bytes]:
     """The request's images in their order, whichever way they came."""
     limit = state.settings.max_predict_bytes
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request, *ACCEPTED)
     if kind == "multipart/form-data":
         parts = await multipart.read(request, limit)
         images = [bytes(part.body) for part in parts if part.name == "file"]
@@ -154,13 +156,10 @@ async def _images(request: Request, state: State) -> list[bytes]:
                 "expected images as form fields `file`; found none; send -F file=@photo.jpg", code="file_missing"
             )
     elif kind == "application/json":
-        images = _from_json(await read_body(request, limit))
-    elif kind.startswith("image/") or kind == "application/octet-stream":
-        images = [await read_body(request, limit)]
+        wanted = checked_json(PredictIn, from_json("body", await read_body(request, limit)))
+        images = from_base64(wanted.images)
     else:
-        raise UnsupportedMediaType(
-            f"expected multipart/form-data, application/json or image/*; found {kind or 'no content type'}"
-        )
+        images = [await read_body(request, limit)]
     return images
 
 
@@ -189,14 +188,6 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def _from_json(body: bytes) -> list[bytes]:
-    try:
-        wanted = PredictIn.model_validate(json.loads(body))
-    except (ValueError, RecursionError, ValidationError) as error:
-        raise Unprocessable(f'expected {{"images": [{{"b64": "..."}}]}}; found {_brief(error)}') from error
-    return from_base64(wanted.images)
-
-
 def from_base64(given: Sequence[ImageIn]) -> list[bytes]:
     """The bytes of each image.
 
@@ -210,9 +201,3 @@ def from_base64(given: Sequence[ImageIn]) -> list[bytes]:
         except (binascii.Error, ValueError) as error:
             raise Unprocessable(f"expected base64 in images/{index}/b64; found {error}") from error
     return images
-
-
-def _brief(error: Exception) -> Any:
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'/'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:5])
-    return error

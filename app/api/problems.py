@@ -13,6 +13,7 @@ from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from app.bodies import pointers
 from app.errors import GraftError
 
 MEDIA_TYPE = "application/problem+json"
@@ -85,9 +86,7 @@ async def _graft_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    errors = [
-        {"pointer": "/" + "/".join(str(part) for part in item["loc"]), "detail": item["msg"]} for item in error.errors()
-    ]
+    errors = pointers(error.errors())
     places = ", ".join(item["pointer"] for item in errors)
     detail = f"expected a payload that fits the schema at /openapi.json; found problems at {places}; see errors"
     return response(request, 422, "invalid_payload", "Invalid payload", detail, errors=errors)

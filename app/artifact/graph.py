@@ -79,6 +79,15 @@ def grow_head(head: bytes, changes: Mapping[str, Callable[[NDArray[Any]], NDArra
     return serialise(model)
 
 
+def constants(head: bytes) -> dict[str, NDArray[Any]]:
+    """A head's constants by name, as they stand in the graph."""
+    import onnx
+    from onnx import numpy_helper
+
+    stored = onnx.load_model_from_string(head).graph.initializer
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in stored}
+
+
 def check_importable(path: Path, max_bytes: int = MAX_IMPORT_BYTES) -> None:
     """Refuses a graph from outside that needs more than its own file and standard operators.
 

@@ -1,8 +1,11 @@
 """What each kind of head says, in numpy and float64: what the graphs of `heads.py` are held against. No torch.
 
-The arrays are those of weights.safetensors, before standardisation and temperature are folded into a graph.
+The arrays are those of weights.safetensors, before standardisation and temperature are folded into a graph. A `text`
+head needs in addition what its graph holds of the backbone's classifier and the encoder's vectors: `known`,
+`known_bias`, `vectors`, `top`.
 
-Shape legend: N images, D features, C classes, S support images, K neighbours.
+Shape legend: N images, D features, C classes, S support images, K neighbours, H hidden units, P classes of the
+pretraining, E width of a text vector.
 """
 
 from collections.abc import Mapping
@@ -125,17 +128,39 @@ def votes(similarity_NK: Double, labels_NK: NDArray[np.integer], num_classes: in
     return out_NC
 
 
+def hidden(tensors: Mapping[str, NDArray[Any]], features_ND: NDArray[np.floating]) -> Double:
+    """What the hidden layer of a `network` head makes of features.
+
+    Shape:
+        result: [N, H]
+    """
+    standard_ND = (features_ND - tensors["mean"].astype(np.float64)) / tensors["scale"]
+    summed_NH = standard_ND @ tensors["hidden.weight"].T.astype(np.float64) + tensors["hidden.bias"]
+    return np.asarray(np.maximum(summed_NH, 0.0))
+
+
+def meaning(tensors: Mapping[str, NDArray[Any]], features_ND: NDArray[np.floating]) -> Double:
+    """What a `text` head makes of features: the vectors of the likeliest classes, mixed (arXiv 1312.5650, equation 3).
+
+    Shape:
+        result: [N, E], of length 1
+    """
+    likely_NP = softmax(features_ND @ tensors["known"].astype(np.float64) + tensors["known_bias"])
+    top = int(tensors["top"][0])
+    which_NT = np.argpartition(-likely_NP, top - 1, axis=1)[:, :top]
+    kept_NP = np.zeros_like(likely_NP)
+    np.put_along_axis(kept_NP, which_NT, np.take_along_axis(likely_NP, which_NT, 1), 1)
+    return unit(kept_NP @ tensors["vectors"])
+
+
 def probabilities(
     kind: HeadKind, tensors: Mapping[str, NDArray[Any]], temperature: float, features_ND: NDArray[np.floating]
 ) -> Double:
-    """What a stored head says, from its arrays alone.
+    """What a stored head says, from its arrays.
 
     Shape:
         features_ND: [N, D]
         result: [N, C]
-
-    Raises:
-        ValueError: a kind whose arrays do not say everything.
     """
     if kind == "linear":
         num_features = features_ND.shape[1]
@@ -148,6 +173,10 @@ def probabilities(
         logits_NC = neighbours(
             features_ND, tensors["support"], tensors["labels"], tensors["mean"], num_neighbours, num_classes
         )
+    elif kind == "network":
+        logits_NC = hidden(tensors, features_ND) @ tensors["weight"].T.astype(np.float64) + tensors["bias"]
     else:
-        raise ValueError(f"expected a linear, cosine or neighbours head; found {kind}")
+        logits_NC = meaning(tensors, features_ND) @ tensors["classes"].T.astype(np.float64)
+        if "rows" in tensors:
+            logits_NC += unit(features_ND - tensors["mean"]) @ tensors["rows"].T.astype(np.float64)
     return softmax(logits_NC / temperature)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import bundle, card, scores, stored, surgery, tensors
+from app.artifact import bundle, card, graph, scores, stored, surgery, tensors
 from app.artifact.spec import Added, BundleError, File, Parity, Spec, classification_outputs
 from app.db.base import new_id
 from app.db.models import ModelVersion
@@ -25,6 +25,10 @@ from app.serving.runtime import Session as GraphSession
 from app.storage import Storage, out_of_space
 
 TOLERANCE = 1e-3
+NOT_STORED = (
+    "the base version holds no features of labelled test items: it was made without any, as zero_shot is without a "
+    "dataset and adapt without labels of the target"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,11 @@ class OldClasses:
     num_samples: int
     accuracy_before: float | None
     accuracy_after: float | None
+
+    @property
+    def reason(self) -> str | None:
+        """Why there is no accuracy."""
+        return None if self.num_samples else NOT_STORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +78,12 @@ def check(spec: Spec, label: str) -> None:
 
     Raises:
         BadRequest: code unsupported_task.
-        Conflict: code label_exists, or head_kind: the head has no place for a class.
+        Conflict: code label_exists.
     """
     if spec.task != "classification":
         raise BadRequest(
             f"expected a model of task classification; found {spec.task}; add the class to its data and train again",
             code="unsupported_task",
-        )
-    if spec.head not in surgery.KINDS:
-        raise Conflict(
-            f"expected a head of kind {', '.join(surgery.KINDS)}; found {spec.head}, in which no row stands for "
-            "images; add the class to the dataset or the recipe and run a job",
-            code="head_kind",
         )
     if label in spec.labels:
         raise Conflict(
@@ -105,17 +108,25 @@ def make(
     """The new bundle, stored under a prefix of its own; whoever calls deletes it unless a row names it.
 
     Raises:
+        Conflict: code head_kind, the head has no place for images.
         BadImage: one of the images cannot be used; its index is named.
         BundleError: the base's files do not fit together, or the new graph says something else than its arrays.
         OutOfSpace: there is no room; nothing is left.
     """
     spec = served.spec
+    arrays = tensors.load(predictions.file_path(storage, base.prefix, spec, bundle.WEIGHTS))
+    if spec.head == "text" and "classes" not in arrays:
+        raise Conflict(
+            "expected a head that images have a place in; found one of words alone, to which images are all alike; run "
+            "zero_shot again with the longer list of classes",
+            code="head_kind",
+        )
     with pool.lease(served.backbone.sha256, served.backbone.open) as backbone:
         features_MD = embed(backbone, spec, images, decoders, max_pixels)
     try:
-        arrays = tensors.load(predictions.file_path(storage, base.prefix, spec, bundle.WEIGHTS))
         head = predictions.file_path(storage, base.prefix, spec, bundle.HEAD).read_bytes()
-        grown = surgery.add_class(spec.head, head, arrays, spec.temperature, features_MD)
+        from_words = spec.recipe.get("method") == "zero_shot"
+        grown = surgery.add_class(spec.head, head, arrays, spec.temperature, features_MD, from_words=from_words)
     except (KeyError, ValueError) as error:
         raise BundleError(f"expected a {spec.head} head with its arrays; found {error!r}; publish it again") from error
     after = GraphSession(grown.graph, 1)
@@ -164,7 +175,9 @@ def _score(storage: Storage, prefix: str, spec: Spec, after: GraphSession) -> _S
 
 def _prove(spec: Spec, grown: surgery.Grown, after: GraphSession, features_ND: NDArray[np.float32]) -> Parity:
     """The new graph against its arrays, on the stored features and the new class's own."""
-    expected_NC = scores.probabilities(spec.head, grown.tensors, spec.temperature, features_ND)
+    # A text head's arrays are those made for its classes; the classifier it asks first lies in its graph alone.
+    arrays = {**graph.constants(grown.graph), **grown.tensors}
+    expected_NC = scores.probabilities(spec.head, arrays, spec.temperature, features_ND)
     found_NC = after.run(features_ND)[0]
     if found_NC.shape != expected_NC.shape:
         raise BundleError(f"expected probabilities {expected_NC.shape}; found {found_NC.shape}; publish the base again")
@@ -220,6 +233,7 @@ def _report(spec: Spec, old: OldClasses) -> dict[str, Any]:
             "num_samples": old.num_samples,
             "accuracy_before": old.accuracy_before,
             "accuracy_after": old.accuracy_after,
+            "reason": old.reason,
             "what": "test items of the classes that were there before, from stored features",
         },
         "metrics": {},

@@ -43,6 +43,8 @@ def test_defaults_and_round_trip(method):
         ("auto", "max_minutes", float("inf")), ("auto", "max_minutes", float("nan")), ("auto", "objective", "loss"),
         ("adapt", "source", ""), ("adapt", "candidates", []),
         ("adapt", "max_minutes", 0), ("adapt", "target_labels", "perhaps"),
+        ("adapt", "target_labels", "yes"), ("adapt", "target_labels", 1), ("fine_tune", "epochs", "3"),
+        ("fine_tune", "epochs", 3.5), ("auto", "max_minutes", "3"), ("auto", "max_minutes", True),
         ("auto", "unlabelled", ["ds_1"]), ("linear_probe", "c", 1.0),
         ("few_shot", "k", 5),
     ],
@@ -51,13 +53,13 @@ def test_each_bad_field_is_pointed_at(method, field, value):
     with pytest.raises(Unprocessable) as caught:
         recipes.parse({"method": method, **factories.NEEDED.get(method, {}), field: value})
     assert caught.value.code == "invalid_payload"
-    assert [item["pointer"] for item in caught.value.extra["errors"]] == [f"/recipe/{field}"]
+    assert [item["pointer"] for item in caught.value.extra["errors"]] == [f"/body/recipe/{field}"]
 
 
 def test_a_bad_item_of_a_list_is_pointed_at():
     with pytest.raises(Unprocessable) as caught:
         recipes.parse({"method": "adapt", "source": "ds_1", "candidates": ["coral", "shot"]})
-    assert [item["pointer"] for item in caught.value.extra["errors"]] == ["/recipe/candidates/1"]
+    assert [item["pointer"] for item in caught.value.extra["errors"]] == ["/body/recipe/candidates/1"]
 
 
 @given(st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.integers(), st.text(max_size=5))))

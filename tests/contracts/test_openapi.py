@@ -2,13 +2,17 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from app.api.problems import MEDIA_TYPE
+from app.bodies import BODY
 from app.main import ROLES, create_app
+from app.recipes import RECIPES
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +39,26 @@ def test_every_schema_is_used() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     wanted = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(DOCUMENT)))
     assert sorted(schemas.keys() - wanted) == []
+
+
+def test_json_of_clients_is_read_strictly() -> None:
+    """Bodies are read as these schemas say: "yes" is no truth value there, and "3" no number."""
+    wanted: set[str] = set()
+    for operation in OPERATIONS.values():
+        content = operation.get("requestBody", {}).get("content", {})
+        wanted |= set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(content.get("application/json", {}))))
+    # Its fields come in a form as well; `forms.checked_json` is strict whatever the model is.
+    wanted.discard("DatasetForm")
+    models = {model.__name__: model for model in _below(BaseModel) if model.__module__.startswith("app.")}
+    assert {name for name in wanted if models[name].model_config != BODY} == set()
+    assert wanted >= {"JobIn", "AliasIn", "DomainIn", "ClassIn", "PredictIn", "Coral", "PairedRidge"}
+    assert {name for name, recipe in RECIPES.items() if not recipe.model_config["strict"]} == set()
+
+
+def _below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for one in model.__subclasses__():
+        yield one
+        yield from _below(one)
 
 
 def test_names_of_operations_are_unique() -> None:

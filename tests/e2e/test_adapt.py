@@ -55,3 +55,16 @@ def test_an_unlabelled_domain_is_served_by_a_labelled_one(up, tmp_path):
     assert right / len(held) > 0.5
     card = service.request("GET", "/api/v1/models/twitter/versions/1/files/README.md").text
     assert "Nothing was measured" in card
+    # A class is put into what adaptation trained, a network with a hidden layer: drawings in the source's style.
+    assert service.request("GET", "/api/v1/models/twitter/versions/1").json()["spec"]["head"] == "network"
+    with zipfile.ZipFile(DATA / "emoji_heldout.zip") as archive:
+        others = [archive.read(name) for name in sorted(archive.namelist()) if name.endswith(".png")]
+    added = client.add_class("twitter", "other", others[::2])
+    assert (added["version"], added["how"]) == (2, "imprinted")
+    assert added["old_classes"]["accuracy_after"] is None
+    assert "adapt without labels" in added["old_classes"]["reason"]
+    again = client.predict("twitter", list(held.values()))["predictions"]
+    old = [max((one for one in found["scores"] if one["label"] != "other"), key=lambda one: one["score"])["label"]
+           for found in again]  # fmt: skip
+    assert old == [found["label"] for found in answer["predictions"]]
+    assert any(found["label"] == "other" for found in client.predict("twitter", others[1::2])["predictions"])

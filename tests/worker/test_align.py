@@ -150,8 +150,17 @@ def test_paired_methods_explain_held_out_pairs(fit, recipe):
     pairs = done["result"]["pairs"]
     assert pairs["held_out"]["mse"] < pairs["unchanged"]["mse"]
     assert pairs["held_out"]["r2"] > 0.3
-    assert done["result"]["num_samples"]["source"] == done["result"]["num_samples"]["target"]
+    num_pairs = done["result"]["num_samples"]["source"]
+    assert num_pairs == done["result"]["num_samples"]["target"]
+    assert done["result"]["warnings"] == []
     check_files(done, context)
+
+
+@pytest.mark.parametrize("method", ["affine", "procrustes"])
+def test_factors_of_few_pairs_come_with_a_warning(fit, monkeypatch, method):
+    monkeypatch.setattr(align, "FEW_PAIRS", 1000)
+    warnings = fit(target="ds_dark", method=method)[0]["result"]["warnings"]
+    assert [("different pairs" in one) for one in warnings] == ([True] if method == "affine" else [])
 
 
 @pytest.mark.parametrize("method", ["ridge", "procrustes"])
@@ -179,7 +188,8 @@ def test_the_same_job_gives_the_same_bytes(fit):
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [({"method": "coral", "target": "ds_few"}, "images outside the test split"),
-     ({"method": "ridge", "target": "ds_few"}, "pairs outside the test splits")],
+     ({"method": "ridge", "target": "ds_few"}, "paired by the path in their uploads .`pair_by`: path.; found"),
+     ({"method": "affine", "target": "ds_dark", "pair_by": "sha256"}, "paired by the bytes .*found 0; give")],
 )  # fmt: skip
 def test_too_few_are_named(fit, home, recipe, words):
     before = factories.files_below(home / "storage" / "bundles")

@@ -84,6 +84,15 @@ def fit_temperature(logits_NC: NDArray[np.floating], labels_N: NDArray[np.intege
     return 1 / inverse
 
 
+def temperature(logits_NC: NDArray[np.floating], labels_N: NDArray[np.integer]) -> float:
+    """What a head is served with: `fit_temperature`, or 1 where there are too few items to fit anything to.
+
+    Shape:
+        logits_NC: [N, C]; labels_N: [N].
+    """
+    return fit_temperature(logits_NC, labels_N) if labels_N.size >= MIN_ITEMS else 1.0
+
+
 def _nll_slope(margins_NC: NDArray[np.float64], inverse: float) -> tuple[float, float]:
     """First and second derivative of the mean NLL by 1/T; margins are logits minus the label's."""
     probabilities_NC = softmax(inverse * margins_NC)

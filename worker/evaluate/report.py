@@ -14,7 +14,7 @@ import numpy as np
 from worker.evaluate import leakage, metrics, sections
 from worker.evaluate.curve import learning_curve
 from worker.evaluate.sections import Evaluation, Scored, score
-from worker.methods.contract import Candidate, Float, Outcome, Rows, Scratch, Task
+from worker.methods.contract import Candidate, Float, Outcome, Rows, Selection, Task
 from worker.methods.reference import frozen, scratch
 
 NOT_ASKED = 'not computed for this recipe; ask for "report": "full"'
@@ -50,9 +50,11 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
     leaks = _leaks(task, candidate, test, test_features, tested)
     calibrated = sections.calibrated(candidate, tested.probabilities_TC, labels_T)
     flat = _flat(task, candidate, tested, scores, calibrated["ece"])
+    ours = candidate.selection
     verdicts = {
-        "vs_frozen": None if baseline is candidate else _verdict(task, candidate, baseline),
-        "vs_scratch": _verdict(task, candidate, small) if small else None,
+        # Where training began at a probe of its own, both learned from the same images and meet the same others.
+        "vs_frozen": None if baseline is candidate else _verdict(task, ours, candidate.start or baseline.selection),
+        "vs_scratch": _verdict(task, ours, small.selection) if small else None,
         "vs_source_only": None,
     }
     against, over = (small_tested, "scratch") if small_tested else (plain, "frozen")
@@ -115,16 +117,16 @@ def _flat(
     return flat
 
 
-def _verdict(task: Task, candidate: Candidate, other: Candidate | Scratch) -> dict[str, Any] | None:
+def _verdict(task: Task, ours: Selection, theirs: Selection) -> dict[str, Any] | None:
     """Paired, on the selection items that both have predicted without having learned from them."""
-    rows, ours, theirs = np.intersect1d(candidate.selection.rows, other.selection.rows, return_indices=True)
+    rows, own, other = np.intersect1d(ours.rows, theirs.rows, return_indices=True)
     if not len(rows):
         return None
     labels = task.labels_N[rows]
-    a = candidate.selection.logits[ours].argmax(1) == labels
-    b = other.selection.logits[theirs].argmax(1) == labels
-    what = f"{candidate.selection.what} against {other.selection.what}"
-    return sections.evidence(a, b, labels, task.seed, what)
+    a = ours.logits[own].argmax(1) == labels
+    b = theirs.logits[other].argmax(1) == labels
+    found = sections.evidence(a, b, labels, task.seed, f"{ours.what} against {theirs.what}")
+    return {**found, "optimism": ours.optimism}
 
 
 def _leaks(task: Task, candidate: Candidate, test: Rows, test_features: Float, tested: Scored) -> dict[str, Any]:

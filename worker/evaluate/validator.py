@@ -134,7 +134,7 @@ def look(name: str, data: Data, cut: Halves, fit: Callable[[Data], Fitted], back
         source_ND, labels_N = data.source_ND[mine_N], data.labels_N[mine_N]
         target_MD = data.target_MD[theirs_M]
         logits_NC = fitted.head.logits(fitted.moved(source_ND))
-        temperature = calibration.fit_temperature(logits_NC, labels_N)
+        temperature = calibration.temperature(logits_NC, labels_N)
         target_logits_MC = fitted.head.logits(target_MD)
         on_source_N[mine_N] = logits_NC.argmax(1) == labels_N
         names_M = target_logits_MC.argmax(1)

@@ -87,7 +87,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Selection:
-    """Honest predictions on data that chose nothing: out-of-fold, or on a hold-out.
+    """Predictions on data that was not learned from: out-of-fold, or on a hold-out.
+
+    Args:
+        rows: of the data.
+        logits: what was said of them.
+        what: which they are, for people.
+        optimism: what these very items chose, and so may flatter; None where they chose nothing.
 
     Shape:
         rows: [P]
@@ -97,6 +103,7 @@ class Selection:
     rows: Rows
     logits: NDArray[np.float64]
     what: str
+    optimism: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +142,7 @@ class Candidate:
         trained_params: numbers that were learned.
         details: for the report.
         moved: what became of the backbone's tensors; empty where all came over and stayed.
+        start: what the frozen network that training started from said of the selection's items; None without training.
     """
 
     method: str
@@ -153,6 +161,7 @@ class Candidate:
     details: dict[str, Any] = field(default_factory=dict)
     extraction: Extraction | None = None
     moved: tuple[Moved, ...] = ()
+    start: Selection | None = None
 
 
 @dataclass(frozen=True)

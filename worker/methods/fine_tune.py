@@ -38,6 +38,7 @@ from worker.workbench import Options, Workbench
 # Images in the median class from which views take an operation of TrivialAugment.
 TRIVIAL_FROM = 20
 MIXUP, MIXUP_FROM = 0.1, 20_000
+CHOSE = "the hold-out also chose learning rate and epoch, the start among them: a small gain may be that choice"
 HEAD_ARRAYS = ("weight_CD", "bias_C", "mean_D", "scale_D")
 
 
@@ -97,10 +98,11 @@ def run(recipe: FineTune, task: Task) -> Candidate:
     context.reporter.progress(0.8, "export")
     spent = snapshot.facts["seconds"] if snapshot else 0.0
     candidate = _candidate(
-        recipe, task, network, material, tuned, Selection(held, logits_NC, "hold-out of 20 %"), finished
+        recipe, task, network, material, tuned, Selection(held, logits_NC, "hold-out of 20 %", CHOSE), finished
     )
     return replace(
         candidate,
+        start=Selection(held, probe.logits(held_ND), "the probe that it started from, on the same images"),
         extraction=forward.total([extraction, material.extraction]),
         seconds=spent + time.monotonic() - began,
         details=candidate.details
@@ -147,7 +149,7 @@ def _candidate(
         network.head.bias.detach().numpy().copy(),
         network.mean_D.numpy().copy(),
         network.scale_D.numpy().copy(),
-        calibration.fit_temperature(selection.logits, task.labels_N[selection.rows]),
+        calibration.temperature(selection.logits, task.labels_N[selection.rows]),
     )
 
     def served_features(rows: Rows) -> Float:

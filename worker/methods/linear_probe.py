@@ -63,7 +63,7 @@ def run(recipe: LinearProbe, task: Task) -> Candidate:
         reference=lambda rows: frozen_features(task, rows),
         seconds=time.monotonic() - began,
         fold_accuracy=fold_accuracy,
-        calibrated=True,
+        calibrated=len(task.pool) >= calibration.MIN_ITEMS,
         trained_params=head.num_params,
         details=details,
         extraction=extraction,
@@ -137,7 +137,7 @@ def fit(
         )
         chosen = f"logistic regression, C {strength:.3g}"
     logits = logits_of[name]
-    temperature = calibration.fit_temperature(logits, labels_P)
+    temperature = calibration.temperature(logits, labels_P)
     head = LinearHead(
         linear.weight_CD.astype(np.float32),
         linear.bias_C.astype(np.float32),

@@ -89,6 +89,26 @@ def test_refused(client, database, wish, case):
     assert counts(database) == (0, 0)
 
 
+WRONG = {
+    "fields": ({"strength": 1, "shrinkage": 2}, {"/body/strength", "/body/shrinkage"}),
+    "a missing one": ({"backbone": ...}, {"/body/backbone"}),
+    "strings": ({"seed": "1", "shrinkage": "0.5"}, {"/body/seed", "/body/shrinkage"}),
+    "one of a method's own": ({"method": "ridge", "strength": 0}, {"/body/strength"}),
+    "named as a method is": ({"coral": 1}, {"/body/coral"}),
+    "all of them together": ({"target": "SOURCE"}, {"/body"}),
+    "the method": ({"method": "magic"}, {"/body"}),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_pointed_at_where_the_client_wrote_it(client, wish, case):
+    changes, pointers = WRONG[case]
+    changes = {name: wish["source"] if value == "SOURCE" else value for name, value in changes.items()}
+    body = {name: value for name, value in {**wish, **changes}.items() if value is not ...}
+    found = problem(client.post(URL, json=body), 422, "invalid_payload")
+    assert {item["pointer"] for item in found["errors"]} == pointers
+
+
 def test_a_dataset_that_is_not_ready_is_refused(client, database, wish):
     with database.write() as session:
         waiting = factories.dataset(session, state="ingesting").id

@@ -90,7 +90,8 @@ def test_refused_weights_leave_nothing_behind(client, home):
     problem(send(client, architecture=""), 400, "file_missing")
     problem(send(client, name=""), 400, "file_missing")
     problem(send(client, file=b""), 400, "file_missing")
-    problem(client.post(URL, json={}), 400, "bad_request")
+    found = problem(client.post(URL, json={}), 415, "unsupported_media_type")
+    assert "multipart/form-data" in found["detail"]
     problem(client.get(f"{URL}/own/mine"), 404, "not_found")
     assert files_below(home / "storage", home / "scratch", home / "broker" / "messages") == []
 

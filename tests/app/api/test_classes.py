@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from app.artifact import bundle, card, heads, preprocess, scores, stored, tensors
+from app.artifact.graph import constants
 from app.artifact.spec import load as load_spec
 from app.db.models import IdempotencyKey, ModelVersion
 from app.main import create_app
@@ -50,16 +51,39 @@ def head(kind):
         weight = (2 * centroids).astype(np.float32)
         arrays = {"weight": weight, "bias": np.zeros(3, np.float32), "mean": mean, "scale": scale}
         return heads.linear(weight, arrays["bias"], TEMPERATURE, mean, scale), arrays
+    if kind == "network":
+        scale = (features.std(0) + 0.01).astype(np.float32)
+        both = np.concatenate([np.eye(len(mean)), -np.eye(len(mean))]).astype(np.float32)
+        arrays = {"hidden.weight": both, "hidden.bias": np.zeros(len(both), np.float32), "mean": mean, "scale": scale}
+        hidden = scores.hidden(arrays, features)
+        wide = np.hstack([hidden, np.ones((len(hidden), 1))])
+        rows = np.linalg.solve(wide.T @ wide + np.eye(wide.shape[1]), wide.T @ np.eye(3)[labels])
+        arrays |= {"weight": np.float32(rows[:-1].T), "bias": np.float32(rows[-1])}
+        first, last = (arrays["hidden.weight"], arrays["hidden.bias"]), (arrays["weight"], arrays["bias"])
+        return heads.network(*first, *last, TEMPERATURE, mean, scale), arrays
+    if kind in ("conse", "combined"):
+        rng = np.random.default_rng(1)
+        known = rng.normal(size=(40, len(mean)))
+        known = np.float32(6 * known / (known @ (features - mean).T).std())
+        constants = {"known": known.T, "known_bias": -known @ mean, "top": np.array([10])}
+        constants["vectors"] = rng.normal(size=(40, 12)).astype(np.float32)
+        meaning = scores.meaning(constants, features)
+        arrays = {"classes": np.float32([20 * meaning[labels == label].mean(0) for label in range(3)])}
+        arrays |= {"rows": 3 * centroids, "mean": mean} if kind == "combined" else {}
+        rows = (arrays["rows"], mean) if kind == "combined" else None
+        known_to_words = (known, constants["known_bias"], constants["vectors"])
+        return heads.text(*known_to_words, arrays["classes"], 10, rows), arrays
     spread = 0.05
     bias = (-0.5 * (np.square(centroids).sum(1) - spread / 10)).astype(np.float32)
     arrays = {"weight": centroids, "bias": bias, "mean": mean, "spread": np.array([spread], np.float32)}
     return heads.cosine(centroids, bias, TEMPERATURE, mean), arrays
 
 
-def publish(client, folder, kind="cosine", *, shared=True, test_items=12, **described):
+def publish(client, folder, kind="cosine", *, shared=True, test_items=12, without=(), **described):
     state = client.app.state.graft
     names = tuple(OLD)
-    graph, arrays = head("cosine" if kind in ("text", "network") else kind)
+    graph, arrays = head(kind)
+    arrays = {name: array for name, array in arrays.items() if name not in without}
     features, labels = labelled(max(test_items // 3, 1), 500)
     features, labels = features[:test_items], labels[:test_items]
     probabilities = onnx_factories.run(graph, features=features)["probabilities"]
@@ -74,7 +98,8 @@ def publish(client, folder, kind="cosine", *, shared=True, test_items=12, **desc
     parts = {"head": graph, "weights": arrays, "predictions": said}
     if test_items:
         parts["features"] = stored.pack(features, said.labels, names)
-    described = {"head": kind, "temperature": TEMPERATURE, **described}
+    is_text = kind in ("conse", "combined")
+    described = {"head": "text" if is_text else kind, "temperature": 1.0 if is_text else TEMPERATURE, **described}
     with state.database.write() as session:
         of = factories.model(session, "tiny", 0)
         of.last_version = 1
@@ -100,7 +125,10 @@ def num_rows(client):
         return [session.scalar(select(func.count()).select_from(table)) for table in (ModelVersion, IdempotencyKey)]
 
 
-HOW = {"cosine": "centroid", "linear": "imprinted", "neighbours": "neighbours"}
+HOW = {
+    "cosine": "centroid", "linear": "imprinted", "neighbours": "neighbours", "network": "imprinted",
+    "conse": "imprinted", "combined": "imprinted",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", HOW)
@@ -110,7 +138,7 @@ def test_a_class_is_there_at_once_and_the_others_stay(client, home, tmp_path, ki
     assert answer.status_code == 201, answer.text
     assert answer.json() == {
         "model": "tiny", "version": 2, "base_version": 1, "label": "yellow", "num_images": 5, "how": HOW[kind],
-        "old_classes": {"num_samples": 12, "accuracy_before": 1.0, "accuracy_after": 1.0},
+        "old_classes": {"num_samples": 12, "accuracy_before": 1.0, "accuracy_after": 1.0, "reason": None},
         "calibrated": False, "metrics": {}, "served_by_default": True,
     }  # fmt: skip
     assert answer.headers["Location"] == "/api/v1/models/tiny/versions/2"
@@ -137,7 +165,7 @@ def test_the_bundle_tells_where_it_comes_from_and_is_whole(client, tmp_path, kin
     assert spec.added.model_dump() == {
         "label": "yellow", "model": "tiny", "version": 1, "num_images": 5, "how": HOW[kind]
     }  # fmt: skip
-    assert (spec.metrics, spec.calibrated, spec.head) == ({}, False, kind)
+    assert (spec.metrics, spec.calibrated) == ({}, False)
     assert spec.parity.ok
     assert spec.parity.num_samples == 12 + 5
     report = json.loads((folder / bundle.REPORT).read_text())
@@ -155,7 +183,8 @@ def test_the_bundle_tells_where_it_comes_from_and_is_whole(client, tmp_path, kin
     pictures = onnx_factories.images(3)
     composed = onnx_factories.run(whole, images=pictures)
     features = onnx_factories.backbone_reference(pictures).astype(np.float32)
-    expected = scores.probabilities(kind, tensors.load(folder / bundle.WEIGHTS), TEMPERATURE, features)
+    arrays = {**constants((folder / bundle.HEAD).read_bytes()), **tensors.load(folder / bundle.WEIGHTS)}
+    expected = scores.probabilities(spec.head, arrays, spec.temperature, features)
     np.testing.assert_allclose(composed["probabilities"], expected, atol=1e-5)
 
 
@@ -186,9 +215,10 @@ def test_a_network_of_its_own_outlives_its_base(light_client, tmp_path):
 
 def test_a_model_without_stored_features_says_nothing_of_its_old_classes(light_client, tmp_path):
     publish(light_client, tmp_path, test_items=0)
-    expected = {"num_samples": 0, "accuracy_before": None, "accuracy_after": None}
-    assert send(light_client).json()["old_classes"] == expected
-    assert send(light_client, "pink", PINK).json()["old_classes"] == expected
+    found = send(light_client).json()["old_classes"]
+    assert "no features of labelled test items" in found.pop("reason")
+    assert found == {"num_samples": 0, "accuracy_before": None, "accuracy_after": None}
+    assert send(light_client, "pink", PINK).json()["old_classes"]["accuracy_after"] is None
 
 
 def test_production_is_not_moved_and_the_answer_says_so(client, tmp_path):
@@ -299,8 +329,12 @@ def test_refused_without_a_trace(light_client, home, tmp_path, case):
 )  # fmt: skip
 def test_json_of_another_shape(light_client, tmp_path, body, status):
     publish(light_client, tmp_path)
-    problem(light_client.post(URL, json=body), status, "invalid_payload" if status == 422 else "image_unreadable")
-    problem(light_client.post(URL, content=b"a", headers={"Content-Type": "image/png"}), 415, "unsupported_media_type")
+    found = problem(
+        light_client.post(URL, json=body), status, "invalid_payload" if status == 422 else "image_unreadable"
+    )
+    assert "beside the file" not in found["detail"]
+    other = light_client.post(URL, content=b"a", headers={"Content-Type": "image/png"})
+    assert "multipart/form-data" in problem(other, 415, "unsupported_media_type")["detail"]
     assert num_rows(light_client) == [1, 0]
 
 
@@ -309,11 +343,21 @@ def test_a_bad_image_among_good_ones_is_named(light_client, tmp_path):
     assert problem(send(light_client, "yellow", [YELLOW[0], b"x", YELLOW[1]]), 400, "image_unreadable")["index"] == 1
 
 
-@pytest.mark.parametrize("kind", ["text", "network"])
-def test_heads_without_rows_for_images_are_refused_by_name(light_client, tmp_path, kind):
-    publish(light_client, tmp_path, kind)
-    found = problem(send(light_client), 409, "head_kind")
-    assert all(name in found["detail"] for name in (kind, "linear", "cosine", "neighbours"))
+def test_rows_of_a_zero_shot_model_made_from_words_get_a_level_bias(light_client, tmp_path):
+    _, arrays = head("cosine")
+    publish(light_client, tmp_path, "cosine", recipe={"method": "zero_shot"}, without=("spread",))
+    answer = send(light_client).json()
+    assert answer["how"] == "imprinted"
+    state = light_client.app.state.graft
+    with state.database.read() as session:
+        row = session.scalars(select(ModelVersion).where(ModelVersion.version == 2)).one()
+    grown = tensors.load(state.storage.fetch(f"{row.prefix}/{bundle.WEIGHTS}"))
+    assert grown["bias"][3] != pytest.approx(arrays["bias"].mean(), abs=1e-3)
+
+
+def test_words_of_a_text_tower_alone_take_no_class_from_images(light_client, tmp_path):
+    publish(light_client, tmp_path, "cosine", head="text", without=("spread", "bias", "mean"))
+    assert "zero_shot again" in problem(send(light_client), 409, "head_kind")["detail"]
     assert num_rows(light_client) == [1, 0]
 
 

@@ -95,10 +95,15 @@ def test_refused_fields_are_pointed_at(light_client):
 
 
 def test_upload_without_file_or_form(light_client, home):
-    problem(light_client.post(URL, data={"name": "a"}), 400, "bad_request")
+    for other in ({"data": {"name": "a"}}, {"json": {"name": "a"}}, {"json": {}}, {"content": b"PK"}):
+        found = problem(light_client.post(URL, **other), 415, "unsupported_media_type")
+        assert "multipart/form-data" in found["detail"]
     problem(light_client.post(URL, files={"other": ("a.zip", b"PK\x03\x04")}, data={"name": "a"}), 400, "file_missing")
     problem(light_client.post(URL, files={"name": (None, "a")}), 400, "file_missing")
-    problem(light_client.post(URL, json={"name": "a"}), 400, "file_missing")
+    no_boundary = light_client.post(URL, content=b"a", headers={"Content-Type": "multipart/form-data"})
+    problem(no_boundary, 400, "bad_request")
+    changed = problem(light_client.post(URL, json={"name": "a b", "base": "ds_0", "seed": "1"}), 422, "invalid_payload")
+    assert {item["pointer"] for item in changed["errors"]} == {"/body/name", "/body/seed"}
     problem(light_client.post(URL, content=b"{", headers={"Content-Type": "application/json"}), 422, "invalid_payload")
     problem(light_client.post(URL, json=["a"]), 422, "invalid_payload")
     assert kept_files(home) == []

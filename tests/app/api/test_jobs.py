@@ -193,9 +193,14 @@ def test_refused_fields_are_pointed_at(client, dataset_id):
         422,
         "invalid_payload",
     )
-    assert {item["pointer"] for item in found["errors"]} == {"/recipe/epochs", "/recipe/c"}
+    assert {item["pointer"] for item in found["errors"]} == {"/body/recipe/epochs", "/body/recipe/c"}
     found = problem(client.post(URL, json=body(dataset_id, model="a/b")), 422, "invalid_payload")
     assert [item["pointer"] for item in found["errors"]] == ["/body/model"]
+    lax = {"seed": "3", "allow_label_change": "yes", "backbone": 1}
+    found = problem(client.post(URL, json=body(dataset_id, **lax)), 422, "invalid_payload")
+    assert {item["pointer"] for item in found["errors"]} == {f"/body/{name}" for name in lax}
+    fitting = body(dataset_id, recipe={"method": "auto", "max_minutes": 3})
+    assert client.post(URL, json=fitting).status_code == 202
     problem(client.post(URL, content=b"{", headers={"Content-Type": "application/json"}), 422, "invalid_payload")
     problem(client.post(URL, json=["a"]), 422, "invalid_payload")
 

@@ -165,8 +165,6 @@ def test_stored_arrays_say_what_the_graph_says():
     ):  # fmt: skip
         said = run(head, features=features)["probabilities"]
         np.testing.assert_allclose(scores.probabilities(kind, tensors, temperature, features), said, atol=1e-5)
-    with pytest.raises(ValueError, match="found text"):
-        scores.probabilities("text", arrays, 1.0, features)
 
 
 def text_weights(num_known=7, num_features=6, width=5, num_classes=3):

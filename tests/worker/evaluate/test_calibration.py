@@ -28,6 +28,12 @@ def test_temperature_is_the_minimum_that_scipy_finds(factor: float) -> None:
     assert found == pytest.approx(factor, rel=0.15)
 
 
+def test_a_head_is_served_as_it_is_where_too_few_items_were_held_out() -> None:
+    logits_NC, labels_N = overconfident(num_items=calibration.MIN_ITEMS)
+    assert calibration.temperature(logits_NC, labels_N) == calibration.fit_temperature(logits_NC, labels_N) != 1.0
+    assert calibration.temperature(logits_NC[1:], labels_N[1:]) == 1.0
+
+
 def test_temperature_stays_bounded_on_separable_and_on_hopeless_logits() -> None:
     labels_N = np.array([0, 1, 2, 0])
     logits_NC = 5 * np.eye(3)[labels_N]

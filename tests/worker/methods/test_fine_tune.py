@@ -133,6 +133,13 @@ def test_the_last_stage_from_images_to_a_graph(attempt: Callable[..., Task]) -> 
     # The hold-out is too small for its temperature to be called a calibration.
     assert len(found.selection.rows) < calibration.MIN_ITEMS
     assert (found.method, found.shared, found.calibrated) == ("fine_tune", False, False)
+    assert found.head.temperature == 1.0
+    # What it is held against: the probe of the same images, on the same others, as its first look at them had it.
+    start, labels = found.start, task.labels_N[found.selection.rows]
+    assert np.array_equal(start.rows, found.selection.rows)
+    told = [message for message in wire_of(task).messages() if message.startswith("start: the probe's head")]
+    accuracy = float((start.logits.argmax(1) == labels).mean())
+    assert f"hold-out accuracy {accuracy:.3f}" in told[0]
     assert details["views"] == 4
     assert details["best_epoch"] > 0
     assert [pilot["rate"] for pilot in details["pilots"]][:3] == [3e-4, 1e-3, 3e-3]

@@ -1,0 +1,51 @@
+"""How a client's JSON becomes typed configuration: strictly, and with errors that point at what the client wrote.
+
+Strict means that `"yes"` is no truth value and `"3"` no number; a whole number may stand where a fraction may. Fields
+of forms and query parameters are text, and are read leniently.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, Strict, ValidationError
+from pydantic_core import CoreSchema, InitErrorDetails, core_schema
+
+BODY = ConfigDict(frozen=True, extra="forbid", strict=True)
+# JSON has lists where Python has tuples; what is in them is as strict as all else.
+FROM_LIST = Strict(strict=False)
+
+
+@dataclass(frozen=True)
+class By:
+    """Annotates a union whose members are told apart by a field of that name.
+
+    pydantic puts the member's name before each place in it (`coral/source`), which nobody wrote; it is taken out again.
+    """
+
+    tag: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """The union that pydantic makes, and around it what mends the places of its errors."""
+        union = handler.generate_schema(Annotated[source, Field(discriminator=self.tag)])
+        return core_schema.no_info_wrap_validator_function(_as_written, union)
+
+
+def _as_written(given: Any, validate: core_schema.ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(given)
+    except ValidationError as error:
+        raise ValidationError.from_exception_data(
+            error.title,
+            [
+                InitErrorDetails(type=item["type"], loc=item["loc"][1:], input=item["input"], ctx=item.get("ctx", {}))
+                for item in error.errors()
+            ],
+        ) from None
+
+
+def pointers(problems: Iterable[Mapping[str, Any]], *inside: str) -> list[dict[str, str]]:
+    """What pydantic found, each as a JSON pointer to its place and what is wrong there."""
+    return [
+        {"pointer": "".join(f"/{part}" for part in (*inside, *item["loc"])), "detail": item["msg"]} for item in problems
+    ]
