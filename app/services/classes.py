@@ -108,22 +108,15 @@ def make(
     """The new bundle, stored under a prefix of its own; whoever calls deletes it unless a row names it.
 
     Raises:
-        Conflict: code head_kind, the head has no place for images.
         BadImage: one of the images cannot be used; its index is named.
         BundleError: the base's files do not fit together, or the new graph says something else than its arrays.
         OutOfSpace: there is no room; nothing is left.
     """
     spec = served.spec
-    arrays = tensors.load(predictions.file_path(storage, base.prefix, spec, bundle.WEIGHTS))
-    if spec.head == "text" and "classes" not in arrays:
-        raise Conflict(
-            "expected a head that images have a place in; found one of words alone, to which images are all alike; run "
-            "zero_shot again with the longer list of classes",
-            code="head_kind",
-        )
     with pool.lease(served.backbone.sha256, served.backbone.open) as backbone:
         features_MD = embed(backbone, spec, images, decoders, max_pixels)
     try:
+        arrays = tensors.load(predictions.file_path(storage, base.prefix, spec, bundle.WEIGHTS))
         head = predictions.file_path(storage, base.prefix, spec, bundle.HEAD).read_bytes()
         from_words = spec.recipe.get("method") == "zero_shot"
         grown = surgery.add_class(spec.head, head, arrays, spec.temperature, features_MD, from_words=from_words)

@@ -355,12 +355,6 @@ def test_rows_of_a_zero_shot_model_made_from_words_get_a_level_bias(light_client
     assert grown["bias"][3] != pytest.approx(arrays["bias"].mean(), abs=1e-3)
 
 
-def test_words_of_a_text_tower_alone_take_no_class_from_images(light_client, tmp_path):
-    publish(light_client, tmp_path, "cosine", head="text", without=("spread", "bias", "mean"))
-    assert "zero_shot again" in problem(send(light_client), 409, "head_kind")["detail"]
-    assert num_rows(light_client) == [1, 0]
-
-
 def test_unknown_models_and_other_tasks(light_client, tmp_path):
     problem(send(light_client), 404, "not_found")
     publish(light_client, tmp_path, task="multi_label")
