@@ -76,7 +76,8 @@ def test_a_domain_from_its_pictures_to_its_predictions(up, tmp_path):
     kept = service.files()
     failed = client.wait_alignment(client.fit_alignment("coral", source, factories.BACKBONE, target=few)["id"])
     assert (failed["state"], failed["failure"]["code"]) == ("failed", "dataset_invalid")
-    assert service.files() == kept
+    # The upload itself may still be on its way out when its dataset is ready: fewer files are no harm.
+    assert set(service.files()) <= set(kept)
     query = {"files": {"file": ("a.png", FILTERED[0])}, "params": {"domain": "other"}}
     problem(service.request("POST", "/api/v1/models/colours/predict", **query), 404, "unknown_domain")
     bound = service.request("DELETE", f"/api/v1/alignments/{fitted[1]['id']}")
