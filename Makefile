@@ -27,7 +27,7 @@ run: $(READY) ## runs API and worker on 127.0.0.1:8000; Ctrl-C stops both
 	@exec $(BIN)/graft up
 
 test: $(DEV) ## runs the tests: all of them, or T=path
-	$(BIN)/python -m pytest --durations=20 $(T)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --durations=20 $(T)
 
 fast: $(DEV) ## runs the unit tests of app without servers or HTTP (under 10 s)
 	$(BIN)/python -m pytest -q -p no:schemathesis -m "not server" tests/app $(SLOW:%=--ignore=%)

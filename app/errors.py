@@ -132,6 +132,7 @@ FAILURES = {
     "weights_unavailable": "The backbone's weights cannot be had here.",
     "unsupported_scope": "The backbone has nothing that the recipe's scope trains.",
     "out_of_memory": "The job needed more memory than there is.",
+    "classes_alike": "Two classes of a zero-shot job are one to the text encoder; use other words.",
     "diverged": "Training produced numbers that are not finite.",
     "timed_out": "The job ran past its time limit.",
     "worker_lost": "Every attempt ended with its worker or process gone.",

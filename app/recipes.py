@@ -136,6 +136,22 @@ class FineTune(Recipe):
     )
     rank: int = Field(8, ge=1, le=256, description="Of scope lora: columns of each low-rank addition.")
 
+    @model_validator(mode="after")
+    def _fields_fit_the_scope(self) -> Self:
+        """What the scope has no use for is refused when it was asked for: silence would look like consent."""
+        uses = {"rank": self.scope == "lora", "l2_sp": self.scope != "head", "layer_decay": self.scope != "head"}
+        unused = [
+            name
+            for name, is_used in uses.items()
+            if not is_used and getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if unused:
+            raise ValueError(
+                f"expected fields that scope {self.scope} uses; found {', '.join(unused)}; rank is for lora, l2_sp and "
+                "layer_decay are for all but head; leave them out or take another scope"
+            )
+        return self
+
 
 class Adapt(Recipe):
     """A labelled source serves an unlabelled target: domain adaptation."""
@@ -225,6 +241,8 @@ class ZeroShotClass(BaseModel):
     def _name_says_something(cls, name: str) -> str:
         if not name.replace("_", " ").strip():
             raise ValueError(f"expected a name with a letter in it; found {name!r}")
+        if not name.isprintable():
+            raise ValueError(f"expected a name without line breaks and other control characters; found {name!r}")
         return name
 
 
@@ -275,10 +293,13 @@ class ZeroShot(Recipe):
 
     @model_validator(mode="after")
     def _classes_differ_and_have_equal_attributes(self) -> Self:
-        names = [one.name.replace("_", " ").strip() for one in self.classes]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        names = [" ".join(one.name.replace("_", " ").casefold().split()) for one in self.classes]
+        twice = sorted({one.name for one, name in zip(self.classes, names, strict=True) if names.count(name) > 1})
         if twice:
-            raise ValueError(f"expected distinct names; found twice: {', '.join(map(repr, twice[:5]))}")
+            raise ValueError(
+                "expected names that differ in more than capitals and blanks; found alike: "
+                f"{', '.join(map(repr, twice[:5]))}; name them apart, or join them to one class"
+            )
         told = [_direction(one.attributes) for one in self.classes if one.attributes]
         if None in told or len(set(told)) < len(told):
             raise ValueError(

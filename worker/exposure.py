@@ -4,11 +4,15 @@ A class that is called unseen may be seen in the pretraining, and its accuracy i
 1703.04394). The only witness is the pretraining's class names, and names are not meanings: what is not listed may still
 lie under a broader or a narrower name.
 
-Shape legend: C wanted classes, M lemmas of the pretraining's classes.
+Shape legend: C wanted classes, K classes of the pretraining, M lemmas of these.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from worker import text
 from worker.text import TextEncoder
@@ -18,40 +22,56 @@ SAME = 0.9
 # English plurals, longest ending first; "ss" is no plural.
 PLURALS = (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss"), ("xes", "x"), ("ss", "ss"), ("s", ""))
 
+# Where the part of a WordNet definition ends whose last word says what a thing is: "a cat with a grey coat".
+PARTICULARS = re.compile(
+    r"[;(]|\b(?:with|that|which|who|whose|where|when|than|larger|smaller|used|using|for|having|resembling|made|in|on|from|"
+    r"to|by|at|as|and|or|native|is|are|consisting|covered|usually|like)\b"
+)
+
 
 def exposure(names: Sequence[str], encoder: TextEncoder) -> list[dict[str, Any]]:
     """Classes that the pretraining had images of.
 
     `by` says how that is known: `name`, a pretraining class is called so, in the singular or the plural; `text`, the
-    encoder takes two names for the same; `includes`, pretraining classes are kinds of it by their last word, as "tabby
-    cat" is of "cats". `pretraining_class` is the likest, `num_pretraining_classes` how many there are.
+    encoder takes two names for the same; `includes`, pretraining classes are kinds of it by WordNet's definition of
+    them, as a hammer is a "hand tool" and "hot dog" no dog. `pretraining_class` is the likest of them to the encoder,
+    `num_pretraining_classes` how many there are.
     """
     labels = encoder.labels
-    numbers, lemmas = zip(*labels.lemmas, strict=True)
-    words = [singular(lemma.casefold()) for lemma in lemmas]
-    plain = [text.spoken(name) for name in names]
-    alike_CM = encoder.encode(plain) @ labels.lemmas_ME.T
+    words = [(number, singular(lemma.casefold())) for number, lemma in labels.lemmas]
+    kinds_K = [kinds(definition) for definition in labels.descriptions]
+    named_CE = encoder.encode([text.spoken(name) for name in names])
+    by_lemma_KC = np.full((len(labels.names), len(names)), -1.0)
+    np.maximum.at(by_lemma_KC, [number for number, _ in words], labels.lemmas_ME @ named_CE.T)
+    by_class_KC = labels.vectors_KE @ named_CE.T
     found = []
-    for row, name in enumerate(plain):
-        wanted = singular(name.casefold())
-        same = [place for place, word in enumerate(words) if word == wanted]
-        kinds = [place for place, word in enumerate(words) if word.rpartition(" ")[2] == wanted]
-        likest = int(alike_CM[row].argmax())
-        near = [likest] if alike_CM[row, likest] >= SAME else []
-        for by, places in (("name", same), ("text", near), ("includes", kinds)):
-            if places:
-                best = max(places, key=lambda place: alike_CM[row, place])
+    for row, name in enumerate(names):
+        wanted = singular(text.spoken(name).casefold())
+        witnesses: dict[str, tuple[list[int], NDArray[np.floating]]] = {
+            "name": ([number for number, word in words if word == wanted], by_lemma_KC[:, row]),
+            "text": (np.flatnonzero(by_lemma_KC[:, row] >= SAME).tolist(), by_lemma_KC[:, row]),
+            "includes": ([number for number, said in enumerate(kinds_K) if wanted in said], by_class_KC[:, row]),
+        }
+        for by, (numbers, alike_K) in witnesses.items():
+            if numbers:
+                best = max(numbers, key=lambda number: alike_K[number])
                 found.append(
                     {
-                        "name": names[row],
-                        "pretraining_class": labels.names[numbers[best]],
+                        "name": name,
+                        "pretraining_class": labels.names[best],
                         "by": by,
-                        "cosine": float(alike_CM[row, best]),
-                        "num_pretraining_classes": len({numbers[place] for place in places}),
+                        "cosine": float(alike_K[best]),
+                        "num_pretraining_classes": len(set(numbers)),
                     }
                 )
                 break
     return found
+
+
+def kinds(definition: str) -> set[str]:
+    """What a definition calls its subject: "a wheeled, motorised vehicle used for camping" -> "vehicle"."""
+    head = PARTICULARS.split(definition.casefold(), 1)[0]
+    return {singular(part.split()[-1]) for part in (head, head.partition(",")[0]) if part.split()}
 
 
 def singular(name: str) -> str:

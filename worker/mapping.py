@@ -204,6 +204,8 @@ _LITE_OTHER = {
     "_bn2": "bn3",
 }
 _BLOCK = re.compile(r"_blocks\.(\d+)\.(\w+)\.(.+)")
+# Of timm: stage and block. A transformer's `blocks.0.norm1` has one number alone.
+_PLACE = re.compile(r"blocks\.(\d+)\.(\d+)\.")
 
 
 def lite_names(source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
@@ -212,7 +214,7 @@ def lite_names(source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
     The source numbers its blocks through, timm counts stage and block; the order is the same. The first block is
     depthwise-separable: its projection is timm's `conv_pw`.
     """
-    places = sorted({tuple(map(int, name.split(".")[1:3])) for name in target if name.startswith("blocks.")})
+    places = sorted({(int(found[1]), int(found[2])) for name in target if (found := _PLACE.match(name))})
     table = {}
     for name in source:
         block = _BLOCK.fullmatch(name)

@@ -28,6 +28,8 @@ TOKENS, MASK = "tokens", "mask"
 # What the encoder was trained with; a longer text is cut there.
 MAX_TOKENS = 256
 BATCH_TEXTS = 64
+# Cosine above which two classes are one to the encoder: equal texts differ by rounding alone, about 1e-7.
+ALIKE = 1 - 1e-5
 
 Float = NDArray[np.float32]
 
@@ -121,6 +123,25 @@ class TextEncoder:
 def spoken(name: str) -> str:
     """A class's name as one would say it: folders write spaces as underscores."""
     return " ".join(name.replace("_", " ").split())
+
+
+def check_apart(names: Sequence[str], vectors_CE: Float) -> None:
+    """Refuses classes that are one to the encoder, as signs are that it has no words for.
+
+    Shape:
+        vectors_CE: [C, E], of length 1
+
+    Raises:
+        JobFailure: classes_alike.
+    """
+    alike_CC = np.triu(vectors_CE @ vectors_CE.T, 1) > ALIKE
+    if alike_CC.any():
+        pairs = [f"{names[row]!r} and {names[column]!r}" for row, column in np.argwhere(alike_CC)[:5]]
+        raise JobFailure(
+            "classes_alike",
+            f"expected classes that the text encoder tells apart; found equal vectors of {', '.join(pairs)}; use other "
+            "words, or describe each class",
+        )
 
 
 def find(roots: Sequence[Path]) -> TextEncoder:

@@ -12,7 +12,7 @@ from tests import factories
 VALID = {
     "linear_probe": {},
     "few_shot": {},
-    "fine_tune": {"scope": "full", "epochs": 3, "resolution": 64, "max_minutes": 0.5, "rank": 4, "wise": True},
+    "fine_tune": {"scope": "full", "epochs": 3, "resolution": 64, "max_minutes": 0.5, "wise": True},
     "adapt": {"source": "ds_2", "candidates": ("coral", "mcc"), "max_minutes": 2.0},
     "auto": {"max_minutes": 2, "objective": "macro_f1"},
     "zero_shot": {"approach": "eszsl", "centre": "shipped"},
@@ -54,6 +54,21 @@ def test_each_bad_field_is_pointed_at(method, field, value):
         recipes.parse({"method": method, **factories.NEEDED.get(method, {}), field: value})
     assert caught.value.code == "invalid_payload"
     assert [item["pointer"] for item in caught.value.extra["errors"]] == [f"/body/recipe/{field}"]
+
+
+@pytest.mark.parametrize("unused", [{"rank": 4}, {"l2_sp": 0.1}, {"layer_decay": 0.5}])
+def test_what_a_scope_has_no_use_for_is_refused(unused):
+    with pytest.raises(Unprocessable) as caught:
+        recipes.parse({"method": "fine_tune", "scope": "head", **unused})
+    assert next(iter(unused)) in str(caught.value.extra["errors"])
+    assert recipes.parse({"method": "fine_tune", "scope": "lora", **unused})
+
+
+@pytest.mark.parametrize("name", ["Red  Fox", "red_fox ", "RED FOX"])
+def test_classes_differ_in_more_than_capitals_and_blanks(name):
+    with pytest.raises(Unprocessable, match="zero_shot") as caught:
+        recipes.parse({"method": "zero_shot", "classes": [{"name": "red fox"}, {"name": name}]})
+    assert repr(name) in str(caught.value.extra["errors"])
 
 
 def test_a_bad_item_of_a_list_is_pointed_at():

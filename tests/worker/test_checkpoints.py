@@ -80,6 +80,20 @@ def test_of_a_model_with_two_towers_the_images_is_kept(architecture: str, tmp_pa
     assert abs(got - wanted).max() <= 1e-4 * abs(wanted).max()
 
 
+def test_a_transformers_own_names_fit(tmp_path: Path) -> None:
+    """Its blocks have one number, those that other conversions are translated to have two."""
+    file = tmp_path / "vit.safetensors"
+    trained = timm.create_model("test_vit").state_dict()
+    save_file(trained, file)
+    transformer = catalogue.find("timm/test_vit")
+    assert transformer is not None
+    done = checkpoints.admit("user/vit", transformer, file, tmp_path / "prepared", silent)
+    assert done.report.share == 1.0
+    restored = backbones.state_of(backbones.restore(done.prepared))
+    (token,) = (value for name, value in restored.items() if name.endswith("cls_token"))
+    assert torch.equal(token, trained["cls_token"])
+
+
 def test_another_architecture_is_refused_with_the_list(base: Backbone, tmp_path: Path) -> None:
     file = tmp_path / "other.safetensors"
     save_file(timm.create_model("test_vit").state_dict(), file)

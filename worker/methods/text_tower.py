@@ -17,6 +17,7 @@ import numpy as np
 from app.recipes import ZeroShot
 from worker.clip_text import TEMPLATES, ClipText
 from worker.methods.heads import CosineHead
+from worker.text import check_apart
 
 NO_CENTRE = {"what": "none: features meet the words as they are", "num_images": 0}
 
@@ -25,6 +26,7 @@ def head(recipe: ZeroShot, tower: ClipText) -> CosineHead:
     """The wanted classes as rows, at the scale that the model was trained with."""
     names = [one.name for one in recipe.classes]
     rows_CD = tower.classes(names, [one.description or "" for one in recipe.classes])
+    check_apart(names, rows_CD)
     num_classes, width = rows_CD.shape
     return CosineHead(rows_CD, np.zeros(num_classes, np.float32), np.zeros(width, np.float32), 1 / tower.logit_scale)
 

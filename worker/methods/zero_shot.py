@@ -184,7 +184,11 @@ def wanted_vectors(recipe: ZeroShot, encoder: TextEncoder) -> Float:
     """
     if recipe.classes[0].attributes is not None:
         return unit(np.array([one.attributes for one in recipe.classes], np.float64)).astype(np.float32)
-    return encoder.classes([one.name for one in recipe.classes], [one.description or "" for one in recipe.classes])
+    vectors_CE = encoder.classes(
+        [one.name for one in recipe.classes], [one.description or "" for one in recipe.classes]
+    )
+    text.check_apart([one.name for one in recipe.classes], vectors_CE)
+    return vectors_CE
 
 
 def from_text(

@@ -65,7 +65,7 @@ def test_it_learns_freezes_and_exports_the_frozen_graphs_operators(
     attempt: Callable[..., Task], scope: str, kind: str
 ) -> None:
     task = attempt(kind=kind)
-    epochs, augment = (4, "none") if kind == "transformer" else (6, "default")
+    epochs, augment = (10, "none") if kind == "transformer" else (6, "default")
     found = fine_tune.run(FineTune(scope=scope, epochs=epochs, augment=augment, soup=False), task)
     details: dict[str, Any] = found.details
     losses = [epoch["train_loss"] for epoch in details["curve"]]

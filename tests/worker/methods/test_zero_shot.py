@@ -19,7 +19,7 @@ from worker import centre, sources, text, transfer
 from worker.context import RunContext
 from worker.document import DatasetDocument, JobDocument
 from worker.evaluate import class_folds
-from worker.exposure import exposure, singular
+from worker.exposure import exposure, kinds, singular
 from worker.methods import zero_shot
 from worker.progress import Reporter
 
@@ -144,6 +144,24 @@ def test_other_names_for_a_pretraining_class_are_noticed() -> None:
     }  # fmt: skip
     assert found["dogs"]["num_pretraining_classes"] > 5
     assert "cat" in found["cats"]["pretraining_class"]
+    # Neither its last word nor the encoder makes a dog of it: WordNet's definition does not.
+    assert "hot dog" not in found["dogs"]["pretraining_class"]
+
+
+@pytest.mark.parametrize(
+    ("definition", "expected"),
+    [("a cat with a grey or tawny coat", {"cat"}), ("breed of toy dogs, short-haired", {"dog", "short-haired"}),
+     ("a child's coin bank (often shaped like a pig)", {"bank"}), ("", set())],
+)  # fmt: skip
+def test_a_definition_says_what_a_thing_is(definition, expected) -> None:
+    assert kinds(definition) == expected
+
+
+def test_names_that_are_one_to_the_encoder_are_refused(tmp_path) -> None:
+    """Signs that it has no words for: all of them are the unknown token."""
+    with pytest.raises(JobFailure, match="'☂' and '☃'") as caught:
+        transfer.run(attempt(tmp_path, "alike", named("☂", "☃", "dog")))
+    assert caught.value.code == "classes_alike"
 
 
 @pytest.mark.parametrize(
