@@ -54,9 +54,9 @@ class FewShot(Recipe):
     paper = "Wang et al., SimpleShot, arXiv 1911.04623; selection by many folds: arXiv 2307.02732"
     summary = (
         "Nearest centroid of centred features of length 1, exact leave-one-out ridge or nearest neighbours, whichever "
-        "does best on left-out pictures; for one to a few dozen images per class, seconds on a CPU."
+        "does best on left-out pictures; for two to a few dozen images per class, seconds on a CPU."
     )
-    when = "One to about twenty images of each class, or classes that will be added later without training."
+    when = "Two to about twenty images of each class, or classes that will be added later without training."
     cost = (
         "As the probe. Nearest neighbours keep their support images as features; the other two serve one row per class."
     )
@@ -156,7 +156,10 @@ class FineTune(Recipe):
 class Adapt(Recipe):
     """A labelled source serves an unlabelled target: domain adaptation."""
 
-    paper = "CORAL arXiv 1511.05547, MCC arXiv 1912.03699, DANN arXiv 1505.07818, chosen as in arXiv 2208.07360"
+    paper = (
+        "CORAL arXiv 1511.05547, AdaBN arXiv 1603.04779, MCC arXiv 1912.03699, DANN arXiv 1505.07818, MDD arXiv "
+        "1904.05801, chosen as in arXiv 2208.07360; target labels: arXiv 2304.00792"
+    )
     summary = (
         "The probe of a labelled source, and ways to fit it to a target without labels, on the frozen backbone's "
         "features (mcc, dann and mdd train a head of one hidden layer there) or under batch norm's statistics of each "

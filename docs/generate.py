@@ -20,8 +20,11 @@ Generated from `app/recipes.py` by `make docs`; `GET /api/v1/recipes` gives the 
 each `method` of a recipe; `dataset`, `backbone` and `seed` belong to the job. Unknown fields are refused. How `auto`
 decides is told in [auto.md](auto.md), how `zero_shot` works in [zero_shot.md](zero_shot.md).
 
-Figures are those of `make eval` (`benchmarks/results/evaluation.json`): EfficientNet-Lite0, no label of an image that
-is scored has taught or chosen anything; `[low, high]` is the 95 % interval over seeds, which draw the splits.
+Figures are those of `make eval` (`benchmarks/results/evaluation.json`): EfficientNet-Lite0; in a
+run, no label of an image that is scored teaches or chooses anything. What was settled when a method was designed saw
+some of these sets: ConSE's centring emoji_twitter, the direction of an adaptation the emoji, its validator digits and
+MNIST, the learning rate of `norm` and `ssf` digits and one split of MNIST. `[low, high]` is the 95 % interval over
+seeds, which draw the splits.
 """
 
 ALIGNMENTS_HEAD = """## Alignments

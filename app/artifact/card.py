@@ -165,10 +165,15 @@ def _summary(spec: Spec) -> str:
 
 def _intended_use(spec: Spec) -> str:
     shape = spec.preprocess
+    known = (
+        "that it was told in words or attributes"
+        if spec.recipe.get("method") == "zero_shot"
+        else "that it was trained on, for images like those of the training data"
+    )
     return (
-        f"Naming the class of a whole image, one of the {len(spec.labels)} that it was trained on, for images like "
-        f"those of the training data. Images are resized to {shape.width} x {shape.height} pixels. The model gives a "
-        "probability for each class and a feature vector for search or further training."
+        f"Naming the class of a whole image, one of the {len(spec.labels)} {known}. Images are resized to "
+        f"{shape.width} x {shape.height} pixels. The model gives a probability for each class and a feature vector for "
+        "search or further training."
     )
 
 
@@ -226,10 +231,15 @@ def _limits(spec: Spec) -> str:
         if spec.calibrated
         else "Probabilities are not calibrated: they rank classes, they do not say how often the model is right."
     )
+    reach = (
+        "The figures hold for images like those of the test split; from another camera, style or place expect less."
+        if _measured(spec)
+        else "How well it names images is not known until it is evaluated on labelled ones."
+    )
     lines = [
         "It always names one of its classes, also for an image that shows none of them.",
         calibration,
-        "The figures hold for images like those of the test split; from another camera, style or place expect less.",
+        reach,
         "It inherits what its backbone learnt, biases included, and its backbone's licence.",
     ]
     return "\n".join(f"- {line}" for line in lines)

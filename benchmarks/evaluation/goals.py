@@ -44,7 +44,11 @@ def _naming(rows: list[Goal]) -> list[Goal]:
     """With a mean from elsewhere, and as the recipe does by default."""
     floors = {("stamps_photos", "shipped"): 0.60, ("emoji_google", "emoji_twitter"): 0.22}
     return [
-        _least(f"zero_shot on {row['set']}, class mean", row["class_mean"], floors[row["set"], row["centre"]])
+        _least(
+            f"zero_shot on {row['set']}, mean of {row['centre']}, class mean",
+            row["class_mean"],
+            floors[row["set"], row["centre"]],
+        )
         for row in rows
         if (row["set"], row["centre"]) in floors and row["approach"] == "combined"
     ]

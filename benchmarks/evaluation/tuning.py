@@ -18,8 +18,8 @@ SET = "mnist"
 LEARN, TEST = 50, 150
 PROBE = "linear_probe"
 RECIPES: dict[str, dict[str, Any]] = {
-    "fine_tune, norm": {"method": "fine_tune", "scope": "norm", "epochs": 30, "resolution": 96},
-    "fine_tune, ssf": {"method": "fine_tune", "scope": "ssf", "epochs": 30, "resolution": 96},
+    "fine_tune, norm, 30 epochs at 96 px": {"method": "fine_tune", "scope": "norm", "epochs": 30, "resolution": 96},
+    "fine_tune, ssf, 30 epochs at 96 px": {"method": "fine_tune", "scope": "ssf", "epochs": 30, "resolution": 96},
 }
 
 
