@@ -146,7 +146,9 @@ class PairedAffine(Paired):
     paper = "Least squares on pairs: X_target = alpha X_source + beta, features scaled by 1/sqrt(n)"
     summary = (
         "One factor and one offset per feature by mean squared error, closed form or gradient descent; nothing is "
-        "penalised, so with few pairs the factors follow single pictures; under thirty, `result.warnings` says so."
+        "penalised, so with few pairs the factors follow single pictures, and features that hardly vary in the target "
+        "are amplified; under thirty pairs, and of factors beyond 10 or -10, `result.warnings` says so. Then take "
+        "`ridge` or `procrustes`, or give more pairs."
     )
 
     method: Literal["affine"] = "affine"

@@ -61,20 +61,15 @@ class FolderStorage:
     def put(self, key: str, source: Path) -> None:
         """See Storage. A hard link where possible: sources are never changed after they were put."""
         target = self._root / check_key(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".put-")
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            temporary.unlink()
+        while True:
             try:
-                os.link(source, temporary)
-            except OSError:
-                shutil.copyfile(source, temporary)
-            temporary.replace(target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise out_of_space(error) from error
+                return _place(source, target)
+            except FileNotFoundError:
+                # Whoever deleted the last object beside it took the folder along; or there is nothing to put.
+                if not source.exists():
+                    raise
+            except OSError as error:
+                raise out_of_space(error) from error
 
     def fetch(self, key: str) -> Path:
         """See Storage."""
@@ -84,18 +79,52 @@ class FolderStorage:
         return path
 
     def delete(self, prefix: str) -> None:
-        """See Storage."""
+        """See Storage. Folders above that are empty then go as well: as under S3, there are only objects."""
         path = self._root / check_key(prefix)
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+        folder = path.parent
+        while folder != self._root and _remove_empty(folder):
+            folder = folder.parent
 
     def list(self, prefix: str) -> Iterator[str]:
         """See Storage."""
         top = self._root / check_key(prefix)
         paths = (path for path in top.rglob("*") if path.is_file() and not path.name.startswith(".put-"))
         return iter(sorted(path.relative_to(self._root).as_posix() for path in paths))
+
+
+def _place(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".put-")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _remove_empty(folder: Path) -> bool:
+    """Whether the folder is gone."""
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        # Never made, or another process has removed it as well.
+        return True
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def remove_old_uploads(scratch: Path) -> None:

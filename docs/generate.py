@@ -34,7 +34,8 @@ Generated from `app/alignments.py`; `GET /api/v1/alignments/methods` gives the s
 `backbone` and `seed`, and fits a transform that moves features of the target to the source; no label is read, and no
 test split. Unpaired methods know the two domains only as a whole; paired ones see the same items twice: in two datasets
 (`target`, matched by `pair_by`), under two backbones (`from_backbone`), or both. `result` has what was learned and what
-it changed on a held-out fifth: distances before and after (CORAL, MMD, proxy A-distance), and for pairs error and R2.
+it changed on a held-out fifth: distances before and after (CORAL, MMD, proxy A-distance), and for pairs error and R2;
+`result.warnings` what to mind.
 """
 SHARED_FIELDS = {"method", "source", "target", "backbone", "seed", "from_backbone", "pair_by"}
 

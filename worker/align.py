@@ -28,6 +28,9 @@ from worker.prepared import Prepared
 MIN_ITEMS = 10
 # A slope from n pairs is off by about sqrt((1 - r^2) / (r^2 n)) of itself: a quarter at 30 pairs that correlate by 0.6.
 FEW_PAIRS = 30
+# Factors beyond this (either sign) are warned of. Features that mean the same in both domains have factors near 1; a
+# large one belongs to a feature that hardly varies in the target, whose noise it carries into the head.
+MAX_FACTOR = 10.0
 # Of the largest aligned feature: float32 sums of a thousand products.
 TOLERANCE = 1e-3
 
@@ -71,7 +74,7 @@ def run(context: RunContext) -> dict[str, Any]:
         "dims": {"taken": fitted.affine.dim_in, "given": fitted.affine.dim_out},
         "num_samples": {"source": len(fixed.rows), "target": len(moving.rows)},
         "learned": summary.learned(fitted),
-        "warnings": _warnings(recipe, fixed),
+        "warnings": _warnings(recipe, fixed, fitted.affine),
     }
     other = moving.backbone.digest != fixed.backbone.digest
     reporter.progress(0.95, "verify")
@@ -123,15 +126,27 @@ def sides(context: RunContext, recipe: Any) -> tuple[Side, Side]:
     return Side(target, target_rows, other), Side(source, source_rows, backbone)
 
 
-def _warnings(recipe: Any, fixed: Side) -> list[str]:
+def _warnings(recipe: Any, fixed: Side, affine: Affine) -> list[str]:
     """What is said of a fit that stands on little: least squares is not shrunken, whoever asks for it gets it."""
-    num_pairs = len(np.unique(fixed.groups))
-    if not isinstance(recipe, PairedAffine) or num_pairs >= FEW_PAIRS:
+    if not isinstance(recipe, PairedAffine):
         return []
-    return [
-        f"one factor per feature was fitted to {num_pairs} different pairs, expected at least {FEW_PAIRS}: compare "
-        "`pairs.held_out` with `pairs.unchanged`, give more pairs, or take moment_matching with order 1"
-    ]
+    num_pairs = len(np.unique(fixed.groups))
+    found = []
+    if num_pairs < FEW_PAIRS:
+        found.append(
+            f"one factor per feature was fitted to {num_pairs} different pairs, expected at least {FEW_PAIRS}: compare "
+            "`pairs.held_out` with `pairs.unchanged`, give more pairs, or take moment_matching with order 1"
+        )
+    size_D = np.abs(affine.alpha)
+    num_large = int((size_D > MAX_FACTOR).sum())
+    if num_large:
+        largest = int(size_D.argmax())
+        found.append(
+            f"{num_large} of {len(size_D)} features get a factor beyond {MAX_FACTOR:g}, the largest "
+            f"{affine.alpha[largest]:.3g} (feature {largest}): they hardly vary in the target, and their noise is "
+            "amplified; take ridge or procrustes, or give more pairs"
+        )
+    return found
 
 
 def verify(graph: bytes, affine: Affine, feats_ND: Floats) -> dict[str, float | int]:

@@ -55,7 +55,10 @@ class AlignmentOut(BaseModel):
     dims: Dims | None
     recipe: dict[str, Any]
     job_id: str | None
-    result: dict[str, Any] | None = Field(description="What was learned, and what it changed on held-out items.")
+    result: dict[str, Any] | None = Field(
+        description="What was learned, and what it changed on held-out items; `warnings` of `affine` tell of few "
+        "pairs, and of features that it amplifies more than tenfold."
+    )
     failure: Failure | None
     created_at: datetime
     finished_at: datetime | None

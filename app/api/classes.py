@@ -16,7 +16,7 @@ from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import ModelVersion
 from app.errors import BadRequest
-from app.services import classes, idempotency, models, predictions
+from app.services import class_checks, classes, idempotency, models, predictions
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 ROUTE = "POST /models/{name}/classes"
@@ -56,12 +56,17 @@ class ClassOut(BaseModel):
     version: int
     base_version: int
     label: str
-    num_images: int
+    num_images: int = Field(description="Different ones: the same bytes count once.")
     how: str = Field(description="centroid, imprinted or neighbours: the rule that made the class.")
     old_classes: OldClassesOut
     calibrated: bool
     metrics: dict[str, float | int | None] = Field(description="Empty until the new version is evaluated.")
     served_by_default: bool = Field(description="False where alias `production` points elsewhere: it is not moved.")
+    warnings: list[str] = Field(
+        description=f"Said where the old classes' accuracy fell by more than {class_checks.MAX_FALL}, with the way "
+        "back; where the class has one image only; where an image was given twice. The version is served all the "
+        "same: see `served_by_default`. Also in report.json and README.md of the version."
+    )
 
 
 @router.post(
@@ -98,7 +103,11 @@ async def add_class(
     alias: Annotated[str | None, Query(pattern=NAME)] = None,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> Any:
-    """Adds a class to a version from a few images, without training: a new version, which no alias points at yet."""
+    """Adds a class to a version from a few images, without training: a new version, which no alias points at yet.
+
+    Where no alias `production` points elsewhere it is served at once, also when it has harmed the other classes: then
+    `warnings` says so, and how the version before is served again. With `production` set, look before you move it.
+    """
     label, images = await _receive(request, state)
     check_number(images, state)
     asked = (version, alias)
@@ -141,7 +150,7 @@ def _add(
         base = models.resolve(session, project, name, *asked)
     settings = state.settings
     served = predictions.open_version(state.storage, base, settings.serve_threads or settings.cores)
-    classes.check(served.spec, label)
+    class_checks.check(served.spec, label)
     made = classes.make(
         state.storage,
         settings.scratch,
@@ -163,7 +172,7 @@ def _add(
                 return replayed(kept, CREATED)
             row = models.append(session, name, base, asked, made.version)
             default = models.resolve(session, project, name, None, None)
-            answer = _out(name, base, row, made, label, len(images), default.id == row.id)
+            answer = _out(name, base, row, made, label, default.id == row.id)
             location = f"/api/v1/models/{name}/versions/{row.version}"
             stored = idempotency.Answer(answer.model_dump_json().encode(), location)
             idempotency.keep(session, project, ROUTE, key, stored)
@@ -182,7 +191,6 @@ def _out(
     row: ModelVersion,
     made: classes.Made,
     label: str,
-    num_images: int,
     served_by_default: bool,
 ) -> ClassOut:
     old = made.old_classes
@@ -191,7 +199,7 @@ def _out(
         version=row.version,
         base_version=base.version,
         label=label,
-        num_images=num_images,
+        num_images=made.num_images,
         how=made.how,
         old_classes=OldClassesOut(
             num_samples=old.num_samples,
@@ -202,4 +210,5 @@ def _out(
         calibrated=False,
         metrics={},
         served_by_default=served_by_default,
+        warnings=made.warnings,
     )

@@ -47,7 +47,8 @@ def render(spec: Spec, report: Mapping[str, Any], model: str) -> str:
     Args:
         spec: of the bundle.
         report: the transfer report; of it, `verdict`, `baselines` ({name: {value, low, high, what} or None}) and
-            `per_class` (rows of label, num_samples, precision, recall, f1) are shown when they are there.
+            `per_class` (rows of label, num_samples, precision, recall, f1) are shown when they are there, and
+            `warnings` (sentences) under the limits.
         model: the model's name in the registry; it is part of an address, so its form is checked.
 
     Raises:
@@ -68,7 +69,7 @@ def render(spec: Spec, report: Mapping[str, Any], model: str) -> str:
         "## Results per class",
         _per_class(report),
         "## Limits",
-        _limits(spec),
+        _limits(spec, report),
         "## How to call it",
         _calls(spec, model),
         "## How it was made",
@@ -225,7 +226,7 @@ def _per_class(report: Mapping[str, Any]) -> str:
     return _table(("Class", "Samples", "Precision", "Recall", "F1"), rows)
 
 
-def _limits(spec: Spec) -> str:
+def _limits(spec: Spec, report: Mapping[str, Any]) -> str:
     calibration = (
         f"Probabilities are calibrated by one temperature ({spec.temperature:.3g}), for images like the training data."
         if spec.calibrated
@@ -237,6 +238,7 @@ def _limits(spec: Spec) -> str:
         else "How well it names images is not known until it is evaluated on labelled ones."
     )
     lines = [
+        *(f"{text(warning[0].upper() + warning[1:])}." for warning in report.get("warnings") or []),
         "It always names one of its classes, also for an image that shows none of them.",
         calibration,
         reach,
@@ -263,7 +265,7 @@ def _recipe(spec: Spec) -> str:
     added = spec.added
     grown = (
         f"The class {text(added.label)} was added to version {added.version} of {text(added.model)} from "
-        f"{added.num_images} images ({added.how}), without training. "
+        f"{added.num_images} image{'s' * (added.num_images > 1)} ({added.how}), without training. "
         if added
         else ""
     )

@@ -122,7 +122,7 @@ class Added(BaseModel):
         label: the new class.
         model: the base's name when it was made.
         version: of the base.
-        num_images: that the class was made from.
+        num_images: different ones, that the class was made from.
         how: the rule that made it, see `surgery`.
     """
 

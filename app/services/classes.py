@@ -1,5 +1,6 @@
 """A class is added to a served model: features of a few images, surgery on the head, a new version. No training."""
 
+import hashlib
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -15,8 +16,8 @@ from app.artifact import bundle, card, graph, scores, stored, surgery, tensors
 from app.artifact.spec import Added, BundleError, File, Parity, Spec, classification_outputs
 from app.db.base import new_id
 from app.db.models import ModelVersion
-from app.errors import BadRequest, Conflict
-from app.services import predictions
+from app.services import class_checks, predictions
+from app.services.class_checks import OldClasses
 from app.services.models import NewVersion
 from app.services.predictions import Served
 from app.serving.pool import Pool
@@ -25,33 +26,25 @@ from app.serving.runtime import Session as GraphSession
 from app.storage import Storage, out_of_space
 
 TOLERANCE = 1e-3
-NOT_STORED = (
-    "the base version holds no features of labelled test items: it was made without any, as zero_shot is without a "
-    "dataset and adapt without labels of the target"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class OldClasses:
-    """How the classes that were there before fare, on stored features of test items; None where there are none."""
-
-    num_samples: int
-    accuracy_before: float | None
-    accuracy_after: float | None
-
-    @property
-    def reason(self) -> str | None:
-        """Why there is no accuracy."""
-        return None if self.num_samples else NOT_STORED
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A bundle in storage that no row names yet."""
+    """A bundle in storage that no row names yet.
+
+    Args:
+        version: what is to become a version.
+        how: the rule that made the class.
+        num_images: different ones, that the class was made from.
+        old_classes: how they fare.
+        warnings: what whoever serves the version should know, as sentences; also in its report and its card.
+    """
 
     version: NewVersion
     how: str
+    num_images: int
     old_classes: OldClasses
+    warnings: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +66,6 @@ class _Scored:
         return OldClasses(len(self.labels_T), before, after)
 
 
-def check(spec: Spec, label: str) -> None:
-    """Refuses what no image could change.
-
-    Raises:
-        BadRequest: code unsupported_task.
-        Conflict: code label_exists.
-    """
-    if spec.task != "classification":
-        raise BadRequest(
-            f"expected a model of task classification; found {spec.task}; add the class to its data and train again",
-            code="unsupported_task",
-        )
-    if label in spec.labels:
-        raise Conflict(
-            f"expected a class that the model does not have; found {label!r} among its {len(spec.labels)}; choose "
-            "another name, or add the images to the dataset and train again",
-            code="label_exists",
-        )
-
-
 def make(
     storage: Storage,
     scratch: Path,
@@ -107,6 +80,9 @@ def make(
 ) -> Made:
     """The new bundle, stored under a prefix of its own; whoever calls deletes it unless a row names it.
 
+    An image that was given twice is used once. Alike are the same bytes: all are decoded, so that a bad one is named by
+    its place in the request.
+
     Raises:
         BadImage: one of the images cannot be used; its index is named.
         BundleError: the base's files do not fit together, or the new graph says something else than its arrays.
@@ -114,7 +90,7 @@ def make(
     """
     spec = served.spec
     with pool.lease(served.backbone.sha256, served.backbone.open) as backbone:
-        features_MD = embed(backbone, spec, images, decoders, max_pixels)
+        features_MD = embed(backbone, spec, images, decoders, max_pixels)[_first(images)]
     try:
         arrays = tensors.load(predictions.file_path(storage, base.prefix, spec, bundle.WEIGHTS))
         head = predictions.file_path(storage, base.prefix, spec, bundle.HEAD).read_bytes()
@@ -124,6 +100,8 @@ def make(
         raise BundleError(f"expected a {spec.head} head with its arrays; found {error!r}; publish it again") from error
     after = GraphSession(grown.graph, 1)
     scored = _score(storage, base.prefix, spec, after)
+    old = scored.old_classes
+    warnings = class_checks.warn(model, base.version, len(images), len(features_MD), old)
     proof = _prove(spec, grown, after, np.concatenate([scored.features_TD, features_MD]))
     described = Spec.model_validate(
         {
@@ -134,7 +112,7 @@ def make(
             "calibrated": False,
             "files": {},
             "parity": proof,
-            "added": Added(label=label, model=model, version=base.version, num_images=len(images), how=grown.how),
+            "added": Added(label=label, model=model, version=base.version, num_images=len(features_MD), how=grown.how),
             "created_at": datetime.now(UTC),
         }
     )
@@ -144,12 +122,21 @@ def make(
     with tempfile.TemporaryDirectory(dir=scratch, prefix="class-") as folder:
         try:
             network = spec.files[bundle.BACKBONE]
-            written = _write(storage, Path(folder) / "bundle", base, network, described, grown, scored)
+            report = _report(described, old, warnings)
+            written = _write(storage, Path(folder) / "bundle", base, network, described, grown, scored, report)
             _store(storage, Path(folder) / "bundle", prefix, written)
         except OSError as error:
             raise out_of_space(error) from error
     version = NewVersion(version_id, prefix, written.model_dump(mode="json"))
-    return Made(version, grown.how, scored.old_classes)
+    return Made(version, grown.how, len(features_MD), old, warnings)
+
+
+def _first(images: Sequence[bytes]) -> list[int]:
+    """The places of images that no earlier one equals."""
+    places: dict[bytes, int] = {}
+    for place, image in enumerate(images):
+        places.setdefault(hashlib.sha256(image).digest(), place)
+    return list(places.values())
 
 
 def _score(storage: Storage, prefix: str, spec: Spec, after: GraphSession) -> _Scored:
@@ -191,11 +178,11 @@ def _write(
     described: Spec,
     grown: surgery.Grown,
     scored: _Scored,
+    report: dict[str, Any],
 ) -> Spec:
     assert described.added is not None
     before = bundle.read_predictions(storage.fetch(f"{base.prefix}/{bundle.PREDICTIONS}"))
     names = described.labels
-    report = _report(described, scored.old_classes)
     return bundle.write(
         folder,
         described,
@@ -217,7 +204,7 @@ def _write(
     )
 
 
-def _report(spec: Spec, old: OldClasses) -> dict[str, Any]:
+def _report(spec: Spec, old: OldClasses, warnings: list[str]) -> dict[str, Any]:
     assert spec.added is not None
     return {
         "verdict": None,
@@ -229,6 +216,7 @@ def _report(spec: Spec, old: OldClasses) -> dict[str, Any]:
             "reason": old.reason,
             "what": "test items of the classes that were there before, from stored features",
         },
+        "warnings": warnings,
         "metrics": {},
         "calibrated": False,
     }

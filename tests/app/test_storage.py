@@ -93,6 +93,45 @@ def test_delete_takes_the_prefix_and_no_sibling(store, put):
         store.fetch("ds_11")
 
 
+def folders_below(top):
+    return sorted(path.relative_to(top).as_posix() for path in top.rglob("*") if path.is_dir())
+
+
+def test_deleting_leaves_no_empty_folder_and_no_sibling_loses_its_own(tmp_path):
+    store = FolderStorage(tmp_path / "store")
+    (tmp_path / "source").write_bytes(b"x")
+    for key in ("bundles/default/ver_1/added/a", "bundles/default/ver_2/added/a", "probe/a"):
+        store.put(key, tmp_path / "source")
+    store.delete("bundles/default/ver_1/added")
+    store.delete("probe/a")
+    store.delete("bundles/default/ver_3/added")
+    assert folders_below(tmp_path / "store") == [
+        "bundles", "bundles/default", "bundles/default/ver_2", "bundles/default/ver_2/added"
+    ]  # fmt: skip
+    store.delete("bundles/default/ver_2/added")
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+@pytest.mark.parametrize("gone", [1, 3])
+def test_a_folder_that_is_removed_while_something_is_put_there_is_made_again(tmp_path, monkeypatch, gone):
+    (tmp_path / "source").write_bytes(b"x")
+    store, other = (FolderStorage(tmp_path / "store") for _ in range(2))
+    link, calls = os.link, []
+
+    def interrupted(source, target):
+        calls.append(target)
+        if len(calls) <= gone:
+            # The only other object of the folder is deleted, whose own name has not been linked yet.
+            other.delete("a/b/other")
+        link(source, target)
+
+    monkeypatch.setattr("os.link", interrupted)
+    store.put("a/b/mine", tmp_path / "source")
+    assert store.fetch("a/b/mine").read_bytes() == b"x"
+    assert len(calls) == gone + 1
+    assert folders_below(tmp_path / "store") == ["a", "a/b"]
+
+
 BAD_KEYS = ["", "/a", "a/", "a//b", "../a", "a/../b", "a/..", ".", ".a", "a/.b", "a b", "a\\b", "a\n", "\u00e4", "a\0"]
 
 

@@ -1,11 +1,13 @@
 """The align job on real small datasets and tiny graphs: two domains, pairs, two backbones, and what it refuses."""
 
 import hashlib
+import io
 import json
 from dataclasses import asdict
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from app import alignments
 from app.artifact import alignment as artifact
@@ -47,6 +49,14 @@ def store(folder, dataset_id, files):
     assert made.state == "ready", made.problems
 
 
+def faint(data):
+    """The same picture, of which nearly all contrast is gone."""
+    pixels = np.asarray(Image.open(io.BytesIO(data)), np.float64)
+    out = io.BytesIO()
+    Image.fromarray(np.uint8(np.rint(128 + (pixels - 128) / 25))).save(out, "PNG")
+    return out.getvalue()
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """Bright pictures, the same pictures darkened under the same names, and two prepared backbones of other widths."""
@@ -66,6 +76,7 @@ def home(tmp_path_factory):
     pointer.write_text(json.dumps({"name": OTHER, "digest": wide}))
     store(folder, "ds_bright", factories.pictures(30))
     store(folder, "ds_dark", {f"dark/{name}": data for name, data in factories.pictures(30, DARK).items()})
+    store(folder, "ds_faint", {f"faint/{name}": faint(data) for name, data in factories.pictures(30).items()})
     store(folder, "ds_few", factories.pictures(3, DARK, first=500))
     return folder
 
@@ -161,6 +172,28 @@ def test_factors_of_few_pairs_come_with_a_warning(fit, monkeypatch, method):
     monkeypatch.setattr(align, "FEW_PAIRS", 1000)
     warnings = fit(target="ds_dark", method=method)[0]["result"]["warnings"]
     assert [("different pairs" in one) for one in warnings] == ([True] if method == "affine" else [])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "warned"),
+    [({"method": "affine"}, True), ({"method": "affine", "solver": "gradient_descent"}, True),
+     ({"method": "ridge"}, False), ({"method": "procrustes"}, False)],
+)  # fmt: skip
+def test_features_that_hardly_vary_are_amplified_with_a_warning(fit, recipe, warned):
+    done, context = fit(target="ds_faint", **recipe)
+    warnings = done["result"]["warnings"]
+    assert len(warnings) == warned
+    if warned:
+        alpha = tensors.load(context.storage.fetch(f"{done['prefix']}/{artifact.ARRAYS}"))["alpha"]
+        num_large = sum(abs(float(factor)) > 10 for factor in alpha)
+        largest = max(alpha, key=abs)
+        assert num_large > 0
+        assert f"{num_large} of 6 features get a factor beyond 10, the largest {largest:.3g} " in warnings[0]
+        assert "take ridge or procrustes, or give more pairs" in warnings[0]
+
+
+def test_the_bound_on_factors_is_told():
+    assert f"factors beyond {align.MAX_FACTOR:g} or" in alignments.PairedAffine.summary
 
 
 @pytest.mark.parametrize("method", ["ridge", "procrustes"])

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from app.artifact.graph import constants
 from app.artifact.spec import load as load_spec
 from app.db.models import IdempotencyKey, ModelVersion
 from app.main import create_app
+from app.services import class_checks
 from tests import factories
 from tests.app import onnx_factories
 from tests.checks import problem
@@ -139,7 +141,7 @@ def test_a_class_is_there_at_once_and_the_others_stay(client, home, tmp_path, ki
     assert answer.json() == {
         "model": "tiny", "version": 2, "base_version": 1, "label": "yellow", "num_images": 5, "how": HOW[kind],
         "old_classes": {"num_samples": 12, "accuracy_before": 1.0, "accuracy_after": 1.0, "reason": None},
-        "calibrated": False, "metrics": {}, "served_by_default": True,
+        "calibrated": False, "metrics": {}, "served_by_default": True, "warnings": [],
     }  # fmt: skip
     assert answer.headers["Location"] == "/api/v1/models/tiny/versions/2"
     new = [factories.png((225, 215, 30), seed=700 + number) for number in range(4)]
@@ -186,6 +188,86 @@ def test_the_bundle_tells_where_it_comes_from_and_is_whole(client, tmp_path, kin
     arrays = {**constants((folder / bundle.HEAD).read_bytes()), **tensors.load(folder / bundle.WEIGHTS)}
     expected = scores.probabilities(spec.head, arrays, spec.temperature, features)
     np.testing.assert_allclose(composed["probabilities"], expected, atol=1e-5)
+
+
+def bundle_of(client, number):
+    """Folder of a version's files."""
+    state = client.app.state.graft
+    with state.database.read() as session:
+        row = session.scalars(select(ModelVersion).where(ModelVersion.version == number)).one()
+    return state.storage.fetch(f"{row.prefix}/{bundle.SPEC}").parent
+
+
+RED = [factories.png(OLD["red"], seed=800 + number) for number in range(5)]
+ADVICE = r"on 30 stored .*version before is (\d+),.*`PUT (/api/v1/\S+)` with (\{.*\}) makes"
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear", "network"])
+def test_a_class_that_harms_the_others_is_told_of_with_the_way_back(client, tmp_path, kind):
+    publish(client, tmp_path, kind, test_items=30)
+    # More red, under another name.
+    answer = send(client, "crimson", RED).json()
+    folder = bundle_of(client, 2)
+    rows = bundle.read_predictions(folder / bundle.PREDICTIONS)
+    after = sum(label == found for label, found in zip(rows.labels, rows.predicted, strict=True)) / 30
+    assert after < 0.95
+    assert answer["old_classes"]["accuracy_after"] == pytest.approx(after)
+    assert answer["served_by_default"] is True
+    [warning] = answer["warnings"]
+    assert f"fell from 1.000 to {after:.3f} on 30 stored test items, by more than 0.05" in warning
+    assert json.loads((folder / bundle.REPORT).read_text())["warnings"] == [warning]
+    limits = (folder / bundle.README).read_text().partition("## Limits")[2].partition("## How to call it")[0]
+    assert f"- {card.text(warning[0].upper() + warning[1:])}." in limits
+    number, path, body = re.search(ADVICE, warning).groups()
+    assert number == "1"
+    assert client.put(path, json=json.loads(body)).status_code == 200
+    reds = [factories.png(OLD["red"], seed=850 + number) for number in range(8)]
+    assert set(predicted(client, reds)) == {"red"}
+    assert "crimson" in predicted(client, reds, version=2)
+
+
+def test_the_bound_itself_is_no_warning():
+    def warned(after):
+        old = class_checks.OldClasses(20, 1.0, after)
+        return class_checks.warn("tiny", 1, 5, 5, old)
+
+    assert (warned(0.95), warned(1.0), len(warned(0.9))) == ([], [], 1)
+    assert class_checks.warn("tiny", 1, 5, 5, class_checks.OldClasses(0, None, None)) == []
+
+
+def test_one_image_comes_with_a_warning(light_client, tmp_path):
+    publish(light_client, tmp_path)
+    answer = send(light_client, pictures=YELLOW[:1]).json()
+    assert answer["num_images"] == 1
+    assert ["made from one image" in warning for warning in answer["warnings"]] == [True]
+    readme = (bundle_of(light_client, 2) / bundle.README).read_text()
+    assert "from 1 image (" in readme
+    assert "The class was made from one image" in readme
+    assert send(light_client, "pink", PINK[:2]).json()["warnings"] == []
+
+
+@pytest.mark.parametrize("kind", HOW)
+def test_the_same_bytes_count_once(light_client, tmp_path, kind):
+    publish(light_client, tmp_path, kind)
+    once = send(light_client, pictures=YELLOW[:2], query={"version": 1}).json()
+    twice = send(light_client, pictures=[*YELLOW[:2], YELLOW[0], YELLOW[0]], query={"version": 1}).json()
+    assert (once["num_images"], once["warnings"]) == (2, [])
+    assert twice["num_images"] == 2
+    assert ["4 images were given, 2 different" in warning for warning in twice["warnings"]] == [True]
+    first, second = (bundle_of(light_client, number) for number in (2, 3))
+    assert (first / bundle.HEAD).read_bytes() == (second / bundle.HEAD).read_bytes()
+    assert (first / bundle.WEIGHTS).read_bytes() == (second / bundle.WEIGHTS).read_bytes()
+    spec = bundle.verify(second)
+    assert (spec.added.num_images, spec.parity.num_samples) == (2, 12 + 2)
+
+
+def test_one_image_three_times_is_one_image(light_client, tmp_path):
+    publish(light_client, tmp_path)
+    answer = send(light_client, pictures=YELLOW[:1] * 3).json()
+    assert answer["num_images"] == 1
+    assert len(answer["warnings"]) == 2
+    found = problem(send(light_client, "pink", [PINK[0], PINK[0], b"x"]), 400, "image_unreadable")
+    assert found["index"] == 2, "the place in the request"
 
 
 def test_a_second_class_goes_on_top_of_the_first(client, tmp_path):
@@ -275,8 +357,10 @@ def test_of_two_at_once_the_second_is_told_unless_it_names_its_version(client, h
     interrupted(client, lambda: send(client, "pink", PINK))
     problem(send(client), 409, "version_moved")
     assert num_rows(client) == [2, 0]
-    prefixes = {path.split("/bundles/default/")[1].split("/")[0] for path in files_below(home / "storage" / "bundles")}
-    assert len(prefixes) == 2, "the one that was refused left nothing"
+    folders = {path.name for path in (home / "storage" / "bundles" / "default").iterdir()}
+    with client.app.state.graft.database.read() as session:
+        named = {prefix.split("/")[2] for prefix in session.scalars(select(ModelVersion.prefix))}
+    assert folders == named, "the one that was refused left nothing, not even a folder"
     interrupted(client, lambda: send(client, "white", PINK, query={"version": 2}))
     answer = send(client, query={"version": 2}).json()
     assert (answer["version"], answer["base_version"]) == (4, 2)
@@ -293,6 +377,10 @@ def test_a_base_that_is_deleted_meanwhile_leaves_nothing(client, home, tmp_path)
 
 REFUSED = {
     "name that is there": (("red", YELLOW), 409, "label_exists"),
+    "another case": (("Red", YELLOW), 409, "label_exists"),
+    "blanks around": ((" red\u00a0", YELLOW), 409, "label_exists"),
+    "case and blanks": (("Red ", YELLOW), 409, "label_exists"),
+    "full width": (("\uff32\uff45\uff44", YELLOW), 409, "label_exists"),
     "empty name": (("", YELLOW), 422, "invalid_payload"),
     "spaces": (("  ", YELLOW), 422, "invalid_payload"),
     "long name": (("x" * 101, YELLOW), 422, "invalid_payload"),
@@ -316,6 +404,23 @@ def test_refused_without_a_trace(light_client, home, tmp_path, case):
     problem(answer, status, code)
     assert files_below(home / "storage", home / "scratch") == before
     assert num_rows(light_client) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "alike"),
+    [
+        ("caf\u00e9", "Cafe\u0301", True), ("Stra\u00dfe", "STRASSE", True), ("\u00c5land", "\u212bland", True),
+        ("cafe", "caf\u00e9", False), ("sea gull", "seagull", False), ("yellow", "yellow 2", False),
+    ],
+)  # fmt: skip
+def test_names_that_read_alike_are_one(light_client, tmp_path, first, second, alike):
+    publish(light_client, tmp_path)
+    assert send(light_client, first).json()["label"] == first
+    answer = send(light_client, second, PINK)
+    if alike:
+        assert repr(first) in problem(answer, 409, "label_exists")["detail"]
+    else:
+        assert answer.status_code == 201, answer.text
 
 
 @pytest.mark.parametrize(
