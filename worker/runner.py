@@ -49,12 +49,33 @@ def _align(context: RunContext) -> dict[str, Any]:
     return align.run(context)
 
 
+def _rank(context: RunContext) -> dict[str, Any]:
+    from worker import rank
+
+    return rank.run(context)
+
+
+def _evaluate(context: RunContext) -> dict[str, Any]:
+    from worker import evaluation
+
+    return evaluation.run(context)
+
+
+def _advise(context: RunContext) -> dict[str, Any]:
+    from worker import advise
+
+    return advise.run(context)
+
+
 # Imported when called: an ingest job must not pay for what a transfer needs.
 RUNNERS: dict[str, Callable[[RunContext], dict[str, Any]]] = {
     "ingest": _ingest,
     "transfer": _transfer,
     "backbone": _backbone,
     "align": _align,
+    "rank": _rank,
+    "evaluate": _evaluate,
+    "advise": _advise,
 }
 
 

@@ -1,24 +1,23 @@
 """Alignments: fitted feature transforms, and the methods that fit them."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from app import alignments as catalogue
 from app.alignments import LAYER, AnyAlignment
+from app.api.accepted import Accepted
 from app.api.datasets import Failure
 from app.api.deps import WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
-from app.api.forms import replayed
 from app.api.problems import RESPONSES
 from app.artifact import alignment as artifact
 from app.db.models import Alignment
-from app.services import alignments, idempotency
+from app.services import alignments
 
 router = APIRouter(prefix="/alignments", tags=["alignments"], responses=RESPONSES)
-ROUTE = "POST /alignments"
 
 
 class AlignmentMethodOut(BaseModel):
@@ -90,24 +89,14 @@ def _out(row: Alignment) -> AlignmentOut:
 
 @router.post("", status_code=202, response_model=AlignmentOut)
 def create_alignment(
-    body: AnyAlignment,
-    response: Response,
-    state: Context,
-    session: WriteSession,
-    project: Project,
-    idempotency_key: Annotated[str | None, Header()] = None,
+    body: AnyAlignment, accept: Accepted, state: Context, session: WriteSession, project: Project
 ) -> Any:
     """Fits an alignment; see GET /api/v1/alignments/methods."""
-    kept = idempotency.begin(session, project, ROUTE, idempotency_key, idempotency.fingerprint(body.model_dump()))
-    if kept is not None:
-        return replayed(kept)
-    out = _out(alignments.create(session, project, body, state.settings.offline))
-    location = f"/api/v1/alignments/{out.id}"
-    idempotency.keep(
-        session, project, ROUTE, idempotency_key, idempotency.Answer(out.model_dump_json().encode(), location)
-    )
-    response.headers["Location"] = location
-    return out
+
+    def make() -> AlignmentOut:
+        return _out(alignments.create(session, project, body, state.settings.offline))
+
+    return accept.answer("POST /alignments", body.model_dump(), make, "/api/v1/alignments/{id}")
 
 
 @router.get("", response_model=Page[AlignmentOut])

@@ -9,22 +9,22 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
+from app.api.accepted import Accepted
 from app.api.datasets import Failure
 from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
-from app.api.forms import replayed
 from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import Job, JobEvent
 from app.errors import BadRequest
-from app.services import idempotency, jobs, models, outcomes, transfers
+from app.pages.render import POLICY
+from app.services import jobs, models, outcomes, transfers
 from app.states import FINAL
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=RESPONSES)
-ROUTE = "POST /jobs"
 STREAM_POLL_SECONDS = 0.25
 MAX_EVENT_ID = 2**31 - 1
 STREAM_HEARTBEAT_SECONDS = 10.0
@@ -117,20 +117,10 @@ def _event(row: JobEvent) -> EventOut:
 
 
 @router.post("", status_code=202, response_model=JobOut)
-def create_job(
-    body: JobIn,
-    response: Response,
-    state: Context,
-    session: WriteSession,
-    project: Project,
-    idempotency_key: Annotated[str | None, Header()] = None,
-) -> Any:
+def create_job(body: JobIn, accept: Accepted, state: Context, session: WriteSession, project: Project) -> Any:
     """Queues a job."""
     if body.kind != "transfer":
         raise BadRequest(f"expected a kind that is built (transfer); found {body.kind!r}", code="unknown_kind")
-    kept = idempotency.begin(session, project, ROUTE, idempotency_key, idempotency.fingerprint(body.model_dump()))
-    if kept is not None:
-        return replayed(kept)
     wish = transfers.Wish(
         dataset_id=body.dataset,
         backbone=body.backbone,
@@ -141,13 +131,11 @@ def create_job(
         depends_on=tuple(body.depends_on),
         allow_label_change=body.allow_label_change,
     )
-    out = _out(transfers.create(session, project, wish, state.settings.offline), None)
-    location = f"/api/v1/jobs/{out.id}"
-    idempotency.keep(
-        session, project, ROUTE, idempotency_key, idempotency.Answer(out.model_dump_json().encode(), location)
-    )
-    response.headers["Location"] = location
-    return out
+
+    def make() -> JobOut:
+        return _out(transfers.create(session, project, wish, state.settings.offline), None)
+
+    return accept.answer("POST /jobs", body.model_dump(), make, "/api/v1/jobs/{id}")
 
 
 @router.get("", response_model=Page[JobOut])
@@ -231,7 +219,7 @@ def get_report(job_id: str, request: Request, session: ReadSession, project: Pro
     if "text/html" in accept and "application/json" not in accept.partition("text/html")[0]:
         body = html.escape(json.dumps(document, indent=2, ensure_ascii=False))
         page = f"<!doctype html><meta charset=utf-8><title>Report of {html.escape(job_id)}</title><pre>{body}</pre>"
-        return HTMLResponse(page, headers={"Content-Security-Policy": "sandbox; default-src 'none'"})
+        return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
     return document
 
 

@@ -14,7 +14,6 @@ from app.queue import CPU
 from app.services import queues
 from app.states import FINAL, JobState, Request, check_move
 
-KINDS = ("ingest", "transfer", "backbone", "align")
 NOT_BEGUN = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
 
 
@@ -208,9 +207,9 @@ def retry(session: Session, project: str, job_id: str) -> Job:
         raise Conflict(f"expected a job that failed or was cancelled; found one that is {job.state}")
     if job.kind != "transfer":
         why = (
-            "whose alignment failed with it; post it again"
-            if job.kind == "align"
-            else ("whose upload is gone; upload it again")
+            "whose upload is gone; upload it again"
+            if job.kind in ("ingest", "backbone")
+            else "whose result failed with it; post it again"
         )
         raise BadRequest(f"expected a transfer job; found one of kind {job.kind}, {why}", code="not_retryable")
     if "deleted_dataset" in job.inputs:

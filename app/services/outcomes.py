@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, Report, UserBackbone
-from app.services import alignments, attempts, datasets, jobs, models
+from app.services import alignments, attempts, datasets, jobs, models, studies
 from app.states import JobState
 
 Result = dict[str, Any]
@@ -74,6 +74,9 @@ def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
         return [job.inputs["file"]]
     if job.kind == "align":
         alignments.fail(session, job.inputs["alignment_id"], code, message)
+    if job.kind in studies.TABLES:
+        studies.fail(session, job, code, message)
+        return [studies.prefix(job.project_id, job.inputs["study_id"])]
     return []
 
 
@@ -124,6 +127,13 @@ def _align(session: Session, job: Job, result: Result) -> list[str]:
     return [f"bundles/{job.project_id}/{job.id}/attempt-{number}" for number in range(1, job.attempt)]
 
 
+def _study(session: Session, job: Job, result: Result) -> list[str]:
+    row = studies.complete(session, job, result["result"])
+    job.metrics = result["metrics"]
+    _succeeded(session, job, f"{studies.NAMES[type(row)]} is ready", study=row.id)
+    return []
+
+
 def _succeeded(session: Session, job: Job, message: str, **data: Any) -> None:
     job.progress = {"fraction": 1.0, "stage": "done", "eta_seconds": 0.0}
     jobs.move(session, job, JobState.SUCCEEDED, message, **data)
@@ -134,4 +144,5 @@ FINISHERS: dict[str, Callable[[Session, Job, Result], list[str]]] = {
     "transfer": _transfer,
     "backbone": _backbone,
     "align": _align,
+    **dict.fromkeys(studies.TABLES, _study),
 }

@@ -12,7 +12,7 @@ from app.queue import CPU, GPU
 from app.states import JobState
 
 # Kinds that extract features, which a GPU does faster.
-EXTRACTING = frozenset({"transfer", "align"})
+EXTRACTING = frozenset({"transfer", "align", "rank", "evaluate", "advise"})
 BELLS = "bells"
 
 

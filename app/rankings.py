@@ -1,0 +1,1 @@
+"""What is asked of a ranking: which backbones, for which dataset, in how much time."""
