@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     )
     serve_threads: int = Field(0, ge=0, description="Threads of one prediction; 0 means one for each core.")
     worker_slots: int = Field(2, ge=1, description="Jobs that one worker process runs at the same time.")
+    standby: bool = Field(
+        True, description="Keep one process started ahead for the next job (about 150 MB); it then starts at once."
+    )
     worker_queues: tuple[str, ...] = Field(
         (), description="Queues of this worker (JSON list); empty means by its hardware."
     )

@@ -18,6 +18,7 @@ from app.queue import CPU, GPU, Bell, make_celery
 from app.settings import Settings
 from app.storage import open_storage
 from worker import sweep, tasks
+from worker.standby import Standby
 from worker.supervisor import Context
 
 settings = Settings()
@@ -37,6 +38,7 @@ context = Context(
     queues=QUEUES,
     stopping=threading.Event(),
     slots=threading.Semaphore(settings.worker_slots),
+    standby=Standby(enabled=settings.standby),
 )
 tasks.register(app, context)
 
@@ -45,6 +47,7 @@ tasks.register(app, context)
 def _begin(**_: Any) -> None:
     process.end_with_parent()
     sweep.start(context, DEVICE)
+    context.standby.prepare()
 
 
 @signals.worker_shutting_down.connect
@@ -55,6 +58,7 @@ def _stop(**_: Any) -> None:
 @signals.worker_shutdown.connect
 def _end(**_: Any) -> None:
     sweep.leave(context)
+    context.standby.end()
     context.database.dispose()
 
 

@@ -1,5 +1,6 @@
 """One attempt at one job, in a process of its own: `python -m worker.runner JOB`, the job's document on standard input.
 
+With `--standby` in the place of JOB it imports what most jobs need before it waits for the document.
 Its exit status means nothing to anybody: what counts is the last line it sends (`result` or `failure`).
 """
 
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from setproctitle import setproctitle
+
 from app import process
 from app.errors import GraftError, JobFailure, OutOfSpace
 from app.settings import Settings
@@ -18,6 +21,7 @@ from app.storage import open_storage, out_of_space
 from worker.context import RunContext
 from worker.document import JobDocument
 from worker.progress import Reporter, Yielded, take_stdout
+from worker.runner_process import STANDBY
 
 # Exit status of an attempt that handed its job back.
 YIELDED = 75
@@ -81,10 +85,17 @@ RUNNERS: dict[str, Callable[[RunContext], dict[str, Any]]] = {
 
 def main() -> int:
     """Runs the job whose document comes first on standard input."""
-    reporter = Reporter(take_stdout())
+    out = take_stdout()
     settings = Settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    document = JobDocument.model_validate_json(sys.stdin.readline())
+    if STANDBY in sys.argv:
+        _import_ahead()
+    line = sys.stdin.readline()
+    if not line:
+        return 0  # the worker ended before there was a job
+    document = JobDocument.model_validate_json(line)
+    setproctitle(f"python -m worker.runner {document.id}")
+    reporter = Reporter(out)
     reporter.listen(sys.stdin)
     settings.scratch.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=settings.scratch, prefix=f"{document.id}-{document.attempt}-"))
@@ -105,6 +116,17 @@ def main() -> int:
     # Last of all: the supervisor ends this process as soon as it hears it.
     reporter.end(message)
     return 0
+
+
+def _import_ahead() -> None:
+    """What an ingestion and a transfer on cached features import; nothing with torch."""
+    import onnxruntime  # noqa: F401
+
+    from app.serving import runtime  # noqa: F401
+    from worker import ingestion, transfer  # noqa: F401
+    from worker.data import ingest  # noqa: F401
+    from worker.evaluate import report  # noqa: F401
+    from worker.methods import few_shot, linear_probe  # noqa: F401
 
 
 def _attempt(context: RunContext) -> dict[str, Any] | None:

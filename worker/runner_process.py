@@ -13,16 +13,22 @@ from typing import Any
 from worker.document import JobDocument
 
 MAX_BATCH = 500
+# In the place of a job's id: imports first, and takes the name of its job when it gets one.
+STANDBY = "--standby"
 
 log = logging.getLogger(__name__)
 
 
 class RunnerProcess:
-    """The child: `python -m worker.runner JOB` in a session of its own."""
+    """The child: `python -m worker.runner JOB` in a session of its own.
 
-    def __init__(self, document: JobDocument) -> None:
+    Args:
+        job_id: named in the process list; None for one that starts ahead, and waits for whichever job comes.
+    """
+
+    def __init__(self, job_id: str | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.runner", document.id],
+            [sys.executable, "-m", "worker.runner", job_id or STANDBY],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -32,7 +38,15 @@ class RunnerProcess:
             encoding="utf-8",
         )
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue(maxsize=10_000)
-        threading.Thread(target=self._read, daemon=True, name=f"read-{document.id}").start()
+        threading.Thread(target=self._read, daemon=True, name=f"read-{self._process.pid}").start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def begin(self, document: JobDocument) -> None:
+        """Tells the child what to do; once."""
         self._write(document.model_dump_json())
 
     def receive(self, timeout_seconds: float) -> tuple[list[dict[str, Any]], bool]:

@@ -19,6 +19,7 @@ from tests import factories, processes
 from tests.conftest import wait_until
 from tests.factories import files_below
 from worker import supervisor
+from worker.standby import Standby
 from worker.supervisor import Context
 
 pytestmark = pytest.mark.server
@@ -33,6 +34,7 @@ class Bench:
         self.context = Context(
             settings=settings, database=database, storage=storage, bell=Bell(make_celery(settings)), worker_id="w1",
             queues=("cpu",), stopping=threading.Event(), slots=threading.Semaphore(2),
+            standby=Standby(enabled=False),
         )  # fmt: skip
 
     def upload(self, files, name="colours"):

@@ -156,10 +156,14 @@ def _special() -> Any:
 
 def clopper_pearson(num_hits: int, num_samples: int) -> tuple[float, float]:
     """Exact 95 % interval of a proportion."""
+    # None or all of them: the tail of the binomial is a power, and scipy need not be imported.
+    if num_hits == 0:
+        return 0.0, 1.0 - 0.025 ** (1 / num_samples)
+    if num_hits == num_samples:
+        return 0.025 ** (1 / num_samples), 1.0
     quantile = _special().betaincinv
-    low = float(quantile(num_hits, num_samples - num_hits + 1, 0.025)) if num_hits > 0 else 0.0
-    high = float(quantile(num_hits + 1, num_samples - num_hits, 0.975)) if num_hits < num_samples else 1.0
-    return low, high
+    low = float(quantile(num_hits, num_samples - num_hits + 1, 0.025))
+    return low, float(quantile(num_hits + 1, num_samples - num_hits, 0.975))
 
 
 def _check_pairs(correct_a_N: NDArray[np.bool_], correct_b_N: NDArray[np.bool_]) -> None:

@@ -73,12 +73,15 @@ def cross_validate(
     basis: EigenBasis | None = None,
     tolerance: float = CV_TOLERANCE,
     max_iterations: int = 300,
+    patience: int | None = None,
 ) -> LogisticCV:
     """Fit every fold at every strength and predict the rows left out.
 
     The path goes from strong to weak regularisation, each start extrapolated from the two before it. ``basis`` is
     ``eigenbasis(feats_ND)`` when the caller has it already. ``max_iterations`` bounds each strength: on separable data
-    weak regularisation converges slowly, to solutions that overfit.
+    weak regularisation converges slowly, to solutions that overfit. ``patience`` ends the path after so many strengths
+    in a row that have a higher loss than the best so far and no higher accuracy: beyond them lie the slowest solves,
+    and none that would be chosen. It is not looked at where memory splits the folds into several solves.
 
     Shape:
         feats_ND: [N, D] standardised; labels_N, folds_N: [N], folds numbered from 0.
@@ -111,6 +114,10 @@ def cross_validate(
             for position, fold in enumerate(members):
                 held_out_N = folds_N == fold
                 logits_SNC[index, held_out_N] = logits_FKN[position][:, held_out_N].T
+            if patience and len(members) == num_folds and _past_the_best(logits_SNC[: index + 1], labels_N, patience):
+                strengths, params_SKP = strengths[: index + 1], params_SKP[: index + 1]
+                logits_SNC = logits_SNC[: index + 1]
+                break
     correct_SN = logits_SNC.argmax(axis=2) == labels_N
     nll_SN = _nll(logits_SNC, labels_N)
     held_out = [folds_N == fold for fold in range(num_folds)]
@@ -254,6 +261,20 @@ def _nll(logits_SNC: NDArray[np.float32], labels_N: NDArray[np.int64]) -> NDArra
     """Negative log-likelihood of every item at every strength, [S, N]; one strength at a time to bound memory."""
     items = np.arange(labels_N.size)
     return np.stack([logsumexp(logits_NC).astype(np.float64) - logits_NC[items, labels_N] for logits_NC in logits_SNC])
+
+
+def _past_the_best(logits_SNC: NDArray[np.float32], labels_N: NDArray[np.int64], patience: int) -> bool:
+    """Whether the last ``patience`` strengths are worse by their loss than the best before, and not better by accuracy.
+
+    Shape:
+        logits_SNC: [S, N, C], out of fold, of the strengths so far.
+    """
+    if len(logits_SNC) <= patience:
+        return False
+    loss_S = _nll(logits_SNC, labels_N).mean(axis=1)
+    accuracy_S = (logits_SNC.argmax(axis=2) == labels_N).mean(axis=1)
+    before, after = slice(None, -patience), slice(-patience, None)
+    return bool((loss_S[after] > loss_S[before].min()).all() and (accuracy_S[after] <= accuracy_S[before].max()).all())
 
 
 def _folds_at_once(num_classes: int, num_items: int) -> int:
