@@ -16,8 +16,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def environment(home: Path, **settings: object) -> dict[str, str]:
-    """This process's environment with a service's settings, each without its GRAFT_ prefix."""
-    values = {"home": home, "offline": "true", "device": "cpu", "log_level": "INFO", **settings}
+    """This process's environment with a service's settings, each without its GRAFT_ prefix.
+
+    No runner waits ahead unless asked for: one that has started for a job is named after it, so that it can be found.
+    """
+    values = {"home": home, "offline": "true", "device": "cpu", "log_level": "INFO", "standby": "false", **settings}
     return {**os.environ, **{f"GRAFT_{name.upper()}": str(value) for name, value in values.items()}}
 
 

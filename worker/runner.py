@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from setproctitle import setproctitle
-
 from app import process
 from app.errors import GraftError, JobFailure, OutOfSpace
 from app.settings import Settings
@@ -94,7 +92,6 @@ def main() -> int:
     if not line:
         return 0  # the worker ended before there was a job
     document = JobDocument.model_validate_json(line)
-    setproctitle(f"python -m worker.runner {document.id}")
     reporter = Reporter(out)
     reporter.listen(sys.stdin)
     settings.scratch.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import Any
 from worker.document import JobDocument
 
 MAX_BATCH = 500
-# In the place of a job's id: imports first, and takes the name of its job when it gets one.
+# In the place of a job's id: imports first, and waits for whichever job comes.
 STANDBY = "--standby"
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,11 @@ class RunnerProcess:
         )
         self._messages: queue.Queue[dict[str, Any] | None] = queue.Queue(maxsize=10_000)
         threading.Thread(target=self._read, daemon=True, name=f"read-{self._process.pid}").start()
+
+    @property
+    def pid(self) -> int:
+        """Of the process, and of its session."""
+        return self._process.pid
 
     @property
     def is_alive(self) -> bool:

@@ -130,7 +130,7 @@ class _Attempt:
     def run(self) -> None:
         """Supervises the child to its end and writes the outcome."""
         runner = self._context.standby.begin(self._document)
-        log.info("job %s attempt %d started", self._document.id, self._document.attempt)
+        log.info("job %s attempt %d started in process %d", self._document.id, self._document.attempt, runner.pid)
         reason = "the worker could not supervise it"
         try:
             reason = self._follow(runner)

@@ -20,8 +20,7 @@ def kill_worker(service, job_id):
 
 
 def test_killed_worker_gives_one_result(up, tmp_path):
-    # Without one that waits: its imports are the time in which the kill falls.
-    service = up(lease_seconds=1, standby=False)
+    service = up(lease_seconds=1)
     client = service.client
     archive = tmp_path / "colours.zip"
     archive.write_bytes(factories.pack(factories.pictures(12)))

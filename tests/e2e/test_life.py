@@ -107,7 +107,7 @@ def test_worker_that_is_terminated_hands_its_job_back(up, tmp_path):
 
 
 def test_killed_manager_takes_its_children_along(up):
-    service = up()
+    service = up(standby=True)
     everything = processes.members(service.home)
     assert len(everything) >= 3
     service.process.kill()
