@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.artifact.scores import softmax
 from worker.solvers.logits import logsumexp
+from worker.solvers.ridge import one_hot
 from worker.solvers.spectrum import EigenBasis
 
 Double = NDArray[np.float64]
@@ -86,9 +87,7 @@ def fit(items_NR: Double, num_components: int, seed: int) -> Mixture:
     if not 1 <= num_components <= len(items_NR):
         raise ValueError(f"Expected 1 to {len(items_NR)} components for as many items, found {num_components}.")
     nearest_N = _k_means(items_NR, num_components, np.random.default_rng(seed))
-    share_NK = np.zeros((len(items_NR), num_components))
-    share_NK[np.arange(len(items_NR)), nearest_N] = 1.0
-    found, before = maximise(items_NR, share_NK), -np.inf
+    found, before = maximise(items_NR, one_hot(nearest_N, num_components)), -np.inf
     for _ in range(MAX_ROUNDS):
         joint_NK = found.joint_NK(items_NR)
         likelihood = float(logsumexp(joint_NK).mean())
@@ -125,9 +124,8 @@ def _k_means(items_NR: Double, num_clusters: int, rng: np.random.Generator) -> N
     centre_KR = items_NR[chosen]
     nearest_N = _distance(items_NR, length_N, centre_KR).argmin(1)
     for _ in range(LLOYD_ROUNDS):
-        count_K = np.bincount(nearest_N, minlength=num_clusters)
-        sums_KR = np.zeros_like(centre_KR)
-        np.add.at(sums_KR, nearest_N, items_NR)
+        member_NK = one_hot(nearest_N, num_clusters)
+        count_K, sums_KR = member_NK.sum(0), member_NK.T @ items_NR
         # A cluster that lost all of its items stays where it is.
         centre_KR = np.where(count_K[:, None] > 0, sums_KR / np.maximum(count_K, 1)[:, None], centre_KR)
         moved_N = _distance(items_NR, length_N, centre_KR).argmin(1)
