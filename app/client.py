@@ -238,6 +238,29 @@ class Client:
             found = self.call("GET", path)
         return found
 
+    def rank_backbones(
+        self,
+        dataset_id: str,
+        backbones: Sequence[str] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Json:
+        """Queues a ranking; by default of all recommended backbones at hand. `fields`: max_minutes, seed."""
+        names = "auto" if backbones is None else list(backbones)
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        body = {"dataset": dataset_id, "backbones": names, **fields}
+        return self.call("POST", "/rankings", json=body, headers=headers)
+
+    def wait_ranking(self, ranking_id: str, on_progress: Callable[[Progress], None] | None = None) -> Json:
+        """The ranking once its job has ended: `ready` with its result, or `failed` with its failure."""
+        path = f"/rankings/{quote(ranking_id, safe='')}"
+        found = self.call("GET", path)
+        if found["state"] == "running":
+            self.wait_job(found["job_id"], on_progress)
+            found = self.call("GET", path)
+        return found
+
     def bind_domain(self, model: str, domain: str, alignment_id: str) -> Json:
         """Puts an alignment before the model's head for `predict(..., domain=...)`."""
         path = f"/models/{quote(model, safe='')}/domains/{quote(domain, safe='')}"

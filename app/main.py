@@ -17,6 +17,7 @@ from app.api import (
     models,
     predictions,
     problems,
+    rankings,
     recipes,
     schema,
 )
@@ -38,6 +39,7 @@ ROLES: dict[str, tuple[APIRouter, ...]] = {
         models.router,
         alignments.router,
         domains.router,
+        rankings.router,
     ),
     "serve": (predictions.router, classes.router),
 }

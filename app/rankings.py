@@ -1,1 +1,46 @@
 """What is asked of a ranking: which backbones, for which dataset, in how much time."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from app.bodies import BODY
+
+AUTO = "auto"
+# Each costs a preparation where it was never used, and a look at up to 2,000 images.
+MAX_BACKBONES = 16
+DEFAULT_MINUTES = 5.0
+
+BackboneName = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class RankingIn(BaseModel):
+    """Candidate backbones for a labelled dataset, to be put in order."""
+
+    model_config = BODY
+
+    dataset: str = Field(min_length=1, max_length=40, description="Ready, labelled, of task classification.")
+    backbones: Literal["auto"] | Annotated[list[BackboneName], Field(min_length=1, max_length=MAX_BACKBONES)] = Field(
+        "auto",
+        description="Names of backbones, each once; `auto` takes the recommended ones whose weights are at hand, best "
+        f"first by their accuracy on ImageNet, {MAX_BACKBONES} at most.",
+    )
+    max_minutes: float = Field(
+        DEFAULT_MINUTES,
+        gt=0,
+        le=1440,
+        description="Time budget: a step starts only when its forecast fits. What was skipped is listed.",
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Of the images of stage 1, of folds and of resampling.")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        twice = sorted({name for name in self.backbones if self.backbones.count(name) > 1}) if self.names else []
+        if twice:
+            raise ValueError(f"expected each backbone once; found {', '.join(twice)} twice; name it once")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The backbones that were named; empty for `auto`."""
+        return () if self.backbones == AUTO else tuple(self.backbones)

@@ -163,16 +163,21 @@ def features(
 
 
 def pooled(
-    context: RunContext, index: Index, rows: NDArray[np.int64], backbone: Prepared, stage: tuple[str, float, float]
+    context: RunContext,
+    index: Index,
+    rows: NDArray[np.int64],
+    backbone: Prepared,
+    stage: tuple[str, float, float],
+    extractor: Callable[[], Extractor] | None = None,
 ) -> tuple[Features, Extraction]:
-    """The pooled features that heads stand on, unaugmented."""
+    """The pooled features that heads stand on, unaugmented; `extractor` where the caller has it open already."""
     return features(
         context,
         index,
         rows,
         _pooled_space(context, backbone),
         backbone.preprocess,
-        lambda: open_extractor(context, backbone),
+        extractor or (lambda: open_extractor(context, backbone)),
         stage=stage,
     )
 

@@ -1,18 +1,183 @@
-"""The job that makes a study of kind ranking."""
+"""The ranking job, told in order: load -> stage 1 on some images -> the better half on all -> order. No torch on a CPU.
 
+The test split takes no part. Features go through the cache, so that a later transfer finds them there. A step starts
+only when its forecast fits the time; what was left out is in the result, with its forecast. Every decision is an event.
+"""
+
+import time
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from app.errors import JobFailure
+from app.rankings import RankingIn
+from worker import features, sources, transfer
 from worker.context import RunContext
+from worker.data.samples import Index
+from worker.data.splits import SPLITS
+from worker.ranking import document, order, subset
+from worker.ranking.contender import PILOT_IMAGES, Contender, Data, Rows
+from worker.ranking.entrants import entrants, is_prepared
+from worker.ranking.ledger import Ledger
+from worker.ranking.order import Entry, Place
+
+# More images move no standard error that matters (0.005), and neighbours cost their square.
+MAX_IMAGES = 10_000
+# Forecasts in seconds of what does not grow with the data: export and proof of a backbone that this machine has not
+# seen (its download comes on top, and is told), and the scores of stage 1.
+PREPARE_SECONDS, SCORE_SECONDS = 30.0, 2.0
+# Fractions of the job's progress at which each stage begins and ends.
+PROGRESS = {1: (0.02, 0.57), 2: (0.57, 0.97)}
+
+# Contenders and where they stand, best first.
+Ranked = list[tuple[Contender, Place]]
 
 
 def run(context: RunContext) -> dict[str, Any]:
-    """Answers the job's study.
+    """Puts the job's backbones in order.
 
     Returns:
         `result` for the study, `metrics` for the job.
 
     Raises:
-        JobFailure: what the owner of the job can understand.
+        JobFailure: dataset_invalid, fewer than two pictures or classes; timed_out or weights_unavailable, no candidate
+            could be looked at.
     """
-    raise JobFailure("internal", f"expected a kind of job that is built; found {context.document.kind}")
+    wish = RankingIn.model_validate(context.document.inputs["request"])
+    context.reporter.progress(0.01, "load")
+    data = load(context, wish.seed)
+    ledger = Ledger(context.reporter, wish.max_minutes * 60)
+    ranked = _Race(context, data, ledger).run(entrants(context, wish.names))
+    return document.answer(context.reporter, ranked, data, ledger)
+
+
+def load(context: RunContext, seed: int) -> Data:
+    """The images to rank on: all but the test split, at most ``MAX_IMAGES``.
+
+    Raises:
+        JobFailure: dataset_invalid.
+    """
+    index = transfer.load(context, context.document.dataset)
+    labels_N = np.asarray(index.label, np.int64)
+    rows = np.flatnonzero((index.split != SPLITS.index("test")) & (labels_N >= 0))
+    num_classes, num_pictures = len(np.unique(labels_N[rows])), len(np.unique(index.group[rows]))
+    if min(num_classes, num_pictures) < 2:
+        raise JobFailure(
+            "dataset_invalid",
+            "expected at least 2 different pictures and 2 classes outside the test split; found "
+            f"{num_pictures} and {num_classes}; add images",
+        )
+    rows = _some(index, rows, MAX_IMAGES, seed)
+    first = _some(index, rows, subset.size(len(rows)), seed)
+    return Data(index, rows, first, labels_N, len(index.classes), seed)
+
+
+def _some(index: Index, rows: Rows, wanted: int, seed: int) -> Rows:
+    labels_N = np.asarray(index.label, np.int64)
+    return rows[subset.choose(labels_N[rows], index.group[rows], wanted, seed)]
+
+
+class _Race:
+    """Both stages, inside the budget."""
+
+    def __init__(self, context: RunContext, data: Data, ledger: Ledger) -> None:
+        self._context, self._data, self._ledger = context, data, ledger
+
+    def run(self, contenders: list[Contender]) -> Ranked:
+        """Who was looked at, best first: those on all images, then those that stage 1 or the time kept from it.
+
+        Raises:
+            JobFailure: nobody was.
+        """
+        whole = len(self._data.first) == len(self._data.rows) or len(contenders) == 1
+        entered = self._stage(contenders, 2 if whole else 1)
+        if not entered:
+            raise self._ledger.nobody()
+        stage_1 = [] if whole else self._order(entered, 1)
+        if not whole:
+            self._stage(self._better_half(stage_1), 2)
+        stage_2 = [one for one in entered if one.stage == 2]
+        return [*(self._order(stage_2, 2) if stage_2 else []), *(row for row in stage_1 if row[0].stage == 1)]
+
+    def _stage(self, contenders: Sequence[Contender], stage: int) -> list[Contender]:
+        """Looks at each on the stage's images; returns those that there was time for, and numbers from."""
+        start, end = PROGRESS[stage]
+        width, found = (end - start) / max(len(contenders), 1), []
+        for number, one in enumerate(contenders):
+            began = time.monotonic()
+            share = (f"stage {stage}", start + width * number, start + width * (number + 1))
+            if (one.stage > 0 or self._open(one)) and self._look(one, stage, share):
+                found.append(one)
+            one.seconds += time.monotonic() - began
+            one.close()
+            self._context.reporter.check_yield()
+        return found
+
+    def _open(self, one: Contender) -> bool:
+        """Has the backbone prepared, loaded and timed; whether there was time and it could be had."""
+        context, data = self._context, self._data
+        ready = is_prepared(context, one.name)
+        if not ready and not self._ledger.fits(one, "prepare", PREPARE_SECONDS, "and a download"):
+            return False
+        try:
+            backbone = sources.open_backbone(context, one.name)
+        except JobFailure as failure:
+            self._ledger.skip(one, "prepare", failure.message)
+            return False
+        _, images = next(features.decoded(context, data.index, data.first[:1], backbone.preprocess))
+        one.open(context, backbone, images[0])
+        if not self._ledger.fits(one, "time", one.latency_ms / 1000 * PILOT_IMAGES):
+            return False
+        one.pilot(context, data)
+        return True
+
+    def _look(self, one: Contender, stage: int, share: tuple[str, float, float]) -> bool:
+        missing, step = one.num_missing(self._context, self._data, stage), f"stage {stage}"
+        forecast = one.seconds_per_image * missing + self._scoring_seconds(one)
+        if not self._ledger.fits(one, step, forecast, f"for {missing} images to extract"):
+            return False
+        began = time.monotonic()
+        extraction = one.look(self._context, self._data, stage, share)
+        if extraction is None:
+            self._ledger.skip(one, step, "its features are not finite numbers; check its weights")
+            return False
+        decisive_N = one.stages[stage].evidence.decisive_N
+        self._ledger.decide(
+            one,
+            step,
+            "tried",
+            f"neighbours and ridge name {decisive_N.mean():.3f} of {len(decisive_N)} images; {extraction.num_cached} "
+            f"cached, {extraction.num_extracted} extracted",
+            score=float(decisive_N.mean()),
+            seconds=round(time.monotonic() - began, 3),
+            forecast_seconds=round(forecast, 3),
+        )
+        return True
+
+    def _scoring_seconds(self, one: Contender) -> float:
+        """What scoring will take; neighbours grow with the square, all else more slowly."""
+        if 1 not in one.stages:
+            return SCORE_SECONDS
+        return one.stages[1].scoring_seconds * (len(self._data.rows) / len(self._data.first)) ** 2
+
+    def _better_half(self, ranked: Ranked) -> list[Contender]:
+        kept = order.better_half([place for _, place in ranked])
+        for one, place in ranked:
+            outcome = "kept" if place in kept else "dropped"
+            self._ledger.decide(one, "halving", outcome, one.reasons[1], score=place.score)
+            if place not in kept:
+                one.notes.append("not in the better half of stage 1, so its figures are of these fewer images")
+        return [one for one, place in ranked if place in kept]
+
+    def _order(self, contenders: Sequence[Contender], stage: int) -> Ranked:
+        looks = [one.stages[stage] for one in contenders]
+        entries = [
+            Entry(one.name, one.top1, one.cost, look.evidence.decisive_N)
+            for one, look in zip(contenders, looks, strict=True)
+        ]
+        places = order.order(entries, self._data.groups(looks[0].rows))
+        ranked = [(contenders[place.index], place) for place in places]
+        for one, place in ranked:
+            one.reasons[stage] = document.compared(place, ranked)
+        return ranked

@@ -19,6 +19,8 @@ TORCH_FREE = [
     "worker.ingestion",
     "worker.transfer",
     "worker.align",
+    "worker.rank",
+    "worker.transferability",
     "worker.assemble",
     "worker.features",
     "worker.methods.table",

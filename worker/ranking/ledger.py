@@ -1,0 +1,61 @@
+"""The time budget of a ranking, and what was decided: every decision is an event of the job. No torch."""
+
+from typing import Any
+
+from app.errors import JobFailure
+from worker.progress import Reporter
+from worker.ranking.contender import Contender
+
+
+class Ledger:
+    """What was done and what was left out.
+
+    Args:
+        reporter: where decisions go.
+        limit_seconds: of the whole job.
+    """
+
+    def __init__(self, reporter: Reporter, limit_seconds: float) -> None:
+        self.skipped: list[dict[str, Any]] = []
+        self._reporter, self._limit_seconds = reporter, limit_seconds
+
+    def fits(self, one: Contender, step: str, forecast: float, what: str = "") -> bool:
+        """Whether a step may begin; if not, it is written down.
+
+        Args:
+            one: whose step it is.
+            step: its name.
+            forecast: seconds that it will take.
+            what: what these are for.
+        """
+        left = self._limit_seconds - self._reporter.elapsed_seconds
+        if forecast <= left:
+            return True
+        told = f" {what}" if what else ""
+        reason = f"its forecast of {forecast:.1f} s{told} does not fit the {max(left, 0):.1f} s that are left"
+        self.skip(one, step, reason, round(forecast, 3))
+        return False
+
+    def skip(self, one: Contender, step: str, reason: str, forecast: float | None = None) -> None:
+        """Writes a step down that is not done, with its forecast where time is the reason."""
+        self.skipped.append({"backbone": one.name, "step": step, "forecast_seconds": forecast, "reason": reason})
+        if one.stage:
+            one.notes.append(f"its place is from stage {one.stage}: {reason}")
+        self.decide(one, step, "skipped", reason, forecast_seconds=forecast)
+
+    def decide(self, one: Contender, step: str, outcome: str, reason: str, **numbers: float | None) -> None:
+        """One event, with its numbers and its reason."""
+        self._reporter.log(
+            f"{one.name}, {step}: {outcome}, {reason}", backbone=one.name, step=step, outcome=outcome, **numbers
+        )
+
+    def nobody(self) -> JobFailure:
+        """Why no candidate could be looked at."""
+        told = "; ".join(f"{one['backbone']}: {one['reason']}" for one in self.skipped)
+        if any(one["forecast_seconds"] is not None for one in self.skipped):
+            return JobFailure(
+                "timed_out",
+                f"expected time for one candidate at least within {self._limit_seconds:.0f} s; found none; {told}; "
+                "raise max_minutes, or name smaller backbones",
+            )
+        return JobFailure("weights_unavailable", f"expected one candidate at least that works; found none; {told}")
