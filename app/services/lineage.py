@@ -15,8 +15,6 @@ from sqlalchemy.orm import Session
 
 from app.artifact import alignment as artifact
 from app.artifact import bundle
-from app.artifact.spec import Spec
-from app.artifact.spec import dump as dump_spec
 from app.db.models import Dataset, Job, Model, ModelVersion, UserBackbone
 from app.errors import Conflict, NotFound
 from app.services import datasets, domains, models
@@ -73,18 +71,21 @@ def of_version(session: Session, storage: Storage, project: str, name: str, numb
     """
     row = models.version(session, project, name, number)
     chain: list[Node] = []
-    _version(session, chain, name, row, None)
+    _version(session, storage, chain, name, row, None)
     _alignments(session, chain, name, row)
     items, warnings, unknown = _trace(session, storage, row)
     return Lineage(chain, items, warnings, unknown)
 
 
-def _version(session: Session, chain: list[Node], name: str, row: ModelVersion, of: str | None, **details: Any) -> None:
+def _version(
+    session: Session, storage: Storage, chain: list[Node], name: str, row: ModelVersion, of: str | None, **details: Any
+) -> None:
     """The version and all that it comes from; a version that was met already is not told again."""
     own = f"{name}/{row.version}"
     known = any(node.what == "version" and node.id == own for node in chain)
     spec = row.spec
-    digest = hashlib.sha256(dump_spec(Spec.model_validate(spec))).hexdigest()
+    # Of the file, which names the digests of all others; the row's copy may come back in another order.
+    digest = hashlib.sha256(storage.fetch(f"{row.prefix}/{bundle.SPEC}").read_bytes()).hexdigest()
     files = {file: entry["sha256"] for file, entry in spec["files"].items()}
     told = {"files": files, "created_at": row.created_at.isoformat(), **details}
     chain.append(Node("version", own, digest, of, True, told))
@@ -95,14 +96,14 @@ def _version(session: Session, chain: list[Node], name: str, row: ModelVersion, 
         told = {} if job is None else {"kind": job.kind, "state": job.state, "attempt": job.attempt}
         told |= {"recipe": spec["recipe"], "seed": spec["seed"], "libraries": spec["libraries"]}
         chain.append(Node("job", row.job_id, None, own, job is not None, told))
-    _added(session, chain, row, own)
+    _added(session, storage, chain, row, own)
     for role in ("dataset", "source"):
         if spec.get(role) is not None:
             _dataset(session, chain, role, spec[role], own)
-    _backbone(session, chain, row, own)
+    _backbone(session, storage, chain, row, own)
 
 
-def _added(session: Session, chain: list[Node], row: ModelVersion, own: str) -> None:
+def _added(session: Session, storage: Storage, chain: list[Node], row: ModelVersion, own: str) -> None:
     """The version that a class was added to."""
     added = row.spec.get("added")
     if added is None:
@@ -112,7 +113,7 @@ def _added(session: Session, chain: list[Node], row: ModelVersion, own: str) -> 
     if base is None:
         chain.append(Node("version", f"{added['model']}/{added['version']}", None, own, False, told))
     else:
-        _version(session, chain, added["model"], base, own, **told)
+        _version(session, storage, chain, added["model"], base, own, **told)
 
 
 def _dataset(session: Session, chain: list[Node], role: str, used: dict[str, Any], of: str) -> None:
@@ -129,7 +130,7 @@ def _facts(row: Dataset) -> dict[str, Any]:
     return {"name": row.name, "num_samples": row.num_samples, "created_at": row.created_at.isoformat()}
 
 
-def _backbone(session: Session, chain: list[Node], row: ModelVersion, of: str) -> None:
+def _backbone(session: Session, storage: Storage, chain: list[Node], row: ModelVersion, of: str) -> None:
     """The backbone; of an own one, what it was made from."""
     used, network = row.spec["backbone"], row.spec["files"][bundle.BACKBONE]
     name = used["name"]
@@ -151,7 +152,7 @@ def _backbone(session: Session, chain: list[Node], row: ModelVersion, of: str) -
         place = f"{source['model']}/{source['version']}"
         chain.append(Node("version", place, None, name, False, link))
     else:
-        _version(session, chain, session.get_one(Model, version.model_id).name, version, name, **link)
+        _version(session, storage, chain, session.get_one(Model, version.model_id).name, version, name, **link)
 
 
 def _alignments(session: Session, chain: list[Node], name: str, row: ModelVersion) -> None:

@@ -19,6 +19,8 @@ TORCH_FREE = [
     "worker.ingestion",
     "worker.transfer",
     "worker.align",
+    "worker.evaluation",
+    "worker.lineage",
     "worker.assemble",
     "worker.features",
     "worker.methods.table",

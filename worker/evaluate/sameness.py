@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 # Probabilities are kept in float32; sums in another order move the last bits.
 IDENTICAL_MAX = 1e-6
-# One item in a hundred may fall on the other side, and no score may move by more than a point.
-EQUIVALENT_SHARE, EQUIVALENT_METRIC = 0.99, 0.01
+# One item in a hundred may fall on the other side, no score may move by more than a point, and an item's
+# probabilities by two points on average: equal answers with other confidence are no equal model.
+EQUIVALENT_SHARE, EQUIVALENT_METRIC, EQUIVALENT_DISTANCE = 0.99, 0.01, 0.02
 BOUNDS = {
     "identical": f"every prediction is equal and no probability differs by more than {IDENTICAL_MAX:g}",
-    "equivalent": f"at least {EQUIVALENT_SHARE:.0%} of predictions are equal and no score differs by more than "
-    f"{EQUIVALENT_METRIC:g}",
+    "equivalent": f"at least {EQUIVALENT_SHARE:.0%} of predictions are equal, no score differs by more than "
+    f"{EQUIVALENT_METRIC:g}, and the total variation of an item's probabilities is at most {EQUIVALENT_DISTANCE:g} "
+    "on average",
     "different": "anything else",
 }
 # Scores between 0 and 1 that the bound is for; others (likelihoods, counts) are reported only.
@@ -27,12 +29,12 @@ Verdict = Literal["identical", "equivalent", "different"]
 
 @dataclass(frozen=True)
 class Sameness:
-    """How near two sets of predictions for the same items are."""
+    """How near two sets of predictions for the same items are; total variation is half the sum of all differences."""
 
     num_items: int
     share_equal: float
     max_difference: float
-    mean_difference: float
+    mean_total_variation: float
 
 
 def compare(before_NC: NDArray[np.floating], now_NC: NDArray[np.floating]) -> Sameness:
@@ -48,7 +50,7 @@ def compare(before_NC: NDArray[np.floating], now_NC: NDArray[np.floating]) -> Sa
         raise ValueError(f"Expected equal shapes of at least one item, found {before_NC.shape} and {now_NC.shape}.")
     apart_NC = np.abs(before_NC.astype(np.float64) - now_NC)
     equal_N = before_NC.argmax(1) == now_NC.argmax(1)
-    return Sameness(len(before_NC), float(equal_N.mean()), float(apart_NC.max()), float(apart_NC.mean()))
+    return Sameness(len(before_NC), float(equal_N.mean()), float(apart_NC.max()), float(apart_NC.sum(1).mean() / 2))
 
 
 def metric_rows(before: dict[str, Any], now: dict[str, Any]) -> list[dict[str, Any]]:
@@ -66,6 +68,7 @@ def verdict(found: Sameness, rows: list[dict[str, Any]]) -> Verdict:
     if found.share_equal == 1 and found.max_difference <= IDENTICAL_MAX:
         return "identical"
     moved = [abs(row["difference"]) for row in rows if row["difference"] is not None and row["name"].endswith(SCORES)]
-    if found.share_equal >= EQUIVALENT_SHARE and max(moved, default=0.0) <= EQUIVALENT_METRIC:
+    near = found.share_equal >= EQUIVALENT_SHARE and found.mean_total_variation <= EQUIVALENT_DISTANCE
+    if near and max(moved, default=0.0) <= EQUIVALENT_METRIC:
         return "equivalent"
     return "different"
