@@ -18,17 +18,23 @@ FROM_LIST = Strict(strict=False)
 
 @dataclass(frozen=True)
 class By:
-    """Annotates a union whose members are told apart by a field of that name.
+    """Annotates a union whose members are told apart by a field of that name; `default` is meant where it is absent.
 
     pydantic puts the member's name before each place in it (`coral/source`), which nobody wrote; it is taken out again.
     """
 
     tag: str
+    default: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """The union that pydantic makes, and around it what mends the places of its errors."""
         union = handler.generate_schema(Annotated[source, Field(discriminator=self.tag)])
-        return core_schema.no_info_wrap_validator_function(_as_written, union)
+        return core_schema.no_info_wrap_validator_function(self._as_written, union)
+
+    def _as_written(self, given: Any, validate: core_schema.ValidatorFunctionWrapHandler) -> Any:
+        if self.default is not None and isinstance(given, dict) and self.tag not in given:
+            given = {self.tag: self.default, **given}
+        return _as_written(given, validate)
 
 
 def _as_written(given: Any, validate: core_schema.ValidatorFunctionWrapHandler) -> Any:

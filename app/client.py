@@ -266,6 +266,37 @@ class Client:
         path = f"/models/{quote(model, safe='')}/domains/{quote(domain, safe='')}"
         return self.call("PUT", path, json={"alignment": alignment_id})
 
+    def evaluate(self, dataset_id: str, *, idempotency_key: str | None = None, **fields: Any) -> Json:
+        """Queues an evaluation; `fields` are the body's others.
+
+        Of a version: model, version or alias, against, split, domain, seed. Of a recipe: mode="folds", recipe,
+        backbone, folds, repeats, against, seed.
+        """
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return self.call("POST", "/evaluations", json={"dataset": dataset_id, **fields}, headers=headers)
+
+    def reproduce(self, job_id: str, *, idempotency_key: str | None = None) -> Json:
+        """Queues the evaluation that carries a finished transfer out again and says whether the same came out."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return self.call("POST", f"/jobs/{quote(job_id, safe='')}/reproduce", headers=headers)
+
+    def wait_evaluation(self, evaluation_id: str, on_progress: Callable[[Progress], None] | None = None) -> Json:
+        """The evaluation once its job has ended: `ready` with its result, or `failed` with its failure."""
+        path = f"/evaluations/{quote(evaluation_id, safe='')}"
+        found = self.call("GET", path)
+        if found["state"] == "running":
+            self.wait_job(found["job_id"], on_progress)
+            found = self.call("GET", path)
+        return found
+
+    def lineage(self, model: str, version: int) -> Json:
+        """What a version comes from, and which of its test items that had met before."""
+        return self.call("GET", f"/models/{quote(model, safe='')}/versions/{version}/lineage")
+
+    def adopt_backbone(self, name: str, model: str, version: int) -> Json:
+        """Makes backbone `user/NAME` of the network that a version's job has trained; its job is in `job_id`."""
+        return self.call("POST", "/backbones", json={"name": name, "model": model, "version": version})
+
     def model(self, name: str) -> Json:
         """One model with its versions."""
         return self.call("GET", f"/models/{quote(name, safe='')}")

@@ -133,6 +133,8 @@ FAILURES = {
     "unsupported_scope": "The backbone has nothing that the recipe's scope trains.",
     "out_of_memory": "The job needed more memory than there is.",
     "classes_alike": "Two classes of a zero-shot job are one to the text encoder; use other words.",
+    "version_deleted": "A version that the job was to look at was deleted meanwhile.",
+    "stopped": "The job was asked to stop before it had anything to keep.",
     "diverged": "Training produced numbers that are not finite.",
     "timed_out": "The job ran past its time limit.",
     "worker_lost": "Every attempt ended with its worker or process gone.",

@@ -1,5 +1,6 @@
 """From a finished candidate to a verified bundle in storage."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -8,6 +9,8 @@ import numpy as np
 
 from app.artifact import bundle as bundles
 from app.artifact import card, stored
+from app.artifact import seen as seen_items
+from app.artifact.seen import Seen
 from app.artifact.spec import Backbone, Dataset, File, Parity, Spec, classification_outputs, image_input
 from app.errors import JobFailure
 from app.serving import parity
@@ -27,8 +30,14 @@ LIBRARIES = ("graft", "numpy", "onnx", "onnxruntime", "pillow", "pyarrow")
 TORCH_LIBRARIES = ("torch", "torchvision", "timm")
 
 
-def bundle(task: Task, candidate: Candidate, evaluation: Evaluation) -> tuple[Spec, Parity]:
+def bundle(task: Task, candidate: Candidate, evaluation: Evaluation, seen: Sequence[Seen]) -> tuple[Spec, Parity]:
     """Writes the bundle into the scratch folder, and proves that its graphs say what training said.
+
+    Args:
+        task: the data.
+        candidate: what is published.
+        evaluation: of the candidate.
+        seen: what it learned from.
 
     Raises:
         JobFailure: the graphs differ from the training side by more than the tolerance.
@@ -48,6 +57,8 @@ def bundle(task: Task, candidate: Candidate, evaluation: Evaluation) -> tuple[Sp
         readme=card.render(described, evaluation.report, context.document.model_name or context.document.id),
         backbone=_shared(candidate) if candidate.shared else candidate.graph,
         features=stored.pack(evaluation.features, evaluation.predictions.labels, task.class_names),
+        seen=seen_items.pack(seen),
+        state=_state(context, candidate),
     )
     return written, proof
 
@@ -65,6 +76,15 @@ def store(context: RunContext, candidate: Candidate, written: Spec) -> None:
     names = [name for name, file in written.files.items() if file.key is None]
     for name in [*names, bundles.SPEC]:
         context.storage.put(f"{context.document.bundle_prefix}/{name}", folder(context) / name)
+
+
+def _state(context: RunContext, candidate: Candidate) -> Path | None:
+    """The weights behind a graph that the job changed, so that they can be a source of later transfers."""
+    if candidate.shared or candidate.state is None:
+        return None
+    path = context.scratch / "state.safetensors"
+    candidate.state(path)
+    return path
 
 
 def _prove(task: Task, candidate: Candidate, head_graph: bytes) -> Parity:

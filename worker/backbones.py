@@ -11,7 +11,7 @@ from pathlib import Path
 import timm
 import torch
 import torchvision
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from app import backbones as catalogue
@@ -105,6 +105,11 @@ def state_of(features: nn.Module) -> State:
     """State dict of a feature module under the provider's own names, on the CPU, contiguous."""
     network: nn.Module = features.network  # type: ignore[assignment]
     return {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+
+
+def save(features: nn.Module, path: Path) -> None:
+    """Writes a feature module's state dict as safetensors; tensors that share memory become two."""
+    save_file({name: value.clone() for name, value in state_of(features).items()}, path)
 
 
 def restore(prepared: Prepared) -> nn.Module:

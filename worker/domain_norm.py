@@ -96,6 +96,11 @@ def write(found: FromPixels, backbone: Prepared, path: Path) -> None:
     export.export_backbone(network, backbone.preprocess, path)
 
 
+def save(found: FromPixels, path: Path) -> None:
+    """The weights with the domain's statistics, as safetensors."""
+    backbones.save(found.network, path)
+
+
 def _extractor(found: FromPixels, device: str) -> Extractor:
     def run(images: np.ndarray) -> Float:
         with torch.no_grad():

@@ -1,9 +1,17 @@
 """The job that makes a study of kind evaluation."""
 
+from collections.abc import Callable
 from typing import Any
 
-from app.errors import JobFailure
+from app.evaluations import FOLDS, REPRODUCE, VERSIONS
+from worker import fold_study, reproduction, version_study
 from worker.context import RunContext
+
+MODES: dict[str, Callable[[RunContext], dict[str, Any]]] = {
+    VERSIONS: version_study.run,
+    FOLDS: fold_study.run,
+    REPRODUCE: reproduction.run,
+}
 
 
 def run(context: RunContext) -> dict[str, Any]:
@@ -15,4 +23,4 @@ def run(context: RunContext) -> dict[str, Any]:
     Raises:
         JobFailure: what the owner of the job can understand.
     """
-    raise JobFailure("internal", f"expected a kind of job that is built; found {context.document.kind}")
+    return MODES[context.document.inputs["mode"]](context)

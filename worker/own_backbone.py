@@ -1,26 +1,42 @@
-"""The backbone job: a user's own checkpoint is opened in a limited child, mapped, refused or prepared, and stored."""
+"""The backbone job: a user's own checkpoint is opened in a limited child, mapped, refused or prepared, and stored.
 
-from dataclasses import asdict
+A finished version can be a source too: the weights that its job has trained come out of its bundle, and what they
+learned from comes along, so that later transfers from it can be asked which of their test items it has met.
+"""
+
+from dataclasses import asdict, replace
 from typing import Any
 
 from app import backbones
-from app.errors import JobFailure
+from app.artifact import bundle, tensors
+from app.artifact import seen as artifact
+from app.artifact import spec as specs
+from app.artifact.spec import BundleError, Spec
+from app.backbones import Backbone, Weights
+from app.errors import JobFailure, NotFound
+from worker import lineage
 from worker.checkpoints import Refused, admit
 from worker.context import RunContext
+from worker.prepared import Prepared
 
 
 def run(context: RunContext) -> dict[str, Any]:
-    """Admits the job's checkpoint.
+    """Admits the job's checkpoint, or a version's weights.
 
     Returns:
         what `services.outcomes` writes: the mapping, and either the backbone's document or why it was refused.
     """
-    document, inputs = context.document, context.document.inputs
+    inputs = context.document.inputs
     base = backbones.find(inputs["architecture"])
     if base is None:
         raise JobFailure(
             "weights_unavailable", f"expected an architecture of the catalogue; found {inputs['architecture']!r}"
         )
+    return _of_version(context, base) if "source" in inputs else _of_upload(context, base)
+
+
+def _of_upload(context: RunContext, base: Backbone) -> dict[str, Any]:
+    inputs = context.document.inputs
     destination = context.scratch / "backbones"
     try:
         admitted = admit(
@@ -32,9 +48,7 @@ def run(context: RunContext) -> dict[str, Any]:
             "mapping": refused.report and refused.report.to_document(),
             "document": None,
         }
-    prefix = f"backbones/{document.project}/{admitted.prepared.digest}"
-    for path in sorted(admitted.prepared.folder.iterdir()):
-        context.storage.put(f"{prefix}/{path.name}", path)
+    prefix = _store(context, admitted.prepared)
     mapping = admitted.report.to_document()
     context.reporter.log(
         f"{admitted.report.share:.1%} of {base.name} filled from the checkpoint", mapping=mapping["counts"]
@@ -44,3 +58,90 @@ def run(context: RunContext) -> dict[str, Any]:
         "mapping": mapping,
         "document": {"backbone": asdict(admitted.backbone), "prefix": prefix, "architecture": base.name},
     }
+
+
+def _of_version(context: RunContext, base: Backbone) -> dict[str, Any]:
+    """Weights that Graft wrote itself: they fit as they are, or the network was changed beyond its architecture."""
+    inputs, storage, reporter = context.document.inputs, context.storage, context.reporter
+    source = inputs["source"]
+    try:
+        described = specs.load(storage.fetch(f"{inputs['prefix']}/{bundle.SPEC}").read_bytes())
+        file = storage.fetch(f"{inputs['prefix']}/{bundle.STATE}")
+        taught = lineage.of_version(storage, inputs["prefix"], described.files) or ()
+    except NotFound as error:
+        raise JobFailure(
+            "version_deleted",
+            f"expected version {source['version']} of {source['model']!r} with its weights; found that it was deleted "
+            "meanwhile; name another one",
+        ) from error
+    if bundle.entry(file).sha256 != described.files[bundle.STATE].sha256:
+        raise BundleError(f"expected {bundle.STATE} as {bundle.SPEC} names it; found another content; restore it")
+    backbone = _backbone(inputs["name"], base, described)
+    try:
+        done = _prepare(context, base, backbone, file)
+    except ValueError as error:
+        return {"failure": str(error), "mapping": None, "document": None}
+    prefix = _store(context, done)
+    key = f"{prefix}/{bundle.SEEN}"
+    record = context.scratch / bundle.SEEN
+    record.write_bytes(tensors.dump(artifact.pack(taught)))
+    storage.put(key, record)
+    reporter.log(f"{backbone.name} is the network of {source['model']} version {source['version']}", **source)
+    return {
+        "failure": None,
+        "mapping": None,
+        "document": {
+            "backbone": asdict(backbone),
+            "prefix": prefix,
+            "architecture": base.name,
+            "source": source,
+            "seen": key,
+            "taught_by": [{**one.describe(), "backbone": one.backbone or None} for one in taught],
+        },
+    }
+
+
+def _backbone(name: str, base: Backbone, described: Spec) -> Backbone:
+    """The catalogue's row with the version's input: training may have changed the resolution."""
+    weights = Weights(kind="user", location=name, sha256=described.files[bundle.STATE].sha256, classifier=False)
+    return replace(
+        base,
+        name=name,
+        provider="user",
+        architecture=base.name,
+        licence=described.backbone.licence,
+        preprocess=described.preprocess,
+        recommended=False,
+        rank=None,
+        weights=weights,
+    )
+
+
+def _prepare(context: RunContext, base: Backbone, backbone: Backbone, file: Any) -> Prepared:
+    """Builds, fills and exports.
+
+    Raises:
+        ValueError: the weights have tensors or shapes that the architecture has no place for.
+    """
+    from worker import backbones as builders
+    from worker import prepare
+
+    features = builders.feature_module(builders.build(base, None), base.provider)
+    try:
+        features.network.load_state_dict(builders.read_state(file), strict=True)  # type: ignore[union-attr]
+    except RuntimeError as error:
+        raise ValueError(
+            f"expected weights that fit {base.name} as it is; found a network that its job has changed: "
+            f"{str(error)[:400]}; train with scope full, last_stage or norm at the backbone's own resolution"
+        ) from error
+    inner: Any = features.network
+    destination = context.scratch / "backbones"
+    return prepare.write(inner, backbone, backbone.weights.sha256, destination, context.reporter.progress)
+
+
+def _store(context: RunContext, done: Prepared) -> str:
+    """Puts the prepared files under the digest of what they compute."""
+    prefix = f"backbones/{context.document.project}/{done.digest}"
+    for path in sorted(done.folder.iterdir()):
+        context.storage.put(f"{prefix}/{path.name}", path)
+    return prefix

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,4 +119,5 @@ def _own(context: RunContext, row: dict[str, Any]) -> Prepared:
             except OSError:
                 if not folder.is_dir():  # else another job was faster
                     raise
-    return prepared.read(folder)
+    # Two names may hold equal weights: one folder, whose record has the first name.
+    return replace(prepared.read(folder), name=row["backbone"]["name"])

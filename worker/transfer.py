@@ -9,7 +9,7 @@ import numpy as np
 from app import recipes
 from app.errors import JobFailure
 from app.recipes import Adapt, Auto, FineTune, Recipe, ZeroShot
-from worker import assemble, sources, two_domains
+from worker import assemble, lineage, sources, two_domains
 from worker.context import RunContext
 from worker.data.samples import Index, empty_index, load_index
 from worker.document import DatasetDocument
@@ -31,13 +31,15 @@ def run(context: RunContext) -> dict[str, Any]:
     document, reporter = context.document, context.reporter
     recipe = recipes.parse(document.recipe or {})
     reporter.progress(0.01, "load")
-    task, judge = _plan(context, recipe)
+    task, judge = plan(context, recipe, full=document.report_mode == "full" or isinstance(recipe, Auto | FineTune))
     outcome = METHODS[type(recipe)](recipe, task)
     reporter.check_yield()
     reporter.progress(0.85, "evaluate")
     evaluation = judge(outcome)
+    seen, unknown = lineage.teachers(task, outcome.candidate.backbone)
+    evaluation = lineage.flagged(task, evaluation, lineage.trace(task, seen, unknown, evaluation.predictions))
     reporter.progress(0.93, "assemble")
-    written, parity = assemble.bundle(task, outcome.candidate, evaluation)
+    written, parity = assemble.bundle(task, outcome.candidate, evaluation, seen)
     reporter.log(
         f"published graph agrees with training within {parity.max_abs:.2e} on {parity.num_samples} images",
         **asdict(parity),
@@ -53,8 +55,14 @@ def run(context: RunContext) -> dict[str, Any]:
     }
 
 
-def _plan(context: RunContext, recipe: Recipe) -> tuple[Task, Callable[[Outcome], Evaluation]]:
-    """What the recipe works on, and how its outcome is judged: there may be two datasets, or none."""
+def plan(context: RunContext, recipe: Recipe, *, full: bool) -> tuple[Task, Callable[[Outcome], Evaluation]]:
+    """What the recipe works on, and how its outcome is judged: there may be two datasets, or none.
+
+    Args:
+        context: of the job.
+        recipe: of the job.
+        full: whether the baseline from scratch and the learning curve belong to the judgement.
+    """
     document = context.document
     if isinstance(recipe, Adapt):
         source, target = load(context, document.datasets.get("source")), load(context, document.dataset)
@@ -66,7 +74,6 @@ def _plan(context: RunContext, recipe: Recipe) -> tuple[Task, Callable[[Outcome]
         return task, lambda outcome: unseen.evaluate(task, outcome.candidate, index.rows_of("test"))
     index = load(context, document.dataset)
     task = make_task(context, index)
-    full = document.report_mode == "full" or isinstance(recipe, Auto | FineTune)
     return task, lambda outcome: report.evaluate(task, outcome, index.rows_of("test"), compare=full)
 
 

@@ -10,11 +10,12 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import multipart
-from app.api.deps import Context, Limit, Page, Project, ReadSession, State, finish
-from app.api.forms import checked
+from app.api.deps import NAME, Context, Limit, Page, Project, ReadSession, State, finish
+from app.api.forms import checked, checked_json, from_json, media_type
 from app.api.problems import RESPONSES
+from app.bodies import BODY
 from app.db.models import UserBackbone
-from app.errors import BadRequest
+from app.errors import BadRequest, UnsupportedMediaType
 from app.services import backbones
 
 router = APIRouter(prefix="/backbones", tags=["backbones"], responses=RESPONSES)
@@ -30,6 +31,16 @@ class BackboneForm(BaseModel):
 
     name: str = Field(pattern=OWN_NAME)
     architecture: str = Field(max_length=200, description="A name of the catalogue.")
+
+
+class BackboneFromVersion(BaseModel):
+    """The JSON form: a network that a finished version has trained becomes the source of later transfers."""
+
+    model_config = BODY
+
+    name: str = Field(pattern=OWN_NAME)
+    model: str = Field(pattern=NAME)
+    version: int = Field(ge=1, lt=2**31, description="One whose job has changed the weights of its backbone.")
 
 
 class InputOut(BaseModel):
@@ -69,6 +80,10 @@ class OwnBackboneOut(BaseModel):
     state: Literal["checking", "ready", "invalid"]
     job_id: str | None
     mapping: dict[str, Any] | None
+    source: dict[str, Any] | None = Field(description="The version that it came out of; null for an upload.")
+    taught_by: list[dict[str, Any]] | None = Field(
+        description="Datasets that it has learned from here, once it is ready; null for an upload."
+    )
     failure: str | None
     created_at: datetime
 
@@ -107,6 +122,8 @@ def _own(row: UserBackbone) -> OwnBackboneOut:
         state=row.state,
         job_id=row.job_id,
         mapping=row.mapping,
+        source=row.document.get("source"),
+        taught_by=row.document.get("taught_by"),
         failure=row.failure_message,
         created_at=row.created_at,
     )
@@ -175,13 +192,29 @@ def get_backbone(provider: str, name: str, session: ReadSession, project: Projec
                             "architecture": {"type": "string", "description": "A name of the catalogue."},
                         },
                     }
-                }
+                },
+                "application/json": {"schema": {"$ref": "#/components/schemas/BackboneFromVersion"}},
             },
         }
     },
 )
 async def add_backbone(request: Request, response: Response, state: Context, project: Project) -> Any:
-    """Takes a user's own checkpoint under a known architecture, and starts its check."""
+    """Takes a user's own checkpoint under a known architecture, or a finished version's network, and starts its check.
+
+    A checkpoint comes as a form; a version is named in JSON: `{"name", "model", "version"}`.
+    """
+    if media_type(request, "multipart/form-data", "application/json") == "application/json":
+        raw = b"".join([chunk async for chunk in multipart.limited(request, state.settings.max_json_bytes)])
+        given = from_json("body", raw)
+        if isinstance(given, dict) and not given.keys() & {"model", "version"}:
+            raise UnsupportedMediaType(
+                "expected multipart/form-data with the weights as field `file`, or JSON that names a `model` and a "
+                "`version`; found JSON without; send it with -F name=NAME -F architecture=NAME -F file=@weights"
+            )
+        body = checked_json(BackboneFromVersion, given)
+        out = await to_thread.run_sync(_add_version, state, project, body)
+        response.headers["Location"] = f"/api/v1/backbones/own/{body.name}"
+        return out
     with multipart.landing(state.settings.scratch) as landing:
         parts = await multipart.read(request, state.settings.max_upload_bytes, landing)
         fields = {part.name: part.text for part in parts if part.filename is None}
@@ -194,6 +227,13 @@ async def add_backbone(request: Request, response: Response, state: Context, pro
         out = await to_thread.run_sync(_add, state, project, form, landing)
     response.headers["Location"] = f"/api/v1/backbones/own/{form.name}"
     return out
+
+
+def _add_version(state: State, project: str, body: BackboneFromVersion) -> OwnBackboneOut:
+    with state.database.session() as session:
+        row = backbones.add_version(session, project, body.name, body.model, body.version)
+        finish(state, session)
+        return _own(row)
 
 
 def _add(state: State, project: str, form: BackboneForm, landing: Path) -> OwnBackboneOut:

@@ -7,12 +7,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from app.api.backbones import BackboneFromVersion
 from app.api.classes import ClassIn
 from app.api.datasets import DatasetForm
 from app.api.predictions import PredictIn
 from app.api.problems import Problem
 
-BY_HAND: tuple[type[BaseModel], ...] = (ClassIn, DatasetForm, PredictIn, Problem)
+BY_HAND: tuple[type[BaseModel], ...] = (BackboneFromVersion, ClassIn, DatasetForm, PredictIn, Problem)
 
 
 def install(app: FastAPI) -> None:

@@ -28,9 +28,13 @@ PREDICTIONS = "predictions.parquet"
 WEIGHTS = "weights.safetensors"
 README = "README.md"
 FEATURES = "features.safetensors"
-FILES = (HEAD, REPORT, PREDICTIONS, WEIGHTS, README, FEATURES, BACKBONE)
-# Bundles written before there was such a file are whole without it.
-OPTIONAL = frozenset({FEATURES})
+# What the version learned from, item by item; see `seen`.
+SEEN = "seen.safetensors"
+# The state dict of a network that the job changed, under its library's own names: what backbone.onnx was exported from.
+STATE = "backbone.safetensors"
+FILES = (HEAD, REPORT, PREDICTIONS, WEIGHTS, README, FEATURES, SEEN, STATE, BACKBONE)
+# Bundles written before there was such a file are whole without it; only a changed network has a state of its own.
+OPTIONAL = frozenset({FEATURES, SEEN, STATE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ def write(
     readme: str,
     backbone: Path | File,
     features: Mapping[str, NDArray[Any]] | None = None,
+    seen: Mapping[str, NDArray[Any]] | None = None,
+    state: Path | None = None,
 ) -> Spec:
     """Writes every file of a bundle into an empty or new folder.
 
@@ -81,6 +87,8 @@ def write(
         readme: the model card.
         backbone: the graph's own file, copied in (a network that this job trained), or where the shared one is stored.
         features: what `stored.pack` makes of some of the predicted items, to score a changed head on.
+        seen: what `seen.pack` makes of the items that were learned from.
+        state: a safetensors file with the weights behind `backbone`, where the job changed them.
 
     Returns:
         The spec as written, with `files`.
@@ -98,6 +106,10 @@ def write(
     write_predictions(folder / PREDICTIONS, predictions, described.labels)
     if features is not None:
         (folder / FEATURES).write_bytes(tensors.dump(features))
+    if seen is not None:
+        (folder / SEEN).write_bytes(tensors.dump(seen))
+    if state is not None:
+        shutil.copyfile(state, folder / STATE)
     if isinstance(backbone, Path):
         shutil.copyfile(backbone, folder / BACKBONE)
     files = {name: entry(folder / name) for name in FILES if (folder / name).is_file()}

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import backbones
+from app.artifact import bundle
 from app.backbones import Backbone
 from app.db.base import new_id
 from app.db.models import UserBackbone, WorkerProcess
 from app.errors import BadRequest, Conflict, NotFound
-from app.services import jobs
+from app.services import jobs, models
 
 AUTO = "auto"
 OWN = "user"
@@ -118,13 +120,68 @@ def add(session: Session, project: str, name: str, architecture: str, file: str)
         NotFound: the architecture is not in the catalogue.
         Conflict: the name is taken.
     """
-    known = backbones.find(architecture)
-    if known is None:
+    if backbones.find(architecture) is None:
         near = ", ".join(_similar(architecture)) or "none similar"
         raise NotFound(
-            f"expected an architecture of the catalogue; found {architecture!r} (similar: {near})",
+            f"expected an architecture of the catalogue; found {architecture!r} (similar: {near}); "
+            "see GET /api/v1/backbones",
             code="unknown_backbone",
         )
+    return _checking(session, project, name, {"architecture": architecture}, {"file": file})
+
+
+def add_version(session: Session, project: str, name: str, model: str, number: int) -> UserBackbone:
+    """Writes the row of a backbone whose weights a finished version has trained, and the job that prepares it.
+
+    Args:
+        session: the open transaction.
+        project: owner.
+        name: under which jobs will name it: `user/...`.
+        model: whose version it is.
+        number: of the version.
+
+    Raises:
+        NotFound: no such model or version.
+        Conflict: the name is taken; code backbone_unchanged, the version stands on a frozen backbone; code
+            weights_missing, its bundle is older than such files.
+    """
+    row = models.version(session, project, model, number)
+    spec = row.spec
+    network = spec["backbone"]["name"]
+    if spec["files"][bundle.BACKBONE]["key"] is not None:
+        raise Conflict(
+            f"expected a version that has trained its network; found {model!r} version {number} on the frozen "
+            f"{network}, unchanged; start from {network} itself",
+            code="backbone_unchanged",
+        )
+    if bundle.STATE not in spec["files"]:
+        raise Conflict(
+            f"expected a version whose bundle has {bundle.STATE}; found {model!r} version {number} without, since it "
+            "is older than that file; run its job again",
+            code="weights_missing",
+        )
+    base = session.scalar(select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.name == network))
+    architecture = str(base.document["architecture"]) if base is not None else network
+    source = {
+        "model": model,
+        "version": number,
+        "version_id": row.id,
+        "weights_sha256": spec["files"][bundle.STATE]["sha256"],
+        "backbone": network,
+        "dataset": (spec["dataset"] or {}).get("id"),
+    }
+    inputs = {"prefix": row.prefix, "source": source}
+    return _checking(session, project, name, {"architecture": architecture, "source": source}, inputs)
+
+
+def _checking(
+    session: Session, project: str, name: str, document: dict[str, Any], inputs: dict[str, Any]
+) -> UserBackbone:
+    """The row in state `checking`, and its job.
+
+    Raises:
+        Conflict: the name is taken.
+    """
     full = f"{OWN}/{name}"
     taken = session.scalar(select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.name == full))
     if taken is not None and taken.state != "invalid":
@@ -132,17 +189,10 @@ def add(session: Session, project: str, name: str, architecture: str, file: str)
     if taken is not None:
         session.delete(taken)
         session.flush()
-    row = UserBackbone(
-        id=new_id("bb"),
-        project_id=project,
-        name=full,
-        state="checking",
-        prefix=None,
-        document={"architecture": architecture},
-    )
+    row = UserBackbone(id=new_id("bb"), project_id=project, name=full, state="checking", prefix=None, document=document)
     session.add(row)
     session.flush()
-    inputs = {"backbone_id": row.id, "name": full, "architecture": architecture, "file": file}
+    inputs = {"backbone_id": row.id, "name": full, "architecture": document["architecture"], **inputs}
     row.job_id = jobs.create(session, project, jobs.NewJob(kind="backbone", backbone=full, inputs=inputs)).id
     return row
 

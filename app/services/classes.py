@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import bundle, card, graph, scores, stored, surgery, tensors
+from app.artifact import bundle, card, graph, scores, seen, stored, surgery, tensors
 from app.artifact.spec import Added, BundleError, File, Parity, Spec, classification_outputs
 from app.db.base import new_id
 from app.db.models import ModelVersion
@@ -123,7 +123,9 @@ def make(
         try:
             network = spec.files[bundle.BACKBONE]
             report = _report(described, old, warnings)
-            written = _write(storage, Path(folder) / "bundle", base, network, described, grown, scored, report)
+            known = _seen(storage, base, spec, label, images)
+            place = Path(folder) / "bundle"
+            written = _write(storage, place, base, network, described, grown, scored, report, known)
             _store(storage, Path(folder) / "bundle", prefix, written)
         except OSError as error:
             raise out_of_space(error) from error
@@ -137,6 +139,17 @@ def _first(images: Sequence[bytes]) -> list[int]:
     for place, image in enumerate(images):
         places.setdefault(hashlib.sha256(image).digest(), place)
     return list(places.values())
+
+
+def _seen(
+    storage: Storage, base: ModelVersion, spec: Spec, label: str, images: Sequence[bytes]
+) -> dict[str, NDArray[Any]] | None:
+    """What the base learned from, and the new class's images; None where the base has no record."""
+    if bundle.SEEN not in spec.files:
+        return None
+    known = seen.unpack(tensors.load(predictions.file_path(storage, base.prefix, spec, bundle.SEEN)))
+    digests = [hashlib.sha256(images[place]).digest() for place in _first(images)]
+    return seen.pack([*known, seen.of_class(label, digests)])
 
 
 def _score(storage: Storage, prefix: str, spec: Spec, after: GraphSession) -> _Scored:
@@ -179,6 +192,7 @@ def _write(
     grown: surgery.Grown,
     scored: _Scored,
     report: dict[str, Any],
+    known: dict[str, NDArray[Any]] | None,
 ) -> Spec:
     assert described.added is not None
     before = bundle.read_predictions(storage.fetch(f"{base.prefix}/{bundle.PREDICTIONS}"))
@@ -201,6 +215,9 @@ def _write(
         # A graph of its own is copied: the base may be deleted.
         backbone=network if network.key else storage.fetch(f"{base.prefix}/{bundle.BACKBONE}"),
         features=stored.pack(scored.features_TD, [names[label] for label in scored.labels_T], names),
+        seen=known,
+        # Likewise the weights behind it, which are still those of this version.
+        state=storage.fetch(f"{base.prefix}/{bundle.STATE}") if bundle.STATE in base.spec["files"] else None,
     )
 
 

@@ -149,6 +149,19 @@ def ready(session: Session, project: str, dataset_id: str) -> Dataset:
     return dataset
 
 
+def family(session: Session, dataset_id: str) -> list[Dataset]:
+    """A dataset and its bases, from itself to the first one; nothing where it was deleted.
+
+    A base cannot be deleted before its children, so the chain has no holes.
+    """
+    found: list[Dataset] = []
+    row = session.get(Dataset, dataset_id)
+    while row is not None:
+        found.append(row)
+        row = session.get(Dataset, row.base_id) if row.base_id else None
+    return found
+
+
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Dataset], bool]:
     """Datasets, newest first, below the id `after`; and whether there are more."""
     query = select(Dataset).where(Dataset.project_id == project).order_by(Dataset.id.desc()).limit(limit + 1)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id, now
 from app.db.models import Dataset, Job, JobDataset, JobDependency, JobEvent, Report
 from app.errors import BadRequest, Conflict, NotFound
+from app.evaluations import FOLDS
 from app.queue import CPU
 from app.services import queues
 from app.states import FINAL, JobState, Request, check_move
@@ -180,7 +181,8 @@ def stop(session: Session, project: str, job_id: str) -> Job:
         Conflict: the job does not run, or it is of a kind that has no best so far.
     """
     job = _locked(session, project, job_id)
-    if job.kind != "transfer":
+    # Of repeated folds those that are finished are kept.
+    if job.kind != "transfer" and job.inputs.get("mode") != FOLDS:
         raise Conflict(
             f"expected a transfer job; found one of kind {job.kind}, which keeps nothing half done; cancel it"
         )

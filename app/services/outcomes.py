@@ -71,12 +71,12 @@ def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
         row = session.get(UserBackbone, job.inputs["backbone_id"])
         if row is not None:
             row.state, row.failure_message = "invalid", message
-        return [job.inputs["file"]]
+        return _checkpoint(job)
     if job.kind == "align":
         alignments.fail(session, job.inputs["alignment_id"], code, message)
     if job.kind in studies.TABLES:
         studies.fail(session, job, code, message)
-        return [studies.prefix(job.project_id, job.inputs["study_id"])]
+        return [studies.prefix(job.project_id, job.inputs["study_id"]), f"checkpoints/{job.project_id}/{job.id}"]
     return []
 
 
@@ -115,10 +115,15 @@ def _backbone(session: Session, job: Job, result: Result) -> list[str]:
     if result["failure"]:
         row.state, row.failure_message = "invalid", result["failure"]
         attempts.fail(session, job, "weights_unavailable", result["failure"])
-        return [job.inputs["file"]]
+        return _checkpoint(job)
     row.state, row.document = "ready", result["document"]
     _succeeded(session, job, f"backbone {row.name} added")
-    return [job.inputs["file"]]
+    return _checkpoint(job)
+
+
+def _checkpoint(job: Job) -> list[str]:
+    """The upload behind a backbone; weights of a version belong to that version."""
+    return [job.inputs["file"]] if "file" in job.inputs else []
 
 
 def _align(session: Session, job: Job, result: Result) -> list[str]:
@@ -131,7 +136,8 @@ def _study(session: Session, job: Job, result: Result) -> list[str]:
     row = studies.complete(session, job, result["result"])
     job.metrics = result["metrics"]
     _succeeded(session, job, f"{studies.NAMES[type(row)]} is ready", study=row.id)
-    return []
+    # Methods that a study carries out write checkpoints as they always do.
+    return [f"checkpoints/{job.project_id}/{job.id}"]
 
 
 def _succeeded(session: Session, job: Job, message: str, **data: Any) -> None:

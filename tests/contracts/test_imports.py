@@ -21,6 +21,8 @@ TORCH_FREE = [
     "worker.align",
     "worker.rank",
     "worker.transferability",
+    "worker.evaluation",
+    "worker.lineage",
     "worker.assemble",
     "worker.features",
     "worker.methods.table",

@@ -254,7 +254,14 @@ class _Search:
             )[0]
 
         found = self._finished(BATCH_NORM, data, fit(data), evidence)
-        candidate = replace(found.tried.candidate, graph=graph, shared=False, features=served, reference=served)
+        candidate = replace(
+            found.tried.candidate,
+            graph=graph,
+            shared=False,
+            features=served,
+            reference=served,
+            state=lambda path: domain_norm.save(network, path),
+        )
         write = lambda: domain_norm.write(network, task.backbone, graph)  # noqa: E731
         return replace(found, tried=replace(found.tried, candidate=candidate), write=write)
 

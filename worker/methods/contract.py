@@ -143,6 +143,7 @@ class Candidate:
         details: for the report.
         moved: what became of the backbone's tensors; empty where all came over and stayed.
         start: what the frozen network that training started from said of the selection's items; None without training.
+        state: writes the weights behind a graph that is not the backbone's own, as safetensors.
     """
 
     method: str
@@ -162,6 +163,7 @@ class Candidate:
     extraction: Extraction | None = None
     moved: tuple[Moved, ...] = ()
     start: Selection | None = None
+    state: Callable[[Path], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch import Tensor
 from app.artifact.preprocess import Preprocess
 from app.errors import JobFailure
 from app.recipes import FineTune
-from worker import features, forward, inputs, invariance, moved, scopes, trivial, tuning
+from worker import backbones, features, forward, inputs, invariance, moved, scopes, trivial, tuning
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.evaluate import calibration
 from worker.methods.contract import Candidate, Float, Rows, Selection, Task
@@ -173,6 +174,7 @@ def _candidate(
         calibrated=len(selection.rows) >= calibration.MIN_ITEMS,
         trained_params=tuned.trained_params if is_changed else head.num_params,
         moved=finished.tensors if finished and is_changed else (),
+        state=partial(backbones.save, material.network) if write is not None and material.network else None,
         details={
             "scope": recipe.scope,
             "learning_rate": tuned.rate,

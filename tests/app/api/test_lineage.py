@@ -1,0 +1,161 @@
+"""The lineage of versions: chains through jobs, data, own backbones and added classes; and what test items met."""
+
+import hashlib
+
+import pytest
+
+from app.artifact import bundle
+from app.artifact import seen as artifact
+from app.artifact.tensors import load
+from app.db.models import UserBackbone
+from tests import factories
+from tests.checks import problem
+
+ITEMS = {
+    "num_test": 9, "num_seen_before": 2,
+    "seen_in": [{"what": "dataset", "id": "ds_1", "backbone": "user/mine", "num_items": 2}],
+    "num_seen_without_labels": 0, "seen_without_labels_in": [],
+}  # fmt: skip
+SEEN = artifact.of_class("first", [b"\1" * 32])
+
+
+def report():
+    return {"verdict": None, "warnings": ["2 of 9 test items"], "data": {"lineage": {"items": ITEMS, "unknown": None}}}
+
+
+@pytest.fixture
+def publish(database, storage, tmp_path):
+    """Publishes a version with a real bundle."""
+
+    def make(name, number=1, *, of=None, backbone=None, dataset=None, source=None, document=None, **fields):
+        described = {"dataset": dataset, "source": source, "temperature": 1.0}
+        if backbone:
+            described["backbone"] = {"name": backbone, "digest": "e" * 64, "licence": "MIT", "feature_dim": 6}
+        with database.write() as session:
+            model = of or factories.model(session, name, num_versions=0)
+            session.add(model)
+            row = factories.published(
+                session, storage, tmp_path / name, model, number, described=described,
+                parts={"report": document or report(), "seen": artifact.pack([SEEN])}, **fields,
+            )  # fmt: skip
+            model.last_version = number
+            return row
+
+    return make
+
+
+def used(row):
+    return {"id": row.id, "digest": row.digest, "splits": {"train": 1}}
+
+
+def nodes(found):
+    return [(node["what"], node["id"], node["of"], node["present"]) for node in found["chain"]]
+
+
+def get(client, name, number=1):
+    answer = client.get(f"/api/v1/models/{name}/versions/{number}/lineage")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_the_whole_chain(client, database, storage, publish):
+    with database.write() as session:
+        base = factories.dataset(session)
+        child = factories.dataset(session, base_id=base.id)
+        source = factories.dataset(session)
+        aligned = factories.alignment(session, backbone_digest="e" * 64, files={"alignment.onnx": {"sha256": "f" * 64}})
+        factories.alignment(session, number=2, backbone_digest="0" * 64)
+    first = publish("first", backbone=factories.BACKBONE, dataset=used(base), shared=False)
+    with database.write() as session:
+        document = {
+            "architecture": factories.BACKBONE, "taught_by": [{"what": "dataset", "id": base.id, "num_items": 3}],
+            "source": {"model": "first", "version": 1, "version_id": first.id},
+        }  # fmt: skip
+        session.add(UserBackbone(id="bb_1", project_id="default", name="user/mine", state="ready", document=document))
+        job = factories.job(session, state="succeeded", recipe={"method": "adapt"})
+    second = publish(
+        "second", backbone="user/mine", dataset=used(child), source=used(source), job_id=job.id,
+    )  # fmt: skip
+    client.put("/api/v1/models/second/domains/night", json={"alignment": aligned.id})
+    found = get(client, "second")
+    assert nodes(found) == [
+        ("version", "second/1", None, True),
+        ("job", job.id, "second/1", True),
+        ("dataset", child.id, "second/1", True),
+        ("base", base.id, child.id, True),
+        ("source", source.id, "second/1", True),
+        ("backbone", "user/mine", "second/1", True),
+        ("version", "first/1", "user/mine", True),
+        ("job", first.job_id, "first/1", False),
+        ("dataset", base.id, "first/1", True),
+        ("backbone", factories.BACKBONE, "first/1", True),
+        ("alignment", aligned.id, "second/1", True),
+    ]
+    by_id = {(node["what"], node["id"]): node for node in found["chain"]}
+    assert by_id["dataset", child.id]["digest"] == child.digest
+    assert by_id["alignment", aligned.id]["digest"] == "f" * 64
+    spec = storage.fetch(f"{second.prefix}/{bundle.SPEC}").read_bytes()
+    assert by_id["version", "second/1"]["digest"] == hashlib.sha256(spec).hexdigest()
+    assert by_id["backbone", "user/mine"]["details"]["taught_by"] == document["taught_by"]
+    assert by_id["backbone", factories.BACKBONE]["details"]["weights_changed"] is True
+    assert by_id["version", "first/1"]["details"]["through"] == "its trained network became the backbone"
+    assert (found["items"], found["warnings"], found["unknown"]) == (ITEMS, ["2 of 9 test items"], None)
+
+
+def test_what_was_deleted_stays_known_by_its_digest(client, database, publish):
+    with database.write() as session:
+        kept = factories.dataset(session)
+        session.add(
+            UserBackbone(
+                id="bb_1", project_id="default", name="user/mine", state="ready",
+                document={"architecture": "x", "source": {"model": "gone", "version": 4, "version_id": "ver_gone"}},
+            )
+        )  # fmt: skip
+    gone = {"id": "ds_gone", "digest": "d" * 64, "splits": {}}
+    publish("m", backbone="user/mine", dataset={**used(kept), "digest": "0" * 64}, source=gone)
+    found = nodes(get(client, "m"))
+    assert ("source", "ds_gone", "m/1", False) in found
+    # Still there, but not as it was used.
+    assert ("dataset", kept.id, "m/1", False) in found
+    assert ("version", "gone/4", "user/mine", False) in found
+
+
+def test_an_added_class_hands_its_bases_trace_on(client, database, storage, publish):
+    publish("colours", labels=("blue", "red"))
+    picture = factories.png(factories.COLOURS["green"])
+    files = [("file", ("a.png", picture)), ("file", ("b.png", factories.png(factories.COLOURS["green"], seed=1)))]
+    answer = client.post("/api/v1/models/colours/classes", data={"label": "green"}, files=files)
+    assert answer.status_code == 201, answer.text
+    found = get(client, "colours", 2)
+    assert nodes(found)[:2] == [("version", "colours/2", None, True), ("version", "colours/1", "colours/2", True)]
+    assert found["chain"][1]["details"]["label"] == "green"
+    assert (found["items"], found["warnings"]) == (ITEMS, ["2 of 9 test items"])
+    prefix = next(key for key in storage.list("bundles") if key.endswith(f"added/{bundle.SEEN}"))
+    known = artifact.unpack(load(storage.fetch(prefix)))
+    assert [(one.what, one.id) for one in known] == [("class_images", "first"), ("class_images", "green")]
+    assert hashlib.sha256(picture).digest() in {one.tobytes() for one in known[1].sha256}
+    assert client.delete("/api/v1/models/colours/versions/1").status_code == 204
+    found = get(client, "colours", 2)
+    assert ("version", "colours/1", "colours/2", False) in nodes(found)
+    assert found["items"]["num_test"] is None
+    assert "deleted" in found["unknown"]
+
+
+@pytest.mark.parametrize(
+    ("document", "dataset", "num_test", "word"),
+    [({"verdict": None, "data": {"dataset": "ds_1"}}, "ds_1", None, "before Graft traced"),
+     ({"verdict": None, "data": None}, None, 0, "tested on no item"),
+     ({"verdict": None}, "ds_1", None, "before Graft traced")],
+)  # fmt: skip
+def test_versions_without_a_trace_say_why(client, publish, document, dataset, num_test, word):
+    made_from = dataset and {"id": dataset, "digest": "d" * 64, "splits": {}}
+    publish("m", document=document, dataset=made_from)
+    found = get(client, "m")
+    assert (found["items"]["num_test"], found["items"]["num_seen_before"]) == (num_test, None)
+    assert word in found["unknown"]
+
+
+def test_unknown_versions(client, database, publish):
+    publish("m")
+    problem(client.get("/api/v1/models/m/versions/2/lineage"), 404, "not_found")
+    problem(client.get("/api/v1/models/none/versions/1/lineage"), 404, "not_found")

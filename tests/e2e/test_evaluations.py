@@ -1,0 +1,67 @@
+"""A model is asked again, through real processes: on other data, against another version, once more, and whence."""
+
+import pytest
+
+from tests import factories
+from tests.checks import problem
+
+pytestmark = pytest.mark.server
+
+
+def upload(client, folder, name, files, **fields):
+    archive = folder / f"{name}.zip"
+    archive.write_bytes(factories.pack(files))
+    made = client.wait_dataset(client.upload_dataset(archive, name, **fields)["id"])
+    assert made["state"] == "ready", made["failure"]
+    return made["id"]
+
+
+def test_an_evaluation_a_reproduction_and_a_lineage(up, tmp_path):
+    service = up(worker_slots=1)
+    client = service.client
+    dataset = upload(client, tmp_path, "colours", factories.pictures(12))
+    child = upload(client, tmp_path, "child", factories.pictures(4, first=50), base=dataset)
+    made = [
+        client.wait_job(
+            client.start_transfer(dataset, "colours", backbone=factories.BACKBONE, recipe={"method": method})["id"]
+        )
+        for method in ("linear_probe", "few_shot")
+    ]
+    assert [job["state"] for job in made] == ["succeeded"] * 2, [job["failure"] for job in made]
+    before = service.files()
+
+    asked = client.evaluate(child, model="colours", version=1, against={"model": "colours", "version": 2}, split="all")
+    found = client.wait_evaluation(asked["id"])
+    assert found["state"] == "ready", found["failure"]
+    result = found["result"]
+    learned = sum(client.dataset(dataset)["splits"][name] for name in ("train", "val"))
+    assert result["num_items"] == client.dataset(child)["num_samples"]
+    assert result["leakage"]["num_learned_from"] == learned
+    assert result["leakage"]["without"]["num_items"] == result["num_items"] - learned
+    assert result["metrics"]["accuracy"] == client.job(found["job_id"])["metrics"]["accuracy"] == 1.0
+    assert result["comparison"]["verdict"] == "no evidence"
+
+    again = client.wait_evaluation(client.reproduce(made[0]["id"])["id"])
+    assert again["state"] == "ready", again["failure"]
+    assert again["result"]["verdict"] == "identical"
+
+    folds = client.evaluate(
+        dataset, mode="folds", backbone=factories.BACKBONE, recipe={"method": "few_shot"}, folds=2, repeats=1
+    )
+    over = client.wait_evaluation(folds["id"])
+    assert (over["state"], over["result"]["num_folds"]) == ("ready", 2), over["failure"]
+
+    chain = client.lineage("colours", 1)
+    assert [node["what"] for node in chain["chain"]] == ["version", "job", "dataset", "backbone"]
+    assert chain["items"]["num_test"] == client.dataset(dataset)["splits"]["test"]
+    assert (chain["items"]["num_seen_before"], chain["warnings"]) == (0, [])
+    # Features of the child's new items are all that stayed: no bundle, no checkpoint, no scratch..
+    new = {name for name in set(service.files()) - set(before) if "/broker/messages/" not in name}
+    assert new
+    assert all("/features/" in name for name in new), new
+    refused = service.request("POST", "/api/v1/backbones", json={"name": "x", "model": "colours", "version": 1})
+    problem(refused, 409, "backbone_unchanged")
+    listed = client.call("GET", "/evaluations")["data"]
+    assert [row["id"] for row in listed] == [over["id"], again["id"], found["id"]]
+    client.call("DELETE", f"/evaluations/{found['id']}")
+    assert "Traceback" not in service.log.read_text()
