@@ -36,6 +36,8 @@ def run(context: RunContext) -> dict[str, Any]:
     reporter.check_yield()
     reporter.progress(0.85, "evaluate")
     evaluation = judge(outcome)
+    for flag in evaluation.report["flags"]:
+        reporter.log(flag["message"], "warning", code=flag["code"])
     reporter.progress(0.93, "assemble")
     written, parity = assemble.bundle(task, outcome.candidate, evaluation)
     reporter.log(
