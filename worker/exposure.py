@@ -14,8 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app import backbones
+from app.backbones import OPEN_CLIP
 from worker import text
-from worker.text import TextEncoder
+from worker.text import Labels, TextEncoder
+
+IMAGENET, CAPTIONS = "ImageNet-1k", "captioned images"
 
 # Above this cosine two names say the same thing to the encoder.
 SAME = 0.9
@@ -66,6 +70,51 @@ def exposure(names: Sequence[str], encoder: TextEncoder) -> list[dict[str, Any]]
                 )
                 break
     return found
+
+
+def named(names: Sequence[str], labels: Labels) -> list[dict[str, Any]]:
+    """As `exposure`, by names and definitions alone: no encoder is opened, which every report can afford.
+
+    A synonym is missed here that the encoder would see; `pretraining_class` is the first of several.
+    """
+    called: dict[str, list[int]] = {}
+    for number, lemma in labels.lemmas:
+        called.setdefault(singular(lemma.casefold()), []).append(number)
+    included: dict[str, list[int]] = {}
+    for number, definition in enumerate(labels.descriptions):
+        for kind in kinds(definition):
+            included.setdefault(kind, []).append(number)
+    found = []
+    for name in names:
+        wanted = singular(text.spoken(name).casefold())
+        by, numbers = ("name", called[wanted]) if wanted in called else ("includes", included.get(wanted, []))
+        if numbers:
+            found.append(
+                {
+                    "name": name,
+                    "pretraining_class": labels.names[numbers[0]],
+                    "by": by,
+                    "num_pretraining_classes": len(set(numbers)),
+                }
+            )
+    return found
+
+
+def pretraining(name: str) -> str | None:
+    """What a backbone of the catalogue learned from: ImageNet's classes, captions, or None where that is not recorded.
+
+    timm writes it into a tag of the weights. Weights that learned from more classes than ImageNet's 1000 count where
+    these were taught last, or are among what was taught.
+    """
+    backbone = backbones.find(name)
+    if backbone is None:
+        return None
+    if backbone.provider == OPEN_CLIP:
+        return CAPTIONS
+    if backbone.provider == "torchvision" or backbone.weights.kind == "starter":
+        return IMAGENET
+    tag = backbone.weights.location.rpartition(".")[2]
+    return IMAGENET if re.search(r"in1k|in12k|in22k|in21k", tag) else None
 
 
 def kinds(definition: str) -> set[str]:

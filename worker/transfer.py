@@ -38,6 +38,8 @@ def run(context: RunContext) -> dict[str, Any]:
     evaluation = judge(outcome)
     seen, unknown = lineage.teachers(task, outcome.candidate.backbone)
     evaluation = lineage.flagged(task, evaluation, lineage.trace(task, seen, unknown, evaluation.predictions))
+    for flag in evaluation.report["flags"]:
+        reporter.log(flag["message"], "warning", code=flag["code"])
     reporter.progress(0.93, "assemble")
     written, parity = assemble.bundle(task, outcome.candidate, evaluation, seen)
     reporter.log(

@@ -48,7 +48,7 @@ def render(spec: Spec, report: Mapping[str, Any], model: str) -> str:
         spec: of the bundle.
         report: the transfer report; of it, `verdict`, `baselines` ({name: {value, low, high, what} or None}) and
             `per_class` (rows of label, num_samples, precision, recall, f1) are shown when they are there, and
-            `warnings` (sentences) under the limits.
+            `flags` ({code, message}) and `warnings` (sentences) under the limits.
         model: the model's name in the registry; it is part of an address, so its form is checked.
 
     Raises:
@@ -237,8 +237,9 @@ def _limits(spec: Spec, report: Mapping[str, Any]) -> str:
         if _measured(spec)
         else "How well it names images is not known until it is evaluated on labelled ones."
     )
+    told = [*(flag["message"] for flag in report.get("flags") or []), *(report.get("warnings") or [])]
     lines = [
-        *(f"{text(warning[0].upper() + warning[1:])}." for warning in report.get("warnings") or []),
+        *(f"{text(warning[0].upper() + warning[1:])}." for warning in told),
         "It always names one of its classes, also for an image that shows none of them.",
         calibration,
         reach,

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluate import metrics, sections
+from worker.evaluate import feature_map, flags, metrics, sections, supplement
+from worker.evaluate.feature_map import Group
 from worker.evaluate.sections import Evaluation, Scored, score
+from worker.evaluate.supplement import NO_LABELS, Items
 from worker.methods.contract import Adaptation, Candidate, Float, Outcome, Task
 from worker.two_domains import Truth
 
@@ -22,6 +24,8 @@ SCORES = (
     "test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_macro_f1", "test_macro_recall",
     "source_only_accuracy", "ece",
 )  # fmt: skip
+BESIDE = ("worst_class", "feature_distortion", "robustness", "out_of_distribution", "calibration")
+NO_CURVE = "it is drawn for recipes on one labelled dataset"
 WHAT = "the linear probe of the source, as it is, on the same items of the target"
 
 
@@ -43,7 +47,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         else score(found.source_only.head.probabilities(features[found.source_only.shared]), labels_T, task.seed)
     )
     scores = ours and metrics.classification(ours.probabilities_TC, labels_T, task.class_names)
-    calibrated = ours and sections.calibrated(served, ours.probabilities_TC, labels_T)
+    calibrated = ours and sections.calibrated(task, served, ours.probabilities_TC, labels_T)
     flat: dict[str, float | int | None] = dict.fromkeys(SCORES)
     if ours and theirs and scores and calibrated:
         flat |= {f"test_{name}": value for name, value in scores.flat().items()}
@@ -62,9 +66,23 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
     # The frozen baseline is the source's probe: both names mean the same here.
     verdicts = {"vs_frozen": evidence, "vs_scratch": None, "vs_source_only": evidence}
     baseline = theirs and sections.baseline(theirs, WHAT)
+    items, beside, missing = None, dict.fromkeys(BESIDE), dict.fromkeys(BESIDE, NO_LABELS)
+    if ours and scores and calibrated:
+        frozen = None if served.shared else features[True]
+        items = Items(rows, labels_T, ours, features[served.shared], frozen)
+        beside, missing = supplement.of_items(task, served, items, scores.per_class)
+        calibrated["risk_coverage"], unsure = supplement.confidence(ours)
+        missing |= unsure
+    exposed, unknown = supplement.known_classes(task, served, task.class_names)
+    data = {**_data(task, truth, ours), "exposure": exposed}
     why = next(one.reason for one in reversed(outcome.decisions) if one.outcome == "served")
     document = {
         "job": task.context.document.id,
+        "flags": flags.some_of(
+            supplement.no_better(task, served.selection, items, truth.what),
+            flags.negative({"vs_source_only": evidence}),
+            flags.of_test(data["leakage"]),
+        ),
         "verdict": evidence and evidence["verdict"],
         "verdicts": {name: found and found["verdict"] for name, found in verdicts.items()},
         "verdict_evidence": verdicts,
@@ -77,13 +95,16 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "confusion": scores.confusion() if scores else None,
         "most_confused": scores.most_confused if scores else [],
         "calibration": calibrated,
+        **beside,
+        "feature_map": _map(task, found, truth),
         "domain": {**found.domain, "candidates": _candidates(found, served, features, labels_T)},
         "curve": None,
         "mapping": sections.mapping(served),
-        "data": _data(task, truth, ours),
+        "data": data,
         "cost": sections.cost(task, served),
         "decisions": [asdict(decision) for decision in outcome.decisions],
         "details": served.details,
+        "not_computed": {**missing, **unknown, "curve": NO_CURVE},
     }
     predicted = sections.predictions(task.index, shown, truth.labels_N[shown].tolist(), said_TC, task.class_names)
     return Evaluation(flat, document, predicted, features[served.shared])
@@ -126,6 +147,23 @@ def _candidates(
         }
         for one in found.tried
     ]
+
+
+def _map(task: Task, found: Adaptation, truth: Truth) -> dict[str, Any] | None:
+    """Both domains before and after, each in the plane of its own; the target's labels only colour its points."""
+    spaces = found.spaces
+    if spaces is None or task.source is None:
+        return None
+    labels = (task.source.labels_N[spaces.source_rows], truth.labels_N[spaces.target_rows])
+    sizes = (len(task.source.pool), len(task.pool))
+
+    def drawn(feats: tuple[Float, Float], what: str) -> dict[str, Any] | None:
+        groups = [Group(*one) for one in zip(("source", "target"), sizes, feats, labels, strict=True)]
+        return feature_map.feature_map(groups, task.class_names, what)
+
+    before = drawn(spaces.before, "pooled features of the backbone")
+    after = spaces.after and drawn(spaces.after, "features as the served head sees both domains")
+    return before and {**before, "after": after}
 
 
 def _leaks(task: Task, truth: Truth, ours: Scored) -> dict[str, Any]:

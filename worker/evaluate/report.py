@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from worker.evaluate import leakage, metrics, sections
+from worker.evaluate import flags, leakage, metrics, sections, supplement
 from worker.evaluate.curve import learning_curve
 from worker.evaluate.sections import Evaluation, Scored, score
+from worker.evaluate.supplement import Items
 from worker.methods.contract import Candidate, Float, Outcome, Rows, Selection, Task
 from worker.methods.reference import frozen, scratch
 
@@ -39,16 +40,20 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
     compared_seconds = time.monotonic() - began
     test_features = candidate.features(test)
     labels_T = task.labels_N[test]
+    # Features of a trained graph are not kept for the training images.
+    learned_features = candidate.features(task.pool) if candidate.shared else None
+    plain_features = test_features if baseline is candidate else baseline.features(test)
     tested = score(candidate.head.probabilities(test_features), labels_T, task.seed)
-    plain = (
-        tested
-        if baseline is candidate
-        else score(baseline.head.probabilities(baseline.features(test)), labels_T, task.seed)
-    )
+    plain = tested if baseline is candidate else score(baseline.head.probabilities(plain_features), labels_T, task.seed)
     small_tested = score(small.predict(test), labels_T, task.seed) if small else None
     scores = metrics.classification(tested.probabilities_TC, labels_T, task.class_names)
-    leaks = _leaks(task, candidate, test, test_features, tested)
-    calibrated = sections.calibrated(candidate, tested.probabilities_TC, labels_T)
+    leaks = _leaks(task, test, test_features, learned_features, tested)
+    calibrated = sections.calibrated(task, candidate, tested.probabilities_TC, labels_T)
+    items = Items(test, labels_T, tested, test_features, None if candidate.shared else plain_features, learned_features)
+    beside, missing = supplement.of_items(task, candidate, items, scores.per_class)
+    sure, unsure = supplement.confidence(tested)
+    shown, hidden = supplement.splits_map(task, items, f"pooled features of {candidate.backbone.name}, as served")
+    exposed, unknown = supplement.known_classes(task, candidate, task.class_names)
     flat = _flat(task, candidate, tested, scores, calibrated["ece"])
     ours = candidate.selection
     verdicts = {
@@ -60,6 +65,9 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
     against, over = (small_tested, "scratch") if small_tested else (plain, "frozen")
     document = {
         "job": task.context.document.id,
+        "flags": flags.some_of(
+            supplement.no_better(task, ours, items, "test split"), flags.negative(verdicts), flags.of_test(leaks)
+        ),
         "verdict": verdicts["vs_scratch"] and verdicts["vs_scratch"]["verdict"],
         "verdicts": {name: found and found["verdict"] for name, found in verdicts.items()},
         "verdict_evidence": verdicts,
@@ -75,14 +83,17 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
         "per_class": sections.per_class(scores),
         "confusion": scores.confusion(),
         "most_confused": scores.most_confused,
-        "calibration": calibrated,
+        "calibration": {**calibrated, "risk_coverage": sure},
+        **beside,
+        "feature_map": shown,
         "domain": None,
         "curve": learning_curve(task) if compare else None,
         "mapping": sections.mapping(candidate),
-        "data": _data(task, test, leaks),
+        "data": {**_data(task, test, leaks), "exposure": exposed},
         "cost": sections.cost(task, candidate, compared_seconds),
         "decisions": [asdict(decision) for decision in outcome.decisions],
         "details": {**candidate.details, "scratch": small.details if small else None},
+        "not_computed": {**missing, **unsure, **hidden, **unknown},
     }
     names = task.class_names
     predicted = sections.predictions(task.index, test, labels_T.tolist(), tested.probabilities_TC, names)
@@ -129,11 +140,12 @@ def _verdict(task: Task, ours: Selection, theirs: Selection) -> dict[str, Any] |
     return {**found, "optimism": ours.optimism}
 
 
-def _leaks(task: Task, candidate: Candidate, test: Rows, test_features: Float, tested: Scored) -> dict[str, Any]:
+def _leaks(
+    task: Task, test: Rows, test_features: Float, learned_features: Float | None, tested: Scored
+) -> dict[str, Any]:
     """Test items with a twin in the training data, by bytes, by look, by features; and the accuracy without them."""
     index, pool = task.index, task.pool
-    # Features of a trained graph are not kept for the training images.
-    alike = leakage.cosine_twins(test_features, candidate.features(pool)) if candidate.shared else None
+    alike = None if learned_features is None else leakage.cosine_twins(test_features, learned_features)
     exact = np.isin(index.sha256[test], index.sha256[pool])
     return sections.leaks(exact, index.phash[test], index.phash[pool], alike, tested.correct_T)
 

@@ -4,6 +4,7 @@ Shape legend: T scored items, C classes.
 """
 
 import resource
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,8 +22,13 @@ from worker.evaluate.metrics import ClassificationMetrics
 from worker.evaluate.verdict import gain as gained
 from worker.evaluate.verdict import relative_error_reduction, verdict
 from worker.methods.contract import Candidate, Float, Moved, Rows, Task
+from worker.solvers.logits import softmax
 
 MIN_ECE_ITEMS = 200
+ENERGY = (
+    "a proxy: seconds of processor time of this attempt, all cores added, and seconds for which it held a GPU; "
+    "multiplied by the watts of a machine they give its energy"
+)
 
 
 @dataclass(frozen=True)
@@ -108,13 +114,35 @@ def evidence(
 
 
 def calibrated(
-    candidate: Candidate, probabilities_TC: NDArray[np.float64], labels_T: NDArray[np.int64]
+    task: Task, candidate: Candidate, probabilities_TC: NDArray[np.float64], labels_T: NDArray[np.int64]
 ) -> dict[str, Any]:
     """How far probabilities can be believed; the errors are null where there are too few items to say."""
     found = asdict(calibration.calibration(probabilities_TC, labels_T))
     if len(labels_T) < MIN_ECE_ITEMS:
         found |= {"ece": None, "adaptive_ece": None}
-    return {"calibrated": candidate.calibrated, "temperature": candidate.head.temperature, **found}
+    return {
+        "calibrated": candidate.calibrated,
+        "temperature": candidate.head.temperature,
+        **found,
+        "selection": temperature_effect(task, candidate),
+    }
+
+
+def temperature_effect(task: Task, candidate: Candidate) -> dict[str, Any] | None:
+    """Errors of the probabilities without and with the temperature, on the items that it was fitted to; None without.
+
+    One number was fitted to all of them, so what it gained there is close to what it gains elsewhere.
+    """
+    selected = candidate.selection
+    if not candidate.calibrated or not len(selected.rows):
+        return None
+    labels_P = task.labels_N[selected.rows]
+    told: dict[str, Any] = {"num_samples": len(labels_P), "what": selected.what}
+    for name, temperature in (("before", 1.0), ("after", candidate.head.temperature)):
+        found = calibration.calibration(softmax(selected.logits / temperature), labels_P)
+        enough = len(labels_P) >= MIN_ECE_ITEMS
+        told[name] = {"ece": found.ece if enough else None, "brier": found.brier, "nll": found.nll}
+    return told
 
 
 def per_class(scores: ClassificationMetrics) -> list[dict[str, Any]]:
@@ -152,19 +180,34 @@ def _tensors(candidate: Candidate) -> tuple[Moved, ...]:
 def cost(task: Task, candidate: Candidate, compared_seconds: float | None = None) -> dict[str, Any]:
     """Time and memory; baselines have a time of their own only where they were made after the transfer."""
     extraction = candidate.extraction
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    usage, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    total_seconds = task.context.reporter.elapsed_seconds
+    pace = extraction.num_extracted / extraction.seconds if extraction and extraction.num_extracted else None
     return {
         "transfer_seconds": round(candidate.seconds, 3),
         "baselines_seconds": compared_seconds and round(compared_seconds, 3),
-        "total_seconds": round(task.context.reporter.elapsed_seconds, 3),
+        "total_seconds": round(total_seconds, 3),
         "images_cached": extraction.num_cached if extraction else None,
         "images_extracted": extraction.num_extracted if extraction else None,
         "extraction_seconds": round(extraction.seconds, 3) if extraction else None,
+        "images_per_second": pace and round(pace, 1),
         "trained_params": candidate.trained_params,
         "peak_memory_bytes": usage.ru_maxrss * 1024,
+        "peak_gpu_memory_bytes": _gpu_bytes(task.context.device),
+        "energy_proxy": {
+            "cpu_seconds": round(sum(one.ru_utime + one.ru_stime for one in (usage, children)), 3),
+            "gpu_seconds": round(total_seconds, 3) if task.context.device == "cuda" else 0.0,
+            "note": ENERGY,
+        },
         "device": task.context.device,
         "precision": features.precision(task.context),
     }
+
+
+def _gpu_bytes(device: str) -> int | None:
+    """Of GPU memory at most; None on a CPU, and where this process never opened torch."""
+    torch = sys.modules.get("torch")
+    return int(torch.cuda.max_memory_allocated()) if torch is not None and device == "cuda" else None
 
 
 def leaks(

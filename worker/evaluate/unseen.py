@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluate import calibration, intervals, metrics, sections
-from worker.evaluate.sections import MIN_ECE_ITEMS, Evaluation
-from worker.methods.contract import Candidate, Rows, Task
+from worker.evaluate import calibration, feature_map, flags, intervals, metrics, sections, supplement
+from worker.evaluate.feature_map import Group
+from worker.evaluate.out_of_distribution import OTHERS, Strangers
+from worker.evaluate.sections import MIN_ECE_ITEMS, Evaluation, score
+from worker.evaluate.supplement import Items, Reasons
+from worker.methods.contract import Candidate, Float, Rows, Task
 
 Double = NDArray[np.float64]
 
@@ -27,6 +30,7 @@ NOTE_CAPTIONS = (
     "the backbone learned from captioned images of the web, and nobody lists what they show; these have a name of "
     "ImageNet's, but any other may have been seen too: here zero-shot only means that this job saw no image of them"
 )
+BESIDE = ("worst_class", "feature_distortion", "robustness", "out_of_distribution", "feature_map")
 SCORES = ("accuracy", "macro_f1", "macro_recall")
 
 
@@ -38,15 +42,27 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
         candidate: what is to be published.
         test: rows of the test split.
     """
+    others = _others(task, test)
     test = test[task.labels_N[test] >= 0]
     features_TD = candidate.features(test) if len(test) else np.empty((0, candidate.backbone.feature_dim), np.float32)
     probabilities_TC = candidate.head.probabilities(features_TD)
     flat, rows, confusion, errors = _scored(task, probabilities_TC, test) if len(test) else ({}, [], None, {})
+    beside: dict[str, Any] = dict.fromkeys(BESIDE)
+    missing, flagged = dict.fromkeys(BESIDE, WHAT), list[flags.Flag]()
+    if len(test):
+        beside, missing, flagged = _beside(task, candidate, test, features_TD, probabilities_TC, others)
     details = dict(candidate.details)
     exposed = details.pop("exposure")
     decisions = details.pop("decisions", [])
+    exposure = {
+        "label_set": "ImageNet-1k",
+        "num_classes": task.num_classes,
+        "classes": exposed,
+        "note": NOTE_CAPTIONS if details["approach"] == "clip" else NOTE,
+    }
     document: dict[str, Any] = {
         "job": task.context.document.id,
+        "flags": flagged,
         "verdict": None,
         "verdicts": {"vs_frozen": None, "vs_scratch": None, "vs_source_only": None},
         "served": sections.served(candidate, details.get("chosen_by", "it needs no image of any class")),
@@ -58,18 +74,16 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
         "per_class": rows,
         "confusion": confusion,
         "calibration": {"calibrated": False, "temperature": candidate.head.temperature, **errors},
-        "backbone_exposure": {
-            "label_set": "ImageNet-1k",
-            "classes": exposed,
-            "note": NOTE_CAPTIONS if details["approach"] == "clip" else NOTE,
-        },
+        **beside,
+        "backbone_exposure": exposure,
         "domain": None,
         "curve": None,
         "mapping": sections.mapping(candidate),
-        "data": _data(task, len(test)),
+        "data": _data(task, len(test), exposure),
         "cost": sections.cost(task, candidate),
         "decisions": decisions,
         "details": details,
+        "not_computed": {**missing, "curve": "nothing was learned from labelled images of these classes"},
     }
     labels_T = task.labels_N[test].tolist()
     predicted = sections.predictions(task.index, test, labels_T, probabilities_TC, task.class_names)
@@ -94,7 +108,36 @@ def _scored(
     return flat, rows, scores.confusion(), errors
 
 
-def _data(task: Task, num_test: int) -> dict[str, Any] | None:
+def _others(task: Task, test: Rows) -> Rows:
+    """Test items of the dataset's classes that the model does not have; what has no label at all is none of them."""
+    given = np.asarray(task.index.label, np.int64)[test]
+    return test[(given >= 0) & (task.labels_N[test] < 0)]
+
+
+def _beside(
+    task: Task, candidate: Candidate, test: Rows, feats_TD: Float, probabilities_TC: Double, others: Rows
+) -> tuple[dict[str, Any], Reasons, list[flags.Flag]]:
+    """What the seen classes' items allow beside their scores, and the flags."""
+    labels_T = task.labels_N[test]
+    scored = score(probabilities_TC, labels_T, task.seed)
+    items = Items(test, labels_T, scored, feats_TD)
+    others_MD = candidate.features(others) if len(others) else feats_TD[:0]
+    strange = Strangers(others_MD, OTHERS, synthetic=False) if len(others) else None
+    per_class = metrics.classification(probabilities_TC, labels_T, task.class_names).per_class
+    beside, missing = supplement.of_items(task, candidate, items, per_class, strange)
+    shown = feature_map.part(len(test), task.seed), feature_map.part(len(others), task.seed)
+    groups = [
+        Group("test, seen classes", len(test), feats_TD[shown[0]], labels_T[shown[0]], scored.correct_T[shown[0]])
+    ]
+    if len(others):
+        none = np.full(len(shown[1]), -1)
+        groups.append(Group("test, other classes", len(others), others_MD[shown[1]], none))
+    beside["feature_map"] = feature_map.feature_map(groups, task.class_names, "pooled features of the backbone")
+    flagged = supplement.no_better(task, candidate.selection, items, "test split, seen classes")
+    return beside, missing, flagged
+
+
+def _data(task: Task, num_test: int, exposure: dict[str, Any]) -> dict[str, Any] | None:
     dataset = task.context.document.dataset
     if dataset is None:
         return None
@@ -103,4 +146,5 @@ def _data(task: Task, num_test: int) -> dict[str, Any] | None:
         "digest": dataset.digest,
         "splits": {"train": len(task.train), "val": len(task.val), "test": num_test},
         "num_classes": task.num_classes,
+        "exposure": exposure,
     }

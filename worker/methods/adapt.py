@@ -19,12 +19,24 @@ import numpy as np
 from app.recipes import Adapt
 from worker import features
 from worker.domain_fits import CLOSED, SOURCE_ONLY, TRAINED, Data, Fitted, trained
+from worker.domain_spaces import shown
 from worker.domain_store import Store
 from worker.evaluate import validator
 from worker.evaluate.domains import distances
 from worker.features import Extraction
 from worker.methods import target_labels
-from worker.methods.contract import Adaptation, Candidate, Decision, Float, Outcome, Rows, Selection, Task, Tried
+from worker.methods.contract import (
+    Adaptation,
+    Candidate,
+    Decision,
+    Float,
+    Outcome,
+    Rows,
+    Selection,
+    Spaces,
+    Task,
+    Tried,
+)
 from worker.methods.linear_probe import frozen_features
 from worker.methods.network_head import NetworkHead
 from worker.methods.reference import seconds_per_image
@@ -135,7 +147,8 @@ class _Search:
         tried = tuple(replace(one.tried, candidate=final) if one is served else one.tried for one in self._found)
         source_accuracy = self._found[0].fitted.accuracy
         assert source_accuracy is not None
-        found = Adaptation(tried[0].candidate, tried, source_accuracy, self._domain(served))
+        domain, spaces = self._domain(served)
+        found = Adaptation(tried[0].candidate, tried, source_accuracy, domain, spaces)
         return Outcome(final, tuple(self._decisions), adaptation=found)
 
     def _may_start(self, name: str) -> bool:
@@ -290,20 +303,20 @@ class _Search:
         )
         return _Try(Tried(candidate, evidence.scores), data, replace(fitted, head=head), evidence, None)
 
-    def _domain(self, served: _Try) -> dict[str, Any]:
+    def _domain(self, served: _Try) -> tuple[dict[str, Any], Spaces]:
         """Distances before, on the backbone's features, and after, as the served head sees the two domains."""
         data, head = served.data, served.fitted.head
         after = [served.fitted.moved(data.source_ND), data.target_MD]
         if isinstance(head, NetworkHead):
             after = [head.hidden(feats) for feats in after]
-        seed = self._task.seed
+        seed, before = self._task.seed, (self._data.source_ND, self._data.target_MD)
         return {
-            "before": asdict(distances(self._data.source_ND, self._data.target_MD, seed)),
+            "before": asdict(distances(*before, seed)),
             "after": asdict(distances(after[0], after[1], seed)),
             "num_source": len(self._data.source_ND),
             "num_target": len(self._data.target_MD),
             "validator": validator.NAME,
-        }
+        }, shown(self._task, before, None if served is self._found[0] else (after[0], after[1]))
 
     def _decide(self, step: str, outcome: str, reason: str, **numbers: float) -> None:
         decision = Decision(step=step, outcome=outcome, reason=reason, **numbers)

@@ -208,6 +208,29 @@ class Tried:
 
 
 @dataclass(frozen=True)
+class Spaces:
+    """Features of some items of both domains, to be drawn: as the backbone has them, and as the served head sees them.
+
+    Args:
+        source_rows: which source items.
+        target_rows: which target items.
+        before: of the source and of the target.
+        after: the same items; None where the served head sees what the backbone gives.
+
+    Shape:
+        source_rows: [N]
+        target_rows: [M]
+        before: [N, D], [M, D]
+        after: [N, E], [M, E]
+    """
+
+    source_rows: Rows
+    target_rows: Rows
+    before: tuple[Float, Float]
+    after: tuple[Float, Float] | None = None
+
+
+@dataclass(frozen=True)
 class Adaptation:
     """How a labelled source was brought to the target.
 
@@ -216,12 +239,14 @@ class Adaptation:
         tried: every candidate, that one included.
         source_val_accuracy: of the source's probe, on source items that it has not learned from.
         domain: distances of the two domains, JSON-ready.
+        spaces: what to draw of them.
     """
 
     source_only: Candidate
     tried: tuple[Tried, ...]
     source_val_accuracy: float
     domain: dict[str, Any]
+    spaces: Spaces | None = None
 
 
 @dataclass(frozen=True)

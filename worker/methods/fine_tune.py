@@ -26,6 +26,7 @@ from app.recipes import FineTune
 from worker import backbones, features, forward, inputs, invariance, moved, scopes, trivial, tuning
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.evaluate import calibration
+from worker.evaluate.distortion import relative_change
 from worker.methods.contract import Candidate, Float, Rows, Selection, Task
 from worker.methods.heads import LinearHead
 from worker.methods.reference import holdout
@@ -111,21 +112,11 @@ def run(recipe: FineTune, task: Task) -> Candidate:
             "probe": facts["probe"],
             "mirrored": part.flip,
             "augmentation": {"groups": groups, "crops": part.crops, "invariance": labels_allow},
-            "feature_distortion": distortion(held_ND, tuned_ND),
+            "feature_distortion": relative_change(held_ND, tuned_ND),
             "images_trained_on": len(train),
             "images_held_out": len(held),
         },
     )
-
-
-def distortion(before_ND: Float, after_ND: Float) -> float:
-    """Mean of ||f_FT - f_0|| / ||f_0|| (arXiv 2202.10054, section 3.3): how far training moved the features.
-
-    Shape:
-        before_ND, after_ND: [N, D]
-    """
-    moved = np.linalg.norm(after_ND.astype(np.float64) - before_ND, axis=1)
-    return float((moved / np.maximum(np.linalg.norm(before_ND.astype(np.float64), axis=1), 1e-12)).mean())
 
 
 def _candidate(

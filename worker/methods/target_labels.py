@@ -23,6 +23,7 @@ from app.errors import JobFailure
 from app.recipes import Adapt
 from worker.alignments import unpaired
 from worker.domain_fits import SOURCE_ONLY, Data
+from worker.domain_spaces import shown
 from worker.evaluate.domains import MIN_ITEMS, distances
 from worker.features import Extraction
 from worker.methods import linear_probe
@@ -122,7 +123,8 @@ def run(recipe: Adapt, task: Task, source_ND: Float, target_MD: Float, extractio
         "num_target": len(target_MD),
         "validator": "folds of the target's labelled images",
     }
-    adaptation = Adaptation(found[0].candidate, found, float(np.mean(folds)), domain)
+    drawn = shown(task, (source_ND, target_MD), None)
+    adaptation = Adaptation(found[0].candidate, found, float(np.mean(folds)), domain, drawn)
     return Outcome(final, tuple(decisions), adaptation=adaptation)
 
 

@@ -325,15 +325,6 @@ def encode(pixels: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def test_distortion_equals_a_loop() -> None:
-    generator = np.random.default_rng(0)
-    before, after = generator.standard_normal((2, 5, 3)).astype(np.float32)
-    wanted = np.mean(
-        [np.sqrt(((new - old) ** 2).sum()) / np.sqrt((old**2).sum()) for old, new in zip(before, after, strict=True)]
-    )
-    assert fine_tune.distortion(before, after) == pytest.approx(float(wanted), rel=1e-6)
-
-
 def test_too_few_images_to_hold_some_out(tmp_path: Path) -> None:
     archive = tmp_path / "few.zip"
     archive.write_bytes(factories.pack(factories.pictures(2)))

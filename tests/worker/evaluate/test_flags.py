@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from worker.evaluate import flags
+
+NAMES = ("cats", "dogs")
+
+
+def no_better(correct, labels):
+    return flags.no_better(np.array(correct, bool), np.array(labels), NAMES, 0, "test split")
+
+
+def test_a_model_that_names_the_largest_class_is_flagged() -> None:
+    labels = [0] * 70 + [1] * 30
+    found = no_better([label == 0 for label in labels], labels)
+    assert found is not None
+    assert found["code"] == "not_better_than_largest_class"
+    assert "0.700 against 0.700 for always 'cats'" in found["message"]
+
+
+def test_a_gain_that_may_be_chance_is_flagged_and_a_clear_one_is_not() -> None:
+    labels = [0] * 70 + [1] * 30
+    slight = [label == 0 or place < 73 for place, label in enumerate(labels)]
+    clear = [label == 0 or place < 95 for place, label in enumerate(labels)]
+    assert no_better(slight, labels) is not None
+    assert no_better(clear, labels) is None
+
+
+def test_few_items_flag_only_what_is_no_better_in_them() -> None:
+    labels = [0, 0, 1, 1, 1]
+    assert no_better([True] * 5, labels) is None
+    assert no_better([True, False, True, True, False], labels) is not None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_guesses_are_flagged(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, guesses = rng.integers(0, 2, 200), rng.integers(0, 2, 200)
+    assert no_better(labels == guesses, labels) is not None
+
+
+def evidence(verdict):
+    return {"verdict": verdict, "difference": -0.1, "low": -0.2, "high": -0.05, "num_samples": 40, "what": "hold-out"}
+
+
+def test_negative_transfer_is_said_once_for_each_baseline() -> None:
+    row = evidence("negative")
+    found = flags.negative({"vs_frozen": row, "vs_scratch": None, "vs_source_only": row})
+    assert [flag["code"] for flag in found] == ["negative_transfer"]
+    assert "against frozen" in found[0]["message"]
+    assert flags.negative({"vs_frozen": evidence("none"), "vs_scratch": evidence("positive")}) == []
+
+
+def leakage(num_test, exact=0, phash=0, without=0.5):
+    return {"num_test": num_test, "num_exact": exact, "num_phash": phash, "accuracy_without": without}
+
+
+def test_a_test_split_that_was_seen_or_is_small_is_flagged() -> None:
+    assert [flag["code"] for flag in flags.of_test(leakage(29))] == ["few_test_images"]
+    assert flags.of_test(leakage(100, exact=4)) == []
+    (found,) = flags.of_test(leakage(100, exact=4, phash=5))
+    assert found["code"] == "test_images_seen"
+    assert "5 of 100" in found["message"]
+    (found,) = flags.of_test(leakage(40, exact=40, phash=40, without=None))
+    assert "no image is without one" in found["message"]
+    assert flags.of_test(None) == []

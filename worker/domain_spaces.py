@@ -1,0 +1,24 @@
+"""Which features of two domains a report draws. No torch.
+
+Shape legend: N source items, M target items, D and E features.
+"""
+
+from worker.evaluate import feature_map
+from worker.methods.contract import Float, Spaces, Task
+
+
+def shown(task: Task, before: tuple[Float, Float], after: tuple[Float, Float] | None) -> Spaces:
+    """The part of both domains' features that a report draws.
+
+    Shape:
+        before: [N, D], [M, D] of the source's pool and the target's
+        after: [N, E], [M, E]
+    """
+    assert task.source is not None
+    parts = [feature_map.part(len(feats), task.seed) for feats in before]
+    return Spaces(
+        task.source.pool[parts[0]],
+        task.pool[parts[1]],
+        (before[0][parts[0]], before[1][parts[1]]),
+        None if after is None else (after[0][parts[0]], after[1][parts[1]]),
+    )

@@ -1,0 +1,123 @@
+"""What a reader must know before any figure: flags, as codes and sentences. Torch-free.
+
+Flags say what is wrong with a transfer or with its test; they choose nothing. docs/report.md explains each code.
+
+Shape legend: N items.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.evaluate import intervals
+
+# An accuracy from fewer images has an interval as wide as the question.
+FEW_IMAGES = 30
+# Share of the test images that have a twin in what was learned from.
+SEEN_SHARE = 0.05
+
+
+class Flag(TypedDict):
+    """A code for programs, a sentence for people."""
+
+    code: str
+    message: str
+
+
+def no_better(
+    correct_N: NDArray[np.bool_], labels_N: NDArray[np.int64], names: Sequence[str], seed: int, what: str
+) -> Flag | None:
+    """A flag where a model is not shown to be better than always naming the class that most of the items have.
+
+    That class is looked up among the very items, so no constant answer does better on them. With few items a true gain
+    may hide in the interval: there only a model that is no better in what was counted is flagged.
+
+    Args:
+        correct_N: which items the model names right.
+        labels_N: their classes.
+        names: of the classes.
+        seed: of the interval.
+        what: which items they are, for people.
+    """
+    largest = int(np.bincount(labels_N).argmax())
+    constant_N = labels_N == largest
+    change = intervals.paired_difference(correct_N, constant_N, labels_N, seed)
+    if change.value > 0 and (change.low > 0 or len(labels_N) < FEW_IMAGES):
+        return None
+    return Flag(
+        code="not_better_than_largest_class",
+        message=(
+            f"the model is not shown to be better than always naming the largest class: on {len(labels_N)} images "
+            f"({what}) {correct_N.mean():.3f} against {constant_N.mean():.3f} for always {names[largest]!r}, "
+            f"difference {change.value:+.3f} [{change.low:.3f}, {change.high:.3f}]; check that labels "
+            "belong to their images"
+        ),
+    )
+
+
+def negative(evidence: Mapping[str, Mapping[str, Any] | None]) -> list[Flag]:
+    """One flag for each baseline that the transfer is worse than, by the interval of its verdict."""
+    told, found = [], []
+    for name, row in evidence.items():
+        # An adaptation has the same evidence under two names.
+        if row is None or row["verdict"] != "negative" or row in told:
+            continue
+        told.append(row)
+        found.append(
+            Flag(
+                code="negative_transfer",
+                message=(
+                    f"negative transfer {name.replace('vs_', 'against ').replace('_', ' ')}: accuracy changes by "
+                    f"{row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}] on {row['num_samples']} images "
+                    f"({row['what']}); use the baseline instead"
+                ),
+            )
+        )
+    return found
+
+
+def of_test(leakage: Mapping[str, Any] | None) -> list[Flag]:
+    """Flags of a test split: too few images, or images that were learned from.
+
+    Args:
+        leakage: the report's, None where nothing was scored.
+    """
+    if not leakage or not leakage["num_test"]:
+        return []
+    num_test, found = leakage["num_test"], []
+    if num_test < FEW_IMAGES:
+        found.append(
+            Flag(
+                code="few_test_images",
+                message=(
+                    f"{num_test} image{'s' * (num_test > 1)} were scored, expected at least {FEW_IMAGES}: read the "
+                    "intervals, not the values; add images"
+                ),
+            )
+        )
+    count = max(leakage["num_exact"], leakage["num_phash"])
+    if count and count >= SEEN_SHARE * num_test:
+        without = leakage["accuracy_without"]
+        told = "no image is without one" if without is None else f"accuracy without all near-copies is {without:.3f}"
+        found.append(
+            Flag(
+                code="test_images_seen",
+                message=(
+                    f"{count} of {num_test} scored images have a copy among the images that were learned from; {told}; "
+                    "remove the copies and ask again"
+                ),
+            )
+        )
+    return found
+
+
+def some_of(*groups: Sequence[Flag]) -> list[Flag]:
+    """All groups, in order."""
+    return [flag for group in groups for flag in group]
+
+
+def first(*found: Flag | None) -> list[Flag]:
+    """The first that is there."""
+    return [flag for flag in found if flag is not None][:1]

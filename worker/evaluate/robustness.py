@@ -1,0 +1,74 @@
+"""Accuracy on corrupted test images, of the published graph. A full report has it: every image is run five times.
+
+Shape legend: K images, H x W pixels, D features.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker import features
+from worker.evaluate import intervals
+from worker.evaluate.corruptions import CORRUPTIONS, Images
+from worker.methods.contract import Candidate, Rows, Task
+
+MAX_IMAGES = 200
+WHAT = "severity 1 of ImageNet-C on images as the network takes them, the same ones for each; `change` is paired"
+
+
+def robustness(task: Task, candidate: Candidate, rows: Rows, labels_T: NDArray[np.int64]) -> dict[str, Any]:
+    """Scores the candidate on at most MAX_IMAGES of the rows, as they are and corrupted.
+
+    Shape:
+        rows: [T]
+        labels_T: [T]
+    """
+    place = np.sort(np.random.default_rng(task.seed).permutation(len(rows))[:MAX_IMAGES])
+    chosen, labels_K = rows[place], labels_T[place]
+    order = np.argsort(chosen)
+    run = features.graph_extractor(candidate.graph, task.context.settings.num_compute_threads)
+    right: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in ("", *CORRUPTIONS)}
+    met: list[NDArray[np.int64]] = []
+    for number, (batch, images) in enumerate(
+        features.decoded(task.context, task.index, chosen, candidate.backbone.preprocess)
+    ):
+        truth = labels_K[order[np.searchsorted(chosen, batch, sorter=order)]]
+        met.append(truth)
+        for name, found in right.items():
+            found.append(_right(candidate, run, _corrupted(name, images, task.seed + number), truth))
+        task.context.reporter.check_yield()
+    truth_K = np.concatenate(met)
+    clean_K = np.concatenate(right.pop(""))
+    rows_of: list[dict[str, Any]] = []
+    for name, parts in right.items():
+        ours_K = np.concatenate(parts)
+        change = intervals.paired_difference(ours_K, clean_K, truth_K, task.seed)
+        rows_of.append(
+            {
+                "name": name,
+                "what": CORRUPTIONS[name][0],
+                "accuracy": float(ours_K.mean()),
+                "change": {"value": change.value, "low": change.low, "high": change.high},
+            }
+        )
+    return {
+        "num_images": len(chosen),
+        "num_test": len(rows),
+        "what": WHAT,
+        "accuracy": float(clean_K.mean()),
+        "corruptions": rows_of,
+        "mean_accuracy": float(np.mean([row["accuracy"] for row in rows_of])),
+        "mean_change": float(np.mean([row["change"]["value"] for row in rows_of])),
+    }
+
+
+def _corrupted(name: str, images: Images, seed: int) -> Images:
+    return CORRUPTIONS[name][1](images, seed) if name else images
+
+
+def _right(
+    candidate: Candidate, run: features.Extractor, images: Images, truth: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = candidate.head.probabilities(run(images)).argmax(1) == truth
+    return found
