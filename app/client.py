@@ -238,6 +238,33 @@ class Client:
             found = self.call("GET", path)
         return found
 
+    def advise(self, dataset_id: str, *, backbone: str = "auto", **fields: Any) -> Json:
+        """Asks what may be wrong with a dataset; `fields` are the body's others: against, seed."""
+        path = f"/datasets/{quote(dataset_id, safe='')}/advice"
+        return self.call("POST", path, json={"backbone": backbone, **fields})
+
+    def wait_advice(self, advice_id: str, on_progress: Callable[[Progress], None] | None = None) -> Json:
+        """The advice once its job has ended: `ready` with `result.findings`, or `failed` with its failure."""
+        path = f"/advice/{quote(advice_id, safe='')}"
+        found = self.call("GET", path)
+        if found["state"] == "running":
+            self.wait_job(found["job_id"], on_progress)
+            found = self.call("GET", path)
+        return found
+
+    def apply_advice(
+        self,
+        advice_id: str,
+        *,
+        findings: Sequence[str] | None = None,
+        kinds: Sequence[str] | None = None,
+        name: str | None = None,
+    ) -> Json:
+        """Makes a child dataset of suggestions, by the ids of findings or by kind; wait for it with `wait_dataset`."""
+        given = {"findings": findings and list(findings), "kinds": kinds and list(kinds), "name": name}
+        body = {key: value for key, value in given.items() if value is not None}
+        return self.call("POST", f"/advice/{quote(advice_id, safe='')}/apply", json=body)
+
     def bind_domain(self, model: str, domain: str, alignment_id: str) -> Json:
         """Puts an alignment before the model's head for `predict(..., domain=...)`."""
         path = f"/models/{quote(model, safe='')}/domains/{quote(domain, safe='')}"

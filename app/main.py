@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from app.api import (
+    advice,
     alignments,
     backbones,
     classes,
@@ -37,6 +38,7 @@ ROLES: dict[str, tuple[APIRouter, ...]] = {
         jobs.router,
         models.router,
         alignments.router,
+        advice.router,
         domains.router,
     ),
     "serve": (predictions.router, classes.router),
