@@ -231,12 +231,7 @@ class Client:
 
     def wait_alignment(self, alignment_id: str, on_progress: Callable[[Progress], None] | None = None) -> Json:
         """The alignment once its fit has ended: `ready`, or `failed` with its failure."""
-        path = f"/alignments/{quote(alignment_id, safe='')}"
-        found = self.call("GET", path)
-        if found["state"] == "fitting":
-            self.wait_job(found["job_id"], on_progress)
-            found = self.call("GET", path)
-        return found
+        return self._wait("/alignments", alignment_id, on_progress)
 
     def rank_backbones(
         self,
@@ -254,12 +249,29 @@ class Client:
 
     def wait_ranking(self, ranking_id: str, on_progress: Callable[[Progress], None] | None = None) -> Json:
         """The ranking once its job has ended: `ready` with its result, or `failed` with its failure."""
-        path = f"/rankings/{quote(ranking_id, safe='')}"
-        found = self.call("GET", path)
-        if found["state"] == "running":
-            self.wait_job(found["job_id"], on_progress)
-            found = self.call("GET", path)
-        return found
+        return self._wait("/rankings", ranking_id, on_progress)
+
+    def advise(self, dataset_id: str, *, backbone: str = "auto", **fields: Any) -> Json:
+        """Asks what may be wrong with a dataset; `fields` are the body's others: against, seed."""
+        path = f"/datasets/{quote(dataset_id, safe='')}/advice"
+        return self.call("POST", path, json={"backbone": backbone, **fields})
+
+    def wait_advice(self, advice_id: str, on_progress: Callable[[Progress], None] | None = None) -> Json:
+        """The advice once its job has ended: `ready` with `result.findings`, or `failed` with its failure."""
+        return self._wait("/advice", advice_id, on_progress)
+
+    def apply_advice(
+        self,
+        advice_id: str,
+        *,
+        findings: Sequence[str] | None = None,
+        kinds: Sequence[str] | None = None,
+        name: str | None = None,
+    ) -> Json:
+        """Makes a child dataset of suggestions, by the ids of findings or by kind; wait for it with `wait_dataset`."""
+        given = {"findings": findings and list(findings), "kinds": kinds and list(kinds), "name": name}
+        body = {key: value for key, value in given.items() if value is not None}
+        return self.call("POST", f"/advice/{quote(advice_id, safe='')}/apply", json=body)
 
     def bind_domain(self, model: str, domain: str, alignment_id: str) -> Json:
         """Puts an alignment before the model's head for `predict(..., domain=...)`."""
@@ -282,12 +294,7 @@ class Client:
 
     def wait_evaluation(self, evaluation_id: str, on_progress: Callable[[Progress], None] | None = None) -> Json:
         """The evaluation once its job has ended: `ready` with its result, or `failed` with its failure."""
-        path = f"/evaluations/{quote(evaluation_id, safe='')}"
-        found = self.call("GET", path)
-        if found["state"] == "running":
-            self.wait_job(found["job_id"], on_progress)
-            found = self.call("GET", path)
-        return found
+        return self._wait("/evaluations", evaluation_id, on_progress)
 
     def lineage(self, model: str, version: int) -> Json:
         """What a version comes from, and which of its test items that had met before."""
@@ -328,6 +335,15 @@ class Client:
             ]
             path = f"/models/{quote(model, safe='')}/classes"
             return self.call("POST", path, files=files, data={"label": label}, params=query, headers=headers)
+
+    def _wait(self, place: str, made_id: str, on_progress: Callable[[Progress], None] | None) -> Json:
+        """What a job makes, once that job has ended."""
+        path = f"{place}/{quote(made_id, safe='')}"
+        found = self.call("GET", path)
+        if found["finished_at"] is None:
+            self.wait_job(found["job_id"], on_progress)
+            found = self.call("GET", path)
+        return found
 
     def _stream(self, job_id: str, after: int) -> Iterator[Event]:
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from app.api import (
+    advice,
     alignments,
     backbones,
     classes,
@@ -40,6 +41,7 @@ ROLES: dict[str, tuple[APIRouter, ...]] = {
         jobs.router,
         models.router,
         alignments.router,
+        advice.router,
         domains.router,
         rankings.router,
         evaluations.router,

@@ -27,13 +27,17 @@ def open_backbones(context: RunContext) -> tuple[Prepared, ...]:
     name = context.document.backbone or AUTO
     if name != AUTO:
         return (open_backbone(context, name),)
-    found = [
-        one for one in map(backbones.find, weights.available(context.settings.home_path)) if one and one.recommended
-    ]
-    ranked = sorted(found, key=lambda one: -(one.rank or 0.0))[: MAX_CANDIDATES[context.device]]
-    if not ranked:
-        raise JobFailure("weights_unavailable", "expected a recommended backbone at hand; found none; run `make setup`")
-    return tuple(open_backbone(context, one.name) for one in ranked)
+    return tuple(open_backbone(context, one.name) for one in _ranked(context)[: MAX_CANDIDATES[context.device]])
+
+
+def open_best(context: RunContext) -> Prepared:
+    """What the job's `backbone` means where one is enough: for `auto` the best at hand, by the catalogue's rank.
+
+    Raises:
+        JobFailure: weights_unavailable, with the names that can be had.
+    """
+    name = context.document.backbone or AUTO
+    return open_backbone(context, _ranked(context)[0].name if name == AUTO else name)
 
 
 def open_backbone(context: RunContext, name: str) -> Prepared:
@@ -79,6 +83,20 @@ def open_text_tower(context: RunContext, name: str) -> ClipText:
         context.settings.offline,
         lambda share, what: reporter.progress(0.05 + 0.5 * share, what),
     )
+
+
+def _ranked(context: RunContext) -> list[Backbone]:
+    """Recommended backbones at hand, best first.
+
+    Raises:
+        JobFailure: weights_unavailable, there are none.
+    """
+    found = [
+        one for one in map(backbones.find, weights.available(context.settings.home_path)) if one and one.recommended
+    ]
+    if not found:
+        raise JobFailure("weights_unavailable", "expected a recommended backbone at hand; found none; run `make setup`")
+    return sorted(found, key=lambda one: -(one.rank or 0.0))
 
 
 def graph_key(digest: str) -> str:

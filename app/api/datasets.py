@@ -98,7 +98,8 @@ class SampleOut(BaseModel):
     height: int
 
 
-def _out(row: Dataset) -> DatasetOut:
+def document(row: Dataset) -> DatasetOut:
+    """The document of a row."""
     failure = Failure(code=row.failure_code, message=row.failure_message or "") if row.failure_code else None
     return DatasetOut(
         id=row.id,
@@ -171,13 +172,13 @@ async def create_dataset(
 def list_datasets(session: ReadSession, project: Project, limit: Limit = 50, after: After = None) -> Any:
     """Datasets, newest first."""
     rows, more = datasets.page(session, project, limit, after)
-    return Page(data=[_out(row) for row in rows], has_more=more)
+    return Page(data=[document(row) for row in rows], has_more=more)
 
 
 @router.get("/{dataset_id}", response_model=DatasetOut)
 def get_dataset(dataset_id: str, session: ReadSession, project: Project) -> Any:
     """One dataset."""
-    return _out(datasets.get(session, project, dataset_id))
+    return document(datasets.get(session, project, dataset_id))
 
 
 @router.get("/{dataset_id}/problems", response_model=Page[ProblemOut])
@@ -263,7 +264,7 @@ def _create(
             if kept is not None:
                 session.commit()
                 return replayed(kept)
-            made = _out(datasets.create(session, project, dataset_id, _new(form, archive, upload)))
+            made = document(datasets.create(session, project, dataset_id, _new(form, archive, upload)))
             location = f"/api/v1/datasets/{dataset_id}"
             idempotency.keep(
                 session, project, ROUTE, key, idempotency.Answer(made.model_dump_json().encode(), location)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id, now
@@ -51,9 +51,11 @@ def get(session: Session, table: type[S], project: str, study_id: str) -> S:
     return row
 
 
-def page(session: Session, table: type[S], project: str, limit: int, after: str | None) -> tuple[Sequence[S], bool]:
-    """Studies, newest first, below the id `after`; and whether there are more."""
-    query = select(table).where(table.project_id == project).order_by(table.id.desc()).limit(limit + 1)
+def page(
+    session: Session, table: type[S], project: str, limit: int, after: str | None, *conditions: ColumnElement[bool]
+) -> tuple[Sequence[S], bool]:
+    """Studies that meet all conditions, newest first, below the id `after`; and whether there are more."""
+    query = select(table).where(table.project_id == project, *conditions).order_by(table.id.desc()).limit(limit + 1)
     rows = session.scalars(query.where(table.id < after) if after else query).all()
     return rows[:limit], len(rows) > limit
 

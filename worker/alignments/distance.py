@@ -4,6 +4,7 @@ Shape legend: M items of one domain, N of the other, D features.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worker.alignments.affine import Double, Floats
 from worker.alignments.moments import moments
@@ -77,6 +78,19 @@ def proxy_a(
         fit_first_MD, fit_second_ND: what the classifier learns from
         first_MD, second_ND: what it is asked about
     """
+    wrong = classify_domains(fit_first_MD, fit_second_ND, first_MD, second_ND, seed)
+    error = sum(float(one.mean()) for one in wrong) / 2
+    return max(2.0 * (1.0 - 2.0 * error), 0.0), error
+
+
+def classify_domains(
+    fit_first_MD: Floats, fit_second_ND: Floats, first_MD: Floats, second_ND: Floats, seed: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which held-out items of either domain the classifier of `proxy_a` takes for the other's.
+
+    Shape:
+        as `proxy_a`; result: [M], [N]
+    """
     count = min(len(fit_first_MD), len(fit_second_ND), CLASSIFIER_SAMPLES)
     rows = np.concatenate([sample(fit_first_MD, count, seed), sample(fit_second_ND, count, seed + 1)])
     mean_D, scale_D = standardise(rows)
@@ -84,12 +98,8 @@ def proxy_a(
     targets = ridge.one_hot(np.repeat([0, 1], count), 2)
     strength = ridge.leave_one_out(standard, targets)
     linear = ridge.fit(standard, targets, strength.lambdas[strength.best_index])
-    wrong = [
-        float((linear.outputs((asked - mean_D) / scale_D).argmax(1) != domain).mean())
-        for domain, asked in enumerate((first_MD, second_ND))
-    ]
-    error = sum(wrong) / 2
-    return max(2.0 * (1.0 - 2.0 * error), 0.0), error
+    first, second = (linear.outputs((asked - mean_D) / scale_D).argmax(1) for asked in (first_MD, second_ND))
+    return np.asarray(first != 0), np.asarray(second != 1)
 
 
 def _squares(left_MD: Double, right_ND: Double) -> Double:

@@ -1,0 +1,126 @@
+"""Labels that are probably wrong: the noise model says which, confident learning says what they are instead. No torch.
+
+Shape legend: N labelled items, C classes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.advice import confident, noise
+from worker.advice.confident import Confident
+from worker.advice.findings import Finding, Found
+from worker.advice.noise import Noise
+from worker.advice.out_of_fold import Fit
+from worker.solvers.logits import softmax
+
+Double = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Below these there is nothing to tell a wrong label from: five folds leave four images of five.
+MIN_ITEMS, MIN_CLASS = 30, 5
+# One in three. With 5 % of the labels of emoji, photos and digits drawn anew, two of three that are listed are wrong.
+MIN_WRONG = 1 / 3
+# Twice the gain in log-likelihood that no noise at all exceeds once in twenty times (chi-square, halved at its border).
+MIN_RATIO = 2.71
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was worked out about the labels.
+
+    Args:
+        noise: see there.
+        confident: see there.
+        probs_NC: of every class, at the temperature that the noise leaves.
+        suspects: places of the labels that are probably wrong, surest first.
+    """
+
+    noise: Noise
+    confident: Confident
+    probs_NC: Double
+    suspects: Ints
+
+
+def judge(logits_NC: Double, labels_N: Ints) -> Judged:
+    """Finds labels that are probably wrong.
+
+    Shape:
+        logits_NC: [N, C], of a model that has not learned the item
+        labels_N: [N]
+    """
+    fitted = noise.fit(logits_NC, labels_N)
+    probs_NC = softmax(logits_NC / fitted.temperature).astype(np.float64)
+    learned = confident.learn(probs_NC, labels_N)
+    small_C = np.bincount(labels_N, minlength=logits_NC.shape[1]) < MIN_CLASS
+    # Of a class with a handful of images the model knows little: that it does not name it means nothing.
+    suspect_N = (fitted.wrong_N >= MIN_WRONG) & ~small_C[labels_N] & (fitted.ratio >= MIN_RATIO)
+    suspects = np.flatnonzero(suspect_N)
+    return Judged(fitted, learned, probs_NC, suspects[np.argsort(-fitted.wrong_N[suspects], kind="stable")])
+
+
+def reason(labels_N: Ints, fit: Fit | None) -> str | None:
+    """Why labels cannot be judged; None where they can be."""
+    if len(labels_N) < MIN_ITEMS:
+        return (
+            f"expected at least {MIN_ITEMS} labelled images to judge labels by; found {len(labels_N)}; add images, and "
+            "look at each label by hand until then"
+        )
+    if fit is not None and not fit.is_there:
+        return (
+            f"the labels do not fit the images: left out, {fit.accuracy:.0%} of them are predicted where "
+            f"{fit.chance:.0%} are by chance; they may be shuffled, or this backbone does not see what tells classes "
+            "apart, so which of them are wrong cannot be said; look at a few images of each class, or take another "
+            "backbone"
+        )
+    return None
+
+
+def find(judged: Judged, labels_N: Ints, classes: tuple[str, ...], rows_N: Ints) -> Found:
+    """One finding for each suspect: relabel where another class is confident, else look.
+
+    Args:
+        judged: by `judge`.
+        labels_N: as given.
+        classes: names.
+        rows_N: of the items, in the dataset.
+    """
+    found = []
+    for place in judged.suspects.tolist():
+        given, row = classes[labels_N[place]], int(rows_N[place])
+        wrong = float(judged.noise.wrong_N[place])
+        likely = int(judged.probs_NC[place].argmax())
+        sure = int(judged.confident.class_N[place])
+        numbers = {
+            "probability_of_label": round(float(judged.probs_NC[place, labels_N[place]]), 6),
+            "most_probable": classes[likely],
+            "probability": round(float(judged.probs_NC[place, likely]), 4),
+        }
+        if sure == labels_N[place]:
+            message = (
+                f"labelled {given!r}, wrong with a probability of {_percent(wrong)}; no other class is likely enough to "
+                f"be named ({classes[likely]!r} comes first)"
+            )
+            found.append(Finding("label_error", message, (row,), given, confidence=wrong, data=numbers))
+            continue
+        message = f"labelled {given!r}, wrong with a probability of {_percent(wrong)}; likely {classes[sure]!r}"
+        found.append(Finding("label_error", message, (row,), given, "relabel", (row,), classes[sure], wrong, numbers))
+    return Found(tuple(found))
+
+
+def _percent(share: float) -> str:
+    """Never all of it: a fit is not certain of anything."""
+    return "more than 99%" if share > 0.99 else f"{share:.0%}"
+
+
+def summary(judged: Judged) -> dict[str, float | int | None]:
+    """Estimates over all labels."""
+    joint_CC = judged.confident.joint_CC
+    suspects = judged.noise.wrong_N[judged.suspects]
+    return {
+        "estimated_share_wrong": round(judged.noise.rate, 4),
+        "likelihood_ratio": round(judged.noise.ratio, 3),
+        "expected_share_of_listed": round(float(suspects.mean()), 3) if len(suspects) else None,
+        "off_diagonal_share_of_confident_joint": round(float(1 - np.trace(joint_CC) / joint_CC.sum()), 4),
+    }
