@@ -117,6 +117,8 @@ class Contender:
             self._extractor = lambda images: session.run(images)[0]
         else:
             self._extractor = features.open_extractor(context, backbone)
+            # A GPU's first batch pays for choosing kernels; the pilot's pace must not.
+            self._extractor(np.repeat(image[None], features.BATCH_SIZE, axis=0))
 
     def close(self) -> None:
         """Gives the graph's memory back."""
