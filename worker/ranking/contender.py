@@ -124,12 +124,12 @@ class Contender:
         """Gives the graph's memory back."""
         self._extractor = None
 
-    def pilot(self, context: RunContext, data: Data) -> None:
+    def pilot(self, context: RunContext, data: Data, progress: float) -> None:
         """Times decoding and forward of a few images; what is new is cached, so that nothing is done twice."""
         rows = data.first[:PILOT_IMAGES]
         if features.num_missing(context, data.index, rows, self.backbone) == len(rows):
             began = time.monotonic()
-            self._features(context, data, rows, ("time", 0.0, 0.0))
+            self._features(context, data, rows, ("time", progress, progress))
         else:
             began = time.monotonic()
             for _, images in features.decoded(context, data.index, rows, self.backbone.preprocess):
