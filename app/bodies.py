@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, Strict, ValidationError
+from pydantic import ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Strict, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
 BODY = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -18,13 +18,21 @@ FROM_LIST = Strict(strict=False)
 
 @dataclass(frozen=True)
 class By:
+<<<<<<< HEAD
     """Annotates a union whose members are told apart by a field of that name; `default` is meant where it is absent.
+=======
+    """Annotates a union whose members are told apart by a field of that name, or by a function that gives their tags.
+>>>>>>> rank
 
     pydantic puts the member's name before each place in it (`coral/source`), which nobody wrote; it is taken out again.
     """
 
+<<<<<<< HEAD
     tag: str
     default: str | None = None
+=======
+    tag: str | Discriminator
+>>>>>>> rank
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """The union that pydantic makes, and around it what mends the places of its errors."""

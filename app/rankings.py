@@ -1,10 +1,10 @@
 """What is asked of a ranking: which backbones, for which dataset, in how much time."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
-from app.bodies import BODY
+from app.bodies import BODY, By
 
 AUTO = "auto"
 # Each costs a preparation where it was never used, and a look at up to 2,000 images.
@@ -12,6 +12,16 @@ MAX_BACKBONES = 16
 DEFAULT_MINUTES = 5.0
 
 BackboneName = Annotated[str, Field(min_length=1, max_length=200)]
+Names = Annotated[list[BackboneName], Field(min_length=1, max_length=MAX_BACKBONES)]
+
+
+def _kind(value: Any) -> str:
+    return "names" if isinstance(value, list) else "word"
+
+
+Backbones = Annotated[
+    Annotated[Literal["auto"], Tag("word")] | Annotated[Names, Tag("names")], By(Discriminator(_kind))
+]
 
 
 class RankingIn(BaseModel):
@@ -20,7 +30,7 @@ class RankingIn(BaseModel):
     model_config = BODY
 
     dataset: str = Field(min_length=1, max_length=40, description="Ready, labelled, of task classification.")
-    backbones: Literal["auto"] | Annotated[list[BackboneName], Field(min_length=1, max_length=MAX_BACKBONES)] = Field(
+    backbones: Backbones = Field(
         "auto",
         description="Names of backbones, each once; `auto` takes the recommended ones whose weights are at hand, best "
         f"first by their accuracy on ImageNet, {MAX_BACKBONES} at most.",

@@ -107,14 +107,14 @@ class _Race:
         for number, one in enumerate(contenders):
             began = time.monotonic()
             share = (f"stage {stage}", start + width * number, start + width * (number + 1))
-            if (one.stage > 0 or self._open(one)) and self._look(one, stage, share):
+            if (one.stage > 0 or self._open(one, share[1])) and self._look(one, stage, share):
                 found.append(one)
             one.seconds += time.monotonic() - began
             one.close()
             self._context.reporter.check_yield()
         return found
 
-    def _open(self, one: Contender) -> bool:
+    def _open(self, one: Contender, progress: float) -> bool:
         """Has the backbone prepared, loaded and timed; whether there was time and it could be had."""
         context, data = self._context, self._data
         ready = is_prepared(context, one.name)
@@ -129,7 +129,7 @@ class _Race:
         one.open(context, backbone, images[0])
         if not self._ledger.fits(one, "time", one.latency_ms / 1000 * PILOT_IMAGES):
             return False
-        one.pilot(context, data)
+        one.pilot(context, data, progress)
         return True
 
     def _look(self, one: Contender, stage: int, share: tuple[str, float, float]) -> bool:

@@ -73,6 +73,7 @@ def home(tmp_path_factory):
     (folder / "own.json").write_text(json.dumps(own))
     store(folder, "ds_few", factories.pictures(20, first=5000))
     store(folder, "ds_many", factories.pictures(240))
+    store(folder, "ds_tiny", factories.pictures(2, first=7000))
     return folder
 
 
@@ -180,6 +181,18 @@ def test_features_are_cached_for_later_and_the_test_split_is_not_touched(race, h
     assert answer["result"]["candidates"][0]["num_images"] == len(pool)
     _, wire, _ = race(LITE0, seed=5)
     assert any(f"{len(pool)} cached, 0 extracted" in message for message in wire.messages())
+
+
+def test_a_handful_of_images_is_ranked_with_a_warning(race):
+    result = race(LITE0, MOBILENET, dataset="ds_tiny")[0]["result"]
+    assert result["data"]["images_per_class_median"] < 3
+    assert any("images in the median class: the prior counts for much" in flag for flag in result["flags"])
+    for row in result["candidates"]:
+        expected = row["expected_accuracy"]
+        assert expected["high"] - expected["low"] > 0.4
+        assert "exact binomial" in expected["what"]
+        assert row["prior"]["weight"] > 0.8
+    assert result["candidates"][0]["backbone"] == LITE0  # the better by ImageNet, where the data say little
 
 
 TIMES = {"seconds", "latency_ms", "images_per_second"}

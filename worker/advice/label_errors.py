@@ -99,8 +99,8 @@ def find(judged: Judged, labels_N: Ints, classes: tuple[str, ...], rows_N: Ints)
         }
         if sure == labels_N[place]:
             message = (
-                f"labelled {given!r}, wrong with a probability of {_percent(wrong)}; no other class is likely enough to "
-                f"be named ({classes[likely]!r} comes first)"
+                f"labelled {given!r}, wrong with a probability of {_percent(wrong)}; no other class is likely enough "
+                f"to be named ({classes[likely]!r} comes first)"
             )
             found.append(Finding("label_error", message, (row,), given, confidence=wrong, data=numbers))
             continue

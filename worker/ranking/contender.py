@@ -117,17 +117,19 @@ class Contender:
             self._extractor = lambda images: session.run(images)[0]
         else:
             self._extractor = features.open_extractor(context, backbone)
+            # A GPU's first batch pays for choosing kernels; the pilot's pace must not.
+            self._extractor(np.repeat(image[None], features.BATCH_SIZE, axis=0))
 
     def close(self) -> None:
         """Gives the graph's memory back."""
         self._extractor = None
 
-    def pilot(self, context: RunContext, data: Data) -> None:
+    def pilot(self, context: RunContext, data: Data, progress: float) -> None:
         """Times decoding and forward of a few images; what is new is cached, so that nothing is done twice."""
         rows = data.first[:PILOT_IMAGES]
         if features.num_missing(context, data.index, rows, self.backbone) == len(rows):
             began = time.monotonic()
-            self._features(context, data, rows, ("time", 0.0, 0.0))
+            self._features(context, data, rows, ("time", progress, progress))
         else:
             began = time.monotonic()
             for _, images in features.decoded(context, data.index, rows, self.backbone.preprocess):

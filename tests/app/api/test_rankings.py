@@ -78,6 +78,11 @@ def test_refused(client, database, wish, case):
 def test_what_is_wrong_is_pointed_at(client, wish):
     found = problem(client.post(URL, json={**wish, "seed": "1", "max_minutes": -1}), 422, "invalid_payload")
     assert {item["pointer"] for item in found["errors"]} == {"/body/seed", "/body/max_minutes"}
+    names = {"all": "/body/backbones", 5: "/body/backbones", (): "/body/backbones", ("a", ""): "/body/backbones/1"}
+    for value, pointer in names.items():
+        backbones = list(value) if isinstance(value, tuple) else value
+        found = problem(client.post(URL, json={**wish, "backbones": backbones}), 422, "invalid_payload")
+        assert [item["pointer"] for item in found["errors"]] == [pointer]
     twice = problem(client.post(URL, json={**wish, "backbones": [MOBILENET] * 2}), 422, "invalid_payload")
     assert MOBILENET in twice["errors"][0]["detail"]
 
