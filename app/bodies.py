@@ -18,21 +18,15 @@ FROM_LIST = Strict(strict=False)
 
 @dataclass(frozen=True)
 class By:
-<<<<<<< HEAD
-    """Annotates a union whose members are told apart by a field of that name; `default` is meant where it is absent.
-=======
     """Annotates a union whose members are told apart by a field of that name, or by a function that gives their tags.
->>>>>>> rank
+
+    `default` is the field's value where it is absent.
 
     pydantic puts the member's name before each place in it (`coral/source`), which nobody wrote; it is taken out again.
     """
 
-<<<<<<< HEAD
-    tag: str
-    default: str | None = None
-=======
     tag: str | Discriminator
->>>>>>> rank
+    default: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """The union that pydantic makes, and around it what mends the places of its errors."""
