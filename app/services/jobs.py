@@ -210,7 +210,7 @@ def retry(session: Session, project: str, job_id: str) -> Job:
     if job.kind != "transfer":
         why = (
             "whose upload is gone; upload it again"
-            if job.kind in ("ingest", "backbone")
+            if job.kind in ("ingest", "backbone") and "source" not in job.inputs
             else "whose result failed with it; post it again"
         )
         raise BadRequest(f"expected a transfer job; found one of kind {job.kind}, {why}", code="not_retryable")

@@ -55,7 +55,7 @@ def test_an_evaluation_a_reproduction_and_a_lineage(up, tmp_path):
     assert [node["what"] for node in chain["chain"]] == ["version", "job", "dataset", "backbone"]
     assert chain["items"]["num_test"] == client.dataset(dataset)["splits"]["test"]
     assert (chain["items"]["num_seen_before"], chain["warnings"]) == (0, [])
-    # Features of the child's new items are all that stayed: no bundle, no checkpoint, no scratch..
+    # Features of the child's new items are all that stayed: no bundle, no checkpoint. A bell may hang still.
     new = {name for name in set(service.files()) - set(before) if "/broker/messages/" not in name}
     assert new
     assert all("/features/" in name for name in new), new

@@ -210,6 +210,16 @@ def test_a_stopped_study_keeps_the_folds_that_were_finished(lab):
     assert caught.value.code == "stopped"
 
 
+def test_trained_folds_resume_from_no_other_fold(lab):
+    """Equal folds of one recipe would find each other's checkpoints under the job's prefix."""
+    found, context = fold(lab, method="fine_tune", num_folds=2, repeats=1, scope="head", epochs=2)
+    keys = {key.split("/")[3] for key in lab.storage.list(f"checkpoints/default/{context.document.id}")}
+    assert keys == {f"repeat-0-fold-{number}-side-0" for number in range(2)}
+    assert not any("resumed" in message for message in lab.wire.messages())
+    assert len({row["num_train"] for row in found["rows"]}) == 1
+    assert list(context.scratch.glob("repeat-*")) == []
+
+
 def test_more_folds_than_pictures_are_refused_and_small_classes_are_named(lab):
     lab.store("ds_tiny", factories.pictures(3, SHADES, first=700))
     with pytest.raises(JobFailure, match="different pictures") as caught:

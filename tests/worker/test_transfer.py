@@ -64,7 +64,7 @@ def test_a_probe_leaves_a_whole_bundle_behind(home):
     done = transfer.run(context)
     keys = list(context.storage.list(done["prefix"]))
     assert sorted(key.rpartition("/")[2] for key in keys) == sorted(
-        [bundle.SPEC, bundle.HEAD, bundle.REPORT, bundle.PREDICTIONS, bundle.WEIGHTS, bundle.README, bundle.FEATURES]
+        [bundle.SPEC, *(name for name in bundle.FILES if name not in (bundle.BACKBONE, bundle.STATE))]
     )
     folder = context.storage.fetch(f"{done['prefix']}/{bundle.SPEC}").parent
     spec = load_spec((folder / bundle.SPEC).read_bytes())

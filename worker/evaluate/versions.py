@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.evaluate import calibration, intervals, metrics, sections
+from worker.evaluate.calibration import Calibration
 from worker.evaluate.intervals import Interval
+from worker.evaluate.metrics import ClassificationMetrics
 from worker.evaluate.sections import MIN_ECE_ITEMS
 from worker.evaluate.verdict import verdict
 
@@ -72,14 +74,23 @@ def judge(probabilities_NC: NDArray[np.floating], own: Sequence[str], labels_N: 
 
 def figures(judged: Judged, seed: int) -> dict[str, Any]:
     """Flat scores with their 95 % intervals; null where a number would not be honest."""
+    return _flat(judged, *_scores(judged, seed))
+
+
+def _scores(judged: Judged, seed: int) -> tuple[ClassificationMetrics, dict[str, Interval], Calibration]:
     scores = metrics.classification(judged.probabilities_NU, judged.labels_N, judged.names)
     predicted_N = judged.probabilities_NU.argmax(1)
     bounds = intervals.bootstrap(judged.labels_N, predicted_N, len(judged.names), seed)
+    return scores, bounds, calibration.calibration(judged.probabilities_NU, judged.labels_N)
+
+
+def _flat(
+    judged: Judged, scores: ClassificationMetrics, bounds: dict[str, Interval], errors: Calibration
+) -> dict[str, Any]:
     values = scores.flat()
     flat: dict[str, Any] = {name: values[name] for name in METRICS}
     for name, bound in bounds.items():
         flat[f"{name}_low"], flat[f"{name}_high"] = bound.low, bound.high
-    errors = calibration.calibration(judged.probabilities_NU, judged.labels_N)
     flat["ece"] = errors.ece if len(judged.labels_N) >= MIN_ECE_ITEMS else None
     flat["brier"] = errors.brier
     flat["nll"] = errors.nll if judged.known_N.all() else None
@@ -89,11 +100,8 @@ def figures(judged: Judged, seed: int) -> dict[str, Any]:
 
 def document(judged: Judged, seed: int) -> dict[str, Any]:
     """All scores of one version: figures, classes, confusion, calibration, and labels that do not fit."""
-    scores = metrics.classification(judged.probabilities_NU, judged.labels_N, judged.names)
-    predicted_N = judged.probabilities_NU.argmax(1)
-    bounds = intervals.bootstrap(judged.labels_N, predicted_N, len(judged.names), seed)
-    flat = figures(judged, seed)
-    errors = calibration.calibration(judged.probabilities_NU, judged.labels_N)
+    scores, bounds, errors = _scores(judged, seed)
+    flat = _flat(judged, scores, bounds, errors)
     enough = len(judged.labels_N) >= MIN_ECE_ITEMS
     counts = np.bincount(judged.labels_N, minlength=len(judged.names))
     lacking = sorted(set(judged.labels_N[~judged.known_N].tolist()))
