@@ -118,8 +118,16 @@ def pretraining(name: str) -> str | None:
 
 
 def kinds(definition: str) -> set[str]:
-    """What a definition calls its subject: "a wheeled, motorised vehicle used for camping" -> "vehicle"."""
-    head = PARTICULARS.split(definition.casefold(), 1)[0]
+    """What a definition calls its subject: "a wheeled, motorised vehicle used for camping" -> "vehicle".
+
+    Nothing where it is cut at "and" or "or": most of the 101 such definitions of ImageNet's classes have a colour, a
+    place or another adjective there ("small dark green or yellow ribbed squash").
+    """
+    said = definition.casefold()
+    cut = PARTICULARS.search(said)
+    if cut is not None and cut[0] in ("and", "or"):
+        return set()
+    head = said[: cut.start()] if cut else said
     return {singular(part.split()[-1]) for part in (head, head.partition(",")[0]) if part.split()}
 
 

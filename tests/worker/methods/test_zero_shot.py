@@ -151,7 +151,8 @@ def test_other_names_for_a_pretraining_class_are_noticed() -> None:
 @pytest.mark.parametrize(
     ("definition", "expected"),
     [("a cat with a grey or tawny coat", {"cat"}), ("breed of toy dogs, short-haired", {"dog", "short-haired"}),
-     ("a child's coin bank (often shaped like a pig)", {"bank"}), ("", set())],
+     ("a child's coin bank (often shaped like a pig)", {"bank"}), ("", set()),
+     ("small dark green or yellow ribbed squash", set())],
 )  # fmt: skip
 def test_a_definition_says_what_a_thing_is(definition, expected) -> None:
     assert kinds(definition) == expected

@@ -1,0 +1,349 @@
+"""Geometry of the pictures: from numbers to coordinates, which the macros in `templates/charts.html` draw.
+
+Everything is in pixels of an SVG, rounded to a tenth: a page stays light. No statistics are computed here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil, floor, log2
+from typing import Any
+
+from app.pages.figures import at, count, is_number, percent, rows, short
+
+Chart = dict[str, Any]
+
+# Of more classes a confusion matrix shows those that are confused most.
+MATRIX_CLASSES = 40
+MATRIX_SIDE, MIN_CELL, MAX_CELL, NUMBER_CELL = 560, 13, 46, 19
+LABEL_LENGTH = 24
+# What has more classes is coloured by group.
+MAX_COLOURS = 10
+
+
+def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    """Values to pixels; a range without width lies in the middle."""
+    width = high - low
+
+    def place(value: float) -> float:
+        share = (value - low) / width if width else 0.5
+        return round(start + share * (end - start), 1)
+
+    return place
+
+
+def ticks(low: float, high: float, step: float) -> list[float]:
+    """Multiples of a step within a range."""
+    first, last = ceil(low / step - 1e-9), floor(high / step + 1e-9)
+    return [round(place * step, 6) for place in range(first, last + 1)]
+
+
+def intervals(entries: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """Values with their intervals, one row each, on a common axis of shares.
+
+    Args:
+        entries: `label`, `value`, `low`, `high`; those without a value are left out.
+    """
+    shown = [entry for entry in entries if is_number(entry.get("value"))]
+    if not shown:
+        return None
+    ends = [entry[name] for entry in shown for name in ("value", "low", "high") if is_number(entry.get(name))]
+    low, high = max(0.0, floor(10 * min(ends)) / 10), min(1.0, ceil(10 * max(ends)) / 10)
+    x, row = scale(low, high, 190, 650), 30
+    return {
+        "width": 720,
+        "height": row * len(shown) + 34,
+        "bottom": row * len(shown) + 8,
+        "ticks": [{"x": x(value), "text": f"{100 * value:.0f} %"} for value in ticks(low, high, 0.1)],
+        "rows": [
+            {
+                "y": row * place + 18,
+                "label": short(entry["label"], 26),
+                "title": f"{entry['label']}: {percent(entry['value'])}",
+                "x": x(entry["value"]),
+                "low": x(entry["low"]) if is_number(entry.get("low")) else None,
+                "high": x(entry["high"]) if is_number(entry.get("high")) else None,
+                "text": percent(entry["value"]),
+                "main": place == 0,
+            }
+            for place, entry in enumerate(shown)
+        ],
+    }
+
+
+def confusion(document: Any) -> Chart | None:
+    """The matrix as cells that have items; rows are true classes."""
+    labels, matrix = at(document, "labels"), at(document, "matrix")
+    if not labels or not matrix or len(labels) != len(matrix):
+        return None
+    chosen = _confused(matrix) if len(labels) > MATRIX_CLASSES else list(range(len(labels)))
+    cell = max(MIN_CELL, min(MAX_CELL, MATRIX_SIDE // len(chosen)))
+    left, top = 178, 150
+    cells = []
+    for y, row in enumerate(chosen):
+        total = sum(matrix[row])
+        for x, column in enumerate(chosen):
+            num = matrix[row][column]
+            if not num:
+                continue
+            share = num / total
+            cells.append(
+                {
+                    "x": left + x * cell,
+                    "y": top + y * cell,
+                    "right": row == column,
+                    "opacity": round(0.12 + 0.88 * share, 2),
+                    "dark": share > 0.5,
+                    "text": str(num) if cell >= NUMBER_CELL else "",
+                    "title": f"{labels[row]} called {labels[column]}: {num} of {total}",
+                }
+            )
+    side = cell * len(chosen)
+    return {
+        "width": left + side + 90,
+        "height": top + side + 10,
+        "left": left,
+        "top": top,
+        "cell": cell,
+        "side": side,
+        "num": len(chosen),
+        "cells": cells,
+        "labels": [{"text": short(labels[index], LABEL_LENGTH), "title": str(labels[index])} for index in chosen],
+        "shown": len(chosen),
+        "of": len(labels),
+    }
+
+
+def _confused(matrix: Sequence[Sequence[int]]) -> list[int]:
+    """The classes with the most wrong answers, given or received, in their own order."""
+    wrong = [sum(row) - row[place] for place, row in enumerate(matrix)]
+    for row, values in enumerate(matrix):
+        for column, num in enumerate(values):
+            if row != column:
+                wrong[column] += num
+    worst = sorted(range(len(matrix)), key=lambda index: -wrong[index])[:MATRIX_CLASSES]
+    return sorted(worst)
+
+
+def reliability(bins: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """Accuracy over confidence, by bins; the area of a dot goes with the items in its bin."""
+    full = [one for one in bins if one.get("num_samples") and is_number(one.get("accuracy"))]
+    if not full:
+        return None
+    x, y, most = scale(0, 1, 40, 300), scale(0, 1, 270, 10), max(one["num_samples"] for one in full)
+    return {
+        "dots": [
+            {
+                "x": x(one["confidence"]),
+                "y": y(one["accuracy"]),
+                "radius": round(2.5 + 8 * (one["num_samples"] / most) ** 0.5, 1),
+                "ideal": y(one["confidence"]),
+                "title": f"{count(one['num_samples'])} items: sure by {percent(one['confidence'])}, "
+                f"right in {percent(one['accuracy'])}",
+            }
+            for one in full
+        ],
+        "ticks": [{"x": x(value), "y": y(value), "text": f"{100 * value:.0f}"} for value in ticks(0, 1, 0.25)],
+    }
+
+
+def line(
+    series: Sequence[tuple[float, float]], *, low: float, high: float, logarithmic: bool = False
+) -> tuple[Callable[[float], float], Callable[[float], float]]:
+    """Scales of a line chart: its x runs over the series, its y over a range of shares."""
+    places = [log2(x) if logarithmic else x for x, _ in series]
+    inner = scale(min(places), max(places), 48, 430)
+    return (lambda value: inner(log2(value) if logarithmic else value)), scale(low, high, 210, 12)
+
+
+def curve(document: Any) -> Chart | None:
+    """Accuracy over the number of labels, on a logarithmic axis: a list of points, or an object that has one."""
+    points = rows({"points": document}, "points") or rows(document, "points")
+    shown = [
+        (float(one["num_samples"]), float(one["accuracy"]), [d for d in one.get("draws") or [] if is_number(d)])
+        for one in points
+        if is_number(one.get("num_samples")) and one["num_samples"] > 0 and is_number(one.get("accuracy"))
+    ]
+    if not shown:
+        return None
+    further = [
+        one for one in rows(document, "extrapolation") if is_number(one.get("value")) and is_number(one.get("num_samples"))
+    ]
+    fit = at(document, "fit")
+    values = [accuracy for _, accuracy, draws in shown for accuracy in (accuracy, *draws)]
+    values += [one[name] for one in further for name in ("value", "low", "high") if is_number(one.get(name))]
+    low, high = max(0.0, floor(10 * min(values)) / 10), min(1.0, ceil(10 * max(values)) / 10)
+    sizes = [size for size, _, _ in shown] + [float(one["num_samples"]) for one in further]
+    x, y = line([(size, 0.0) for size in sizes], low=low, high=high, logarithmic=True)
+    return {
+        "line": " ".join(f"{x(size)},{y(accuracy)}" for size, accuracy, _ in shown),
+        "fit": _fitted(fit, min(sizes), max(sizes), x, y, (low, high)),
+        "points": [
+            {
+                "x": x(size),
+                "y": y(accuracy),
+                "draws": [y(value) for value in draws],
+                "title": f"{count(size)} labels: {percent(accuracy)}",
+                "text": count(size),
+            }
+            for size, accuracy, draws in shown
+        ],
+        "further": [
+            {
+                "x": x(one["num_samples"]),
+                "y": y(one["value"]),
+                "low": y(one["low"]) if is_number(one.get("low")) else None,
+                "high": y(one["high"]) if is_number(one.get("high")) else None,
+                "title": f"{count(one['num_samples'])} labels: {percent(one['value'])} foretold",
+                "text": count(one["num_samples"]),
+            }
+            for one in further
+        ],
+        "ticks": [{"y": y(value), "text": f"{100 * value:.0f} %"} for value in _shares(low, high)],
+    }
+
+
+def _fitted(
+    fit: Any,
+    first: float,
+    last: float,
+    x: Callable[[float], float],
+    y: Callable[[float], float],
+    bounds: tuple[float, float],
+) -> str:
+    """The power law err = a n^-b + c as a line; empty where there is none."""
+    a, b, c = (at(fit, name) for name in ("a", "b", "c"))
+    if not (is_number(a) and is_number(b) and is_number(c)) or first >= last:
+        return ""
+    sizes = [first * (last / first) ** (place / 24) for place in range(25)]
+    values = [(size, min(max(1 - (a * size**-b + c), bounds[0]), bounds[1])) for size in sizes]
+    return " ".join(f"{x(size)},{y(value)}" for size, value in values)
+
+
+def _shares(low: float, high: float) -> list[float]:
+    return ticks(low, high, 0.1 if high - low <= 0.6 else 0.2)
+
+
+def epochs(entries: Sequence[Mapping[str, Any]], best: Any) -> Chart | None:
+    """Hold-out accuracy over the epochs of a training."""
+    shown = [
+        (float(one["epoch"]), float(one["val_accuracy"]))
+        for one in entries
+        if is_number(one.get("epoch")) and is_number(one.get("val_accuracy"))
+    ]
+    if len(shown) < 2:
+        return None
+    low = max(0.0, floor(10 * min(value for _, value in shown)) / 10)
+    high = min(1.0, ceil(10 * max(value for _, value in shown)) / 10)
+    x, y = line(shown, low=low, high=high)
+    step = max(1, ceil(len(shown) / 10))
+    return {
+        "line": " ".join(f"{x(epoch)},{y(value)}" for epoch, value in shown),
+        "fit": "",
+        "further": [],
+        "points": [
+            {
+                "x": x(epoch),
+                "y": y(value),
+                "draws": [],
+                "title": f"epoch {epoch:.0f}: {percent(value)}" + (", kept" if epoch == best else ""),
+                "text": f"{epoch:.0f}" if place % step == 0 else "",
+            }
+            for place, (epoch, value) in enumerate(shown)
+        ],
+        "ticks": [{"y": y(value), "text": f"{100 * value:.0f} %"} for value in _shares(low, high)],
+    }
+
+
+def risk(points: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """Share of errors over the share of items that are answered."""
+    shown = [(one["coverage"], one["risk"]) for one in points if is_number(one.get("risk"))]
+    if len(shown) < 2:
+        return None
+    high = max(0.1, ceil(10 * max(value for _, value in shown)) / 10)
+    x, y = scale(0, 1, 40, 300), scale(0, high, 270, 10)
+    return {
+        "line": " ".join(f"{x(coverage)},{y(value)}" for coverage, value in shown),
+        "points": [
+            {"x": x(coverage), "y": y(value), "title": f"the surest {percent(coverage)}: {percent(value)} wrong"}
+            for coverage, value in shown
+        ],
+        "x_ticks": [{"x": x(value), "text": f"{100 * value:.0f}"} for value in ticks(0, 1, 0.25)],
+        "y_ticks": [{"y": y(value), "text": f"{100 * value:.0f}"} for value in _shares(0, high)],
+    }
+
+
+def feature_map(document: Any) -> Chart | None:
+    """Points of all groups; coloured by class where classes are few, else by group."""
+    groups = [one for one in rows(document, "groups") if one.get("x") and len(one["x"]) == len(one.get("y") or [])]
+    if not groups:
+        return None
+    labels = at(document, "labels") or []
+    by_class = 0 < len(labels) <= MAX_COLOURS
+    xs = [value for one in groups for value in one["x"]]
+    ys = [value for one in groups for value in one["y"]]
+    x, y = scale(min(xs), max(xs), 10, 510), scale(min(ys), max(ys), 370, 10)
+    drawn = []
+    for place, one in enumerate(groups):
+        numbers, correct = one.get("label") or [], one.get("correct") or []
+        drawn.append(
+            {
+                "name": one.get("name", ""),
+                "hollow": place > 0,
+                "colour": None if by_class else place,
+                "points": [
+                    {
+                        "x": x(across),
+                        "y": y(up),
+                        "colour": numbers[item] if by_class and item < len(numbers) and numbers[item] >= 0 else None,
+                        "wrong": item < len(correct) and not correct[item],
+                        "title": _label(labels, numbers, item),
+                    }
+                    for item, (across, up) in enumerate(zip(one["x"], one["y"], strict=True))
+                ],
+                "shown": len(one["x"]),
+                "of": one.get("num_items", len(one["x"])),
+            }
+        )
+    return {
+        "groups": drawn,
+        "by_class": by_class,
+        "labels": [short(label, LABEL_LENGTH) for label in labels] if by_class else [],
+        "any_wrong": any(point["wrong"] for one in drawn for point in one["points"]),
+    }
+
+
+def _label(labels: Sequence[str], numbers: Sequence[int], item: int) -> str:
+    number = numbers[item] if item < len(numbers) else -1
+    return str(labels[number]) if 0 <= number < len(labels) else "no label"
+
+
+def factors(document: Any, name: str, start: float) -> Chart | None:
+    """Quantiles of alpha or beta by stage, as boxes on a common axis; `start` is where training began."""
+    found = []
+    for stage, values in document.items() if isinstance(document, Mapping) else ():
+        quantiles = at(values, f"{name}.quantiles")
+        levels = [quantiles.get(level) for level in ("0.05", "0.25", "0.5", "0.75", "0.95")] if quantiles else []
+        if len(levels) == 5 and all(map(is_number, levels)):
+            found.append((str(stage), levels, at(values, f"{name}.share_moved")))
+    if not found:
+        return None
+    ends = [value for _, levels, _ in found for value in levels] + [start]
+    room = 0.05 * (max(ends) - min(ends)) or 0.01
+    x, row = scale(min(ends) - room, max(ends) + room, 150, 520), 24
+    return {
+        "height": row * len(found) + 30,
+        "bottom": row * len(found) + 4,
+        "start": x(start),
+        "ends": [
+            {"x": x(value), "text": f"{value:.3g}"} for value in dict.fromkeys((min(ends), start, max(ends)))
+        ],
+        "rows": [
+            {
+                "y": row * place + 14,
+                "label": short(stage, 20),
+                "moved": percent(moved),
+                "marks": [x(value) for value in levels],
+                "title": f"{stage}: middle {levels[2]:.4g}, nine of ten between {levels[0]:.4g} and {levels[4]:.4g}",
+            }
+            for place, (stage, levels, moved) in enumerate(found)
+        ],
+    }
