@@ -21,7 +21,7 @@ from worker.ingestion import StoredDataset
 from worker.methods import adapt, auto, auto_domains, auto_steps
 from worker.progress import Reporter
 
-SOURCE, TARGET, BARE, TWO, MORE = "ds_source", "ds_target", "ds_bare", "ds_two", "ds_more"
+SOURCE, TARGET, BARE, TWO, MORE, FAR = "ds_source", "ds_target", "ds_bare", "ds_two", "ds_more", "ds_far"
 # The same classes in another light.
 DIM = {"red": (120, 20, 60), "green": (30, 110, 80), "blue": (20, 30, 150)}
 
@@ -32,6 +32,7 @@ def home(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     dim = factories.pictures(10, DIM, first=500)
     sets = {SOURCE: factories.pictures(12), TARGET: dim, MORE: factories.pictures(20, DIM, first=900)}
+    sets[FAR] = factories.pictures(20, {"white": (250, 250, 250), "paper": (240, 240, 240)})
     sets[BARE] = {f"{place}.png": data for place, data in enumerate(dim.values())}
     sets[TWO] = {name: data for name, data in dim.items() if "red" not in name}
     storage = FolderStorage(folder / "storage")
@@ -55,7 +56,7 @@ def _small(monkeypatch) -> None:
     monkeypatch.setattr(adapt, "ALL", ("source_only", "z_score", "coral"))
 
 
-def attempt(home, name, wire=None, target=TARGET, request=None, minutes=0.5, **roles) -> RunContext:
+def attempt(home, name, wire=None, target=TARGET, request=None, minutes=5.0, **roles) -> RunContext:
     def described(dataset):
         return DatasetDocument(
             id=dataset, prefix=f"datasets/default/{dataset}", task="classification", digest="d" * 64, seed=0,
@@ -99,10 +100,16 @@ def test_labels_of_each_class_are_learned_from_with_the_source_and_without(home)
     assert json.loads(json.dumps(report)) == report
 
 
+def searched(home, name, **roles):
+    """What `auto` finds, without a report."""
+    context = attempt(home, name, minutes=10.0, **roles)
+    recipe = recipes.parse(context.document.recipe)
+    task, _ = transfer._plan(context, recipe)
+    return task, auto.run(recipe, task)
+
+
 def test_one_choice_is_made_of_all_heads_and_judged_apart(home):
-    context = attempt(home, "judged", source=SOURCE)
-    task, _ = transfer._plan(context, recipes.parse(context.document.recipe))
-    outcome = auto.run(recipes.Auto(max_minutes=2, source=SOURCE), task)
+    task, outcome = searched(home, "judged", source=SOURCE)
     assert outcome.candidate.judged.rows.tolist() == task.pool.tolist()
     assert outcome.adaptation.source_only.name == "source_only"
     assert [one.outcome for one in outcome.decisions].count("served") == 1
@@ -129,13 +136,20 @@ def test_labels_of_some_classes_score_and_change_nothing(home):
 
 
 def test_more_images_without_labels_are_measured_against_the_dataset(home):
-    reports = {name: transfer.run(attempt(home, f"more-{name}", unlabelled=name))["report"] for name in (MORE, SOURCE)}
-    steps = {name: by_step(report)[f"distance of {auto_domains.UNLABELLED}"] for name, report in reports.items()}
-    assert steps[MORE]["score"] < auto_domains.NEAR < steps[SOURCE]["score"]
-    assert ", near " in steps[MORE]["reason"]
-    assert ", far " in steps[SOURCE]["reason"]
-    assert auto_domains.LAYERS in by_step(reports[SOURCE])
-    assert auto_domains.LAYERS not in by_step(reports[MORE])
+    found = {}
+    for name in (MORE, FAR):
+        _, outcome = searched(home, f"more-{name}", unlabelled=name)
+        decisions = {one.step: one for one in outcome.decisions}
+        measured = decisions[f"distance of {auto_domains.UNLABELLED}"]
+        found[name] = measured.score, measured.reason, auto_domains.LAYERS in decisions
+    score, reason, layers = found[MORE]
+    assert score < auto_domains.NEAR
+    assert ": near (" in reason
+    assert not layers
+    score, reason, layers = found[FAR]
+    assert score >= auto_domains.FAR
+    assert ": far (" in reason
+    assert layers
 
 
 def test_labels_of_unlabelled_images_do_not_come_along(home):
@@ -147,8 +161,8 @@ def test_labels_of_unlabelled_images_do_not_come_along(home):
 
 
 def test_a_stop_leaves_what_other_datasets_could_add(home):
-    done = transfer.run(attempt(home, "stopped", request="stop", source=SOURCE, unlabelled=MORE))
-    decisions = by_step(done["report"])
+    _, outcome = searched(home, "stopped", request="stop", source=SOURCE, unlabelled=MORE)
+    decisions = {one.step: (one.outcome, one.reason) for one in outcome.decisions}
     for step in (auto_domains.JOINT, f"distance of {auto_domains.UNLABELLED}"):
-        assert (decisions[step]["outcome"], decisions[step]["reason"]) == ("skipped", "the job was asked to stop")
-    assert done["report"]["baselines"]["source_only"] is None
+        assert decisions[step] == ("skipped", "the job was asked to stop")
+    assert outcome.adaptation is None
