@@ -237,7 +237,7 @@ class Auto(Recipe):
         min_length=1,
         max_length=100,
         description="Id of a dataset of more images like those of `dataset`; labels, if any, are not read. How far it "
-        "lies from `dataset` decides whether it is learned from.",
+        "lies from `dataset` is measured and told; no built method learns from it yet.",
     )
 
     @model_validator(mode="after")

@@ -29,7 +29,7 @@ def run(recipe: Auto, task: Task) -> Outcome:
     backbone = best.candidate.backbone
     # 2. What a source, or more images without labels, can add on the same features.
     others, adaptation = auto_domains.joined(bench, best.candidate)
-    others += auto_domains.unlabelled(bench, best.candidate)
+    auto_domains.unlabelled(bench, best.candidate)
     if others:
         best = bench.choose([best, *others])
     # 3. Trainings of the network, where there are images and time for them.

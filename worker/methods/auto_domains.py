@@ -105,30 +105,42 @@ def joined(bench: Bench, best: Candidate) -> tuple[list[Entry], Adaptation | Non
     return entries, Adaptation(tried[0].candidate, tuple(tried), accuracy, domain)
 
 
-def unlabelled(bench: Bench, best: Candidate) -> list[Entry]:
-    """What more images without labels can add, if they are of this domain and many."""
+def unlabelled(bench: Bench, best: Candidate) -> None:
+    """Measures how far more images without labels lie, and says what that means; no built recipe learns from them."""
     task, budget = bench.on(best.backbone), bench.budget
     more = task.unlabelled
     if more is None:
-        return []
+        return
     step = f"distance of {UNLABELLED}"
     rows = _some(more.pool, task.seed)
     missing = features.num_missing(task.context, more.index, rows, task.backbone)
     forecast = 1.0 + missing * budget.pace(task.backbone)
     if not bench.may_start(step, forecast, budget.most(budget.finish(task.backbone, _cached(best), trained=False))):
-        return []
+        return
     found = _features(bench, step, task, more, rows)
     if found is None:
-        return []
+        return
     if min(len(rows), len(task.pool)) < MIN_APART:
         bench.decide(UNLABELLED, "skipped", f"needs {MIN_APART} images to tell how far it lies; found {len(rows)}")
-        return []
+        return
     apart = distances(frozen_features(task, _some(task.pool, task.seed)), found[0], task.seed).proxy_a
     text = f"proxy-A distance {apart:.2f} to the dataset"
     where = "near" if apart < NEAR else "far" if apart >= FAR else "neither near nor far"
     bench.decide(step, "done", f"{text}: {where} (near under {NEAR:g}, far from {FAR:g})", score=apart)
+    bench.decide(UNLABELLED, "skipped", _refusal(apart, len(more.pool), len(task.pool)))
     _say_if_far(bench, apart)
-    return []
+
+
+def _refusal(apart: float, num_more: int, num_labelled: int) -> str:
+    """Why images without labels are not learned from; see docs/auto.md."""
+    if apart >= NEAR:
+        return f"a distance of {apart:.2f} is not near: names that are given to images of another kind mislead"
+    if num_more < MANY_TIMES * num_labelled:
+        return (
+            f"needs {MANY_TIMES} times as many images as have labels, since fewer add little; found {num_more} beside "
+            f"{num_labelled}"
+        )
+    return f"near, and {num_more} images beside {num_labelled} with labels: no built recipe learns from such images yet"
 
 
 def _say_if_far(bench: Bench, apart: float) -> None:

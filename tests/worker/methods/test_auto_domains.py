@@ -142,6 +142,7 @@ def test_more_images_without_labels_are_measured_against_the_dataset(home):
         decisions = {one.step: one for one in outcome.decisions}
         measured = decisions[f"distance of {auto_domains.UNLABELLED}"]
         found[name] = measured.score, measured.reason, auto_domains.LAYERS in decisions
+        assert decisions[auto_domains.UNLABELLED].outcome == "skipped"
     score, reason, layers = found[MORE]
     assert score < auto_domains.NEAR
     assert ": near (" in reason
@@ -150,6 +151,14 @@ def test_more_images_without_labels_are_measured_against_the_dataset(home):
     assert score >= auto_domains.FAR
     assert ": far (" in reason
     assert layers
+
+
+@pytest.mark.parametrize(
+    ("apart", "num_more", "why"),
+    [(0.7, 1000, "not near"), (0.1, 99, "needs 10 times as many"), (0.1, 100, "no built recipe")],
+)
+def test_distance_and_number_decide_about_unlabelled_images(apart, num_more, why):
+    assert why in auto_domains._refusal(apart, num_more, 10)
 
 
 def test_labels_of_unlabelled_images_do_not_come_along(home):
