@@ -165,7 +165,9 @@ def curve(document: Any) -> Chart | None:
     if not shown:
         return None
     further = [
-        one for one in rows(document, "extrapolation") if is_number(one.get("value")) and is_number(one.get("num_samples"))
+        one
+        for one in rows(document, "extrapolation")
+        if is_number(one.get("value")) and is_number(one.get("num_samples"))
     ]
     fit = at(document, "fit")
     values = [accuracy for _, accuracy, draws in shown for accuracy in (accuracy, *draws)]
@@ -333,9 +335,7 @@ def factors(document: Any, name: str, start: float) -> Chart | None:
         "height": row * len(found) + 30,
         "bottom": row * len(found) + 4,
         "start": x(start),
-        "ends": [
-            {"x": x(value), "text": f"{value:.3g}"} for value in dict.fromkeys((min(ends), start, max(ends)))
-        ],
+        "ends": [{"x": x(value), "text": f"{value:.3g}"} for value in dict.fromkeys((min(ends), start, max(ends)))],
         "rows": [
             {
                 "y": row * place + 14,
