@@ -139,8 +139,8 @@ class _Race:
             return False
         began = time.monotonic()
         extraction = one.look(self._context, self._data, stage, share)
-        if extraction is None:
-            self._ledger.skip(one, step, "its features are not finite numbers; check its weights")
+        if isinstance(extraction, str):
+            self._ledger.skip(one, step, extraction)
             return False
         decisive_N = one.stages[stage].evidence.decisive_N
         self._ledger.decide(

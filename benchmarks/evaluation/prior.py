@@ -30,7 +30,7 @@ SETS = ("stamps_photos", "emoji_google", "emoji_twitter", "digits", "mnist", "le
 BACKBONES = ("timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite1", "timm/tf_efficientnet_lite2",
              "torchvision/mobilenet_v2")  # fmt: skip
 SIZES, WORTHS = (20, 50, 100, 200), (0, 10, 30, 100, 1000)
-MAX_IMAGES = 2000
+MAX_IMAGES = 1800
 
 Floats = NDArray[np.float32]
 

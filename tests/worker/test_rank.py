@@ -26,7 +26,7 @@ from worker.ingestion import StoredDataset
 from worker.progress import Reporter, Yielded
 
 LITE0, LITE1, MOBILENET = "timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite1", "torchvision/mobilenet_v2"
-NARROW, BROKEN = "user/narrow", "user/broken"
+NARROW, BROKEN, DEAD = "user/narrow", "user/broken", "user/dead"
 EMOJI = Path(__file__).parents[2] / "examples" / "data" / "emoji.zip"
 # Time that no machine needs.
 MINUTES = 120
@@ -62,11 +62,12 @@ def put(folder, name, graph, like=None):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Coloured pictures, few and many; two good tiny backbones, one of a single feature, one of NaN."""
+    """Coloured pictures, few and many; two good tiny backbones, and three bad ones."""
     folder = tmp_path_factory.mktemp("home")
     own = [
         put(folder, NARROW, onnx_factories.backbone_bytes(1, seed=3)),
-        put(folder, BROKEN, broken(onnx_factories.backbone_bytes())),
+        put(folder, BROKEN, biased(onnx_factories.backbone_bytes(), np.nan)),
+        put(folder, DEAD, biased(onnx_factories.backbone_bytes(), -100.0)),
     ]
     for name, seed in ((LITE0, 0), (MOBILENET, 1)):
         put(folder, name, onnx_factories.backbone_bytes(12, seed=seed))
@@ -77,11 +78,12 @@ def home(tmp_path_factory):
     return folder
 
 
-def broken(graph):
+def biased(graph, value):
+    """The same graph with this bias: with NaN it gives no numbers, far below zero its ReLU lets nothing through."""
     model = onnx.load_from_string(graph)
     for tensor in model.graph.initializer:
         if tensor.name == "bias":
-            tensor.CopyFrom(numpy_helper.from_array(np.full(tensor.dims, np.nan, np.float32), "bias"))
+            tensor.CopyFrom(numpy_helper.from_array(np.full(tensor.dims, value, np.float32), "bias"))
     return model.SerializeToString()
 
 
@@ -206,16 +208,17 @@ def test_the_same_seed_gives_the_same_answer(race):
 
 
 def test_what_cannot_be_had_is_skipped_and_told(race):
-    answer, _, _ = race(LITE0, "timm/resnet50", BROKEN, offline=True)
+    answer, _, _ = race(LITE0, "timm/resnet50", BROKEN, DEAD, offline=True)
     result = answer["result"]
     assert order_of(answer) == [LITE0]
     assert [(one["backbone"], one["step"], one["forecast_seconds"]) for one in result["skipped"]] == [
-        ("timm/resnet50", "prepare", None), (BROKEN, "stage 2", None),
+        ("timm/resnet50", "prepare", None), (BROKEN, "stage 2", None), (DEAD, "stage 2", None),
     ]  # fmt: skip
     assert "GRAFT_OFFLINE" in result["skipped"][0]["reason"]
     assert "not finite numbers" in result["skipped"][1]["reason"]
-    assert any("timm/resnet50, user/broken" in flag for flag in result["flags"])
-    assert answer["metrics"]["num_skipped"] == 2
+    assert "same for every image" in result["skipped"][2]["reason"]
+    assert any("timm/resnet50, user/broken, user/dead" in flag for flag in result["flags"])
+    assert answer["metrics"]["num_skipped"] == 3
     with pytest.raises(JobFailure, match="one candidate at least that works") as caught:
         race("timm/resnet50", BROKEN, offline=True)
     assert caught.value.code == "weights_unavailable"

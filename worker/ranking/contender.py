@@ -136,18 +136,20 @@ class Contender:
                 self._run(context, images)
         self.seconds_per_image = (time.monotonic() - began) / len(rows)
 
-    def look(self, context: RunContext, data: Data, stage: int, share: tuple[str, float, float]) -> Extraction | None:
+    def look(self, context: RunContext, data: Data, stage: int, share: tuple[str, float, float]) -> Extraction | str:
         """Features and what they say, in stage 1 of the first images, in stage 2 of all.
 
         Returns:
-            what the features took; None where they are no numbers, and nothing can be said.
+            what the features took; or what is wrong with them, so that nothing can be said.
         """
         rows = data.first if stage == 1 else data.rows
         feats_ND, extraction = self._features(context, data, rows, share)
         if extraction.num_extracted >= STEADY_IMAGES:
             self.seconds_per_image = extraction.seconds / extraction.num_extracted
         if not np.isfinite(feats_ND).all():
-            return None
+            return "its features are not finite numbers; check its weights"
+        if (feats_ND == feats_ND[0]).all():
+            return "its features are the same for every image; check its weights"
         began = time.monotonic()
         found = evidence.look(feats_ND, data.labels_N[rows], data.groups(rows), data.num_classes, data.seed)
         if not self.information:
