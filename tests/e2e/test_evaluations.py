@@ -2,8 +2,8 @@
 
 import pytest
 
+from app.client import ApiError
 from tests import factories
-from tests.checks import problem
 
 pytestmark = pytest.mark.server
 
@@ -59,8 +59,9 @@ def test_an_evaluation_a_reproduction_and_a_lineage(up, tmp_path):
     new = {name for name in set(service.files()) - set(before) if "/broker/messages/" not in name}
     assert new
     assert all("/features/" in name for name in new), new
-    refused = service.request("POST", "/api/v1/backbones", json={"name": "x", "model": "colours", "version": 1})
-    problem(refused, 409, "backbone_unchanged")
+    with pytest.raises(ApiError) as caught:
+        client.adopt_backbone("x", "colours", 1)
+    assert caught.value.code == "backbone_unchanged"
     listed = client.call("GET", "/evaluations")["data"]
     assert [row["id"] for row in listed] == [over["id"], again["id"], found["id"]]
     client.call("DELETE", f"/evaluations/{found['id']}")

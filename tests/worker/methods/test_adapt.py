@@ -15,10 +15,11 @@ from app.storage import FolderStorage
 from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
-from worker import sources, transfer, two_domains
+from worker import backbones, forward, sources, transfer, two_domains
 from worker.context import RunContext
 from worker.data.ingest import IngestRequest, ingest
 from worker.document import DatasetDocument, JobDocument
+from worker.export import FromPixels
 from worker.ingestion import StoredDataset
 from worker.methods import adapt
 from worker.methods.network_head import NetworkHead
@@ -208,3 +209,23 @@ def test_a_transformer_has_no_batch_norm_to_estimate(home, monkeypatch):
     skipped = next(decision for decision in outcome.decisions if decision.step == "batch_norm")
     assert skipped.outcome == "skipped"
     assert "no batch norm" in skipped.reason
+
+
+def test_the_weights_behind_batch_norm_of_the_target_are_kept(home, tmp_path):
+    recipe, task, _ = prepared(home, "state", candidates=["batch_norm"])
+    outcome = adapt.run(recipe, task)
+    assert outcome.adaptation is not None
+    found = next(one.candidate for one in outcome.adaptation.tried if one.candidate.name == "batch_norm")
+    assert found.state is not None
+    found.state(tmp_path / "state.safetensors")
+    network = backbones.restore(task.backbone)
+    frozen = forward.by_row(task, task.pool, task.backbone.preprocess, runner(network, task))
+    network.network.load_state_dict(backbones.read_state(tmp_path / "state.safetensors"), strict=True)
+    loaded = forward.by_row(task, task.pool, task.backbone.preprocess, runner(network, task))
+    np.testing.assert_allclose(loaded, found.features(task.pool), atol=1e-4)
+    assert np.abs(loaded - frozen).max() > 1e-2
+
+
+def runner(network, task):
+    trunk = FromPixels(network, task.backbone.preprocess)
+    return lambda images: forward.run(trunk, images)
