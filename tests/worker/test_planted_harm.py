@@ -4,21 +4,23 @@ Whole jobs on a starter backbone. The differences are large, so that no seed and
 network from scratch gets the transfer's own wall time, which grows as the machine gets slower.
 """
 
+import hashlib
+import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-import torch
-from safetensors.torch import load_file
+from onnx import numpy_helper
 
-from app import backbones as catalogue
 from app.settings import Settings
 from app.storage import FolderStorage
 from benchmarks.evaluation import sets
 from tests import factories
 from tests.worker.transfer_factories import Wire
-from worker import backbones, prepare, prepared, sources, transfer
+from worker import prepared, sources, transfer
 from worker.context import RunContext
 from worker.data.ingest import IngestRequest, ingest
 from worker.document import DatasetDocument, JobDocument
@@ -32,7 +34,8 @@ PHOTOS = ROOT.parent / "shared" / "data" / "stamps_photos.zip"
 # The photos are not ours to commit: where they are beside the checkout, they are one more case.
 GOOD = ["emoji", *(["photos"] if PHOTOS.is_file() else [])]
 # With all 32 of each class a network from scratch comes nearer the longer a busy machine lets it train.
-EMOJI_PER_CLASS, DIGITS_PER_CLASS = 16, 60
+EMOJI_PER_CLASS, DIGITS_PER_CLASS = 16, 50
+NOISE = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +60,23 @@ def good() -> Prepared:
 
 @pytest.fixture(scope="module")
 def spoilt(home) -> Prepared:
-    """The same with every tensor shuffled: its numbers are all there, and what they knew is not."""
-    found, chance = catalogue.find(factories.BACKBONE), torch.Generator().manual_seed(0)
-    assert found is not None
-    network = backbones.build(found, None)
-    state = load_file(good().weights)
-    shuffled = {
-        name: value.flatten()[torch.randperm(value.numel(), generator=chance)].reshape(value.shape)
-        for name, value in state.items()
-    }
-    network.load_state_dict(network.state_dict() | shuffled)
-    return prepare.write(network, found, "", home / "backbones", lambda *_: None)
+    """The same, every tensor drowned in noise of three times its own deviation: activations saturate.
+
+    In the exported graph, which is what features come from: exporting takes longer than all else here. Shuffling within
+    tensors would not do: random features of digits are as good as pretrained ones (cross-validated 0.89 against 0.88).
+    """
+    plain, chance = good(), np.random.default_rng(0)
+    model = onnx.load(plain.graph)
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32:
+            noise = chance.standard_normal(values.shape) * NOISE * values.std()
+            tensor.CopyFrom(numpy_helper.from_array((values + noise).astype(np.float32), tensor.name))
+    folder = home / "spoilt"
+    shutil.copytree(plain.folder, folder)
+    (folder / prepared.GRAPH).write_bytes(model.SerializeToString())
+    digest = hashlib.sha256((folder / prepared.GRAPH).read_bytes()).hexdigest()
+    return replace(plain, folder=folder, digest=digest)
 
 
 def judged(home, name, archive, backbone, monkeypatch):

@@ -65,11 +65,12 @@ def adapted(recipe: Auto, task: Task) -> Outcome:
     from worker.methods import adapt
 
     left = bench.budget.limit_seconds - bench.budget.scoring(best.backbone, trained=False)
-    wanted = Adapt(source="source" if recipe.source is None else recipe.source, max_minutes=max(left, 1.0) / 60)
+    assert recipe.source is not None
+    wanted = Adapt(source=recipe.source, max_minutes=max(left, 1.0) / 60)
     outcome = adapt.run(wanted, replace(task, backbone=best.backbone))
     assert outcome.adaptation is not None
+    bench.decisions.extend(outcome.decisions)
     _say_if_far(bench, outcome.adaptation.domain["before"]["proxy_a"])
-    *tried, served = outcome.decisions
     seconds = max(outcome.candidate.seconds, bench.budget.seconds)
     final = replace(outcome.candidate, seconds=seconds)
     found = tuple(
@@ -77,7 +78,7 @@ def adapted(recipe: Auto, task: Task) -> Outcome:
     )
     alone = final if outcome.adaptation.source_only is outcome.candidate else outcome.adaptation.source_only
     adaptation = replace(outcome.adaptation, source_only=alone, tried=found)
-    return Outcome(final, (*bench.decisions, *tried, served), None, bench.budget.limit_seconds, adaptation)
+    return Outcome(final, tuple(bench.decisions), None, bench.budget.limit_seconds, adaptation)
 
 
 def joined(bench: Bench, best: Candidate) -> tuple[list[Entry], Adaptation | None]:

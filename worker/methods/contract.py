@@ -193,7 +193,19 @@ class Scratch:
 
 @dataclass(frozen=True)
 class Decision:
-    """One thing that was tried, or not, and why: a row of the report, an event of the job."""
+    """One thing that was tried, or not, and why: a row of the report, an event of the job.
+
+    Args:
+        step: what it is about.
+        outcome: `tried` (with its score), `kept` or `dropped` (by a choice), `skipped` (never started, or left),
+            `failed` (a training that could not go on), `done` (features, a distance), `served`.
+        reason: for people.
+        score: by what is maximised, on selection data; of a distance, the distance.
+        low: 95 % bound.
+        high: 95 % bound.
+        seconds: that it took.
+        forecast_seconds: that it was expected to take, before it started.
+    """
 
     step: str
     outcome: str

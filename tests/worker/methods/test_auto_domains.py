@@ -116,8 +116,11 @@ def test_one_choice_is_made_of_all_heads_and_judged_apart(home):
 
 
 def test_a_dataset_without_labels_is_adapted_to_and_not_scored(home):
-    done = transfer.run(attempt(home, "bare", target=BARE, source=SOURCE))
+    wire = Wire()
+    done = transfer.run(attempt(home, "bare", wire, target=BARE, source=SOURCE))
     report = done["report"]
+    logged = [event["data"]["step"] for event in wire.events("log") if "outcome" in event["data"]]
+    assert logged == [decision["step"] for decision in report["decisions"]]
     assert [one["name"] for one in report["domain"]["candidates"]] == ["source_only", "z_score", "coral"]
     assert sum(one["served"] for one in report["domain"]["candidates"]) == 1
     assert report["verdict"] is done["metrics"]["test_accuracy"] is None
