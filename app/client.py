@@ -147,7 +147,8 @@ class Client:
     ) -> Json:
         """Queues a transfer that publishes to `model`; `fields` are the body's others: report, depends_on, ...
 
-        Only recipes that tell their classes (zero_shot) work without a dataset.
+        Only recipes that tell their classes (zero_shot) work without a dataset. A recipe names further datasets itself:
+        `{"method": "auto", "source": other["id"]}`.
         """
         body = {
             "kind": "transfer",

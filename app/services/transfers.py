@@ -9,8 +9,8 @@ from app import backbones as catalogue
 from app import recipes
 from app.db.models import Dataset, Job
 from app.errors import BadRequest, Unprocessable
-from app.recipes import Adapt, ZeroShot
-from app.services import adapt, backbones, datasets, jobs, models, zero_shot
+from app.recipes import ZeroShot
+from app.services import backbones, companions, datasets, jobs, models, zero_shot
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
     if isinstance(recipe, recipes.FineTune) and recipe.scope == "lora":
         check_attention(session, project, wish.backbone)
     dataset = _dataset(session, project, wish.dataset_id, recipe)
-    source = adapt.source(session, project, recipe, dataset) if isinstance(recipe, Adapt) and dataset else None
-    labelled = source or dataset
+    beside = companions.find(session, project, recipe, dataset)
+    labelled = beside.get(companions.SOURCE) or dataset
     if labelled is not None:
         check_task(labelled, recipe.method)
     labels = [item["name"] for item in labelled.classes] if labelled else []
@@ -67,7 +67,7 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
             seed=wish.seed,
             report_mode=wish.report,
             depends_on=wish.depends_on,
-            datasets={"source": source.id} if source else {},
+            datasets={role: row.id for role, row in beside.items()},
         ),
     )
 

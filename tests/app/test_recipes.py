@@ -14,7 +14,7 @@ VALID = {
     "few_shot": {},
     "fine_tune": {"scope": "full", "epochs": 3, "resolution": 64, "max_minutes": 0.5, "wise": True},
     "adapt": {"source": "ds_2", "candidates": ("coral", "mcc"), "max_minutes": 2.0},
-    "auto": {"max_minutes": 2, "objective": "macro_f1"},
+    "auto": {"max_minutes": 2, "objective": "macro_f1", "source": "ds_2", "unlabelled": "ds_3"},
     "zero_shot": {"approach": "eszsl", "centre": "shipped"},
 }
 
@@ -45,7 +45,7 @@ def test_defaults_and_round_trip(method):
         ("adapt", "max_minutes", 0), ("adapt", "target_labels", "perhaps"),
         ("adapt", "target_labels", "yes"), ("adapt", "target_labels", 1), ("fine_tune", "epochs", "3"),
         ("fine_tune", "epochs", 3.5), ("auto", "max_minutes", "3"), ("auto", "max_minutes", True),
-        ("auto", "unlabelled", ["ds_1"]), ("linear_probe", "c", 1.0),
+        ("auto", "unlabelled", ["ds_1"]), ("auto", "source", ""), ("linear_probe", "c", 1.0),
         ("few_shot", "k", 5),
     ],
 )  # fmt: skip
@@ -62,6 +62,12 @@ def test_what_a_scope_has_no_use_for_is_refused(unused):
         recipes.parse({"method": "fine_tune", "scope": "head", **unused})
     assert next(iter(unused)) in str(caught.value.extra["errors"])
     assert recipes.parse({"method": "fine_tune", "scope": "lora", **unused})
+
+
+def test_one_dataset_has_one_role():
+    with pytest.raises(Unprocessable) as caught:
+        recipes.parse({"method": "auto", "source": "ds_1", "unlabelled": "ds_1"})
+    assert "found ds_1 as both" in str(caught.value.extra["errors"])
 
 
 @pytest.mark.parametrize("name", ["Red  Fox", "red_fox ", "RED FOX"])

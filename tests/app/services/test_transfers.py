@@ -85,3 +85,47 @@ def test_a_model_keeps_the_labels_of_the_source(session):
     create(session, target.id, source.id)
     with pytest.raises((BadRequest, Conflict)):
         create(session, factories.dataset(session, classes=classes("cat")).id, other.id)
+
+
+def auto(session, target, **fields):
+    wanted = transfers.Wish(target, "auto", {"method": "auto", **fields}, "m", 0, "fast", (), False)
+    return transfers.create(session, "default", wanted, False)
+
+
+def test_a_job_of_auto_names_what_it_uses_beside_its_dataset(session):
+    target, source, more = (factories.dataset(session) for _ in range(3))
+    job = auto(session, target.id, source=source.id, unlabelled=more.id)
+    found = {role: row.id for role, row in jobs.datasets(session, job.id).items()}
+    assert found == {"source": source.id, "unlabelled": more.id}
+    bare = factories.dataset(session, classes=[])
+    assert auto(session, bare.id, source=source.id).dataset_id == bare.id
+
+
+@pytest.mark.parametrize(
+    ("target", "other", "role", "code"),
+    [
+        ({}, {"classes": []}, "source", "labels_missing"),
+        ({"classes": []}, {}, "unlabelled", "labels_missing"),
+        ({"classes": classes("blue", "pink")}, {}, "source", "classes_differ"),
+        ({}, {"task": "regression"}, "source", "task_mismatch"),
+        ({}, {"task": "regression"}, "unlabelled", "task_mismatch"),
+    ],
+)
+def test_what_auto_cannot_use_is_refused(session, target, other, role, code):
+    rows = factories.dataset(session, **target), factories.dataset(session, **other)
+    with pytest.raises(BadRequest) as caught:
+        auto(session, rows[0].id, **{role: rows[1].id})
+    assert caught.value.code == code
+
+
+def test_auto_takes_no_images_twice(session):
+    target, source = factories.dataset(session), factories.dataset(session)
+    copy = factories.dataset(session, digest=target.digest)
+    for fields in ({"source": target.id}, {"unlabelled": target.id}, {"unlabelled": copy.id}, {"source": copy.id}):
+        with pytest.raises(BadRequest) as caught:
+            auto(session, target.id, **fields)
+        assert caught.value.code == "same_domain"
+    with pytest.raises(NotFound):
+        auto(session, target.id, source=source.id, unlabelled="ds_none")
+    with pytest.raises(Conflict):
+        auto(session, target.id, unlabelled=factories.dataset(session, state="ingesting").id)
