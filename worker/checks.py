@@ -1,9 +1,10 @@
-"""Looks at held-out items, and which of two states to keep.
+"""Looks at held-out items, and which state to keep.
 
 Shape legend: N items, C classes.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,41 @@ class Check:
         if best is None or best.accuracy < floor <= self.accuracy:
             return True
         return self.accuracy >= floor and self.loss < best.loss
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a state of the network said of each held-out item, and at what loss.
+
+    Shape:
+        predicted_N, loss_N: [N]
+    """
+
+    predicted_N: NDArray[np.int32]
+    loss_N: NDArray[np.float32]
+
+
+def look(logits_NC: NDArray[np.float64], labels_N: NDArray[np.int64]) -> Look:
+    """Item by item."""
+    label_scores_N = logits_NC[np.arange(len(labels_N)), labels_N]
+    loss_N = np.logaddexp.reduce(logits_NC, axis=1) - label_scores_N
+    return Look(logits_NC.argmax(1).astype(np.int32), loss_N.astype(np.float32))
+
+
+def best(looks: Sequence[Look], labels_N: NDArray[np.int64], seen_N: NDArray[np.bool_]) -> int:
+    """Which state a run would have kept, had it looked at some of the items alone: `better_than` in their order.
+
+    Shape:
+        labels_N, seen_N: [N]
+    """
+    kept, top, number = None, 0.0, int(seen_N.sum())
+    for place, one in enumerate(looks):
+        right_N = one.predicted_N[seen_N] == labels_N[seen_N]
+        found = Check(place, float(right_N.mean()), float(one.loss_N[seen_N].mean()))
+        top = max(top, found.accuracy)
+        kept = found if found.better_than(kept, top, number) else kept
+    assert kept is not None
+    return kept.epoch
 
 
 def check(logits_NC: NDArray[np.float64], labels_N: NDArray[np.int64], epoch: int) -> Check:

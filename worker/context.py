@@ -1,5 +1,6 @@
 """What every part of a running job shares."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,11 @@ from app.settings import Settings
 from app.storage import Storage
 from worker.document import JobDocument
 from worker.progress import Reporter
+
+
+def never() -> bool:
+    """No extraction is left unfinished."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,8 @@ class RunContext:
         document: the job.
         scratch: a folder of this attempt, removed at its end.
         device: cpu or cuda.
+        leaves: asked between the batches of an extraction whether to leave it unfinished. What was extracted is kept,
+            and `features.Left` is raised. Only for whoever has something to fall back on.
     """
 
     settings: Settings
@@ -28,3 +36,4 @@ class RunContext:
     document: JobDocument
     scratch: Path
     device: str
+    leaves: Callable[[], bool] = never

@@ -40,6 +40,13 @@ Extractor = Callable[[Images], Features]
 View = Callable[[Image.Image, str], Image.Image]
 
 
+class Left(Exception):
+    """An extraction was left unfinished, as `RunContext.leaves` said; what was extracted is in the cache."""
+
+    def __init__(self, num_done: int, num_wanted: int) -> None:
+        super().__init__(f"{num_done} of {num_wanted} missing images were extracted, and are kept")
+
+
 @dataclass(frozen=True, slots=True)
 class Space:
     """What features are features of, besides the image: everything that can change a number."""
@@ -248,7 +255,11 @@ def _extract(
     view: View | None,
     stage: tuple[str, float, float],
 ) -> None:
-    """Extracts and stores chunk by chunk: a killed attempt loses one chunk at most."""
+    """Extracts and stores chunk by chunk: a killed attempt loses one chunk at most.
+
+    Raises:
+        Left: the context says so.
+    """
     name, start, end = stage
     began, done = time.monotonic(), 0
     kept_rows: list[NDArray[np.int64]] = []
@@ -260,7 +271,10 @@ def _extract(
         fraction = done / len(rows)
         eta = (time.monotonic() - began) * (1 - fraction) / fraction
         context.reporter.progress(start + (end - start) * fraction, name, round(eta, 1))
-        if sum(map(len, kept)) >= CHUNK_IMAGES or done == len(rows):
+        leaves = done < len(rows) and context.leaves()
+        if leaves or sum(map(len, kept)) >= CHUNK_IMAGES or done == len(rows):
             cache.add(index.sha256[np.concatenate(kept_rows)], np.concatenate(kept))
             kept_rows, kept = [], []
             context.reporter.check_yield()
+        if leaves:
+            raise Left(done, len(rows))

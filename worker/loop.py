@@ -21,7 +21,8 @@ from torch.optim import Optimizer
 from app.errors import JobFailure
 from worker import checks, optim
 from worker.batches import Data, epoch_batches, epoch_order
-from worker.checks import Check
+from worker.checks import Check, Look
+from worker.evaluate import judged
 from worker.losses import l2_sp
 from worker.mixing import Mixed, mix
 
@@ -93,6 +94,7 @@ class Trainer:
         best: the kept copy of what is trained.
         runners: copies of the next best states, of `Progress.runners`.
         anchor: where L2-SP pulls to, by name.
+        looks: what each state that was looked at said, in order; empty where there are too many held-out items.
     """
 
     network: nn.Module
@@ -103,6 +105,7 @@ class Trainer:
     best: dict[str, Tensor] = field(default_factory=dict)
     runners: list[dict[str, Tensor]] = field(default_factory=list)
     anchor: Mapping[str, Tensor] = field(default_factory=dict)
+    looks: list[Look] = field(default_factory=list)
 
     def copy(self) -> dict[str, Tensor]:
         """What is trained, as it stands."""
@@ -259,7 +262,10 @@ def _collect(pending: list[Tensor], progress: Progress) -> None:
 
 def look(trainer: Trainer, held: Data, progress: Progress, num_runners: int = 0) -> dict[str, float]:
     """Looks at the held-out items and keeps the state when it is the best, or one of the next best of the run."""
-    found = checks.check(predict(trainer, held), held.labels_N, progress.epoch)
+    logits_NC = predict(trainer, held)
+    found = checks.check(logits_NC, held.labels_N, progress.epoch)
+    if len(held) <= judged.MAX_ITEMS:
+        trainer.looks.append(checks.look(logits_NC, held.labels_N))
     progress.top_accuracy = max(progress.top_accuracy, found.accuracy)
     second, state = found, trainer.copy()
     if found.better_than(progress.best, progress.top_accuracy, len(held)):

@@ -121,6 +121,8 @@ def last_stage(task: Task, part: Part, recipe: FineTune, num_views: int, deadlin
     num_views = num_views if part.crops else 1
     augmented = [CachedView(number, shape, part.flip, part.groups) for number in range(1, num_views)]
     views_VN = np.empty((num_views, len(part.train), *cut.activation_shape), np.float16)
+    # The hold-out first: whoever has to leave in the middle can still say how good what there is would be.
+    held, of_held = inputs.activations(context, task.index, part.held, backbone, None, ("activations", 0.2, 0.21))
     extractions: list[Extraction] = []
     for number, view in enumerate((None, *augmented)):
         if deadline is not None and extractions:
@@ -128,12 +130,17 @@ def last_stage(task: Task, part: Part, recipe: FineTune, num_views: int, deadlin
             if extractions[-1].seconds > VIEW_SHARE * left:
                 context.reporter.log(f"{number} of {num_views} views fit the time: {left:.0f} s left", "warning")
                 break
-        stage = (f"activations {number + 1} of {num_views}", *_share(0.2, 0.45, number, num_views))
-        views_VN[number], extraction = inputs.activations(context, task.index, part.train, backbone, view, stage)
+        stage = (f"activations {number + 1} of {num_views}", *_share(0.21, 0.45, number, num_views))
+        try:
+            views_VN[number], extraction = inputs.activations(context, task.index, part.train, backbone, view, stage)
+        except features.Left as left_off:
+            if not extractions:
+                raise
+            context.reporter.log(f"{number} of {num_views} views are used, the rest was left: {left_off}", "warning")
+            break
         extractions.append(extraction)
     views_VN = views_VN[: len(extractions)]
-    held, extraction = inputs.activations(context, task.index, part.held, backbone, None, ("activations", 0.44, 0.45))
-    extractions.append(extraction)
+    extractions.append(of_held)
 
     def write(path: Path) -> None:
         suffix = context.scratch / "suffix.onnx"

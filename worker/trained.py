@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.checks import Check
+from worker.checks import Check, Look
 from worker.loop import Progress, Trainer
 
 
 def pack(trainer: Trainer) -> dict[str, Tensor]:
-    """What is trained, its best state and the soup's others, the optimiser's moments, torch's generator.
+    """What is trained, its best state and the soup's others, every look, the optimiser's moments, torch's generator.
 
     The frozen part of a network is not in it: it comes from the backbone again.
     """
@@ -18,6 +18,11 @@ def pack(trainer: Trainer) -> dict[str, Tensor]:
     tensors |= {f"best/{name}": value for name, value in trainer.best.items()}
     for place, state in enumerate(trainer.runners):
         tensors |= {f"runner-{place}/{name}": value for name, value in state.items()}
+    for place, look in enumerate(trainer.looks):
+        tensors |= {
+            f"look-{place:06d}/predicted": torch.from_numpy(look.predicted_N),
+            f"look-{place:06d}/loss": torch.from_numpy(look.loss_N),
+        }
     tensors["generator"] = torch.get_rng_state()
     for index, state in trainer.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items() if value is not None}
@@ -33,6 +38,10 @@ def unpack(trainer: Trainer, tensors: dict[str, Tensor], progress: dict[str, Any
     trainer.runners[:] = [
         {name: tensors[f"runner-{place}/{name}"].to(value.device) for name, value in trainer.trainable.items()}
         for place in range(len(progress["runners"]))
+    ]
+    looks = sorted({name.partition("/")[0] for name in tensors if name.startswith("look-")})
+    trainer.looks[:] = [
+        Look(tensors[f"{name}/predicted"].numpy().copy(), tensors[f"{name}/loss"].numpy().copy()) for name in looks
     ]
     torch.set_rng_state(tensors["generator"])
     state: dict[int, dict[str, Tensor]] = {}

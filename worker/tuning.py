@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from worker import loop, optim, pilots, soup, trained
-from worker.checks import Check
+from worker.checks import Check, Look
 from worker.loop import Plan, Progress, Trainer
 from worker.workbench import Pilot, Workbench
 
@@ -34,6 +34,7 @@ class Tuned:
         images_per_second: median over the epochs of this attempt; None where none was finished.
         trained_params: numbers that were learned, the head's among them.
         ended: why: `all epochs`, `no gain for N epochs`, `stopped` or `no time left`.
+        looks: at the hold-out, the start's first, one per epoch; see `Trainer.looks`.
     """
 
     rate: float
@@ -49,6 +50,7 @@ class Tuned:
     images_per_second: float | None
     trained_params: int
     ended: str
+    looks: tuple[Look, ...] = ()
 
 
 def run(bench: Workbench) -> Tuned:
@@ -147,6 +149,7 @@ def run(bench: Workbench) -> Tuned:
         images_per_second=sorted(paces)[len(paces) // 2] if paces else None,
         trained_params=sum(value.numel() for value in bench.trainable.values()),
         ended=ended,
+        looks=tuple(trainer.looks),
     )
 
 

@@ -268,4 +268,4 @@ def test_a_network_tuned_at_another_resolution_is_published_for_that_one(bench: 
     # Held against the probe that it began with, on the images that both did not learn from.
     evidence = done["report"]["verdict_evidence"]["vs_frozen"]
     assert evidence["what"].endswith("the probe that it started from, on the same images")
-    assert "hold-out also chose" in evidence["optimism"]
+    assert "each half at the epoch that the other half chose" in evidence["what"]

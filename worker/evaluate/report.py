@@ -17,6 +17,7 @@ from worker.evaluate.sections import Evaluation, Scored, score
 from worker.methods.contract import Candidate, Float, Outcome, Rows, Selection, Task
 from worker.methods.reference import frozen, scratch
 
+SOURCE_ONLY = "the linear probe of the source, as it is, on the same test split"
 NOT_ASKED = 'not computed for this recipe; ask for "report": "full"'
 
 
@@ -45,17 +46,19 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
         if baseline is candidate
         else score(baseline.head.probabilities(baseline.features(test)), labels_T, task.seed)
     )
+    alone = outcome.adaptation.source_only if outcome.adaptation else None
+    alone_tested = alone and score(alone.head.probabilities(alone.features(test)), labels_T, task.seed)
     small_tested = score(small.predict(test), labels_T, task.seed) if small else None
     scores = metrics.classification(tested.probabilities_TC, labels_T, task.class_names)
     leaks = _leaks(task, candidate, test, test_features, tested)
     calibrated = sections.calibrated(candidate, tested.probabilities_TC, labels_T)
     flat = _flat(task, candidate, tested, scores, calibrated["ece"])
-    ours = candidate.selection
+    ours = candidate.judged or candidate.selection
     verdicts = {
         # Where training began at a probe of its own, both learned from the same images and meet the same others.
         "vs_frozen": None if baseline is candidate else _verdict(task, ours, candidate.start or baseline.selection),
         "vs_scratch": _verdict(task, ours, small.selection) if small else None,
-        "vs_source_only": None,
+        "vs_source_only": _verdict(task, ours, alone.selection) if alone else None,
     }
     against, over = (small_tested, "scratch") if small_tested else (plain, "frozen")
     document = {
@@ -68,7 +71,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
         "baselines": {
             "frozen": sections.baseline(plain, baseline.name),
             "scratch": small_tested and small and sections.baseline(small_tested, small.what),
-            "source_only": None,
+            "source_only": alone_tested and sections.baseline(alone_tested, SOURCE_ONLY),
         },
         "baselines_skipped": {} if small else {"scratch": skipped},
         "gain": sections.gain(tested, against, over, labels_T, task.seed),
@@ -76,7 +79,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
         "confusion": scores.confusion(),
         "most_confused": scores.most_confused,
         "calibration": calibrated,
-        "domain": None,
+        "domain": outcome.adaptation and outcome.adaptation.domain,
         "curve": learning_curve(task) if compare else None,
         "mapping": sections.mapping(candidate),
         "data": _data(task, test, leaks),
@@ -134,8 +137,13 @@ def _leaks(task: Task, candidate: Candidate, test: Rows, test_features: Float, t
     index, pool = task.index, task.pool
     # Features of a trained graph are not kept for the training images.
     alike = leakage.cosine_twins(test_features, candidate.features(pool)) if candidate.shared else None
-    exact = np.isin(index.sha256[test], index.sha256[pool])
-    return sections.leaks(exact, index.phash[test], index.phash[pool], alike, tested.correct_T)
+    learned, looks = index.sha256[pool], index.phash[pool]
+    if task.source is not None:
+        others, rows = task.source.index, task.source.pool
+        learned = np.concatenate([learned, others.sha256[rows]])
+        looks = np.concatenate([looks, others.phash[rows]])
+    exact = np.isin(index.sha256[test], learned)
+    return sections.leaks(exact, index.phash[test], looks, alike, tested.correct_T)
 
 
 def _data(task: Task, test: Rows, leaks: dict[str, Any]) -> dict[str, Any]:

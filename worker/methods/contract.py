@@ -51,7 +51,7 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class Domain:
-    """A labelled dataset beside the job's own, to learn from: `pool` is all of it but its test split."""
+    """A dataset beside the job's own, to learn from: `pool` is what may be; labels are -1 where there are none."""
 
     index: Index
     labels_N: NDArray[np.int64]
@@ -62,8 +62,9 @@ class Domain:
 class Task:
     """The data that a method works on. Rows of the test split are not in here.
 
-    `backbones` may be chosen from (more than one when the job says `auto`); `backbone` is the one to use. `source` is
-    there for adaptations alone; the index is then the target's, without its labels, and classes are the source's.
+    `backbones` may be chosen from (more than one when the job says `auto`); `backbone` is the one to use. With a
+    `source` of another domain the index is the target's, without its labels, and classes are the source's. `unlabelled`
+    are more images like the task's own.
     """
 
     context: RunContext
@@ -78,6 +79,7 @@ class Task:
     class_names: tuple[str, ...]
     seed: int
     source: Domain | None = None
+    unlabelled: Domain | None = None
 
     @property
     def groups_N(self) -> NDArray[np.int64]:
@@ -143,6 +145,9 @@ class Candidate:
         details: for the report.
         moved: what became of the backbone's tensors; empty where all came over and stayed.
         start: what the frozen network that training started from said of the selection's items; None without training.
+        judged: predictions of selection items in which the choice that made the candidate had no part: each half of
+            them is named as the choice by the other half says (`evaluate/judged.py`). None where nothing was chosen, or
+            `selection` says as much.
     """
 
     method: str
@@ -162,6 +167,7 @@ class Candidate:
     extraction: Extraction | None = None
     moved: tuple[Moved, ...] = ()
     start: Selection | None = None
+    judged: Selection | None = None
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,19 @@ class Scratch:
 
 @dataclass(frozen=True)
 class Decision:
-    """One thing that was tried, or not, and why: a row of the report, an event of the job."""
+    """One thing that was tried, or not, and why: a row of the report, an event of the job.
+
+    Args:
+        step: what it is about.
+        outcome: `tried` (with its score), `kept` or `dropped` (by a choice), `skipped` (never started, or left), `failed`
+            (a training that could not go on), `done` (features, a distance), `served`.
+        reason: for people.
+        score: by what is maximised, on selection data; of a distance, the distance.
+        low: 95 % bound.
+        high: 95 % bound.
+        seconds: that it took.
+        forecast_seconds: that it was expected to take, before it started.
+    """
 
     step: str
     outcome: str

@@ -22,9 +22,9 @@ from torch import Tensor
 from app.artifact.preprocess import Preprocess
 from app.errors import JobFailure
 from app.recipes import FineTune
-from worker import features, forward, inputs, invariance, moved, scopes, trivial, tuning
+from worker import checks, features, forward, inputs, invariance, moved, scopes, trivial, tuning
 from worker.checkpoint import Checkpoints, Snapshot
-from worker.evaluate import calibration
+from worker.evaluate import calibration, judged
 from worker.methods.contract import Candidate, Float, Rows, Selection, Task
 from worker.methods.heads import LinearHead
 from worker.methods.reference import holdout
@@ -39,6 +39,8 @@ from worker.workbench import Options, Workbench
 TRIVIAL_FROM = 20
 MIXUP, MIXUP_FROM = 0.1, 20_000
 CHOSE = "the hold-out also chose learning rate and epoch, the start among them: a small gain may be that choice"
+JUDGED = "hold-out of 20 %, each half at the epoch that the other half chose"
+JUDGED_OPTIMISM = "the learning rate was chosen on both halves, by the loss after a few steps"
 HEAD_ARRAYS = ("weight_CD", "bias_C", "mean_D", "scale_D")
 
 
@@ -102,6 +104,7 @@ def run(recipe: FineTune, task: Task) -> Candidate:
     )
     return replace(
         candidate,
+        judged=_judged(task, held, tuned),
         start=Selection(held, probe.logits(held_ND), "the probe that it started from, on the same images"),
         extraction=forward.total([extraction, material.extraction]),
         seconds=spent + time.monotonic() - began,
@@ -115,6 +118,18 @@ def run(recipe: FineTune, task: Task) -> Candidate:
             "images_held_out": len(held),
         },
     )
+
+
+def _judged(task: Task, held: Rows, tuned: Tuned) -> Selection | None:
+    """The hold-out without the luck of the chosen epoch; None where the looks were not kept."""
+    if not tuned.looks:
+        return None
+    labels_N = task.labels_N[held]
+    half_N = judged.halves(labels_N, task.groups_N[held], task.seed)
+    predicted_EN = np.stack([look.predicted_N for look in tuned.looks]).astype(np.int64)
+    found_N = judged.cross_fitted(predicted_EN, half_N, lambda seen_N: checks.best(tuned.looks, labels_N, seen_N))
+    optimism = JUDGED_OPTIMISM if len(tuned.pilots) > 1 else None
+    return Selection(held, judged.one_hot(found_N, task.num_classes), JUDGED, optimism)
 
 
 def distortion(before_ND: Float, after_ND: Float) -> float:

@@ -121,7 +121,8 @@ def tune(task: Task, part: Part, material: Material, epochs: int = 2, **changes:
 def same(first: Candidate, second: Candidate, rows: np.ndarray) -> bool:
     """Whether two candidates are the same bit for bit."""
     arrays = [
-        (one.head.weight_CD, one.head.bias_C, one.selection.logits, one.reference(rows)) for one in (first, second)
+        (one.head.weight_CD, one.head.bias_C, one.selection.logits, one.judged.logits, one.reference(rows))
+        for one in (first, second)
     ]
     return all(np.array_equal(left, right) for left, right in zip(*arrays, strict=True))
 
@@ -140,6 +141,9 @@ def test_the_last_stage_from_images_to_a_graph(attempt: Callable[..., Task]) -> 
     told = [message for message in wire_of(task).messages() if message.startswith("start: the probe's head")]
     accuracy = float((start.logits.argmax(1) == labels).mean())
     assert f"hold-out accuracy {accuracy:.3f}" in told[0]
+    # Judged on the same images, each half by the epoch that the other half chose.
+    assert np.array_equal(found.judged.rows, found.selection.rows)
+    assert found.judged.optimism == fine_tune.JUDGED_OPTIMISM
     assert details["views"] == 4
     assert details["best_epoch"] > 0
     assert [pilot["rate"] for pilot in details["pilots"]][:3] == [3e-4, 1e-3, 3e-3]
