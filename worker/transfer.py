@@ -1,7 +1,7 @@
 """The transfer job, told in order: load -> features and train -> evaluate -> assemble -> verify -> publish."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,12 @@ from app.errors import JobFailure
 from app.recipes import Adapt, Auto, FineTune, Recipe, ZeroShot
 from worker import assemble, sources, two_domains
 from worker.context import RunContext
+from worker.data import labels
 from worker.data.samples import Index, empty_index, load_index
 from worker.document import DatasetDocument
 from worker.evaluate import adaptation, report, unseen
 from worker.evaluate.sections import Evaluation
-from worker.methods.contract import Outcome, Task
+from worker.methods.contract import Domain, Outcome, Task
 from worker.methods.table import METHODS
 
 
@@ -64,10 +65,34 @@ def _plan(context: RunContext, recipe: Recipe) -> tuple[Task, Callable[[Outcome]
         index = load(context, document.dataset) if document.dataset else empty_index()
         task = make_task(context, index, tuple(one.name for one in recipe.classes))
         return task, lambda outcome: unseen.evaluate(task, outcome.candidate, index.rows_of("test"))
+    if isinstance(recipe, Auto) and recipe.source is not None:
+        return _two_domains(context, Adapt(source=recipe.source))
     index = load(context, document.dataset)
-    task = make_task(context, index)
+    task = replace(make_task(context, index), unlabelled=_unlabelled(context))
     full = document.report_mode == "full" or isinstance(recipe, Auto | FineTune)
     return task, lambda outcome: report.evaluate(task, outcome, index.rows_of("test"), compare=full)
+
+
+def _two_domains(context: RunContext, recipe: Adapt) -> tuple[Task, Callable[[Outcome], Evaluation]]:
+    """A source beside the dataset, whose labels are learned from where each class has one, and else only score."""
+    document = context.document
+    source, target = load(context, document.datasets.get("source")), load(context, document.dataset)
+    recipe = recipe.model_copy(update={"target_labels": two_domains.is_labelled(source, target)})
+    task, truth = two_domains.make_task(context, recipe, source, target)
+    task = replace(task, unlabelled=_unlabelled(context))
+    if not recipe.target_labels:
+        return task, lambda outcome: adaptation.evaluate(task, outcome, truth)
+    scored = replace(task, labels_N=truth.labels_N)
+    return task, lambda outcome: report.evaluate(scored, outcome, truth.scored, compare=True)
+
+
+def _unlabelled(context: RunContext) -> Domain | None:
+    """More images of the job; their labels, if there are any, do not come along."""
+    if "unlabelled" not in context.document.datasets:
+        return None
+    index = load(context, context.document.datasets["unlabelled"])
+    bare = replace(index, columns=(labels.unlabelled(len(index)),))
+    return Domain(bare, np.full(len(index), -1, np.int64), np.arange(len(index)))
 
 
 def load(context: RunContext, dataset: DatasetDocument | None) -> Index:

@@ -33,6 +33,13 @@ class Truth:
     what: str
 
 
+def is_labelled(source: Index, target: Index) -> bool:
+    """Whether the target has a labelled image of each of the source's classes outside its test split."""
+    learned = np.concatenate([target.rows_of("train"), target.rows_of("val")])
+    given = np.asarray(target.label, np.int64)[learned]
+    return {target.classes[label] for label in given[given >= 0]} == set(source.classes)
+
+
 def make_task(context: RunContext, recipe: Adapt, source: Index, target: Index) -> tuple[Task, Truth]:
     """The task without the target's labels, and those labels apart.
 

@@ -22,6 +22,7 @@ TORCH_FREE = [
     "worker.assemble",
     "worker.features",
     "worker.methods.table",
+    "worker.methods.auto",
     "worker.methods.linear_probe",
     "worker.methods.zero_shot",
     "worker.methods.seen_classes",

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app import recipes
 from app.artifact import bundle, scores, stored, tensors
 from app.artifact.spec import load as load_spec
 from app.errors import JobFailure
@@ -18,11 +17,10 @@ from tests.worker.transfer_factories import Wire, store
 from worker import assemble, sources, transfer
 from worker.context import RunContext
 from worker.document import DatasetDocument, JobDocument
-from worker.methods import auto
 from worker.progress import Reporter
 
 ROOT = Path(__file__).parents[2]
-LITE0, MOBILENET = "timm/tf_efficientnet_lite0", "torchvision/mobilenet_v2"
+LITE0 = "timm/tf_efficientnet_lite0"
 REPORT = {
     "verdict", "verdicts", "served", "metrics", "baselines", "gain", "per_class", "confusion", "calibration", "domain",
     "curve", "mapping", "data", "cost", "decisions",
@@ -137,64 +135,6 @@ def test_a_full_report_compares_with_a_network_from_scratch(home):
     assert [point["num_samples"] for point in report["curve"]] == sorted(
         point["num_samples"] for point in report["curve"]
     )
-
-
-def test_nothing_that_chooses_ever_sees_a_test_item(home):
-    context = attempt(home, "task", {"method": "linear_probe"}, Wire())
-    index = transfer.load(context, context.document.dataset)
-    task = transfer.make_task(context, index)
-    assert not np.isin(task.pool, index.rows_of("test")).any()
-    outcome = auto.run(recipes.Auto(max_minutes=0.1), task)
-    assert not np.isin(outcome.candidate.selection.rows, index.rows_of("test")).any()
-
-
-def test_auto_explains_each_decision_and_skips_what_does_not_fit(home):
-    wire = Wire()
-    done = transfer.run(attempt(home, "auto", {"method": "auto", "max_minutes": 0.05}, wire))
-    decisions = done["report"]["decisions"]
-    by_step = {decision["step"]: decision for decision in decisions}
-    tuned = by_step[f"fine_tune last_stage of {LITE0}"]
-    assert tuned["outcome"] == "skipped"
-    assert tuned["forecast_seconds"] > 3
-    assert by_step["served"]["outcome"] == "served"
-    assert all(decision["reason"] for decision in decisions)
-    logged = [event for event in wire.events("log") if "outcome" in event["data"]]
-    assert [event["data"]["step"] for event in logged] == [decision["step"] for decision in decisions]
-
-
-def test_auto_chooses_among_backbones_by_the_one_standard_error_rule(home, monkeypatch):
-    context = attempt(home, "candidates", {"method": "auto"}, Wire())
-    task = transfer.make_task(context, transfer.load(context, context.document.dataset))
-    both = tuple(sources.open_backbone(context, name) for name in (LITE0, MOBILENET))
-    monkeypatch.setattr(auto, "MIN_MEDIAN_IMAGES", 10**6)  # only the frozen probes here
-    outcome = auto.run(recipes.Auto(max_minutes=5), replace(task, backbone=both[0], backbones=both))
-    tried = [decision.step for decision in outcome.decisions if decision.outcome == "tried"]
-    assert tried == [f"probe on {name}" for name in (MOBILENET, LITE0)]  # the cheaper first
-    steps = {decision.step: decision for decision in outcome.decisions}
-    scores = {name: steps[f"backbone {name}"].score for name in (LITE0, MOBILENET)}
-    kept = [name for name in scores if steps[f"backbone {name}"].outcome == "kept"]
-    assert kept == [outcome.candidate.backbone.name]
-    assert all(score is not None and score > 0.5 for score in scores.values())
-
-
-def test_auto_says_at_once_what_cannot_fit(home, monkeypatch):
-    context = attempt(home, "short", {"method": "auto"}, Wire())
-    task = transfer.make_task(context, transfer.load(context, context.document.dataset))
-    monkeypatch.setattr(auto, "PROBE_SECONDS", 1000.0)
-    with pytest.raises(JobFailure, match="raise max_minutes") as caught:
-        auto.run(recipes.Auto(max_minutes=1), task)
-    assert caught.value.code == "timed_out"
-
-
-def test_auto_that_is_asked_to_stop_serves_what_it_has(home, monkeypatch):
-    context = attempt(home, "stop", {"method": "auto"}, Wire())
-    task = transfer.make_task(context, transfer.load(context, context.document.dataset))
-    both = tuple(sources.open_backbone(context, name) for name in (LITE0, MOBILENET))
-    monkeypatch.setattr(context.reporter, "_request", "stop")
-    outcome = auto.run(recipes.Auto(max_minutes=5), replace(task, backbone=both[0], backbones=both))
-    assert outcome.candidate.backbone.name == MOBILENET
-    skipped = [decision.step for decision in outcome.decisions if decision.outcome == "skipped"]
-    assert skipped == [f"probe on {LITE0}", f"fine_tune last_stage of {MOBILENET}"]
 
 
 def test_a_backbone_without_weights_names_those_that_can_be_had(home):

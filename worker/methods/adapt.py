@@ -27,7 +27,7 @@ from worker.methods import target_labels
 from worker.methods.contract import Adaptation, Candidate, Decision, Float, Outcome, Rows, Selection, Task, Tried
 from worker.methods.linear_probe import frozen_features
 from worker.methods.network_head import NetworkHead
-from worker.methods.reference import seconds_per_image
+from worker.methods.reference import SLACK_SECONDS, seconds_per_image
 
 BATCH_NORM = "batch_norm"
 # The cheap ones first: a budget that ends cuts trainings.
@@ -62,7 +62,7 @@ class _Try:
 
 
 class _Stopped(Exception):
-    """The job was asked to stop; what is finished is served."""
+    """A training has to end unfinished; what is finished is served. Says why."""
 
 
 def run(recipe: Adapt, task: Task) -> Outcome:
@@ -162,8 +162,8 @@ class _Search:
         began = time.monotonic()
         try:
             found = self._fit(name)
-        except _Stopped:
-            self._decide(name, "skipped", "the job was asked to stop while it trained")
+        except _Stopped as stopped:
+            self._decide(name, "skipped", str(stopped))
             return
         if found is None:
             return
@@ -223,7 +223,9 @@ class _Search:
         if step % STEPS_BETWEEN_LOOKS == 0:
             self._reporter.check_yield()
             if self._reporter.stop_requested:
-                raise _Stopped
+                raise _Stopped("the job was asked to stop while it trained")
+            if self._reporter.elapsed_seconds > 60 * self._recipe.max_minutes + SLACK_SECONDS:
+                raise _Stopped("it trained longer than its forecast, and beyond the time")
 
     def _batch_norm(self) -> _Try | None:
         """Both domains again, under statistics of their own."""

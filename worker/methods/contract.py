@@ -195,8 +195,8 @@ class Decision:
 
     Args:
         step: what it is about.
-        outcome: `tried` (with its score), `kept` or `dropped` (by a choice), `skipped` (never started, or left), `failed`
-            (a training that could not go on), `done` (features, a distance), `served`.
+        outcome: `tried` (with its score), `kept` or `dropped` (by a choice), `skipped` (never started, or left),
+            `failed` (a training that could not go on), `done` (features, a distance), `served`.
         reason: for people.
         score: by what is maximised, on selection data; of a distance, the distance.
         low: 95 % bound.

@@ -83,6 +83,18 @@ class Fitted:
 
 def run(recipe: FewShot, task: Task) -> Outcome:
     """Features, three classifiers, the chosen one on everything but the test split."""
+    candidate, choice = chosen(recipe, task)
+    decisions = tuple(
+        Decision(f"few_shot {reason.name}", "served" if reason.chosen else "tried", reason.text, score=reason.mean)
+        for reason in choice.reasons
+    )
+    for decision in decisions:
+        task.context.reporter.log(decision.reason, step=decision.step, outcome=decision.outcome)
+    return Outcome(candidate, decisions)
+
+
+def chosen(recipe: FewShot, task: Task) -> tuple[Candidate, Choice]:
+    """The chosen classifier, and how it was chosen."""
     began = time.monotonic()
     context = task.context
     pool_PD, extraction = features.pooled(context, task.index, task.pool, task.backbone, ("features", 0.05, 0.7))
@@ -109,13 +121,7 @@ def run(recipe: FewShot, task: Task) -> Outcome:
         details=fitted.details,
         extraction=extraction,
     )
-    decisions = tuple(
-        Decision(f"few_shot {reason.name}", "served" if reason.chosen else "tried", reason.text, score=reason.mean)
-        for reason in fitted.choice.reasons
-    )
-    for decision in decisions:
-        context.reporter.log(decision.reason, step=decision.step, outcome=decision.outcome)
-    return Outcome(candidate, decisions)
+    return candidate, fitted.choice
 
 
 def fit(feats_PD: Float, labels_P: Ints, groups_P: Ints, rows: Rows, num_classes: int, seed: int) -> Fitted:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,13 @@ MAX_ROWS = 20_000
 JOINT_TOLERANCE = 1e-4
 
 
+class Decide(Protocol):
+    """Writes a decision down."""
+
+    def __call__(self, step: str, outcome: str, reason: str, **numbers: float) -> None:
+        """As `contract.Decision`."""
+
+
 @dataclass(frozen=True)
 class _Way:
     """One way to learn, as a function of target items to learn from.
@@ -59,7 +66,50 @@ def run(recipe: Adapt, task: Task, source_ND: Float, target_MD: Float, extractio
     Raises:
         JobFailure: dataset_invalid, a class without a labelled image outside the target's test split.
     """
+    decisions: list[Decision] = []
+
+    def decide(step: str, outcome: str, reason: str, **numbers: float) -> None:
+        decisions.append(Decision(step, outcome, reason, **numbers))
+        task.context.reporter.log(f"{step}: {outcome}, {reason}", **asdict(decisions[-1]))
+
+    end_seconds = 60 * recipe.max_minutes
+    tried, source_accuracy = try_all(task, source_ND, target_MD, extraction, end_seconds, decide)
+    labels_M = task.labels_N[task.pool]
+    place = int(np.argmax([(one.candidate.selection.logits.argmax(1) == labels_M).mean() for one in tried]))
+    best = tried[place].candidate
+    final = replace(best, seconds=time.monotonic() - began)
+    why = f"{best.name}: the highest accuracy on the target's labelled images, out of fold, of {len(tried)} ways"
+    decide("served", "served", why)
+    found = tuple(replace(one, candidate=final) if one.candidate is best else one for one in tried)
+    adaptation = Adaptation(found[0].candidate, found, source_accuracy, domain(task, source_ND, target_MD))
+    return Outcome(final, tuple(decisions), adaptation=adaptation)
+
+
+def try_all(
+    task: Task, source_ND: Float, target_MD: Float, extraction: Extraction, end_seconds: float, decide: Decide
+) -> tuple[list[Tried], float]:
+    """Every way on the same folds, the source alone first, until the job is asked to stop or the time is used up.
+
+    Args:
+        task: target and source.
+        source_ND: features of the source's pool.
+        target_MD: features of the target's pool.
+        extraction: what it took to get them.
+        end_seconds: since the attempt began; the first way is tried whatever the time is.
+        decide: hears what was tried or skipped, and why.
+
+    Returns:
+        what was tried, and the accuracy of the source's probe on the source, out of fold.
+
+    Shape:
+        source_ND: [N, D]
+        target_MD: [M, D]
+
+    Raises:
+        JobFailure: dataset_invalid, a class without a labelled image outside the target's test split.
+    """
     assert task.source is not None
+    began, reporter = time.monotonic(), task.context.reporter
     labels_M, groups_M = task.labels_N[task.pool], task.groups_N[task.pool]
     _check(task, labels_M)
     rows = task.source.pool
@@ -67,16 +117,13 @@ def run(recipe: Adapt, task: Task, source_ND: Float, target_MD: Float, extractio
     probe, _, folds, _ = linear_probe.fit(source_ND, labels_N, groups_N, rows, task.num_classes, task.seed)
     data = Data(source_ND, labels_N, groups_N, target_MD, task.num_classes, task.seed)
     fold_M = stratified_group_folds(labels_M, groups_M, num_folds(groups_M), task.seed)
-    decisions: list[Decision] = []
     tried: list[Tried] = []
-    accuracy: list[float] = []
-    ways = _ways(data)
-    for way in ways:
-        if tried and (task.context.reporter.stop_requested or _is_over(recipe, task)):
-            reason = "the job was asked to stop" if task.context.reporter.stop_requested else "the time is used up"
-            decisions.append(Decision(way.name, "skipped", reason))
+    for way in _ways(data):
+        if tried and (reporter.stop_requested or reporter.elapsed_seconds > end_seconds):
+            reason = "the job was asked to stop" if reporter.stop_requested else "the time is used up"
+            decide(way.name, "skipped", reason)
             continue
-        task.context.reporter.check_yield()
+        reporter.check_yield()
         started = time.monotonic()
         logits_MC = np.empty((len(labels_M), task.num_classes))
         for fold in np.unique(fold_M):
@@ -86,7 +133,7 @@ def run(recipe: Adapt, task: Task, source_ND: Float, target_MD: Float, extractio
         right_M = logits_MC.argmax(1) == labels_M
         what = f"out of {fold_M.max() + 1} folds of the target's labelled images"
         candidate = Candidate(
-            method=recipe.method,
+            method="adapt",
             name=way.name,
             head=way.fit(target_MD, labels_M) if way.fit else probe,
             graph=task.backbone.graph,
@@ -102,32 +149,27 @@ def run(recipe: Adapt, task: Task, source_ND: Float, target_MD: Float, extractio
             details={"candidate": way.name},
             extraction=extraction,
         )
-        accuracy.append(float(right_M.mean()))
         tried.append(Tried(candidate, {"target_accuracy": float(right_M.mean())}))
         seconds = round(time.monotonic() - started, 2)
         reason = f"{way.name}: {right_M.mean():.3f} on {len(labels_M)} labelled target images, out of fold"
-        decisions.append(Decision(way.name, "tried", reason, score=float(right_M.mean()), seconds=seconds))
-        task.context.reporter.log(f"{way.name}: tried, {reason}", **asdict(decisions[-1]))
-    place = int(np.argmax(accuracy))
-    best = tried[place].candidate
-    final = replace(best, seconds=time.monotonic() - began)
-    why = f"{best.name}: the highest accuracy on the target's labelled images, out of fold, of {len(tried)} ways"
-    decisions.append(Decision("served", "served", why))
-    task.context.reporter.log(f"served: served, {why}", **asdict(decisions[-1]))
-    found = tuple(replace(one, candidate=final) if one.candidate is best else one for one in tried)
-    domain: dict[str, Any] = {
+        decide(way.name, "tried", reason, score=float(right_M.mean()), seconds=seconds)
+    return tried, float(np.mean(folds))
+
+
+def domain(task: Task, source_ND: Float, target_MD: Float) -> dict[str, Any]:
+    """How far the two lie apart, JSON-ready.
+
+    Shape:
+        source_ND: [N, D]
+        target_MD: [M, D]
+    """
+    return {
         "before": asdict(distances(source_ND, target_MD, task.seed)) if len(target_MD) >= MIN_ITEMS else None,
         "after": None,
         "num_source": len(source_ND),
         "num_target": len(target_MD),
         "validator": "folds of the target's labelled images",
     }
-    adaptation = Adaptation(found[0].candidate, found, float(np.mean(folds)), domain)
-    return Outcome(final, tuple(decisions), adaptation=adaptation)
-
-
-def _is_over(recipe: Adapt, task: Task) -> bool:
-    return task.context.reporter.elapsed_seconds > 60 * recipe.max_minutes
 
 
 def _check(task: Task, labels_M: NDArray[np.int64]) -> None:

@@ -1,0 +1,180 @@
+"""`auto` with a source or unlabelled images beside its dataset, as whole jobs on a small backbone of random weights."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app import recipes
+from app.settings import Settings
+from app.storage import FolderStorage
+from tests import factories
+from tests.worker import transfer_factories
+from tests.worker.transfer_factories import Wire
+from worker import sources, transfer
+from worker.context import RunContext
+from worker.data.ingest import IngestRequest, ingest
+from worker.document import DatasetDocument, JobDocument
+from worker.ingestion import StoredDataset
+from worker.methods import adapt, auto, auto_domains, auto_steps
+from worker.progress import Reporter
+
+SOURCE, TARGET, BARE, TWO, MORE, FAR = "ds_source", "ds_target", "ds_bare", "ds_two", "ds_more", "ds_far"
+# The same classes in another light.
+DIM = {"red": (120, 20, 60), "green": (30, 110, 80), "blue": (20, 30, 150)}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """Stored datasets; features are extracted by whichever test comes first."""
+    folder = tmp_path_factory.mktemp("home")
+    dim = factories.pictures(10, DIM, first=500)
+    sets = {SOURCE: factories.pictures(12), TARGET: dim, MORE: factories.pictures(20, DIM, first=900)}
+    sets[FAR] = factories.pictures(20, {"white": (250, 250, 250), "paper": (240, 240, 240)})
+    sets[BARE] = {f"{place}.png": data for place, data in enumerate(dim.values())}
+    sets[TWO] = {name: data for name, data in dim.items() if "red" not in name}
+    storage = FolderStorage(folder / "storage")
+    for name, files in sets.items():
+        archive, scratch = folder / f"{name}.zip", folder / f"{name}-scratch"
+        archive.write_bytes(factories.pack(files))
+        scratch.mkdir()
+        request = IngestRequest(archive=archive, filename=archive.name, dataset_id=name, scratch=scratch, seed=0)
+        if name == BARE:
+            request = replace(request, format="unlabelled")
+        result = ingest(request, StoredDataset(storage, f"datasets/default/{name}"), lambda *_: None)
+        assert result.state == "ready", result.problems
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch) -> None:
+    """Jobs of this file stand on one small backbone, and train a closed form of adaptation at most."""
+    monkeypatch.setattr(sources, "open_backbones", lambda context: (transfer_factories.cnn(),))
+    monkeypatch.setattr(auto_steps, "TUNED", ())
+    monkeypatch.setattr(adapt, "ALL", ("source_only", "z_score", "coral"))
+
+
+def attempt(home, name, wire=None, target=TARGET, request=None, minutes=5.0, **roles) -> RunContext:
+    def described(dataset):
+        return DatasetDocument(
+            id=dataset, prefix=f"datasets/default/{dataset}", task="classification", digest="d" * 64, seed=0,
+            classes=[], splits={"train": 1},
+        )  # fmt: skip
+
+    recipe = {"method": "auto", "max_minutes": minutes, **roles}
+    document = JobDocument(
+        id=f"job_{name}", project="default", attempt=1, kind="transfer", seed=0, report_mode="fast", recipe=recipe,
+        model_name="m", backbone="small", user_backbones=[], dataset=described(target), inputs={},
+        datasets={role: described(dataset) for role, dataset in roles.items()},
+    )  # fmt: skip
+    (home / name).mkdir()
+    settings = Settings(home=home, compute_threads=2)
+    reporter = Reporter(wire or Wire())
+    reporter._request = request
+    return RunContext(settings, FolderStorage(home / "storage"), reporter, document, home / name, "cpu")
+
+
+def by_step(report):
+    return {decision["step"]: decision for decision in report["decisions"]}
+
+
+def test_labels_of_each_class_are_learned_from_with_the_source_and_without(home):
+    wire = Wire()
+    done = transfer.run(attempt(home, "labels", wire, source=SOURCE))
+    report, metrics = done["report"], done["metrics"]
+    tried = [one["step"] for one in report["decisions"] if one["outcome"] == "tried"]
+    assert "source_only" in tried
+    assert "target_only" in tried
+    assert any(step.startswith("source_and_target") for step in tried)
+    assert any(step.startswith("linear_probe on") for step in tried)
+    logged = [event["data"]["step"] for event in wire.events("log") if "outcome" in event["data"]]
+    assert logged == [decision["step"] for decision in report["decisions"]]
+    # Scored on the target's test split alone, against the source as it is and against the target's own probe.
+    assert metrics["num_test"] == report["baselines"]["source_only"]["num_samples"]
+    assert metrics["num_test"] == report["baselines"]["frozen"]["num_samples"] == 30 - 24
+    assert report["verdicts"]["vs_source_only"] in ("positive", "none", "negative")
+    assert report["domain"]["before"]["proxy_a"] > 0
+    assert done["spec"]["labels"] == ["blue", "green", "red"]
+    assert json.loads(json.dumps(report)) == report
+
+
+def searched(home, name, **roles):
+    """What `auto` finds, without a report."""
+    context = attempt(home, name, minutes=10.0, **roles)
+    recipe = recipes.parse(context.document.recipe)
+    task, _ = transfer._plan(context, recipe)
+    return task, auto.run(recipe, task)
+
+
+def test_one_choice_is_made_of_all_heads_and_judged_apart(home):
+    task, outcome = searched(home, "judged", source=SOURCE)
+    assert outcome.candidate.judged.rows.tolist() == task.pool.tolist()
+    assert outcome.adaptation.source_only.name == "source_only"
+    assert [one.outcome for one in outcome.decisions].count("served") == 1
+
+
+def test_a_dataset_without_labels_is_adapted_to_and_not_scored(home):
+    wire = Wire()
+    done = transfer.run(attempt(home, "bare", wire, target=BARE, source=SOURCE))
+    report = done["report"]
+    logged = [event["data"]["step"] for event in wire.events("log") if "outcome" in event["data"]]
+    assert logged == [decision["step"] for decision in report["decisions"]]
+    assert [one["name"] for one in report["domain"]["candidates"]] == ["source_only", "z_score", "coral"]
+    assert sum(one["served"] for one in report["domain"]["candidates"]) == 1
+    assert report["verdict"] is done["metrics"]["test_accuracy"] is None
+    decisions = by_step(report)
+    assert decisions[auto_domains.LABELS]["outcome"] == "skipped"
+    assert any(step.endswith("(source)") for step in decisions)
+    assert [one["outcome"] for one in report["decisions"]].count("served") == 1
+    assert done["spec"]["labels"] == ["blue", "green", "red"]
+
+
+def test_labels_of_some_classes_score_and_change_nothing(home):
+    done = transfer.run(attempt(home, "two", target=TWO, source=SOURCE))
+    assert done["metrics"]["num_test"] == 20
+    assert by_step(done["report"])[auto_domains.LABELS]["reason"].startswith("not each class has one")
+    assert done["report"]["verdict"] == done["report"]["verdicts"]["vs_source_only"]
+
+
+def test_more_images_without_labels_are_measured_against_the_dataset(home):
+    found = {}
+    for name in (MORE, FAR):
+        _, outcome = searched(home, f"more-{name}", unlabelled=name)
+        decisions = {one.step: one for one in outcome.decisions}
+        measured = decisions[f"distance of {auto_domains.UNLABELLED}"]
+        found[name] = measured.score, measured.reason, auto_domains.LAYERS in decisions
+        assert decisions[auto_domains.UNLABELLED].outcome == "skipped"
+    score, reason, layers = found[MORE]
+    assert score < auto_domains.NEAR
+    assert ": near (" in reason
+    assert not layers
+    score, reason, layers = found[FAR]
+    assert score >= auto_domains.FAR
+    assert ": far (" in reason
+    assert layers
+
+
+@pytest.mark.parametrize(
+    ("apart", "num_more", "why"),
+    [(0.7, 1000, "not near"), (0.1, 99, "needs 10 times as many"), (0.1, 100, "no built recipe")],
+)
+def test_distance_and_number_decide_about_unlabelled_images(apart, num_more, why):
+    assert why in auto_domains._refusal(apart, num_more, 10)
+
+
+def test_labels_of_unlabelled_images_do_not_come_along(home):
+    context = attempt(home, "blind", unlabelled=MORE)
+    task, _ = transfer._plan(context, recipes.parse(context.document.recipe))
+    assert (task.unlabelled.labels_N == -1).all()
+    assert (np.asarray(task.unlabelled.index.label) == -1).all()
+    assert not task.unlabelled.index.classes
+
+
+def test_a_stop_leaves_what_other_datasets_could_add(home):
+    _, outcome = searched(home, "stopped", request="stop", source=SOURCE, unlabelled=MORE)
+    decisions = {one.step: (one.outcome, one.reason) for one in outcome.decisions}
+    for step in (auto_domains.JOINT, f"distance of {auto_domains.UNLABELLED}"):
+        assert decisions[step] == ("skipped", "the job was asked to stop")
+    assert outcome.adaptation is None

@@ -1,0 +1,55 @@
+"""Trainings inside `auto`, on a small backbone with random weights."""
+
+import pytest
+
+from app import recipes
+from tests import factories
+from tests.worker import transfer_factories
+from tests.worker.transfer_factories import Wire
+from worker.methods import auto, auto_steps
+from worker.methods.reference import holdout
+
+# Hardly apart, so that there is something left to learn; enough of each to train on.
+SHADES = {"mauve": (147, 121, 135), "moss": (144, 125, 127), "rose": (150, 120, 130)}
+
+
+@pytest.fixture
+def shades(tmp_path):
+    """A task on a small backbone, with images enough for a training."""
+    context = transfer_factories.context(tmp_path, Wire())
+    archive = tmp_path / "shades.zip"
+    archive.write_bytes(factories.pack(factories.pictures(32, SHADES)))
+    transfer_factories.store(context, archive)
+    return transfer_factories.task(context, transfer_factories.cnn())
+
+
+def test_a_training_is_compared_on_its_hold_out_without_the_luck_of_its_epoch(shades):
+    outcome = auto.run(recipes.Auto(max_minutes=10), shades)
+    step = f"fine_tune last_stage of {shades.backbone.name}"
+    first, second = (one for one in outcome.decisions if one.step == step)
+    assert (first.outcome, second.outcome in ("kept", "dropped")) == ("tried", True)
+    assert first.forecast_seconds > 0
+    assert "each half at the epoch that the other half chose" in first.reason
+    assert outcome.candidate.judged.rows.tolist() == holdout(shades).tolist()
+    for scope in ("norm", "ssf", "full"):
+        skipped = next(one for one in outcome.decisions if one.step == f"fine_tune {scope} of {shades.backbone.name}")
+        assert "needs a GPU" in skipped.reason
+    assert outcome.candidate.seconds >= first.seconds
+
+
+def test_a_training_that_fails_takes_nothing_away(shades, monkeypatch):
+    lora = auto_steps._tune("lora", 2, "it is there")
+    monkeypatch.setattr(auto_steps, "TUNED", (lora,))
+    outcome = auto.run(recipes.Auto(max_minutes=10), shades)
+    failed = next(one for one in outcome.decisions if one.step.startswith("fine_tune lora"))
+    assert failed.outcome == "failed"
+    assert failed.reason.startswith("unsupported_scope: ")
+    assert outcome.candidate.method in ("linear_probe", "few_shot")
+
+
+def test_a_training_without_time_or_images_is_skipped_with_its_reason(shades):
+    outcome = auto.run(recipes.Auto(max_minutes=0.2), shades)
+    skipped = next(one for one in outcome.decisions if one.step.startswith("fine_tune last_stage"))
+    assert skipped.outcome == "skipped"
+    assert "and what must follow it, do not fit" in skipped.reason
+    assert skipped.forecast_seconds > 12

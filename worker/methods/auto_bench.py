@@ -1,0 +1,97 @@
+"""What the parts of `auto` share: the data, the clock, and the decisions, each an event and a row of the report."""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from app.recipes import Auto
+from worker.evaluate import intervals
+from worker.methods import auto_steps
+from worker.methods.auto_budget import Budget
+from worker.methods.auto_choice import Chosen, Entry, choose
+from worker.methods.auto_steps import Facts
+from worker.methods.contract import Candidate, Decision, Task
+from worker.prepared import Prepared
+
+
+@dataclass
+class Bench:
+    """One search.
+
+    Args:
+        recipe: of the job.
+        task: its data; extractions are left when the budget says so.
+        budget: its time.
+        facts: that decide what is tried.
+        decisions: so far.
+    """
+
+    recipe: Auto
+    task: Task
+    budget: Budget
+    facts: Facts
+    decisions: list[Decision] = field(default_factory=list)
+
+    def on(self, backbone: Prepared) -> Task:
+        """The data under one of the backbones."""
+        return replace(self.task, backbone=backbone)
+
+    def decide(self, step: str, outcome: str, reason: str, **numbers: float) -> None:
+        """Writes a decision down and tells it."""
+        decision = Decision(step=step, outcome=outcome, reason=reason, **numbers)
+        self.decisions.append(decision)
+        data: dict[str, Any] = asdict(decision)
+        self.task.context.reporter.log(f"{step}: {outcome}, {reason}", **data)
+
+    def may_start(self, step: str, forecast: float, most: float) -> bool:
+        """Whether there is time for a step, and nobody has asked to stop; writes down why not.
+
+        Args:
+            step: what would start.
+            forecast: seconds that it is expected to take.
+            most: seconds that it may take.
+        """
+        self.task.context.reporter.check_yield()
+        if self.task.context.reporter.stop_requested:
+            self.decide(step, "skipped", "the job was asked to stop")
+            return False
+        if forecast > most:
+            reason = (
+                f"its forecast of {forecast:.0f} s, and what must follow it, do not fit the "
+                f"{max(0.0, self.budget.left_seconds):.0f} s that are left"
+            )
+            self.decide(step, "skipped", reason, forecast_seconds=round(forecast, 1))
+            return False
+        return True
+
+    def tried(self, step: str, candidate: Candidate, seconds: float, forecast: float) -> None:
+        """Writes down how a finished candidate does, by the objective, with its interval."""
+        evidence = candidate.judged or candidate.selection
+        labels_N = self.task.labels_N[evidence.rows]
+        bounds = intervals.bootstrap(labels_N, evidence.logits.argmax(1), self.task.num_classes, self.task.seed)
+        found = bounds[self.recipe.objective]
+        what = self.recipe.objective.replace("_", " ")
+        self.decide(
+            step,
+            "tried",
+            f"{candidate.name}: {what} {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) {evidence.what}, in "
+            f"{seconds:.1f} s",
+            score=found.value,
+            low=found.low,
+            high=found.high,
+            seconds=round(seconds, 2),
+            forecast_seconds=round(forecast, 2),
+        )
+
+    def choose(self, entries: list[Entry]) -> Entry:
+        """The cheapest that is not clearly worse than the best; every candidate's fate is written down."""
+        chosen: Chosen = choose(entries, self.task, self.recipe.objective)
+        if len(entries) > 1:
+            for entry, reason in zip(entries, chosen.reasons, strict=True):
+                self.decide(entry.step, "kept" if reason.chosen else "dropped", reason.text, score=reason.mean)
+        return chosen.entry
+
+
+def opened(recipe: Auto, task: Task) -> Bench:
+    """The search at its beginning."""
+    budget = Budget(task, recipe.max_minutes)
+    return Bench(recipe, budget.watch(task), budget, auto_steps.facts(task))

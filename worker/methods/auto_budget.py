@@ -1,0 +1,138 @@
+"""The time that `auto` has, and what it expects steps to take before they start. Torch-free.
+
+Images are timed on this machine (`pace`); what does not grow with them are seconds measured on two busy cores, for
+EfficientNet-Lite0 (docs/auto.md). Once a step of a kind has run, what it really took corrects the next one's forecast.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from worker import features
+from worker.data.samples import Index
+from worker.methods.auto_steps import EPOCHS, Facts, Step
+from worker.methods.contract import Rows, Task
+from worker.methods.reference import MIN_SECONDS, SLACK_SECONDS, TORCH_SECONDS, seconds_per_image
+from worker.prepared import Prepared
+
+DEFAULT_MINUTES = {"cpu": 5.0, "cuda": 30.0}
+EXPORT_SECONDS, FINISH_SECONDS = 6.0, 1.0
+# Views of every image whose activations are cached, and a gradient step on one of these against extracting it.
+VIEWS, CACHED_SHARE = 4, 0.4
+# A gradient step through the whole network against decoding and one pass forward.
+WHOLE_SHARE = 3.0
+# Ways to join source and target: two fits of the probe's size each, at most.
+JOINT_FITS = 12.0
+REFERENCE_DIM = 1280
+
+
+class Budget:
+    """Time of one search.
+
+    Args:
+        task: the data; its context's reporter has the clock.
+        limit_minutes: of the job; None takes the device's default.
+    """
+
+    def __init__(self, task: Task, limit_minutes: float | None) -> None:
+        self._task, self._reporter = task, task.context.reporter
+        self.limit_seconds = 60 * (limit_minutes or DEFAULT_MINUTES[task.context.device])
+        self._began = self._reporter.elapsed_seconds
+        self._paces: dict[str, float] = {}
+        self._slowness: dict[str, float] = {}
+        self._guarded = self._is_needed = False
+        # What is to be scored in the end: images whose features must follow whatever is served.
+        rest = np.setdiff1d(np.arange(len(task.index)), task.pool)
+        self.scored: tuple[Index, Rows] = (task.index, rest)
+
+    @property
+    def seconds(self) -> float:
+        """Since the search began."""
+        return self._reporter.elapsed_seconds - self._began
+
+    @property
+    def left_seconds(self) -> float:
+        """Until the limit."""
+        return self.limit_seconds - self._reporter.elapsed_seconds
+
+    def pace(self, backbone: Prepared) -> float:
+        """Seconds to decode an image and pass it through, measured once."""
+        if backbone.digest not in self._paces:
+            self._paces[backbone.digest] = seconds_per_image(replace(self._task, backbone=backbone))
+        return self._paces[backbone.digest]
+
+    def extraction(self, task: Task) -> tuple[float, int]:
+        """Forecast of the features of what may be learned from, and how many of them are missing."""
+        missing = features.num_missing(task.context, task.index, task.pool, task.backbone)
+        return (missing * self.pace(task.backbone) if missing else 0.0), missing
+
+    def head(self, step: Step, facts: Facts, backbone: Prepared) -> float:
+        """Forecast of a head on features that are there."""
+        width, number = backbone.feature_dim / REFERENCE_DIM, facts.num_images
+        if step.recipe.method == "few_shot":
+            seconds = 0.5 + width * (1e-3 * number + 5e-8 * number**2)
+        else:
+            seconds = 1.0 + width * number * (3e-4 + 1.3e-5 * facts.num_classes)
+        return seconds * self._slowness.get(step.name, 1.0)
+
+    def tuning(self, step: Step, facts: Facts, backbone: Prepared) -> float:
+        """Forecast of a training, its export included."""
+        pace, number = self.pace(backbone), facts.num_images
+        cached = step.name == "fine_tune last_stage" and facts.device == "cpu"
+        passes = VIEWS + EPOCHS * CACHED_SHARE if cached else 1 + EPOCHS * WHOLE_SHARE
+        return (TORCH_SECONDS + EXPORT_SECONDS + pace * number * passes) * self._slowness.get("tuning", 1.0)
+
+    def joint(self, num_source: int, facts: Facts, backbone: Prepared) -> float:
+        """Forecast of all ways to learn from source and target together, on features that are there."""
+        both = num_source + facts.num_images
+        one = 0.1 + backbone.feature_dim / REFERENCE_DIM * both * (3e-4 + 1.3e-5 * facts.num_classes)
+        return JOINT_FITS * one
+
+    def learn(self, kind: str, seconds: float, forecast: float) -> None:
+        """Corrects the forecasts of a kind by what one has really taken."""
+        self._slowness[kind] = self._slowness.get(kind, 1.0) * float(np.clip(seconds / max(forecast, 1e-3), 0.2, 5.0))
+
+    def finish(self, backbone: Prepared, num_cached: int, *, trained: bool) -> float:
+        """What must follow whatever comes next, but for the time of that itself: scoring, and the baselines.
+
+        Two networks from scratch get as much time as the search took, features that were found in the cache counted in
+        (`reference.scratch`).
+        """
+        so_far = self.seconds + num_cached * self.pace(backbone)
+        return self.scoring(backbone, trained=trained) + 2 * max(MIN_SECONDS, so_far) + TORCH_SECONDS
+
+    def scoring(self, backbone: Prepared, *, trained: bool) -> float:
+        """Forecast of scoring: a trained network has to see every image again."""
+        index, rows = self.scored
+        missing = len(rows) if trained else features.num_missing(self._task.context, index, rows, backbone)
+        return FINISH_SECONDS + (missing * self.pace(backbone) if missing else 0.0)
+
+    def most(self, after_seconds: float) -> float:
+        """The most that a step may take: it lengthens the two networks from scratch that follow as well."""
+        return (self.left_seconds - after_seconds) / 3
+
+    @contextmanager
+    def guarded(self, is_needed: bool) -> Iterator[None]:
+        """While an extraction runs: leaves it when the time is over, or on request when there is something to serve.
+
+        Args:
+            is_needed: whether nothing can be served without it; it then may use the slack, too.
+        """
+        self._guarded, self._is_needed = True, is_needed
+        try:
+            yield
+        finally:
+            self._guarded = False
+
+    def watch(self, task: Task) -> Task:
+        """The same task, whose extractions are left as `guarded` says."""
+        return replace(task, context=replace(task.context, leaves=self._leaves))
+
+    def _leaves(self) -> bool:
+        if not self._guarded:
+            return False
+        if self._is_needed:
+            return self.left_seconds < -SLACK_SECONDS
+        return self.left_seconds < 0 or self._reporter.stop_requested

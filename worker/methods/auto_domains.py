@@ -1,0 +1,183 @@
+"""What `auto` makes of datasets beside its own: a labelled source of another domain, more images without labels.
+
+Torch only where an adaptation needs it. A few labels of the target are the surest help where domains differ (arXiv
+2304.00792), so they are learned from wherever each class has one; only without them is the choice left to a validator
+that sees no label of the target.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from app.recipes import Adapt, Auto
+from worker import features
+from worker.evaluate.domains import MIN_ITEMS as MIN_APART
+from worker.evaluate.domains import SAMPLES, distances
+from worker.features import Extraction
+from worker.methods import auto_bench, auto_frozen, auto_steps, target_labels
+from worker.methods.auto_bench import Bench
+from worker.methods.auto_choice import Entry
+from worker.methods.auto_frozen import cost
+from worker.methods.contract import Adaptation, Candidate, Domain, Outcome, Rows, Task
+from worker.methods.linear_probe import frozen_features
+
+# Proxy-A distance (0: cannot be told apart, 2: always). Parts of one set are at most 0.5 apart, with 40 images; the
+# same emoji by two vendors 0.8 to 1.05; scikit-learn's digits and MNIST 1.9 to 2.
+NEAR, FAR = 0.6, 1.5
+# So many times as many images without labels as with: fewer add little to what the labels say already.
+MANY_TIMES = 10
+LABELS, JOINT, UNLABELLED, LAYERS = "labels of the dataset", "source and dataset together", "unlabelled", "other layers"
+
+
+def is_labelled(task: Task) -> bool:
+    """Whether each class has a labelled image outside the test split."""
+    found = task.labels_N[task.pool]
+    return len(np.unique(found[found >= 0])) == task.num_classes
+
+
+def adapted(recipe: Auto, task: Task) -> Outcome:
+    """A source for a dataset without labels of each class: the backbone by the source's folds, then adaptations of it.
+
+    Raises:
+        JobFailure: timed_out, not even the cheapest step fits the time.
+        Yielded: the worker shuts down.
+    """
+    source = task.source
+    assert source is not None
+    nothing = source.pool[:0]
+    known = replace(
+        task,
+        index=source.index,
+        labels_N=source.labels_N,
+        pool=source.pool,
+        train=source.pool,
+        val=nothing,
+        source=None,
+    )
+    bench = auto_bench.opened(recipe, known)
+    bench.budget.scored = (task.index, np.arange(len(task.index)))
+    bench.decide(LABELS, "skipped", "not each class has one outside the test split: they score and nothing else")
+    if task.unlabelled is not None:
+        reason = "adaptations learn from the images of the dataset, which has no labels to begin with"
+        bench.decide(UNLABELLED, "skipped", reason)
+    best = bench.choose(auto_frozen.heads(bench, auto_steps.HEADS[:1], " (source)")).candidate
+    from worker.methods import adapt
+
+    left = bench.budget.limit_seconds - bench.budget.scoring(best.backbone, trained=False)
+    assert recipe.source is not None
+    wanted = Adapt(source=recipe.source, max_minutes=max(left, 1.0) / 60)
+    outcome = adapt.run(wanted, replace(task, backbone=best.backbone))
+    assert outcome.adaptation is not None
+    bench.decisions.extend(outcome.decisions)
+    _say_if_far(bench, outcome.adaptation.domain["before"]["proxy_a"])
+    seconds = max(outcome.candidate.seconds, bench.budget.seconds)
+    final = replace(outcome.candidate, seconds=seconds)
+    found = tuple(
+        replace(one, candidate=final) if one.candidate is outcome.candidate else one for one in outcome.adaptation.tried
+    )
+    alone = final if outcome.adaptation.source_only is outcome.candidate else outcome.adaptation.source_only
+    adaptation = replace(outcome.adaptation, source_only=alone, tried=found)
+    return Outcome(final, tuple(bench.decisions), None, bench.budget.limit_seconds, adaptation)
+
+
+def joined(bench: Bench, best: Candidate) -> tuple[list[Entry], Adaptation | None]:
+    """Ways to learn from a source and the dataset's own labels together, on the folds that every head has."""
+    task, budget = bench.on(best.backbone), bench.budget
+    source = task.source
+    if source is None:
+        return [], None
+    missing = features.num_missing(task.context, source.index, source.pool, task.backbone)
+    forecast = budget.joint(len(source.pool), bench.facts, task.backbone) + missing * budget.pace(task.backbone)
+    after = budget.finish(task.backbone, _cached(best), trained=False)
+    if not bench.may_start(JOINT, forecast, budget.most(after)):
+        return [], None
+    found = _features(bench, JOINT, task, source, source.pool)
+    if found is None:
+        return [], None
+    source_ND, extraction = found
+    target_MD = frozen_features(task, task.pool)
+    both = _sum(best.extraction, extraction)
+    end_seconds = budget.limit_seconds - after
+    tried, accuracy = target_labels.try_all(task, source_ND, target_MD, both, end_seconds, bench.decide)
+    domain = target_labels.domain(task, source_ND, target_MD)
+    if domain["before"] is not None:
+        _say_if_far(bench, domain["before"]["proxy_a"])
+    entries = [Entry(one.candidate.name, cost(task.backbone), one.candidate) for one in tried]
+    return entries, Adaptation(tried[0].candidate, tuple(tried), accuracy, domain)
+
+
+def unlabelled(bench: Bench, best: Candidate) -> None:
+    """Measures how far more images without labels lie, and says what that means; no built recipe learns from them."""
+    task, budget = bench.on(best.backbone), bench.budget
+    more = task.unlabelled
+    if more is None:
+        return
+    step = f"distance of {UNLABELLED}"
+    rows = _some(more.pool, task.seed)
+    missing = features.num_missing(task.context, more.index, rows, task.backbone)
+    forecast = 1.0 + missing * budget.pace(task.backbone)
+    if not bench.may_start(step, forecast, budget.most(budget.finish(task.backbone, _cached(best), trained=False))):
+        return
+    found = _features(bench, step, task, more, rows)
+    if found is None:
+        return
+    if min(len(rows), len(task.pool)) < MIN_APART:
+        bench.decide(UNLABELLED, "skipped", f"needs {MIN_APART} images to tell how far it lies; found {len(rows)}")
+        return
+    apart = distances(frozen_features(task, _some(task.pool, task.seed)), found[0], task.seed).proxy_a
+    text = f"proxy-A distance {apart:.2f} to the dataset"
+    where = "near" if apart < NEAR else "far" if apart >= FAR else "neither near nor far"
+    bench.decide(step, "done", f"{text}: {where} (near under {NEAR:g}, far from {FAR:g})", score=apart)
+    bench.decide(UNLABELLED, "skipped", _refusal(apart, len(more.pool), len(task.pool)))
+    _say_if_far(bench, apart)
+
+
+def _refusal(apart: float, num_more: int, num_labelled: int) -> str:
+    """Why images without labels are not learned from; see docs/auto.md."""
+    if apart >= NEAR:
+        return f"a distance of {apart:.2f} is not near: names that are given to images of another kind mislead"
+    if num_more < MANY_TIMES * num_labelled:
+        return (
+            f"needs {MANY_TIMES} times as many images as have labels, since fewer add little; found {num_more} beside "
+            f"{num_labelled}"
+        )
+    return f"near, and {num_more} images beside {num_labelled} with labels: no built recipe learns from such images yet"
+
+
+def _say_if_far(bench: Bench, apart: float) -> None:
+    """Far from what a backbone knows, features of earlier layers may carry more (Head2Toe, arXiv 2201.03529)."""
+    if apart >= FAR and not any(one.step == LAYERS for one in bench.decisions):
+        reason = f"a distance of {apart:.2f} is far, where earlier layers may know more; no built recipe reads them"
+        bench.decide(LAYERS, "skipped", reason)
+
+
+def _features(
+    bench: Bench, step: str, task: Task, domain: Domain, rows: Rows
+) -> tuple[features.Features, Extraction] | None:
+    """Features of another dataset; None where the time or the owner's patience was over before they were there."""
+    try:
+        with bench.budget.guarded(is_needed=False):
+            return features.pooled(task.context, domain.index, rows, task.backbone, ("features", 0.7, 0.75))
+    except features.Left as left_off:
+        stopped = task.context.reporter.stop_requested
+        bench.decide(step, "skipped", f"{'the job was asked to stop' if stopped else 'the time is over'}; {left_off}")
+        return None
+
+
+def _some(rows: Rows, seed: int) -> Rows:
+    """As many as distances look at."""
+    if len(rows) <= SAMPLES:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, SAMPLES, replace=False))
+
+
+def _cached(candidate: Candidate) -> int:
+    return candidate.extraction.num_cached if candidate.extraction else 0
+
+
+def _sum(one: Extraction | None, other: Extraction) -> Extraction:
+    if one is None:
+        return other
+    return Extraction(
+        one.num_cached + other.num_cached, one.num_extracted + other.num_extracted, one.seconds + other.seconds
+    )

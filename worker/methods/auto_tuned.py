@@ -1,0 +1,69 @@
+"""The last part of `auto`: trainings of the chosen backbone. Torch is imported only where one starts."""
+
+from dataclasses import replace
+from time import monotonic
+
+from app.errors import JobFailure
+from app.recipes import FineTune
+from worker import features
+from worker.methods import auto_steps
+from worker.methods.auto_bench import Bench
+from worker.methods.auto_budget import EXPORT_SECONDS
+from worker.methods.auto_choice import Entry
+from worker.methods.auto_frozen import cost
+from worker.methods.auto_steps import Step
+from worker.methods.contract import Candidate, Task
+from worker.methods.reference import holdout
+
+# To compare on: one item has no spread.
+MIN_HELD = 2
+
+
+def trained(bench: Bench, frozen: Candidate) -> list[Entry]:
+    """Every training of the frozen candidate's backbone that its images and the time allow, cheapest first."""
+    task = bench.on(frozen.backbone)
+    found = []
+    for step in auto_steps.TUNED:
+        name = f"{step.name} of {task.backbone.name}"
+        refusal = step.refusal(bench.facts)
+        if not refusal and len(holdout(task)) < MIN_HELD:
+            refusal = "needs classes of at least 3 images outside the test split, to hold some out; found none"
+        if refusal:
+            bench.decide(name, "skipped", refusal)
+            continue
+        candidate = _train(bench, task, step, name, frozen)
+        if candidate is not None:
+            found.append(Entry(name, step.tier * cost(task.backbone), candidate))
+    return found
+
+
+def _train(bench: Bench, task: Task, step: Step, name: str, frozen: Candidate) -> Candidate | None:
+    budget = bench.budget
+    forecast = budget.tuning(step, bench.facts, task.backbone)
+    cached = frozen.extraction.num_cached if frozen.extraction else 0
+    most = budget.most(budget.finish(task.backbone, cached, trained=True))
+    if not bench.may_start(name, forecast, most):
+        return None
+    from worker.methods import fine_tune
+
+    assert isinstance(step.recipe, FineTune)
+    recipe = step.recipe.model_copy(update={"max_minutes": max(1.0, most - EXPORT_SECONDS) / 60})
+    began = monotonic()
+    try:
+        with budget.guarded(is_needed=False):
+            candidate = fine_tune.run(recipe, task)
+    except features.Left as left_off:
+        stopped = task.context.reporter.stop_requested
+        why = "the job was asked to stop" if stopped else "the time is over"
+        bench.decide(name, "skipped", f"{why}; {left_off}", forecast_seconds=round(forecast, 1))
+        return None
+    except JobFailure as failure:
+        # There is something to serve: what this training cannot do must not take it away.
+        seconds = round(monotonic() - began, 2)
+        reason = f"{failure.code}: {failure.message}"
+        bench.decide(name, "failed", reason, seconds=seconds, forecast_seconds=round(forecast, 2))
+        return None
+    seconds = monotonic() - began
+    budget.learn("tuning", seconds, forecast)
+    bench.tried(name, candidate, seconds, forecast)
+    return replace(candidate, seconds=candidate.seconds + frozen.seconds)
