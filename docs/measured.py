@@ -17,6 +17,28 @@ def of(method: str) -> list[str]:
     return [line for lines in tables for line in [*lines, ""]]
 
 
+def _chosen(rows: list[Row]) -> list[str]:
+    shown = [
+        [
+            row["set"],
+            *(_bounded(row["methods"][name]) for name in row["methods"]),
+            _bounded(row["auto"]),
+            _bounded(row["regret"], sign=True),
+            ", ".join(f"{what} {number}" for what, number in sorted(row["served"].items())),
+        ]
+        for row in rows
+        if "methods" in row
+    ]
+    methods = list(next(row["methods"] for row in rows if "methods" in row)) if shown else []
+    blank = [""] * len(methods)
+    shown += [
+        [f"all {row['num_sets']}", *blank, "", _bounded(row["regret"], sign=True), ""]
+        for row in rows
+        if "methods" not in row and row["regret"]
+    ]
+    return _table(["set", *methods, "auto", "regret", "served, in how many runs"], shown)
+
+
 def _probe(rows: list[Row]) -> list[str]:
     return _table(
         ["set", "test accuracy"], [[row["set"], _bounded(row)] for row in rows if row["method"] == "linear_probe"]
@@ -102,6 +124,7 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 TABLES: dict[str, tuple[tuple[str, Callable[[list[Row]], list[str]]], ...]] = {
+    "auto": (("choosing", _chosen),),
     "linear_probe": (("frozen", _probe),),
     "few_shot": (("episodes", _few_shot), ("frozen", _all_images)),
     "fine_tune": (("tuning", _tuned),),

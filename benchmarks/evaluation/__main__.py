@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation import adaptation, aligned, episodes, frozen, goals, naming, tuning
+from benchmarks.evaluation import adaptation, aligned, choosing, episodes, frozen, goals, naming, tuning
 from benchmarks.evaluation.lab import BACKBONE, Lab
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +25,7 @@ PARTS: dict[str, Callable[[Lab], Iterator[dict[str, Any]]]] = {
     "aligned": aligned.run,
     "adaptation": adaptation.run,
     "tuning": tuning.run,
+    "choosing": choosing.run,
 }
 LIBRARIES = ("numpy", "onnxruntime", "torch", "torchvision", "timm")
 
@@ -42,7 +43,7 @@ def main() -> int:
         parser.error(f"expected names of {', '.join(PARTS)}; found {', '.join(unknown)}")
     document: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"parts": {}}
     with tempfile.TemporaryDirectory() as home:
-        lab = Lab(Path(home), given.data, given.fonts, tuple(range(given.seeds)))
+        lab = Lab(Path(home), given.data, given.fonts, tuple(range(given.seeds)), document["parts"])
         for name in given.names or PARTS:
             sys.stderr.write(f"{name} ...\n")
             for found in PARTS[name](lab):

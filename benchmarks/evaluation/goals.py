@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.evaluation.adaptation import PAIRS
+from benchmarks.evaluation.choosing import ALL, NUM_SEEDS
 
 Goal = dict[str, Any]
 
@@ -61,6 +62,33 @@ def _tuning(rows: list[Goal]) -> list[Goal]:
     return [_least(what, max(known), 0.0001)] if known else []
 
 
+def _choosing(rows: list[Goal]) -> list[Goal]:
+    """Close to hindsight, never far under the probe, and honest where pretraining does not help."""
+    goals = []
+    for row in rows:
+        if row["set"] == ALL:
+            bound = row["regret"] and row["regret"]["high"]
+            what = f"auto, mean regret over {row['num_sets']} sets, upper 95 % bound"
+            goals.append(_most(what, 1.0 if bound is None else bound, 0.01))
+            continue
+        goals += [
+            _least(f"auto on {row['set']}, over the probe", row["over_probe"]["mean"], -0.01),
+            _least(f"auto on {row['set']}, seeds", row["auto"]["num_seeds"], NUM_SEEDS),
+        ]
+        if row["set"] == "mnist":
+            scratch = row["scratch"]["mean"] if row["scratch"] else 0.0
+            goals.append(_least("auto on mnist, accuracy of the network from scratch", scratch, 0.85))
+            goals.append(_most("auto on mnist, verdicts that are positive", row["verdicts"].get("positive", 0), 0))
+        if row["set"] == "stamps_photos":
+            others = sum(number for word, number in row["verdicts"].items() if word != "positive")
+            goals.append(_most("auto on stamps_photos, verdicts that are not positive", others, 0))
+    return goals
+
+
+def _most(what: str, found: float, goal: float) -> Goal:
+    return {"what": what, "found": found, "goal": goal, "met": found <= goal}
+
+
 def _least(what: str, found: float, goal: float) -> Goal:
     return {"what": what, "found": found, "goal": goal, "met": found >= goal}
 
@@ -70,4 +98,5 @@ CHECKS: dict[str, Callable[[list[Goal]], list[Goal]]] = {
     "adaptation": _adaptation,
     "naming": _naming,
     "tuning": _tuning,
+    "choosing": _choosing,
 }

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app import recipes
 from app.artifact import bundle
 from app.artifact.spec import Spec
-from app.recipes import FineTune
 from app.services.predictions import file_path
 from app.serving.predict import predict
 from app.serving.runtime import Runtime, Session
@@ -23,8 +23,8 @@ from benchmarks.evaluation.sets import File
 from worker import features, sources, transfer
 from worker.data.samples import Index
 from worker.document import DatasetDocument
-from worker.methods import fine_tune
-from worker.methods.contract import Candidate
+from worker.methods.contract import Outcome
+from worker.methods.table import METHODS
 
 BACKBONE = "timm/tf_efficientnet_lite0"
 
@@ -52,12 +52,14 @@ class Lab:
         data: folder of archives.
         fonts: folder below which fonts lie.
         seeds: of the splits.
+        known: parts that were measured before, by name; for those that go on where they stopped.
     """
 
     home: Path
     data: Path
     fonts: Path
     seeds: tuple[int, ...]
+    known: dict[str, Any] = field(default_factory=dict)
     _stored: dict[str, DatasetDocument] = field(default_factory=dict)
 
     def files(self, name: str) -> list[File]:
@@ -89,18 +91,19 @@ class Lab:
         """What a job would publish."""
         return _pipeline.run(self.home, dataset, recipe, backbone, seed=seed, datasets=datasets)
 
-    def tuned(self, recipe: dict[str, Any], dataset: DatasetDocument, seed: int) -> tuple[float, Candidate]:
-        """Test accuracy of a fine-tuning, and what it would serve.
+    def outcome(self, recipe: dict[str, Any], dataset: DatasetDocument, seed: int) -> tuple[float, Outcome]:
+        """Test accuracy of what a recipe would serve, and how it was found.
 
         As a job does it, but without the baselines of a report: those are two more trainings of equal length.
         """
         context = _pipeline.attempt(self.home, dataset, recipe, BACKBONE, seed=seed)
         index = transfer.load(context, dataset)
         task = transfer.make_task(context, index)
-        candidate = fine_tune.run(FineTune.model_validate(recipe), task)
-        test = index.rows_of("test")
+        wanted = recipes.parse(recipe)
+        outcome = METHODS[type(wanted)](wanted, task)
+        test, candidate = index.rows_of("test"), outcome.candidate
         named_N = candidate.head.logits(candidate.features(test)).argmax(1)
-        return float((named_N == task.labels_N[test]).mean()), candidate
+        return float((named_N == task.labels_N[test]).mean()), outcome
 
     def measured(self, dataset: DatasetDocument) -> Measured:
         """Frozen features of every picture of a dataset, its test split included."""

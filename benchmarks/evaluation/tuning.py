@@ -38,9 +38,9 @@ def run(lab: Lab) -> Iterator[dict[str, Any]]:
         found[PROBE].append(probe["metrics"]["test_accuracy"])
         params[PROBE] = probe["report"]["cost"]["trained_params"]
         for name, recipe in RECIPES.items():
-            accuracy, tuned = lab.tuned(recipe, dataset, seed)
+            accuracy, outcome = lab.outcome(recipe, dataset, seed)
             found[name].append(accuracy)
-            params[name] = max(params.get(name, 0), tuned.trained_params)
+            params[name] = max(params.get(name, 0), outcome.candidate.trained_params)
         yield _document(found, params)
 
 
