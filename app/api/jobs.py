@@ -1,7 +1,6 @@
 """Jobs: ask, watch, end, read the report."""
 
 import asyncio
-import html
 import json
 import re
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import Job, JobEvent
 from app.errors import BadRequest
+from app.pages import report as pages
 from app.pages.render import POLICY
 from app.services import jobs, models, outcomes, transfers
 from app.states import FINAL
@@ -217,9 +217,7 @@ def get_report(job_id: str, request: Request, session: ReadSession, project: Pro
     document = jobs.report(session, project, job_id)
     accept = request.headers.get("accept", "")
     if "text/html" in accept and "application/json" not in accept.partition("text/html")[0]:
-        body = html.escape(json.dumps(document, indent=2, ensure_ascii=False))
-        page = f"<!doctype html><meta charset=utf-8><title>Report of {html.escape(job_id)}</title><pre>{body}</pre>"
-        return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
+        return HTMLResponse(pages.render(document, job_id), headers={"Content-Security-Policy": POLICY})
     return document
 
 

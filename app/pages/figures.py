@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+Facts = list[tuple[str, str]]
+
 NONE = "–"  # noqa: RUF001  (an en dash, as tables have it)
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
 def at(document: Any, path: str) -> Any:
-    """What lies under a dotted path; None where any part of the way is missing: reports of older versions stay readable."""
+    """What lies under a dotted path; None where any part of the way is missing, as it may be in an older document."""
     for key in path.split("."):
         if not isinstance(document, Mapping):
             return None
@@ -16,7 +18,7 @@ def at(document: Any, path: str) -> Any:
     return document
 
 
-def rows(document: Any, path: str) -> list[dict[str, Any]]:
+def rows(document: Any, path: str) -> list[Mapping[str, Any]]:
     """A list of objects under a path; empty where there is none."""
     found = at(document, path)
     return [row for row in found if isinstance(row, Mapping)] if isinstance(found, list) else []
@@ -82,8 +84,18 @@ def size(value: Any) -> str:
 
 def short(text: Any, most: int) -> str:
     """Cut in the middle, where names of one dataset are most alike; the whole name belongs into a title."""
-    text = str(text)
-    if len(text) <= most:
-        return text
+    told = str(text)
+    if len(told) <= most:
+        return told
     tail = (most - 1) // 3
-    return f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
+    return f"{told[: most - 1 - tail]}…{told[len(told) - tail :]}"
+
+
+def facts(pairs: list[tuple[str, Any, Any]]) -> Facts:
+    """Name and text of what is there, from name, value and how it is shown."""
+    return [(name, form(value)) for name, value, form in pairs if value is not None]
+
+
+def because(reason: Any) -> str:
+    """A reason as it follows "not computed": it may begin with these words itself, or end a sentence."""
+    return str(reason).removeprefix("not computed for this recipe; ").rstrip(".")

@@ -462,7 +462,7 @@ def test_stream_follows_a_job_to_its_end(client, database):
 def test_report_as_json_and_as_a_page(client, database):
     job_id = make_job(database, state="succeeded")
     problem(client.get(f"{URL}/{job_id}/report"), 404, "no_report")
-    document = {"verdict": "positive", "served": "<script>alert(1)</script>"}
+    document = {"verdict": "positive", "served": {"what": "<script>alert(1)</script>"}}
     with database.write() as session:
         session.add(Report(job_id=job_id, project_id="default", document=document))
     assert client.get(f"{URL}/{job_id}/report").json() == document

@@ -1,0 +1,187 @@
+"""The page of a transfer report: the JSON document turned into what the templates need. No statistics are computed.
+
+A document may be of any version of Graft: what it lacks is shown as not computed, with the reason where it gives one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.pages import charts, headline, maps, report_facts
+from app.pages import report_tables as tables
+from app.pages.figures import at, because, is_number, rows
+from app.pages.render import render as render_page
+
+Document = Mapping[str, Any]
+
+OLDER = "this report does not have it"
+# Sections in their order: id, title, the key that they stand on, and what they tell.
+SECTIONS: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "gain",
+        "Gain over the baselines",
+        "baselines",
+        "The same test images, named by what a user could have had instead.",
+    ),
+    ("forecast", "Forecast", "forecast", "What was expected before training, from the frozen features alone."),
+    (
+        "classes",
+        "Classes",
+        "per_class",
+        "Worst first. Precision: how many that are called so are. Recall: how many are found.",
+    ),
+    (
+        "confusion",
+        "Confusion",
+        "confusion",
+        "Rows are true classes, columns what they were called; colour is the row's share.",
+    ),
+    ("calibration", "Calibration", "calibration", "Whether a probability can be believed."),
+    (
+        "curve",
+        "Learning curve",
+        "curve",
+        "Accuracy of the probe on frozen features with fewer labels, not on the test split.",
+    ),
+    ("training", "Training", "details.curve", "Accuracy on the hold-out after each epoch; epoch 0 is the probe."),
+    ("map", "Feature map", "feature_map", "The two directions in which features differ most: a picture, not a proof."),
+    ("domain", "Source and target", "domain", "How far apart the two domains are, and every way that was tried."),
+    ("robustness", "Robustness", "robustness", "The same test images, mildly spoiled."),
+    (
+        "strangers",
+        "Images of no class",
+        "out_of_distribution",
+        "How often a familiar image scores above a strange one; 50 % is a coin.",
+    ),
+    ("mapping", "What moved", "mapping", "What became of the backbone's parameters."),
+    ("decisions", "Decisions", "decisions", "In the order of time."),
+    ("data", "Data", "data", "What it learned from and was scored on."),
+    ("cost", "Cost", "cost", "Of this job's last attempt."),
+)
+
+
+def render(document: Document, job_id: str) -> str:
+    """HTML of one report.
+
+    Args:
+        document: as the API answers it.
+        job_id: for the title, where the document does not name its job.
+    """
+    sections = [
+        {"id": name, "title": title, "what": what, "missing": missing(document, key)}
+        for name, title, key, what in SECTIONS
+        if key not in ("details.curve", "domain") or at(document, key)
+    ]
+    return render_page(
+        "report.html",
+        job=at(document, "job") or job_id,
+        sections=sections,
+        top=headline.headline(document),
+        view=view(document),
+        details=report_facts.details(document),
+    )
+
+
+def missing(document: Document, key: str) -> str | None:
+    """Why a section has nothing to show; None where it has."""
+    if at(document, key) not in (None, [], {}):
+        return None
+    if key == "decisions":
+        return "the recipe had nothing to decide"
+    return because(reason(document, key) or at(document, "data.scored") or at(document, "measured") or OLDER)
+
+
+def reason(document: Document, key: str) -> str | None:
+    """Why a key is null, from wherever the document says it."""
+    given = at(document, "not_computed")
+    told = given.get(key) if isinstance(given, Mapping) else None
+    if not told and key == "curve":
+        told = at(document, "baselines_skipped.scratch")
+    told = told or at(document, f"{key}_skipped")
+    return str(told) if told else None
+
+
+def view(document: Document) -> dict[str, Any]:
+    """Everything that the sections show, by the section's id."""
+    return {
+        "gain": _gain(document),
+        "forecast": tables.forecast(document),
+        "classes": tables.classes(document),
+        "confusion": {
+            "chart": maps.confusion(at(document, "confusion")),
+            "pairs": tables.confused(document),
+        },
+        "calibration": _calibration(document),
+        "curve": _curve(document),
+        "training": {
+            "chart": charts.epochs(rows(document, "details.curve"), at(document, "details.best_epoch")),
+            "facts": tables.training(document),
+        },
+        "map": _maps(document),
+        "domain": report_facts.domain(document),
+        "robustness": report_facts.robustness(document),
+        "strangers": report_facts.strangers(document),
+        "mapping": _mapping(document),
+        "decisions": report_facts.decisions(document),
+        "data": report_facts.data(document),
+        "cost": report_facts.cost(document),
+    }
+
+
+def _gain(document: Document) -> dict[str, Any]:
+    served = {
+        "label": "this transfer",
+        "value": at(document, "metrics.test_accuracy"),
+        "low": at(document, "metrics.test_accuracy_low"),
+        "high": at(document, "metrics.test_accuracy_high"),
+    }
+    entries, told = [served], []
+    for name, label in headline.BASELINES.items():
+        found = at(document, f"baselines.{name}")
+        same = name == "source_only" and found == at(document, "baselines.frozen")
+        if found and not same:
+            entries.append({**found, "label": label})
+            told.append((label, str(found.get("what", ""))))
+    return {
+        "chart": charts.intervals(entries),
+        "what": told,
+        "skipped": tables.skipped(document),
+        "evidence": tables.evidence(document),
+        "sentence": headline.gain(document),
+    }
+
+
+def _calibration(document: Document) -> dict[str, Any]:
+    found = at(document, "calibration")
+    return {
+        "chart": charts.reliability(rows(found, "bins")),
+        "risk": charts.risk(rows(found, "risk_coverage.points")),
+        "facts": tables.calibration(document),
+        "effect": tables.temperature(document),
+        "no_risk": None if at(found, "risk_coverage") else reason(document, "calibration.risk_coverage"),
+    }
+
+
+def _curve(document: Document) -> dict[str, Any]:
+    found = at(document, "curve")
+    return {"chart": charts.curve(found), "facts": tables.curve(found)}
+
+
+def _maps(document: Document) -> list[dict[str, Any]]:
+    drawn = []
+    for path in ("feature_map", "feature_map.after"):
+        chart = maps.feature_map(at(document, path))
+        if chart:
+            shares = at(document, f"{path}.explained") or []
+            total = sum(value for value in shares if is_number(value))
+            drawn.append({"chart": chart, "what": at(document, f"{path}.what") or "features", "share": total})
+    return drawn
+
+
+def _mapping(document: Document) -> dict[str, Any]:
+    found = at(document, "details.factors")
+    return {
+        **report_facts.mapping(document),
+        "alpha": maps.factors(found, "alpha", 1.0),
+        "beta": maps.factors(found, "beta", 0.0),
+        "distortion": report_facts.distortion(document, reason(document, "feature_distortion")),
+    }

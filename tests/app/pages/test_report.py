@@ -1,0 +1,195 @@
+"""The page of a report: safe with any name, readable at any size, whole with anything missing."""
+
+import copy
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from app.pages import report
+from tests.app.pages.checks import Page
+from tests.app.pages.documents import HOSTILE
+from tests.app.pages.documents import report as document
+
+ROOT = Path(__file__).parents[3]
+SECTIONS = [name for name, *_ in report.SECTIONS]
+MAX_BYTES, MAX_SECONDS = 1_000_000, 0.2
+
+
+def page(found) -> Page:
+    return Page(report.render(found, "job_1"))
+
+
+def test_every_section_is_there_and_says_what_it_shows() -> None:
+    shown = page(document())
+    assert [name for name in shown.ids if name != "details"] == SECTIONS
+    assert "Not computed" not in shown.text
+    for words in (
+        "The transfer helped", "Of 100 images it names 10.0 more right than a network from scratch does",
+        "80.0 %", "70.0 to 90.0 %", "Macro F1", "Test accuracy with 95 % intervals",
+        "30.0 % of its errors are gone", "Lowest recall", "inside the interval", "Proxy A-distance", "AUROC",
+        "Synthetic, and so easy", "Learned alpha by stage", "3.3 min", "512 MiB", "folded",
+    ):  # fmt: skip
+        assert words in shown.text, words
+
+
+def paths(found, prefix=()):
+    """Every place in a document where a text stands, lists by their first entry."""
+    items = found.items() if isinstance(found, dict) else enumerate(found[:1]) if isinstance(found, list) else ()
+    for key, value in items:
+        if isinstance(value, str):
+            yield (*prefix, key)
+        yield from paths(value, (*prefix, key))
+
+
+def test_hostile_names_come_out_as_text_in_every_section() -> None:
+    html = report.render(document(name=HOSTILE), "job_1")
+    shown = Page(html)
+    assert "<script" not in html
+    assert "<b onload" not in html
+    assert "{{ 7 * 7 }}" in html
+    assert " 49 " not in html
+    assert " ".join(HOSTILE.split()) in shown.text
+    # Cut names have the whole one in their title.
+    assert any(HOSTILE in title for title in shown.titles)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_each_section_shows_the_names_that_it_got(section: str) -> None:
+    """So that the test above has met hostile names in each of them; cost has one in its note."""
+    html = report.render(document(name="marked <name>"), "job_1")
+    start = html.index(f'<section id="{section}">')
+    part = html[start : html.index("</section>", start)]
+    assert "marked &lt;name&gt;" in part or "marked &lt;" in part
+
+
+def test_a_text_in_any_place_is_escaped() -> None:
+    base = document()
+    for path in paths(base):
+        found = copy.deepcopy(base)
+        place = found
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = "<script>alert(1)</script>"
+        assert "<script" not in report.render(found, "<script>"), path
+
+
+@pytest.mark.parametrize("num", [2, 25, 200])
+def test_pages_are_light_and_fast(num: int) -> None:
+    found = document(num, name="a class with a rather long name, number", num_points=500)
+    report.render(found, "job_1")  # the templates are compiled once for each process
+    spent = []
+    for _ in range(5):
+        began = time.process_time()
+        html = report.render(found, "job_1")
+        spent.append(time.process_time() - began)
+    assert len(html.encode()) < MAX_BYTES
+    assert min(spent) < MAX_SECONDS
+    text = Page(html).text
+    assert ("the 40 with the most wrong answers" in text) == (num == 200)
+
+
+@pytest.mark.parametrize("key", sorted(document()))
+@pytest.mark.parametrize("value", ["missing", None, {}, []])
+def test_missing_keys_never_break_the_page(key: str, value) -> None:
+    found = document()
+    if value == "missing":
+        del found[key]
+    else:
+        found[key] = value
+    page(found)
+
+
+def keys(found, prefix=()):
+    """Every key of every object, lists by their first entry."""
+    if isinstance(found, dict):
+        for key, value in found.items():
+            yield (*prefix, key)
+            yield from keys(value, (*prefix, key))
+    elif isinstance(found, list) and found and isinstance(found[0], dict):
+        yield from keys(found[0], (*prefix, 0))
+
+
+def test_a_null_anywhere_never_breaks_the_page() -> None:
+    base = document()
+    for path in keys(base):
+        for change in ("null", "gone"):
+            found = copy.deepcopy(base)
+            place = found
+            for key in path[:-1]:
+                place = place[key]
+            if change == "gone":
+                del place[path[-1]]
+            else:
+                place[path[-1]] = None
+            report.render(found, "job_1")
+
+
+def test_an_empty_report_says_of_every_section_that_it_is_not_there() -> None:
+    shown = page({})
+    assert shown.text.count("Not computed") == len(SECTIONS) - 2  # training and domain show up where they are
+    assert "No verdict" in shown.text
+
+
+def test_reasons_stand_where_the_figures_would() -> None:
+    found = document() | {"robustness": None, "curve": None, "forecast": None, "forecast_skipped": "too few images."}
+    found["not_computed"] = {"robustness": "the reason of robustness", "curve": "the reason of the curve"}
+    text = page(found).text
+    for words in ("the reason of robustness", "the reason of the curve", "too few images"):
+        assert f"Not computed: {words}." in text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "title", "words"),
+    [
+        ("positive", "The transfer helped", "more right than a network from scratch does"),
+        ("negative", "The transfer hurt", "fewer right than a network from scratch does"),
+        ("none", "No evidence either way", "chance alone may explain it"),
+        (None, "No verdict", "There is no network from scratch to compare with"),
+    ],
+)
+def test_the_verdict_in_words(verdict, title: str, words: str) -> None:
+    found = document()
+    found["verdict"] = found["verdicts"]["vs_scratch"] = verdict
+    found["verdict_evidence"]["vs_scratch"] |= {"verdict": verdict, "low": -0.1}
+    text = page(found).text
+    assert title in text
+    assert words in text
+
+
+def test_flags_and_warnings_stand_before_the_figures() -> None:
+    found = document() | {"flags": [{"code": "few_test_images", "message": "so few"}], "warnings": ["mind this"]}
+    text = page(found).text
+    assert text.index("No verdict" if not found["verdict"] else "The transfer helped") < text.index("so few")
+    assert text.index("so few") < text.index("mind this") < text.index("Accuracy")
+
+
+def test_a_curve_that_is_a_list_is_drawn_like_one_in_an_object() -> None:
+    found = document()
+    points = found["curve"]["points"]
+    plain = report.render(found | {"curve": points}, "job_1")
+    whole = report.render(found | {"curve": {"points": points}}, "job_1")
+    cut = re.compile(r'<section id="curve">.*?</section>', re.DOTALL)
+    drawn = [cut.search(html) for html in (plain, whole)]
+    assert drawn[0] is not None
+    assert drawn[1] is not None
+    assert drawn[0][0] == drawn[1][0]
+    assert "polyline" in drawn[0][0]
+
+
+def test_decisions_keep_their_order() -> None:
+    found = document()
+    found["decisions"] = [{"step": f"step-{place}", "outcome": "tried", "reason": "r"} for place in range(12)]
+    steps = re.findall(r"step-\d+", page(found).text)
+    assert steps == [f"step-{place}" for place in range(12)]
+
+
+def test_the_start_of_the_api_does_not_pay_for_templates(tmp_path: Path) -> None:
+    code = "import sys, app.main; print('jinja2' in sys.modules)"
+    environment = {"PATH": "", "GRAFT_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "False"
