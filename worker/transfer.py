@@ -1,20 +1,21 @@
 """The transfer job, told in order: load -> features and train -> evaluate -> assemble -> verify -> publish."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from app import recipes
 from app.errors import JobFailure
-from app.recipes import Adapt, Auto, FineTune, Recipe, ZeroShot
+from app.recipes import Adapt, Auto, FewShot, FineTune, Recipe, ZeroShot
 from worker import assemble, sources, two_domains
 from worker.context import RunContext
 from worker.data.samples import Index, empty_index, load_index
 from worker.document import DatasetDocument
 from worker.evaluate import adaptation, report, unseen
 from worker.evaluate.sections import Evaluation
+from worker.foresight import Foresight
 from worker.methods.contract import Outcome, Task
 from worker.methods.table import METHODS
 
@@ -65,9 +66,12 @@ def _plan(context: RunContext, recipe: Recipe) -> tuple[Task, Callable[[Outcome]
         task = make_task(context, index, tuple(one.name for one in recipe.classes))
         return task, lambda outcome: unseen.evaluate(task, outcome.candidate, index.rows_of("test"))
     index = load(context, document.dataset)
-    task = make_task(context, index)
-    full = document.report_mode == "full" or isinstance(recipe, Auto | FineTune)
-    return task, lambda outcome: report.evaluate(task, outcome, index.rows_of("test"), compare=full)
+    full, test = document.report_mode == "full" or isinstance(recipe, Auto | FineTune), index.rows_of("test")
+    foresight = Foresight(len(test), advise=full, unit=isinstance(recipe, FewShot))
+    task = replace(make_task(context, index), foresee=foresight)
+    return task, lambda outcome: report.evaluate(
+        task, outcome, test, compare=full, made=foresight.of(outcome.candidate)
+    )
 
 
 def load(context: RunContext, dataset: DatasetDocument | None) -> Index:

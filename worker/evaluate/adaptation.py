@@ -79,6 +79,8 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "calibration": calibrated,
         "domain": {**found.domain, "candidates": _candidates(found, served, features, labels_T)},
         "curve": None,
+        "forecast": None,
+        "forecast_skipped": "what labels of another domain give here cannot be foretold",
         "mapping": sections.mapping(served),
         "data": _data(task, truth, ours),
         "cost": sections.cost(task, served),
