@@ -88,15 +88,7 @@ def _multiplier(
     accuracy = float(right_N.mean())
     size = size_at(sizes, accuracies, accuracy)
     if size is None:
-        met = f"accuracy {accuracy:.3f} of the network from scratch, with {num_scratch} images"
-        if accuracy < min(accuracies):
-            least = num_scratch / sizes[0]
-            return (
-                dict(nothing),
-                f"the curves do not meet: the transfer is above {met}, with {sizes[0]:.0f} already; "
-                f"the multiplier is above {least:.1f}",
-            )
-        return dict(nothing), f"the curves do not meet: the transfer stays below {met}"
+        return dict(nothing), _apart(sizes, accuracies, accuracy, num_scratch)
     low, high = intervals.clopper_pearson(int(right_N.sum()), len(right_N))
     bounds = [size_at(sizes, accuracies, bound) for bound in (high, low)]
     values = [num_scratch / bound if bound else None for bound in bounds]
@@ -105,3 +97,12 @@ def _multiplier(
         "label_multiplier_low": values[0],
         "label_multiplier_high": values[1],
     }, None
+
+
+def _apart(sizes: list[float], accuracies: list[float], accuracy: float, num_scratch: int) -> str:
+    """Why the curves do not meet, with the bound that is known all the same."""
+    met = f"accuracy {accuracy:.3f} of the network from scratch, which has {num_scratch} images"
+    if accuracy > max(accuracies):
+        return f"the curves do not meet: the transfer stays below {met}"
+    bound = num_scratch / sizes[0]
+    return f"the curves do not meet: {sizes[0]:.0f} images give the transfer more than {met}; it is above {bound:.1f}"

