@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 from app.artifact import alignment as alignments
 from app.artifact import bundle, heads, tensors
 from app.db.base import new_id, now
+from app.db.forecasts import ForecastRow
 from app.db.models import Alignment, Dataset, Job, Model, ModelVersion, Problem, Project, WorkerProcess
-from app.services import jobs
+from app.services import forecasts, jobs
 from app.states import DatasetState, JobState
 from app.storage import Storage
 from tests.app import onnx_factories
@@ -98,6 +99,18 @@ def version(session: Session, of: Model, number: int, **overrides: Any) -> Model
         "metrics": {"test_accuracy": 0.5},
     }
     return _added(session, ModelVersion(model_id=of.id, version=number, **{**fields, **overrides}))
+
+
+def forecast(session: Session, **overrides: Any) -> ForecastRow:
+    """What was expected of a transfer that has ended, and what it found."""
+    told = {"expected": 0.8, "low": 0.7, "high": 0.9, "found": 0.8, "method": "linear_probe", "num_images": 100}
+    made = job(session, state="succeeded")
+    at = overrides.pop("created_at", None)
+    forecasts.record(session, made, {"forecast": {**told, **overrides}})
+    session.flush()
+    row = session.get_one(ForecastRow, made.id)
+    row.created_at = at or row.created_at
+    return row
 
 
 def worker(session: Session, **overrides: Any) -> WorkerProcess:

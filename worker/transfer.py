@@ -8,7 +8,7 @@ import numpy as np
 
 from app import recipes
 from app.errors import JobFailure
-from app.recipes import Adapt, Auto, FineTune, Recipe, ZeroShot
+from app.recipes import Adapt, Auto, FewShot, FineTune, Recipe, ZeroShot
 from worker import assemble, lineage, sources, two_domains
 from worker.context import RunContext
 from worker.data import labels
@@ -16,6 +16,7 @@ from worker.data.samples import Index, empty_index, load_index
 from worker.document import DatasetDocument
 from worker.evaluate import adaptation, report, unseen
 from worker.evaluate.sections import Evaluation
+from worker.foresight import Foresight
 from worker.methods.contract import Domain, Outcome, Task
 from worker.methods.table import METHODS
 
@@ -78,8 +79,12 @@ def plan(context: RunContext, recipe: Recipe, *, full: bool) -> tuple[Task, Call
     if isinstance(recipe, Auto) and recipe.source is not None:
         return _two_domains(context, Adapt(source=recipe.source), full=full)
     index = load(context, document.dataset)
-    task = replace(make_task(context, index), unlabelled=_unlabelled(context))
-    return task, lambda outcome: report.evaluate(task, outcome, index.rows_of("test"), compare=full)
+    test = index.rows_of("test")
+    foresight = Foresight(len(test), advise=full, unit=isinstance(recipe, FewShot))
+    task = replace(make_task(context, index), unlabelled=_unlabelled(context), foresee=foresight)
+    return task, lambda outcome: report.evaluate(
+        task, outcome, test, compare=full, made=foresight.of(outcome.candidate)
+    )
 
 
 def _two_domains(context: RunContext, recipe: Adapt, *, full: bool) -> tuple[Task, Callable[[Outcome], Evaluation]]:

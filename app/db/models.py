@@ -18,6 +18,7 @@ class Project(Base):
     __tablename__ = "project"
     id: Mapped[str] = mapped_column(_ID, primary_key=True)
     last_alignment: Mapped[int] = mapped_column(default=0, server_default="0")
+    num_forecasts: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -3,13 +3,13 @@
 import tempfile
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.session import Database
 from app.queue import Bell
-from app.services import queues
+from app.services import forecasts, queues
 from app.serving.pool import Pool
 from app.serving.runtime import Session as GraphSession
 from app.settings import Settings
@@ -37,10 +37,24 @@ def metrics(database: Database, pool: Pool[GraphSession]) -> str:
         for (queue, state), number in queues.counts(session).items():
             waiting.labels(queue, state).set(number)
         workers.set(len(queues.live_workers(session)))
+        _forecasts(registry, forecasts.errors(session))
     stats = pool.stats()
     memory.set(stats.size_bytes)
     loaded.set(stats.num_entries)
     return generate_latest(registry).decode()
+
+
+def _forecasts(registry: CollectorRegistry, found: forecasts.Errors) -> None:
+    """How far forecasts were off; means are left out, not zero, as long as there is none."""
+    Counter("graft_forecasts", "Transfers whose accuracy was foretold", registry=registry).inc(found.num_total)
+    last = f"of the last {forecasts.WINDOW} finished transfers"
+    for name, what, value in (
+        ("graft_forecast_absolute_error", f"Mean absolute error of foretold accuracy, {last}", found.absolute),
+        ("graft_forecast_bias", f"Mean of found minus foretold accuracy, {last}", found.bias),
+        ("graft_forecast_inside", f"Share of found accuracies inside the 95 % interval, {last}", found.inside),
+    ):
+        if value is not None:
+            Gauge(name, what, registry=registry).set(value)
 
 
 def _database(database: Database) -> str:

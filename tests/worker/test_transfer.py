@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app import recipes
 from app.artifact import bundle, scores, stored, tensors
 from app.artifact.spec import load as load_spec
 from app.errors import JobFailure
@@ -17,6 +18,8 @@ from tests.worker.transfer_factories import Wire, store
 from worker import assemble, sources, transfer
 from worker.context import RunContext
 from worker.document import DatasetDocument, JobDocument
+from worker.foresight import Foresight
+from worker.methods import linear_probe
 from worker.progress import Reporter
 
 ROOT = Path(__file__).parents[2]
@@ -132,9 +135,55 @@ def test_a_full_report_compares_with_a_network_from_scratch(home):
     expected = "positive" if evidence["low"] > 0 else "negative" if evidence["high"] < 0 else "none"
     assert report["verdict"] == expected
     assert report["gain"]["over"] == "scratch"
-    assert [point["num_samples"] for point in report["curve"]] == sorted(
-        point["num_samples"] for point in report["curve"]
-    )
+    curve = report["curve"]
+    sizes = [point["num_samples"] for point in curve["points"]]
+    num_learned = report["data"]["splits"]["train"] + report["data"]["splits"]["val"]
+    assert sizes == [round(share * num_learned) for share in (0.1, 0.25, 0.5, 1)]
+    assert 0 < curve["aulc"] < 1
+    # Ten seconds from scratch on 32 images of each class: which of the two curves is above is not ours to say.
+    assert (curve["label_multiplier"] is None) == ("label_multiplier" in curve["reasons"])
+    more = report["forecast"]["more_images"]
+    assert {row["label"] for row in more} == {row["label"] for row in report["per_class"]}
+
+
+@pytest.mark.parametrize("method", ["linear_probe", "few_shot"])
+def test_what_is_foretold_before_training_stands_beside_what_was_found(home, method):
+    wire = Wire()
+    done = transfer.run(attempt(home, f"foretold-{method}", {"method": method}, wire))
+    told, metrics = done["report"]["forecast"], done["metrics"]
+    assert told["found"] == metrics["test_accuracy"]
+    assert told["error"] == pytest.approx(told["found"] - told["expected"])
+    assert told["inside"] == (told["low"] <= told["found"] <= told["high"])
+    assert told["low"] < told["expected"] < told["high"]
+    splits = done["report"]["data"]["splits"]
+    assert (told["num_images"], told["num_test"]) == (splits["train"] + splits["val"], metrics["num_test"])
+    assert [metrics[f"forecast_{name}"] for name in ("accuracy", "low", "high")] == [
+        told[name] for name in ("expected", "low", "high")
+    ]
+    assert told["more_images"] is None
+    assert done["report"]["curve"] is None
+    events = [event for event in wire.seen if "event" in event]
+    places = [number for number, row in enumerate(events) if row["event"]["message"].startswith("forecast: test")]
+    trained = [number for number, row in enumerate(events) if "cross-validated accuracy" in row["event"]["message"]]
+    assert len(places) == 1  # the baseline on the same backbone is not foretold again
+    assert places[0] < trained[0]
+    assert events[places[0]]["event"]["type"] == "metric"
+    assert events[places[0]]["event"]["data"]["forecast_accuracy"] == told["expected"]
+
+
+def test_labels_of_the_test_split_do_not_change_what_is_foretold(home):
+    context = attempt(home, "blind", {"method": "linear_probe"}, Wire())
+    index = transfer.load(context, context.document.dataset)
+    task, test = transfer.make_task(context, index), index.rows_of("test")
+    told = []
+    for labels_T in (task.labels_N[test], task.labels_N[test][::-1]):
+        labels_N = task.labels_N.copy()
+        labels_N[test] = labels_T
+        foresight = Foresight(len(test), advise=True, unit=False)
+        candidate = linear_probe.run(recipes.LinearProbe(), replace(task, labels_N=labels_N, foresee=foresight))
+        told.append(foresight.of(candidate))
+    assert told[0] is not None
+    assert told[0] == told[1]
 
 
 def test_a_backbone_without_weights_names_those_that_can_be_had(home):

@@ -99,6 +99,8 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "feature_map": _map(task, found, truth),
         "domain": {**found.domain, "candidates": _candidates(found, served, features, labels_T)},
         "curve": None,
+        "forecast": None,
+        "forecast_skipped": "what labels of another domain give here cannot be foretold",
         "mapping": sections.mapping(served),
         "data": data,
         "cost": sections.cost(task, served),

@@ -1,45 +1,108 @@
-"""Learning curve of the frozen probe: what more labels would buy. Scored on a hold-out, never on the test split."""
+"""The report's learning curve: what fewer labels would have given, and what a pretrained backbone is worth in labels.
 
+The points are those of `draws`, of the probe on frozen features, never scored on the test split. `aulc` is the mean
+accuracy over the curve, on a logarithmic axis: the area under it on log2 n, divided by its width. `label_multiplier` is
+n_scratch / n_transfer at equal accuracy: how many labels a network from scratch needs for each that the transfer needs.
+"""
+
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from worker.methods import linear_probe
-from worker.methods.contract import Task
-from worker.methods.reference import holdout
-from worker.solvers import logistic
+from worker.evaluate import intervals
+from worker.evaluate.forecast import Forecast
+from worker.methods.contract import Scratch
 
-FRACTIONS = (0.1, 0.25, 0.5, 1.0)
-DRAWS = 3
-STRENGTH = 0.1
+NO_SCRATCH = "there is no network from scratch to compare with"
 
 
-def learning_curve(task: Task) -> list[dict[str, Any]]:
-    """Accuracy with 10, 25, 50 and 100 % of the training labels, three draws each.
+def document(
+    forecast: Forecast, scratch: Scratch | None, labels_N: NDArray[np.int64], num_scratch: int
+) -> dict[str, Any]:
+    """`points, fit, aulc, label_multiplier`, and in `reasons` why any of them is null.
 
-    A class that a draw leaves without an image is missed on every item, as it would be in use.
+    Args:
+        forecast: whose curve it is.
+        scratch: the network from scratch.
+        labels_N: of every image of the dataset.
+        num_scratch: images that it has learned from.
     """
-    selection = holdout(task)
-    if not len(selection):
-        return []
-    train = np.setdiff1d(task.pool, selection)
-    feats_ND = linear_probe.frozen_features(task, np.concatenate([train, selection]))
-    labels_N = np.concatenate([task.labels_N[train], task.labels_N[selection]])
-    mean_D, scale_D = logistic.standardise(feats_ND[: len(train)])
-    standard_ND = (feats_ND - mean_D) / scale_D
-    generator = np.random.default_rng(task.seed)
-    points = []
-    for fraction in FRACTIONS:
-        size = max(task.num_classes, round(fraction * len(train)))
-        scores = []
-        for _ in range(DRAWS if size < len(train) else 1):
-            rows = generator.permutation(len(train))[:size]
-            present, labels = np.unique(labels_N[rows], return_inverse=True)
-            if len(present) < 2:
-                continue
-            linear = logistic.fit(standard_ND[rows], labels, len(present), STRENGTH)
-            logits = standard_ND[len(train) :] @ linear.weight_CD.T + linear.bias_C
-            scores.append(float((present[logits.argmax(1)] == labels_N[len(train) :]).mean()))
-        if scores:
-            points.append({"num_samples": size, "accuracy": float(np.mean(scores)), "draws": scores})
-    return points
+    sizes = [one.learned for one in forecast.curve]
+    accuracies = [one.accuracy for one in forecast.curve]
+    area = aulc(sizes, accuracies)
+    found, reason = _multiplier(sizes, accuracies, scratch, labels_N, num_scratch)
+    reasons = {
+        "fit": forecast.reason,
+        "aulc": None if area is not None else "a single size has no area",
+        "label_multiplier": reason,
+    }
+    return {
+        "points": forecast.points(),
+        "fit": forecast.fit,
+        "extrapolation": forecast.extrapolations(),
+        "aulc": area,
+        **found,
+        "reasons": {name: why for name, why in reasons.items() if why is not None},
+    }
+
+
+def aulc(sizes: list[float], accuracies: list[float]) -> float | None:
+    """Mean accuracy over log2 of the size, by trapezoids; None for a single size."""
+    if len(sizes) < 2:
+        return None
+    places = np.log2(sizes)
+    steps = zip(pairwise(places), pairwise(accuracies), strict=True)
+    area = sum((right - left) * (low + high) / 2 for (left, right), (low, high) in steps)
+    return float(area / (places[-1] - places[0]))
+
+
+def size_at(sizes: list[float], accuracies: list[float], accuracy: float) -> float | None:
+    """The size at which the curve comes to an accuracy, between points on log2 of the size; None outside the curve.
+
+    A point that is below an earlier one is noise: what was reached stays reached.
+    """
+    reached = np.maximum.accumulate(accuracies)
+    if not reached[0] <= accuracy <= reached[-1]:
+        return None
+    above = int(np.searchsorted(reached, accuracy))
+    if above == 0:
+        return float(sizes[0])
+    low, high = reached[above - 1], reached[above]
+    left, right = np.log2(sizes[above - 1]), np.log2(sizes[above])
+    return float(2 ** (left + (right - left) * (accuracy - low) / (high - low)))
+
+
+def _multiplier(
+    sizes: list[float],
+    accuracies: list[float],
+    scratch: Scratch | None,
+    labels_N: NDArray[np.int64],
+    num_scratch: int,
+) -> tuple[dict[str, float | None], str | None]:
+    nothing = dict.fromkeys(("label_multiplier", "label_multiplier_low", "label_multiplier_high"))
+    if scratch is None:
+        return dict(nothing), NO_SCRATCH
+    right_N = scratch.selection.logits.argmax(1) == labels_N[scratch.selection.rows]
+    accuracy = float(right_N.mean())
+    size = size_at(sizes, accuracies, accuracy)
+    if size is None:
+        return dict(nothing), _apart(sizes, accuracies, accuracy, num_scratch)
+    low, high = intervals.clopper_pearson(int(right_N.sum()), len(right_N))
+    bounds = [size_at(sizes, accuracies, bound) for bound in (high, low)]
+    values = [num_scratch / bound if bound else None for bound in bounds]
+    return {
+        "label_multiplier": num_scratch / size,
+        "label_multiplier_low": values[0],
+        "label_multiplier_high": values[1],
+    }, None
+
+
+def _apart(sizes: list[float], accuracies: list[float], accuracy: float, num_scratch: int) -> str:
+    """Why the curves do not meet, with the bound that is known all the same."""
+    met = f"accuracy {accuracy:.3f} of the network from scratch, which has {num_scratch} images"
+    if accuracy > max(accuracies):
+        return f"the curves do not meet: the transfer stays below {met}"
+    bound = num_scratch / sizes[0]
+    return f"the curves do not meet: {sizes[0]:.0f} images give the transfer more than {met}; it is above {bound:.1f}"

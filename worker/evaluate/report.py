@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from worker.evaluate import flags, leakage, metrics, sections, supplement
-from worker.evaluate.curve import learning_curve
+from worker import foresight
+from worker.evaluate import curve, flags, leakage, metrics, sections, supplement
+from worker.evaluate.forecast import Forecast
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import Items
-from worker.methods.contract import Candidate, Float, Outcome, Rows, Selection, Task
+from worker.methods.contract import Candidate, Float, Outcome, Rows, Scratch, Selection, Task
 from worker.methods.reference import frozen, scratch
 
 SOURCE_ONLY = "the linear probe of the source, as it is, on the same test split"
-NOT_ASKED = 'not computed for this recipe; ask for "report": "full"'
 
 
-def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Evaluation:
+def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: Forecast | None = None) -> Evaluation:
     """Scores the candidate on the test split and compares it with what a user could have had without it.
 
     Args:
@@ -30,6 +30,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
         outcome: the candidate, and what was compared on the way.
         test: rows of the test split.
         compare: whether the baseline from scratch and the learning curve are computed.
+        made: what was foretold before training.
     """
     began = time.monotonic()
     candidate = outcome.candidate
@@ -37,7 +38,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
     # resolution that its graph is for, whichever the candidate was trained at.
     task = replace(task, backbone=next(one for one in task.backbones if one.digest == candidate.backbone.digest))
     baseline = outcome.frozen or frozen(task, candidate)
-    small, skipped = scratch(task, candidate, outcome.limit_seconds) if compare else (None, NOT_ASKED)
+    small, skipped = scratch(task, candidate, outcome.limit_seconds) if compare else (None, foresight.NOT_ASKED)
     compared_seconds = time.monotonic() - began
     test_features = candidate.features(test)
     labels_T = task.labels_N[test]
@@ -57,7 +58,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
     sure, unsure = supplement.confidence(tested)
     shown, hidden = supplement.splits_map(task, items, f"pooled features of {candidate.backbone.name}, as served")
     exposed, unknown = supplement.known_classes(task, candidate, task.class_names)
-    flat = _flat(task, candidate, tested, scores, calibrated["ece"])
+    flat = _flat(task, candidate, tested, scores, calibrated["ece"]) | foresight.flat(made)
     ours = candidate.judged or candidate.selection
     verdicts = {
         # Where training began at a probe of its own, both learned from the same images and meet the same others.
@@ -90,7 +91,8 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool) -> Eval
         **beside,
         "feature_map": shown,
         "domain": outcome.adaptation and outcome.adaptation.domain,
-        "curve": learning_curve(task) if compare else None,
+        "curve": _curve(task, made, small) if compare else None,
+        **foresight.sections(made, tested.bounds["accuracy"].value, candidate, task.class_names),
         "mapping": sections.mapping(candidate),
         "data": {**_data(task, test, leaks), "exposure": exposed},
         "cost": sections.cost(task, candidate, compared_seconds),
@@ -129,6 +131,14 @@ def _flat(
         "num_test": len(tested.correct_T),
     }
     return flat
+
+
+def _curve(task: Task, made: Forecast | None, small: Scratch | None) -> dict[str, Any] | None:
+    """Of the probe on frozen features; the network from scratch has learned from all but the hold-out."""
+    if made is None:
+        return None
+    num_scratch = len(task.pool) - len(small.selection.rows) if small else 0
+    return curve.document(made, small, task.labels_N, num_scratch)
 
 
 def _verdict(task: Task, ours: Selection, theirs: Selection) -> dict[str, Any] | None:

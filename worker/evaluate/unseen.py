@@ -78,6 +78,8 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
         "backbone_exposure": exposure,
         "domain": None,
         "curve": None,
+        "forecast": None,
+        "forecast_skipped": "there are no labelled images of all classes to foretell from",
         "mapping": sections.mapping(candidate),
         "data": _data(task, len(test), exposure),
         "cost": sections.cost(task, candidate),

@@ -58,13 +58,33 @@ class Domain:
     pool: Rows
 
 
+class Foresee(Protocol):
+    """Called by methods as soon as the frozen features of the pool are there: tells what may be expected of them."""
+
+    def __call__(self, task: "Task", feats_PD: Float, num_learned: int | None = None) -> None:
+        """Foretells.
+
+        Args:
+            task: with the backbone whose features these are.
+            feats_PD: of the pool.
+            num_learned: images that will be learned from, where that is not the whole pool.
+
+        Shape:
+            feats_PD: [P, D]
+        """
+
+
+def foresee_nothing(task: "Task", feats_PD: Float, num_learned: int | None = None) -> None:
+    """Where there is nothing to foretell: no labels, or another domain."""
+
+
 @dataclass(frozen=True)
 class Task:
     """The data that a method works on. Rows of the test split are not in here.
 
     `backbones` may be chosen from (more than one when the job says `auto`); `backbone` is the one to use. With a
     `source` of another domain the index is the target's, without its labels, and classes are the source's. `unlabelled`
-    are more images like the task's own.
+    are more images like the task's own. `foresee` is to be called with the pool's features before training.
     """
 
     context: RunContext
@@ -80,6 +100,7 @@ class Task:
     seed: int
     source: Domain | None = None
     unlabelled: Domain | None = None
+    foresee: Foresee = foresee_nothing
 
     @property
     def groups_N(self) -> NDArray[np.int64]:

@@ -98,6 +98,7 @@ def chosen(recipe: FewShot, task: Task) -> tuple[Candidate, Choice]:
     began = time.monotonic()
     context = task.context
     pool_PD, extraction = features.pooled(context, task.index, task.pool, task.backbone, ("features", 0.05, 0.7))
+    task.foresee(task, pool_PD)
     context.reporter.progress(0.75, "train")
     fitted = fit(pool_PD, task.labels_N[task.pool], task.groups_N[task.pool], task.pool, task.num_classes, task.seed)
     accuracy = float(np.mean(fitted.fold_accuracy))

@@ -69,6 +69,7 @@ def run(recipe: FineTune, task: Task) -> Candidate:
     scopes.check(task.backbone, recipe)
     source = replace(task.backbone, preprocess=_shape(recipe, task))
     pool_PD, extraction = forward.frozen(task, source, task.pool)
+    task.foresee(task, pool_PD, len(train))
     train_ND, held_ND = (pool_PD[np.searchsorted(task.pool, rows)] for rows in (train, held))
     probe, facts = _probe(task, train, train_ND, snapshot)
     with ThreadPoolExecutor(context.settings.num_compute_threads, thread_name_prefix="augment") as threads:

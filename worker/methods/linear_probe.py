@@ -47,6 +47,7 @@ def run(recipe: LinearProbe, task: Task) -> Candidate:
         num_extracted=extraction.num_extracted,
         seconds=round(extraction.seconds, 3),
     )
+    task.foresee(task, pool_PD)
     context.reporter.progress(0.75, "train")
     head, selection, fold_accuracy, details = fit(
         pool_PD, task.labels_N[task.pool], task.groups_N[task.pool], task.pool, task.num_classes, task.seed

@@ -23,6 +23,14 @@ def ready(client):
     return body
 
 
+def samples(answer):
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
 def open_client(settings):
     return TestClient(create_app(settings), base_url="http://127.0.0.1")
 
@@ -82,12 +90,22 @@ def test_metrics_count_jobs_and_workers(client, database):
         factories.worker(session)
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
-    found = {
-        (sample.name, *sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(answer.text)
-        for sample in family.samples
-    }
+    found = samples(answer)
     assert found["graft_jobs", ("queue", "cpu"), ("state", "queued")] == 2
     assert found["graft_jobs", ("queue", "cpu"), ("state", "running")] == 1
     assert found["graft_workers",] == 1
     assert found["graft_pool_bytes",] == found["graft_pool_graphs",] == 0
+
+
+def test_metrics_tell_how_far_forecasts_were_off(client, database):
+    found = samples(client.get("/metrics"))
+    assert found["graft_forecasts_total",] == 0
+    assert not any(name[0].startswith("graft_forecast_") for name in found)  # no error is not an error of zero
+    with database.write() as session:
+        factories.forecast(session, expected=0.8, low=0.7, high=0.9, found=0.9)
+        factories.forecast(session, expected=0.5, low=0.4, high=0.6, found=0.3)
+    found = samples(client.get("/metrics"))
+    assert found["graft_forecasts_total",] == 2
+    assert found["graft_forecast_absolute_error",] == pytest.approx(0.15)
+    assert found["graft_forecast_bias",] == pytest.approx(-0.05)
+    assert found["graft_forecast_inside",] == 0.5

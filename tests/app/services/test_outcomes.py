@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy import func, select
 
-from app.db.models import Dataset, Job, Model, ModelVersion, Problem, Report, UserBackbone
+from app.db.forecasts import ForecastRow
+from app.db.models import Dataset, Job, Model, ModelVersion, Problem, Project, Report, UserBackbone
 from app.errors import Conflict
 from app.services import aliases, attempts, backbones, jobs, models, outcomes
 from tests import factories
@@ -174,3 +175,30 @@ def test_aliases_and_removals_take_turns(database, second):
         waiting = second(lambda session: models.delete_version(session, "default", "colours", 2))
     with pytest.raises(Conflict):
         waiting.result(30)
+
+
+FORECAST = {
+    "expected": 0.8, "low": 0.7, "high": 0.9, "found": 0.7, "error": -0.1, "inside": True, "method": "linear_probe",
+    "num_images": 120, "what": "ridge", "more_images": None,
+}  # fmt: skip
+
+
+def test_a_forecast_is_kept_with_its_job_and_counted(database):
+    job_id = running(database)
+    succeed(database, job_id, {**RESULT, "report": {"verdict": None, "forecast": FORECAST}})
+    succeed(database, running(database), {**RESULT, "report": {"verdict": None, "forecast": None}})
+    with database.read() as session:
+        row = session.scalars(select(ForecastRow)).one()
+        assert (row.job_id, row.project_id, row.method, row.num_images) == (job_id, "default", "linear_probe", 120)
+        assert (row.expected, row.low, row.high, row.found) == (0.8, 0.7, 0.9, 0.7)
+        assert session.get_one(Project, "default").num_forecasts == 1
+
+
+def test_a_transfer_that_is_refused_at_its_end_leaves_no_forecast(database):
+    succeed(database, running(database))
+    changed = {**RESULT, "spec": {**factories.SPEC, "labels": ["green"]}, "report": {"forecast": FORECAST}}
+    with pytest.raises(Conflict):
+        succeed(database, running(database), changed)
+    with database.read() as session:
+        assert session.scalars(select(ForecastRow)).all() == []
+        assert session.get_one(Project, "default").num_forecasts == 0

@@ -1,0 +1,186 @@
+"""What a training will give, from frozen features alone and before it begins. Torch-free.
+
+The expected accuracy on a test set of known size is a *prediction* interval: how well the pool tells the level and the
+curve, how far the method that is served may lie from the ridge classifier that stands for it, and the chance in which
+`num_test` items the test set has. docs/forecast.md says how often it held.
+
+Shape legend: N items of the pool (all but the test split), D features, B draws.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.evaluate import draws, more_images, power_law
+from worker.evaluate.draws import Point
+from worker.evaluate.more_images import More
+from worker.evaluate.power_law import PowerLaw
+
+TIMES = (1.5, 2.0, 4.0)
+# Without a curve nothing is foretold for more than this many times what was looked at.
+_MAX_BLIND_TIMES = 1.5
+# Standard deviation of the served classifier's accuracy around what ridge regression lets expect; see docs/forecast.md.
+MISMATCH = 0.015
+_DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An accuracy with a 95 % prediction interval for a test set of known size."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """What so many times the images would give.
+
+    Args:
+        times: as many images as there are.
+        num_samples: that many in all.
+        value: expected accuracy on a test set as large as this one.
+        low: of its 95 % prediction interval.
+        high: of its 95 % prediction interval.
+        gain: in accuracy, over what there is.
+        gain_low: of its 95 % interval, without the chance of a test set.
+        gain_high: of its 95 % interval, without the chance of a test set.
+    """
+
+    times: float
+    num_samples: int
+    value: float
+    low: float
+    high: float
+    gain: float
+    gain_low: float
+    gain_high: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Everything that can be said before training.
+
+    Args:
+        expected: accuracy on the test split; None where the curve would have to lead too far.
+        num_test: its size.
+        num_images: that may be learned from.
+        num_sampled: of them that were looked at.
+        curve: accuracy with 10, 25, 50 and 100 % of the labels looked at.
+        fit: a, b, c of err = a n^-b + c; None where the points do not tell it.
+        reason: why there is no fit, and so no extrapolation and no expectation far beyond what was looked at.
+        extrapolation: what 1.5, 2 and 4 times the images would give.
+        more_images: what more images of each class would give; None where it was not asked for.
+    """
+
+    expected: Expected | None
+    num_test: int
+    num_images: int
+    num_sampled: int
+    curve: tuple[Point, ...]
+    fit: dict[str, float] | None
+    reason: str | None
+    extrapolation: tuple[Extrapolation, ...]
+    more_images: tuple[More, ...] | None
+
+    def points(self) -> list[dict[str, Any]]:
+        """The curve, JSON-ready."""
+        return [
+            {"num_samples": one.num_samples, "accuracy": one.accuracy, "draws": list(one.draws)} for one in self.curve
+        ]
+
+    def extrapolations(self) -> list[dict[str, Any]]:
+        """What more images of all classes would give, JSON-ready; empty where the points tell no curve."""
+        return [asdict(one) for one in self.extrapolation]
+
+    def advice(self, class_names: tuple[str, ...]) -> list[dict[str, Any]] | None:
+        """What more images of each class buy, the most first, JSON-ready."""
+        if self.more_images is None:
+            return None
+        return [asdict(one) | {"label": class_names[one.label]} for one in self.more_images]
+
+
+def forecast(
+    feats_ND: NDArray[np.floating],
+    labels_N: NDArray[np.int64],
+    groups_N: NDArray[np.int64],
+    num_classes: int,
+    seed: int,
+    num_test: int,
+    *,
+    num_learned: int | None = None,
+    unit: bool = False,
+    advise: bool = False,
+) -> Forecast:
+    """Foretells the accuracy of a classifier on these features.
+
+    Args:
+        feats_ND: of the pool.
+        labels_N: of the pool.
+        groups_N: copies of one picture share a number.
+        num_classes: of the task.
+        seed: of all draws.
+        num_test: items that the found accuracy will be measured on.
+        num_learned: items that will be learned from, where that is not the whole pool.
+        unit: the classifier stands on features of length 1 (few_shot), not on standardised ones.
+        advise: whether each class is asked what more images of it would buy.
+
+    Shape:
+        feats_ND: [N, D]; labels_N, groups_N: [N].
+
+    Raises:
+        ValueError: fewer than two different pictures, or no test item.
+    """
+    if len(np.unique(groups_N)) < 2 or num_test < 1:
+        raise ValueError(
+            f"Expected at least two different pictures and one test item, found {len(np.unique(groups_N))} and "
+            f"{num_test}; there is nothing to foretell from, or nothing to foretell."
+        )
+    found = draws.sample(feats_ND, labels_N, groups_N, num_classes, seed, unit=unit)
+    seen = found.seen()
+    reason = power_law.untold(seen)
+    law = power_law.weigh(seen)
+    chance = np.random.default_rng(seed)
+    curves = law.draw(_DRAWS, chance)
+    size = num_learned or len(labels_N)
+    blind = reason is not None and size > _MAX_BLIND_TIMES * len(found.fitted.labels_N)
+    return Forecast(
+        expected=None if blind else _expected(1.0 - curves.error(size), num_test, chance),
+        num_test=num_test,
+        num_images=size,
+        num_sampled=len(found.fitted.labels_N),
+        curve=found.points,
+        fit=None if reason else law.document(),
+        reason=reason,
+        extrapolation=() if reason else tuple(_extrapolated(curves, size, times, num_test, chance) for times in TIMES),
+        more_images=more_images.advise(found.fitted, law, seed) if advise else None,
+    )
+
+
+def _expected(accuracy_B: NDArray[np.float64], num_test: int, chance: np.random.Generator) -> Expected:
+    served_B = np.clip(accuracy_B + MISMATCH * chance.standard_normal(len(accuracy_B)), 0.0, 1.0)
+    found_B = chance.binomial(num_test, served_B) / num_test
+    low, high = np.quantile(found_B, [0.025, 0.975])
+    return Expected(float(accuracy_B.mean()), float(low), float(high))
+
+
+def _extrapolated(
+    curves: PowerLaw, size: int, times: float, num_test: int, chance: np.random.Generator
+) -> Extrapolation:
+    accuracy_B = 1.0 - curves.error(times * size)
+    gain_B = accuracy_B - (1.0 - curves.error(size))
+    expected = _expected(accuracy_B, num_test, chance)
+    low, high = np.quantile(gain_B, [0.025, 0.975])
+    return Extrapolation(
+        times,
+        round(times * size),
+        expected.value,
+        expected.low,
+        expected.high,
+        float(gain_B.mean()),
+        float(low),
+        float(high),
+    )
