@@ -13,13 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation import adaptation, aligned, choosing, episodes, frozen, goals, naming, tuning
+from benchmarks.evaluation import adaptation, aligned, choosing, episodes, foretold, frozen, goals, naming, tuning
 from benchmarks.evaluation.lab import BACKBONE, Lab
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "evaluation.json"
 PARTS: dict[str, Callable[[Lab], Iterator[dict[str, Any]]]] = {
     "frozen": frozen.run,
+    "foretold": foretold.run,
     "episodes": episodes.run,
     "naming": naming.run,
     "aligned": aligned.run,

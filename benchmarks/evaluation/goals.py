@@ -89,11 +89,21 @@ def _most(what: str, found: float, goal: float) -> Goal:
     return {"what": what, "found": found, "goal": goal, "met": found <= goal}
 
 
+def _foretold(rows: list[Goal]) -> list[Goal]:
+    """Of intervals that should hold in 95 % of the runs; the class that was made rare must be asked for first."""
+    for what, field, goal in (("expected", "held", 0.9), ("half", "held", 0.85), ("rare", "first", 0.9)):
+        found = [row[field] for row in rows if row["what"] == what and row["num_runs"]]
+        if found:
+            goals.append(_least(f"forecast, {what}: {field}, mean of sets", round(sum(found) / len(found), 3), goal))
+    return goals
+
+
 def _least(what: str, found: float, goal: float) -> Goal:
     return {"what": what, "found": found, "goal": goal, "met": found >= goal}
 
 
 CHECKS: dict[str, Callable[[list[Goal]], list[Goal]]] = {
+    "foretold": _foretold,
     "episodes": _episodes,
     "adaptation": _adaptation,
     "naming": _naming,

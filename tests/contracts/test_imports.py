@@ -34,6 +34,8 @@ TORCH_FREE = [
     "worker.clip_text",
     "worker.methods.text_tower",
     "worker.evaluate.report",
+    "worker.evaluate.forecast",
+    "worker.foresight",
 ]
 # Written in pieces, so that this file passes its own test.
 HOSTS = ["py" + "pi.org", "python" + "hosted", "npm" + "js", "deb." + "debian", "index" + "-url"]

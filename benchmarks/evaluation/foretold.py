@@ -1,0 +1,151 @@
+"""Whether forecasts hold: what was foretold from the pool alone against what training then gave on the test set.
+
+Repeated splits of one set share pictures, so the share of intervals that held is no average over independent sets.
+stamps_photos, and scikit-learn's digits as raw pixels, were looked at while the forecast was designed; the other sets
+were not.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.evaluation import sets
+from benchmarks.evaluation.lab import Lab, Measured
+from worker.evaluate.even import even_order
+from worker.evaluate.forecast import Expected, Extrapolation, Forecast, forecast
+from worker.methods import few_shot, linear_probe
+
+SETS = ("stamps_photos", "emoji_google", "emoji_twitter", "digits", "mnist")
+RUNS = 20
+TEST = 0.2
+# Images of each class in a small pool; and of the class that is made rare on purpose.
+SHOTS, RARE = 10, 8
+_ROUNDING = 1e-9
+
+Rows = NDArray[np.int64]
+
+
+def run(lab: Lab) -> Iterator[dict[str, Any]]:
+    """Rows of `expected`, `half` (all images foretold from half of them) and `rare` (what more of one class buy)."""
+    document: dict[str, Any] = {"rows": [], "not_found": [], "runs": RUNS}
+    for name in SETS:
+        try:
+            measured = lab.measured(lab.store(name, lab.files(name), 0))
+        except sets.NotFound as error:
+            document["not_found"].append(str(error))
+            continue
+        for pool in ("small", "all"):
+            rows = [_split(measured, seed, small=pool == "small") for seed in range(RUNS)]
+            for method in ("linear_probe", "few_shot"):
+                told = [_expected(measured, *row, method, seed) for seed, row in enumerate(rows)]
+                document["rows"].append(
+                    {"what": "expected", "set": name, "pool": pool, "method": method, **_held(told)}
+                )
+                if (pool, method) == ("all", "linear_probe"):
+                    later = [_half(measured, *row, seed) for seed, row in enumerate(rows)]
+                    pairs = [(one, found) for one, (_, found) in zip(later, told, strict=True) if one is not None]
+                    document["rows"].append(
+                        {"what": "half", "set": name, **_held(pairs), "not_told": RUNS - len(pairs)}
+                    )
+        document["rows"].append({"what": "rare", "set": name, **_rare(measured)})
+        yield document
+
+
+def _split(measured: Measured, seed: int, *, small: bool) -> tuple[Rows, Rows]:
+    """Pool and test set, each with every class in its share; copies stay together."""
+    chance = np.random.default_rng(1000 + seed)
+    order = even_order(measured.labels_N, measured.index.group, chance)
+    pool, test = order[: round((1 - TEST) * len(order))], order[round((1 - TEST) * len(order)) :]
+    test = test[~np.isin(measured.index.group[test], measured.index.group[pool])]
+    if small:
+        pool = np.concatenate(
+            [pool[measured.labels_N[pool] == label][:SHOTS] for label in np.unique(measured.labels_N[pool])]
+        )
+    return np.sort(pool), test
+
+
+def _expected(
+    measured: Measured, pool: Rows, test: Rows, method: str, seed: int
+) -> tuple[Expected | Extrapolation, float]:
+    told = _told(measured, pool, test, seed, unit=method == "few_shot").expected
+    assert told is not None
+    return told, float(_found(measured, pool, test, seed, method).mean())
+
+
+def _half(measured: Measured, pool: Rows, test: Rows, seed: int) -> Extrapolation | None:
+    order = pool[even_order(measured.labels_N[pool], measured.index.group[pool], np.random.default_rng(seed))]
+    told = _told(measured, np.sort(order[: len(order) // 2]), test, seed)
+    return next((one for one in told.extrapolation if one.times == 2), None)
+
+
+def _rare(measured: Measured) -> dict[str, Any]:
+    """One class is cut down to a few images; afterwards as many as were foretold come back."""
+    first, held, told_points, found_points, runs = 0, 0, [], [], 0
+    counts_C = np.bincount(measured.labels_N)
+    for seed in range(RUNS // 2):
+        label = int(np.argsort(-counts_C)[seed % min(len(counts_C), RUNS // 2)])
+        pool, test = _split(measured, seed, small=False)
+        own = pool[measured.labels_N[pool] == label]
+        own = own[np.random.default_rng(seed).permutation(len(own))]
+        before = np.concatenate([pool[measured.labels_N[pool] != label], own[:RARE]])
+        advice = _told(measured, before, test, seed, advise=True).more_images or ()
+        row = next(one for one in advice if one.label == label)
+        if row.gain_points is None or row.low is None or row.high is None or len(own) < RARE + row.images:
+            continue
+        after = np.concatenate([before, own[RARE : RARE + row.images]])
+        labels_T = measured.labels_N[test]
+        scores = []
+        for rows in (before, after):
+            right_T = _found(measured, rows, test, seed, "linear_probe")
+            scores.append(100 * float(np.mean([right_T[labels_T == one].mean() for one in np.unique(labels_T)])))
+        found = scores[1] - scores[0]
+        runs += 1
+        first += advice[0].label == label
+        held += row.low - _ROUNDING <= found <= row.high + _ROUNDING
+        told_points.append(row.gain_points)
+        found_points.append(found)
+    if not runs:
+        return {"num_runs": 0}
+    return {
+        "num_runs": runs,
+        "first": first / runs,
+        "held": held / runs,
+        "told_points": round(float(np.mean(told_points)), 2),
+        "found_points": round(float(np.mean(found_points)), 2),
+    }
+
+
+def _told(
+    measured: Measured, pool: Rows, test: Rows, seed: int, *, unit: bool = False, advise: bool = False
+) -> Forecast:
+    num_classes = int(measured.labels_N.max()) + 1
+    arrays = measured.features_ND[pool], measured.labels_N[pool], measured.index.group[pool]
+    return forecast(*arrays, num_classes, seed, len(test), unit=unit, advise=advise)
+
+
+def _found(measured: Measured, pool: Rows, test: Rows, seed: int, method: str) -> NDArray[np.bool_]:
+    """Whether each test item is named right by what the method would serve."""
+    num_classes = int(measured.labels_N.max()) + 1
+    arrays = measured.features_ND[pool], measured.labels_N[pool], measured.index.group[pool], pool, num_classes, seed
+    head = few_shot.fit(*arrays).head if method == "few_shot" else linear_probe.fit(*arrays)[0]
+    return np.asarray(head.logits(measured.features_ND[test]).argmax(1) == measured.labels_N[test])
+
+
+def _held(pairs: list[tuple[Expected | Extrapolation, float]]) -> dict[str, Any]:
+    """How often intervals held, how far their middle was off, how wide they were."""
+    if not pairs:
+        return {"num_runs": 0}
+    errors = np.array([found - told.value for told, found in pairs])
+    return {
+        "num_runs": len(pairs),
+        "held": round(
+            float(np.mean([told.low - _ROUNDING <= found <= told.high + _ROUNDING for told, found in pairs])), 3
+        ),
+        "expected": round(float(np.mean([told.value for told, _ in pairs])), 4),
+        "found": round(float(np.mean([found for _, found in pairs])), 4),
+        "absolute_error": round(float(np.abs(errors).mean()), 4),
+        "bias": round(float(errors.mean()), 4),
+        "width": round(float(np.mean([told.high - told.low for told, _ in pairs])), 4),
+    }
