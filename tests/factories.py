@@ -18,6 +18,7 @@ from app.artifact import bundle, heads, tensors
 from app.db.base import new_id, now
 from app.db.forecasts import ForecastRow
 from app.db.models import Alignment, Dataset, Job, Model, ModelVersion, Problem, Project, WorkerProcess
+from app.db.studies import Advice
 from app.services import forecasts, jobs
 from app.states import DatasetState, JobState
 from app.storage import Storage
@@ -236,6 +237,32 @@ def alignment(session: Session, number: int = 1, **overrides: Any) -> Alignment:
         "result": {"dims": {"taken": onnx_factories.NUM_FEATURES, "given": onnx_factories.NUM_FEATURES}},
     }
     return _added(session, Alignment(**{**fields, **overrides}))
+
+
+def advice(session: Session, dataset_id: str, findings: tuple[dict[str, Any], ...] = (), **overrides: Any) -> Advice:
+    """Advice on a dataset that is ready, without pictures; the images that findings name are red ones of train."""
+    counts: dict[str, int] = {}
+    documents = []
+    for one in findings:
+        counts[one["kind"]] = counts.get(one["kind"], 0) + 1
+        base = {"id": f"{one['kind']}-{counts[one['kind']]}", "label": None, "confidence": None, "message": "m"}
+        named = one["suggestion"]["samples"]
+        documents.append({**base, "samples": named, "num_samples": len(named), "data": {}, **one})
+    names = {name for one in documents for name in one["samples"]}
+    samples = {name: {"path": f"{name}.png", "label": "red", "split": "train"} for name in sorted(names)}
+    result = {
+        "backbone": BACKBONE, "num_samples": 20, "labels": None, "labels_reason": "few", "counts": counts,
+        "not_listed": {}, "not_searched": {}, "drift": None, "findings": documents,
+        "samples": {**samples, **overrides.pop("samples", {})},
+    }  # fmt: skip
+    request = {"dataset": dataset_id, "backbone": BACKBONE, "against": None, "seed": 0}
+    fields = {"id": new_id("adv"), "project_id": PROJECT, "state": "ready", "request": request, "result": result}
+    return _added(session, Advice(**{**fields, **overrides}))
+
+
+def suggestion(kind: str, action: str, *samples: str, label: str | None = None) -> dict[str, Any]:
+    """A finding with something to do."""
+    return {"kind": kind, "suggestion": {"action": action, "label": label, "samples": list(samples)}}
 
 
 def fitted(session: Session, storage: Storage, folder: Path, alpha: Any, offset: Any, **overrides: Any) -> Alignment:

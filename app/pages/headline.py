@@ -39,6 +39,8 @@ def sentence(document: Mapping[str, Any]) -> str:
     verdict = str(at(document, "verdict"))
     if verdict not in WORDS:
         return _open(document)
+    if at(document, "served.what") == "source_only":
+        return "The source alone is served: no way of adapting it was clearly better."
     name, found = _evidence(document)
     against = BASELINES.get(name, "the baseline")
     if not found:
@@ -88,6 +90,8 @@ def gain(document: Mapping[str, Any]) -> str:
         return ""
     if found.get("over") == "frozen" and at(document, "verdicts.vs_frozen") is None and not found["value"]:
         return "What is served is the frozen probe itself."
+    if at(document, "served.what") == found.get("over"):
+        return "What is served is the source alone."
     over = BASELINES.get(str(found.get("over")), str(found.get("over")))
     told = f"On the scored items, {points(found['value'])} points against {over}"
     bounds = span(found.get("low"), found.get("high"), signed=True)

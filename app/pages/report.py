@@ -8,7 +8,7 @@ from typing import Any
 
 from app.pages import charts, headline, maps, report_facts
 from app.pages import report_tables as tables
-from app.pages.figures import at, because, is_number, rows
+from app.pages.figures import at, because, is_number, rows, short
 from app.pages.render import render as render_page
 
 Document = Mapping[str, Any]
@@ -78,6 +78,7 @@ def render(document: Document, job_id: str) -> str:
         top=headline.headline(document),
         view=view(document),
         details=report_facts.details(document),
+        short=short,
     )
 
 
@@ -87,7 +88,11 @@ def missing(document: Document, key: str) -> str | None:
         return None
     if key == "decisions":
         return "the recipe had nothing to decide"
-    return because(reason(document, key) or at(document, "data.scored") or at(document, "measured") or OLDER)
+    # Where nothing was scored, the document says so once and not for each key.
+    unscored = None
+    if not at(document, "metrics.num_test") and not at(document, "metrics.num_test_seen"):
+        unscored = at(document, "data.scored") or at(document, "measured")
+    return because(reason(document, key) or unscored or OLDER)
 
 
 def reason(document: Document, key: str) -> str | None:
@@ -137,7 +142,8 @@ def _gain(document: Document) -> dict[str, Any]:
     entries, told = [served], []
     for name, label in headline.BASELINES.items():
         found = at(document, f"baselines.{name}")
-        same = name == "source_only" and found == at(document, "baselines.frozen")
+        # The frozen probe of an adaptation is the source's: both names mean the same there.
+        same = name == "frozen" and found == at(document, "baselines.source_only")
         if found and not same:
             entries.append({**found, "label": label})
             told.append((label, str(found.get("what", ""))))

@@ -201,7 +201,9 @@ def data(document: Document) -> dict[str, Any]:
         "exposure": [_exposed(row) for row in listed[:EXPOSED]],
         "exposure_hidden": max(0, len(listed) - EXPOSED),
         "exposure_note": str(exposed.get("note") or ""),
-        "exposure_of": f"{count(len(listed))} of {count(exposed['num_classes'])}" if exposed.get("num_classes") else "",
+        "exposure_of": f"{count(len(listed))} of {count(exposed['num_classes'])}"
+        if exposed.get("num_classes")
+        else count(len(listed)),
         "label_set": str(exposed.get("label_set") or ""),
         "no_exposure": (at(document, "not_computed") or {}).get("data.exposure"),
         "lineage": facts(

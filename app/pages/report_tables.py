@@ -41,8 +41,10 @@ def classes(document: Document) -> dict[str, Any]:
     return {"first": told[:CLASSES], "rest": told[CLASSES:], "note": note}
 
 
-def confused(document: Document) -> list[dict[str, str]]:
-    """The pairs that are confused most."""
+def confused(document: Document) -> list[dict[str, str]] | None:
+    """The pairs that are confused most; None where the document does not list them."""
+    if not isinstance(at(document, "most_confused"), list):
+        return None
     return [
         {
             "label": str(row.get("label", "")),
@@ -56,15 +58,16 @@ def confused(document: Document) -> list[dict[str, str]]:
 
 def evidence(document: Document) -> list[dict[str, str]]:
     """The comparisons that verdicts stand on."""
-    found, told = at(document, "verdict_evidence") or {}, []
+    told: list[dict[str, str]] = []
     seen: list[Any] = []
-    for key, row in found.items():
+    for key, against in BASELINES.items():
+        row = at(document, f"verdict_evidence.vs_{key}")
         if not isinstance(row, Mapping) or row in seen:
             continue
         seen.append(row)
         told.append(
             {
-                "against": BASELINES.get(str(key).removeprefix("vs_"), str(key)),
+                "against": against,
                 "verdict": str(row.get("verdict", "")),
                 "difference": points(row.get("difference")),
                 "interval": span(row.get("low"), row.get("high"), signed=True),

@@ -38,13 +38,13 @@ def document(dataset_id):
     )  # fmt: skip
 
 
-def store(folder, dataset_id, files):
+def store(folder, dataset_id, files, **fields):
     archive = folder / f"{dataset_id}.zip"
     archive.write_bytes(factories.pack(files))
     scratch = folder / f"ingest-{dataset_id}"
     scratch.mkdir()
     storage = FolderStorage(folder / "storage")
-    request = IngestRequest(archive=archive, filename=archive.name, dataset_id=dataset_id, scratch=scratch, seed=0)
+    request = IngestRequest(archive, archive.name, dataset_id, scratch, **{"seed": 0, **fields})
     made = ingest(request, StoredDataset(storage, f"datasets/default/{dataset_id}"), lambda *_: None)
     assert made.state == "ready", made.problems
 

@@ -165,6 +165,8 @@ def _findings(document: dict[str, Any], here: Side, there: Side) -> list[Finding
             "; a model of this dataset may do worse there: evaluate it on that dataset, adapt it (`adapt`) or bind a "
             "domain with an alignment"
         )
+        if document["labels"] is not None and document["labels"]["differ"]:
+            todo = "; part of it is that classes are not equally frequent" + todo
         data = {"test": "images", "p": document["p"]}
         found.append(Finding("drift", document["message"] + todo, confidence=1 - document["p"], data=data))
     shift = document["labels"]

@@ -14,7 +14,7 @@ from worker.evaluate.corruptions import CORRUPTIONS, Images
 from worker.methods.contract import Candidate, Rows, Task
 
 MAX_IMAGES = 200
-WHAT = "severity 1 of ImageNet-C on images as the network takes them, the same ones for each; `change` is paired"
+WHAT = "severity 1 of ImageNet-C on images as the network takes them, the same ones for each; changes are paired"
 
 
 def robustness(task: Task, candidate: Candidate, rows: Rows, labels_T: NDArray[np.int64]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluate import distortion, exposed, feature_map, flags, out_of_distribution, robustness, strangers
+from worker.evaluate import distortion, exposed, feature_map, flags, out_of_distribution, robustness
 from worker.evaluate.feature_map import Group
 from worker.evaluate.metrics import ClassScores
 from worker.evaluate.out_of_distribution import Strangers
@@ -25,6 +25,7 @@ Reasons = dict[str, str]
 
 ASK = 'it runs images through the model again; ask for "report": "full"'
 UNCHANGED = "the backbone is served unchanged"
+NOT_AT_HAND = "features of what was learned from, under what is served, are not at hand"
 NO_LABELS = "no item with a label was scored"
 
 
@@ -80,9 +81,7 @@ def of_items(
             candidate, items.feats_TD, strange, items.learned_PD, task.seed
         )
         if items.learned_PD is None:
-            reasons["out_of_distribution.auroc.nearest"] = (
-                f"needs the features of up to {strangers.MAX_LEARNED} training images under the trained network"
-            )
+            reasons["out_of_distribution.auroc.nearest"] = NOT_AT_HAND
     return document, _given(reasons)
 
 
@@ -109,7 +108,7 @@ def splits_map(task: Task, items: Items, what: str) -> tuple[dict[str, Any] | No
         learned = Group("learned from", len(task.pool), items.learned_PD[part], task.labels_N[task.pool][part])
         groups.insert(0, learned)
     else:
-        reasons["feature_map.groups.learned from"] = "their features under the trained network are not kept"
+        reasons["feature_map.groups.learned from"] = NOT_AT_HAND
     found = feature_map.feature_map(groups, task.class_names, what)
     return found, reasons if found else {"feature_map": "needs at least three items"}
 

@@ -56,7 +56,6 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
     decisions = details.pop("decisions", [])
     exposure = {
         "label_set": "ImageNet-1k",
-        "num_classes": task.num_classes,
         "classes": exposed,
         "note": NOTE_CAPTIONS if details["approach"] == "clip" else NOTE,
     }
