@@ -91,6 +91,7 @@ def _most(what: str, found: float, goal: float) -> Goal:
 
 def _foretold(rows: list[Goal]) -> list[Goal]:
     """Of intervals that should hold in 95 % of the runs; the class that was made rare must be asked for first."""
+    goals = []
     for what, field, goal in (("expected", "held", 0.9), ("half", "held", 0.85), ("rare", "first", 0.9)):
         found = [row[field] for row in rows if row["what"] == what and row["num_runs"]]
         if found:
