@@ -55,8 +55,7 @@ def unit(feats_ND: Float) -> Float:
         feats_ND: [N, D]
     """
     length_N1 = np.linalg.norm(feats_ND, axis=1, keepdims=True)
-    found_ND: Float = feats_ND / np.where(length_N1 > 0, length_N1, 1.0).astype(np.float32)
-    return found_ND
+    return np.asarray(feats_ND / np.where(length_N1 > 0, length_N1, 1.0), np.float32)
 
 
 def measure(unit_ND: Float, labels_N: Ints, groups_N: Ints, seed: int) -> Distances:

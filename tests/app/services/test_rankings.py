@@ -39,7 +39,7 @@ def row(database, ranking_id):
 def test_success_makes_it_ready(database, wish):
     ranking_id, job_id = running(database, wish)
     with database.write() as session:
-        assert outcomes.succeed(session, job_id, OWNER, RESULT) == []
+        assert outcomes.succeed(session, job_id, OWNER, RESULT) == [f"checkpoints/default/{job_id}"]
     found = row(database, ranking_id)
     assert (found.state, found.result) == ("ready", RESULT["result"])
     with database.read() as session:

@@ -104,7 +104,7 @@ def searched(home, name, **roles):
     """What `auto` finds, without a report."""
     context = attempt(home, name, minutes=10.0, **roles)
     recipe = recipes.parse(context.document.recipe)
-    task, _ = transfer._plan(context, recipe)
+    task, _ = transfer.plan(context, recipe, full=True)
     return task, auto.run(recipe, task)
 
 
@@ -166,7 +166,7 @@ def test_distance_and_number_decide_about_unlabelled_images(apart, num_more, why
 
 def test_labels_of_unlabelled_images_do_not_come_along(home):
     context = attempt(home, "blind", unlabelled=MORE)
-    task, _ = transfer._plan(context, recipes.parse(context.document.recipe))
+    task, _ = transfer.plan(context, recipes.parse(context.document.recipe), full=True)
     assert (task.unlabelled.labels_N == -1).all()
     assert (np.asarray(task.unlabelled.index.label) == -1).all()
     assert not task.unlabelled.index.classes
