@@ -36,7 +36,8 @@ def row(database, advice_id):
 def test_success_and_failure_are_told_on_the_advice(database, dataset_id):
     advice_id, job_id = running(database, dataset_id)
     with database.write() as session:
-        assert outcomes.succeed(session, job_id, OWNER, {"result": {"counts": {}}, "metrics": {"num_outlier": 2}}) == []
+        left = outcomes.succeed(session, job_id, OWNER, {"result": {"counts": {}}, "metrics": {"num_outlier": 2}})
+        assert left == [f"checkpoints/default/{job_id}"]
     found = row(database, advice_id)
     assert (found.state, found.result, found.failure_code) == ("ready", {"counts": {}}, None)
     with database.read() as session:
