@@ -45,7 +45,7 @@ def test_success_and_failure_are_told_on_the_advice(database, dataset_id):
     failing, job_id = running(database, dataset_id)
     with database.write() as session:
         waste = outcomes.fail(session, job_id, OWNER, "dataset_invalid", "one picture")
-    assert waste == [studies.prefix("default", failing)]
+    assert sorted(waste) == [f"checkpoints/default/{job_id}", studies.prefix("default", failing)]
     assert (row(database, failing).state, row(database, failing).failure_message) == ("failed", "one picture")
 
 
