@@ -32,7 +32,7 @@ NUM_FOLDS = 5
 CV_ITERATIONS, CV_TOLERANCE = 12, 1e-4
 # The refit decides what is served: solved beyond what a score can show, and no further.
 FIT_TOLERANCE = 1e-5
-CV_PATIENCE = 1
+CV_PATIENCE = 2
 
 
 def run(recipe: LinearProbe, task: Task) -> Candidate:
