@@ -37,6 +37,13 @@ def lighter(data):
 
 
 PLAIN = factories.pictures(40)
+# Wrong labels, under names that tell: three blue ones and two red ones.
+FLIPPED = {
+    (f"green/was_blue_{number}.png" if number < 3 else f"blue/was_red_{number}.png"): factories.png(
+        factories.COLOURS["blue" if number < 3 else "red"], seed=9000 + number
+    )
+    for number in range(5)
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +51,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     factories.prepared(folder / "backbones")
     store(folder, "ds_plain", PLAIN)
+    store(folder, "ds_flipped", {**PLAIN, **FLIPPED})
     files = split(PLAIN)
     tested = [name for name in files if name.startswith("test/")][:3]
     leaked = {
