@@ -37,12 +37,11 @@ def lighter(data):
 
 
 PLAIN = factories.pictures(40)
-# Wrong labels, under names that tell: three blue ones and two red ones.
+# Wrong labels, under names that tell what they are.
+WRONG = {"blue": "green", "green": "red", "red": "blue"}
 FLIPPED = {
-    (f"green/was_blue_{number}.png" if number < 3 else f"blue/was_red_{number}.png"): factories.png(
-        factories.COLOURS["blue" if number < 3 else "red"], seed=9000 + number
-    )
-    for number in range(5)
+    f"{given}/was_{colour}.png": factories.png(factories.COLOURS[colour], seed=9000 + place)
+    for place, (colour, given) in enumerate(WRONG.items())
 }
 
 
@@ -64,6 +63,8 @@ def home(tmp_path_factory):
                                   enumerate(zip(names, PLAIN.values(), strict=True))})  # fmt: skip
     store(folder, "ds_unlabelled", {f"all/{place}.png": data for place, data in enumerate(PLAIN.values())},
           format="unlabelled")  # fmt: skip
+    two = {name: data for name, data in PLAIN.items() if not name.startswith("blue")}
+    store(folder, "ds_two", {**two, "red/was_green.png": factories.png(factories.COLOURS["green"], seed=7777)})
     store(folder, "ds_dark", factories.pictures(30, DARK))
     store(folder, "ds_other", factories.pictures(30, first=500))
     store(folder, "ds_few", factories.pictures(3, first=700))
@@ -117,6 +118,22 @@ def test_clean_data_gives_few_findings(advised):
     assert (result["not_searched"], result["drift"], result["labels_reason"]) == ({}, None, None)
 
 
+def test_wrong_labels_are_found_in_all_splits_with_what_they_should_be(advised):
+    result, metrics, pictures = advised("ds_flipped")
+    found = of_kind(result, "label_error")
+    assert paths(result, found) == set(FLIPPED)
+    assert metrics["num_label_error"] == 3
+    for one in found:
+        (name,) = one["suggestion"]["samples"]
+        assert one["suggestion"]["action"] == "relabel"
+        assert one["suggestion"]["label"] in result["samples"][name]["path"]
+        assert one["label"] == result["samples"][name]["label"]
+        assert f"{name}.jpg" in pictures
+    # Explained as wrong labels, they are no outliers, and no confusion of classes.
+    assert paths(result, of_kind(result, "outlier")).isdisjoint(FLIPPED)
+    assert result["counts"]["confused_classes"] == 0
+
+
 def test_test_images_that_leaked_into_train_are_found(advised):
     result, _, _ = advised("ds_leaked")
     found = of_kind(result, "near_duplicate")
@@ -147,6 +164,12 @@ def test_without_labels_images_are_compared(advised):
     assert result["labels"] is None
     assert result["drift"]["images_differ"] is True
     assert "without" in result["drift"]["labels_reason"]
+
+
+def test_two_classes(advised):
+    result, _, _ = advised("ds_two")
+    assert paths(result, of_kind(result, "label_error")) == {"red/was_green.png"}
+    assert result["labels"]["fit"] is True
 
 
 def test_drift_is_found_where_there_is_some_and_not_elsewhere(advised):

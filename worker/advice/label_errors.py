@@ -25,6 +25,8 @@ MIN_ITEMS, MIN_CLASS = 30, 5
 MIN_WRONG = 0.25
 # Twice the gain in log-likelihood that no noise at all exceeds once in twenty times (chi-square, halved at its border).
 MIN_RATIO = 2.71
+# What noise that is possible, but not needed, makes of a label: on easy data the only sign there is.
+SURE = 0.9
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Judged:
 
     Args:
         noise: see there.
+        wrong_N: probability of each label to be wrong; 0 where nothing says that it is.
         confident: see there.
         probs_NC: of every class, at the temperature that the noise leaves.
         suspects: places of the labels that are probably wrong, surest first.
     """
 
     noise: Noise
+    wrong_N: Double
     confident: Confident
     probs_NC: Double
     suspects: Ints
@@ -56,9 +60,11 @@ def judge(logits_NC: Double, labels_N: Ints) -> Judged:
     learned = confident.learn(probs_NC, labels_N)
     small_C = np.bincount(labels_N, minlength=logits_NC.shape[1]) < MIN_CLASS
     # Of a class with a handful of images the model knows little: that it does not name it means nothing.
-    suspect_N = (fitted.wrong_N >= MIN_WRONG) & ~small_C[labels_N] & (fitted.ratio >= MIN_RATIO)
+    needed_N = fitted.wrong_N * (fitted.ratio >= MIN_RATIO)
+    wrong_N = np.maximum(needed_N, fitted.possible_N * (fitted.possible_N >= SURE))
+    suspect_N = (wrong_N >= MIN_WRONG) & ~small_C[labels_N]
     suspects = np.flatnonzero(suspect_N)
-    return Judged(fitted, learned, probs_NC, suspects[np.argsort(-fitted.wrong_N[suspects], kind="stable")])
+    return Judged(fitted, wrong_N, learned, probs_NC, suspects[np.argsort(-wrong_N[suspects], kind="stable")])
 
 
 def reason(labels_N: Ints, fit: Fit | None) -> str | None:
@@ -90,7 +96,7 @@ def find(judged: Judged, labels_N: Ints, classes: tuple[str, ...], rows_N: Ints)
     found = []
     for place in judged.suspects.tolist():
         given, row = classes[labels_N[place]], int(rows_N[place])
-        wrong = float(judged.noise.wrong_N[place])
+        wrong = float(judged.wrong_N[place])
         likely = int(judged.probs_NC[place].argmax())
         sure = int(judged.confident.class_N[place])
         numbers = {
@@ -118,9 +124,10 @@ def _percent(share: float) -> str:
 def summary(judged: Judged) -> dict[str, float | int | None]:
     """Estimates over all labels."""
     joint_CC = judged.confident.joint_CC
-    suspects = judged.noise.wrong_N[judged.suspects]
+    suspects = judged.wrong_N[judged.suspects]
     return {
         "estimated_share_wrong": round(judged.noise.rate, 4),
+        "possible_share_wrong": round(judged.noise.possible_rate, 4),
         "likelihood_ratio": round(judged.noise.ratio, 3),
         "expected_share_of_listed": round(float(suspects.mean()), 3) if len(suspects) else None,
         "off_diagonal_share_of_confident_joint": round(float(1 - np.trace(joint_CC) / joint_CC.sum()), 4),

@@ -198,7 +198,8 @@ def with_pictures(session, storage, tmp_path, dataset_id, **overrides):
     row = factories.advice(session, dataset_id, (finding, copies), samples=samples, **overrides)
     row.result = {
         **row.result,
-        "labels": {"fit": True, "estimated_share_wrong": 0.05, "accuracy": 0.8, "chance": 0.5,
+        "labels": {"fit": True, "estimated_share_wrong": 0.05, "possible_share_wrong": 0.07,
+                   "accuracy": 0.8, "chance": 0.5,
                    "expected_share_of_listed": 0.97},
         "not_searched": {"outlier": HOSTILE}, "counts": {**row.result["counts"], "outlier": None},
     }  # fmt: skip
@@ -250,7 +251,8 @@ def test_a_page_of_thousands_stays_readable(database, dataset_id):
     with database.write() as session:
         row = factories.advice(session, dataset_id, findings)
         result = {**row.result, "counts": {"label_error": 1500}}
-    result["labels"] = {"fit": True, "estimated_share_wrong": 0.05, "accuracy": 0.8, "chance": 0.5,
+    result["labels"] = {"fit": True, "estimated_share_wrong": 0.05, "possible_share_wrong": 0.07,
+                   "accuracy": 0.8, "chance": 0.5,
                         "expected_share_of_listed": 0.97}  # fmt: skip
     document = {"id": "adv_1", "state": "ready", "created_at": "now", "request": row.request, "failure": None,
                 "job_id": None, "result": result}  # fmt: skip

@@ -89,6 +89,30 @@ def test_findings_say_what_to_do(digits):
     assert 0.5 < told["expected_share_of_listed"] <= 1
 
 
+@pytest.mark.parametrize("sharpness", [1.0, 2.5])
+def test_doubt_is_no_noise(sharpness):
+    """A model that is often wrong, and knows how often, has hardly a wrong label to show: one in two hundred."""
+    named = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(size=(400, 5)) * sharpness
+        labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)
+        named += len(label_errors.judge(logits, labels).suspects)
+    assert named <= 20 * 400 / 200
+
+
+def test_where_doubt_explains_as_much_as_noise_what_is_surely_wrong_is_shown():
+    """A smooth model that gives all labels 0.94, and five of 125 that are something else."""
+    probs = np.tile([0.94, 0.04, 0.02], (125, 1))
+    probs[50:75], probs[75:] = probs[50:75, [1, 0, 2]], probs[75:, [2, 1, 0]]
+    labels = probs.argmax(1)
+    labels[:5] = [1, 1, 1, 2, 2]
+    found = label_errors.judge(np.log(probs), labels)
+    assert found.noise.ratio < label_errors.MIN_RATIO
+    assert sorted(found.suspects.tolist()) == [0, 1, 2, 3, 4]
+    assert found.confident.class_N[:5].tolist() == [0] * 5
+
+
 def test_too_few_labels_are_not_judged():
     assert "found 29" in label_errors.reason(np.zeros(MIN_ITEMS - 1, np.int64), None)
     assert label_errors.reason(np.zeros(MIN_ITEMS, np.int64), None) is None
