@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from app import backbones
 from app.backbones import OPEN_CLIP
 from worker import text
-from worker.text import Labels, TextEncoder
+from worker.text import TextEncoder
 
 IMAGENET, CAPTIONS = "ImageNet-1k", "captioned images"
 
@@ -72,16 +72,21 @@ def exposure(names: Sequence[str], encoder: TextEncoder) -> list[dict[str, Any]]
     return found
 
 
-def named(names: Sequence[str], labels: Labels) -> list[dict[str, Any]]:
+def named(names: Sequence[str], known: Sequence[str], definitions: Sequence[str]) -> list[dict[str, Any]]:
     """As `exposure`, by names and definitions alone: no encoder is opened, which every report can afford.
 
     A synonym is missed here that the encoder would see; `pretraining_class` is the first of several.
+
+    Args:
+        names: of the wanted classes.
+        known: names of the pretraining's classes.
+        definitions: of these.
     """
     called: dict[str, list[int]] = {}
-    for number, lemma in labels.lemmas:
+    for number, lemma in text.lemmas(known):
         called.setdefault(singular(lemma.casefold()), []).append(number)
     included: dict[str, list[int]] = {}
-    for number, definition in enumerate(labels.descriptions):
+    for number, definition in enumerate(definitions):
         for kind in kinds(definition):
             included.setdefault(kind, []).append(number)
     found = []
@@ -92,7 +97,7 @@ def named(names: Sequence[str], labels: Labels) -> list[dict[str, Any]]:
             found.append(
                 {
                     "name": name,
-                    "pretraining_class": labels.names[numbers[0]],
+                    "pretraining_class": known[numbers[0]],
                     "by": by,
                     "num_pretraining_classes": len(set(numbers)),
                 }
@@ -133,6 +138,8 @@ def kinds(definition: str) -> set[str]:
 
 def singular(name: str) -> str:
     """A name with its last word in the singular: "sports cars" -> "sports car"."""
+    if not name.endswith("s"):
+        return name
     first, gap, last = name.rpartition(" ")
     for plural, ending in PLURALS:
         if last.endswith(plural) and len(last) > len(plural) + 1:

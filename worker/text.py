@@ -51,7 +51,7 @@ class Labels:
     @property
     def lemmas(self) -> list[tuple[int, str]]:
         """Every name of every class, with the class's number; in the order of `lemmas_ME`."""
-        return [(number, lemma) for number, names in enumerate(self.names) for lemma in names.split(", ")]
+        return lemmas(self.names)
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,18 @@ class TextEncoder:
         return {name: self.record[name] for name in ("name", "digest", "licence", "dim")}
 
     @cached_property
+    def words(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names and descriptions of the pretraining's classes; a report wants no more, and reads no vectors."""
+        found = json.loads((self.folder / LABELS).read_text())
+        return tuple(found["names"]), tuple(found["descriptions"])
+
+    @cached_property
     def labels(self) -> Labels:
         """The pretraining's classes; their vectors were computed at preparation."""
         from safetensors.numpy import load_file
 
-        found = json.loads((self.folder / LABELS).read_text())
         arrays = load_file(self.folder / VECTORS)
-        return Labels(tuple(found["names"]), tuple(found["descriptions"]), arrays["vectors"], arrays["lemmas"])
+        return Labels(*self.words, arrays["vectors"], arrays["lemmas"])
 
     @cached_property
     def _session(self) -> Any:
@@ -118,6 +123,11 @@ class TextEncoder:
         tokens_NL, mask_NL = tokenise(self._tokenizer, texts)
         vectors: Float = self._session.run(None, {TOKENS: tokens_NL, MASK: mask_NL})[0]
         return vectors
+
+
+def lemmas(names: Sequence[str]) -> list[tuple[int, str]]:
+    """Every single name of classes that have several, with the class's number."""
+    return [(number, lemma) for number, several in enumerate(names) for lemma in several.split(", ")]
 
 
 def spoken(name: str) -> str:
