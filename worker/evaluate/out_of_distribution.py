@@ -1,8 +1,8 @@
 """How well a model's scores tell images of its classes from others. A full report has it.
 
 Honest strangers are rare: a transfer has images of its own classes alone. Where the job's dataset holds other classes
-(`zero_shot`), theirs are taken; else patterns that no camera has seen, and the report says `synthetic`: they are easy,
-and a model that passes may still take a photo of something else for one of its classes.
+(`zero_shot`), theirs are taken; else patterns that no camera has seen, and the report says `synthetic`: a
+model that passes may still take a photo of something else for one of its classes.
 
 Shape legend: N familiar items, M strange ones, P that were learned from, D features, H x W pixels.
 """
