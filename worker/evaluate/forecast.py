@@ -21,8 +21,9 @@ from worker.evaluate.power_law import PowerLaw
 TIMES = (1.5, 2.0, 4.0)
 # Without a curve nothing is foretold for more than this many times what was looked at.
 _MAX_BLIND_TIMES = 1.5
-# Standard deviation of the served classifier's accuracy around what ridge regression lets expect; see docs/forecast.md.
-MISMATCH = 0.015
+# Standard deviation of the served classifier's accuracy around what its stand-in lets expect, times the root of the
+# images that were looked at: of probes, and of few-shot classifiers, which are nearer to theirs. See docs/forecast.md.
+PROBE_MISMATCH, UNIT_MISMATCH = 0.5, 0.3
 _DRAWS = 10_000
 
 
@@ -146,33 +147,47 @@ def forecast(
     chance = np.random.default_rng(seed)
     curves = law.draw(_DRAWS, chance)
     size = num_learned or len(labels_N)
+    test = _Test(num_test, (UNIT_MISMATCH if unit else PROBE_MISMATCH) / np.sqrt(len(found.fitted.labels_N)), chance)
     blind = reason is not None and size > _MAX_BLIND_TIMES * len(found.fitted.labels_N)
     return Forecast(
-        expected=None if blind else _expected(1.0 - curves.error(size), num_test, chance),
+        expected=None if blind else test.expected(1.0 - curves.error(size)),
         num_test=num_test,
         num_images=size,
         num_sampled=len(found.fitted.labels_N),
         curve=found.points,
         fit=None if reason else law.document(),
         reason=reason,
-        extrapolation=() if reason else tuple(_extrapolated(curves, size, times, num_test, chance) for times in TIMES),
+        extrapolation=() if reason else tuple(_extrapolated(curves, size, times, test) for times in TIMES),
         more_images=more_images.advise(found.fitted, law, seed) if advise else None,
     )
 
 
-def _expected(accuracy_B: NDArray[np.float64], num_test: int, chance: np.random.Generator) -> Expected:
-    served_B = np.clip(accuracy_B + MISMATCH * chance.standard_normal(len(accuracy_B)), 0.0, 1.0)
-    found_B = chance.binomial(num_test, served_B) / num_test
-    low, high = np.quantile(found_B, [0.025, 0.975])
-    return Expected(float(accuracy_B.mean()), float(low), float(high))
+@dataclass(frozen=True)
+class _Test:
+    """What stands between an accuracy that ridge lets expect and one that is found.
+
+    Args:
+        num_items: of the test set.
+        mismatch: deviation of the served classifier's accuracy.
+        chance: of both.
+    """
+
+    num_items: int
+    mismatch: float
+    chance: np.random.Generator
+
+    def expected(self, accuracy_B: NDArray[np.float64]) -> Expected:
+        """Mean of the possible accuracies, and 95 % of what may be found."""
+        served_B = np.clip(accuracy_B + self.mismatch * self.chance.standard_normal(len(accuracy_B)), 0.0, 1.0)
+        found_B = self.chance.binomial(self.num_items, served_B) / self.num_items
+        low, high = np.quantile(found_B, [0.025, 0.975])
+        return Expected(float(accuracy_B.mean()), float(low), float(high))
 
 
-def _extrapolated(
-    curves: PowerLaw, size: int, times: float, num_test: int, chance: np.random.Generator
-) -> Extrapolation:
+def _extrapolated(curves: PowerLaw, size: int, times: float, test: _Test) -> Extrapolation:
     accuracy_B = 1.0 - curves.error(times * size)
     gain_B = accuracy_B - (1.0 - curves.error(size))
-    expected = _expected(accuracy_B, num_test, chance)
+    expected = test.expected(accuracy_B)
     low, high = np.quantile(gain_B, [0.025, 0.975])
     return Extrapolation(
         times,
