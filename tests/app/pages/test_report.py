@@ -31,7 +31,7 @@ def test_every_section_is_there_and_says_what_it_shows() -> None:
         "The transfer helped", "Of 100 images it names 10.0 more right than a network from scratch does",
         "80.0 %", "70.0 to 90.0 %", "Macro F1", "Test accuracy with 95 % intervals",
         "30.0 % of its errors are gone", "Lowest recall", "inside the interval", "Proxy A-distance", "AUROC",
-        "Synthetic, and so easy", "Learned alpha by stage", "3.3 min", "512 MiB", "folded",
+        "Synthetic: how a photo", "Learned alpha by stage", "3.3 min", "512 MiB", "folded",
     ):  # fmt: skip
         assert words in shown.text, words
 
