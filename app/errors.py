@@ -12,6 +12,8 @@
     |- Unprocessable 422            invalid_payload, idempotency_mismatch
     |- OutOfSpace 507               insufficient_storage
     |- Unavailable 503              unavailable, not_ready
+    |  `- Overloaded 503            overloaded
+    |- DeadlineExceeded 504         deadline_exceeded
     JobFailure                      not HTTP: why a job failed, written on its row
 
 Routes never raise an HTTP exception of the web framework; `app.api.problems` turns this tree into RFC 9457 documents.
@@ -117,6 +119,21 @@ class Unavailable(GraftError):
     status = 503
     code = "unavailable"
     title = "Unavailable"
+
+
+class Overloaded(Unavailable):
+    """More work waits than can be done in time; `retry_after_seconds` in `extra` says when to come again."""
+
+    code = "overloaded"
+    title = "Overloaded"
+
+
+class DeadlineExceeded(GraftError):
+    """There was no answer within the time that the request allowed."""
+
+    status = 504
+    code = "deadline_exceeded"
+    title = "Deadline exceeded"
 
 
 class OutOfSpace(GraftError):

@@ -1,7 +1,6 @@
 """The application: lifespan, the routers of the roles asked for, handlers; nothing else."""
 
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
@@ -29,7 +28,8 @@ from app.api.guard import Guard
 from app.api.head import Head
 from app.db.session import Database
 from app.queue import Bell, make_celery
-from app.serving.pool import Pool
+from app.services.predictions import Opened
+from app.serving.engine import Engine, Limits
 from app.settings import Settings
 from app.storage import open_storage, remove_old_uploads
 
@@ -59,8 +59,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve")) -> F
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.graft = state = make_state(settings)
         yield
-        state.decoders.shutdown(wait=False, cancel_futures=True)
-        state.pool.clear()
+        state.engine.close()
         state.database.dispose()
 
     app = FastAPI(
@@ -85,11 +84,13 @@ def make_state(settings: Settings) -> State:
     """Opens what the process needs; nothing is opened at import."""
     settings.home_path.mkdir(parents=True, exist_ok=True)
     remove_old_uploads(settings.scratch)
+    storage = open_storage(settings.resolved_storage_url, settings.home_path / "cache")
+    limits = Limits(settings.max_queued_images, settings.max_queue_seconds, settings.max_predict_pixels)
     return State(
         settings=settings,
         database=Database(settings.resolved_database_url),
-        storage=open_storage(settings.resolved_storage_url, settings.home_path / "cache"),
+        storage=storage,
         bell=Bell(make_celery(settings)),
-        pool=Pool(settings.pool_bytes),
-        decoders=ThreadPoolExecutor(settings.cores, thread_name_prefix="decode"),
+        engine=Engine(settings.pool_bytes, num_decoders=settings.cores, limits=limits),
+        opened=Opened(storage, settings.serve_threads or settings.cores),
     )

@@ -38,6 +38,10 @@ class Settings(BaseSettings):
     pool_bytes: int = Field(
         2 * 2**30, ge=1, description="Memory for loaded models; the least recently used leave first."
     )
+    max_queued_images: int = Field(1024, ge=1, description="Images that wait for an answer before more are refused.")
+    max_queue_seconds: float = Field(
+        5.0, gt=0, description="Longest wait, by the rate measured, before requests are refused."
+    )
     serve_threads: int = Field(0, ge=0, description="Threads of one prediction; 0 means one for each core.")
     worker_slots: int = Field(2, ge=1, description="Jobs that one worker process runs at the same time.")
     standby: bool = Field(

@@ -16,7 +16,7 @@ from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import ModelVersion
 from app.errors import BadRequest
-from app.services import class_checks, classes, idempotency, models, predictions
+from app.services import class_checks, classes, idempotency, models
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 ROUTE = "POST /models/{name}/classes"
@@ -149,19 +149,17 @@ def _add(
             return replayed(kept, CREATED)
         base = models.resolve(session, project, name, *asked)
     settings = state.settings
-    served = predictions.open_version(state.storage, base, settings.serve_threads or settings.cores)
+    served = state.opened.version(base)
     class_checks.check(served.spec, label)
     made = classes.make(
         state.storage,
         settings.scratch,
-        state.pool,
+        state.engine,
         served,
         base,
         name,
         label,
         images,
-        state.decoders,
-        settings.max_predict_pixels,
     )
     out = None
     try:

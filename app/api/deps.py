@@ -1,7 +1,6 @@
 """What routes ask for: the process's state, a session whose commit precedes the answer, the project, the page."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
@@ -12,8 +11,8 @@ from sqlalchemy.orm import Session as SqlSession
 from app.db.session import Database
 from app.queue import Bell
 from app.services import queues
-from app.serving.pool import Pool
-from app.serving.runtime import Session as GraphSession
+from app.services.predictions import Opened
+from app.serving.engine import Engine
 from app.settings import Settings
 from app.storage import Storage
 
@@ -32,8 +31,8 @@ class State:
     database: Database
     storage: Storage
     bell: Bell
-    pool: Pool[GraphSession]
-    decoders: ThreadPoolExecutor
+    engine: Engine
+    opened: Opened
 
 
 class Page(BaseModel, Generic[T]):

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import time
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -9,13 +10,14 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api import multipart
+from app.api import answers, multipart
 from app.api.deps import NAME, Context, Project, State
 from app.api.forms import checked_json, from_json, media_type
 from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.errors import BadRequest, TooLarge, Unprocessable
-from app.services import domains, models, predictions
+from app.services import predictions
+from app.serving import best
 
 router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES)
 UNLIMITED = 2**62
@@ -96,52 +98,43 @@ async def predict(
     domain: Annotated[str | None, Query(pattern=NAME, description="Where the images come from.")] = None,
     top_k: Annotated[int, Query(ge=1, le=100, description="Most classes in `scores`.")] = 100,
     threshold: Annotated[float | None, Query(ge=0, le=1, description="Below this score there is no label.")] = None,
+    timeout: Annotated[float | None, Query(gt=0, le=3600, description="Seconds until the answer is useless.")] = None,
 ) -> PredictOut:
-    """Classifies images: multipart `file` (repeated), a raw image body, or JSON `images`."""
+    """Classifies images: multipart `file` (repeated), a raw image body, or JSON `images`.
+
+    Header `Server-Timing` says how long decoding, waiting and computing took. What nobody waits for any more, since the
+    connection was closed or `timeout` has passed, is not computed.
+    """
+    deadline = time.monotonic() + timeout if timeout is not None else None
+    state.engine.check_room()
     images = await _images(request, state)
     check_number(images, state)
-    out = await to_thread.run_sync(_predict, state, project, name, version, alias, domain, images, top_k, threshold)
-    response.headers["X-Graft-Version"] = str(out.version)
-    if out.alignment is not None:
-        response.headers["X-Graft-Alignment"] = out.alignment
-    return out
-
-
-def _predict(
-    state: State,
-    project: str,
-    name: str,
-    version: int | None,
-    alias: str | None,
-    domain: str | None,
-    images: list[bytes],
-    top_k: int,
-    threshold: float | None,
-) -> PredictOut:
-    with state.database.read() as session:
-        row = models.resolve(session, project, name, version, alias)
-        alignment = domains.resolve(session, project, name, row, domain) if domain is not None else None
-    threads = state.settings.serve_threads or state.settings.cores
-    served = predictions.open_version(state.storage, row, threads)
-    if alignment is not None:
-        served = predictions.through(state.storage, served, alignment, threads)
-    most_pixels = state.settings.max_predict_pixels
-    found = predictions.run(state.pool, served, images, state.decoders, top_k, threshold, most_pixels)
+    wanted = predictions.Wanted(name, version, alias, domain)
+    found = await to_thread.run_sync(_find, state, project, wanted)
+    result = await answers.wait(request, state.engine.submit(found.model, images, deadline))
+    response.headers["X-Graft-Version"] = str(found.version)
+    response.headers["Server-Timing"] = answers.server_timing(result.timing)
+    if found.alignment is not None:
+        response.headers["X-Graft-Alignment"] = found.alignment
+    labels = found.model.spec.labels
     return PredictOut(
         model=name,
-        version=row.version,
-        task=served.spec.task,
+        version=found.version,
+        task=found.model.spec.task,
         domain=domain,
-        alignment=alignment.id if alignment is not None else None,
-        predictions=[
-            PredictionOut(
-                label=item.label,
-                score=item.score,
-                scores=[ScoreOut(label=score.label, score=score.score) for score in item.scores],
-            )
-            for item in found
-        ],
+        alignment=found.alignment,
+        predictions=[_out(best.rank(row, labels, top_k, threshold)) for row in result.probabilities_NC],
     )
+
+
+def _find(state: State, project: str, wanted: predictions.Wanted) -> predictions.Found:
+    with state.database.read() as session:
+        return predictions.find(session, state.opened, project, wanted)
+
+
+def _out(item: best.Prediction) -> PredictionOut:
+    scores = [ScoreOut(label=score.label, score=score.score) for score in item.scores]
+    return PredictionOut(label=item.label, score=item.score, scores=scores)
 
 
 async def _images(request: Request, state: State) -> list[bytes]:

@@ -7,16 +7,19 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from app.bodies import pointers
 from app.errors import GraftError
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+CLIENT_CLOSED_REQUEST = 499
 # What the framework itself refuses, before a route of ours is reached.
 FRAMEWORK_CODES = {
     400: "bad_request",
@@ -56,6 +59,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(DataError, _data_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected_error)
 
 
@@ -75,7 +79,8 @@ def document(status: int, code: str, title: str, detail: str, instance: str, **e
 def response(request: Request, status: int, code: str, title: str, detail: str, **extra: Any) -> JSONResponse:
     """A problem response."""
     body = document(status, code, title, detail, request.scope["path"], **extra)
-    headers = {"Retry-After": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    later = str(extra.get("retry_after_seconds", RETRY_AFTER_SECONDS))
+    headers = {"Retry-After": later} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
     return JSONResponse(body, status, headers, MEDIA_TYPE)
 
 
@@ -120,6 +125,12 @@ async def _data_error(request: Request, error: Exception) -> JSONResponse:
     log.info("%s %s: %s", request.method, request.url.path, error)
     detail = "expected text that the database can hold; found a NUL character or half a surrogate pair; leave it out"
     return response(request, 400, "bad_request", "Bad request", detail)
+
+
+async def _gone(request: Request, _: Exception) -> Response:
+    """Nobody reads the answer; the status is for the log of whatever stands in front."""
+    log.debug("%s %s: the client has closed the connection", request.method, request.url.path)
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:

@@ -3,7 +3,6 @@
 import hashlib
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +18,8 @@ from app.db.models import ModelVersion
 from app.services import class_checks, predictions
 from app.services.class_checks import OldClasses
 from app.services.models import NewVersion
-from app.services.predictions import Served
-from app.serving.pool import Pool
-from app.serving.predict import embed
+from app.serving.engine import Engine
+from app.serving.model import Served
 from app.serving.runtime import Session as GraphSession
 from app.storage import Storage, out_of_space
 
@@ -69,14 +67,12 @@ class _Scored:
 def make(
     storage: Storage,
     scratch: Path,
-    pool: Pool[GraphSession],
+    engine: Engine,
     served: Served,
     base: ModelVersion,
     model: str,
     label: str,
     images: Sequence[bytes],
-    decoders: Executor,
-    max_pixels: int,
 ) -> Made:
     """The new bundle, stored under a prefix of its own; whoever calls deletes it unless a row names it.
 
@@ -85,12 +81,12 @@ def make(
 
     Raises:
         BadImage: one of the images cannot be used; its index is named.
+        Overloaded: too many images wait already.
         BundleError: the base's files do not fit together, or the new graph says something else than its arrays.
         OutOfSpace: there is no room; nothing is left.
     """
     spec = served.spec
-    with pool.lease(served.backbone.sha256, served.backbone.open) as backbone:
-        features_MD = embed(backbone, spec, images, decoders, max_pixels)[_first(images)]
+    features_MD = engine.submit(served, images).result().features_ND[_first(images)]
     try:
         arrays = tensors.load(predictions.file_path(storage, base.prefix, spec, bundle.WEIGHTS))
         head = predictions.file_path(storage, base.prefix, spec, bundle.HEAD).read_bytes()

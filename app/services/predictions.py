@@ -1,59 +1,129 @@
-"""One call of a version: find its bundle, lease its graphs, decode, run, rank."""
+"""One call of a version: find it, its bundle and its graphs, and give its images to the engine."""
 
-from collections.abc import Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from sqlalchemy.orm import Session
 
 from app.artifact import alignment as artifact
 from app.artifact import bundle
 from app.artifact.alignment import MovingBackbone
-from app.artifact.spec import Spec, image_input
+from app.artifact.spec import Spec
 from app.artifact.spec import load as load_spec
 from app.db.models import Alignment, ModelVersion
-from app.errors import BadRequest
-from app.serving.pool import Graph, Pool, lease_runtime
-from app.serving.predict import Prediction, predict
+from app.services import domains, models
+from app.serving.model import Graph, Served
 from app.serving.runtime import Session as GraphSession
 from app.storage import Storage
 
+NUM_OPENED = 1000
+
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """A version that can be called."""
+class Wanted:
+    """Which model a call means; the version or alias named, else `production`, else the newest."""
 
-    spec: Spec
-    backbone: Graph
-    head: Graph
-    alignment: Graph | None = None
-
-
-def open_version(storage: Storage, version: ModelVersion, threads: int) -> Served:
-    """Where a version's graphs are; nothing is loaded yet."""
-    spec = load_spec(storage.fetch(f"{version.prefix}/{bundle.SPEC}").read_bytes())
-    return Served(
-        spec=spec,
-        backbone=_graph(storage, version.prefix, spec, bundle.BACKBONE, threads),
-        # A head is one small product: threads would only wait for each other.
-        head=_graph(storage, version.prefix, spec, bundle.HEAD, 1),
-    )
+    model: str
+    version: int | None = None
+    alias: str | None = None
+    domain: str | None = None
 
 
-def through(storage: Storage, served: Served, row: Alignment, threads: int) -> Served:
-    """The version with an alignment between backbone and head; and under the images' own backbone, where it has one."""
-    alignment = Graph(
-        sha256=row.files[artifact.GRAPH]["sha256"],
-        open=lambda: GraphSession(storage.fetch(f"{row.prefix}/{artifact.GRAPH}"), threads=1),
-    )
-    if row.moving_backbone is None:
-        return replace(served, alignment=alignment)
-    moving = MovingBackbone.model_validate(row.moving_backbone)
-    backbone = Graph(
-        sha256=moving.graph.sha256, open=lambda: GraphSession(storage.fetch(str(moving.graph.key)), threads=threads)
-    )
-    # From here on images are prepared for the network that they meet.
-    spec = served.spec.model_copy(update={"inputs": (image_input(moving.preprocess),)})
-    return Served(spec=spec, backbone=backbone, head=served.head, alignment=alignment)
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What answers a call.
+
+    Args:
+        model: the version's graphs.
+        version: its number.
+        alignment: id of what the features pass through; None without a domain.
+    """
+
+    model: Served
+    version: int
+    alignment: str | None
+
+
+@dataclass(slots=True)
+class Opened:
+    """Versions whose bundles have been looked up; versions and alignments never change, so nothing goes stale.
+
+    Args:
+        storage: where bundles are.
+        threads: of one run of a backbone.
+    """
+
+    storage: Storage
+    threads: int
+    _known: OrderedDict[str, Served] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def version(self, row: ModelVersion) -> Served:
+        """A version's graphs; nothing is loaded yet."""
+        return self._remembered(row.id, lambda: self._open(row))
+
+    def through(self, row: ModelVersion, alignment: Alignment) -> Served:
+        """The version with an alignment between backbone and head."""
+        return self._remembered(f"{row.id}/{alignment.id}", lambda: self._align(self.version(row), alignment))
+
+    def _remembered(self, key: str, make: Callable[[], Served]) -> Served:
+        with self._lock:
+            found = self._known.get(key)
+            if found is not None:
+                self._known.move_to_end(key)
+                return found
+        made = make()
+        with self._lock:
+            self._known[key] = made
+            while len(self._known) > NUM_OPENED:
+                self._known.popitem(last=False)
+        return made
+
+    def _open(self, row: ModelVersion) -> Served:
+        spec = load_spec(self.storage.fetch(f"{row.prefix}/{bundle.SPEC}").read_bytes())
+        return Served(
+            spec=spec,
+            backbone=self._graph(row.prefix, spec, bundle.BACKBONE, self.threads),
+            # A head is one small product: threads would only wait for each other.
+            head=self._graph(row.prefix, spec, bundle.HEAD, 1),
+        )
+
+    def _align(self, served: Served, row: Alignment) -> Served:
+        graph = Graph(
+            sha256=row.files[artifact.GRAPH]["sha256"],
+            open=lambda: GraphSession(self.storage.fetch(f"{row.prefix}/{artifact.GRAPH}"), threads=1),
+        )
+        if row.moving_backbone is None:
+            return served.through(graph)
+        moving = MovingBackbone.model_validate(row.moving_backbone)
+        network = Graph(
+            sha256=moving.graph.sha256,
+            open=lambda: GraphSession(self.storage.fetch(str(moving.graph.key)), threads=self.threads),
+        )
+        return served.through(graph, (network, moving.preprocess))
+
+    def _graph(self, prefix: str, spec: Spec, name: str, threads: int) -> Graph:
+        return Graph(
+            sha256=spec.files[name].sha256,
+            open=lambda: GraphSession(file_path(self.storage, prefix, spec, name), threads=threads),
+        )
+
+
+def find(session: Session, opened: Opened, project: str, wanted: Wanted) -> Found:
+    """The graphs that answer a call.
+
+    Raises:
+        NotFound: no such model, version, alias or domain.
+        Conflict: both a version and an alias were named, or the domain's alignment does not fit.
+    """
+    row = models.resolve(session, project, wanted.model, wanted.version, wanted.alias)
+    if wanted.domain is None:
+        return Found(opened.version(row), row.version, None)
+    alignment = domains.resolve(session, project, wanted.model, row, wanted.domain)
+    return Found(opened.through(row, alignment), row.version, alignment.id)
 
 
 def file_path(storage: Storage, prefix: str, spec: Spec, name: str) -> Path:
@@ -61,39 +131,9 @@ def file_path(storage: Storage, prefix: str, spec: Spec, name: str) -> Path:
     return storage.fetch(spec.files[name].key or f"{prefix}/{name}")
 
 
-def run(
-    pool: Pool[GraphSession],
-    served: Served,
-    images: Sequence[bytes],
-    decoders: Executor,
-    top_k: int,
-    threshold: float | None,
-    max_pixels: int,
-) -> list[Prediction]:
-    """Predictions in the order of the images.
-
-    Raises:
-        BadRequest: no image.
-        BadImage: one of the images cannot be used; its index is named.
-    """
-    if not images:
-        raise BadRequest(
-            "expected at least one image; found none; send multipart `file`, an image body, or JSON images"
-        )
-    with lease_runtime(pool, served.backbone, served.head, served.alignment) as runtime:
-        return predict(runtime, served.spec, images, decoders, top_k=top_k, threshold=threshold, max_pixels=max_pixels)
-
-
 def open_session(storage: Storage, prefix: str, spec: Spec, name: str) -> GraphSession:
     """One small graph of a bundle, loaded for the caller alone."""
     return GraphSession(file_path(storage, prefix, spec, name), threads=1)
-
-
-def _graph(storage: Storage, prefix: str, spec: Spec, name: str, threads: int) -> Graph:
-    return Graph(
-        sha256=spec.files[name].sha256,
-        open=lambda: GraphSession(file_path(storage, prefix, spec, name), threads=threads),
-    )
 
 
 def composed(storage: Storage, prefix: str, spec: Spec) -> bytes:

@@ -10,8 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db.session import Database
 from app.queue import Bell
 from app.services import forecasts, queues
-from app.serving.pool import Pool
-from app.serving.runtime import Session as GraphSession
+from app.serving.engine import Engine
 from app.settings import Settings
 from app.storage import Storage
 
@@ -26,7 +25,7 @@ def check(settings: Settings, database: Database, storage: Storage, bell: Bell) 
     return found
 
 
-def metrics(database: Database, pool: Pool[GraphSession]) -> str:
+def metrics(database: Database, engine: Engine) -> str:
     """The present state, as Prometheus reads it."""
     registry = CollectorRegistry()
     waiting = Gauge("graft_jobs", "Unfinished jobs", ["queue", "state"], registry=registry)
@@ -38,7 +37,7 @@ def metrics(database: Database, pool: Pool[GraphSession]) -> str:
             waiting.labels(queue, state).set(number)
         workers.set(len(queues.live_workers(session)))
         _forecasts(registry, forecasts.errors(session))
-    stats = pool.stats()
+    stats = engine.pool.stats()
     memory.set(stats.size_bytes)
     loaded.set(stats.num_entries)
     return generate_latest(registry).decode()

@@ -10,11 +10,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
-
-from app.serving.runtime import Runtime, Session
 
 log = logging.getLogger(__name__)
 
@@ -169,25 +167,6 @@ class Pool(Generic[T]):
     def _forget(self, entry: _Entry[T]) -> T:
         self._size_bytes -= entry.size_bytes
         return entry.loaded.result()
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """A graph that can be loaded: its digest and how to open it."""
-
-    sha256: str
-    open: Callable[[], Session]
-
-
-@contextmanager
-def lease_runtime(
-    pool: Pool[Session], backbone: Graph, head: Graph, alignment: Graph | None = None
-) -> Iterator[Runtime]:
-    """All sessions of a model for the length of the `with` block."""
-    with ExitStack() as stack:
-        lower, upper = (stack.enter_context(pool.lease(graph.sha256, graph.open)) for graph in (backbone, head))
-        between = stack.enter_context(pool.lease(alignment.sha256, alignment.open)) if alignment else None
-        yield Runtime(lower, upper, between)
 
 
 def _close(resources: list[T]) -> None:

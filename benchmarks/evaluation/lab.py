@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import recipes
-from app.artifact import bundle
+from app.artifact import bundle, preprocess
 from app.artifact.spec import Spec
 from app.services.predictions import file_path
-from app.serving.predict import predict
 from app.serving.runtime import Runtime, Session
 from app.storage import FolderStorage
 from benchmarks import _pipeline
@@ -120,8 +119,11 @@ class Lab:
         graphs = (file_path(storage, published["prefix"], spec, name) for name in (bundle.BACKBONE, bundle.HEAD))
         with ThreadPoolExecutor(2) as threads:
             runtime = Runtime(*(Session(graph, 2) for graph in graphs))
-            found = predict(runtime, spec, [data for _, data in pictures], threads, top_k=1)
-        return np.array([one.label == name.split("/")[0] for one, (name, _) in zip(found, pictures, strict=True)])
+            images = np.stack(list(threads.map(lambda item: preprocess.load(item[1], spec.preprocess), pictures)))
+        named = runtime.run(images).probabilities.argmax(1)
+        return np.array(
+            [spec.labels[one] == name.split("/")[0] for one, (name, _) in zip(named, pictures, strict=True)]
+        )
 
     def accuracy(self, published: dict[str, Any], pictures: Sequence[File]) -> float:
         """Share of pictures that are named as their folder is."""

@@ -160,7 +160,7 @@ def test_ten_models_on_one_backbone_load_it_once(light_client, tmp_path):
     prepare(light_client, tmp_path, 10)
     for version in range(1, 11):
         check(light_client.post(URL, params={"version": version}, **multipart(PICTURES[:1])), PICTURES[:1], version)
-    assert light_client.app.state.graft.pool.stats().num_entries == 1 + 10
+    assert light_client.app.state.graft.engine.pool.stats().num_entries == 1 + 10
     assert "graft_pool_graphs 11.0" in light_client.get("/metrics").text
 
 
@@ -173,3 +173,34 @@ def test_each_role_has_its_routes(light, tmp_path):
     with TestClient(create_app(light, ("api",)), base_url="http://127.0.0.1") as client:
         assert client.get("/api/v1/jobs").status_code == 200
         problem(client.post(URL, **multipart(PICTURES[:1])), 404, "not_found")
+
+
+def test_what_the_server_spent_is_in_the_header(served):
+    answer = served.post(URL, **multipart(PICTURES))
+    stages = dict(stage.split(";dur=") for stage in answer.headers["Server-Timing"].split(", "))
+    assert list(stages) == ["decode", "queue", "compute"]
+    assert all(float(milliseconds) >= 0 for milliseconds in stages.values())
+
+
+def test_a_timeout_that_has_passed_is_an_error_document(served):
+    document = problem(served.post(URL, params={"timeout": 1e-9}, **multipart(PICTURES)), 504, "deadline_exceeded")
+    assert "allow more time" in document["detail"]
+    problem(served.post(URL, params={"timeout": 0}, **multipart(PICTURES)), 422, "invalid_payload")
+
+
+def test_without_room_a_request_is_told_when_to_come_again(light, tmp_path):
+    with TestClient(
+        create_app(light.model_copy(update={"max_queued_images": 1})), base_url="http://127.0.0.1"
+    ) as client:
+        prepare(client, tmp_path)
+        engine = client.app.state.graft.engine
+        row = client.post(URL, **multipart(PICTURES[:1]))
+        assert row.status_code == 200
+        with engine._changed:
+            engine._num_images += 1
+        answer = client.post(URL, **multipart(PICTURES[:1]))
+        assert problem(answer, 503, "overloaded")["retry_after_seconds"] == 1
+        assert answer.headers["Retry-After"] == "1"
+        with engine._changed:
+            engine._num_images -= 1
+        assert client.post(URL, **multipart(PICTURES)).status_code == 200

@@ -205,7 +205,7 @@ def test_importing_these_modules_loads_no_heavy_library():
     import subprocess
 
     code = (
-        "import sys, app.artifact.bundle, app.artifact.card, app.serving.pool, app.serving.predict, app.serving.parity;"
+        "import sys, app.artifact.bundle, app.artifact.card, app.serving.pool, app.serving.engine, app.serving.parity;"
         "print([name for name in ('onnx', 'onnxruntime', 'pyarrow', 'torch', 'pandas') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

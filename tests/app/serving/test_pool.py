@@ -7,10 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.artifact import heads
-from app.serving.pool import Graph, Pool, lease_runtime
-from app.serving.runtime import Session
-from tests.app.onnx_factories import backbone_bytes, images
+from app.serving.pool import Pool
 
 
 class Item:
@@ -330,46 +327,3 @@ def test_many_threads_never_meet_a_closed_item():
     assert stats.num_evictions > 0
     pool.clear()
     assert {item.num_closes for item in made} == {1}
-
-
-def graph_of(data, sha256, opened):
-    def open_session():
-        opened.append(sha256)
-        return Session(data, threads=1)
-
-    return Graph(sha256, open_session)
-
-
-def test_ten_heads_on_one_backbone_cost_one_backbone():
-    opened = []
-    backbone = graph_of(backbone_bytes(num_features=4096), "backbone", opened)
-    weights = np.random.default_rng(0).normal(size=(10, 3, 4096))
-    uppers = [
-        graph_of(heads.linear(weight, np.zeros(3)), f"head{index}", opened) for index, weight in enumerate(weights)
-    ]
-    pool = Pool(1 << 30)
-    answers = []
-    for _ in range(2):
-        for head in uppers:
-            with lease_runtime(pool, backbone, head) as model:
-                answers.append(model.run(images(2)).probabilities)
-    assert opened == ["backbone", *(f"head{index}" for index in range(10))]
-    size = Session(backbone_bytes(num_features=4096)).size_bytes
-    size += sum(Session(heads.linear(weight, np.zeros(3))).size_bytes for weight in weights)
-    assert pool.stats().size_bytes == size
-    assert len({answer.tobytes() for answer in answers}) == 10
-
-
-def test_heads_go_before_the_backbone_that_they_share():
-    opened = []
-    backbone = graph_of(backbone_bytes(), "backbone", opened)
-    uppers = [
-        graph_of(heads.linear(np.ones((3, 6)) * index, np.zeros(3)), f"head{index}", opened) for index in range(4)
-    ]
-    room = Session(backbone_bytes()).size_bytes + 2 * Session(heads.linear(np.ones((3, 6)), np.zeros(3))).size_bytes
-    pool = Pool(room)
-    for head in uppers * 2:
-        with lease_runtime(pool, backbone, head) as model:
-            model.run(images(1))
-    assert opened.count("backbone") == 1
-    assert pool.stats().num_entries == 3

@@ -1,0 +1,137 @@
+"""One request's images on their way through the engine: what is decoded, what is computed, what came out.
+
+Shape legend: N images, H x W pixels, D features, C classes.
+"""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import BadImage, DeadlineExceeded
+from app.serving.model import Served
+
+Pixels = NDArray[np.uint8]
+Images = Sequence[bytes] | Pixels
+
+
+@dataclass(slots=True)
+class Timing:
+    """Seconds that the slowest image of a request spent in each stage."""
+
+    decode: float = 0.0
+    queue: float = 0.0
+    compute: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What a model says of the images of one request, in their order.
+
+    Shape:
+        probabilities_NC: [N, C]
+        features_ND: [N, D], those that the head saw
+    """
+
+    probabilities_NC: NDArray[np.float32]
+    features_ND: NDArray[np.float32]
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """A decoded image that waits for its batch."""
+
+    index: int
+    pixels_HWC: Pixels
+    since: float
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """The engine's book about one request; all of it is touched under the engine's lock.
+
+    Args:
+        model: what is asked.
+        images: encoded ones, or pixels [N, H, W, 3] that need no decoding.
+        max_pixels: largest width times height of an encoded image.
+        deadline: by `time.monotonic`; nobody waits after it.
+    """
+
+    model: Served
+    images: Images
+    max_pixels: int
+    deadline: float | None = None
+    future: Future[Result] = field(default_factory=Future)
+    timing: Timing = field(default_factory=Timing)
+    ready: deque[Ready] = field(default_factory=deque)
+    num_taken: int = 0
+    num_decoding: int = 0
+    num_computing: int = 0
+    num_done: int = 0
+    _failure: tuple[int, BadImage] | None = None
+    _probabilities_NC: NDArray[np.float32] | None = None
+    _features_ND: NDArray[np.float32] | None = None
+
+    @property
+    def num_under_way(self) -> int:
+        """Images whose pixels are held, or soon will be."""
+        return self.num_decoding + len(self.ready) + self.num_computing
+
+    def ended(self) -> bool:
+        """Whether nobody waits any more: answered, cancelled, or past its deadline, which ends it here."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            late = "expected an answer before the request's deadline; found none yet; allow more time, or send less"
+            self.fail(DeadlineExceeded(late))
+        return self.future.done()
+
+    def take(self) -> int | None:
+        """The next image to decode; None when there is none, or one before it is bad."""
+        if self.num_taken == len(self.images) or self._failure is not None:
+            return None
+        self.num_taken += 1
+        self.num_decoding += 1
+        return self.num_taken - 1
+
+    def decoded(self, index: int, found: Pixels | BadImage, seconds: float) -> None:
+        """Notes what came out of a decoder. The first bad image in the request's order is the one that is named."""
+        self.num_decoding -= 1
+        self.timing.decode = max(self.timing.decode, seconds)
+        if isinstance(found, BadImage):
+            if self._failure is None or index < self._failure[0]:
+                self._failure = index, found
+            self.ready.clear()
+        elif self._failure is None:
+            self.ready.append(Ready(index, found, time.monotonic()))
+        if self._failure is not None and not self.num_decoding:
+            # Images are taken in order, so none before the bad one is still to come.
+            place, error = self._failure
+            self.fail(BadImage(f"image {place}: {error.detail}", code=error.code, index=place))
+
+    def computed(
+        self, rows: Sequence[int], probabilities: NDArray[np.float32], features: NDArray[np.float32], seconds: float
+    ) -> None:
+        """Puts what came out of a batch where it belongs, and answers when nothing is missing."""
+        self.num_computing -= len(rows)
+        self.num_done += len(rows)
+        self.timing.compute = max(self.timing.compute, seconds)
+        if self._probabilities_NC is None or self._features_ND is None:
+            self._probabilities_NC = np.empty((len(self.images), probabilities.shape[1]), np.float32)
+            self._features_ND = np.empty((len(self.images), features.shape[1]), np.float32)
+        self._probabilities_NC[list(rows)] = probabilities
+        self._features_ND[list(rows)] = features
+        if self.num_done == len(self.images) and self._settle():
+            self.future.set_result(Result(self._probabilities_NC, self._features_ND, self.timing))
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the call with an error, unless it has ended."""
+        if self._settle():
+            self.future.set_exception(error)
+
+    def _settle(self) -> bool:
+        """Whether the future may be set now: whoever waits could have cancelled it at any moment."""
+        return not self.future.done() and self.future.set_running_or_notify_cancel()

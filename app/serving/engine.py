@@ -1,0 +1,284 @@
+"""The one way from images to answers: decode in threads, batch what waits, run, give each request its rows.
+
+A batch takes what is there when the processor is free, and never waits for more: alone, an image runs at once; under
+load batches fill by themselves while the one before runs. Images for one backbone share its batches whichever heads
+they are for. Requests take turns image by image, so a large one does not hold up a small one.
+"""
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.artifact import preprocess
+from app.errors import BadImage, Overloaded
+from app.serving.call import Call, Images, Pixels, Ready, Result
+from app.serving.model import Graph, Served
+from app.serving.pool import Pool
+from app.serving.rate import Rate
+from app.serving.runtime import BATCH_SIZE, Session
+
+# Of one request, decoded ahead of what runs: two batches of pixels, however many images it brings.
+WINDOW = 2 * BATCH_SIZE
+# A batch that takes longer makes the others wait; where one image takes long, batches are smaller.
+BATCH_SECONDS = 0.25
+
+Lane = tuple[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the engine takes on before it refuses.
+
+    Args:
+        max_images: in the engine at once.
+        max_wait_seconds: that the last one to come would wait, by the rate measured.
+        max_pixels: of an encoded image, width times height.
+    """
+
+    max_images: int = 1024
+    max_wait_seconds: float = 5.0
+    max_pixels: int = preprocess.MAX_PIXELS
+
+
+class Engine:
+    """Decoders, batches and sessions of one process; every door submits here. Safe to call from any thread.
+
+    Args:
+        pool_bytes: what loaded graphs that nobody uses may hold together.
+        num_decoders: threads that decode.
+        num_runners: threads that run batches.
+        limits: beyond which requests are refused.
+    """
+
+    def __init__(self, pool_bytes: int, num_decoders: int, num_runners: int = 1, limits: Limits | None = None) -> None:
+        self.pool: Pool[Session] = Pool(pool_bytes)
+        self._limits = limits or Limits()
+        self._num_decoders = num_decoders
+        self._decoders = ThreadPoolExecutor(num_decoders, thread_name_prefix="decode")
+        self._changed = threading.Condition(threading.RLock())
+        # Per backbone and shape of its input: the requests that have decoded images, in turn.
+        self._lanes: OrderedDict[Lane, deque[Call]] = OrderedDict()
+        self._seconds_per_image: dict[Lane, float] = {}
+        self._num_images = 0
+        self._closed = False
+        self.rate = Rate()
+        self._runners = [threading.Thread(target=self._work, name=f"run-{number}") for number in range(num_runners)]
+        for runner in self._runners:
+            runner.start()
+
+    @property
+    def num_images(self) -> int:
+        """Images in the engine, from submission to the end of their request."""
+        return self._num_images
+
+    def check_room(self) -> None:
+        """Refuses before work is put into a request; cheap enough to be asked before its body is read.
+
+        Raises:
+            Overloaded: too many images are before it; with the seconds after which to come again.
+        """
+        waiting, rate = self._num_images, self.rate.per_second
+        wait = waiting / rate if rate else 0.0
+        if waiting >= self._limits.max_images or wait > self._limits.max_wait_seconds:
+            raise Overloaded(
+                f"expected room for a request; found {waiting} images before it, about {wait:.1f} s of work; send it "
+                "again later, or start more processes that serve",
+                retry_after_seconds=max(1, round(wait / 2)),
+            )
+
+    def submit(self, model: Served, images: Images, deadline: float | None = None) -> Future[Result]:
+        """Begins a request. Cancelling the future drops what of it has not run.
+
+        Args:
+            model: what is asked.
+            images: at least one; encoded, or pixels uint8 [N, H, W, 3] in the model's size.
+            deadline: by `time.monotonic`.
+
+        Returns:
+            a future that ends with BadImage (the first that cannot be used; its `index` in `extra`), DeadlineExceeded,
+            or what loading and running the graphs raised.
+
+        Raises:
+            Overloaded: as `check_room`.
+            ValueError: no image.
+            RuntimeError: the engine is closed.
+        """
+        if not len(images):
+            raise ValueError("expected at least one image; found none")
+        self.check_room()
+        call = Call(model, images, self._limits.max_pixels, deadline)
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("expected an open engine; found it closed")
+            number = len(images)
+            self._num_images += number
+            call.future.add_done_callback(lambda _: self._leave(number))
+            if isinstance(images, np.ndarray):
+                now = time.monotonic()
+                call.num_taken = len(images)
+                call.ready.extend(Ready(index, pixels, now) for index, pixels in enumerate(images))
+                self._queue(call)
+            else:
+                self._decode_more(call)
+        return call.future
+
+    def close(self) -> None:
+        """Ends the threads; requests under way fail."""
+        with self._changed:
+            self._closed = True
+            waiting = [call for calls in self._lanes.values() for call in calls]
+            self._lanes.clear()
+            for call in waiting:
+                call.fail(Overloaded("expected a running service; found it shutting down; send it again"))
+            self._changed.notify_all()
+        self._decoders.shutdown(wait=True, cancel_futures=True)
+        for runner in self._runners:
+            runner.join()
+        self.pool.clear()
+
+    def _leave(self, number: int) -> None:
+        with self._changed:
+            self._num_images -= number
+
+    def _decode_more(self, call: Call) -> None:
+        """Hands images to the decoders while the window has room; one for each thread, lest others stand behind."""
+        while (
+            not self._closed
+            and call.num_decoding < self._num_decoders
+            and call.num_under_way < WINDOW
+            and (index := call.take()) is not None
+        ):
+            self._decoders.submit(self._decode, call, index)
+
+    def _decode(self, call: Call, index: int) -> None:
+        with self._changed:
+            if call.ended():
+                return
+        start = time.monotonic()
+        found: Pixels | BadImage
+        try:
+            found = preprocess.load(call.images[index], call.model.spec.preprocess, call.max_pixels)
+        except BadImage as error:
+            found = error
+        except Exception as error:
+            with self._changed:
+                call.fail(error)
+            return
+        with self._changed:
+            call.decoded(index, found, time.monotonic() - start)
+            self._decode_more(call)
+            self._queue(call)
+
+    def _queue(self, call: Call) -> None:
+        """Lines a request up once it has something to run."""
+        if not call.ready or self._closed:
+            return
+        lane = (call.model.backbone.sha256, call.ready[0].pixels_HWC.shape)
+        calls = self._lanes.setdefault(lane, deque())
+        if call not in calls:
+            calls.append(call)
+        self._changed.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not (batch := self._next_batch()):
+                    if self._closed:
+                        return
+                    self.rate.pause()
+                    self._changed.wait()
+            self._run(*batch)
+
+    def _next_batch(self) -> tuple[Lane, list[tuple[Call, Ready]]] | None:
+        """Of the lane whose turn it is, one image of each request in turn."""
+        while self._lanes:
+            lane, calls = self._lanes.popitem(last=False)
+            batch: list[tuple[Call, Ready]] = []
+            most = self._batch_size(lane)
+            while calls and len(batch) < most:
+                call = calls.popleft()
+                if call.ended() or not call.ready:
+                    continue
+                batch.append((call, call.ready.popleft()))
+                call.num_computing += 1
+                if call.ready:
+                    calls.append(call)
+            if calls:
+                self._lanes[lane] = calls
+            if batch:
+                return lane, batch
+        return None
+
+    def _batch_size(self, lane: Lane) -> int:
+        seconds = self._seconds_per_image.get(lane)
+        return BATCH_SIZE if not seconds else max(1, min(BATCH_SIZE, int(BATCH_SECONDS / seconds)))
+
+    def _run(self, lane: Lane, batch: list[tuple[Call, Ready]]) -> None:
+        start = time.monotonic()
+        try:
+            features = self._features(batch[0][0].model.backbone, [ready.pixels_HWC for _, ready in batch])
+        except Exception as error:
+            self._fail([call for call, _ in batch], error)
+            return
+        for model, places in _by_head(batch):
+            calls = [batch[place][0] for place in places]
+            try:
+                probabilities, seen = self._head(model, features[places])
+            except Exception as error:
+                self._fail(calls, error)
+                continue
+            self._answer([batch[place] for place in places], probabilities, seen, start)
+        seconds = time.monotonic() - start
+        with self._changed:
+            known = self._seconds_per_image.get(lane)
+            self._seconds_per_image[lane] = (known + seconds / len(batch)) / 2 if known else seconds / len(batch)
+            self.rate.count(len(batch))
+
+    def _features(self, graph: Graph, pixels: Sequence[Pixels]) -> np.ndarray:
+        with self.pool.lease(graph.sha256, graph.open) as session:
+            return session.run(np.stack(pixels))[session.output_names.index("features")]
+
+    def _head(self, model: Served, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities, and the features that the head saw."""
+        if model.alignment is not None:
+            with self.pool.lease(model.alignment.sha256, model.alignment.open) as session:
+                features = session.run(features)[0]
+        with self.pool.lease(model.head.sha256, model.head.open) as session:
+            return session.run(features)[session.output_names.index("probabilities")], features
+
+    def _answer(
+        self, batch: list[tuple[Call, Ready]], probabilities: np.ndarray, features: np.ndarray, start: float
+    ) -> None:
+        rows: dict[int, list[int]] = {}
+        for place, (call, _) in enumerate(batch):
+            rows.setdefault(id(call), []).append(place)
+        seconds = time.monotonic() - start
+        with self._changed:
+            for places in rows.values():
+                call = batch[places[0]][0]
+                waited = max(start - batch[place][1].since for place in places)
+                call.timing.queue = max(call.timing.queue, waited)
+                call.computed(
+                    [batch[place][1].index for place in places], probabilities[places], features[places], seconds
+                )
+                self._decode_more(call)
+
+    def _fail(self, calls: Sequence[Call], error: Exception) -> None:
+        with self._changed:
+            for call in calls:
+                call.fail(error)
+
+
+def _by_head(batch: list[tuple[Call, Ready]]) -> list[tuple[Served, list[int]]]:
+    """The places in a batch that one head, behind one alignment, is for."""
+    found: dict[tuple[str, str], tuple[Served, list[int]]] = {}
+    for place, (call, _) in enumerate(batch):
+        model = call.model
+        key = (model.head.sha256, model.alignment.sha256 if model.alignment else "")
+        found.setdefault(key, (model, []))[1].append(place)
+    return list(found.values())

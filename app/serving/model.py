@@ -1,0 +1,47 @@
+"""What can be called: the graphs of a version, and how images are prepared for them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self
+
+from app.artifact.preprocess import Preprocess
+from app.artifact.spec import Spec, image_input
+from app.serving.runtime import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A graph that can be loaded: its digest and how to open it."""
+
+    sha256: str
+    open: Callable[[], Session]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A version that can be called. Ten of them on one backbone share its graph, by its digest.
+
+    Args:
+        spec: labels, preprocessing, what was published.
+        backbone: images -> features.
+        head: features -> probabilities.
+        alignment: features -> features, for inputs of a domain; None elsewhere.
+    """
+
+    spec: Spec
+    backbone: Graph
+    head: Graph
+    alignment: Graph | None = None
+
+    def through(self, alignment: Graph, moving: tuple[Graph, Preprocess] | None = None) -> Self:
+        """The version with an alignment before its head; and under the images' own backbone, where it has one.
+
+        Args:
+            alignment: ends at this version's features.
+            moving: the network that the images meet instead of the version's, and how they are prepared for it.
+        """
+        if moving is None:
+            return replace(self, alignment=alignment)
+        backbone, preprocess = moving
+        spec = self.spec.model_copy(update={"inputs": (image_input(preprocess),)})
+        return replace(self, spec=spec, backbone=backbone, alignment=alignment)

@@ -1,0 +1,31 @@
+"""How many images a second come out while there is always one waiting: what the wait of the last in line is told by."""
+
+import time
+
+HALF_LIFE_SECONDS = 2.0
+
+
+class Rate:
+    """Images per second of busy time, recent ones counting more; not safe for threads, the engine's lock holds it."""
+
+    def __init__(self) -> None:
+        self._number = self._seconds = 0.0
+        self._last: float | None = None
+
+    @property
+    def per_second(self) -> float:
+        """Zero until something was measured."""
+        return self._number / self._seconds if self._seconds else 0.0
+
+    def count(self, number: int) -> None:
+        """A batch has come out."""
+        now = time.monotonic()
+        if self._last is not None:
+            passed = now - self._last
+            keep = 0.5 ** (passed / HALF_LIFE_SECONDS)
+            self._number, self._seconds = self._number * keep + number, self._seconds * keep + passed
+        self._last = now
+
+    def pause(self) -> None:
+        """Nothing waits: the time until the next batch says nothing about the rate."""
+        self._last = None

@@ -1,0 +1,341 @@
+import io
+import threading
+import time
+from concurrent.futures import CancelledError
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.artifact import heads, preprocess
+from app.artifact.spec import BundleError
+from app.errors import BadImage, DeadlineExceeded, Overloaded
+from app.serving.engine import WINDOW, Engine, Limits
+from app.serving.model import Graph, Served
+from app.serving.runtime import BATCH_SIZE, Runtime, Session
+from tests.app.onnx_factories import backbone_bytes, images, make_spec
+
+LABELS = ("cat", "dog", "owl")
+WEIGHT = np.random.default_rng(5).normal(size=(3, 6)) * 4
+SPEC = make_spec(LABELS)
+SECONDS = 30
+
+
+def encoded(seed, size=(20, 14), form="PNG"):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    pixels //= np.uint8(1 + seed % 5)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, form)
+    return buffer.getvalue()
+
+
+class Watched(Session):
+    """A real session that notes the sizes of its batches, and runs none while `door` is shut."""
+
+    def __init__(self, data):
+        super().__init__(data, threads=1)
+        self.door, self.sizes, self.entered = threading.Event(), [], threading.Semaphore(0)
+        self.door.set()
+
+    def run(self, batch):
+        self.sizes.append(len(batch))
+        self.entered.release()
+        assert self.door.wait(SECONDS)
+        return super().run(batch)
+
+
+def graph(data, name=None):
+    return Graph(name or str(hash(data)), lambda: Session(data, threads=1))
+
+
+def served(weight=WEIGHT, backbone=None, alignment=None, bias=(0, 0, 0)):
+    head = heads.linear(weight, np.array(bias, float))
+    return Served(SPEC, backbone or graph(backbone_bytes(), "backbone"), graph(head), alignment)
+
+
+def watched():
+    """A model whose backbone can be held, and that backbone."""
+    session = Watched(backbone_bytes())
+    return served(backbone=Graph("watched", lambda: session)), session
+
+
+@pytest.fixture
+def engine():
+    made = Engine(1 << 30, num_decoders=2)
+    yield made
+    made.close()
+    assert made.num_images == 0
+
+
+@pytest.fixture
+def reference():
+    return Runtime(Session(backbone_bytes()), Session(heads.linear(WEIGHT, np.zeros(3))))
+
+
+def until(condition):
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("num", [1, 2, 16, 17, 47, 100])
+def test_each_image_gets_what_it_gets_alone_in_the_order_of_the_request(engine, reference, num):
+    data = [encoded(seed, form=("PNG", "JPEG", "WEBP")[seed % 3]) for seed in range(num)]
+    found = engine.submit(served(), data).result(SECONDS)
+    alone = [reference.run(preprocess.load(item, SPEC.preprocess)[None]) for item in data]
+    np.testing.assert_allclose(found.probabilities_NC, np.concatenate([one.probabilities for one in alone]), atol=1e-6)
+    np.testing.assert_allclose(found.features_ND, np.concatenate([one.features for one in alone]), atol=1e-6)
+    assert found.timing.decode > 0
+    assert found.timing.compute > 0
+
+
+def test_pixels_need_no_decoding(engine, reference):
+    pixels = images(40)
+    found = engine.submit(served(), pixels).result(SECONDS)
+    np.testing.assert_allclose(found.probabilities_NC, reference.run(pixels).probabilities, atol=1e-6)
+    assert found.timing.decode == 0
+
+
+def test_no_image_is_an_error(engine):
+    with pytest.raises(ValueError, match="at least one image"):
+        engine.submit(served(), [])
+
+
+@pytest.mark.parametrize(("index", "num"), [(0, 1), (3, 5), (16, 20), (39, 40)])
+def test_a_bad_image_is_named_by_its_place(engine, index, num):
+    data = [encoded(seed) for seed in range(num)]
+    data[index] = b"just text"
+    with pytest.raises(BadImage, match=rf"^image {index}: expected one of JPEG") as caught:
+        engine.submit(served(), data).result(SECONDS)
+    assert caught.value.extra == {"index": index}
+    assert caught.value.code == "image_unreadable"
+
+
+def test_the_first_bad_image_is_the_one_named_with_its_own_code(engine):
+    whole = encoded(1, size=(2000, 2000), form="JPEG")
+    # The first takes longest to be found bad.
+    data = [encoded(0), whole[: len(whole) - 5000], b"text", b"more"]
+    with pytest.raises(BadImage, match=r"^image 1: ") as caught:
+        engine.submit(served(), data).result(SECONDS)
+    assert caught.value.code == "image_truncated"
+
+
+def test_images_that_come_during_a_batch_make_the_next_one_together(engine):
+    model, session = watched()
+    session.door.clear()
+    first = engine.submit(model, images(1))
+    assert session.entered.acquire(timeout=SECONDS)
+    others = [engine.submit(model, images(1, seed=seed)) for seed in range(20)]
+    session.door.set()
+    for future in (first, *others):
+        future.result(SECONDS)
+    assert session.sizes == [1, BATCH_SIZE, 4]
+
+
+def test_heads_share_the_batches_of_their_backbone(engine, reference):
+    session = Watched(backbone_bytes())
+    shared = Graph("watched", lambda: session)
+    scale = Graph("scale", lambda: Session(heads.linear(np.eye(6) * 2, np.zeros(6)), threads=1))
+    models = [served(weight * WEIGHT, shared) for weight in (1, 2, 3)]
+    session.door.clear()
+    first = engine.submit(models[0], images(1))
+    assert session.entered.acquire(timeout=SECONDS)
+    futures = [engine.submit(model, images(2, seed=7)) for model in models]
+    session.door.set()
+    first.result(SECONDS)
+    features = reference.run(images(2, seed=7)).features
+    for factor, future in zip((1, 2, 3), futures, strict=True):
+        logits = features @ (factor * WEIGHT.T)
+        powers = np.exp(logits - logits.max(1, keepdims=True))
+        found = future.result(SECONDS).probabilities_NC
+        np.testing.assert_allclose(found, powers / powers.sum(1, keepdims=True), atol=1e-5)
+    assert session.sizes == [1, 6]
+    assert scale.sha256 not in {key.sha256 for key in (models[0].head, shared)}
+
+
+def test_an_alignment_stands_before_the_head(engine):
+    scores = Graph("softmax", lambda: Session(heads.linear(np.eye(6)[::-1].copy(), np.zeros(6)), threads=1))
+    found = engine.submit(served(alignment=scores), images(3)).result(SECONDS)
+    plain = engine.submit(served(), images(3)).result(SECONDS)
+    flipped = plain.features_ND[:, ::-1]
+    powers = np.exp(flipped - flipped.max(1, keepdims=True))
+    np.testing.assert_allclose(found.features_ND, powers / powers.sum(1, keepdims=True), atol=1e-5)
+
+
+def test_a_small_request_does_not_wait_for_a_large_one(engine):
+    model, session = watched()
+    session.door.clear()
+    large = engine.submit(model, [encoded(seed) for seed in range(200)])
+    assert session.entered.acquire(timeout=SECONDS)
+    small = engine.submit(model, [encoded(1)])
+    until(lambda: sum(len(calls) for calls in engine._lanes.values()) == 2)
+    session.door.set()
+    small.result(SECONDS)
+    assert not large.done()
+    large.result(SECONDS)
+
+
+def test_decoding_runs_a_window_ahead_and_no_further(engine):
+    model, session = watched()
+    session.door.clear()
+    future = engine.submit(model, [encoded(0)] * 100)
+    assert session.entered.acquire(timeout=SECONDS)
+    (call,) = [call for calls in engine._lanes.values() for call in calls] or [None]
+    until(lambda: call.num_under_way == WINDOW and not call.num_decoding)
+    time.sleep(0.05)
+    assert call.num_taken == WINDOW
+    session.door.set()
+    assert len(future.result(SECONDS).probabilities_NC) == 100
+
+
+def test_what_was_cancelled_is_not_computed(engine):
+    model, session = watched()
+    session.door.clear()
+    first = engine.submit(model, images(1))
+    assert session.entered.acquire(timeout=SECONDS)
+    others = [engine.submit(model, images(3)) for _ in range(4)]
+    assert all(future.cancel() for future in others[:3])
+    assert engine.num_images == 1 + 3
+    session.door.set()
+    assert len(others[3].result(SECONDS).probabilities_NC) == 3
+    first.result(SECONDS)
+    assert session.sizes == [1, 3]
+    with pytest.raises(CancelledError):
+        others[0].result()
+
+
+def test_a_deadline_ends_what_has_not_been_computed(engine):
+    model, session = watched()
+    session.door.clear()
+    first = engine.submit(model, images(1))
+    assert session.entered.acquire(timeout=SECONDS)
+    late = engine.submit(model, images(2), deadline=time.monotonic() + 0.05)
+    never = engine.submit(model, [encoded(0)], deadline=time.monotonic() - 1)
+    with pytest.raises(DeadlineExceeded):
+        never.result(SECONDS)
+    time.sleep(0.06)
+    session.door.set()
+    with pytest.raises(DeadlineExceeded, match="before the request's deadline"):
+        late.result(SECONDS)
+    first.result(SECONDS)
+    assert session.sizes == [1]
+
+
+def test_too_many_images_are_refused_and_there_is_room_again():
+    engine = Engine(1 << 30, num_decoders=1, limits=Limits(max_images=4))
+    model, session = watched()
+    session.door.clear()
+    futures = [engine.submit(model, images(2)) for _ in range(2)]
+    for call in (engine.check_room, lambda: engine.submit(model, images(1))):
+        with pytest.raises(Overloaded, match="found 4 images before it") as caught:
+            call()
+        assert caught.value.extra["retry_after_seconds"] >= 1
+    session.door.set()
+    for future in futures:
+        future.result(SECONDS)
+    engine.submit(model, images(1)).result(SECONDS)
+    engine.close()
+
+
+def test_whoever_would_wait_too_long_is_refused():
+    class Slow(Session):
+        def run(self, batch):
+            time.sleep(0.02)
+            return super().run(batch)
+
+    engine = Engine(1 << 30, num_decoders=1, limits=Limits(max_wait_seconds=0.1))
+    model = served(backbone=Graph("slow", lambda: Slow(backbone_bytes(), threads=1)))
+    for _ in range(6):
+        engine.submit(model, images(1))
+    engine.submit(model, images(100)).result(SECONDS)
+    assert 100 < engine.rate.per_second < 16 / 0.02
+    # Alone, a request is never too large.
+    large = engine.submit(model, images(400))
+    with pytest.raises(Overloaded):
+        engine.submit(model, images(1))
+    large.result(SECONDS)
+    engine.close()
+
+
+def test_a_graph_that_does_not_load_fails_its_requests_alone(engine):
+    def broken():
+        raise BundleError("expected a graph; found none")
+
+    bad = served(backbone=Graph("bad", broken))
+    bad_head = Served(SPEC, graph(backbone_bytes(), "backbone"), Graph("bad head", broken))
+    futures = [engine.submit(model, images(2)) for model in (bad, served(), bad_head, served())]
+    for future in futures[::2]:
+        with pytest.raises(BundleError):
+            future.result(SECONDS)
+    for future in futures[1::2]:
+        assert len(future.result(SECONDS).probabilities_NC) == 2
+
+
+def test_fifty_models_on_one_backbone_hold_one_backbone(engine):
+    weights = np.random.default_rng(0).normal(size=(50, 3, 6))
+    for weight in weights:
+        engine.submit(served(weight), images(1)).result(SECONDS)
+    assert engine.pool.stats().num_entries == 51
+    size = Session(backbone_bytes()).size_bytes
+    size += sum(Session(heads.linear(weight, np.zeros(3))).size_bytes for weight in weights)
+    assert engine.pool.stats().size_bytes == size
+
+
+def test_fifty_graphs_under_a_budget_of_five_all_answer():
+    room = 5 * Session(backbone_bytes()).size_bytes
+    engine = Engine(room, num_decoders=2, num_runners=2)
+    models = [served(backbone=graph(backbone_bytes(seed=seed))) for seed in range(50)]
+    futures = [engine.submit(model, images(2)) for _ in range(3) for model in models]
+    found = [future.result(SECONDS).features_ND for future in futures]
+    for first, second in zip(found[:50], found[50:100], strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert engine.pool.stats().size_bytes <= room
+    engine.close()
+
+
+def test_a_closed_engine_ends_what_waits():
+    engine = Engine(1 << 30, num_decoders=1)
+    model, session = watched()
+    session.door.clear()
+    first = engine.submit(model, images(1))
+    assert session.entered.acquire(timeout=SECONDS)
+    waiting = engine.submit(model, images(1))
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    with pytest.raises(Overloaded, match="shutting down"):
+        waiting.result(SECONDS)
+    session.door.set()
+    closing.join(SECONDS)
+    assert len(first.result(SECONDS).probabilities_NC) == 1
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.submit(model, images(1))
+
+
+def test_many_threads_many_models_all_right(engine, reference):
+    """Random requests from many threads, some cancelled, some bad: every answer is the one that it gets alone."""
+    broken = []
+
+    def work(seed):
+        chance = np.random.default_rng(seed)
+        for _ in range(15):
+            factor, pixels = (
+                int(chance.integers(1, 4)),
+                images(int(chance.integers(1, 40)), seed=int(chance.integers(9))),
+            )
+            future = engine.submit(served(factor * WEIGHT), pixels)
+            if chance.random() < 0.2 and future.cancel():
+                continue
+            logits = reference.run(pixels).features @ (factor * WEIGHT.T)
+            powers = np.exp(logits - logits.max(1, keepdims=True))
+            found = future.result(SECONDS).probabilities_NC
+            if not np.allclose(found, powers / powers.sum(1, keepdims=True), atol=1e-5):
+                broken.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(2 * SECONDS)
+    assert not any(thread.is_alive() for thread in threads)
+    assert broken == []
