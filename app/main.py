@@ -12,6 +12,7 @@ from app.api import (
     classes,
     datasets,
     domains,
+    embeddings,
     evaluations,
     health,
     jobs,
@@ -48,7 +49,7 @@ ROLES: dict[str, tuple[APIRouter, ...]] = {
         evaluations.of_jobs,
         lineage.router,
     ),
-    "serve": (predictions.router, classes.router),
+    "serve": (predictions.router, embeddings.router, classes.router),
 }
 
 

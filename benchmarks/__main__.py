@@ -34,6 +34,12 @@ def hardware() -> dict[str, Any]:
     return {"cpu": cpu, "cores": cores, "gpu": process.gpu_name("auto"), "system": platform.system()}
 
 
+def slug(machine: dict[str, Any]) -> str:
+    """The machine's name in file names."""
+    parts = (machine["cpu"], f"{machine['cores']} cores", machine["gpu"] or "")
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
+
+
 def measure(path: Path) -> dict[str, Any]:
     """Runs one script.
 
@@ -55,9 +61,7 @@ def main() -> int:
     if unknown:
         parser.error(f"expected names of {', '.join(known)}; found {', '.join(unknown)}")
     machine = hardware()
-    parts = (machine["cpu"], f"{machine['cores']} cores", machine["gpu"] or "")
-    slug = re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
-    target = FOLDER / "results" / f"{slug}.json"
+    target = FOLDER / "results" / f"{slug(machine)}.json"
     target.parent.mkdir(exist_ok=True)
     kept: dict[str, Any] = json.loads(_text(target) or "{}")
     for name in wanted:

@@ -1,43 +1,149 @@
-"""Waiting for the engine on behalf of a client that may go away."""
+"""From a request with images to what the engine says of them, on behalf of a client that may go away."""
 
 import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
 
-from fastapi import Request
+from anyio import to_thread
+from fastapi import Depends, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
+from app.api import images
+from app.api.deps import NAME, Context, Project, State
+from app.services import predictions
+from app.services.predictions import Found
 from app.serving.call import Result, Timing
 
+T = TypeVar("T")
+Timeout = Annotated[
+    float | None, Query(gt=0, le=3600, description="Seconds until nobody waits for the answer any more.")
+]
 
-async def wait(request: Request, future: Future[Result]) -> Result:
-    """The engine's result; what nobody waits for any more is dropped before it is computed.
+
+def get_wanted(
+    name: str,
+    version: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
+    alias: Annotated[str | None, Query(pattern=NAME)] = None,
+    domain: Annotated[str | None, Query(pattern=NAME, description="Where the images come from.")] = None,
+) -> predictions.Wanted:
+    """The model that a path and its query mean."""
+    return predictions.Wanted(name, version, alias, domain)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request to one model.
 
     Args:
-        request: whose body has been read.
-        future: the engine's.
-
-    Raises:
-        ClientDisconnect: the client has closed the connection.
-        GraftError: what the future ends with.
+        request: not yet read.
+        state: of the process.
+        project: the caller's.
+        wanted: which model.
+        deadline: by `time.monotonic`.
     """
-    answer = asyncio.wrap_future(future)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+
+    request: Request
+    state: State
+    project: str
+    wanted: predictions.Wanted
+    deadline: float | None
+
+    async def find(self) -> Found:
+        """The graphs that answer.
+
+        Raises:
+            NotFound, Conflict: as `predictions.find`.
+        """
+        return await to_thread.run_sync(self._find)
+
+    async def all(self) -> tuple[Found, Result]:
+        """What the model says of every image of the request.
+
+        Raises:
+            GraftError: the request, an image, or the engine.
+            ClientDisconnect: nobody waits any more.
+        """
+        self.state.engine.check_room()
+        sent = await images.read(self.request, self.state)
+        found = await self.find()
+        async with listening(self.request) as connection:
+            return found, await connection.settled(asyncio.wrap_future(self.submit(found, sent)))
+
+    def submit(self, found: Found, sent: Sequence[bytes]) -> Future[Result]:
+        """Gives images to the engine."""
+        return self.state.engine.submit(found.model, sent, self.deadline)
+
+    def _find(self) -> Found:
+        with self.state.database.read() as session:
+            return predictions.find(session, self.state.opened, self.project, self.wanted)
+
+
+def get_ask(
+    request: Request,
+    state: Context,
+    project: Project,
+    wanted: Annotated[predictions.Wanted, Depends(get_wanted)],
+    timeout: Timeout = None,
+) -> Ask:
+    """The request as a question to a model."""
+    return Ask(request, state, project, wanted, None if timeout is None else time.monotonic() + timeout)
+
+
+Asked = Annotated[Ask, Depends(get_ask)]
+
+
+def describe(response: Response, found: Found, timing: Timing | None = None) -> None:
+    """Says in headers who answered: version and alignment; and, in milliseconds, what the slowest image waited for."""
+    response.headers["X-Graft-Version"] = str(found.version)
+    if found.alignment is not None:
+        response.headers["X-Graft-Alignment"] = found.alignment
+    if timing is not None:
+        stages = {"decode": timing.decode, "queue": timing.queue, "compute": timing.compute}
+        # Server-Timing (W3C): browsers and proxies show it.
+        value = ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in stages.items())
+        response.headers["Server-Timing"] = value
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection whose end is noticed while something is waited for.
+
+    Args:
+        gone: ends when the connection is closed.
+    """
+
+    gone: asyncio.Future[None]
+
+    async def settled(self, answer: asyncio.Future[T]) -> T:
+        """What the future ends with.
+
+        Raises:
+            ClientDisconnect: the client has closed the connection; what was waited for is cancelled, and not computed.
+            Exception: whatever either future raises.
+        """
+        await asyncio.wait((answer, self.gone), return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
+            answer.cancel()
+            self.gone.result()
             raise ClientDisconnect
         return answer.result()
+
+
+@asynccontextmanager
+async def listening(request: Request) -> AsyncIterator[Connection]:
+    """Listens for the end of a connection whose request has been read."""
+    gone = asyncio.ensure_future(disconnected(request))
+    try:
+        yield Connection(gone)
     finally:
         gone.cancel()
-        answer.cancel()
 
 
-def server_timing(timing: Timing) -> str:
-    """Header `Server-Timing` (W3C): milliseconds of the slowest image in each stage."""
-    stages = {"decode": timing.decode, "queue": timing.queue, "compute": timing.compute}
-    return ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in stages.items())
-
-
-async def _disconnected(request: Request) -> None:
+async def disconnected(request: Request) -> None:
+    """Returns when the connection is closed, whose request has been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, field_validator
 from app.api import multipart
 from app.api.deps import NAME, Context, Project, State, finish
 from app.api.forms import checked, checked_json, from_json, media_type, replayed
-from app.api.predictions import UNLIMITED, ImageIn, check_number, from_base64, read_body
+from app.api.images import FILES, UNLIMITED, ImageIn, check_number, from_base64, read_body
 from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import ModelVersion
@@ -84,7 +84,7 @@ class ClassOut(BaseModel):
                         "required": ["label", "file"],
                         "properties": {
                             "label": {"type": "string", "minLength": 1, "maxLength": 100},
-                            "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                            "file": FILES,
                         },
                     }
                 },

@@ -10,10 +10,10 @@ from pydantic.json_schema import models_json_schema
 from app.api.backbones import BackboneFromVersion
 from app.api.classes import ClassIn
 from app.api.datasets import DatasetForm
-from app.api.predictions import PredictIn
+from app.api.images import ImagesIn
 from app.api.problems import Problem
 
-BY_HAND: tuple[type[BaseModel], ...] = (BackboneFromVersion, ClassIn, DatasetForm, PredictIn, Problem)
+BY_HAND: tuple[type[BaseModel], ...] = (BackboneFromVersion, ClassIn, DatasetForm, ImagesIn, Problem)
 
 
 def install(app: FastAPI) -> None:

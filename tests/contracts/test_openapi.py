@@ -51,7 +51,7 @@ def test_json_of_clients_is_read_strictly() -> None:
     wanted.discard("DatasetForm")
     models = {model.__name__: model for model in _below(BaseModel) if model.__module__.startswith("app.")}
     assert {name for name in wanted if models[name].model_config != BODY} == set()
-    assert wanted >= {"JobIn", "AliasIn", "DomainIn", "ClassIn", "PredictIn", "Coral", "PairedRidge"}
+    assert wanted >= {"JobIn", "AliasIn", "DomainIn", "ClassIn", "ImagesIn", "Coral", "PairedRidge"}
     assert {name for name, recipe in RECIPES.items() if not recipe.model_config["strict"]} == set()
 
 

@@ -1,0 +1,68 @@
+"""Embeddings: images in, features out."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from app.api import answers, images
+from app.api.answers import Asked
+from app.api.problems import RESPONSES
+from app.services.predictions import Found
+from app.serving.call import Result
+
+router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES)
+BINARY = "application/octet-stream"
+DTYPE = "<f4"
+
+
+class EmbedOut(BaseModel):
+    """Features in the order of the images."""
+
+    model: str
+    version: int
+    domain: str | None
+    alignment: str | None
+    dim: int
+    features: list[list[float]]
+
+
+@router.post(
+    "/{name}/embed",
+    response_model=EmbedOut,
+    max_body_size=images.UNLIMITED,
+    openapi_extra=images.request_body(),
+    responses={
+        200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}, "description": "The features"}
+    },
+)
+async def embed(ask: Asked, response: Response) -> Any:
+    """Features of images, as the model's head sees them: after the alignment where a `domain` is named.
+
+    With `Accept: application/octet-stream` they come as float32, little-endian, row after row; header `X-Graft-Shape`
+    has rows and columns.
+    """
+    found, result = await ask.all()
+    if _wants_bytes(ask.request):
+        return _bytes(found, result)
+    answers.describe(response, found, result.timing)
+    return {
+        "model": ask.wanted.model,
+        "version": found.version,
+        "domain": ask.wanted.domain,
+        "alignment": found.alignment,
+        "dim": result.features_ND.shape[1],
+        "features": result.features_ND.tolist(),
+    }
+
+
+def _wants_bytes(request: Request) -> bool:
+    return request.headers.get("accept", "").partition(";")[0].strip().lower() == BINARY
+
+
+def _bytes(found: Found, result: Result) -> Response:
+    rows, columns = result.features_ND.shape
+    answer = Response(result.features_ND.astype(DTYPE).tobytes(), media_type=BINARY)
+    answer.headers["X-Graft-Shape"] = f"{rows},{columns}"
+    answers.describe(answer, found, result.timing)
+    return answer

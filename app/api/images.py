@@ -1,0 +1,114 @@
+"""The images of a request, whichever way they come: multipart `file` (repeated), a raw body, or JSON in base64."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Request
+from pydantic import BaseModel, Field
+
+from app.api import multipart
+from app.api.deps import State
+from app.api.forms import checked_json, from_json, media_type
+from app.bodies import BODY
+from app.errors import BadRequest, TooLarge, Unprocessable
+
+UNLIMITED = 2**62
+ACCEPTED = ("multipart/form-data", "application/json", "image/*", "application/octet-stream")
+FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
+
+
+class ImageIn(BaseModel):
+    """One image."""
+
+    model_config = BODY
+
+    b64: str = Field(description="The file's bytes in base64.")
+
+
+class ImagesIn(BaseModel):
+    """The JSON form of a request."""
+
+    model_config = BODY
+
+    images: list[ImageIn] = Field(min_length=1)
+
+
+def request_body(*lines: str) -> dict[str, Any]:
+    """What the schema says of a body that is read by hand; `lines` are further types of text."""
+    form = {"type": "object", "required": ["file"], "properties": {"file": FILES}}
+    content: dict[str, Any] = {
+        "multipart/form-data": {"schema": form},
+        "application/json": {"schema": {"$ref": "#/components/schemas/ImagesIn"}},
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
+        **{kind: {"schema": {"type": "string"}} for kind in lines},
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+async def read(request: Request, state: State) -> list[bytes]:
+    """The images in their order.
+
+    Raises:
+        BadRequest: no image, or a broken form.
+        TooLarge: the body is too large, or there are too many images.
+        UnsupportedMediaType: the body is of another kind.
+        Unprocessable: JSON of another shape, or no base64.
+    """
+    limit = state.settings.max_predict_bytes
+    kind = media_type(request, *ACCEPTED)
+    if kind == "multipart/form-data":
+        parts = await multipart.read(request, limit)
+        images = [bytes(part.body) for part in parts if part.name == "file"]
+        if not images:
+            raise BadRequest(
+                "expected images as form fields `file`; found none; send -F file=@photo.jpg", code="file_missing"
+            )
+    elif kind == "application/json":
+        wanted = checked_json(ImagesIn, from_json("body", await read_body(request, limit)))
+        images = from_base64(wanted.images)
+    else:
+        images = [await read_body(request, limit)]
+    check_number(images, state)
+    return images
+
+
+def check_number(images: Sequence[bytes], state: State) -> None:
+    """Refuses more images than one request may bring.
+
+    Raises:
+        TooLarge: code too_many_images.
+    """
+    most = state.settings.max_predict_images
+    if len(images) > most:
+        raise TooLarge(
+            f"expected at most {most} images; found {len(images)}; send less at once", code="too_many_images"
+        )
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        TooLarge: it is larger than the limit.
+    """
+    body = bytearray()
+    async for chunk in multipart.limited(request, limit):
+        body += chunk
+    return bytes(body)
+
+
+def from_base64(given: Sequence[ImageIn]) -> list[bytes]:
+    """The bytes of each image.
+
+    Raises:
+        Unprocessable: one is not base64; its place is named.
+    """
+    images = []
+    for index, image in enumerate(given):
+        try:
+            images.append(base64.b64decode(image.b64, validate=True))
+        except (binascii.Error, ValueError) as error:
+            raise Unprocessable(f"expected base64 in images/{index}/b64; found {error}") from error
+    return images

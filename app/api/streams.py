@@ -1,0 +1,147 @@
+"""Predictions line by line (NDJSON): each goes out as soon as it and those before it are there.
+
+Lines may come in the same way, one image each: then memory holds a window of images, however many there are.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from numpy.typing import NDArray
+from starlette.types import Receive, Scope, Send
+
+from app.api import answers, images
+from app.api.answers import Ask
+from app.api.forms import checked_json, from_json
+from app.api.problems import document
+from app.errors import GraftError, TooLarge
+from app.services.predictions import Found
+from app.serving.call import Result
+
+MEDIA_TYPE = "application/x-ndjson"
+# Images of one stream that are on their way at once: enough to fill batches while lines are written.
+WINDOW = 64
+
+Line = dict[str, Any]
+Sent = AsyncIterator[bytes | GraftError]
+Begun = asyncio.Future[Result] | GraftError
+
+
+def wanted(request: Request) -> bool:
+    """Whether the client reads lines, or sends some."""
+    kinds = (request.headers.get("accept", ""), request.headers.get("content-type", ""))
+    return any(kind.partition(";")[0].strip().lower() == MEDIA_TYPE for kind in kinds)
+
+
+async def response(ask: Ask, line: Callable[[Found, NDArray[Any], NDArray[Any]], Line]) -> StreamingResponse:
+    """One line for each image, in their order: `index`, and what `line` makes of the rows, or `problem`.
+
+    A bad image is a line of its own and does not end the stream. What is wrong with the whole request is an answer of
+    its own, before the first line.
+    """
+    ask.state.engine.check_room()
+    if ask.request.headers.get("content-type", "").partition(";")[0].strip().lower() == MEDIA_TYPE:
+        sent = _lines(ask.request, ask.state.settings.max_predict_bytes)
+    else:
+        sent = _each(await images.read(ask.request, ask.state))
+    found = await ask.find()
+
+    def write(index: int, outcome: Result | GraftError) -> bytes:
+        if isinstance(outcome, GraftError):
+            path = ask.request.scope["path"]
+            problem = document(outcome.status, outcome.code, outcome.title, outcome.detail, path, **outcome.extra)
+            return _dumped({"index": index, "problem": problem | {"index": index}})
+        return _dumped({"index": index, **line(found, outcome.probabilities_NC[0], outcome.features_ND[0])})
+
+    answer = _Lines(_written(ask, found, sent, write), media_type=MEDIA_TYPE)
+    answers.describe(answer, found)
+    return answer
+
+
+class _Lines(StreamingResponse):
+    """Does not listen for the end of the connection itself: it would take the body's messages from whoever reads it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends what the iterator yields."""
+        await self.stream_response(send)
+
+
+async def _written(
+    ask: Ask, found: Found, sent: Sent, write: Callable[[int, Result | GraftError], bytes]
+) -> AsyncIterator[bytes]:
+    """Lines, while images are still coming: whoever waits for each answer before the next image is served too."""
+    begun: asyncio.Queue[Begun | None] = asyncio.Queue(WINDOW)
+    reader = asyncio.create_task(_begin_all(ask, found, sent, begun))
+    connection = answers.Connection(reader)
+    index = 0
+    try:
+        while (one := await connection.settled(asyncio.ensure_future(begun.get()))) is not None:
+            yield write(index, await _outcome(one, connection))
+            index += 1
+    finally:
+        reader.cancel()
+        while not begun.empty():
+            if isinstance(one := begun.get_nowait(), asyncio.Future):
+                one.cancel()
+
+
+async def _begin_all(ask: Ask, found: Found, sent: Sent, begun: asyncio.Queue[Begun | None]) -> None:
+    """Gives each image to the engine as it comes; then listens until the connection is closed."""
+    async for image in sent:
+        await begun.put(_begin(ask, found, image))
+    await begun.put(None)
+    await answers.disconnected(ask.request)
+
+
+def _begin(ask: Ask, found: Found, image: bytes | GraftError) -> Begun:
+    if isinstance(image, GraftError):
+        return image
+    try:
+        return asyncio.wrap_future(ask.submit(found, [image]))
+    except GraftError as error:
+        return error
+
+
+async def _outcome(one: Begun, connection: answers.Connection) -> Result | GraftError:
+    if isinstance(one, GraftError):
+        return one
+    try:
+        return await connection.settled(one)
+    except GraftError as error:
+        return error
+
+
+async def _each(sent: list[bytes]) -> Sent:
+    for image in sent:
+        yield image
+
+
+async def _lines(request: Request, limit: int) -> Sent:
+    """The images of a body of lines `{"b64": ...}` as they come; a bad line is an error in its place."""
+    rest = bytearray()
+    async for chunk in request.stream():
+        rest += chunk
+        *whole, last = rest.split(b"\n") if b"\n" in chunk else (rest,)
+        rest = bytearray(last)
+        for line in whole:
+            if line.strip():
+                yield _image(bytes(line))
+        if len(rest) > limit:
+            yield TooLarge(f"expected lines of at most {limit} bytes; found more; send a smaller image")
+            return
+    if rest.strip():
+        yield _image(bytes(rest))
+
+
+def _image(line: bytes) -> bytes | GraftError:
+    try:
+        return images.from_base64([checked_json(images.ImageIn, from_json("line", line))])[0]
+    except GraftError as error:
+        return error
+
+
+def _dumped(line: Line) -> bytes:
+    return json.dumps(line, ensure_ascii=False).encode() + b"\n"

@@ -1,0 +1,76 @@
+"""The bare pipelined limit: decode and onnxruntime on all cores in one process, no HTTP.
+
+    python -m benchmarks.serving.bare MODEL PHOTOS SIDE SECONDS
+
+Decoding runs in threads ahead of batches of 16; the best of the ways to share the cores is the limit.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.artifact import preprocess
+from app.serving.runtime import BATCH_SIZE, Session, num_cores
+
+WAYS = ((1, num_cores()), (num_cores(), 1))
+
+
+def limit(model: Path, shape: preprocess.Preprocess, photos: Sequence[bytes], seconds: float) -> dict[str, Any]:
+    """Images a second: the batches in one thread on all cores, and in as many threads as cores on one each."""
+    rates = {
+        f"{runners} x {threads}": _rate(model, shape, photos, seconds, runners, threads) for runners, threads in WAYS
+    }
+    return {
+        "images_per_second": round(max(rates.values()), 2),
+        "by_runners_x_threads": {name: round(rate, 2) for name, rate in rates.items()},
+    }
+
+
+def one_by_one(model: Path, shape: preprocess.Preprocess, photos: Sequence[bytes], number: int) -> list[float]:
+    """Seconds of decode and run of single images, one after the other, on all cores."""
+    session, found = Session(model), []
+    for data in photos[: number // 4]:
+        session.run(preprocess.load(data, shape)[None])
+    for _, data in zip(range(number), cycle(photos), strict=False):
+        begin = time.perf_counter()
+        session.run(preprocess.load(data, shape)[None])
+        found.append(time.perf_counter() - begin)
+    return found
+
+
+def _rate(
+    model: Path, shape: preprocess.Preprocess, photos: Sequence[bytes], seconds: float, runners: int, threads: int
+) -> float:
+    session = Session(model, threads)
+    with ThreadPoolExecutor(num_cores()) as decoders, ThreadPoolExecutor(runners) as running:
+        batches = _batches(decoders, shape, cycle(photos), (runners + 1) * BATCH_SIZE)
+        waiting: list[Future[Any]] = []
+        number, begin, end = 0, 0.0, time.perf_counter() + seconds + 2
+        while time.perf_counter() < end:
+            if not begin and time.perf_counter() > end - seconds:
+                number, begin = 0, time.perf_counter()
+            waiting.append(running.submit(session.run, next(batches)))
+            if len(waiting) > runners:
+                waiting.pop(0).result()
+                number += BATCH_SIZE
+        passed = time.perf_counter() - begin
+        batches.close()
+    return number / passed
+
+
+def _batches(decoders: ThreadPoolExecutor, shape: preprocess.Preprocess, photos: Iterator[bytes], ahead: int) -> Any:
+    waiting: list[Future[Any]] = []
+    try:
+        while True:
+            while len(waiting) < ahead:
+                waiting.append(decoders.submit(preprocess.load, next(photos), shape))
+            batch, waiting = waiting[:BATCH_SIZE], waiting[BATCH_SIZE:]
+            yield np.stack([one.result() for one in batch])
+    finally:
+        for one in waiting:
+            one.cancel()

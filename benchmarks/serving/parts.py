@@ -1,0 +1,238 @@
+"""What is measured, part by part; each returns its figures and the goals that they are held against."""
+
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from app.artifact.preprocess import Preprocess
+from app.serving.runtime import Session
+from benchmarks.serving import bare, load, many, photos, servers
+from benchmarks.serving.servers import Server
+
+NUM_PHOTOS = 64
+CLIENTS = 32
+NUM_MODELS = 50
+# 4 MB of JPEG in the mean would make the generator the bottleneck on two cores; photos of 1024 x 768 are what is
+# usually sent, the whole range from 400 to 4000 px is measured beside it.
+USUAL = (1024, 768)
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all parts share: a published model, its graph, photos, the peers' environments."""
+
+    home: Path
+    graph: Path
+    shape: Preprocess
+    usual: list[bytes]
+    mixed: list[bytes]
+    pythons: dict[str, Path]
+    seconds: float
+
+    @classmethod
+    def prepare(cls, folder: Path, data: Path, peers: Path, backbone: str, seconds: float) -> "Bench":
+        """Publishes the model and makes the photos."""
+        archive = data / "stamps_photos.zip"
+        home = folder / "home"
+        home.mkdir()
+        graph = servers.publish(home, archive, backbone)
+        side = onnx.load(graph).graph.input[0].type.tensor_type.shape.dim[1].dim_value
+        shape = Preprocess(side, side, side, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        usual, mixed = photos.of_size(archive, NUM_PHOTOS, USUAL), photos.make(archive, NUM_PHOTOS)
+        pythons = {peer: servers.environment_of(peers, peer) for peer in servers.NEEDED}
+        return cls(home, graph, shape, usual, mixed, pythons, seconds)
+
+    def libraries(self) -> dict[str, str]:
+        """Versions, the peers' own included."""
+        found = {name: version(name) for name in ("onnxruntime", "pillow", "numpy", "uvicorn", "fastapi")}
+        for peer, python in self.pythons.items():
+            command = [python, "-c", f"from importlib.metadata import version; print(version({peer!r}))"]
+            found[peer] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return found
+
+    def sets(self) -> dict[str, list[bytes]]:
+        """The photos by name."""
+        return {"1024x768": self.usual, "400 to 4000 px": self.mixed}
+
+
+def throughput(bench: Bench) -> Figures:
+    """Graft under a closed loop, against the bare limit before and after it."""
+    figures: Figures = {"goals": []}
+    for name, pictures in bench.sets().items():
+        before = bare.limit(bench.graph, bench.shape, pictures, bench.seconds)
+        with servers.graft(bench.home) as server:
+            seen = _closed(server, pictures, CLIENTS, bench.seconds).document()
+        after = bare.limit(bench.graph, bench.shape, pictures, bench.seconds)
+        bare_rate = (before["images_per_second"] + after["images_per_second"]) / 2
+        ratio = round(seen["answers_per_second"] / bare_rate, 3)
+        figures[name] = {"bare": [before, after], "graft": seen, "of_bare": ratio}
+        figures["goals"].append(_least(f"throughput over the bare limit, {name}", ratio, 0.9))
+    return figures
+
+
+def one_client(bench: Bench) -> Figures:
+    """What HTTP and the engine add to one image at a time."""
+    direct = [1000 * seconds for seconds in bare.one_by_one(bench.graph, bench.shape, bench.usual, 200)]
+    with servers.graft(bench.home) as server:
+        seen = _closed(server, bench.usual, 1, bench.seconds).document()
+    direct += [1000 * seconds for seconds in bare.one_by_one(bench.graph, bench.shape, bench.usual, 200)]
+    median = statistics.median(direct)
+    added = round(seen["p50_ms"] - median, 2)
+    figures = {"bare_p50_ms": round(median, 2), "graft": seen, "added_ms": added}
+    return {**figures, "goals": [_most("milliseconds that one client waits beyond the bare call, median", added, 3.0)]}
+
+
+def overload(bench: Bench) -> Figures:
+    """Twice as many requests as can be answered, from up to 500 clients."""
+    with servers.graft(bench.home) as server:
+        saturation = _closed(server, bench.usual, CLIENTS, bench.seconds).document()["answers_per_second"]
+        before = server.memory()
+        requests = server.requests(bench.usual)
+        seen = load.opened(server.host, server.port, requests, 2 * saturation, 60, most=500)
+        after = server.memory()
+        again = _closed(server, bench.usual, CLIENTS, bench.seconds).document()["answers_per_second"]
+    found = seen.document()
+    goodput = round(found["answers_per_second"] / max(saturation, again), 3)
+    strange = sum(number for status, number in seen.statuses.items() if status not in (200, 503))
+    return {
+        "saturation": [saturation, again],
+        "graft": found,
+        "memory_mib": [round(before, 1), round(after, 1)],
+        "goals": [
+            _least("goodput at twice the saturation, over the saturation", goodput, 0.9),
+            _most("answers at twice the saturation that are neither 200 nor 503", strange, 0),
+            _most("memory after 60 s of overload over before", round(after / before, 3), 1.2),
+        ],
+    }
+
+
+def peers(bench: Bench) -> Figures:
+    """LitServe and BentoML at their best of the ways to share two cores, with either decoder; then tails at 70 %."""
+    figures: Figures = {"goals": []}
+    limit = bare.limit(bench.graph, bench.shape, bench.usual, bench.seconds)["images_per_second"]
+    with servers.graft(bench.home) as server:
+        graft = _closed(server, bench.usual, CLIENTS, bench.seconds).document()
+    figures |= {"bare": limit, "graft": graft}
+    best: dict[tuple[str, str], tuple[float, Any]] = {}
+    for peer in bench.pythons:
+        for decoder in ("pillow", "graft"):
+            for workers, threads in bare.WAYS:
+                start = partial(_peer, bench, peer, workers, threads, decoder)
+                with start() as server:
+                    seen = _closed(server, bench.usual, CLIENTS, bench.seconds).document()
+                figures[f"{peer}, {decoder} decoder, {workers} workers x {threads} threads"] = seen
+                rate = seen["answers_per_second"]
+                if rate > best.get((peer, decoder), (0.0, None))[0]:
+                    best[peer, decoder] = rate, start
+            rate = best[peer, decoder][0]
+            what = f"throughput over {peer} with {'its usual' if decoder == 'pillow' else 'our'} decoder"
+            figures["goals"].append(
+                {**_least(what, round(graft["answers_per_second"] / rate, 3), 1.5 if decoder == "pillow" else 1.25),
+                 "peer_of_bare": round(rate / limit, 3)}
+            )  # fmt: skip
+    rate = 0.7 * graft["answers_per_second"]
+    with servers.graft(bench.home) as server:
+        ours = _opened(server, bench.usual, rate, bench.seconds).document()
+    figures["graft at 70 %"] = ours
+    for peer in bench.pythons:
+        with best[peer, "graft"][1]() as server:
+            theirs = _opened(server, bench.usual, rate, bench.seconds).document()
+        figures[f"{peer} at 70 % of ours"] = theirs
+        what = f"p99 at 70 % of our saturation, over that of {peer} with our decoder"
+        ratio = round(ours["p99_ms"] / theirs["p99_ms"], 3) if "p99_ms" in theirs else 0.0
+        figures["goals"].append(_most(what, ratio, 1.0))
+    return figures
+
+
+def many_models(bench: Bench) -> Figures:
+    """Fifty models on one backbone, and fifty backbones under a budget that holds five; random turns."""
+    shared, own = ([f"{kind}-{number:02}" for number in range(NUM_MODELS)] for kind in ("shared", "own"))
+    many.publish(bench.home, servers.MODEL, shared, own_backbones=False)
+    many.publish(bench.home, servers.MODEL, own, own_backbones=True)
+    with servers.graft(bench.home) as server:
+        _turns(server, bench.usual, [servers.MODEL], 200)
+        one = server.memory()
+        seen = _turns(server, bench.usual, shared, 4 * NUM_MODELS)
+        fifty = server.memory()
+    with servers.graft(bench.home, GRAFT_POOL_BYTES=str(5 * _held(bench))) as server:
+        squeezed = _turns(server, bench.usual, own, 4 * NUM_MODELS)
+        memory = server.memory()
+    failed = sum(number for status, number in (seen.statuses + squeezed.statuses).items() if status != load.OK)
+    return {
+        "one_backbone": {**seen.document(), "memory_mib": [round(one, 1), round(fifty, 1)]},
+        "fifty_backbones": {**squeezed.document(), "memory_mib": round(memory, 1)},
+        "goals": [
+            _most("memory of fifty models on one backbone over that of one", round(fifty / one, 3), 1.2),
+            _most("failed requests to a hundred models", failed, 0),
+        ],
+    }
+
+
+def cold_start(bench: Bench) -> Figures:
+    """From a running server without a model in memory to its first answer."""
+    found = []
+    for _ in range(5):
+        with servers.graft(bench.home) as server:
+            begin = time.perf_counter()
+            seen = _turns(server, bench.usual, [servers.MODEL], 1, clients=1)
+            found.append(round(time.perf_counter() - begin, 3))
+        if seen.statuses[load.OK] != 1:
+            raise SystemExit(f"expected an answer; found {dict(seen.statuses)}")
+    size = round(bench.graph.stat().st_size / 2**20, 1)
+    return {
+        "graph_mib": size,
+        "all": found,
+        "goals": [_most("seconds to the first answer", statistics.median(found), 1)],
+    }
+
+
+def _turns(server: Server, pictures: list[bytes], names: list[str], number: int, clients: int = 8) -> load.Seen:
+    """So many requests, to each model in turn."""
+    requests = []
+    for place in range(number):
+        path = f"/api/v1/models/{names[place % len(names)]}/predict"
+        body = load.multipart(server.field, pictures[place % len(pictures)])
+        requests.append(load.request(server.host, server.port, path, *body))
+    return load.once(server.host, server.port, requests, clients)
+
+
+def _held(bench: Bench) -> int:
+    """What the pool counts for one model."""
+    return Session(bench.graph).size_bytes
+
+
+@contextmanager
+def _peer(bench: Bench, peer: str, workers: int, threads: int, decoder: str) -> Iterator[Server]:
+    start: Any = getattr(servers, peer)
+    log = bench.home / f"{peer}.log"
+    running: AbstractContextManager[Server] = start(bench.pythons[peer], bench.graph, workers, threads, decoder, log)
+    with running as server:
+        yield server
+
+
+def _closed(server: Server, pictures: list[bytes], clients: int, seconds: float) -> load.Seen:
+    return load.closed(server.host, server.port, server.requests(pictures), clients, seconds, warm_up=5.0)
+
+
+def _opened(server: Server, pictures: list[bytes], rate: float, seconds: float) -> load.Seen:
+    requests = server.requests(pictures)
+    load.closed(server.host, server.port, requests, CLIENTS, 3.0)
+    return load.opened(server.host, server.port, requests, rate, max(30.0, seconds))
+
+
+def _least(what: str, found: float, goal: float) -> Figures:
+    return {"what": what, "found": found, "goal": goal, "met": found >= goal}
+
+
+def _most(what: str, found: float, goal: float) -> Figures:
+    return {"what": what, "found": found, "goal": goal, "met": found <= goal}

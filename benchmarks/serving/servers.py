@@ -1,0 +1,167 @@
+"""Starts a server of each kind on the same graph, and stops it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from app.client import Client
+from benchmarks.serving import load
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "examples"))
+
+import demo
+
+PEERS = Path(__file__).parent / "peers"
+NEEDED = {"litserve": ("litserve",), "bentoml": ("bentoml",)}
+BESIDE = ("onnxruntime", "pillow", "numpy", "python-multipart")
+MODEL = "bench"
+READY_SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: where, how an image is sent to it, and its process."""
+
+    host: str
+    port: int
+    path: str
+    field: str
+    pid: int
+
+    def requests(self, photos: list[bytes]) -> list[bytes]:
+        """The photos as whole HTTP requests, one each."""
+        return [load.request(self.host, self.port, self.path, *load.multipart(self.field, data)) for data in photos]
+
+    def memory(self) -> float:
+        """MiB that the server's processes hold together, shared pages counted once (proportional set size)."""
+        return sum(_pss(pid) for pid in _family(self.pid)) / 2**20
+
+
+def publish(home: Path, archive: Path, backbone: str) -> Path:
+    """Trains and publishes a model through the real service; returns its `model.onnx`."""
+    os.environ["GRAFT_HOME"] = str(home)
+    os.environ.pop("GRAFT_PORT", None)
+    with demo.service() as url, Client(url) as graft:
+        dataset = graft.wait_dataset(graft.upload_dataset(archive, "photos")["id"])
+        job = graft.start_transfer(dataset["id"], MODEL, backbone=backbone, recipe={"method": "linear_probe"})
+        done = graft.wait_job(job["id"])
+        if done["state"] != "succeeded":
+            raise SystemExit(json.dumps(done["failure"]))
+        target = home / "model.onnx"
+        target.write_bytes(httpx.get(f"{url}/api/v1/models/{MODEL}/versions/1/files/model.onnx", timeout=60).content)
+    return target
+
+
+@contextmanager
+def graft(home: Path, **settings: str) -> Iterator[Server]:
+    """`graft serve` on a home where a model has been published."""
+    port = demo.free_port()
+    environment = {"GRAFT_HOME": str(home), "GRAFT_PORT": str(port), **settings}
+    command = [sys.executable, "-m", "app.cli", "serve"]
+    with _running(command, environment, ROOT, home / "graft.log") as child:
+        server = Server("127.0.0.1", port, f"/api/v1/models/{MODEL}/predict", "file", child.pid)
+        _until_it_listens(server, child, home / "graft.log")
+        yield server
+
+
+@contextmanager
+def litserve(python: Path, graph: Path, workers: int, threads: int, decoder: str, log: Path) -> Iterator[Server]:
+    """LitServe with so many workers of so many threads."""
+    port = demo.free_port()
+    environment = _peer(graph, workers, threads, decoder, PORT=str(port))
+    with _running([str(python), "litserve_app.py"], environment, PEERS, log) as child:
+        server = Server("127.0.0.1", port, "/predict", "request", child.pid)
+        _until_it_listens(server, child, log)
+        yield server
+
+
+@contextmanager
+def bentoml(python: Path, graph: Path, workers: int, threads: int, decoder: str, log: Path) -> Iterator[Server]:
+    """BentoML with so many workers of so many threads."""
+    port = demo.free_port()
+    environment = _peer(graph, workers, threads, decoder, BENTOML_HOME=str(log.parent / "bentoml"))
+    environment |= {"BENTOML_DO_NOT_TRACK": "True"}
+    command = [str(python), "-m", "bentoml", "serve", "bentoml_app:Classifier", "--host", "127.0.0.1"]
+    with _running([*command, "--port", str(port)], environment, PEERS, log) as child:
+        server = Server("127.0.0.1", port, "/classify", "images", child.pid)
+        _until_it_listens(server, child, log)
+        yield server
+
+
+def environment_of(folder: Path, peer: str) -> Path:
+    """The peer's Python, installed in an environment of its own where there is none."""
+    place = folder / peer
+    python = place / "bin" / "python"
+    if not python.is_file():
+        venv.create(place, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *NEEDED[peer], *BESIDE], check=True)
+    return python
+
+
+def _peer(graph: Path, workers: int, threads: int, decoder: str, **more: str) -> dict[str, str]:
+    known = {"MODEL": str(graph), "WORKERS": str(workers), "THREADS": str(threads), "DECODER": decoder}
+    return {**known, "PYTHONPATH": str(ROOT), **more}
+
+
+@contextmanager
+def _running(
+    command: list[str], environment: dict[str, str], folder: Path, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as sink:
+        child = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **environment}, stdout=sink, stderr=sink, start_new_session=True
+        )
+        try:
+            yield child
+        finally:
+            os.killpg(child.pid, signal.SIGTERM)
+            try:
+                child.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+
+
+def _until_it_listens(server: Server, child: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + READY_SECONDS
+    while time.monotonic() < end:
+        if child.poll() is not None:
+            break
+        try:
+            httpx.get(f"http://{server.host}:{server.port}/", timeout=5, trust_env=False)
+            return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise SystemExit(f"expected a server that listens; found none; its log ends with:\n{log.read_text()[-2000:]}")
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        # Fields after the name: state, parent, group, session.
+        if int(fields[3]) == pid and int(path.parent.name) != pid:
+            found.append(int(path.parent.name))
+    return found
+
+
+def _pss(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return 1024 * next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
