@@ -94,6 +94,8 @@ def _listen(settings: Settings, roles: tuple[str, ...]) -> int:
         port=settings.port,
         log_level=settings.log_level.lower(),
         access_log=False,
+        # No address of a caller is looked at, and no address of ours is handed out.
+        proxy_headers=False,
         timeout_graceful_shutdown=3,
         timeout_keep_alive=30,
     )

@@ -29,7 +29,7 @@ from app.api.guard import Guard
 from app.api.head import Head
 from app.db.session import Database
 from app.queue import Bell, make_celery
-from app.services.predictions import Opened
+from app.services.predictions import Lookup, Opened
 from app.serving.engine import Engine, Limits
 from app.settings import Settings
 from app.storage import open_storage, remove_old_uploads
@@ -87,11 +87,14 @@ def make_state(settings: Settings) -> State:
     remove_old_uploads(settings.scratch)
     storage = open_storage(settings.resolved_storage_url, settings.home_path / "cache")
     limits = Limits(settings.max_queued_images, settings.max_queue_seconds, settings.max_predict_pixels)
+    database = Database(settings.resolved_database_url)
+    opened = Opened(storage)
     return State(
         settings=settings,
-        database=Database(settings.resolved_database_url),
+        database=database,
         storage=storage,
         bell=Bell(make_celery(settings)),
-        engine=Engine(settings.pool_bytes, num_decoders=settings.cores, limits=limits),
-        opened=Opened(storage, settings.serve_threads or settings.cores),
+        engine=Engine(settings.pool_bytes, settings.serve_threads or settings.cores, limits),
+        opened=opened,
+        lookup=Lookup(database, opened),
     )

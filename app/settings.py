@@ -42,7 +42,11 @@ class Settings(BaseSettings):
     max_queue_seconds: float = Field(
         5.0, gt=0, description="Longest wait, by the rate measured, before requests are refused."
     )
-    serve_threads: int = Field(0, ge=0, description="Threads of one prediction; 0 means one for each core.")
+    serve_threads: int = Field(
+        0,
+        ge=0,
+        description="Cores that prediction uses: batches on one each, an image alone on all; 0 means every core.",
+    )
     worker_slots: int = Field(2, ge=1, description="Jobs that one worker process runs at the same time.")
     standby: bool = Field(
         True, description="Keep one process started ahead for the next job (about 150 MB); it then starts at once."

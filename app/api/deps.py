@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session as SqlSession
 from app.db.session import Database
 from app.queue import Bell
 from app.services import queues
-from app.services.predictions import Opened
+from app.services.predictions import Lookup, Opened
 from app.serving.engine import Engine
 from app.settings import Settings
 from app.storage import Storage
@@ -33,6 +33,7 @@ class State:
     bell: Bell
     engine: Engine
     opened: Opened
+    lookup: Lookup
 
 
 class Page(BaseModel, Generic[T]):
@@ -42,7 +43,7 @@ class Page(BaseModel, Generic[T]):
     has_more: bool
 
 
-def get_state(request: Request) -> State:
+async def get_state(request: Request) -> State:
     """The process's state."""
     state: State = request.app.state.graft
     return state
@@ -70,7 +71,7 @@ def finish(state: State, session: SqlSession) -> None:
         state.bell.ring(queue)
 
 
-def get_project() -> str:
+async def get_project() -> str:
     """The caller's project; `default` as long as there are no keys."""
     return DEFAULT_PROJECT
 

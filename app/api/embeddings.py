@@ -36,7 +36,7 @@ class EmbedOut(BaseModel):
         200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}, "description": "The features"}
     },
 )
-async def embed(ask: Asked, response: Response) -> Any:
+async def embed(ask: Asked) -> Any:
     """Features of images, as the model's head sees them: after the alignment where a `domain` is named.
 
     With `Accept: application/octet-stream` they come as float32, little-endian, row after row; header `X-Graft-Shape`
@@ -45,15 +45,18 @@ async def embed(ask: Asked, response: Response) -> Any:
     found, result = await ask.all()
     if _wants_bytes(ask.request):
         return _bytes(found, result)
-    answers.describe(response, found, result.timing)
-    return {
-        "model": ask.wanted.model,
-        "version": found.version,
-        "domain": ask.wanted.domain,
-        "alignment": found.alignment,
-        "dim": result.features_ND.shape[1],
-        "features": result.features_ND.tolist(),
-    }
+    return answers.json(
+        found,
+        result,
+        {
+            "model": ask.wanted.model,
+            "version": found.version,
+            "domain": ask.wanted.domain,
+            "alignment": found.alignment,
+            "dim": result.features_ND.shape[1],
+            "features": result.features_ND.tolist(),
+        },
+    )
 
 
 def _wants_bytes(request: Request) -> bool:

@@ -83,7 +83,9 @@ async def read(request: Request, max_bytes: int, file_to: Path | None = None) ->
             if form.pending >= WRITE_BYTES:
                 await to_thread.run_sync(form.flush)
         parser.finalize()
-        await to_thread.run_sync(form.close)
+        if form.pending:
+            await to_thread.run_sync(form.flush)
+        form.close()
     except MultipartParseError as error:
         raise BadRequest(f"expected a well-formed multipart body; found {error}") from error
     except OSError as error:
@@ -158,8 +160,7 @@ class _Form:
             self._buffer.clear()
 
     def close(self) -> None:
-        """Ends the file."""
-        self.flush()
+        """Ends the file, all of which has been written."""
         if self._file is not None:
             self._file.close()
             self._file = None

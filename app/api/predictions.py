@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
@@ -51,7 +51,6 @@ class PredictOut(BaseModel):
 )
 async def predict(
     ask: Asked,
-    response: Response,
     top_k: Annotated[int, Query(ge=1, le=100, description="Most classes in `scores`.")] = 100,
     threshold: Annotated[float | None, Query(ge=0, le=1, description="Below this score there is no label.")] = None,
     features: Annotated[bool, Query(description="Whether each prediction brings its features.")] = False,
@@ -75,12 +74,15 @@ async def predict(
     if streams.wanted(ask.request):
         return await streams.response(ask, line)
     found, result = await ask.all()
-    answers.describe(response, found, result.timing)
-    return {
-        "model": ask.wanted.model,
-        "version": found.version,
-        "task": found.model.spec.task,
-        "domain": ask.wanted.domain,
-        "alignment": found.alignment,
-        "predictions": [line(found, *row) for row in zip(result.probabilities_NC, result.features_ND, strict=True)],
-    }
+    return answers.json(
+        found,
+        result,
+        {
+            "model": ask.wanted.model,
+            "version": found.version,
+            "task": found.model.spec.task,
+            "domain": ask.wanted.domain,
+            "alignment": found.alignment,
+            "predictions": [line(found, *row) for row in zip(result.probabilities_NC, result.features_ND, strict=True)],
+        },
+    )

@@ -1,5 +1,6 @@
 """Engine and sessions. `read()` never writes; `write()` commits at its end, or nothing of it happened."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         self._write_engine = self.engine.execution_options(graft_writes=True)
+        self._watcher: Connection | None = None
+        self._watching = threading.Lock()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -32,12 +35,43 @@ class Database:
         with Session(self._write_engine, expire_on_commit=False) as session, session.begin():
             yield session
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a file of this machine, and a look at it takes microseconds."""
+        return self.engine.dialect.name == "sqlite"
+
+    def stamp(self) -> str:
+        """Another text after every commit of anybody, so that what was read under the same text still holds.
+
+        SQLite counts other connections' commits (`PRAGMA data_version`; the connection kept for it makes none); in
+        PostgreSQL a snapshot names the transactions that it does not see.
+        """
+        with self._watching:
+            if self._watcher is None:
+                self._watcher = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            cursor = self._watcher.connection.cursor()
+            try:
+                cursor.execute("PRAGMA data_version" if self.is_local else "SELECT pg_current_snapshot()::text")
+                ((stamp,),) = cursor.fetchall()
+                return str(stamp)
+            except self.engine.dialect.loaded_dbapi.Error:
+                self._watcher.invalidate()
+                self._watcher.close()
+                self._watcher = None
+                raise
+            finally:
+                cursor.close()
+
     def session(self) -> Session:
         """A session that writes and whose owner commits: the request's edge."""
         return Session(self._write_engine, expire_on_commit=False)
 
     def dispose(self) -> None:
         """Closes the pool."""
+        with self._watching:
+            if self._watcher is not None:
+                self._watcher.close()
+                self._watcher = None
         self.engine.dispose()
 
 

@@ -14,6 +14,7 @@ from app.artifact.alignment import MovingBackbone
 from app.artifact.spec import Spec
 from app.artifact.spec import load as load_spec
 from app.db.models import Alignment, ModelVersion
+from app.db.session import Database
 from app.services import domains, models
 from app.serving.model import Graph, Served
 from app.serving.runtime import Session as GraphSession
@@ -53,11 +54,9 @@ class Opened:
 
     Args:
         storage: where bundles are.
-        threads: of one run of a backbone.
     """
 
     storage: Storage
-    threads: int
     _known: OrderedDict[str, Served] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -86,39 +85,74 @@ class Opened:
         spec = load_spec(self.storage.fetch(f"{row.prefix}/{bundle.SPEC}").read_bytes())
         return Served(
             spec=spec,
-            backbone=self._graph(row.prefix, spec, bundle.BACKBONE, self.threads),
-            # A head is one small product: threads would only wait for each other.
-            head=self._graph(row.prefix, spec, bundle.HEAD, 1),
+            backbone=self._graph(row.prefix, spec, bundle.BACKBONE),
+            head=self._graph(row.prefix, spec, bundle.HEAD),
         )
 
     def _align(self, served: Served, row: Alignment) -> Served:
         graph = Graph(
             sha256=row.files[artifact.GRAPH]["sha256"],
-            open=lambda: GraphSession(self.storage.fetch(f"{row.prefix}/{artifact.GRAPH}"), threads=1),
+            open=lambda threads: GraphSession(self.storage.fetch(f"{row.prefix}/{artifact.GRAPH}"), threads),
         )
         if row.moving_backbone is None:
             return served.through(graph)
         moving = MovingBackbone.model_validate(row.moving_backbone)
         network = Graph(
             sha256=moving.graph.sha256,
-            open=lambda: GraphSession(self.storage.fetch(str(moving.graph.key)), threads=self.threads),
+            open=lambda threads: GraphSession(self.storage.fetch(str(moving.graph.key)), threads),
         )
         return served.through(graph, (network, moving.preprocess))
 
-    def _graph(self, prefix: str, spec: Spec, name: str, threads: int) -> Graph:
+    def _graph(self, prefix: str, spec: Spec, name: str) -> Graph:
         return Graph(
             sha256=spec.files[name].sha256,
-            open=lambda: GraphSession(file_path(self.storage, prefix, spec, name), threads=threads),
+            open=lambda threads: GraphSession(file_path(self.storage, prefix, spec, name), threads),
         )
 
 
-def find(session: Session, opened: Opened, project: str, wanted: Wanted) -> Found:
-    """The graphs that answer a call.
+class Lookup:
+    """What calls mean, remembered for as long as nobody commits anything: never older than the call.
 
-    Raises:
-        NotFound: no such model, version, alias or domain.
-        Conflict: both a version and an alias were named, or the domain's alignment does not fit.
+    Args:
+        database: that the registry is in.
+        opened: versions that have been looked up.
     """
+
+    def __init__(self, database: Database, opened: Opened) -> None:
+        self._database = database
+        self._opened = opened
+        self._lock = threading.Lock()
+        self._stamp = ""
+        self._known: dict[tuple[str, Wanted], Found] = {}
+
+    def known(self, project: str, wanted: Wanted) -> Found | None:
+        """The graphs that answer a call, if they are remembered; microseconds where the database is local."""
+        stamp = self._database.stamp()
+        with self._lock:
+            return self._known.get((project, wanted)) if stamp == self._stamp else None
+
+    def find(self, project: str, wanted: Wanted) -> Found:
+        """The graphs that answer a call.
+
+        Raises:
+            NotFound: no such model, version, alias or domain.
+            Conflict: both a version and an alias were named, or the domain's alignment does not fit.
+        """
+        found = self.known(project, wanted)
+        if found is not None:
+            return found
+        # Taken before the look, so that what changes meanwhile makes it old.
+        stamp = self._database.stamp()
+        with self._database.read() as session:
+            found = _find(session, self._opened, project, wanted)
+        with self._lock:
+            if stamp != self._stamp or len(self._known) >= NUM_OPENED:
+                self._stamp, self._known = stamp, {}
+            self._known[project, wanted] = found
+        return found
+
+
+def _find(session: Session, opened: Opened, project: str, wanted: Wanted) -> Found:
     row = models.resolve(session, project, wanted.model, wanted.version, wanted.alias)
     if wanted.domain is None:
         return Found(opened.version(row), row.version, None)

@@ -1,8 +1,11 @@
 """The one way from images to answers: decode in threads, batch what waits, run, give each request its rows.
 
 A batch takes what is there when the processor is free, and never waits for more: alone, an image runs at once; under
-load batches fill by themselves while the one before runs. Images for one backbone share its batches whichever heads
-they are for. Requests take turns image by image, so a large one does not hold up a small one.
+load batches fill by themselves while those before run. Images for one backbone share its batches whichever heads they
+are for. Requests take turns image by image, so a large one does not hold up a small one.
+
+Batches run side by side on one core each: threads of one batch wait for each other, all the more while others decode
+(two cores, EfficientNet-Lite0 with decoding: 86 instead of 76 images/s). An image that is alone gets all cores.
 """
 
 import threading
@@ -10,9 +13,11 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.artifact import preprocess
 from app.errors import BadImage, Overloaded
@@ -50,16 +55,15 @@ class Engine:
 
     Args:
         pool_bytes: what loaded graphs that nobody uses may hold together.
-        num_decoders: threads that decode.
-        num_runners: threads that run batches.
+        num_threads: cores to use: so many threads decode, and so many run batches on one core each.
         limits: beyond which requests are refused.
     """
 
-    def __init__(self, pool_bytes: int, num_decoders: int, num_runners: int = 1, limits: Limits | None = None) -> None:
+    def __init__(self, pool_bytes: int, num_threads: int, limits: Limits | None = None) -> None:
         self.pool: Pool[Session] = Pool(pool_bytes)
         self._limits = limits or Limits()
-        self._num_decoders = num_decoders
-        self._decoders = ThreadPoolExecutor(num_decoders, thread_name_prefix="decode")
+        self._num_threads = num_threads
+        self._decoders = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
         self._changed = threading.Condition(threading.RLock())
         # Per backbone and shape of its input: the requests that have decoded images, in turn.
         self._lanes: OrderedDict[Lane, deque[Call]] = OrderedDict()
@@ -67,7 +71,7 @@ class Engine:
         self._num_images = 0
         self._closed = False
         self.rate = Rate()
-        self._runners = [threading.Thread(target=self._work, name=f"run-{number}") for number in range(num_runners)]
+        self._runners = [threading.Thread(target=self._work, name=f"run-{number}") for number in range(num_threads)]
         for runner in self._runners:
             runner.start()
 
@@ -149,7 +153,7 @@ class Engine:
         """Hands images to the decoders while the window has room; one for each thread, lest others stand behind."""
         while (
             not self._closed
-            and call.num_decoding < self._num_decoders
+            and call.num_decoding < self._num_threads
             and call.num_under_way < WINDOW
             and (index := call.take()) is not None
         ):
@@ -239,20 +243,27 @@ class Engine:
             self._seconds_per_image[lane] = (known + seconds / len(batch)) / 2 if known else seconds / len(batch)
             self.rate.count(len(batch))
 
-    def _features(self, graph: Graph, pixels: Sequence[Pixels]) -> np.ndarray:
-        with self.pool.lease(graph.sha256, graph.open) as session:
+    def _features(self, graph: Graph, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
+        with self._lease(graph, self._num_threads if self._num_images == 1 else 1) as session:
             return session.run(np.stack(pixels))[session.output_names.index("features")]
 
-    def _head(self, model: Served, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _head(self, model: Served, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Probabilities, and the features that the head saw."""
         if model.alignment is not None:
-            with self.pool.lease(model.alignment.sha256, model.alignment.open) as session:
+            with self._lease(model.alignment) as session:
                 features = session.run(features)[0]
-        with self.pool.lease(model.head.sha256, model.head.open) as session:
+        with self._lease(model.head) as session:
             return session.run(features)[session.output_names.index("probabilities")], features
 
+    def _lease(self, graph: Graph, threads: int = 1) -> AbstractContextManager[Session]:
+        return self.pool.lease(f"{graph.sha256}/{threads}", lambda: graph.open(threads))
+
     def _answer(
-        self, batch: list[tuple[Call, Ready]], probabilities: np.ndarray, features: np.ndarray, start: float
+        self,
+        batch: list[tuple[Call, Ready]],
+        probabilities: NDArray[np.float32],
+        features: NDArray[np.float32],
+        start: float,
     ) -> None:
         rows: dict[int, list[int]] = {}
         for place, (call, _) in enumerate(batch):

@@ -11,10 +11,15 @@ from app.serving.runtime import Session
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A graph that can be loaded: its digest and how to open it."""
+    """A graph that can be loaded.
+
+    Args:
+        sha256: of its file.
+        open: loads it, to be run by so many threads.
+    """
 
     sha256: str
-    open: Callable[[], Session]
+    open: Callable[[int], Session]
 
 
 @dataclass(frozen=True, slots=True)

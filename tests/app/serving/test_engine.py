@@ -45,7 +45,7 @@ class Watched(Session):
 
 
 def graph(data, name=None):
-    return Graph(name or str(hash(data)), lambda: Session(data, threads=1))
+    return Graph(name or str(hash(data)), lambda _: Session(data, threads=1))
 
 
 def served(weight=WEIGHT, backbone=None, alignment=None, bias=(0, 0, 0)):
@@ -56,12 +56,12 @@ def served(weight=WEIGHT, backbone=None, alignment=None, bias=(0, 0, 0)):
 def watched():
     """A model whose backbone can be held, and that backbone."""
     session = Watched(backbone_bytes())
-    return served(backbone=Graph("watched", lambda: session)), session
+    return served(backbone=Graph("watched", lambda _: session)), session
 
 
 @pytest.fixture
 def engine():
-    made = Engine(1 << 30, num_decoders=2)
+    made = Engine(1 << 30, 2)
     yield made
     made.close()
     assert made.num_images == 0
@@ -135,8 +135,8 @@ def test_images_that_come_during_a_batch_make_the_next_one_together(engine):
 
 def test_heads_share_the_batches_of_their_backbone(engine, reference):
     session = Watched(backbone_bytes())
-    shared = Graph("watched", lambda: session)
-    scale = Graph("scale", lambda: Session(heads.linear(np.eye(6) * 2, np.zeros(6)), threads=1))
+    shared = Graph("watched", lambda _: session)
+    scale = Graph("scale", lambda _: Session(heads.linear(np.eye(6) * 2, np.zeros(6)), threads=1))
     models = [served(weight * WEIGHT, shared) for weight in (1, 2, 3)]
     session.door.clear()
     first = engine.submit(models[0], images(1))
@@ -155,7 +155,7 @@ def test_heads_share_the_batches_of_their_backbone(engine, reference):
 
 
 def test_an_alignment_stands_before_the_head(engine):
-    scores = Graph("softmax", lambda: Session(heads.linear(np.eye(6)[::-1].copy(), np.zeros(6)), threads=1))
+    scores = Graph("softmax", lambda _: Session(heads.linear(np.eye(6)[::-1].copy(), np.zeros(6)), threads=1))
     found = engine.submit(served(alignment=scores), images(3)).result(SECONDS)
     plain = engine.submit(served(), images(3)).result(SECONDS)
     flipped = plain.features_ND[:, ::-1]
@@ -223,7 +223,7 @@ def test_a_deadline_ends_what_has_not_been_computed(engine):
 
 
 def test_too_many_images_are_refused_and_there_is_room_again():
-    engine = Engine(1 << 30, num_decoders=1, limits=Limits(max_images=4))
+    engine = Engine(1 << 30, 1, limits=Limits(max_images=4))
     model, session = watched()
     session.door.clear()
     futures = [engine.submit(model, images(2)) for _ in range(2)]
@@ -244,8 +244,8 @@ def test_whoever_would_wait_too_long_is_refused():
             time.sleep(0.02)
             return super().run(batch)
 
-    engine = Engine(1 << 30, num_decoders=1, limits=Limits(max_wait_seconds=0.1))
-    model = served(backbone=Graph("slow", lambda: Slow(backbone_bytes(), threads=1)))
+    engine = Engine(1 << 30, 1, limits=Limits(max_wait_seconds=0.1))
+    model = served(backbone=Graph("slow", lambda _: Slow(backbone_bytes(), threads=1)))
     for _ in range(6):
         engine.submit(model, images(1))
     engine.submit(model, images(100)).result(SECONDS)
@@ -259,7 +259,7 @@ def test_whoever_would_wait_too_long_is_refused():
 
 
 def test_a_graph_that_does_not_load_fails_its_requests_alone(engine):
-    def broken():
+    def broken(_):
         raise BundleError("expected a graph; found none")
 
     bad = served(backbone=Graph("bad", broken))
@@ -284,7 +284,7 @@ def test_fifty_models_on_one_backbone_hold_one_backbone(engine):
 
 def test_fifty_graphs_under_a_budget_of_five_all_answer():
     room = 5 * Session(backbone_bytes()).size_bytes
-    engine = Engine(room, num_decoders=2, num_runners=2)
+    engine = Engine(room, 2)
     models = [served(backbone=graph(backbone_bytes(seed=seed))) for seed in range(50)]
     futures = [engine.submit(model, images(2)) for _ in range(3) for model in models]
     found = [future.result(SECONDS).features_ND for future in futures]
@@ -295,7 +295,7 @@ def test_fifty_graphs_under_a_budget_of_five_all_answer():
 
 
 def test_a_closed_engine_ends_what_waits():
-    engine = Engine(1 << 30, num_decoders=1)
+    engine = Engine(1 << 30, 1)
     model, session = watched()
     session.door.clear()
     first = engine.submit(model, images(1))
