@@ -68,7 +68,7 @@ class Engine:
         # Per backbone and shape of its input: the requests that have decoded images, in turn.
         self._lanes: OrderedDict[Lane, deque[Call]] = OrderedDict()
         self._seconds_per_image: dict[Lane, float] = {}
-        self._num_images = 0
+        self._num_images = self._num_idle = 0
         self._closed = False
         self.rate = Rate()
         self._runners = [threading.Thread(target=self._work, name=f"run-{number}") for number in range(num_threads)]
@@ -186,24 +186,27 @@ class Engine:
         calls = self._lanes.setdefault(lane, deque())
         if call not in calls:
             calls.append(call)
-        self._changed.notify()
+        self._changed.notify(len(call.ready))
 
     def _work(self) -> None:
         while True:
             with self._changed:
+                self._num_idle += 1
                 while not (batch := self._next_batch()):
                     if self._closed:
                         return
                     self.rate.pause()
                     self._changed.wait()
+                self._num_idle -= 1
             self._run(*batch)
 
     def _next_batch(self) -> tuple[Lane, list[tuple[Call, Ready]]] | None:
-        """Of the lane whose turn it is, one image of each request in turn."""
+        """Of the lane whose turn it is, one image of each request in turn; idle runners share what waits."""
         while self._lanes:
             lane, calls = self._lanes.popitem(last=False)
             batch: list[tuple[Call, Ready]] = []
-            most = self._batch_size(lane)
+            waiting = sum(len(call.ready) for call in calls)
+            most = min(self._batch_size(lane), max(1, -(-waiting // self._num_idle)))
             while calls and len(batch) < most:
                 call = calls.popleft()
                 if call.ended() or not call.ready:

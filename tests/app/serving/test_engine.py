@@ -68,6 +68,15 @@ def engine():
 
 
 @pytest.fixture
+def single():
+    """An engine on one core: one batch after the other."""
+    made = Engine(1 << 30, 1)
+    yield made
+    made.close()
+    assert made.num_images == 0
+
+
+@pytest.fixture
 def reference():
     return Runtime(Session(backbone_bytes()), Session(heads.linear(WEIGHT, np.zeros(3))))
 
@@ -121,27 +130,26 @@ def test_the_first_bad_image_is_the_one_named_with_its_own_code(engine):
     assert caught.value.code == "image_truncated"
 
 
-def test_images_that_come_during_a_batch_make_the_next_one_together(engine):
+def test_images_that_come_during_a_batch_make_the_next_one_together(single):
     model, session = watched()
     session.door.clear()
-    first = engine.submit(model, images(1))
+    first = single.submit(model, images(1))
     assert session.entered.acquire(timeout=SECONDS)
-    others = [engine.submit(model, images(1, seed=seed)) for seed in range(20)]
+    others = [single.submit(model, images(1, seed=seed)) for seed in range(20)]
     session.door.set()
     for future in (first, *others):
         future.result(SECONDS)
     assert session.sizes == [1, BATCH_SIZE, 4]
 
 
-def test_heads_share_the_batches_of_their_backbone(engine, reference):
+def test_heads_share_the_batches_of_their_backbone(single, reference):
     session = Watched(backbone_bytes())
     shared = Graph("watched", lambda _: session)
-    scale = Graph("scale", lambda _: Session(heads.linear(np.eye(6) * 2, np.zeros(6)), threads=1))
     models = [served(weight * WEIGHT, shared) for weight in (1, 2, 3)]
     session.door.clear()
-    first = engine.submit(models[0], images(1))
+    first = single.submit(models[0], images(1))
     assert session.entered.acquire(timeout=SECONDS)
-    futures = [engine.submit(model, images(2, seed=7)) for model in models]
+    futures = [single.submit(model, images(2, seed=7)) for model in models]
     session.door.set()
     first.result(SECONDS)
     features = reference.run(images(2, seed=7)).features
@@ -151,7 +159,6 @@ def test_heads_share_the_batches_of_their_backbone(engine, reference):
         found = future.result(SECONDS).probabilities_NC
         np.testing.assert_allclose(found, powers / powers.sum(1, keepdims=True), atol=1e-5)
     assert session.sizes == [1, 6]
-    assert scale.sha256 not in {key.sha256 for key in (models[0].head, shared)}
 
 
 def test_an_alignment_stands_before_the_head(engine):
@@ -163,25 +170,51 @@ def test_an_alignment_stands_before_the_head(engine):
     np.testing.assert_allclose(found.features_ND, powers / powers.sum(1, keepdims=True), atol=1e-5)
 
 
-def test_a_small_request_does_not_wait_for_a_large_one(engine):
+def test_idle_runners_share_what_waits(engine):
     model, session = watched()
     session.door.clear()
-    large = engine.submit(model, [encoded(seed) for seed in range(200)])
+    future = engine.submit(model, images(10))
+    for _ in range(2):
+        assert session.entered.acquire(timeout=SECONDS)
+    assert session.sizes == [5, 5]
+    session.door.set()
+    assert len(future.result(SECONDS).probabilities_NC) == 10
+
+
+def test_an_image_alone_gets_all_cores(engine):
+    asked = []
+
+    def opened(threads):
+        asked.append(threads)
+        return Session(backbone_bytes(), threads)
+
+    model = served(backbone=Graph("wide", opened))
+    engine.submit(model, images(1)).result(SECONDS)
+    engine.submit(model, images(2)).result(SECONDS)
+    engine.submit(model, images(1)).result(SECONDS)
+    assert asked == [2, 1]
+
+
+def test_a_small_request_does_not_wait_for_a_large_one(single):
+    model, session = watched()
+    session.door.clear()
+    large = single.submit(model, [encoded(seed) for seed in range(200)])
     assert session.entered.acquire(timeout=SECONDS)
-    small = engine.submit(model, [encoded(1)])
-    until(lambda: sum(len(calls) for calls in engine._lanes.values()) == 2)
+    small = single.submit(model, [encoded(1)])
+    until(lambda: sum(len(calls) for calls in single._lanes.values()) == 2)
     session.door.set()
     small.result(SECONDS)
     assert not large.done()
     large.result(SECONDS)
 
 
-def test_decoding_runs_a_window_ahead_and_no_further(engine):
+def test_decoding_runs_a_window_ahead_and_no_further(single):
     model, session = watched()
     session.door.clear()
-    future = engine.submit(model, [encoded(0)] * 100)
+    future = single.submit(model, [encoded(0)] * 100)
     assert session.entered.acquire(timeout=SECONDS)
-    (call,) = [call for calls in engine._lanes.values() for call in calls] or [None]
+    until(lambda: any(single._lanes.values()))
+    (call,) = [call for calls in single._lanes.values() for call in calls]
     until(lambda: call.num_under_way == WINDOW and not call.num_decoding)
     time.sleep(0.05)
     assert call.num_taken == WINDOW
@@ -189,14 +222,14 @@ def test_decoding_runs_a_window_ahead_and_no_further(engine):
     assert len(future.result(SECONDS).probabilities_NC) == 100
 
 
-def test_what_was_cancelled_is_not_computed(engine):
+def test_what_was_cancelled_is_not_computed(single):
     model, session = watched()
     session.door.clear()
-    first = engine.submit(model, images(1))
+    first = single.submit(model, images(1))
     assert session.entered.acquire(timeout=SECONDS)
-    others = [engine.submit(model, images(3)) for _ in range(4)]
+    others = [single.submit(model, images(3)) for _ in range(4)]
     assert all(future.cancel() for future in others[:3])
-    assert engine.num_images == 1 + 3
+    assert single.num_images == 1 + 3
     session.door.set()
     assert len(others[3].result(SECONDS).probabilities_NC) == 3
     first.result(SECONDS)
@@ -205,13 +238,13 @@ def test_what_was_cancelled_is_not_computed(engine):
         others[0].result()
 
 
-def test_a_deadline_ends_what_has_not_been_computed(engine):
+def test_a_deadline_ends_what_has_not_been_computed(single):
     model, session = watched()
     session.door.clear()
-    first = engine.submit(model, images(1))
+    first = single.submit(model, images(1))
     assert session.entered.acquire(timeout=SECONDS)
-    late = engine.submit(model, images(2), deadline=time.monotonic() + 0.05)
-    never = engine.submit(model, [encoded(0)], deadline=time.monotonic() - 1)
+    late = single.submit(model, images(2), deadline=time.monotonic() + 0.05)
+    never = single.submit(model, [encoded(0)], deadline=time.monotonic() - 1)
     with pytest.raises(DeadlineExceeded):
         never.result(SECONDS)
     time.sleep(0.06)
@@ -289,7 +322,7 @@ def test_fifty_graphs_under_a_budget_of_five_all_answer():
     futures = [engine.submit(model, images(2)) for _ in range(3) for model in models]
     found = [future.result(SECONDS).features_ND for future in futures]
     for first, second in zip(found[:50], found[50:100], strict=True):
-        np.testing.assert_array_equal(first, second)
+        np.testing.assert_allclose(first, second, atol=1e-5)
     assert engine.pool.stats().size_bytes <= room
     engine.close()
 
