@@ -18,3 +18,13 @@ def problem(response: Any, status: int, code: str) -> dict[str, Any]:
     assert len(body["detail"]) > 20
     assert unquote(body["instance"]) == response.request.url.path
     return dict(body)
+
+
+def inference_error(response: Any, status: int) -> str:
+    """What a refusal under /v2 says, after its shape was checked (Open Inference Protocol)."""
+    body = response.json()
+    assert response.status_code == status, body
+    assert response.headers["content-type"] == "application/json"
+    assert body.keys() == {"error"}
+    assert len(body["error"]) > 20
+    return str(body["error"])

@@ -13,6 +13,7 @@ from app.queue import Bell
 from app.services import queues
 from app.services.predictions import Opened
 from app.serving.engine import Engine
+from app.serving.statistics import Statistics
 from app.settings import Settings
 from app.storage import Storage
 
@@ -33,6 +34,7 @@ class State:
     bell: Bell
     engine: Engine
     opened: Opened
+    statistics: Statistics
 
 
 class Page(BaseModel, Generic[T]):

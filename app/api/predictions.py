@@ -111,7 +111,8 @@ async def predict(
     check_number(images, state)
     wanted = predictions.Wanted(name, version, alias, domain)
     found = await to_thread.run_sync(_find, state, project, wanted)
-    result = await answers.wait(request, state.engine.submit(found.model, images, deadline))
+    future = state.statistics.watch(found.version_id, state.engine.submit(found.model, images, deadline))
+    result = await answers.wait(request, future)
     response.headers["X-Graft-Version"] = str(found.version)
     response.headers["Server-Timing"] = answers.server_timing(result.timing)
     if found.alignment is not None:

@@ -10,10 +10,23 @@ from pydantic.json_schema import models_json_schema
 from app.api.backbones import BackboneFromVersion
 from app.api.classes import ClassIn
 from app.api.datasets import DatasetForm
+from app.api.oip.documents import InferenceError
+from app.api.oip.http import InferRequestIn
 from app.api.predictions import PredictIn
 from app.api.problems import Problem
+from app.api.v2 import IndexIn, LoadIn
 
-BY_HAND: tuple[type[BaseModel], ...] = (BackboneFromVersion, ClassIn, DatasetForm, PredictIn, Problem)
+BY_HAND: tuple[type[BaseModel], ...] = (
+    BackboneFromVersion,
+    ClassIn,
+    DatasetForm,
+    IndexIn,
+    InferenceError,
+    InferRequestIn,
+    LoadIn,
+    PredictIn,
+    Problem,
+)
 
 
 def install(app: FastAPI) -> None:

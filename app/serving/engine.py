@@ -259,6 +259,7 @@ class Engine:
             rows.setdefault(id(call), []).append(place)
         seconds = time.monotonic() - start
         with self._changed:
+            batch[0][0].timing.batches += 1
             for places in rows.values():
                 call = batch[places[0]][0]
                 waited = max(start - batch[place][1].since for place in places)
