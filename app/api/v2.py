@@ -159,14 +159,14 @@ def _written(answer: InferResponse, accepted: str) -> Response:
     return Response(body, 200, headers, "application/json" if json_length is None else "application/octet-stream")
 
 
-@router.post("/repository/index", openapi_extra=_optional("IndexIn"))
+@router.post("/repository/index", max_body_size=UNLIMITED, openapi_extra=_optional("IndexIn"))
 async def repository_index(request: Request, state: Context, project: Project) -> list[ModelIndexOut]:
     """Every version of every model."""
     await _body(IndexIn, request, state)
     return [ModelIndexOut(**row) for row in await to_thread.run_sync(control.index, state, project)]
 
 
-@router.post("/repository/models/{name}/load", openapi_extra=_optional("LoadIn"))
+@router.post("/repository/models/{name}/load", max_body_size=UNLIMITED, openapi_extra=_optional("LoadIn"))
 async def repository_model_load(name: str, request: Request, state: Context, project: Project) -> Response:
     """Brings the version that is served by default into memory, so that the next call does not wait for it."""
     body = await _body(LoadIn, request, state)
@@ -174,7 +174,7 @@ async def repository_model_load(name: str, request: Request, state: Context, pro
     return Response()
 
 
-@router.post("/repository/models/{name}/unload", openapi_extra=_optional("LoadIn"))
+@router.post("/repository/models/{name}/unload", max_body_size=UNLIMITED, openapi_extra=_optional("LoadIn"))
 async def repository_model_unload(name: str, request: Request, state: Context, project: Project) -> Response:
     """Takes a model's versions out of memory; they can still be called, and are loaded again then."""
     await _body(LoadIn, request, state)

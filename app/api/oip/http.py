@@ -66,7 +66,7 @@ def read(model: str, version: str, body: bytes, header_length: str | None) -> In
         BadRequest: lengths that do not fit, no JSON, or JSON of another shape.
     """
     length = _header_length(header_length, len(body))
-    if length == 0:
+    if header_length is not None and length == 0:
         image = InferInput(ENCODED, "BYTES", (1,), [body])
         return InferRequest(model, version, "", {}, (image,), requested_outputs([], True))
     data = memoryview(body)

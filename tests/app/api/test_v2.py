@@ -75,7 +75,8 @@ def test_metadata(served):
         "name": "graft",
         "version": "0.1.0",
         "extensions": [
-            "binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters", "statistics"
+            "binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters",
+            "statistics",
         ],
     }  # fmt: skip
     assert served.get("/v2/health/live").json() == {"live": True}
