@@ -89,6 +89,8 @@ def _listen(settings: Settings, roles: tuple[str, ...]) -> int:
     if not _may_listen(settings, roles):
         return 2
     process.end_with_parent()
+    if process.PARENT_PIPE not in os.environ and "serve" in roles:
+        print(f"Graft listens on http://{settings.host}:{settings.port}{_grpc(settings)}", flush=True)
     uvicorn.run(
         create_app(settings, roles),
         host=settings.host,

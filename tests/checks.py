@@ -3,6 +3,8 @@
 from typing import Any
 from urllib.parse import unquote
 
+from app.api.oip import errors as oip
+
 PROBLEM = "application/problem+json"
 
 
@@ -28,3 +30,11 @@ def inference_error(response: Any, status: int) -> str:
     assert body.keys() == {"error"}
     assert len(body["error"]) > 20
     return str(body["error"])
+
+
+def refusal(response: Any, status: int, code: str) -> None:
+    """A refusal in the shape of whatever is spoken at the request's path."""
+    if oip.concerns(response.request.url.path):
+        inference_error(response, status)
+    else:
+        problem(response, status, code)

@@ -3,9 +3,13 @@
 import asyncio
 import base64
 import json
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +27,7 @@ from app.settings import Settings
 from tests.conftest import free_port
 from tests.e2e.conftest import serve
 from tests.inference import LABELS, NAME, PICTURES, features, pixels, probabilities, publish
+from tests.processes import ROOT
 
 pytestmark = pytest.mark.server
 WIRES = {"http": tritonclient.http, "grpc": tritonclient.grpc}
@@ -245,6 +250,16 @@ def test_every_door_says_the_same(addresses: dict[str, str]) -> None:
     assert len(found) == 6
     for door, scores in found.items():
         np.testing.assert_allclose(scores, probabilities(2)[1], atol=1e-4, err_msg=door)
+
+
+def test_the_example_of_the_docs_runs(addresses: dict[str, str], tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "protocols.md").read_text(), re.DOTALL)
+    (tmp_path / "photo.jpg").write_bytes(PICTURES[0])
+    for name in WIRES:
+        code = example.replace("127.0.0.1:8000", addresses[name]).replace('"NAME"', f'"{NAME}"')
+        code = code.replace("tritonclient.http as", f"tritonclient.{name} as")
+        shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert LABELS[probabilities(2)[0].argmax()] in shown.stdout
 
 
 @contextmanager

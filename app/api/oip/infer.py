@@ -44,8 +44,10 @@ async def infer(
     """
     prepared = await to_thread.run_sync(_prepare, state, project, read)
     request, found = prepared.request, prepared.found
-    asked = messages.deadline(request.parameters, arrived)
-    future = state.engine.submit(found.model, prepared.images, min((t for t in (asked, latest) if t), default=None))
+    deadlines = (messages.deadline(request.parameters, arrived), latest)
+    future = state.engine.submit(
+        found.model, prepared.images, min((at for at in deadlines if at is not None), default=None)
+    )
     result = await wait(state.statistics.watch(found.version_id, future))
     return InferResponse(
         model=request.model,

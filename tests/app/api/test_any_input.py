@@ -8,11 +8,10 @@ from urllib.parse import quote
 
 import pytest
 
-from app.api.oip import errors as oip
 from app.main import create_app
 from app.settings import Settings
 from tests import factories
-from tests.checks import inference_error, problem
+from tests.checks import refusal
 
 pytestmark = [pytest.mark.server, pytest.mark.parametrize("database_kind", ["postgresql"])]
 DOCUMENT = create_app(Settings()).openapi()
@@ -39,10 +38,8 @@ def filled(path, values):
 
 def check(answer):
     assert answer.status_code != 500, answer.text
-    if answer.status_code >= 400 and oip.concerns(answer.request.url.path):
-        inference_error(answer, answer.status_code)
-    elif answer.status_code >= 400 and answer.request.url.path != "/readyz":
-        problem(answer, answer.status_code, answer.json()["code"])
+    if answer.status_code >= 400 and answer.request.url.path != "/readyz":
+        refusal(answer, answer.status_code, answer.json().get("code", ""))
 
 
 @pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if places(*route)])
