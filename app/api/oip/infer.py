@@ -44,10 +44,9 @@ async def infer(
     """
     prepared = await to_thread.run_sync(_prepare, state, project, read)
     request, found = prepared.request, prepared.found
-    deadlines = (messages.deadline(request.parameters, arrived), latest)
-    future = state.engine.submit(
-        found.model, prepared.images, min((at for at in deadlines if at is not None), default=None)
-    )
+    asked = messages.deadline(request.parameters, arrived)
+    deadline = min((at for at in (asked, latest) if at is not None), default=None)
+    future = state.engine.submit(found.model, prepared.images, deadline)
     result = await wait(state.statistics.watch(found.version_id, future))
     return InferResponse(
         model=request.model,
