@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test fast lint format check migrate migration openapi docs catalogue bench eval gpu-check bench-gpu clean
+.PHONY: help setup demo run test fast lint format check migrate migration openapi docs proto catalogue bench eval gpu-check bench-gpu clean
 
 PYTHONS := python3 python3.13 python3.12 python3.11
 BIN := .venv/bin
@@ -58,6 +58,9 @@ openapi: docs ## writes docs/openapi.json
 
 docs: $(READY) ## writes what is generated: the reference pages in docs/
 	$(BIN)/python -m docs.generate
+
+proto: $(DEV) ## compiles app/api/oip/inference.proto into inference.binpb
+	$(BIN)/python -m grpc_tools.protoc -Iapp/api/oip --descriptor_set_out=app/api/oip/inference.binpb app/api/oip/inference.proto
 
 catalogue: $(READY) ## writes app/data/backbones.json from the installed timm, torchvision and open_clip (about ten minutes)
 	$(BIN)/python -m worker.catalogue

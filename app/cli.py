@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import importlib.util
 import os
 import socket
 import sys
@@ -27,7 +28,7 @@ def up(settings: Settings) -> int:
     """API, prediction and worker on this machine."""
     from app import process
 
-    if not _may_listen(settings):
+    if not _may_listen(settings, ("api", "serve")):
         return 2
     migrate(settings)
     return process.supervise(
@@ -35,7 +36,7 @@ def up(settings: Settings) -> int:
             "api": [sys.executable, "-m", "app.cli", "both"],
             "worker": [sys.executable, "-m", "app.cli", "worker"],
         },
-        f"Graft listens on http://{settings.host}:{settings.port} (docs at /docs); Ctrl-C stops it",
+        f"Graft listens on http://{settings.host}:{settings.port} (docs at /docs){_grpc(settings)}; Ctrl-C stops it",
         settings.stop_grace_seconds,
     )
 
@@ -85,9 +86,11 @@ def _listen(settings: Settings, roles: tuple[str, ...]) -> int:
     from app import process
     from app.main import create_app
 
-    if not _may_listen(settings):
+    if not _may_listen(settings, roles):
         return 2
     process.end_with_parent()
+    if process.PARENT_PIPE not in os.environ and "serve" in roles:
+        print(f"Graft listens on http://{settings.host}:{settings.port}{_grpc(settings)}", flush=True)
     uvicorn.run(
         create_app(settings, roles),
         host=settings.host,
@@ -102,8 +105,12 @@ def _listen(settings: Settings, roles: tuple[str, ...]) -> int:
     return 0
 
 
-def _may_listen(settings: Settings) -> bool:
-    """Whether the address is one to listen on and free; says what is wrong with it."""
+def _grpc(settings: Settings) -> str:
+    return f" and grpc://{settings.host}:{settings.grpc_port}" if settings.grpc_port else ""
+
+
+def _may_listen(settings: Settings, roles: tuple[str, ...]) -> bool:
+    """Whether the address is one to listen on and its ports are free; says what is wrong with it."""
     from app.api.guard import LOCAL
 
     if settings.host not in LOCAL:
@@ -114,15 +121,29 @@ def _may_listen(settings: Settings) -> bool:
             file=sys.stderr,
         )
         return False
+    free = _is_free(settings.host, "GRAFT_PORT", settings.port)
+    if not settings.grpc_port or "serve" not in roles:
+        return free
+    if importlib.util.find_spec("grpc") is None:
+        print(
+            f"graft: expected the package grpcio for GRAFT_GRPC_PORT={settings.grpc_port}; found none; install it, or "
+            "leave the setting out",
+            file=sys.stderr,
+        )
+        return False
+    return free and _is_free(settings.host, "GRAFT_GRPC_PORT", settings.grpc_port)
+
+
+def _is_free(host: str, name: str, port: int) -> bool:
     try:
-        for family, kind, _, _, address in socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM):
+        for family, kind, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             with socket.socket(family, kind) as probe:
                 # As the server itself does: connections of one that has just ended do not count.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
     except OSError as error:
-        found = f"{settings.port} in use" if error.errno == errno.EADDRINUSE else str(error)
-        print(f"graft: expected a free port; found {found}; set GRAFT_PORT to another one", file=sys.stderr)
+        found = f"{port} in use" if error.errno == errno.EADDRINUSE else str(error)
+        print(f"graft: expected a free port; found {found}; set {name} to another one", file=sys.stderr)
         return False
     return True
 

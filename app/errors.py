@@ -10,6 +10,7 @@
     |- UnsupportedMediaType 415     unsupported_media_type
     |- Misdirected 421              unknown_host
     |- Unprocessable 422            invalid_payload, idempotency_mismatch
+    |- Unsupported 501              unsupported
     |- OutOfSpace 507               insufficient_storage
     |- Unavailable 503              unavailable, not_ready
     |  `- Overloaded 503            overloaded
@@ -111,6 +112,14 @@ class Unprocessable(GraftError):
     status = 422
     code = "invalid_payload"
     title = "Invalid payload"
+
+
+class Unsupported(GraftError):
+    """A part of a protocol that is not spoken here."""
+
+    status = 501
+    code = "unsupported"
+    title = "Not supported"
 
 
 class Unavailable(GraftError):

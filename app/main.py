@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
+from app import VERSION
 from app.api import (
     advice,
     alignments,
@@ -23,6 +24,7 @@ from app.api import (
     rankings,
     recipes,
     schema,
+    v2,
 )
 from app.api.deps import State
 from app.api.guard import Guard
@@ -31,6 +33,7 @@ from app.db.session import Database
 from app.queue import Bell, make_celery
 from app.services.predictions import Lookup, Opened
 from app.serving.engine import Engine, Limits
+from app.serving.statistics import Statistics
 from app.settings import Settings
 from app.storage import open_storage, remove_old_uploads
 
@@ -51,6 +54,8 @@ ROLES: dict[str, tuple[APIRouter, ...]] = {
     ),
     "serve": (predictions.router, embeddings.router, classes.router),
 }
+# Other people's interfaces, at the paths that their clients know.
+PROTOCOLS: dict[str, tuple[APIRouter, ...]] = {"serve": (v2.router,)}
 
 
 def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve")) -> FastAPI:
@@ -59,13 +64,14 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve")) -> F
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.graft = state = make_state(settings)
-        yield
+        async with grpc(settings, state, roles):
+            yield
         state.engine.close()
         state.database.dispose()
 
     app = FastAPI(
         title="Graft",
-        version="0.1.0",
+        version=VERSION,
         summary="Moves knowledge from pretrained models into your own task.",
         lifespan=lifespan,
         max_body_size=settings.max_json_bytes,
@@ -77,8 +83,22 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve")) -> F
     for role in roles:
         for router in ROLES[role]:
             app.include_router(router, prefix="/api/v1")
+        for router in PROTOCOLS.get(role, ()):
+            app.include_router(router)
     schema.install(app)
     return app
+
+
+@asynccontextmanager
+async def grpc(settings: Settings, state: State, roles: Sequence[str]) -> AsyncIterator[None]:
+    """Listens for gRPC too, where predictions are served and a port is set."""
+    if not settings.grpc_port or "serve" not in roles:
+        yield
+        return
+    from app.api.oip import grpc_server
+
+    async with grpc_server.serving(state):
+        yield
 
 
 def make_state(settings: Settings) -> State:
@@ -97,4 +117,5 @@ def make_state(settings: Settings) -> State:
         engine=Engine(settings.pool_bytes, settings.serve_threads or settings.cores, limits),
         opened=opened,
         lookup=Lookup(database, opened),
+        statistics=Statistics(),
     )

@@ -17,6 +17,12 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".graft"), description="Folder of everything that is kept on this machine.")
     host: str = Field("127.0.0.1", description="Address to listen on; anything but loopback needs API keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the API.")
+    grpc_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port of the Open Inference Protocol over gRPC, on the same address; 0: none. Clients expect 8001.",
+    )
     allowed_hosts: tuple[str, ...] = Field((), description="Further host names that requests may name (JSON list).")
     database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in the home folder.")
     broker_url: str = Field("", description="Celery broker; empty means Celery's filesystem broker in the home folder.")

@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -75,12 +74,12 @@ class Ask:
         self.state.engine.check_room()
         sent = await images.read(self.request, self.state)
         found = await self.find()
-        async with listening(self.request) as connection:
-            return found, await connection.settled(asyncio.wrap_future(self.submit(found, sent)))
+        return found, await settled(self.request, self.submit(found, sent))
 
     def submit(self, found: Found, sent: Sequence[bytes]) -> Future[Result]:
         """Gives images to the engine."""
-        return self.state.engine.submit(found.model, sent, self.deadline)
+        future = self.state.engine.submit(found.model, sent, self.deadline)
+        return self.state.statistics.watch(found.version_id, future)
 
 
 async def get_ask(
@@ -141,12 +140,15 @@ class Connection:
         return answer.result()
 
 
-@asynccontextmanager
-async def listening(request: Request) -> AsyncIterator[Connection]:
-    """Listens for the end of a connection whose request has been read."""
+async def settled(request: Request, future: Future[Result]) -> Result:
+    """The engine's result, for a request that has been read.
+
+    Raises:
+        ClientDisconnect, Exception: as `Connection.settled`.
+    """
     gone = asyncio.ensure_future(disconnected(request))
     try:
-        yield Connection(gone)
+        return await Connection(gone).settled(asyncio.wrap_future(future))
     finally:
         gone.cancel()
 

@@ -13,6 +13,7 @@ from app.queue import Bell
 from app.services import queues
 from app.services.predictions import Lookup, Opened
 from app.serving.engine import Engine
+from app.serving.statistics import Statistics
 from app.settings import Settings
 from app.storage import Storage
 
@@ -34,6 +35,7 @@ class State:
     engine: Engine
     opened: Opened
     lookup: Lookup
+    statistics: Statistics
 
 
 class Page(BaseModel, Generic[T]):

@@ -5,13 +5,12 @@ simple cross-site requests (a form, or `fetch` in `no-cors` mode). The first sho
 Sec-Fetch-Site.
 """
 
-import json
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.problems import MEDIA_TYPE, document
+from app.api.problems import of_error
 from app.errors import Forbidden, GraftError, Misdirected
 
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
@@ -36,7 +35,7 @@ class Guard:
             try:
                 self._check(scope["method"], Headers(scope=scope))
             except GraftError as error:
-                await _refuse(error, scope["path"], send)
+                await of_error(scope["path"], error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -71,10 +70,3 @@ def _origin_host(origin: str) -> str:
         return urlsplit(origin).hostname or ""
     except ValueError:
         return ""
-
-
-async def _refuse(error: GraftError, path: str, send: Send) -> None:
-    body = json.dumps(document(error.status, error.code, error.title, error.detail, path)).encode()
-    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

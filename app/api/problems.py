@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
+from app.api.oip import errors as oip
 from app.bodies import pointers
 from app.errors import GraftError
 
@@ -76,17 +77,23 @@ def document(status: int, code: str, title: str, detail: str, instance: str, **e
     }
 
 
-def response(request: Request, status: int, code: str, title: str, detail: str, **extra: Any) -> JSONResponse:
-    """A problem response."""
-    body = document(status, code, title, detail, request.scope["path"], **extra)
+def response(path: str, status: int, code: str, title: str, detail: str, **extra: Any) -> JSONResponse:
+    """A problem response; under `/v2` in the shape of the protocol that is spoken there."""
     later = str(extra.get("retry_after_seconds", RETRY_AFTER_SECONDS))
     headers = {"Retry-After": later} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return JSONResponse(body, status, headers, MEDIA_TYPE)
+    if oip.concerns(path):
+        return JSONResponse(oip.document(detail, extra.get("errors")), oip.http_status(status), headers)
+    return JSONResponse(document(status, code, title, detail, path, **extra), status, headers, MEDIA_TYPE)
+
+
+def of_error(path: str, error: GraftError) -> JSONResponse:
+    """An error of ours."""
+    return response(path, error.status, error.code, error.title, error.detail, **error.extra)
 
 
 async def _graft_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, GraftError)
-    return response(request, error.status, error.code, error.title, error.detail, **error.extra)
+    return of_error(request.scope["path"], error)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -94,7 +101,7 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     errors = pointers(error.errors())
     places = ", ".join(item["pointer"] for item in errors)
     detail = f"expected a payload that fits the schema at /openapi.json; found problems at {places}; see errors"
-    return response(request, 422, "invalid_payload", "Invalid payload", detail, errors=errors)
+    return response(request.scope["path"], 422, "invalid_payload", "Invalid payload", detail, errors=errors)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
@@ -102,7 +109,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     phrase = HTTPStatus(error.status_code).phrase
     code = FRAMEWORK_CODES.get(error.status_code, "bad_request" if error.status_code < 500 else "internal")
     detail = f"{phrase}: {request.method} {request.url.path} ({error.detail}); see /docs for the routes"
-    answer = response(request, error.status_code, code, phrase, detail)
+    answer = response(request.scope["path"], error.status_code, code, phrase, detail)
     answer.headers.update(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # The framework names those of one route only, and a path can have several.
@@ -124,7 +131,7 @@ async def _data_error(request: Request, error: Exception) -> JSONResponse:
     """PostgreSQL holds less than JSON can say; SQLite has no such limits."""
     log.info("%s %s: %s", request.method, request.url.path, error)
     detail = "expected text that the database can hold; found a NUL character or half a surrogate pair; leave it out"
-    return response(request, 400, "bad_request", "Bad request", detail)
+    return response(request.scope["path"], 400, "bad_request", "Bad request", detail)
 
 
 async def _gone(request: Request, _: Exception) -> Response:
@@ -135,4 +142,10 @@ async def _gone(request: Request, _: Exception) -> Response:
 
 async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
     log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return response(request, 500, "internal", "Internal error", "an error inside Graft; the server's log has the trace")
+    return response(
+        request.scope["path"],
+        500,
+        "internal",
+        "Internal error",
+        "an error inside Graft; the server's log has the trace",
+    )

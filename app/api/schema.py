@@ -11,9 +11,22 @@ from app.api.backbones import BackboneFromVersion
 from app.api.classes import ClassIn
 from app.api.datasets import DatasetForm
 from app.api.images import ImagesIn
+from app.api.oip.documents import InferenceError
+from app.api.oip.http import InferRequestIn
 from app.api.problems import Problem
+from app.api.v2 import IndexIn, LoadIn
 
-BY_HAND: tuple[type[BaseModel], ...] = (BackboneFromVersion, ClassIn, DatasetForm, ImagesIn, Problem)
+BY_HAND: tuple[type[BaseModel], ...] = (
+    BackboneFromVersion,
+    ClassIn,
+    DatasetForm,
+    IndexIn,
+    InferenceError,
+    InferRequestIn,
+    LoadIn,
+    ImagesIn,
+    Problem,
+)
 
 
 def install(app: FastAPI) -> None:

@@ -97,7 +97,7 @@ def check_importable(path: Path, max_bytes: int = MAX_IMPORT_BYTES) -> None:
         BadRequest: with code model_too_large, model_unreadable, model_external_data or model_custom_operators.
     """
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     size_bytes = path.stat().st_size
     if size_bytes > max_bytes:

@@ -59,6 +59,17 @@ def versions(session: Session, model_ids: Sequence[str]) -> dict[str, list[Model
     return found
 
 
+def every_version(session: Session, project: str) -> list[tuple[str, int, str]]:
+    """Name, number and id of every version of every model, by name and number."""
+    query = (
+        select(Model.name, ModelVersion.version, ModelVersion.id)
+        .join(Model, Model.id == ModelVersion.model_id)
+        .where(Model.project_id == project)
+        .order_by(Model.name, ModelVersion.version)
+    )
+    return [(name, number, version_id) for name, number, version_id in session.execute(query)]
+
+
 def aliases(session: Session, model_ids: Sequence[str]) -> dict[str, dict[str, int]]:
     """Aliases of several models in one query."""
     found: dict[str, dict[str, int]] = {model_id: {} for model_id in model_ids}

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,11 +40,13 @@ class Found:
     Args:
         model: the version's graphs.
         version: its number.
+        version_id: under which it is counted.
         alignment: id of what the features pass through; None without a domain.
     """
 
     model: Served
     version: int
+    version_id: str
     alignment: str | None
 
 
@@ -67,6 +69,13 @@ class Opened:
     def through(self, row: ModelVersion, alignment: Alignment) -> Served:
         """The version with an alignment between backbone and head."""
         return self._remembered(f"{row.id}/{alignment.id}", lambda: self._align(self.version(row), alignment))
+
+    def forget(self, version_ids: Collection[str]) -> set[str]:
+        """Drops versions, with and without alignments; the digests of graphs that none of the others needs."""
+        with self._lock:
+            gone = [key for key in self._known if key.partition("/")[0] in version_ids]
+            unused = {graph.sha256 for key in gone for graph in self._known.pop(key).graphs}
+            return unused - {graph.sha256 for served in self._known.values() for graph in served.graphs}
 
     def _remembered(self, key: str, make: Callable[[], Served]) -> Served:
         with self._lock:
@@ -131,6 +140,12 @@ class Lookup:
         with self._lock:
             return self._known.get((project, wanted)) if stamp == self._stamp else None
 
+    def forget(self, version_ids: Collection[str]) -> set[str]:
+        """As `Opened.forget`: what is asked for again is looked up again."""
+        with self._lock:
+            self._known = {}
+        return self._opened.forget(version_ids)
+
     def find(self, project: str, wanted: Wanted) -> Found:
         """The graphs that answer a call.
 
@@ -155,9 +170,9 @@ class Lookup:
 def _find(session: Session, opened: Opened, project: str, wanted: Wanted) -> Found:
     row = models.resolve(session, project, wanted.model, wanted.version, wanted.alias)
     if wanted.domain is None:
-        return Found(opened.version(row), row.version, None)
+        return Found(opened.version(row), row.version, row.id, None)
     alignment = domains.resolve(session, project, wanted.model, row, wanted.domain)
-    return Found(opened.through(row, alignment), row.version, alignment.id)
+    return Found(opened.through(row, alignment), row.version, row.id, alignment.id)
 
 
 def file_path(storage: Storage, prefix: str, spec: Spec, name: str) -> Path:

@@ -25,6 +25,11 @@ def check(settings: Settings, database: Database, storage: Storage, bell: Bell) 
     return found
 
 
+def check_serving(settings: Settings, database: Database, storage: Storage) -> dict[str, str]:
+    """What a prediction needs, each part with `ok`, or what is wrong with it."""
+    return {"database": _database(database), "storage": _storage(settings, storage)}
+
+
 def metrics(database: Database, engine: Engine) -> str:
     """The present state, as Prometheus reads it."""
     registry = CollectorRegistry()

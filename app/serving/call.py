@@ -21,11 +21,15 @@ Images = Sequence[bytes] | Pixels
 
 @dataclass(slots=True)
 class Timing:
-    """Seconds that the slowest image of a request spent in each stage."""
+    """Seconds that the slowest image of a request spent in each stage, and the batches that it came first in.
+
+    A batch has one first request, so that these add up to the batches that were run.
+    """
 
     decode: float = 0.0
     queue: float = 0.0
     compute: float = 0.0
+    batches: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,6 @@ Batches run side by side on one core each: threads of one batch wait for each ot
 
 import threading
 import time
-from collections import OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from app.artifact import preprocess
 from app.errors import BadImage, Overloaded
 from app.serving.call import Call, Images, Pixels, Ready, Result
+from app.serving.lanes import Batch, Lane, Lanes
 from app.serving.model import Graph, Served
 from app.serving.pool import Pool
 from app.serving.rate import Rate
@@ -29,10 +29,6 @@ from app.serving.runtime import BATCH_SIZE, Session
 
 # Of one request, decoded ahead of what runs: two batches of pixels, however many images it brings.
 WINDOW = 2 * BATCH_SIZE
-# A batch that takes longer makes the others wait; where one image takes long, batches are smaller.
-BATCH_SECONDS = 0.25
-
-Lane = tuple[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +61,7 @@ class Engine:
         self._num_threads = num_threads
         self._decoders = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
         self._changed = threading.Condition(threading.RLock())
-        # Per backbone and shape of its input: the requests that have decoded images, in turn.
-        self._lanes: OrderedDict[Lane, deque[Call]] = OrderedDict()
-        self._seconds_per_image: dict[Lane, float] = {}
+        self._lanes = Lanes()
         self._num_images = self._num_idle = 0
         self._closed = False
         self.rate = Rate()
@@ -131,11 +125,27 @@ class Engine:
                 self._decode_more(call)
         return call.future
 
+    def load(self, model: Served) -> None:
+        """Brings a model's graphs into memory, for batches and for an image alone, and runs them once.
+
+        Raises:
+            BundleError: they cannot be loaded.
+        """
+        shape = model.spec.preprocess
+        blank = [np.zeros((shape.height, shape.width, 3), np.uint8)]
+        for threads in {1, self._num_threads}:
+            self._head(model, self._features(model.backbone, blank, threads))
+
+    def unload(self, sha256: str) -> None:
+        """Takes a graph out of memory, at the end of the runs that it is in."""
+        for threads in {1, self._num_threads}:
+            self.pool.discard(_key(sha256, threads))
+
     def close(self) -> None:
         """Ends the threads; requests under way fail."""
         with self._changed:
             self._closed = True
-            waiting = [call for calls in self._lanes.values() for call in calls]
+            waiting = list(self._lanes)
             self._lanes.clear()
             for call in waiting:
                 call.fail(Overloaded("expected a running service; found it shutting down; send it again"))
@@ -182,17 +192,14 @@ class Engine:
         """Lines a request up once it has something to run."""
         if not call.ready or self._closed:
             return
-        lane = (call.model.backbone.sha256, call.ready[0].pixels_HWC.shape)
-        calls = self._lanes.setdefault(lane, deque())
-        if call not in calls:
-            calls.append(call)
+        self._lanes.put(call)
         self._changed.notify(len(call.ready))
 
     def _work(self) -> None:
         while True:
             with self._changed:
                 self._num_idle += 1
-                while not (batch := self._next_batch()):
+                while not (batch := self._lanes.take(self._num_idle)):
                     if self._closed:
                         return
                     self.rate.pause()
@@ -200,35 +207,12 @@ class Engine:
                 self._num_idle -= 1
             self._run(*batch)
 
-    def _next_batch(self) -> tuple[Lane, list[tuple[Call, Ready]]] | None:
-        """Of the lane whose turn it is, one image of each request in turn; idle runners share what waits."""
-        while self._lanes:
-            lane, calls = self._lanes.popitem(last=False)
-            batch: list[tuple[Call, Ready]] = []
-            waiting = sum(len(call.ready) for call in calls)
-            most = min(self._batch_size(lane), max(1, -(-waiting // self._num_idle)))
-            while calls and len(batch) < most:
-                call = calls.popleft()
-                if call.ended() or not call.ready:
-                    continue
-                batch.append((call, call.ready.popleft()))
-                call.num_computing += 1
-                if call.ready:
-                    calls.append(call)
-            if calls:
-                self._lanes[lane] = calls
-            if batch:
-                return lane, batch
-        return None
-
-    def _batch_size(self, lane: Lane) -> int:
-        seconds = self._seconds_per_image.get(lane)
-        return BATCH_SIZE if not seconds else max(1, min(BATCH_SIZE, int(BATCH_SECONDS / seconds)))
-
-    def _run(self, lane: Lane, batch: list[tuple[Call, Ready]]) -> None:
+    def _run(self, lane: Lane, batch: Batch) -> None:
         start = time.monotonic()
         try:
-            features = self._features(batch[0][0].model.backbone, [ready.pixels_HWC for _, ready in batch])
+            threads = self._num_threads if self._num_images == 1 else 1
+            pixels = [ready.pixels_HWC for _, ready in batch]
+            features = self._features(batch[0][0].model.backbone, pixels, threads)
         except Exception as error:
             self._fail([call for call, _ in batch], error)
             return
@@ -242,12 +226,11 @@ class Engine:
             self._answer([batch[place] for place in places], probabilities, seen, start)
         seconds = time.monotonic() - start
         with self._changed:
-            known = self._seconds_per_image.get(lane)
-            self._seconds_per_image[lane] = (known + seconds / len(batch)) / 2 if known else seconds / len(batch)
+            self._lanes.ran(lane, len(batch), seconds)
             self.rate.count(len(batch))
 
-    def _features(self, graph: Graph, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
-        with self._lease(graph, self._num_threads if self._num_images == 1 else 1) as session:
+    def _features(self, graph: Graph, pixels: Sequence[Pixels], threads: int) -> NDArray[np.float32]:
+        with self._lease(graph, threads) as session:
             return session.run(np.stack(pixels))[session.output_names.index("features")]
 
     def _head(self, model: Served, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -259,11 +242,11 @@ class Engine:
             return session.run(features)[session.output_names.index("probabilities")], features
 
     def _lease(self, graph: Graph, threads: int = 1) -> AbstractContextManager[Session]:
-        return self.pool.lease(f"{graph.sha256}/{threads}", lambda: graph.open(threads))
+        return self.pool.lease(_key(graph.sha256, threads), lambda: graph.open(threads))
 
     def _answer(
         self,
-        batch: list[tuple[Call, Ready]],
+        batch: Batch,
         probabilities: NDArray[np.float32],
         features: NDArray[np.float32],
         start: float,
@@ -273,6 +256,7 @@ class Engine:
             rows.setdefault(id(call), []).append(place)
         seconds = time.monotonic() - start
         with self._changed:
+            batch[0][0].timing.batches += 1
             for places in rows.values():
                 call = batch[places[0]][0]
                 waited = max(start - batch[place][1].since for place in places)
@@ -288,7 +272,12 @@ class Engine:
                 call.fail(error)
 
 
-def _by_head(batch: list[tuple[Call, Ready]]) -> list[tuple[Served, list[int]]]:
+def _key(sha256: str, threads: int) -> str:
+    """Under which the pool holds a session."""
+    return f"{sha256}/{threads}"
+
+
+def _by_head(batch: Batch) -> list[tuple[Served, list[int]]]:
     """The places in a batch that one head, behind one alignment, is for."""
     found: dict[tuple[str, str], tuple[Served, list[int]]] = {}
     for place, (call, _) in enumerate(batch):

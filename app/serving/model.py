@@ -38,6 +38,11 @@ class Served:
     head: Graph
     alignment: Graph | None = None
 
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """All that a call runs."""
+        return tuple(graph for graph in (self.backbone, self.alignment, self.head) if graph is not None)
+
     def through(self, alignment: Graph, moving: tuple[Graph, Preprocess] | None = None) -> Self:
         """The version with an alignment before its head; and under the images' own backbone, where it has one.
 

@@ -1,12 +1,14 @@
 """The command line."""
 
 import socket
+import sys
 
 import pytest
 from sqlalchemy import inspect, text
 
 from app import cli
 from app.db.session import Database
+from tests.conftest import free_port
 
 
 @pytest.fixture
@@ -61,4 +63,26 @@ def test_taken_port_is_said_at_once(in_home, monkeypatch, capsys, command):
     found = capsys.readouterr()
     assert found.err == f"graft: expected a free port; found {port} in use; set GRAFT_PORT to another one\n"
     assert found.out == ""
+    assert not in_home.exists()
+
+
+@pytest.mark.parametrize("command", ["up", "serve", "both"])
+def test_taken_port_of_grpc_is_said_at_once(in_home, monkeypatch, capsys, command):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("GRAFT_PORT", str(free_port()))
+        monkeypatch.setenv("GRAFT_GRPC_PORT", str(port))
+        assert cli.main([command]) == 2
+    assert capsys.readouterr().err == (
+        f"graft: expected a free port; found {port} in use; set GRAFT_GRPC_PORT to another one\n"
+    )
+    assert not in_home.exists()
+
+
+def test_without_grpcio_its_port_cannot_be_asked_for(in_home, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    monkeypatch.setenv("GRAFT_PORT", str(free_port()))
+    monkeypatch.setenv("GRAFT_GRPC_PORT", str(free_port()))
+    assert cli.main(["serve"]) == 2
+    assert "expected the package grpcio" in capsys.readouterr().err
     assert not in_home.exists()

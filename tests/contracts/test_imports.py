@@ -41,7 +41,7 @@ TORCH_FREE = [
 HOSTS = ["py" + "pi.org", "python" + "hosted", "npm" + "js", "deb." + "debian", "index" + "-url"]
 PLACES = ["/wo" + "rk/", "/fa" + "rm/", "/ro" + "ot/", "/Us" + "ers/"]
 FORBIDDEN = re.compile("|".join(map(re.escape, HOSTS + PLACES)))
-BINARY = {".png", ".jpg", ".zip", ".onnx", ".parquet"}
+BINARY = {".binpb", ".png", ".jpg", ".zip", ".onnx", ".parquet"}
 
 
 def tracked() -> list[Path]:
@@ -85,3 +85,9 @@ def test_no_registry_host_and_no_machine_path_is_tracked() -> None:
 def test_no_tracked_file_is_large() -> None:
     large = [path for path in tracked() if path.is_file() and path.stat().st_size > 3 * 2**20]
     assert large == []
+
+
+def test_the_application_starts_without_grpc() -> None:
+    """Who sets no port for it need not have it, nor wait for its import."""
+    code = "import sys; sys.modules['grpc'] = sys.modules['google.protobuf'] = None; import app.main, app.cli"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

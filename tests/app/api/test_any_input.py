@@ -11,7 +11,7 @@ import pytest
 from app.main import create_app
 from app.settings import Settings
 from tests import factories
-from tests.checks import problem
+from tests.checks import refusal
 
 pytestmark = [pytest.mark.server, pytest.mark.parametrize("database_kind", ["postgresql"])]
 DOCUMENT = create_app(Settings()).openapi()
@@ -39,7 +39,7 @@ def filled(path, values):
 def check(answer):
     assert answer.status_code != 500, answer.text
     if answer.status_code >= 400 and answer.request.url.path != "/readyz":
-        problem(answer, answer.status_code, answer.json()["code"])
+        refusal(answer, answer.status_code, answer.json().get("code", ""))
 
 
 @pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if places(*route)])

@@ -5,7 +5,7 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
-from tests.checks import problem
+from tests.checks import problem, refusal
 
 
 def all_routes():
@@ -33,16 +33,16 @@ def test_there_are_routes():
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_foreign_host_is_refused_everywhere(shared_client, method, path):
     for host in FOREIGN_HOSTS:
-        problem(shared_client.request(method, filled(path), headers={"Host": host}), 421, "unknown_host")
+        refusal(shared_client.request(method, filled(path), headers={"Host": host}), 421, "unknown_host")
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
 def test_cross_site_writes_are_refused_everywhere(shared_client, method, path):
     for origin in FOREIGN_ORIGINS:
-        problem(shared_client.request(method, filled(path), headers={"Origin": origin}), 403, "cross_site")
+        refusal(shared_client.request(method, filled(path), headers={"Origin": origin}), 403, "cross_site")
     for origin in ({}, {"Origin": "http://127.0.0.1:8000"}):
         headers = {**origin, "Sec-Fetch-Site": "cross-site"}
-        problem(shared_client.request(method, filled(path), headers=headers), 403, "cross_site")
+        refusal(shared_client.request(method, filled(path), headers=headers), 403, "cross_site")
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)

@@ -201,7 +201,7 @@ def test_a_small_request_does_not_wait_for_a_large_one(single):
     large = single.submit(model, [encoded(seed) for seed in range(200)])
     assert session.entered.acquire(timeout=SECONDS)
     small = single.submit(model, [encoded(1)])
-    until(lambda: sum(len(calls) for calls in single._lanes.values()) == 2)
+    until(lambda: len(list(single._lanes)) == 2)
     session.door.set()
     small.result(SECONDS)
     assert not large.done()
@@ -213,8 +213,8 @@ def test_decoding_runs_a_window_ahead_and_no_further(single):
     session.door.clear()
     future = single.submit(model, [encoded(0)] * 100)
     assert session.entered.acquire(timeout=SECONDS)
-    until(lambda: any(single._lanes.values()))
-    (call,) = [call for calls in single._lanes.values() for call in calls]
+    until(lambda: list(single._lanes))
+    (call,) = single._lanes
     until(lambda: call.num_under_way == WINDOW and not call.num_decoding)
     time.sleep(0.05)
     assert call.num_taken == WINDOW

@@ -1,0 +1,68 @@
+"""Bodies in gzip or deflate: requests under a limit that holds while they are inflated, answers when asked for."""
+
+import gzip
+import zlib
+
+from app.errors import BadRequest, TooLarge, Unsupported
+
+# 32 more than the window's bits: the header says whether it is gzip or zlib, which is what `deflate` means.
+EITHER = zlib.MAX_WBITS | 32
+# A score for each of some classes; below, packing costs more than it saves.
+WORTHWHILE_BYTES = 1024
+LEVEL = 1
+
+
+def inflate(body: bytes, encoding: str, limit: int) -> bytes:
+    """The body as it was before the client packed it.
+
+    Args:
+        body: whole.
+        encoding: header Content-Encoding.
+        limit: bytes of the result.
+
+    Raises:
+        Unsupported: another encoding than gzip or deflate.
+        BadRequest: it is broken, cut off, or goes on behind its end.
+        TooLarge: it would become larger than the limit; no more than that was inflated.
+    """
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise Unsupported(f"expected Content-Encoding gzip or deflate; found {encoding[:40]!r}; send it as it is")
+    stream = zlib.decompressobj(EITHER)
+    try:
+        found = stream.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise BadRequest(f"expected a body in {encoding}, as its Content-Encoding says; found {error}") from error
+    if len(found) > limit:
+        raise TooLarge(f"expected a body of at most {limit} bytes once it is inflated; found more; send less at once")
+    if not stream.eof or stream.unused_data:
+        wrong = "more behind its end" if stream.eof else "it cut off"
+        raise BadRequest(f"expected a whole body in {encoding}; found {wrong}; send it again")
+    return found
+
+
+def deflate(body: bytes, accepted: str) -> tuple[bytes, str | None]:
+    """The body in an encoding that the client accepts, and its name; as it is where that saves nothing.
+
+    Args:
+        body: of the answer.
+        accepted: header Accept-Encoding.
+    """
+    if len(body) < WORTHWHILE_BYTES:
+        return body, None
+    names = {name for name, quality in map(_accepted, accepted.split(",")) if quality > 0}
+    if "gzip" in names:
+        return gzip.compress(body, LEVEL, mtime=0), "gzip"
+    if "deflate" in names:
+        return zlib.compress(body, LEVEL), "deflate"
+    return body, None
+
+
+def _accepted(item: str) -> tuple[str, float]:
+    name, _, parameters = item.partition(";")
+    try:
+        quality = float(parameters.strip().removeprefix("q=") or 1)
+    except ValueError:
+        quality = 0.0
+    return name.strip().lower(), quality

@@ -1,0 +1,79 @@
+"""Everything of the protocol but inference: documents that HTTP and gRPC both give, and what is done to the memory."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.api.deps import State
+from app.api.oip import messages
+from app.errors import Unavailable, Unsupported
+from app.services import readiness, repository
+from app.services.predictions import Found, Wanted
+
+
+def find(state: State, project: str, name: str, version: str, domain: str | None = None) -> Found:
+    """The version that is meant; an empty one is that which is served by default.
+
+    Raises:
+        BadRequest: the version is no number.
+        NotFound: no such model, version or domain.
+    """
+    wanted = Wanted(name, messages.version_number(version), domain=domain)
+    return state.lookup.find(project, wanted)
+
+
+def check_ready(state: State) -> None:
+    """Passes when predictions can be made.
+
+    Raises:
+        Unavailable: with what is missing.
+    """
+    checks = readiness.check_serving(state.settings, state.database, state.storage)
+    missing = [f"{name}: {finding}" for name, finding in checks.items() if finding != "ok"]
+    if missing:
+        raise Unavailable("; ".join(missing))
+
+
+def metadata(state: State, project: str, name: str, version: str) -> dict[str, Any]:
+    """As `repository.metadata`."""
+    found = find(state, project, name, version)
+    with state.database.read() as session:
+        return repository.metadata(session, project, name, found)
+
+
+def config(state: State, project: str, name: str, version: str) -> dict[str, Any]:
+    """As `repository.config`."""
+    return repository.config(name, find(state, project, name, version))
+
+
+def statistics(state: State, project: str, name: str | None = None, version: str = "") -> dict[str, Any]:
+    """As `repository.statistics`."""
+    number = messages.version_number(version)
+    with state.database.read() as session:
+        return repository.statistics(session, project, state.statistics, name, number)
+
+
+def index(state: State, project: str) -> list[dict[str, str]]:
+    """As `repository.index`."""
+    with state.database.read() as session:
+        return repository.index(session, project)
+
+
+def load(state: State, project: str, name: str, parameters: Mapping[str, Any]) -> None:
+    """Loads the version that is served by default.
+
+    Raises:
+        Unsupported: the client sends a configuration or files.
+        NotFound: no such model.
+    """
+    if parameters:
+        raise Unsupported(
+            f"expected no parameters of a load; found {', '.join(sorted(parameters))[:200]}; models are published by "
+            "jobs, see POST /api/v1/jobs"
+        )
+    repository.load(state.engine, find(state, project, name, ""))
+
+
+def unload(state: State, project: str, name: str) -> None:
+    """As `repository.unload`."""
+    with state.database.read() as session:
+        repository.unload(session, project, name, state.lookup, state.engine)

@@ -1,0 +1,44 @@
+"""Errors as the protocol has them: `{"error": "..."}` under `/v2`, status codes over gRPC."""
+
+from http import HTTPStatus
+from typing import Any
+
+PREFIX = "/v2"
+# What the protocol's servers tell apart, and what the service or its guard has to say before the protocol is spoken.
+KEPT = frozenset({403, 404, 405, 421, 499, 500, 501, 503, 504})
+GRPC_CODES = {
+    404: "NOT_FOUND",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    501: "UNIMPLEMENTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+def concerns(path: str) -> bool:
+    """Whether an error at that path is told in the protocol's shape."""
+    return path == PREFIX or path.startswith(f"{PREFIX}/")
+
+
+def http_status(status: int) -> int:
+    """The status that clients of the protocol know; what has none there is a bad request, or an internal error."""
+    if status in KEPT:
+        return status
+    return HTTPStatus.BAD_REQUEST if status < HTTPStatus.INTERNAL_SERVER_ERROR else HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def grpc_code(status: int) -> str:
+    """The name of the gRPC status."""
+    return GRPC_CODES.get(status, "INVALID_ARGUMENT" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "INTERNAL")
+
+
+def document(detail: str, errors: list[dict[str, str]] | None = None) -> dict[str, Any]:
+    """The body of an error.
+
+    Args:
+        detail: what was expected, what was found, what to do.
+        errors: places in the payload, each with what is wrong there.
+    """
+    places = "".join(f"; {item['pointer']}: {item['detail']}" for item in errors or ())
+    return {"error": detail + places}

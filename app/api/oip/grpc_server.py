@@ -1,0 +1,203 @@
+"""The Open Inference Protocol over gRPC, in the process and on the event loop of the HTTP server.
+
+A web page cannot reach it, unlike HTTP on loopback: browsers do not speak HTTP/2 without TLS, so nothing here checks
+where a call comes from.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+
+import grpc
+from anyio import to_thread
+from sqlalchemy.exc import DataError
+
+from app.api.deps import DEFAULT_PROJECT, State
+from app.api.oip import control, errors, grpc_messages, infer, proto
+from app.api.oip.proto import message
+from app.errors import BadRequest, GraftError, NotFound, Unavailable
+from app.services import repository
+from app.serving.call import Result
+
+# As HTTP gives requests that are under way when the service stops.
+GRACE_SECONDS = 3.0
+# A message's fields beside the images.
+OVERHEAD_BYTES = 64 * 1024
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Any, Any], Awaitable[Any]]
+
+
+@asynccontextmanager
+async def serving(state: State) -> AsyncIterator[None]:
+    """A server that answers as long as the block lasts.
+
+    Raises:
+        RuntimeError: the port cannot be listened on.
+    """
+    settings = state.settings
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", settings.max_predict_bytes + OVERHEAD_BYTES),
+            ("grpc.max_send_message_length", -1),
+            # Two services that share a port would each get some of the other's calls.
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    server.add_generic_rpc_handlers((_handlers(Service(state, DEFAULT_PROJECT)),))
+    server.add_insecure_port(f"{host}:{settings.grpc_port}")
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(GRACE_SECONDS)
+
+
+class Service:
+    """The protocol's methods, by their names.
+
+    Args:
+        state: of the process.
+        project: whose models are served.
+    """
+
+    def __init__(self, state: State, project: str) -> None:
+        self._state = state
+        self._project = project
+
+    async def ServerLive(self, _request: Any, _context: Any) -> Any:
+        """The process answers."""
+        return message("ServerLiveResponse")(live=True)
+
+    async def ServerReady(self, _request: Any, _context: Any) -> Any:
+        """Whether predictions can be made."""
+        return message("ServerReadyResponse")(ready=await _is(Unavailable, control.check_ready, self._state))
+
+    async def ModelReady(self, request: Any, _context: Any) -> Any:
+        """Whether there is such a model."""
+        asked = (self._state, self._project, request.name, request.version)
+        return message("ModelReadyResponse")(ready=await _is(NotFound, control.find, *asked))
+
+    async def ServerMetadata(self, _request: Any, _context: Any) -> Any:
+        """Who answers, and what it speaks."""
+        return grpc_messages.of_document("ServerMetadataResponse", repository.server())
+
+    async def ModelMetadata(self, request: Any, _context: Any) -> Any:
+        """The tensors of a model."""
+        found = await self._in_thread(control.metadata, request.name, request.version)
+        return grpc_messages.of_document("ModelMetadataResponse", found)
+
+    async def ModelConfig(self, request: Any, _context: Any) -> Any:
+        """A model's configuration."""
+        found = await self._in_thread(control.config, request.name, request.version)
+        return grpc_messages.of_document("ModelConfigResponse", {"config": found})
+
+    async def ModelStatistics(self, request: Any, _context: Any) -> Any:
+        """Counts and times, of all models when none is named."""
+        found = await self._in_thread(control.statistics, request.name or None, request.version)
+        return grpc_messages.of_document("ModelStatisticsResponse", found)
+
+    async def RepositoryIndex(self, _request: Any, _context: Any) -> Any:
+        """Every version of every model."""
+        return grpc_messages.of_document("RepositoryIndexResponse", {"models": await self._in_thread(control.index)})
+
+    async def RepositoryModelLoad(self, request: Any, _context: Any) -> Any:
+        """Brings a model into memory."""
+        given = grpc_messages.parameters(request.parameters)
+        await self._in_thread(control.load, request.model_name, given)
+        return message("RepositoryModelLoadResponse")()
+
+    async def RepositoryModelUnload(self, request: Any, _context: Any) -> Any:
+        """Takes a model out of memory."""
+        await self._in_thread(control.unload, request.model_name)
+        return message("RepositoryModelUnloadResponse")()
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        """Classifies images; what the client no longer waits for is not computed."""
+        return await self._infer(request, context)
+
+    async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        """Classifies one request after the other; a bad one does not end the stream."""
+        answer = message("ModelStreamInferResponse")
+        async for request in requests:
+            try:
+                yield answer(infer_response=await self._infer(request, context))
+            except Exception as error:
+                told = _told(error)
+                # The id says which request it was.
+                yield answer(error_message=told.detail, infer_response={"id": request.id})
+
+    async def _infer(self, request: Any, context: Any) -> Any:
+        arrived, left = time.monotonic(), context.time_remaining()
+        self._state.engine.check_room()
+        latest = arrived + left if left is not None else None
+        answer = await infer.infer(
+            self._state, self._project, lambda: grpc_messages.read(request), _wait, arrived, latest
+        )
+        return await to_thread.run_sync(grpc_messages.write, answer)
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await to_thread.run_sync(function, self._state, self._project, *arguments)
+
+
+async def _wait(future: Future[Result]) -> Result:
+    """The engine's result; a call that the client breaks off is cancelled here, and with it the engine's work."""
+    return await asyncio.wrap_future(future)
+
+
+async def _is(unless: type[GraftError], function: Callable[..., Any], *arguments: Any) -> bool:
+    try:
+        await to_thread.run_sync(function, *arguments)
+    except unless:
+        return False
+    return True
+
+
+def _handlers(service: Service) -> Any:
+    """What the server calls for each method of the compiled service."""
+    methods = {}
+    for method in proto.methods():
+        request, response = message(method.input_type.name), message(method.output_type.name)
+        function = getattr(service, method.name)
+        make = grpc.stream_stream_rpc_method_handler if method.client_streaming else grpc.unary_unary_rpc_method_handler
+        methods[method.name] = make(
+            function if method.client_streaming else _guarded(function), request.FromString, response.SerializeToString
+        )
+    return grpc.method_handlers_generic_handler(proto.SERVICE, methods)
+
+
+def _guarded(function: Handler) -> Handler:
+    """The method with its errors as statuses."""
+
+    async def call(request: Any, context: Any) -> Any:
+        try:
+            return await function(request, context)
+        except Exception as error:
+            told = _told(error)
+        return await _refuse(context, told)
+
+    return call
+
+
+def _told(error: Exception) -> GraftError:
+    """What the client is told of an error; one that is none of ours goes to the log."""
+    if isinstance(error, GraftError):
+        return error
+    if isinstance(error, DataError):
+        return BadRequest("expected names that the database can hold; found a NUL character; leave it out")
+    log.error("a call over gRPC", exc_info=error)
+    return GraftError("an error inside Graft; the server's log has the trace")
+
+
+async def _refuse(context: Any, error: GraftError) -> NoReturn:
+    later = error.extra.get("retry_after_seconds")
+    # The name that gRPC's own retries look for.
+    trailing = (("grpc-retry-pushback-ms", str(1000 * later)),) if later else ()
+    await context.abort(grpc.StatusCode[errors.grpc_code(error.status)], error.detail, trailing)
+    raise AssertionError("abort never returns")

@@ -1,0 +1,64 @@
+"""From a request of the protocol to its answer, the same for HTTP and gRPC; each door waits for the engine itself."""
+
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from anyio import to_thread
+
+from app.api.deps import State
+from app.api.oip import control, messages, tensors
+from app.api.oip.messages import InferRequest, InferResponse
+from app.services.predictions import Found
+from app.serving.call import Images, Result
+
+Read = Callable[[], InferRequest]
+Wait = Callable[[Future[Result]], Awaitable[Result]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    request: InferRequest
+    found: Found
+    images: Images
+
+
+async def infer(
+    state: State, project: str, read: Read, wait: Wait, arrived: float, latest: float | None = None
+) -> InferResponse:
+    """Reads a request, has it computed, and puts the answer together.
+
+    Args:
+        state: of the process.
+        project: whose models are meant.
+        read: makes the request of what came over the wire; called in a thread, since large bodies take their time.
+        wait: waits for the engine as long as the client does.
+        arrived: when the request did, by `time.monotonic`.
+        latest: when the client stops waiting, by the same clock, where the wire itself says so.
+
+    Raises:
+        BadRequest: the request is malformed, or does not fit the model.
+        NotFound: no such model, version or domain.
+        Unsupported: a part of the protocol that is not spoken.
+        Overloaded, DeadlineExceeded: as the engine's.
+    """
+    prepared = await to_thread.run_sync(_prepare, state, project, read)
+    request, found = prepared.request, prepared.found
+    asked = messages.deadline(request.parameters, arrived)
+    deadline = min((at for at in (asked, latest) if at is not None), default=None)
+    future = state.engine.submit(found.model, prepared.images, deadline)
+    result = await wait(state.statistics.watch(found.version_id, future))
+    return InferResponse(
+        model=request.model,
+        version=str(found.version),
+        id=request.id,
+        parameters={"alignment": found.alignment} if found.alignment else {},
+        outputs=tensors.outputs(result, found.model.spec.labels, request.outputs),
+    )
+
+
+def _prepare(state: State, project: str, read: Read) -> _Prepared:
+    request = read()
+    found = control.find(state, project, request.model, request.version, messages.domain(request.parameters))
+    images = tensors.images(request.inputs, found.model.spec, state.settings.max_predict_images)
+    return _Prepared(request, found, images)

@@ -1,0 +1,75 @@
+"""Decoded images that wait, in a lane for each backbone, and the next batch of them. Held by the engine's lock."""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+
+from app.serving.call import Call, Ready
+from app.serving.runtime import BATCH_SIZE
+
+# A batch that takes longer makes the others wait; where one image takes long, batches are smaller.
+BATCH_SECONDS = 0.25
+
+# Digest of the backbone, and shape of its input.
+Lane = tuple[str, tuple[int, ...]]
+Batch = list[tuple[Call, Ready]]
+
+
+class Lanes:
+    """Lanes take turns, and in a lane its requests do, image by image."""
+
+    def __init__(self) -> None:
+        self._calls: OrderedDict[Lane, deque[Call]] = OrderedDict()
+        self._seconds_per_image: dict[Lane, float] = {}
+
+    def __iter__(self) -> Iterator[Call]:
+        """Every request that waits."""
+        return (call for calls in self._calls.values() for call in calls)
+
+    def put(self, call: Call) -> None:
+        """Lines up a request that has something ready."""
+        lane = (call.model.backbone.sha256, call.ready[0].pixels_HWC.shape)
+        calls = self._calls.setdefault(lane, deque())
+        if call not in calls:
+            calls.append(call)
+
+    def take(self, num_idle: int) -> tuple[Lane, Batch] | None:
+        """The next batch, marked as computing; None when nothing waits.
+
+        Args:
+            num_idle: runners that could take one; they share what waits.
+        """
+        while self._calls:
+            lane, calls = self._calls.popitem(last=False)
+            waiting = sum(len(call.ready) for call in calls)
+            batch = _take(calls, min(self._most(lane), max(1, -(-waiting // num_idle))))
+            if calls:
+                self._calls[lane] = calls
+            if batch:
+                return lane, batch
+        return None
+
+    def ran(self, lane: Lane, number: int, seconds: float) -> None:
+        """Notes how long a batch took, for the size of the next ones."""
+        known = self._seconds_per_image.get(lane)
+        self._seconds_per_image[lane] = (known + seconds / number) / 2 if known else seconds / number
+
+    def clear(self) -> None:
+        """Forgets every request."""
+        self._calls.clear()
+
+    def _most(self, lane: Lane) -> int:
+        seconds = self._seconds_per_image.get(lane)
+        return BATCH_SIZE if not seconds else max(1, min(BATCH_SIZE, int(BATCH_SECONDS / seconds)))
+
+
+def _take(calls: deque[Call], most: int) -> Batch:
+    batch: Batch = []
+    while calls and len(batch) < most:
+        call = calls.popleft()
+        if call.ended() or not call.ready:
+            continue
+        batch.append((call, call.ready.popleft()))
+        call.num_computing += 1
+        if call.ready:
+            calls.append(call)
+    return batch

@@ -1,0 +1,90 @@
+"""What was answered for each version since the process began: counts and times, as the Open Inference Protocol asks."""
+
+import threading
+import time
+from collections import defaultdict
+from concurrent.futures import Future
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+from app.serving.call import Result
+
+
+@dataclass(slots=True)
+class Duration:
+    """How often, and how long together."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, seconds: float) -> None:
+        """Once more."""
+        self.count += 1
+        self.ns += round(seconds * 1e9)
+
+
+@dataclass(slots=True)
+class Counters:
+    """Of one version.
+
+    Args:
+        success: requests answered, from their submission to the engine.
+        fail: requests refused by the engine, broken off, or past their deadline.
+        queue: time that decoded images waited for their batch.
+        compute_input: decoding.
+        compute_infer: backbone, alignment and head.
+        inference_count: images.
+        execution_count: batches.
+        last_inference_ms: of the last request that was answered, milliseconds since 1970; 0 without one.
+    """
+
+    success: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    queue: Duration = field(default_factory=Duration)
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    inference_count: int = 0
+    execution_count: int = 0
+    last_inference_ms: int = 0
+
+
+class Statistics:
+    """Counters by a version's id. Safe to call from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counters: dict[str, Counters] = defaultdict(Counters)
+
+    def watch(self, version_id: str, future: Future[Result]) -> Future[Result]:
+        """Counts a request when it ends, however it does.
+
+        Args:
+            version_id: of what is asked.
+            future: the engine's, just begun.
+
+        Returns:
+            the same future.
+        """
+        start = time.monotonic()
+        future.add_done_callback(lambda ended: self._ended(version_id, ended, time.monotonic() - start))
+        return future
+
+    def of(self, version_id: str) -> Counters:
+        """A version's counters at this moment."""
+        with self._lock:
+            return deepcopy(self._counters[version_id]) if version_id in self._counters else Counters()
+
+    def _ended(self, version_id: str, future: Future[Result], seconds: float) -> None:
+        with self._lock:
+            counters = self._counters[version_id]
+            if future.cancelled() or future.exception() is not None:
+                counters.fail.add(seconds)
+                return
+            result = future.result()
+            counters.success.add(seconds)
+            counters.queue.add(result.timing.queue)
+            counters.compute_input.add(result.timing.decode)
+            counters.compute_infer.add(result.timing.compute)
+            counters.inference_count += len(result.probabilities_NC)
+            counters.execution_count += result.timing.batches
+            counters.last_inference_ms = int(time.time() * 1000)

@@ -1,0 +1,116 @@
+"""Whatever is wrong with a request over HTTP: one clear answer, and nothing left behind."""
+
+import gzip
+import json
+
+import pytest
+
+from tests.app.api.oip.requests import LENGTH, URL, binary, elements, encoded, images
+from tests.checks import inference_error
+from tests.inference import PICTURES, pixels
+
+RAW = elements(*PICTURES)
+REFUSED = {
+    "no JSON": ({"content": b"{"}, 400, "as JSON"),
+    "nothing": ({"content": b""}, 400, "as JSON"),
+    "no UTF-8": ({"content": b'{"inputs": "\xff"}'}, 400, "UTF-8"),
+    "deep": ({"content": b'{"inputs":' + b"[" * 100_000}, 400, "as JSON"),
+    "deep data": ({"json": {"inputs": [images(data=json.loads("[" * 200 + "]" * 200))]}}, 400, "whole numbers"),
+    "a list": ({"json": []}, 400, "/: "),
+    "no inputs": ({"json": {}}, 400, "/inputs: Field required"),
+    "empty inputs": ({"json": {"inputs": []}}, 400, "expected one input"),
+    "both inputs": ({"json": {"inputs": [encoded(), images()]}}, 400, "expected one input"),
+    "unknown input": ({"json": {"inputs": [encoded(name="input")]}}, 400, "expected input encoded or images"),
+    "unknown field": ({"json": {"inputs": [encoded()], "output": []}}, 400, "/output"),
+    "wrong datatype": ({"json": {"inputs": [images(datatype="FP32")]}}, 400, "expected images as UINT8"),
+    "wrong datatype of files": ({"json": {"inputs": [encoded(datatype="UINT8")]}}, 400, "encoded as BYTES"),
+    "wrong size": ({"json": {"inputs": [images(shape=[5, 9, 8, 3])]}}, 400, "resize"),
+    "wrong rank": ({"json": {"inputs": [images(shape=[8, 8, 3])]}}, 400, "of shape"),
+    "no shape": ({"json": {"inputs": [images(shape=[])]}}, 400, "of shape"),
+    "negative": ({"json": {"inputs": [images(shape=[-1, 8, 8, 3])]}}, 400, "of shape"),
+    "no images": ({"json": {"inputs": [encoded([])]}}, 400, "of shape"),
+    "fraction": ({"json": {"inputs": [encoded(shape=[5.5])]}}, 400, "/inputs/0/shape/0"),
+    "huge count": ({"json": {"inputs": [encoded(shape=[10**18])]}}, 400, "at most 256"),
+    "huge images": ({"json": {"inputs": [images(shape=[10**30, 8, 8, 3])]}}, 400, "at most 256"),
+    "too many": ({"json": {"inputs": [encoded(["a"] * 257)]}}, 400, "at most 256"),
+    "more than said": ({"json": {"inputs": [encoded(shape=[4])]}}, 400, "expected 4 elements"),
+    "less than said": ({"json": {"inputs": [images(shape=[6, 8, 8, 3])]}}, 400, "flat, or nested"),
+    "ragged": ({"json": {"inputs": [images(data=[[1, 2], [3]])]}}, 400, "different lengths"),
+    "empty data": ({"json": {"inputs": [images(data=[])]}}, 400, "found nothing"),
+    "fractions": ({"json": {"inputs": [images(data=[0.5] * pixels().size)]}}, 400, "float64"),
+    "truth": ({"json": {"inputs": [images(data=[True] * pixels().size)]}}, 400, "bool"),
+    "texts": ({"json": {"inputs": [images(data=["1"] * pixels().size)]}}, 400, "whole numbers"),
+    "too bright": ({"json": {"inputs": [images(data=[256] * pixels().size)]}}, 400, "found 256 to 256"),
+    "too dark": ({"json": {"inputs": [images(data=[-1] * pixels().size)]}}, 400, "found -1 to -1"),
+    "huge numbers": ({"json": {"inputs": [images(data=[10**40] * pixels().size)]}}, 400, "whole numbers"),
+    "no base64": ({"json": {"inputs": [encoded(["***"])]}}, 400, "in base64"),
+    "no text": ({"json": {"inputs": [encoded([1])]}}, 400, "found int at 0"),
+    "not ASCII": ({"json": {"inputs": [encoded(["\u00e4"])]}}, 400, "in base64"),
+    "other content type": (
+        {"json": {"inputs": [encoded(parameters={"content_type": "str"})]}}, 400, "content_type base64"
+    ),
+    "no image": ({"json": {"inputs": [encoded(["aGVsbG8="])]}}, 400, "image 0: expected one of JPEG"),
+    "no data": ({"json": {"inputs": [{"name": "encoded", "datatype": "BYTES", "shape": [1]}]}}, 400, "found neither"),
+    "shared memory": (
+        {"json": {"inputs": [encoded(parameters={"shared_memory_region": "a"})]}}, 501, "shared memory"
+    ),
+    "unknown output": ({"json": {"inputs": [encoded()], "outputs": [{"name": "scores"}]}}, 400, "found 'scores'"),
+    "output twice": (
+        {"json": {"inputs": [encoded()], "outputs": [{"name": "features"}, {"name": "features"}]}}, 400, "once"
+    ),
+    "no classes": (
+        {"json": {"inputs": [encoded()], "outputs": [{"name": "features", "parameters": {"classification": 0}}]}},
+        400, "from 1 on",
+    ),
+    "timeout in words": ({"json": {"inputs": [encoded()], "parameters": {"timeout": "1s"}}}, 400, "microseconds"),
+    "timeout below zero": ({"json": {"inputs": [encoded()], "parameters": {"timeout": -1}}}, 400, "microseconds"),
+    "too late": ({"json": {"inputs": [encoded()], "parameters": {"timeout": 1}}}, 504, "deadline"),
+    "unknown domain": ({"json": {"inputs": [encoded()], "parameters": {"domain": "mars"}}}, 404, "mars"),
+    "domain of a kind": ({"json": {"inputs": [encoded()], "parameters": {"domain": 1}}}, 400, "as text"),
+    "header of words": ({"content": b"{}", "headers": {LENGTH: "many"}}, 400, LENGTH),
+    "header beyond the body": ({"content": b"{}", "headers": {LENGTH: "3"}}, 400, LENGTH),
+    "header below zero": ({"content": b"{}", "headers": {LENGTH: "-1"}}, 400, LENGTH),
+    "empty body as an image": ({"content": b"", "headers": {LENGTH: "0"}}, 400, "image 0"),
+    "unknown encoding": ({"content": b"{}", "headers": {"Content-Encoding": "br"}}, 501, "gzip or deflate"),
+    "broken gzip": ({"content": b"{}", "headers": {"Content-Encoding": "gzip"}}, 400, "in gzip"),
+    "cut gzip": (
+        {"content": gzip.compress(b"{}" * 99)[:-9], "headers": {"Content-Encoding": "gzip"}}, 400, "cut off"
+    ),
+    "gzip and more": (
+        {"content": gzip.compress(b"{}") + b"a", "headers": {"Content-Encoding": "gzip"}}, 400, "behind its end"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(served, home, case):
+    arguments, status, words = REFUSED[case]
+    assert words in inference_error(served.post(URL, **arguments), status)
+    assert list((home / "scratch").glob("*")) == []
+    assert served.app.state.graft.engine.num_images == 0
+
+
+BINARY = {
+    "less than it says": (encoded(parameters={"binary_data_size": len(RAW)}), RAW[:-1], "binary_data_size"),
+    "more than it says": (encoded(parameters={"binary_data_size": len(RAW)}), RAW + b"a", "as many bytes"),
+    "below zero": (encoded(parameters={"binary_data_size": -1}), RAW, "binary_data_size"),
+    "a text": (encoded(parameters={"binary_data_size": "9"}), RAW, "binary_data_size"),
+    "huge": (encoded(parameters={"binary_data_size": 10**30}), RAW, "binary_data_size"),
+    "element cut off": (encoded(parameters={"binary_data_size": 3}), b"abc", "element 0 cut off"),
+    "lying length": (encoded(parameters={"binary_data_size": 5}), b"\xff\xff\xff\xffa", "element 0 cut off"),
+    "too few elements": (encoded(parameters={"binary_data_size": 5}), elements(b"a"), "expected 5 elements"),
+    "too few pixels": (images(parameters={"binary_data_size": 5}), b"abcde", "bytes of images"),
+    "none behind": (images(parameters={"binary_data_size": 0}), b"", "bytes of images"),
+}
+
+
+@pytest.mark.parametrize("case", BINARY)
+def test_binary_refused(served, case):
+    tensor, raw, words = BINARY[case]
+    tensor = {key: value for key, value in tensor.items() if key != "data"}
+    assert words in inference_error(served.post(URL, **binary({"inputs": [tensor]}, raw)), 400)
+
+
+def test_data_twice_is_refused(served):
+    tensor = encoded(parameters={"binary_data_size": len(RAW)})
+    assert "found both" in inference_error(served.post(URL, **binary({"inputs": [tensor]}, RAW)), 400)
