@@ -40,4 +40,5 @@ def readyz(state: Context, response: Response) -> Any:
 @router.get("/metrics", response_class=PlainTextResponse)
 def metrics(state: Context) -> PlainTextResponse:
     """Prometheus text."""
-    return PlainTextResponse(readiness.metrics(state.database, state.engine), media_type="text/plain; version=0.0.4")
+    text = readiness.metrics(state.database, state.engine, state.statistics)
+    return PlainTextResponse(text, media_type="text/plain; version=0.0.4")

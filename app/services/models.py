@@ -59,14 +59,15 @@ def versions(session: Session, model_ids: Sequence[str]) -> dict[str, list[Model
     return found
 
 
-def every_version(session: Session, project: str) -> list[tuple[str, int, str]]:
-    """Name, number and id of every version of every model, by name and number."""
+def every_version(session: Session, project: str | None = None) -> list[tuple[str, int, str]]:
+    """Name, number and id of every version of every model, by name and number; of all projects where none is named."""
     query = (
         select(Model.name, ModelVersion.version, ModelVersion.id)
         .join(Model, Model.id == ModelVersion.model_id)
-        .where(Model.project_id == project)
         .order_by(Model.name, ModelVersion.version)
     )
+    if project is not None:
+        query = query.where(Model.project_id == project)
     return [(name, number, version_id) for name, number, version_id in session.execute(query)]
 
 

@@ -9,8 +9,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.session import Database
 from app.queue import Bell
-from app.services import forecasts, queues
+from app.services import forecasts, queues, served
 from app.serving.engine import Engine
+from app.serving.statistics import Statistics
 from app.settings import Settings
 from app.storage import Storage
 
@@ -30,7 +31,7 @@ def check_serving(settings: Settings, database: Database, storage: Storage) -> d
     return {"database": _database(database), "storage": _storage(settings, storage)}
 
 
-def metrics(database: Database, engine: Engine) -> str:
+def metrics(database: Database, engine: Engine, statistics: Statistics) -> str:
     """The present state, as Prometheus reads it."""
     registry = CollectorRegistry()
     waiting = Gauge("graft_jobs", "Unfinished jobs", ["queue", "state"], registry=registry)
@@ -42,10 +43,11 @@ def metrics(database: Database, engine: Engine) -> str:
             waiting.labels(queue, state).set(number)
         workers.set(len(queues.live_workers(session)))
         _forecasts(registry, forecasts.errors(session))
+        answered = served.metrics(session, engine, statistics)
     stats = engine.pool.stats()
     memory.set(stats.size_bytes)
     loaded.set(stats.num_entries)
-    return generate_latest(registry).decode()
+    return generate_latest(registry).decode() + answered
 
 
 def _forecasts(registry: CollectorRegistry, found: forecasts.Errors) -> None:

@@ -2,12 +2,16 @@
 
 import threading
 import time
+from bisect import bisect_left
 from collections import defaultdict
 from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import dataclass, field
 
 from app.serving.call import Result
+
+# Upper ends in seconds; one more bucket holds what took longer.
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(slots=True)
@@ -35,6 +39,7 @@ class Counters:
         compute_infer: backbone, alignment and head.
         inference_count: images.
         execution_count: batches.
+        buckets: requests answered by how long they took, see BUCKETS.
         last_inference_ms: of the last request that was answered, milliseconds since 1970; 0 without one.
     """
 
@@ -45,7 +50,13 @@ class Counters:
     compute_infer: Duration = field(default_factory=Duration)
     inference_count: int = 0
     execution_count: int = 0
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     last_inference_ms: int = 0
+
+    @property
+    def used(self) -> bool:
+        """Whether anything was asked of the version."""
+        return bool(self.success.count or self.fail.count)
 
 
 class Statistics:
@@ -82,6 +93,7 @@ class Statistics:
                 return
             result = future.result()
             counters.success.add(seconds)
+            counters.buckets[bisect_left(BUCKETS, seconds)] += 1
             counters.queue.add(result.timing.queue)
             counters.compute_input.add(result.timing.decode)
             counters.compute_infer.add(result.timing.compute)

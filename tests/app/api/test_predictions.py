@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from app.artifact import preprocess
@@ -204,3 +205,29 @@ def test_without_room_a_request_is_told_when_to_come_again(light, tmp_path):
         with engine._changed:
             engine._num_images -= 1
         assert client.post(URL, **multipart(PICTURES)).status_code == 200
+
+
+def test_what_was_served_is_in_the_metrics(served):
+    for _ in range(3):
+        assert served.post(URL, **multipart(PICTURES)).status_code == 200
+    assert served.post(URL, params={"version": 1}, files={"file": ("a.png", b"text")}).status_code == 400
+    text = served.get("/metrics").text
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = {key: value for key, value in sample.labels.items() if key != "hostname"}
+            found[sample.name, *sorted(labels.values())] = sample.value
+    assert found["graft_predict_requests_total", "2", "success", "tiny"] == 3
+    assert found["graft_predict_requests_total", "1", "failure", "tiny"] == 1
+    assert found["graft_predict_images_total", "2", "tiny"] == found["nv_inference_count", "2", "tiny"] == 15
+    assert (
+        found["graft_predict_seconds_count", "2", "tiny"]
+        == found["graft_predict_seconds_bucket", "+Inf", "2", "tiny"]
+        == 3
+    )
+    assert found["nv_inference_request_success", "2", "tiny"] == found["ts_inference_requests_total", "2", "tiny"] == 3
+    assert found["nv_inference_request_failure", "1", "tiny"] == 1
+    assert found["nv_inference_request_duration_us", "2", "tiny"] > found["nv_inference_queue_duration_us", "2", "tiny"]
+    assert found["request_predict_seconds_count", "tiny"] == 3
+    assert found["request_predict_seconds_sum", "tiny"] > 0
+    assert found["nv_inference_pending_request_count",] == found["graft_predict_waiting_images",] == 0

@@ -1,0 +1,97 @@
+"""What was served, as Prometheus reads it: our own names, and those that dashboards of other servers look for.
+
+Times of our own are histograms in seconds. Triton's and TorchServe's names are sums in microseconds, as there.
+"""
+
+import socket
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, UntypedMetricFamily
+from prometheus_client.metrics_core import Metric
+from sqlalchemy.orm import Session
+
+from app.services import models
+from app.serving.engine import Engine
+from app.serving.statistics import BUCKETS, Counters, Statistics
+
+Value = Callable[[Counters], int]
+
+TRITON: dict[str, tuple[str, Value]] = {
+    "nv_inference_request_success": ("Requests answered", lambda it: it.success.count),
+    "nv_inference_request_failure": ("Requests that failed", lambda it: it.fail.count),
+    "nv_inference_count": ("Images answered", lambda it: it.inference_count),
+    "nv_inference_exec_count": ("Batches run", lambda it: it.execution_count),
+    "nv_inference_request_duration_us": ("Time of all requests answered", lambda it: it.success.ns // 1000),
+    "nv_inference_queue_duration_us": ("Time that decoded images waited", lambda it: it.queue.ns // 1000),
+    "nv_inference_compute_input_duration_us": ("Time of decoding", lambda it: it.compute_input.ns // 1000),
+    "nv_inference_compute_infer_duration_us": ("Time of running", lambda it: it.compute_infer.ns // 1000),
+}
+TORCHSERVE: dict[str, tuple[str, Value]] = {
+    "ts_inference_requests_total": ("Requests answered", lambda it: it.success.count),
+    "ts_inference_latency_microseconds": ("Time of all requests answered", lambda it: it.success.ns // 1000),
+    "ts_queue_latency_microseconds": ("Time that decoded images waited", lambda it: it.queue.ns // 1000),
+}
+KSERVE = {
+    "request_preprocess_seconds": ("Time of decoding", "compute_input"),
+    "request_predict_seconds": ("Time of running", "compute_infer"),
+}
+
+
+def metrics(session: Session, engine: Engine, statistics: Statistics) -> str:
+    """Counters since the process began, in the text format of Prometheus, by model and version."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(list(_rows(session, statistics)), engine))
+    return generate_latest(registry).decode()
+
+
+Row = tuple[str, str, Counters]
+
+
+def _rows(session: Session, statistics: Statistics) -> Iterator[Row]:
+    for name, number, version_id in models.every_version(session):
+        if (counters := statistics.of(version_id)).used:
+            yield name, str(number), counters
+
+
+class _Collector:
+    def __init__(self, rows: list[Row], engine: Engine) -> None:
+        self._rows, self._engine = rows, engine
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family."""
+        yield GaugeMetricFamily("graft_predict_waiting_images", "Images in the engine", self._engine.num_images)
+        requests = CounterMetricFamily("graft_predict_requests", "Requests", labels=["model", "version", "outcome"])
+        images = CounterMetricFamily("graft_predict_images", "Images answered", labels=["model", "version"])
+        seconds = HistogramMetricFamily("graft_predict_seconds", "Time of a request", labels=["model", "version"])
+        for name, version, counters in self._rows:
+            requests.add_metric([name, version, "success"], counters.success.count)
+            requests.add_metric([name, version, "failure"], counters.fail.count)
+            images.add_metric([name, version], counters.inference_count)
+            total, buckets = 0, []
+            for bound, number in zip((*map(str, BUCKETS), "+Inf"), counters.buckets, strict=True):
+                total += number
+                buckets.append((bound, total))
+            seconds.add_metric([name, version], buckets, counters.success.ns / 1e9)
+        yield from (requests, images, seconds)
+        pending = UntypedMetricFamily("nv_inference_pending_request_count", "Images in the engine")
+        pending.add_metric([], self._engine.num_images)
+        yield pending
+        host = socket.gethostname()
+        for metric, (what, value) in TRITON.items():
+            family = UntypedMetricFamily(metric, what, labels=["model", "version"])
+            for name, version, counters in self._rows:
+                family.add_metric([name, version], value(counters))
+            yield family
+        for metric, (what, value) in TORCHSERVE.items():
+            family = UntypedMetricFamily(metric, what, labels=["model_name", "model_version", "hostname"])
+            for name, version, counters in self._rows:
+                family.add_metric([name, version, host], value(counters))
+            yield family
+        for metric, (what, stage) in KSERVE.items():
+            for suffix, unit in (("_count", None), ("_sum", 1e9)):
+                family = UntypedMetricFamily(metric + suffix, what, labels=["model_name"])
+                for name in sorted({row[0] for row in self._rows}):
+                    found = [getattr(counters, stage) for of, _, counters in self._rows if of == name]
+                    family.add_metric([name], sum(one.ns / unit if unit else one.count for one in found))
+                yield family
