@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from app.api import images
 from app.api.deps import NAME, Context, Project, State
-from app.services import predictions
+from app.services import predictions, rollouts
 from app.services.predictions import Found
 from app.serving.call import Result, Timing
 
@@ -73,8 +73,10 @@ class Ask:
         """
         self.state.engine.check_room()
         sent = await images.read(self.request, self.state)
-        found = await self.find()
-        return found, await settled(self.request, self.submit(found, sent))
+        found = rollouts.chosen(await self.find())
+        result = await settled(self.request, self.submit(found, sent))
+        rollouts.compare(self.state.engine, self.state.statistics, found, sent, result)
+        return found, result
 
     def submit(self, found: Found, sent: Sequence[bytes]) -> Future[Result]:
         """Gives images to the engine."""

@@ -1,17 +1,18 @@
 """Models: versions, files, aliases."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
 from app.api.problems import RESPONSES
 from app.artifact import bundle
 from app.artifact.spec import Spec
 from app.bodies import BODY
+from app.db.aliases import Alias
 from app.db.models import Model, ModelVersion
 from app.errors import NotFound
 from app.services import aliases, models, predictions
@@ -55,6 +56,17 @@ class AliasIn(BaseModel):
     model_config = BODY
 
     version: int = Field(ge=1, lt=2**31)
+    canary: int | None = Field(None, ge=1, lt=2**31, description="A version that answers a `share` of the requests.")
+    share: float | None = Field(None, gt=0, lt=1, description="Of the requests, for `canary`; X-Graft-Version tells.")
+    shadow: int | None = Field(
+        None, ge=1, lt=2**31, description="A version that is asked too; how often it agrees is in /metrics."
+    )
+
+    @model_validator(mode="after")
+    def _canary_has_a_share(self) -> Self:
+        if (self.canary is None) != (self.share is None):
+            raise ValueError("expected canary and share together; found one of them; send both, or none")
+        return self
 
 
 class AliasOut(BaseModel):
@@ -62,6 +74,9 @@ class AliasOut(BaseModel):
 
     alias: str
     version: int
+    canary: int | None
+    share: float | None
+    shadow: int | None
     updated_at: datetime
 
 
@@ -69,7 +84,14 @@ class AliasChangeOut(BaseModel):
     """What an alias pointed at since when; null means removed."""
 
     version: int | None
+    canary: int | None
+    share: float | None
+    shadow: int | None
     at: datetime
+
+
+def _alias(row: Alias) -> AliasOut:
+    return AliasOut.model_validate(row, from_attributes=True)
 
 
 def _version(row: ModelVersion) -> VersionOut:
@@ -138,16 +160,26 @@ def get_file(name: str, version: Version, file: str, state: Context, session: Re
 
 @router.put("/{name}/aliases/{alias}", response_model=AliasOut)
 def put_alias(name: str, alias: AliasName, body: AliasIn, session: WriteSession, project: Project) -> Any:
-    """Points an alias at a version; `production` is what `predict` takes by default."""
-    row = aliases.point(session, project, name, alias, body.version)
-    return AliasOut(alias=row.alias, version=row.version, updated_at=row.updated_at)
+    """Points an alias at a version; `production` is what `predict` takes by default.
+
+    Another version can be tried beside it: a canary answers a share of the requests, a shadow is asked too and only
+    compared. Calls that name a version or a domain are answered by the version alone.
+    """
+    target = aliases.Target(body.version, body.canary, body.share, body.shadow)
+    return _alias(aliases.point(session, project, name, alias, target))
+
+
+@router.post("/{name}/aliases/{alias}/rollback", response_model=AliasOut)
+def roll_alias_back(name: str, alias: AliasName, session: WriteSession, project: Project) -> Any:
+    """Points an alias at the version that it meant before, without canary or shadow."""
+    return _alias(aliases.roll_back(session, project, name, alias))
 
 
 @router.get("/{name}/aliases/{alias}", response_model=Page[AliasChangeOut])
 def get_alias_history(name: str, alias: AliasName, session: ReadSession, project: Project) -> Any:
     """What an alias pointed at, newest first."""
     rows = aliases.history(session, project, name, alias)
-    return Page(data=[AliasChangeOut(version=row.version, at=row.at) for row in rows], has_more=False)
+    return Page(data=[AliasChangeOut.model_validate(row, from_attributes=True) for row in rows], has_more=False)
 
 
 @router.delete("/{name}/aliases/{alias}", status_code=204)

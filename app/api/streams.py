@@ -18,6 +18,7 @@ from app.api.answers import Ask
 from app.api.forms import checked_json, from_json
 from app.api.problems import document
 from app.errors import GraftError, TooLarge
+from app.services import rollouts
 from app.services.predictions import Found
 from app.serving.call import Result
 
@@ -47,7 +48,7 @@ async def response(ask: Ask, line: Callable[[Found, NDArray[Any], NDArray[Any]],
         sent = _lines(ask.request, ask.state.settings.max_predict_bytes)
     else:
         sent = _each(await images.read(ask.request, ask.state))
-    found = await ask.find()
+    found = rollouts.chosen(await ask.find())
 
     def write(index: int, outcome: Result | GraftError) -> bytes:
         if isinstance(outcome, GraftError):

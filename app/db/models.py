@@ -201,29 +201,6 @@ class ModelVersion(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
-class Alias(Base):
-    """A movable name for one version of a model."""
-
-    __tablename__ = "alias"
-    model_id: Mapped[str] = mapped_column(_ID, ForeignKey("model.id", ondelete="CASCADE"), primary_key=True)
-    alias: Mapped[str] = mapped_column(_NAME, primary_key=True)
-    project_id: Mapped[str] = mapped_column(_ID, ForeignKey("project.id"))
-    version: Mapped[int]
-    updated_at: Mapped[datetime] = mapped_column(default=now)
-
-
-class AliasChange(Base):
-    """Which version an alias pointed at, and since when; None means it was removed."""
-
-    __tablename__ = "alias_change"
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
-    project_id: Mapped[str] = mapped_column(_ID, ForeignKey("project.id"))
-    model_id: Mapped[str] = mapped_column(_ID, ForeignKey("model.id", ondelete="CASCADE"), index=True)
-    alias: Mapped[str] = mapped_column(_NAME)
-    version: Mapped[int | None]
-    at: Mapped[datetime] = mapped_column(default=now)
-
-
 class Alignment(Base):
     """A fitted feature transform, immutable once ready; its files lie in storage under `prefix`.
 

@@ -1,32 +1,103 @@
-"""Aliases of a model's versions, with history."""
+"""Aliases of a model's versions, with history; and the versions that are tried beside the one that an alias means."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.db.aliases import Alias, AliasChange
 from app.db.base import new_id, now
-from app.db.models import Alias, AliasChange
-from app.errors import NotFound
+from app.db.models import ModelVersion
+from app.errors import Conflict, NotFound
 from app.services import models
 
 
-def point(session: Session, project: str, name: str, alias: str, number: int) -> Alias:
-    """Points an alias at a version, and remembers since when.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an alias means.
+
+    Args:
+        version: that answers.
+        canary: another one, which answers a share of the requests; None for none.
+        share: of the requests, between 0 and 1; None without a canary.
+        shadow: a version that is asked too, whose answers are compared and dropped; None for none.
+    """
+
+    version: int
+    canary: int | None = None
+    share: float | None = None
+    shadow: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Versions that are tried beside the one that an alias means."""
+
+    canary: ModelVersion | None
+    share: float
+    shadow: ModelVersion | None
+
+
+def beside(session: Session, row: ModelVersion, alias: str | None) -> Beside:
+    """What is tried beside a version that was found by an alias, or by default."""
+    pointed = session.get(Alias, (row.model_id, alias or models.PRODUCTION))
+    if pointed is None or (pointed.canary is None and pointed.shadow is None):
+        return Beside(None, 0.0, None)
+    wanted = [number for number in (pointed.canary, pointed.shadow) if number is not None]
+    query = select(ModelVersion).where(ModelVersion.model_id == row.model_id, ModelVersion.version.in_(wanted))
+    found = {other.version: other for other in session.scalars(query)}
+    canary, shadow = (found.get(number) if number else None for number in (pointed.canary, pointed.shadow))
+    return Beside(canary, pointed.share or 0.0, shadow)
+
+
+def point(session: Session, project: str, name: str, alias: str, target: Target) -> Alias:
+    """Points an alias, and remembers since when.
 
     Raises:
         NotFound: no such model or version.
+        Conflict: code label_change, a canary or shadow names other classes than the version.
     """
-    row = models.locked_version(session, project, name, number)
+    row = models.locked_version(session, project, name, target.version)
+    for number in (target.canary, target.shadow):
+        if number is not None:
+            other = models.version(session, project, name, number)
+            if other.spec["labels"] != row.spec["labels"]:
+                raise Conflict(
+                    f"expected versions with the same labels, in the same order; found version {number} with others "
+                    f"than version {target.version}; point another alias at it, or move this one",
+                    code="label_change",
+                )
     pointed = session.get(Alias, (row.model_id, alias))
     if pointed is None:
-        pointed = Alias(model_id=row.model_id, alias=alias, project_id=project, version=number)
+        pointed = Alias(model_id=row.model_id, alias=alias, project_id=project, version=target.version)
         session.add(pointed)
-    elif pointed.version == number:
+    elif _target(pointed) == target:
         return pointed
-    pointed.version, pointed.updated_at = number, now()
-    _remember(session, project, row.model_id, alias, number)
+    pointed.version, pointed.canary, pointed.share = target.version, target.canary, target.share
+    pointed.shadow, pointed.updated_at = target.shadow, now()
+    _remember(session, project, row.model_id, alias, target)
     return pointed
+
+
+def roll_back(session: Session, project: str, name: str, alias: str) -> Alias:
+    """Points an alias at the version that it meant before the present one, without canary or shadow.
+
+    Raises:
+        NotFound: no such model or alias, or the version before has been deleted.
+        Conflict: code nothing_before, the alias has meant no other version.
+    """
+    pointed = _get(session, project, name, alias)
+    before = next(
+        (row.version for row in history(session, project, name, alias) if row.version != pointed.version), None
+    )
+    if before is None:
+        raise Conflict(
+            f"expected alias {alias!r} of {name!r} to have meant another version before; found version "
+            f"{pointed.version} only; PUT the version that you want",
+            code="nothing_before",
+        )
+    return point(session, project, name, alias, Target(before))
 
 
 def remove(session: Session, project: str, name: str, alias: str) -> None:
@@ -35,20 +106,33 @@ def remove(session: Session, project: str, name: str, alias: str) -> None:
     Raises:
         NotFound: no such model or alias.
     """
-    model = models.get(session, project, name)
-    pointed = session.get(Alias, (model.id, alias))
-    if pointed is None:
-        raise NotFound(f"expected an alias of model {name!r}; found none named {alias!r}")
+    pointed = _get(session, project, name, alias)
     session.delete(pointed)
-    _remember(session, project, model.id, alias, None)
+    _remember(session, project, pointed.model_id, alias, None)
 
 
 def history(session: Session, project: str, name: str, alias: str) -> Sequence[AliasChange]:
-    """What an alias pointed at, newest first."""
+    """What an alias meant, newest first."""
     model = models.get(session, project, name)
     query = select(AliasChange).where(AliasChange.model_id == model.id, AliasChange.alias == alias)
     return session.scalars(query.order_by(AliasChange.id.desc())).all()
 
 
-def _remember(session: Session, project: str, model_id: str, alias: str, number: int | None) -> None:
-    session.add(AliasChange(id=new_id("alc"), project_id=project, model_id=model_id, alias=alias, version=number))
+def _get(session: Session, project: str, name: str, alias: str) -> Alias:
+    model = models.get(session, project, name)
+    pointed = session.get(Alias, (model.id, alias))
+    if pointed is None:
+        raise NotFound(f"expected an alias of model {name!r}; found none named {alias!r}")
+    return pointed
+
+
+def _target(row: Alias) -> Target:
+    return Target(row.version, row.canary, row.share, row.shadow)
+
+
+def _remember(session: Session, project: str, model_id: str, alias: str, target: Target | None) -> None:
+    made = AliasChange(id=new_id("alc"), project_id=project, model_id=model_id, alias=alias)
+    if target is not None:
+        made.version, made.canary, made.share = target.version, target.canary, target.share
+        made.shadow = target.shadow
+    session.add(made)

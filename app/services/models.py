@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.db.aliases import Alias, AliasChange
 from app.db.base import new_id
-from app.db.models import Alias, AliasChange, DomainBinding, DomainChange, Job, Model, ModelVersion
+from app.db.models import DomainBinding, DomainChange, Job, Model, ModelVersion
 from app.errors import Conflict, NotFound
 from app.states import JobState
 
@@ -254,7 +255,8 @@ def delete_version(session: Session, project: str, name: str, number: int) -> st
         Conflict: code in_use, with the aliases.
     """
     row = locked_version(session, project, name, number)
-    users = session.scalars(select(Alias.alias).where(Alias.model_id == row.model_id, Alias.version == number)).all()
+    meant = or_(Alias.version == number, Alias.canary == number, Alias.shadow == number)
+    users = session.scalars(select(Alias.alias).where(Alias.model_id == row.model_id, meant)).all()
     if users:
         raise Conflict(
             f"expected a version that no alias points at; found {', '.join(users)}; move them first",

@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -15,7 +15,7 @@ from app.artifact.spec import Spec
 from app.artifact.spec import load as load_spec
 from app.db.models import Alignment, ModelVersion
 from app.db.session import Database
-from app.services import domains, models
+from app.services import aliases, domains, models
 from app.serving.model import Graph, Served
 from app.serving.runtime import Session as GraphSession
 from app.storage import Storage
@@ -42,12 +42,18 @@ class Found:
         version: its number.
         version_id: under which it is counted.
         alignment: id of what the features pass through; None without a domain.
+        canary: what answers a share of the calls instead.
+        share: of the calls, from 0 to 1.
+        shadow: what is asked too, and compared.
     """
 
     model: Served
     version: int
     version_id: str
     alignment: str | None
+    canary: "Found | None" = None
+    share: float = 0.0
+    shadow: "Found | None" = None
 
 
 @dataclass(slots=True)
@@ -169,10 +175,20 @@ class Lookup:
 
 def _find(session: Session, opened: Opened, project: str, wanted: Wanted) -> Found:
     row = models.resolve(session, project, wanted.model, wanted.version, wanted.alias)
-    if wanted.domain is None:
-        return Found(opened.version(row), row.version, row.id, None)
-    alignment = domains.resolve(session, project, wanted.model, row, wanted.domain)
-    return Found(opened.through(row, alignment), row.version, row.id, alignment.id)
+    if wanted.domain is not None:
+        # What fits the version need not fit those that are tried beside it: a domain is answered by the version alone.
+        alignment = domains.resolve(session, project, wanted.model, row, wanted.domain)
+        return Found(opened.through(row, alignment), row.version, row.id, alignment.id)
+    plain = _plain(opened, row)
+    if wanted.version is not None:
+        return plain
+    beside = aliases.beside(session, row, wanted.alias)
+    canary, shadow = (_plain(opened, other) if other else None for other in (beside.canary, beside.shadow))
+    return replace(plain, canary=canary, share=beside.share, shadow=shadow)
+
+
+def _plain(opened: Opened, row: ModelVersion) -> Found:
+    return Found(opened.version(row), row.version, row.id, None)
 
 
 def file_path(storage: Storage, prefix: str, spec: Spec, name: str) -> Path:

@@ -41,22 +41,24 @@ KSERVE = {
 def metrics(session: Session, engine: Engine, statistics: Statistics) -> str:
     """Counters since the process began, in the text format of Prometheus, by model and version."""
     registry = CollectorRegistry()
-    registry.register(_Collector(list(_rows(session, statistics)), engine))
+    names = {version_id: (name, str(number)) for name, number, version_id in models.every_version(session)}
+    rows = [(*named, statistics.of(version_id)) for version_id, named in names.items()]
+    shadows = [
+        (*names[one], names[other][1], outcomes)
+        for (one, other), outcomes in statistics.comparisons.items()
+        if one in names and other in names
+    ]
+    registry.register(_Collector([row for row in rows if row[2].used], shadows, engine))
     return generate_latest(registry).decode()
 
 
 Row = tuple[str, str, Counters]
-
-
-def _rows(session: Session, statistics: Statistics) -> Iterator[Row]:
-    for name, number, version_id in models.every_version(session):
-        if (counters := statistics.of(version_id)).used:
-            yield name, str(number), counters
+Shadow = tuple[str, str, str, dict[str, int]]
 
 
 class _Collector:
-    def __init__(self, rows: list[Row], engine: Engine) -> None:
-        self._rows, self._engine = rows, engine
+    def __init__(self, rows: list[Row], shadows: list[Shadow], engine: Engine) -> None:
+        self._rows, self._shadows, self._engine = rows, shadows, engine
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
@@ -73,7 +75,15 @@ class _Collector:
                 total += number
                 buckets.append((bound, total))
             seconds.add_metric([name, version], buckets, counters.success.ns / 1e9)
-        yield from (requests, images, seconds)
+        compared = CounterMetricFamily(
+            "graft_shadow_images",
+            "Images that a shadow was asked for",
+            labels=["model", "version", "shadow", "outcome"],
+        )
+        for name, version, shadow, outcomes in self._shadows:
+            for outcome, number in outcomes.items():
+                compared.add_metric([name, version, shadow, outcome], number)
+        yield from (requests, images, seconds, compared)
         pending = UntypedMetricFamily("nv_inference_pending_request_count", "Images in the engine")
         pending.add_metric([], self._engine.num_images)
         yield pending

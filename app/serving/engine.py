@@ -74,6 +74,11 @@ class Engine:
         """Images in the engine, from submission to the end of their request."""
         return self._num_images
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in the engine."""
+        return not self._num_images
+
     def check_room(self) -> None:
         """Refuses before work is put into a request; cheap enough to be asked before its body is read.
 

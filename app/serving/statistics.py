@@ -3,7 +3,7 @@
 import threading
 import time
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -65,6 +65,7 @@ class Statistics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counters: dict[str, Counters] = defaultdict(Counters)
+        self._compared: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
 
     def watch(self, version_id: str, future: Future[Result]) -> Future[Result]:
         """Counts a request when it ends, however it does.
@@ -79,6 +80,23 @@ class Statistics:
         start = time.monotonic()
         future.add_done_callback(lambda ended: self._ended(version_id, ended, time.monotonic() - start))
         return future
+
+    def compared(self, pair: tuple[str, str], outcome: str, number: int) -> None:
+        """Counts images that a shadow was asked for beside a version: `same`, `different`, `dropped` or `failed`.
+
+        Args:
+            pair: ids of the version and of the shadow.
+            outcome: how it went.
+            number: of images.
+        """
+        with self._lock:
+            self._compared[pair][outcome] += number
+
+    @property
+    def comparisons(self) -> dict[tuple[str, str], dict[str, int]]:
+        """Images by outcome, for each version and shadow."""
+        with self._lock:
+            return {pair: dict(outcomes) for pair, outcomes in self._compared.items()}
 
     def of(self, version_id: str) -> Counters:
         """A version's counters at this moment."""

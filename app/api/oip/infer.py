@@ -9,6 +9,7 @@ from anyio import to_thread
 from app.api.deps import State
 from app.api.oip import control, messages, tensors
 from app.api.oip.messages import InferRequest, InferResponse
+from app.services import rollouts
 from app.services.predictions import Found
 from app.serving.call import Images, Result
 
@@ -48,6 +49,7 @@ async def infer(
     deadline = min((at for at in (asked, latest) if at is not None), default=None)
     future = state.engine.submit(found.model, prepared.images, deadline)
     result = await wait(state.statistics.watch(found.version_id, future))
+    rollouts.compare(state.engine, state.statistics, found, prepared.images, result)
     return InferResponse(
         model=request.model,
         version=str(found.version),
@@ -59,6 +61,7 @@ async def infer(
 
 def _prepare(state: State, project: str, read: Read) -> _Prepared:
     request = read()
-    found = control.find(state, project, request.model, request.version, messages.domain(request.parameters))
+    domain = messages.domain(request.parameters)
+    found = rollouts.chosen(control.find(state, project, request.model, request.version, domain))
     images = tensors.images(request.inputs, found.model.spec, state.settings.max_predict_images)
     return _Prepared(request, found, images)

@@ -8,7 +8,8 @@ import onnxruntime
 import pytest
 from sqlalchemy import func, select
 
-from app.db.models import Alias, AliasChange, ModelVersion
+from app.db.aliases import Alias, AliasChange
+from app.db.models import Model, ModelVersion
 from tests import factories
 from tests.app.onnx_factories import images
 from tests.checks import problem
@@ -164,3 +165,56 @@ def test_onnx_file_is_head_on_backbone(client, database, storage, tmp_path):
     apart = run("head.onnx", ["probabilities"], {"features": features})
     np.testing.assert_array_equal(run("model.onnx", ["probabilities"], {"images": images(3)}), apart)
     assert files_below(tmp_path / "home" / "scratch") == []
+
+
+def put(client, alias="production", **body):
+    return client.put(f"{URL}/colours/aliases/{alias}", json=body)
+
+
+def test_an_alias_tries_versions_beside_its_own(client, database):
+    make(database)
+    body = put(client, version=1, canary=2, share=0.1, shadow=3).json()
+    assert {key: body[key] for key in ("version", "canary", "share", "shadow")} == {
+        "version": 1, "canary": 2, "share": 0.1, "shadow": 3
+    }  # fmt: skip
+    for number in (2, 3):
+        assert problem(client.delete(f"{URL}/colours/versions/{number}"), 409, "in_use")["users"] == ["production"]
+    put(client, version=2)
+    history = client.get(f"{URL}/colours/aliases/production").json()["data"]
+    assert [(row["version"], row["canary"], row["share"], row["shadow"]) for row in history] == [
+        (2, None, None, None), (1, 2, 0.1, 3)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "body", [{"canary": 2}, {"share": 0.1}, {"canary": 2, "share": 0}, {"canary": 2, "share": 1}, {"shadow": 0}]
+)
+def test_a_trial_that_makes_no_sense_is_refused(client, database, body):
+    make(database)
+    problem(put(client, version=1, **body), 422, "invalid_payload")
+    problem(put(client, version=1, shadow=9), 404, "not_found")
+    assert num_rows(database, Alias) == 0
+
+
+def test_versions_of_other_classes_do_not_stand_beside_each_other(client, database):
+    model_id = make(database, num_versions=1)
+    with database.write() as session:
+        of = session.get_one(Model, model_id)
+        factories.version(session, of, 2, spec={**factories.SPEC, "labels": ["red", "blue"]})
+    problem(put(client, version=1, shadow=2), 409, "label_change")
+    problem(put(client, version=1, canary=2, share=0.5), 409, "label_change")
+
+
+def test_an_alias_rolls_back_to_what_it_meant_before(client, database):
+    make(database)
+    back = f"{URL}/colours/aliases/production/rollback"
+    problem(client.post(back), 404, "not_found")
+    put(client, version=1)
+    problem(client.post(back), 409, "nothing_before")
+    put(client, version=1, canary=3, share=0.5)
+    problem(client.post(back), 409, "nothing_before")
+    put(client, version=3)
+    body = client.post(back).json()
+    assert (body["version"], body["canary"]) == (1, None)
+    assert client.get(f"{URL}/colours").json()["aliases"] == {"production": 1}
+    assert client.post(back).json()["version"] == 3
