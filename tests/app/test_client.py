@@ -14,11 +14,12 @@ import pytest
 import uvicorn
 from python_multipart.multipart import parse_options_header
 
-from app import client
-from app.client import ApiError, Client, Event, Progress, parse_stream
+from app.api.deps import State
+from app.client import ApiError, Client, Event, Progress, parse_stream, watching
 from app.db import migration
 from app.main import create_app
 from app.settings import Settings
+from tests import factories
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 JSON, SSE, PROBLEM = "application/json", "text/event-stream", "application/problem+json"
@@ -104,7 +105,7 @@ class Job:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(watching, "POLL_SECONDS", 0.001)
 
 
 @pytest.mark.parametrize("per_stream", [1, 3, 7])
@@ -257,12 +258,14 @@ def test_stream_parser_follows_the_standard() -> None:
     assert list(parse_stream(iter(lines))) == [Event(4, "log", {"a": 1}), Event(None, "message", [2])]  # type: ignore[arg-type]
 
 
-@pytest.mark.server
-def test_client_and_application_speak_the_same(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path / "home")
+@contextmanager
+def application(home: Path) -> Iterator[tuple[str, State]]:
+    """The real application behind a real server; its address and its state."""
+    settings = Settings(home=home)
     settings.home_path.mkdir()
     migration.upgrade(settings.resolved_database_url)
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_level="error"))
+    app = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -270,16 +273,44 @@ def test_client_and_application_speak_the_same(tmp_path: Path) -> None:
             assert thread.is_alive()
             thread.join(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
-        with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
-            archive.writestr("cat/1.png", b"not looked at before a worker comes")
-        with Client(f"http://127.0.0.1:{port}") as graft:
-            assert graft.missing() == ["worker"]
-            assert graft.upload_dataset(tmp_path / "data.zip", "pets", seed=7)["seed"] == 7
-            with pytest.raises(ApiError) as caught:
-                graft.start_transfer("ds_none", "pets", idempotency_key="k")
-            assert (caught.value.status, caught.value.code) == (404, "not_found")
-            with pytest.raises(ApiError, match="not_found"):
-                graft.predict("none", [b"no image"])
+        yield f"http://127.0.0.1:{port}", app.state.graft
     finally:
         server.should_exit = True
         thread.join()
+
+
+@pytest.mark.server
+def test_client_and_application_speak_the_same(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        archive.writestr("cat/1.png", b"not looked at before a worker comes")
+    with application(tmp_path / "home") as (url, _), Client(url) as graft:
+        assert graft.missing() == ["worker"]
+        assert graft.upload_dataset(tmp_path / "data.zip", "pets", seed=7)["seed"] == 7
+        with pytest.raises(ApiError) as caught:
+            graft.start_transfer("ds_none", "pets", idempotency_key="k")
+        assert (caught.value.status, caught.value.code) == (404, "not_found")
+        with pytest.raises(ApiError, match="not_found"):
+            graft.predict("none", [b"no image"])
+
+
+@pytest.mark.server
+def test_a_model_is_called_in_every_way(tmp_path: Path) -> None:
+    pictures = [factories.png((40 * number, 90, 200), seed=number) for number in range(5)]
+    with application(tmp_path / "home") as (url, state), Client(url) as graft:
+        with state.database.write() as session:
+            of = factories.model(session, "tiny", 0)
+            for number in (1, 2):
+                factories.published(session, state.storage, tmp_path / "made", of, number)
+        whole = graft.predict("tiny", pictures, version=1)["predictions"]
+        lines = list(graft.predict_lines("tiny", iter([*pictures, b"text"]), version=1))
+        assert [line["label"] for line in lines[:5]] == [item["label"] for item in whole]
+        assert lines[5]["problem"]["code"] == "image_unreadable"
+        many = graft.predict_lines("tiny", (pictures[number % 5] for number in range(500)))
+        assert [line["index"] for line in many] == list(range(500))
+        with pytest.raises(ApiError, match="not_found"):
+            list(graft.predict_lines("none", pictures))
+        features = graft.embed("tiny", pictures)
+        assert (len(features["features"]), features["dim"]) == (5, 6)
+        assert graft.point_alias("tiny", "production", 1)["version"] == 1
+        assert graft.point_alias("tiny", "production", 2, canary=1, share=0.1)["canary"] == 1
+        assert graft.roll_back("tiny")["version"] == 1
