@@ -15,7 +15,7 @@ from app.bodies import BODY
 from app.db.aliases import Alias
 from app.db.models import Model, ModelVersion
 from app.errors import NotFound
-from app.services import aliases, models, predictions
+from app.services import aliases, exports, models, predictions
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 MODEL_ONNX = "model.onnx"
@@ -156,6 +156,14 @@ def get_file(name: str, version: Version, file: str, state: Context, session: Re
         names = ", ".join(sorted([*spec.files, bundle.SPEC, MODEL_ONNX]))
         raise NotFound(f"expected one of {names}; found {file!r}")
     return FileResponse(path, filename=file, media_type="application/octet-stream")
+
+
+@router.get("/{name}/versions/{version}/repository", response_class=Response)
+def get_repository(name: str, version: Version, state: Context, session: ReadSession, project: Project) -> Response:
+    """The version as a zip that other model servers load: `NAME/config.pbtxt`, `NAME/VERSION/model.onnx`, labels."""
+    content = exports.repository(state.storage, models.version(session, project, name, version), name)
+    headers = {"Content-Disposition": f'attachment; filename="{name}-{version}.zip"'}
+    return Response(content, headers=headers, media_type="application/zip")
 
 
 @router.put("/{name}/aliases/{alias}", response_model=AliasOut)
