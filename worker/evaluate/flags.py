@@ -27,7 +27,7 @@ class Flag(TypedDict):
 
 
 def no_better(
-    correct_N: NDArray[np.bool_], labels_N: NDArray[np.int64], names: Sequence[str], seed: int, what: str
+    correct_N: NDArray[np.bool_], labels_N: NDArray[np.int64], names: Sequence[str], what: str
 ) -> Flag | None:
     """A flag where a model is not shown to be better than always naming the class that most of the items have.
 
@@ -38,12 +38,11 @@ def no_better(
         correct_N: which items the model names right.
         labels_N: their classes.
         names: of the classes.
-        seed: of the interval.
         what: which items they are, for people.
     """
     largest = int(np.bincount(labels_N).argmax())
     constant_N = labels_N == largest
-    change = intervals.paired_difference(correct_N, constant_N, labels_N, seed)
+    change = intervals.paired_difference(correct_N, constant_N)
     if change.value > 0 and (change.low > 0 or len(labels_N) < FEW_IMAGES):
         return None
     return Flag(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from worker import foresight
-from worker.evaluate import curve, flags, leakage, metrics, sections, supplement
+from worker.evaluate import curve, flags, intervals, leakage, metrics, sections, supplement
 from worker.evaluate.forecast import Forecast
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import Items
@@ -45,11 +45,11 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     # Features of a trained graph are not kept for the training images.
     learned_features = candidate.features(task.pool) if candidate.shared else None
     plain_features = test_features if baseline is candidate else baseline.features(test)
-    tested = score(candidate.head.probabilities(test_features), labels_T, task.seed)
-    plain = tested if baseline is candidate else score(baseline.head.probabilities(plain_features), labels_T, task.seed)
+    tested = score(candidate.head.probabilities(test_features), labels_T)
+    plain = tested if baseline is candidate else score(baseline.head.probabilities(plain_features), labels_T)
     alone = outcome.adaptation.source_only if outcome.adaptation else None
-    alone_tested = alone and score(alone.head.probabilities(alone.features(test)), labels_T, task.seed)
-    small_tested = score(small.predict(test), labels_T, task.seed) if small else None
+    alone_tested = alone and score(alone.head.probabilities(alone.features(test)), labels_T)
+    small_tested = score(small.predict(test), labels_T) if small else None
     scores = metrics.classification(tested.probabilities_TC, labels_T, task.class_names)
     leaks = _leaks(task, test, test_features, learned_features, tested)
     calibrated = sections.calibrated(task, candidate, tested.probabilities_TC, labels_T)
@@ -83,7 +83,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
             "source_only": alone_tested and sections.baseline(alone_tested, SOURCE_ONLY),
         },
         "baselines_skipped": {} if small else {"scratch": skipped},
-        "gain": sections.gain(tested, against, over, labels_T, task.seed),
+        "gain": sections.gain(tested, against, over),
         "per_class": sections.per_class(scores),
         "confusion": scores.confusion(),
         "most_confused": scores.most_confused,
@@ -98,7 +98,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
         "cost": sections.cost(task, candidate, compared_seconds),
         "decisions": [asdict(decision) for decision in outcome.decisions],
         "details": {**candidate.details, "scratch": small.details if small else None},
-        "not_computed": {**missing, **unsure, **hidden, **unknown},
+        "not_computed": {**missing, **unsure, **hidden, **unknown, **intervals.reasons(labels_T, "metrics.test_")},
     }
     names = task.class_names
     predicted = sections.predictions(task.index, test, labels_T.tolist(), tested.probabilities_TC, names)
@@ -116,8 +116,7 @@ def _flat(
     flat: dict[str, float | int | None] = {}
     for name, value in scores.flat().items():
         flat[f"test_{name}"] = value
-    for name, bound in tested.bounds.items():
-        flat[f"test_{name}_low"], flat[f"test_{name}_high"] = bound.low, bound.high
+    flat |= intervals.bounds(tested.bounds, "test_")
     selected = candidate.selection
     right = selected.logits.argmax(1) == task.labels_N[selected.rows]
     on_val = np.isin(selected.rows, task.val)
@@ -149,7 +148,7 @@ def _verdict(task: Task, ours: Selection, theirs: Selection) -> dict[str, Any] |
     labels = task.labels_N[rows]
     a = ours.logits[own].argmax(1) == labels
     b = theirs.logits[other].argmax(1) == labels
-    found = sections.evidence(a, b, labels, task.seed, f"{ours.what} against {theirs.what}")
+    found = sections.evidence(a, b, f"{ours.what} against {theirs.what}")
     return {**found, "optimism": ours.optimism}
 
 

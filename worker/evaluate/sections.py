@@ -61,10 +61,10 @@ class Scored:
     bounds: dict[str, Interval]
 
 
-def score(probabilities_TC: NDArray[np.float64], labels_T: NDArray[np.int64], seed: int) -> Scored:
+def score(probabilities_TC: NDArray[np.float64], labels_T: NDArray[np.int64]) -> Scored:
     """What a model said, held against the labels."""
     predicted_T = probabilities_TC.argmax(1)
-    bounds = intervals.bootstrap(labels_T, predicted_T, probabilities_TC.shape[1], seed)
+    bounds = intervals.of_scores(labels_T, predicted_T, probabilities_TC.shape[1])
     return Scored(probabilities_TC, predicted_T, predicted_T == labels_T, bounds)
 
 
@@ -90,24 +90,22 @@ def baseline(scored: Scored, what: str) -> dict[str, Any]:
     }
 
 
-def gain(ours: Scored, theirs: Scored, over: str, labels_T: NDArray[np.int64], seed: int) -> dict[str, Any]:
+def gain(ours: Scored, theirs: Scored, over: str) -> dict[str, Any]:
     """The paired difference on the scored items."""
-    difference = intervals.paired_difference(ours.correct_T, theirs.correct_T, labels_T, seed)
+    difference = intervals.paired_difference(ours.correct_T, theirs.correct_T)
     reduction = relative_error_reduction(float(ours.correct_T.mean()), float(theirs.correct_T.mean()))
     return {**gained(over, difference), "relative_error_reduction": reduction}
 
 
-def evidence(
-    ours_T: NDArray[np.bool_], theirs_T: NDArray[np.bool_], labels_T: NDArray[np.int64], seed: int, what: str
-) -> dict[str, Any]:
+def evidence(ours_T: NDArray[np.bool_], theirs_T: NDArray[np.bool_], what: str) -> dict[str, Any]:
     """The paired difference that a verdict words; `what` says on which items."""
-    difference = intervals.paired_difference(ours_T, theirs_T, labels_T, seed)
+    difference = intervals.paired_difference(ours_T, theirs_T)
     return {
         "verdict": verdict(difference),
         "difference": difference.value,
         "low": difference.low,
         "high": difference.high,
-        "num_samples": len(labels_T),
+        "num_samples": len(ours_T),
         "mcnemar_p": intervals.mcnemar(ours_T, theirs_T).p_value,
         "what": what,
     }
