@@ -61,7 +61,8 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "cv_accuracy_std": float(np.std(folds, ddof=1)) if len(folds) > 1 else None,
         "num_test": len(rows),
     }
-    evidence = _evidence(task, served, found, ours, theirs, truth)
+    unchanged = sections.is_same(found.source_only, served)
+    evidence = None if unchanged else _evidence(task, served, found, ours, theirs, truth)
     # The frozen baseline is the source's probe: both names mean the same here.
     verdicts = {"vs_frozen": evidence, "vs_scratch": None, "vs_source_only": evidence}
     baseline = theirs and sections.baseline(theirs, WHAT)
@@ -72,6 +73,12 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         beside, missing = supplement.of_items(task, served, items, scores.per_class)
         calibrated["risk_coverage"], unsure = supplement.confidence(ours)
         missing |= unsure | intervals.reasons(labels_T, "metrics.test_")
+    if unchanged:
+        # The frozen probe is the source's here.
+        missing |= sections.itself({"vs_source_only": True}, "source_only")
+        missing["verdicts.vs_frozen"] = missing["verdicts.vs_source_only"]
+    elif not evidence:
+        missing |= dict.fromkeys(("verdict", "gain"), NO_LABELS)
     exposed, unknown = supplement.known_classes(task, served, task.class_names)
     data = {**_data(task, truth, ours), "exposure": exposed}
     why = next(one.reason for one in reversed(outcome.decisions) if one.outcome == "served")
@@ -89,7 +96,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "metrics": flat,
         "baselines": {"frozen": baseline, "scratch": None, "source_only": baseline},
         "baselines_skipped": {"scratch": "an adaptation is compared with the source alone"},
-        "gain": sections.gain(ours, theirs, "source_only") if ours and theirs else None,
+        "gain": sections.gain(ours, theirs, "source_only") if ours and theirs and not unchanged else None,
         "per_class": sections.per_class(scores) if scores else [],
         "confusion": scores.confusion() if scores else None,
         "most_confused": scores.most_confused if scores else [],

@@ -48,7 +48,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     tested = score(candidate.head.probabilities(test_features), labels_T)
     plain = tested if baseline is candidate else score(baseline.head.probabilities(plain_features), labels_T)
     alone = outcome.adaptation.source_only if outcome.adaptation else None
-    alone_tested = alone and score(alone.head.probabilities(alone.features(test)), labels_T)
+    alone_tested = score(alone.head.probabilities(alone.features(test)), labels_T) if alone else None
     small_tested = score(small.predict(test), labels_T) if small else None
     scores = metrics.classification(tested.probabilities_TC, labels_T, task.class_names)
     leaks = _leaks(task, test, test_features, learned_features, tested)
@@ -60,19 +60,25 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     exposed, unknown = supplement.known_classes(task, candidate, task.class_names)
     flat = _flat(task, candidate, tested, scores, calibrated["ece"]) | foresight.flat(made)
     ours = candidate.judged or candidate.selection
+    # Where the source's probe is what is served, nothing was adapted: it would be compared with itself.
+    unchanged = alone is not None and sections.is_same(alone, candidate)
     verdicts = {
         # Where training began at a probe of its own, both learned from the same images and meet the same others.
         "vs_frozen": None if baseline is candidate else _verdict(task, ours, candidate.start or baseline.selection),
         "vs_scratch": _verdict(task, ours, small.selection) if small else None,
-        "vs_source_only": _verdict(task, ours, alone.selection) if alone else None,
+        "vs_source_only": _verdict(task, ours, alone.selection) if alone and not unchanged else None,
     }
-    against, over = (small_tested, "scratch") if small_tested else (plain, "frozen")
+    # Of an adaptation the question is what it adds to the source alone, whoever asked for it.
+    over = "source_only" if candidate.method == "adapt" and alone else "scratch" if small else "frozen"
+    against = {"source_only": alone_tested, "scratch": small_tested, "frozen": plain}[over] or plain
+    first = verdicts["vs_source_only" if over == "source_only" else "vs_scratch"]
+    itself = sections.itself({"vs_frozen": baseline is candidate, "vs_source_only": unchanged}, over)
     document = {
         "job": task.context.document.id,
         "flags": flags.some_of(
             supplement.no_better(task, ours, items, "test split"), flags.negative(verdicts), flags.of_test(leaks)
         ),
-        "verdict": verdicts["vs_scratch"] and verdicts["vs_scratch"]["verdict"],
+        "verdict": first and first["verdict"],
         "verdicts": {name: found and found["verdict"] for name, found in verdicts.items()},
         "verdict_evidence": verdicts,
         "served": sections.served(candidate, _why(outcome)),
@@ -83,7 +89,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
             "source_only": alone_tested and sections.baseline(alone_tested, SOURCE_ONLY),
         },
         "baselines_skipped": {} if small else {"scratch": skipped},
-        "gain": sections.gain(tested, against, over),
+        "gain": None if "gain" in itself else sections.gain(tested, against, over),
         "per_class": sections.per_class(scores),
         "confusion": scores.confusion(),
         "most_confused": scores.most_confused,
@@ -98,7 +104,14 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
         "cost": sections.cost(task, candidate, compared_seconds),
         "decisions": [asdict(decision) for decision in outcome.decisions],
         "details": {**candidate.details, "scratch": small.details if small else None},
-        "not_computed": {**missing, **unsure, **hidden, **unknown, **intervals.reasons(labels_T, "metrics.test_")},
+        "not_computed": {
+            **missing,
+            **unsure,
+            **hidden,
+            **unknown,
+            **itself,
+            **intervals.reasons(labels_T, "metrics.test_"),
+        },
     }
     names = task.class_names
     predicted = sections.predictions(task.index, test, labels_T.tolist(), tested.probabilities_TC, names)
