@@ -60,19 +60,23 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     exposed, unknown = supplement.known_classes(task, candidate, task.class_names)
     flat = _flat(task, candidate, tested, scores, calibrated["ece"]) | foresight.flat(made)
     ours = candidate.judged or candidate.selection
-    # Where the source's probe is what is served, nothing was adapted: it would be compared with itself.
+    # A gain over a network that was stopped before it could learn would be a lie; its accuracy is shown all the same.
+    fair = None if small is None or small.unfair else small
+    # Where the source's probe is what is served, nothing was adapted: it would be compared with unsaid.
     unchanged = alone is not None and sections.is_same(alone, candidate)
     verdicts = {
         # Where training began at a probe of its own, both learned from the same images and meet the same others.
         "vs_frozen": None if baseline is candidate else _verdict(task, ours, candidate.start or baseline.selection),
-        "vs_scratch": _verdict(task, ours, small.selection) if small else None,
+        "vs_scratch": _verdict(task, ours, fair.selection) if fair else None,
         "vs_source_only": _verdict(task, ours, alone.selection) if alone and not unchanged else None,
     }
     # Of an adaptation the question is what it adds to the source alone, whoever asked for it.
-    over = "source_only" if candidate.method == "adapt" and alone else "scratch" if small else "frozen"
+    over = "source_only" if candidate.method == "adapt" and alone else "scratch" if fair else "frozen"
     against = {"source_only": alone_tested, "scratch": small_tested, "frozen": plain}[over] or plain
     first = verdicts["vs_source_only" if over == "source_only" else "vs_scratch"]
-    itself = sections.itself({"vs_frozen": baseline is candidate, "vs_source_only": unchanged}, over)
+    unsaid = sections.itself({"vs_frozen": baseline is candidate, "vs_source_only": unchanged}, over)
+    if small and small.unfair:
+        unsaid |= dict.fromkeys(("verdicts.vs_scratch", *(("verdict",) if over == "frozen" else ())), small.unfair)
     document = {
         "job": task.context.document.id,
         "flags": flags.some_of(
@@ -89,7 +93,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
             "source_only": alone_tested and sections.baseline(alone_tested, SOURCE_ONLY),
         },
         "baselines_skipped": {} if small else {"scratch": skipped},
-        "gain": None if "gain" in itself else sections.gain(tested, against, over),
+        "gain": None if "gain" in unsaid else sections.gain(tested, against, over),
         "per_class": sections.per_class(scores),
         "confusion": scores.confusion(),
         "most_confused": scores.most_confused,
@@ -97,7 +101,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
         **beside,
         "feature_map": shown,
         "domain": outcome.adaptation and outcome.adaptation.domain,
-        "curve": _curve(task, made, small) if compare else None,
+        "curve": _curve(task, made, fair) if compare else None,
         **foresight.sections(made, tested.bounds["accuracy"].value, candidate, task.class_names),
         "mapping": sections.mapping(candidate),
         "data": {**_data(task, test, leaks), "exposure": exposed},
@@ -109,7 +113,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
             **unsure,
             **hidden,
             **unknown,
-            **itself,
+            **unsaid,
             **intervals.reasons(labels_T, "metrics.test_"),
         },
     }
