@@ -166,7 +166,9 @@ def curve(found: Any) -> Facts:
             ("Labels a network from scratch needs for each", at(found, "label_multiplier"), number),
         ]
     )
+    # Bounds of a number that is not there are missing for the same reason.
     reasons = at(found, "reasons") or {}
+    reasons = {key: why for key, why in reasons.items() if why != reasons.get(key.rpartition("_")[0])}
     return [*told, *((f"{key.replace('_', ' ')}: not computed", str(why)) for key, why in reasons.items())]
 
 

@@ -168,7 +168,7 @@ class Candidate:
         start: what the frozen network that training started from said of the selection's items; None without training.
         state: writes the weights behind a graph that is not the backbone's own, as safetensors.
         judged: predictions of selection items in which the choice that made the candidate had no part: each half of
-            them is named as the choice by the other half says (`evaluate/judged.py`). None: nothing was chosen so.
+            them is named as the choice by the other half says (`evaluate/judged.py`). None without such a choice.
     """
 
     method: str
