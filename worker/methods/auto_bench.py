@@ -10,6 +10,7 @@ from worker.methods.auto_budget import Budget
 from worker.methods.auto_choice import Chosen, Entry, choose, item_scores
 from worker.methods.auto_steps import Facts
 from worker.methods.contract import Candidate, Decision, Task
+from worker.methods.reference import starts
 from worker.prepared import Prepared
 
 
@@ -43,7 +44,7 @@ class Bench:
         self.task.context.reporter.log(f"{step}: {outcome}, {reason}", **data)
 
     def may_start(self, step: str, forecast: float, most: float) -> bool:
-        """Whether there is time for a step, and nobody has asked to stop; writes down why not.
+        """Whether there is time for a step, and nobody has asked to stop; tells its forecast, or why not.
 
         Args:
             step: what would start.
@@ -52,7 +53,7 @@ class Bench:
         """
         self.task.context.reporter.check_yield()
         if self.task.context.reporter.stop_requested:
-            self.decide(step, "skipped", "the job was asked to stop")
+            self.decide(step, "skipped", "the job was asked to stop", forecast_seconds=round(forecast, 1))
             return False
         if forecast > most:
             reason = (
@@ -61,6 +62,7 @@ class Bench:
             )
             self.decide(step, "skipped", reason, forecast_seconds=round(forecast, 1))
             return False
+        starts(self.task.context.reporter, step, forecast)
         return True
 
     def tried(self, step: str, candidate: Candidate, seconds: float, forecast: float) -> None:

@@ -12,6 +12,7 @@ from app.recipes import LinearProbe
 from worker import features
 from worker.methods import linear_probe
 from worker.methods.contract import Candidate, Rows, Scratch, Task
+from worker.progress import Reporter
 from worker.solvers.folds import stratified_group_holdout
 
 HOLDOUT = 0.2
@@ -23,6 +24,16 @@ TORCH_SECONDS = 6.0
 # A time budget may be overrun by this much; better a late baseline than none.
 SLACK_SECONDS = 25.0
 ASKED_TO_STOP = "the job was asked to stop, and a baseline that was cut short would flatter the transfer"
+
+
+def fit_seconds(num_rows: int, feature_dim: int, num_classes: int) -> float:
+    """What a logistic regression at one strength takes, on two busy cores (docs/auto.md)."""
+    return 0.1 + feature_dim / 1280 * num_rows * (3e-4 + 1.3e-5 * num_classes)
+
+
+def starts(reporter: Reporter, step: str, forecast: float) -> None:
+    """Tells what a step is expected to take, before it begins."""
+    reporter.log(f"{step}: starts, expected to take {forecast:.1f} s", step=step, forecast_seconds=round(forecast, 2))
 
 
 def frozen(task: Task, candidate: Candidate) -> Candidate:
