@@ -47,7 +47,7 @@ class Versions(BaseModel):
     domain: Name | None = Field(
         None, description="A domain of the model; the first side's items then pass through the alignment bound to it."
     )
-    seed: Seed = Field(0, description="Of the bootstrap.")
+    seed: Seed = Field(0, description="Kept with the job; nothing in a comparison of versions is drawn.")
 
 
 class Folds(BaseModel):

@@ -34,7 +34,7 @@ def run(context: RunContext) -> dict[str, Any]:
     Raises:
         JobFailure: version_deleted, or dataset_invalid: no labelled item in the split.
     """
-    inputs, seed = context.document.inputs, context.document.seed
+    inputs = context.document.inputs
     context.reporter.progress(0.01, "load")
     sides = [served_version.open_version(context, side) for side in inputs["sides"]]
     index = transfer.load(context, context.document.dataset)
@@ -50,7 +50,7 @@ def run(context: RunContext) -> dict[str, Any]:
     asked = lineage.of_rows(index, rows, "dataset", "")
     met = [None if side.seen is None else lineage.match(asked, side.seen) for side in sides]
     documents = [
-        {**_described(side), **versions.document(one, seed), "leakage": _leakage(side, one, found, seed)}
+        {**_described(side), **versions.document(one), "leakage": _leakage(side, one, found)}
         for side, one, found in zip(sides, judged, met, strict=True)
     ]
     result = {
@@ -60,7 +60,7 @@ def run(context: RunContext) -> dict[str, Any]:
         "num_items": len(rows),
         **documents[0],
         "against": documents[1] if len(sides) > 1 else None,
-        "comparison": _comparison(sides, judged, met, seed, labels_N, index) if len(sides) > 1 else None,
+        "comparison": _comparison(sides, judged, met, labels_N, index) if len(sides) > 1 else None,
     }
     _announce(context, result)
     return {"result": result, "metrics": documents[0]["metrics"]}
@@ -93,7 +93,7 @@ def _dataset(context: RunContext) -> dict[str, Any]:
     return {"id": dataset.id, "digest": dataset.digest}
 
 
-def _leakage(side: ServedVersion, judged: Judged, met: Matches | None, seed: int) -> dict[str, Any]:
+def _leakage(side: ServedVersion, judged: Judged, met: Matches | None) -> dict[str, Any]:
     """Items that the version has learned from or seen, by what they were recognised; the figures without them."""
     if met is None:
         return {"num_any": None, "reason": UNKNOWN, "without": None, "unknown": None}
@@ -110,7 +110,7 @@ def _leakage(side: ServedVersion, judged: Judged, met: Matches | None, seed: int
         "reason": NONE_LEFT if any_N.all() else None,
         "unknown": _uploaded(side),
     }
-    return counts | {"without": None if any_N.all() else versions.figures(judged.take(~any_N), seed)}
+    return counts | {"without": None if any_N.all() else versions.figures(judged.take(~any_N))}
 
 
 def _uploaded(side: ServedVersion) -> str | None:
@@ -124,14 +124,13 @@ def _comparison(
     sides: list[ServedVersion],
     judged: list[Judged],
     met: list[Matches | None],
-    seed: int,
     labels_N: NDArray[np.int64],
     index: Index,
 ) -> dict[str, Any]:
     known = [one for one in met if one is not None]
     unseen_N = ~np.any([one.any_T for one in known], axis=0) if len(known) == len(met) else None
     names = (sides[0].name, sides[1].name)
-    return versions.comparison(judged[0], judged[1], names, unseen_N, seed, labels_N, index.classes)
+    return versions.comparison(judged[0], judged[1], names, unseen_N, labels_N, index.classes)
 
 
 def _announce(context: RunContext, result: dict[str, Any]) -> None:

@@ -203,8 +203,8 @@ def _evaluation(spec: Spec, report: Mapping[str, Any]) -> str:
         parts.append("Nothing was measured: there were no labelled images to measure on.")
     verdict = report.get("verdict")
     if verdict is not None:
-        alone = (report.get("verdicts") or {}).get("vs_source_only")
-        against = "training from scratch" if alone is None else "the source alone"
+        adapted = (report.get("served") or {}).get("method") == "adapt"
+        against = "the source alone" if adapted else "training from scratch"
         parts.append(f"Verdict on the transfer against {against}: {text(str(verdict))}.")
     baselines = {name: row for name, row in (report.get("baselines") or {}).items() if row is not None}
     if baselines:

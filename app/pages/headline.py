@@ -37,10 +37,10 @@ def headline(document: Mapping[str, Any]) -> dict[str, Any]:
 def sentence(document: Mapping[str, Any]) -> str:
     """The verdict in words, with the figures that it stands on."""
     verdict = str(at(document, "verdict"))
-    if verdict not in WORDS:
-        return _open(document)
     if at(document, "served.what") == "source_only":
         return "The source alone is served: no way of adapting it was clearly better."
+    if verdict not in WORDS:
+        return _open(document)
     name, found = _evidence(document)
     against = BASELINES.get(name, "the baseline")
     if not found:
@@ -62,6 +62,10 @@ def sentence(document: Mapping[str, Any]) -> str:
 
 
 def _open(document: Mapping[str, Any]) -> str:
+    reasons = at(document, "not_computed")
+    unknown = reasons.get("verdict") if isinstance(reasons, Mapping) else None
+    if unknown:
+        return f"There was nothing to compare it on: {unknown}."
     skipped = at(document, "baselines_skipped.scratch")
     why = f" ({because(skipped)})" if skipped else ""
     if at(document, "baselines.frozen") and at(document, "verdicts.vs_frozen") is None:
@@ -74,7 +78,8 @@ def _open(document: Mapping[str, Any]) -> str:
 
 def _evidence(document: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """The comparison that the verdict is of, and its name."""
-    for name in ("scratch", "source_only", "frozen"):
+    order = ("source_only",) if at(document, "served.method") == "adapt" else ()
+    for name in (*order, "scratch", "source_only", "frozen"):
         found = at(document, f"verdict_evidence.vs_{name}")
         if isinstance(found, Mapping):
             return name, found
@@ -85,9 +90,10 @@ def _evidence(document: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 def gain(document: Mapping[str, Any]) -> str:
     """The paired gain on the test split; empty where there is none."""
-    found = at(document, "gain")
+    found, reasons = at(document, "gain"), at(document, "not_computed")
     if not isinstance(found, Mapping) or not is_number(found.get("value")):
-        return ""
+        why = reasons.get("gain") if isinstance(reasons, Mapping) else None
+        return f"No gain: {why}." if why else ""
     if found.get("over") == "frozen" and at(document, "verdicts.vs_frozen") is None and not found["value"]:
         return "What is served is the frozen probe itself."
     if at(document, "served.what") == found.get("over"):

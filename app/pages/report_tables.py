@@ -90,7 +90,10 @@ def forecast(document: Document) -> dict[str, Any]:
     """Expected and found, and what more images of a class would buy."""
     found = at(document, "forecast") or {}
     inside = found.get("inside")
-    more = [row for row in rows(found, "more_images") if is_number(row.get("gain_points"))]
+    asked = rows(found, "more_images")
+    more = [row for row in asked if is_number(row.get("gain_points"))]
+    # Of none of them anything can be told: one reason stands for all.
+    untold = str(asked[0].get("reason") or "") if asked and not more else ""
     return {
         "facts": facts(
             [
@@ -112,7 +115,7 @@ def forecast(document: Document) -> dict[str, Any]:
             for row in more[:MORE]
         ],
         "hidden": max(0, len(more) - MORE),
-        "no_more": str(found.get("more_images_skipped") or ""),
+        "no_more": str(found.get("more_images_skipped") or untold),
     }
 
 
@@ -163,7 +166,9 @@ def curve(found: Any) -> Facts:
             ("Labels a network from scratch needs for each", at(found, "label_multiplier"), number),
         ]
     )
+    # Bounds of a number that is not there are missing for the same reason.
     reasons = at(found, "reasons") or {}
+    reasons = {key: why for key, why in reasons.items() if why != reasons.get(key.rpartition("_")[0])}
     return [*told, *((f"{key.replace('_', ' ')}: not computed", str(why)) for key, why in reasons.items())]
 
 

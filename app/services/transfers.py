@@ -42,7 +42,7 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
     beside = companions.find(session, project, recipe, dataset)
     labelled = beside.get(companions.SOURCE) or dataset
     if labelled is not None:
-        check_task(labelled, recipe.method)
+        check_task(labelled, recipe.method, companions.SOURCE if companions.SOURCE in beside else "dataset")
     labels = [item["name"] for item in labelled.classes] if labelled else []
     task = labelled.task if labelled else "classification"
     if isinstance(recipe, ZeroShot):
@@ -111,11 +111,16 @@ def check_attention(session: Session, project: str, backbone: str) -> None:
     )
 
 
-def check_task(dataset: Dataset, method: str) -> None:
-    """Refuses a dataset whose task the method does not have.
+def check_task(dataset: Dataset, method: str, field: str = "dataset") -> None:
+    """Refuses a dataset whose task the method does not have, or without labels where labels are learned from.
+
+    Args:
+        dataset: whose labels are learned from.
+        method: of the recipe.
+        field: in which the request names it.
 
     Raises:
-        BadRequest: code unsupported_task.
+        BadRequest: code unsupported_task, labels_missing.
     """
     built = recipes.TASKS[method]
     if dataset.task not in built:
@@ -125,4 +130,8 @@ def check_task(dataset: Dataset, method: str) -> None:
             code="unsupported_task",
         )
     if not dataset.classes and recipes.RECIPES[method].needs_dataset:
-        raise BadRequest(f"expected a labelled dataset for {method}; found one without labels", code="labels_missing")
+        raise BadRequest(
+            f"expected a labelled dataset as {field} for {method}; found {dataset.id} without labels; name another, or "
+            "upload it with its classes",
+            code="labels_missing",
+        )

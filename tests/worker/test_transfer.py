@@ -92,6 +92,10 @@ def test_the_report_says_what_the_predictions_say(home):
     assert report["baselines"]["frozen"]["value"] == metrics["test_accuracy"]
     assert report["baselines"]["scratch"] is None
     assert report["verdict"] is None
+    # The job is the frozen probe: its gain over that would be a made-up interval around 0.
+    assert report["gain"] is report["verdicts"]["vs_frozen"] is None
+    assert "frozen probe itself" in report["not_computed"]["gain"]
+    assert "frozen probe itself" in report["not_computed"]["verdicts.vs_frozen"]
 
 
 def test_a_second_job_extracts_nothing_and_shares_the_graph(home):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluate import feature_map, flags, metrics, sections, supplement
+from worker.evaluate import feature_map, flags, intervals, metrics, sections, supplement
 from worker.evaluate.feature_map import Group
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import NO_LABELS, Items
@@ -40,19 +40,18 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
     by_shared = {one.candidate.shared: one.candidate for one in found.tried}
     features = {shared: one.features(shown) for shared, one in by_shared.items()}
     said_TC = served.head.probabilities(features[served.shared])
-    ours = score(said_TC, labels_T, task.seed) if len(rows) else None
+    ours = score(said_TC, labels_T) if len(rows) else None
     theirs = (
         ours
         if served is found.source_only or not len(rows)
-        else score(found.source_only.head.probabilities(features[found.source_only.shared]), labels_T, task.seed)
+        else score(found.source_only.head.probabilities(features[found.source_only.shared]), labels_T)
     )
     scores = ours and metrics.classification(ours.probabilities_TC, labels_T, task.class_names)
     calibrated = ours and sections.calibrated(task, served, ours.probabilities_TC, labels_T)
     flat: dict[str, float | int | None] = dict.fromkeys(SCORES)
     if ours and theirs and scores and calibrated:
         flat |= {f"test_{name}": value for name, value in scores.flat().items()}
-        for name, bound in ours.bounds.items():
-            flat[f"test_{name}_low"], flat[f"test_{name}_high"] = bound.low, bound.high
+        flat |= intervals.bounds(ours.bounds, "test_")
         flat |= {"source_only_accuracy": float(theirs.correct_T.mean()), "ece": calibrated["ece"]}
     folds = served.fold_accuracy
     flat |= {
@@ -62,7 +61,8 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "cv_accuracy_std": float(np.std(folds, ddof=1)) if len(folds) > 1 else None,
         "num_test": len(rows),
     }
-    evidence = _evidence(task, served, found, ours, theirs, truth)
+    unchanged = sections.is_same(found.source_only, served)
+    evidence = None if unchanged else _evidence(task, served, found, ours, theirs, truth)
     # The frozen baseline is the source's probe: both names mean the same here.
     verdicts = {"vs_frozen": evidence, "vs_scratch": None, "vs_source_only": evidence}
     baseline = theirs and sections.baseline(theirs, WHAT)
@@ -72,7 +72,13 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         items = Items(rows, labels_T, ours, features[served.shared], frozen)
         beside, missing = supplement.of_items(task, served, items, scores.per_class)
         calibrated["risk_coverage"], unsure = supplement.confidence(ours)
-        missing |= unsure
+        missing |= unsure | intervals.reasons(labels_T, "metrics.test_")
+    if unchanged:
+        # The frozen probe is the source's here.
+        missing |= sections.itself({"vs_source_only": True}, "source_only")
+        missing["verdicts.vs_frozen"] = missing["verdicts.vs_source_only"]
+    elif not evidence:
+        missing |= dict.fromkeys(("verdict", "gain"), NO_LABELS)
     exposed, unknown = supplement.known_classes(task, served, task.class_names)
     data = {**_data(task, truth, ours), "exposure": exposed}
     why = next(one.reason for one in reversed(outcome.decisions) if one.outcome == "served")
@@ -90,7 +96,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "metrics": flat,
         "baselines": {"frozen": baseline, "scratch": None, "source_only": baseline},
         "baselines_skipped": {"scratch": "an adaptation is compared with the source alone"},
-        "gain": sections.gain(ours, theirs, "source_only", labels_T, task.seed) if ours and theirs else None,
+        "gain": sections.gain(ours, theirs, "source_only") if ours and theirs and not unchanged else None,
         "per_class": sections.per_class(scores) if scores else [],
         "confusion": scores.confusion() if scores else None,
         "most_confused": scores.most_confused if scores else [],
@@ -129,7 +135,7 @@ def _evidence(
         a, b = ours.correct_T, theirs.correct_T
     else:
         return None
-    return sections.evidence(a, b, labels_T, task.seed, what)
+    return sections.evidence(a, b, what)
 
 
 def _candidates(

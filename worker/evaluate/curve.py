@@ -15,6 +15,7 @@ from worker.evaluate import intervals
 from worker.evaluate.forecast import Forecast
 from worker.methods.contract import Scratch
 
+MULTIPLIER = ("label_multiplier", "label_multiplier_low", "label_multiplier_high")
 NO_SCRATCH = "there is no network from scratch to compare with"
 
 
@@ -32,11 +33,11 @@ def document(
     sizes = [one.learned for one in forecast.curve]
     accuracies = [one.accuracy for one in forecast.curve]
     area = aulc(sizes, accuracies)
-    found, reason = _multiplier(sizes, accuracies, scratch, labels_N, num_scratch)
+    found, untold = _multiplier(sizes, accuracies, scratch, labels_N, num_scratch)
     reasons = {
         "fit": forecast.reason,
         "aulc": None if area is not None else "a single size has no area",
-        "label_multiplier": reason,
+        **untold,
     }
     return {
         "points": forecast.points(),
@@ -80,23 +81,29 @@ def _multiplier(
     scratch: Scratch | None,
     labels_N: NDArray[np.int64],
     num_scratch: int,
-) -> tuple[dict[str, float | None], str | None]:
-    nothing = dict.fromkeys(("label_multiplier", "label_multiplier_low", "label_multiplier_high"))
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The multiplier and its bounds, and why any of them is null."""
     if scratch is None:
-        return dict(nothing), NO_SCRATCH
+        return dict.fromkeys(MULTIPLIER), dict.fromkeys(MULTIPLIER, NO_SCRATCH)
     right_N = scratch.selection.logits.argmax(1) == labels_N[scratch.selection.rows]
     accuracy = float(right_N.mean())
     size = size_at(sizes, accuracies, accuracy)
     if size is None:
-        return dict(nothing), _apart(sizes, accuracies, accuracy, num_scratch)
+        reason = _apart(sizes, accuracies, accuracy, num_scratch)
+        return dict.fromkeys(MULTIPLIER), dict.fromkeys(MULTIPLIER, reason)
     low, high = intervals.clopper_pearson(int(right_N.sum()), len(right_N))
-    bounds = [size_at(sizes, accuracies, bound) for bound in (high, low)]
-    values = [num_scratch / bound if bound else None for bound in bounds]
-    return {
-        "label_multiplier": num_scratch / size,
-        "label_multiplier_low": values[0],
-        "label_multiplier_high": values[1],
-    }, None
+    found: dict[str, float | None] = {"label_multiplier": num_scratch / size}
+    untold = {}
+    # The more the network from scratch may have right, the more images the transfer needs for as much.
+    for name, bound in zip(MULTIPLIER[1:], (high, low), strict=True):
+        size = size_at(sizes, accuracies, bound)
+        found[name] = num_scratch / size if size else None
+        if not size:
+            untold[name] = (
+                f"the {len(right_N)} held-out images allow the network from scratch an accuracy of {bound:.3f}, which "
+                f"is outside the transfer's curve ({accuracies[0]:.3f} to {max(accuracies):.3f})"
+            )
+    return found, untold
 
 
 def _apart(sizes: list[float], accuracies: list[float], accuracy: float, num_scratch: int) -> str:

@@ -26,26 +26,39 @@ class Flag(TypedDict):
     message: str
 
 
-def no_better(
-    correct_N: NDArray[np.bool_], labels_N: NDArray[np.int64], names: Sequence[str], seed: int, what: str
-) -> Flag | None:
-    """A flag where a model is not shown to be better than always naming the class that most of the items have.
+def beats_largest_class(correct_N: NDArray[np.bool_], labels_N: NDArray[np.int64]) -> bool:
+    """Whether a model is shown to be better than always naming the class that most of the items have.
 
     That class is looked up among the very items, so no constant answer does better on them. With few items a true gain
-    may hide in the interval: there only a model that is no better in what was counted is flagged.
+    may hide in the interval: there a model passes that is better in what was counted.
+
+    Shape:
+        correct_N, labels_N: [N]
+    """
+    change = intervals.paired_difference(correct_N, _largest(labels_N)[1])
+    return change.value > 0 and (change.low > 0 or len(labels_N) < FEW_IMAGES)
+
+
+def _largest(labels_N: NDArray[np.int64]) -> tuple[int, NDArray[np.bool_]]:
+    label = int(np.bincount(labels_N).argmax())
+    return label, labels_N == label
+
+
+def no_better(
+    correct_N: NDArray[np.bool_], labels_N: NDArray[np.int64], names: Sequence[str], what: str
+) -> Flag | None:
+    """A flag where a model is not shown to be better than always naming the class that most of the items have.
 
     Args:
         correct_N: which items the model names right.
         labels_N: their classes.
         names: of the classes.
-        seed: of the interval.
         what: which items they are, for people.
     """
-    largest = int(np.bincount(labels_N).argmax())
-    constant_N = labels_N == largest
-    change = intervals.paired_difference(correct_N, constant_N, labels_N, seed)
-    if change.value > 0 and (change.low > 0 or len(labels_N) < FEW_IMAGES):
+    if beats_largest_class(correct_N, labels_N):
         return None
+    largest, constant_N = _largest(labels_N)
+    change = intervals.paired_difference(correct_N, constant_N)
     return Flag(
         code="not_better_than_largest_class",
         message=(

@@ -158,7 +158,7 @@ def forecast(
         fit=None if reason else law.document(),
         reason=reason,
         extrapolation=() if reason else tuple(_extrapolated(curves, size, times, test) for times in TIMES),
-        more_images=more_images.advise(found.fitted, law, seed) if advise else None,
+        more_images=more_images.advise(found.fitted, law, seed, reason) if advise else None,
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.evaluate.flags import beats_largest_class
 from worker.evaluate.power_law import PowerLaw
 from worker.evaluate.stand_in import StandIn
 
@@ -24,6 +25,12 @@ MAX_TIMES = 4
 # The served classifier gains another multiple of what its stand-in gains: deviation of the logarithm.
 FACTOR_SD = 0.6
 _DRAWS = 4000
+# Named so that nobody collects images of a class whose labels are the fault.
+UNTOLD = "the learning curve tells no law, so nothing says what more images would bring: {}"
+GUESSES = (
+    "on these features no classifier is shown to be better than always naming the largest class; check that labels "
+    "belong to their images before adding any"
+)
 
 
 @dataclass(frozen=True)
@@ -49,21 +56,44 @@ class More:
     reason: str | None
 
 
-def advise(fitted: StandIn, law: PowerLaw, seed: int) -> tuple[More, ...]:
-    """Every class, the one that gains most first; those that cannot be told last."""
+def advise(fitted: StandIn, law: PowerLaw, seed: int, flat: str | None = None) -> tuple[More, ...]:
+    """Every class, the one that gains most first; those that cannot be told last.
+
+    Args:
+        fitted: the classifier in closed form.
+        law: how errors fall with images.
+        seed: of all draws.
+        flat: why the points tell no law; where they do not rise, what half of a class costs is chance.
+    """
     chance = np.random.default_rng(seed)
     counts_C = np.bincount(fitted.labels_N, minlength=fitted.num_classes)
     usual = max(1, round(float(np.median(counts_C[counts_C > 0]))))
     curves = law.draw(_DRAWS, chance)
-    found = [_class(fitted, label, int(counts_C[label]), usual, curves, chance) for label in range(fitted.num_classes)]
+    untold = UNTOLD.format(flat) if flat else None
+    if untold is None and not beats_largest_class(fitted.right_N, fitted.labels_N):
+        untold = GUESSES
+    found = [
+        _class(fitted, label, int(counts_C[label]), usual, curves, chance, untold)
+        for label in range(fitted.num_classes)
+    ]
     return tuple(sorted(found, key=lambda one: -np.inf if one.gain_points is None else one.gain_points, reverse=True))
 
 
-def _class(fitted: StandIn, label: int, count: int, usual: int, curves: PowerLaw, chance: np.random.Generator) -> More:
+def _class(
+    fitted: StandIn,
+    label: int,
+    count: int,
+    usual: int,
+    curves: PowerLaw,
+    chance: np.random.Generator,
+    untold: str | None,
+) -> More:
     own = np.flatnonzero(fitted.labels_N == label)
     pictures = np.unique(fitted.groups_N[own])
     images = max(1, min(usual, (MAX_TIMES - 1) * count))
     recall = float(fitted.right_N[own].mean()) if count else None
+    if untold is not None:
+        return More(label, images, None, None, None, recall, untold)
     if len(pictures) < MIN_PICTURES:
         reason = f"expected at least {MIN_PICTURES} different pictures, to see what half of them cost; "
         return More(label, images, None, None, None, recall, f"{reason}found {len(pictures)}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from worker import foresight
-from worker.evaluate import curve, flags, leakage, metrics, sections, supplement
+from worker.evaluate import curve, flags, intervals, leakage, metrics, sections, supplement
 from worker.evaluate.forecast import Forecast
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import Items
@@ -45,11 +45,11 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     # Features of a trained graph are not kept for the training images.
     learned_features = candidate.features(task.pool) if candidate.shared else None
     plain_features = test_features if baseline is candidate else baseline.features(test)
-    tested = score(candidate.head.probabilities(test_features), labels_T, task.seed)
-    plain = tested if baseline is candidate else score(baseline.head.probabilities(plain_features), labels_T, task.seed)
+    tested = score(candidate.head.probabilities(test_features), labels_T)
+    plain = tested if baseline is candidate else score(baseline.head.probabilities(plain_features), labels_T)
     alone = outcome.adaptation.source_only if outcome.adaptation else None
-    alone_tested = alone and score(alone.head.probabilities(alone.features(test)), labels_T, task.seed)
-    small_tested = score(small.predict(test), labels_T, task.seed) if small else None
+    alone_tested = score(alone.head.probabilities(alone.features(test)), labels_T) if alone else None
+    small_tested = score(small.predict(test), labels_T) if small else None
     scores = metrics.classification(tested.probabilities_TC, labels_T, task.class_names)
     leaks = _leaks(task, test, test_features, learned_features, tested)
     calibrated = sections.calibrated(task, candidate, tested.probabilities_TC, labels_T)
@@ -60,19 +60,29 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     exposed, unknown = supplement.known_classes(task, candidate, task.class_names)
     flat = _flat(task, candidate, tested, scores, calibrated["ece"]) | foresight.flat(made)
     ours = candidate.judged or candidate.selection
+    # A gain over a network that was stopped before it could learn would be a lie; its accuracy is shown all the same.
+    fair = None if small is None or small.unfair else small
+    # Where the source's probe is what is served, nothing was adapted: it would be compared with unsaid.
+    unchanged = alone is not None and sections.is_same(alone, candidate)
     verdicts = {
         # Where training began at a probe of its own, both learned from the same images and meet the same others.
         "vs_frozen": None if baseline is candidate else _verdict(task, ours, candidate.start or baseline.selection),
-        "vs_scratch": _verdict(task, ours, small.selection) if small else None,
-        "vs_source_only": _verdict(task, ours, alone.selection) if alone else None,
+        "vs_scratch": _verdict(task, ours, fair.selection) if fair else None,
+        "vs_source_only": _verdict(task, ours, alone.selection) if alone and not unchanged else None,
     }
-    against, over = (small_tested, "scratch") if small_tested else (plain, "frozen")
+    # Of an adaptation the question is what it adds to the source alone, whoever asked for it.
+    over = "source_only" if candidate.method == "adapt" and alone else "scratch" if fair else "frozen"
+    against = {"source_only": alone_tested, "scratch": small_tested, "frozen": plain}[over] or plain
+    first = verdicts["vs_source_only" if over == "source_only" else "vs_scratch"]
+    unsaid = sections.itself({"vs_frozen": baseline is candidate, "vs_source_only": unchanged}, over)
+    if small and small.unfair:
+        unsaid |= dict.fromkeys(("verdicts.vs_scratch", *(("verdict",) if over == "frozen" else ())), small.unfair)
     document = {
         "job": task.context.document.id,
         "flags": flags.some_of(
             supplement.no_better(task, ours, items, "test split"), flags.negative(verdicts), flags.of_test(leaks)
         ),
-        "verdict": verdicts["vs_scratch"] and verdicts["vs_scratch"]["verdict"],
+        "verdict": first and first["verdict"],
         "verdicts": {name: found and found["verdict"] for name, found in verdicts.items()},
         "verdict_evidence": verdicts,
         "served": sections.served(candidate, _why(outcome)),
@@ -83,7 +93,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
             "source_only": alone_tested and sections.baseline(alone_tested, SOURCE_ONLY),
         },
         "baselines_skipped": {} if small else {"scratch": skipped},
-        "gain": sections.gain(tested, against, over, labels_T, task.seed),
+        "gain": None if "gain" in unsaid else sections.gain(tested, against, over),
         "per_class": sections.per_class(scores),
         "confusion": scores.confusion(),
         "most_confused": scores.most_confused,
@@ -91,14 +101,21 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
         **beside,
         "feature_map": shown,
         "domain": outcome.adaptation and outcome.adaptation.domain,
-        "curve": _curve(task, made, small) if compare else None,
+        "curve": _curve(task, made, fair) if compare else None,
         **foresight.sections(made, tested.bounds["accuracy"].value, candidate, task.class_names),
         "mapping": sections.mapping(candidate),
         "data": {**_data(task, test, leaks), "exposure": exposed},
         "cost": sections.cost(task, candidate, compared_seconds),
         "decisions": [asdict(decision) for decision in outcome.decisions],
         "details": {**candidate.details, "scratch": small.details if small else None},
-        "not_computed": {**missing, **unsure, **hidden, **unknown},
+        "not_computed": {
+            **missing,
+            **unsure,
+            **hidden,
+            **unknown,
+            **unsaid,
+            **intervals.reasons(labels_T, "metrics.test_"),
+        },
     }
     names = task.class_names
     predicted = sections.predictions(task.index, test, labels_T.tolist(), tested.probabilities_TC, names)
@@ -116,8 +133,7 @@ def _flat(
     flat: dict[str, float | int | None] = {}
     for name, value in scores.flat().items():
         flat[f"test_{name}"] = value
-    for name, bound in tested.bounds.items():
-        flat[f"test_{name}_low"], flat[f"test_{name}_high"] = bound.low, bound.high
+    flat |= intervals.bounds(tested.bounds, "test_")
     selected = candidate.selection
     right = selected.logits.argmax(1) == task.labels_N[selected.rows]
     on_val = np.isin(selected.rows, task.val)
@@ -149,7 +165,7 @@ def _verdict(task: Task, ours: Selection, theirs: Selection) -> dict[str, Any] |
     labels = task.labels_N[rows]
     a = ours.logits[own].argmax(1) == labels
     b = theirs.logits[other].argmax(1) == labels
-    found = sections.evidence(a, b, labels, task.seed, f"{ours.what} against {theirs.what}")
+    found = sections.evidence(a, b, f"{ours.what} against {theirs.what}")
     return {**found, "optimism": ours.optimism}
 
 

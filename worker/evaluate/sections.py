@@ -5,7 +5,7 @@ Shape legend: T scored items, C classes.
 
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +25,11 @@ from worker.methods.contract import Candidate, Float, Moved, Rows, Task
 from worker.solvers.logits import softmax
 
 MIN_ECE_ITEMS = 200
+# A difference of something to itself is 0 by definition, and an interval around it would be made up.
+ITSELF = {
+    "vs_frozen": "what is served is the frozen probe itself, which gains nothing over itself",
+    "vs_source_only": "what is served is the source's probe, unchanged, which gains nothing over itself",
+}
 ENERGY = (
     "a proxy: seconds of processor time of this attempt, all cores added, and seconds for which it held a GPU; "
     "multiplied by the watts of a machine they give its energy"
@@ -61,10 +66,10 @@ class Scored:
     bounds: dict[str, Interval]
 
 
-def score(probabilities_TC: NDArray[np.float64], labels_T: NDArray[np.int64], seed: int) -> Scored:
+def score(probabilities_TC: NDArray[np.float64], labels_T: NDArray[np.int64]) -> Scored:
     """What a model said, held against the labels."""
     predicted_T = probabilities_TC.argmax(1)
-    bounds = intervals.bootstrap(labels_T, predicted_T, probabilities_TC.shape[1], seed)
+    bounds = intervals.of_scores(labels_T, predicted_T, probabilities_TC.shape[1])
     return Scored(probabilities_TC, predicted_T, predicted_T == labels_T, bounds)
 
 
@@ -90,24 +95,42 @@ def baseline(scored: Scored, what: str) -> dict[str, Any]:
     }
 
 
-def gain(ours: Scored, theirs: Scored, over: str, labels_T: NDArray[np.int64], seed: int) -> dict[str, Any]:
+def gain(ours: Scored, theirs: Scored, over: str) -> dict[str, Any]:
     """The paired difference on the scored items."""
-    difference = intervals.paired_difference(ours.correct_T, theirs.correct_T, labels_T, seed)
+    difference = intervals.paired_difference(ours.correct_T, theirs.correct_T)
     reduction = relative_error_reduction(float(ours.correct_T.mean()), float(theirs.correct_T.mean()))
     return {**gained(over, difference), "relative_error_reduction": reduction}
 
 
-def evidence(
-    ours_T: NDArray[np.bool_], theirs_T: NDArray[np.bool_], labels_T: NDArray[np.int64], seed: int, what: str
-) -> dict[str, Any]:
+def is_same(one: Candidate, other: Candidate) -> bool:
+    """Whether two candidates serve the same; an adapted network keeps the head alone."""
+    return one.head is other.head and one.graph == other.graph
+
+
+def itself(same: Mapping[str, bool], over: str) -> dict[str, str]:
+    """Why there is no gain and no verdict over what is itself served.
+
+    Args:
+        same: of each verdict, whether its baseline is what is served.
+        over: the baseline of the gain.
+    """
+    found = {f"verdicts.{name}": ITSELF[name] for name, is_same in same.items() if is_same}
+    if same.get(f"vs_{over}"):
+        # The main verdict is never one over the frozen probe.
+        keys = ("gain", "verdict") if over == "source_only" else ("gain",)
+        found |= dict.fromkeys(keys, ITSELF[f"vs_{over}"])
+    return found
+
+
+def evidence(ours_T: NDArray[np.bool_], theirs_T: NDArray[np.bool_], what: str) -> dict[str, Any]:
     """The paired difference that a verdict words; `what` says on which items."""
-    difference = intervals.paired_difference(ours_T, theirs_T, labels_T, seed)
+    difference = intervals.paired_difference(ours_T, theirs_T)
     return {
         "verdict": verdict(difference),
         "difference": difference.value,
         "low": difference.low,
         "high": difference.high,
-        "num_samples": len(labels_T),
+        "num_samples": len(ours_T),
         "mcnemar_p": intervals.mcnemar(ours_T, theirs_T).p_value,
         "what": what,
     }

@@ -125,9 +125,9 @@ def no_better(task: Task, selection: Selection, items: Items | None, what: str) 
     if len(selection.rows):
         labels = task.labels_N[selection.rows]
         right = selection.logits.argmax(1) == labels
-        found.append(flags.no_better(right, labels, names, task.seed, selection.what))
+        found.append(flags.no_better(right, labels, names, selection.what))
     if items is not None and len(items.labels_T):
-        found.append(flags.no_better(items.scored.correct_T, items.labels_T, names, task.seed, what))
+        found.append(flags.no_better(items.scored.correct_T, items.labels_T, names, what))
     return flags.first(*found)
 
 

@@ -97,11 +97,11 @@ def _scored(
     """Flat metrics, rows by class, confusion and calibration errors of the seen classes."""
     labels_T = task.labels_N[test]
     scores = metrics.classification(probabilities_TC, labels_T, task.class_names)
-    bounds = intervals.bootstrap(labels_T, probabilities_TC.argmax(1), task.num_classes, task.seed)
+    bounds = intervals.of_scores(labels_T, probabilities_TC.argmax(1), task.num_classes)
     values = scores.flat()
     flat: dict[str, float | int | None] = {f"test_seen_{name}": values[name] for name in SCORES}
-    for name in SCORES:
-        flat[f"test_seen_{name}_low"], flat[f"test_seen_{name}_high"] = bounds[name].low, bounds[name].high
+    told = intervals.bounds(bounds, "test_seen_")
+    flat |= {f"test_seen_{name}_{end}": told[f"test_seen_{name}_{end}"] for name in SCORES for end in ("low", "high")}
     flat["num_test_seen"] = len(test)
     rows = sections.per_class(scores)
     found = calibration.calibration(probabilities_TC, labels_T)
@@ -120,7 +120,7 @@ def _beside(
 ) -> tuple[dict[str, Any], Reasons, list[flags.Flag]]:
     """What the seen classes' items allow beside their scores, and the flags."""
     labels_T = task.labels_N[test]
-    scored = score(probabilities_TC, labels_T, task.seed)
+    scored = score(probabilities_TC, labels_T)
     items = Items(test, labels_T, scored, feats_TD)
     others_MD = candidate.features(others) if len(others) else feats_TD[:0]
     strange = Strangers(others_MD, OTHERS, synthetic=False) if len(others) else None
@@ -134,6 +134,7 @@ def _beside(
         none = np.full(len(shown[1]), -1)
         groups.append(Group("test, other classes", len(others), others_MD[shown[1]], none))
     beside["feature_map"] = feature_map.feature_map(groups, task.class_names, "pooled features of the backbone")
+    missing |= intervals.reasons(labels_T, "metrics.test_seen_")
     flagged = supplement.no_better(task, candidate.selection, items, "test split, seen classes")
     return beside, missing, flagged
 

@@ -72,15 +72,15 @@ def judge(probabilities_NC: NDArray[np.floating], own: Sequence[str], labels_N: 
     )
 
 
-def figures(judged: Judged, seed: int) -> dict[str, Any]:
+def figures(judged: Judged) -> dict[str, Any]:
     """Flat scores with their 95 % intervals; null where a number would not be honest."""
-    return _flat(judged, *_scores(judged, seed))
+    return _flat(judged, *_scores(judged))
 
 
-def _scores(judged: Judged, seed: int) -> tuple[ClassificationMetrics, dict[str, Interval], Calibration]:
+def _scores(judged: Judged) -> tuple[ClassificationMetrics, dict[str, Interval], Calibration]:
     scores = metrics.classification(judged.probabilities_NU, judged.labels_N, judged.names)
     predicted_N = judged.probabilities_NU.argmax(1)
-    bounds = intervals.bootstrap(judged.labels_N, predicted_N, len(judged.names), seed)
+    bounds = intervals.of_scores(judged.labels_N, predicted_N, len(judged.names))
     return scores, bounds, calibration.calibration(judged.probabilities_NU, judged.labels_N)
 
 
@@ -89,8 +89,7 @@ def _flat(
 ) -> dict[str, Any]:
     values = scores.flat()
     flat: dict[str, Any] = {name: values[name] for name in METRICS}
-    for name, bound in bounds.items():
-        flat[f"{name}_low"], flat[f"{name}_high"] = bound.low, bound.high
+    flat |= intervals.bounds(bounds)
     flat["ece"] = errors.ece if len(judged.labels_N) >= MIN_ECE_ITEMS else None
     flat["brier"] = errors.brier
     flat["nll"] = errors.nll if judged.known_N.all() else None
@@ -98,16 +97,18 @@ def _flat(
     return flat
 
 
-def document(judged: Judged, seed: int) -> dict[str, Any]:
+def document(judged: Judged) -> dict[str, Any]:
     """All scores of one version: figures, classes, confusion, calibration, and labels that do not fit."""
-    scores, bounds, errors = _scores(judged, seed)
+    scores, bounds, errors = _scores(judged)
     flat = _flat(judged, scores, bounds, errors)
     enough = len(judged.labels_N) >= MIN_ECE_ITEMS
     counts = np.bincount(judged.labels_N, minlength=len(judged.names))
     lacking = sorted(set(judged.labels_N[~judged.known_N].tolist()))
     return {
         "metrics": flat,
-        "intervals": {name: _interval(bound) for name, bound in bounds.items()},
+        "intervals": {name: _interval(bounds[name]) if name in bounds else None for name in intervals.METRICS},
+        "not_computed": intervals.reasons(judged.labels_N, "metrics.")
+        | {f"intervals.{name}": why for name, why in intervals.missing(judged.labels_N).items()},
         "per_class": sections.per_class(scores),
         "confusion": scores.confusion(),
         "most_confused": scores.most_confused,
@@ -136,7 +137,6 @@ def comparison(
     theirs: Judged,
     names: tuple[str, str],
     unseen_N: Bools | None,
-    seed: int,
     labels_N: Labels,
     given: Sequence[str],
 ) -> dict[str, Any]:
@@ -147,21 +147,20 @@ def comparison(
         theirs: what it is compared with.
         names: of the two, for people.
         unseen_N: items that neither has met before; None where nobody knows.
-        seed: of the bootstrap.
         labels_N: in the dataset's own numbering, which both share.
         given: its names.
     """
     everything = np.ones(len(labels_N), bool)
-    whole = _difference(ours, theirs, labels_N, everything, seed)
+    whole = _difference(ours, theirs, everything)
     leaked = unseen_N is not None and not unseen_N.all()
-    clean = _difference(ours, theirs, labels_N, unseen_N, seed) if leaked and unseen_N is not None else None
+    clean = _difference(ours, theirs, unseen_N) if leaked and unseen_N is not None else None
     decided = clean if leaked else whole
     word = "no evidence" if decided is None else decided["verdict"]
     on = "items that neither has met before" if leaked else "all items"
     return {
         **(whole or {}),
         "without_seen": clean,
-        "per_class": _classes(ours, theirs, labels_N, given, seed),
+        "per_class": _classes(ours, theirs, labels_N, given),
         "per_class_note": "intervals of single classes are not corrected for their number",
         "verdict": word,
         "decided_on": on,
@@ -169,12 +168,12 @@ def comparison(
     }
 
 
-def _difference(ours: Judged, theirs: Judged, labels_N: Labels, keep_N: Bools, seed: int) -> dict[str, Any] | None:
+def _difference(ours: Judged, theirs: Judged, keep_N: Bools) -> dict[str, Any] | None:
     if not keep_N.any():
         return None
     a, b = ours.correct_N[keep_N], theirs.correct_N[keep_N]
     test = intervals.mcnemar(a, b)
-    bound = intervals.paired_difference(a, b, labels_N[keep_N], seed)
+    bound = intervals.paired_difference(a, b)
     return {
         "num_items": int(keep_N.sum()),
         "difference": _interval(bound),
@@ -187,7 +186,7 @@ def _difference(ours: Judged, theirs: Judged, labels_N: Labels, keep_N: Bools, s
     }
 
 
-def _classes(ours: Judged, theirs: Judged, labels_N: Labels, given: Sequence[str], seed: int) -> list[dict[str, Any]]:
+def _classes(ours: Judged, theirs: Judged, labels_N: Labels, given: Sequence[str]) -> list[dict[str, Any]]:
     """Recall of each class under both, with the paired interval of the difference."""
     rows = []
     for label, name in enumerate(given):
@@ -195,7 +194,7 @@ def _classes(ours: Judged, theirs: Judged, labels_N: Labels, given: Sequence[str
         if not here.any():
             continue
         a, b = ours.correct_N[here], theirs.correct_N[here]
-        bound = intervals.paired_difference(a, b, labels_N[here], seed)
+        bound = intervals.paired_difference(a, b)
         rows.append(
             {
                 "label": name,

@@ -39,7 +39,7 @@ from worker.methods.contract import (
 )
 from worker.methods.linear_probe import frozen_features
 from worker.methods.network_head import NetworkHead
-from worker.methods.reference import SLACK_SECONDS, seconds_per_image
+from worker.methods.reference import SLACK_SECONDS, seconds_per_image, starts
 
 BATCH_NORM = "batch_norm"
 # The cheap ones first: a budget that ends cuts trainings.
@@ -172,6 +172,10 @@ class _Search:
         return TORCH_SECONDS + passes + self._closed_seconds + EXPORT_SECONDS
 
     def _try(self, name: str) -> None:
+        # How long the source's probe takes is what all other forecasts are made of.
+        expected = None if name == SOURCE_ONLY else self._forecast(name)
+        if expected is not None:
+            starts(self._reporter, name, expected)
         began = time.monotonic()
         try:
             found = self._fit(name)
@@ -195,6 +199,7 @@ class _Search:
             f"in {seconds:.1f} s",
             score=evidence.reverse_accuracy,
             seconds=round(seconds, 2),
+            forecast_seconds=None if expected is None else round(expected, 2),
         )
 
     def _fit(self, name: str) -> _Try | None:
@@ -320,7 +325,7 @@ class _Search:
             "validator": validator.NAME,
         }, shown(self._task, before, None if served is self._found[0] else (after[0], after[1]))
 
-    def _decide(self, step: str, outcome: str, reason: str, **numbers: float) -> None:
+    def _decide(self, step: str, outcome: str, reason: str, **numbers: float | None) -> None:
         decision = Decision(step=step, outcome=outcome, reason=reason, **numbers)
         self._decisions.append(decision)
         data: dict[str, Any] = asdict(decision)

@@ -7,9 +7,10 @@ from app.recipes import Auto
 from worker.evaluate import intervals
 from worker.methods import auto_steps
 from worker.methods.auto_budget import Budget
-from worker.methods.auto_choice import Chosen, Entry, choose
+from worker.methods.auto_choice import Chosen, Entry, choose, item_scores
 from worker.methods.auto_steps import Facts
 from worker.methods.contract import Candidate, Decision, Task
+from worker.methods.reference import starts
 from worker.prepared import Prepared
 
 
@@ -35,7 +36,7 @@ class Bench:
         """The data under one of the backbones."""
         return replace(self.task, backbone=backbone)
 
-    def decide(self, step: str, outcome: str, reason: str, **numbers: float) -> None:
+    def decide(self, step: str, outcome: str, reason: str, **numbers: float | None) -> None:
         """Writes a decision down and tells it."""
         decision = Decision(step=step, outcome=outcome, reason=reason, **numbers)
         self.decisions.append(decision)
@@ -43,7 +44,7 @@ class Bench:
         self.task.context.reporter.log(f"{step}: {outcome}, {reason}", **data)
 
     def may_start(self, step: str, forecast: float, most: float) -> bool:
-        """Whether there is time for a step, and nobody has asked to stop; writes down why not.
+        """Whether there is time for a step, and nobody has asked to stop; tells its forecast, or why not.
 
         Args:
             step: what would start.
@@ -52,7 +53,7 @@ class Bench:
         """
         self.task.context.reporter.check_yield()
         if self.task.context.reporter.stop_requested:
-            self.decide(step, "skipped", "the job was asked to stop")
+            self.decide(step, "skipped", "the job was asked to stop", forecast_seconds=round(forecast, 1))
             return False
         if forecast > most:
             reason = (
@@ -61,23 +62,25 @@ class Bench:
             )
             self.decide(step, "skipped", reason, forecast_seconds=round(forecast, 1))
             return False
+        starts(self.task.context.reporter, step, forecast)
         return True
 
     def tried(self, step: str, candidate: Candidate, seconds: float, forecast: float) -> None:
         """Writes down how a finished candidate does, by the objective, with its interval."""
         evidence = candidate.judged or candidate.selection
         labels_N = self.task.labels_N[evidence.rows]
-        bounds = intervals.bootstrap(labels_N, evidence.logits.argmax(1), self.task.num_classes, self.task.seed)
-        found = bounds[self.recipe.objective]
-        what = self.recipe.objective.replace("_", " ")
+        predicted_N, objective = evidence.logits.argmax(1), self.recipe.objective
+        # The very number that the choice compares.
+        value = float(item_scores(predicted_N, labels_N, objective).mean())
+        found = intervals.of_scores(labels_N, predicted_N, self.task.num_classes).get(objective)
+        told = f"{found.low:.3f} to {found.high:.3f}" if found else intervals.missing(labels_N)[objective]
         self.decide(
             step,
             "tried",
-            f"{candidate.name}: {what} {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) {evidence.what}, in "
-            f"{seconds:.1f} s",
-            score=found.value,
-            low=found.low,
-            high=found.high,
+            f"{candidate.name}: {objective.replace('_', ' ')} {value:.3f} ({told}) {evidence.what}, in {seconds:.1f} s",
+            score=value,
+            low=found.low if found else None,
+            high=found.high if found else None,
             seconds=round(seconds, 2),
             forecast_seconds=round(forecast, 2),
         )

@@ -14,7 +14,7 @@ from worker import features
 from worker.data.samples import Index
 from worker.methods.auto_steps import EPOCHS, Facts, Step
 from worker.methods.contract import Rows, Task
-from worker.methods.reference import MIN_SECONDS, SLACK_SECONDS, TORCH_SECONDS, seconds_per_image
+from worker.methods.reference import MIN_SECONDS, SLACK_SECONDS, TORCH_SECONDS, fit_seconds, seconds_per_image
 from worker.prepared import Prepared
 
 DEFAULT_MINUTES = {"cpu": 5.0, "cuda": 30.0}
@@ -87,8 +87,7 @@ class Budget:
     def joint(self, num_source: int, facts: Facts, backbone: Prepared) -> float:
         """Forecast of all ways to learn from source and target together, on features that are there."""
         both = num_source + facts.num_images
-        one = 0.1 + backbone.feature_dim / REFERENCE_DIM * both * (3e-4 + 1.3e-5 * facts.num_classes)
-        return JOINT_FITS * one
+        return JOINT_FITS * fit_seconds(both, backbone.feature_dim, facts.num_classes)
 
     def learn(self, kind: str, seconds: float, forecast: float) -> None:
         """Corrects the forecasts of a kind by what one has really taken."""

@@ -13,7 +13,7 @@ from worker.methods.auto_bench import Bench
 from worker.methods.auto_choice import Entry
 from worker.methods.auto_steps import Step
 from worker.methods.contract import Candidate, Task
-from worker.methods.reference import SLACK_SECONDS
+from worker.methods.reference import SLACK_SECONDS, starts
 from worker.prepared import Prepared
 
 
@@ -58,6 +58,7 @@ def _features(bench: Bench, task: Task, step: Step, first: bool) -> Extraction |
     if first:
         scoring = budget.scoring(task.backbone, trained=False)
         _check_first(bench, f"{step.name} on {task.backbone.name}", forecast + head + scoring, missing)
+        starts(task.context.reporter, name, forecast)
     else:
         after = budget.finish(task.backbone, len(task.pool) - missing, trained=False)
         if not bench.may_start(name, forecast + head, budget.most(after)):
@@ -108,7 +109,9 @@ def _head(
     forecast = budget.head(step, bench.facts, task.backbone)
     # The networks from scratch are not waited for here: a head takes seconds, and is worth more than they are.
     most = budget.left_seconds - budget.scoring(task.backbone, trained=False)
-    if not is_needed and not bench.may_start(name, forecast, most):
+    if is_needed:
+        starts(task.context.reporter, name, forecast)
+    elif not bench.may_start(name, forecast, most):
         return None
     task.context.reporter.check_yield()
     began = monotonic()

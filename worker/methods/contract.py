@@ -168,8 +168,7 @@ class Candidate:
         start: what the frozen network that training started from said of the selection's items; None without training.
         state: writes the weights behind a graph that is not the backbone's own, as safetensors.
         judged: predictions of selection items in which the choice that made the candidate had no part: each half of
-            them is named as the choice by the other half says (`evaluate/judged.py`). None where nothing was chosen, or
-            `selection` says as much.
+            them is named as the choice by the other half says (`evaluate/judged.py`). None without such a choice.
     """
 
     method: str
@@ -198,11 +197,12 @@ class Scratch:
     """The better, on selection data, of two networks that learned from this data alone.
 
     Args:
-        what: which one, and its accuracy.
+        what: which one.
         selection: its predictions on the hold-out.
         predict: rows -> probabilities.
         seconds: wall time of both.
         details: for the report.
+        unfair: why a gain over it would be a lie; None where it had its chance.
     """
 
     what: str
@@ -210,6 +210,7 @@ class Scratch:
     predict: Callable[[Rows], NDArray[np.float64]]
     seconds: float
     details: dict[str, Any] = field(default_factory=dict)
+    unfair: str | None = None
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,7 @@ class Adaptation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A method's result: what is to be served, and what it was compared with on the way."""
+    """A method's result: what is to be served, and what it was compared with."""
 
     candidate: Candidate
     decisions: tuple[Decision, ...] = ()

@@ -92,12 +92,33 @@ def run(task: Task, budget_seconds: float, train_rows: Rows, selection_rows: Row
     small = _small(task, budget_seconds, train_rows, selection_rows)
     same, same_details = _same(task, budget_seconds, train_rows, selection_rows)
     best = small if same is None or _score(small) >= _score(same) else same
+    unfair = straw_man(best.check.accuracy, best.details["epochs"], task.labels_N[selection_rows])
+    if unfair:
+        task.context.reporter.log(f"baseline from scratch: no verdict over it, {unfair}", "warning")
     return Scratch(
-        what=f"from scratch: {best.what}, {best.details['epochs']:.1f} epochs in {budget_seconds:.1f} s",
+        what=f"from scratch: {best.what}, {best.details['epochs']:.1f} epochs in {best.details['seconds']:.1f} s",
         selection=Selection(selection_rows, best.logits, "hold-out of 20 %"),
         predict=best.predict,
         seconds=time.monotonic() - began,
         details={"budget_seconds": budget_seconds, "small_cnn": small.details, "same_network": same_details},
+        unfair=unfair,
+    )
+
+
+def straw_man(accuracy: float, num_epochs: float, labels_S: NDArray[np.int64]) -> str | None:
+    """Why a network is no baseline: stopped early, and no better than always naming the largest class.
+
+    A network that had its epochs and still guesses is one: then the data allow no more.
+
+    Shape:
+        labels_S: [S], of the selection data.
+    """
+    constant = float(np.bincount(labels_S).max() / len(labels_S))
+    if num_epochs >= WANTED_EPOCHS or accuracy > constant:
+        return None
+    return (
+        f"after {num_epochs:.1f} epochs, all that its time allowed, the network from scratch names {accuracy:.3f} of "
+        f"the hold-out right and the largest class alone is {constant:.3f} of it"
     )
 
 
@@ -147,11 +168,9 @@ def _same(
     )
     epochs = _epochs(left, seconds, side / sides[-1], train_rows)
     if epochs < 1:
-        return None, {
-            "what": what,
-            "epochs": 0,
-            "skipped": f"one epoch at {side} px would take {seconds * len(train_rows):.1f} s; {left:.1f} s are left",
-        }
+        skipped = f"one epoch at {side} px would take {seconds * len(train_rows):.1f} s; {left:.1f} s are left"
+        task.context.reporter.log(f"baseline {what}: skipped, {skipped}", "warning", epochs=0)
+        return None, {"what": what, "epochs": 0, "skipped": skipped}
     shape = untrained.at_side(task.backbone.preprocess, side)
     train, held = _decoded(task, train_rows, shape), _decoded(task, selection_rows, shape)
     network = untrained.architecture(task, shape)

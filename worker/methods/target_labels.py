@@ -25,11 +25,13 @@ from worker.alignments import unpaired
 from worker.domain_fits import SOURCE_ONLY, Data
 from worker.domain_spaces import shown
 from worker.evaluate.domains import MIN_ITEMS, distances
+from worker.evaluate.intervals import clopper_pearson
 from worker.features import Extraction
 from worker.methods import linear_probe
 from worker.methods.contract import Adaptation, Candidate, Decision, Float, Outcome, Selection, Task, Tried
 from worker.methods.heads import LinearHead
 from worker.methods.linear_probe import frozen_features, num_folds
+from worker.methods.reference import fit_seconds, starts
 from worker.solvers import logistic
 from worker.solvers.folds import stratified_group_folds
 
@@ -44,7 +46,7 @@ JOINT_TOLERANCE = 1e-4
 class Decide(Protocol):
     """Writes a decision down."""
 
-    def __call__(self, step: str, outcome: str, reason: str, **numbers: float) -> None:
+    def __call__(self, step: str, outcome: str, reason: str, **numbers: float | None) -> None:
         """As `contract.Decision`."""
 
 
@@ -55,10 +57,12 @@ class _Way:
     Args:
         name: for people.
         fit: target features [M, D] and labels [M] -> a head for target features; None learns from the source alone.
+        num_rows: that it learns from, copies counted.
     """
 
     name: str
     fit: Callable[[Float, NDArray[np.int64]], LinearHead] | None
+    num_rows: int = 0
 
 
 def run(recipe: Adapt, task: Task, source_ND: Float, target_MD: Float, extraction: Extraction, began: float) -> Outcome:
@@ -69,7 +73,7 @@ def run(recipe: Adapt, task: Task, source_ND: Float, target_MD: Float, extractio
     """
     decisions: list[Decision] = []
 
-    def decide(step: str, outcome: str, reason: str, **numbers: float) -> None:
+    def decide(step: str, outcome: str, reason: str, **numbers: float | None) -> None:
         decisions.append(Decision(step, outcome, reason, **numbers))
         task.context.reporter.log(f"{step}: {outcome}, {reason}", **asdict(decisions[-1]))
 
@@ -120,12 +124,17 @@ def try_all(
     data = Data(source_ND, labels_N, groups_N, target_MD, task.num_classes, task.seed)
     fold_M = stratified_group_folds(labels_M, groups_M, num_folds(groups_M), task.seed)
     tried: list[Tried] = []
+    slowness = 1.0
     for way in _ways(data):
-        if tried and (reporter.stop_requested or reporter.elapsed_seconds > end_seconds):
-            reason = "the job was asked to stop" if reporter.stop_requested else "the time is used up"
-            decide(way.name, "skipped", reason)
+        expected = slowness * _forecast(way, data, int(fold_M.max()) + 2)
+        left = end_seconds - reporter.elapsed_seconds
+        if tried and (reporter.stop_requested or expected > left):
+            reason = f"its forecast of {expected:.1f} s does not fit the {max(0.0, left):.1f} s that are left"
+            reason = "the job was asked to stop" if reporter.stop_requested else reason
+            decide(way.name, "skipped", reason, forecast_seconds=round(expected, 2))
             continue
         reporter.check_yield()
+        starts(reporter, way.name, expected)
         started = time.monotonic()
         logits_MC = np.empty((len(labels_M), task.num_classes))
         for fold in np.unique(fold_M):
@@ -152,10 +161,27 @@ def try_all(
             extraction=extraction,
         )
         tried.append(Tried(candidate, {"target_accuracy": float(right_M.mean())}))
-        seconds = round(time.monotonic() - started, 2)
-        reason = f"{way.name}: {right_M.mean():.3f} on {len(labels_M)} labelled target images, out of fold"
-        decide(way.name, "tried", reason, score=float(right_M.mean()), seconds=seconds)
+        seconds = time.monotonic() - started
+        if way.fit:
+            slowness *= float(np.clip(seconds / expected, 0.2, 5.0))
+        low, high = clopper_pearson(int(right_M.sum()), len(right_M))
+        decide(
+            way.name,
+            "tried",
+            f"{way.name}: accuracy {right_M.mean():.3f} ({low:.3f} to {high:.3f}) on {len(labels_M)} labelled target "
+            "images, out of fold",
+            score=float(right_M.mean()),
+            low=low,
+            high=high,
+            seconds=round(seconds, 2),
+            forecast_seconds=round(expected, 2),
+        )
     return tried, float(np.mean(folds))
+
+
+def _forecast(way: _Way, data: Data, num_fits: int) -> float:
+    """Seconds of a way: its fits, one for each fold and one for all; the source's probe is fitted already."""
+    return num_fits * fit_seconds(way.num_rows, data.target_MD.shape[1], data.num_classes) if way.fit else 0.1
 
 
 def domain(task: Task, source_ND: Float, target_MD: Float) -> dict[str, Any]:
@@ -191,11 +217,13 @@ def _ways(data: Data) -> list[_Way]:
     strength = _strength(data)
     ways = [_Way(SOURCE_ONLY, None)]
     empty = data.source_ND[:0]
-    ways.append(_Way(TARGET_ONLY, partial(_joint, empty, data.labels_N[:0], 1, strength, data.num_classes)))
+    alone = partial(_joint, empty, data.labels_N[:0], 1, strength, data.num_classes)
+    ways.append(_Way(TARGET_ONLY, alone, len(data.target_MD)))
     for name, source_ND in (("", data.source_ND), (", z-scored", moved_ND)):
         for weight in (one for one in WEIGHTS if one == 1 or one * len(data.target_MD) <= MAX_ROWS):
             fit = partial(_joint, source_ND, data.labels_N, weight, strength, data.num_classes)
-            ways.append(_Way(f"{JOINT}{name}, target x {weight}", fit))
+            num_rows = len(data.source_ND) + weight * len(data.target_MD)
+            ways.append(_Way(f"{JOINT}{name}, target x {weight}", fit, num_rows))
     return ways
 
 

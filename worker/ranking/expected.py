@@ -6,7 +6,11 @@ Shape legend: N images, G groups (copies of one picture), B resamples.
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluate.intervals import MIN_SAMPLES, NUM_RESAMPLES, Interval, clopper_pearson
+from worker.evaluate.intervals import Interval, clopper_pearson
+
+NUM_RESAMPLES = 2000
+# With fewer groups a bootstrap is too narrow.
+MIN_SAMPLES = 30
 
 
 def accuracy(right_N: NDArray[np.bool_], groups_N: NDArray[np.integer], seed: int) -> Interval:

@@ -157,6 +157,12 @@ def test_a_recipe_cannot_leave_its_code_block():
     assert "<b>" not in page
 
 
+@pytest.mark.parametrize(("method", "against"), [("adapt", "the source alone"), ("few_shot", "training from scratch")])
+def test_the_verdict_names_what_it_is_over_whatever_else_was_compared(method, against):
+    report = report_of(served={"method": method}, verdicts={"vs_scratch": "positive", "vs_source_only": "positive"})
+    assert f"Verdict on the transfer against {against}: positive" in card.render(make_spec(), report, "m")
+
+
 def test_a_model_without_data_or_figures_says_so():
     text = card.render(make_spec(dataset=None, metrics={}, calibrated=False), {"verdict": None}, "m")
     matter, body = front(text)

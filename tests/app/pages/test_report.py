@@ -160,6 +160,21 @@ def test_the_verdict_in_words(verdict, title: str, words: str) -> None:
     assert words in text
 
 
+def test_the_verdict_of_an_adaptation_is_over_the_source_alone() -> None:
+    found = document()
+    found["served"]["method"] = "adapt"
+    found["verdict_evidence"]["vs_source_only"] = {**found["verdict_evidence"]["vs_scratch"], "difference": 0.25}
+    assert "Of 100 images it names 25.0 more right than the source alone does" in page(found).text
+
+
+def test_what_is_compared_with_itself_or_with_no_label_says_so() -> None:
+    found = document() | {"verdict": None, "gain": None, "verdict_evidence": {}}
+    found["not_computed"] = {"verdict": "no item has a label", "gain": "it is the probe itself"}
+    text = page(found).text
+    assert "There was nothing to compare it on: no item has a label." in text
+    assert "No gain: it is the probe itself." in text
+
+
 def test_flags_and_warnings_stand_before_the_figures() -> None:
     found = document() | {"flags": [{"code": "few_test_images", "message": "so few"}], "warnings": ["mind this"]}
     text = page(found).text

@@ -116,6 +116,11 @@ def test_what_auto_cannot_use_is_refused(session, target, other, role, code):
     with pytest.raises(BadRequest) as caught:
         auto(session, rows[0].id, **{role: rows[1].id})
     assert caught.value.code == code
+    if code == "labels_missing":
+        # The one that has no labels, by the field in which it was named.
+        place = 1 if role == "source" else 0
+        field = "source" if role == "source" else "dataset"
+        assert f"labelled dataset as {field} for auto; found {rows[place].id}" in caught.value.detail
 
 
 def test_auto_takes_no_images_twice(session):

@@ -68,9 +68,11 @@ def test_a_bound_outside_the_curve_is_null():
     found = curve.document(made(), scratch(79), LABELS, 160)
     assert found["label_multiplier"] is not None
     assert found["label_multiplier_low"] is None  # the transfer's curve does not come so high
+    assert found["reasons"].keys() == {"label_multiplier_low"}
+    assert "outside the transfer's curve (0.400 to 0.800)" in found["reasons"]["label_multiplier_low"]
 
 
 def test_without_scratch_and_without_a_fit_both_reasons_are_given():
     found = curve.document(made(reason="flat"), None, LABELS, 0)
     assert found["fit"] is None
-    assert found["reasons"] == {"fit": "flat", "label_multiplier": curve.NO_SCRATCH}
+    assert found["reasons"] == {"fit": "flat", **dict.fromkeys(curve.MULTIPLIER, curve.NO_SCRATCH)}

@@ -7,7 +7,7 @@ NAMES = ("cats", "dogs")
 
 
 def no_better(correct, labels):
-    return flags.no_better(np.array(correct, bool), np.array(labels), NAMES, 0, "test split")
+    return flags.no_better(np.array(correct, bool), np.array(labels), NAMES, "test split")
 
 
 def test_a_model_that_names_the_largest_class_is_flagged() -> None:

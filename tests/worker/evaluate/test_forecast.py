@@ -96,10 +96,23 @@ def test_a_curve_that_cannot_be_told_is_null_with_the_reason(digits):
 def test_chance_is_no_curve():
     chance = np.random.default_rng(0)
     feats_ND, labels_N = chance.normal(size=(200, 20)).astype(np.float32), np.arange(200) % 4
-    told = forecast(feats_ND, labels_N, np.arange(200), 4, 0, 50)
+    told = forecast(feats_ND, labels_N, np.arange(200), 4, 0, 50, advise=True)
     assert told.fit is None
     assert "chance alone" in told.reason
+    for row in told.more_images:
+        assert (row.gain_points, row.low, row.high) == (None, None, None)
+        assert told.reason in row.reason
     assert told.expected.low <= 0.25 <= told.expected.high
+
+
+def test_labels_that_were_dealt_out_anew_promise_nothing_of_more_images(digits):
+    feats_ND, labels_N = digits
+    for seed in range(6):
+        pool, _ = split(labels_N, seed, 300, 100)
+        dealt_N = np.random.default_rng(seed).permutation(labels_N[pool])
+        rows = forecast(feats_ND[pool], dealt_N, pool, 10, seed, 100, advise=True).more_images
+        assert {row.gain_points for row in rows} == {None}
+        assert all(row.reason for row in rows)
 
 
 def test_a_class_that_is_too_small_to_be_halved_gets_no_number(digits):

@@ -35,7 +35,7 @@ def test_labels_are_brought_into_one_numbering() -> None:
 def test_what_the_model_cannot_say_is_a_miss_and_is_named() -> None:
     labels_N = np.array([0, 0, 2, 2, 1])
     judged = versions.judge(said(np.array([1, 1, 0, 0, 2]), 3), OWN, labels_N, GIVEN)
-    found = versions.document(judged, seed=0)
+    found = versions.document(judged)
     assert found["metrics"]["accuracy"] == pytest.approx(4 / 5)
     assert found["metrics"]["balanced_accuracy"] == pytest.approx(2 / 3)
     assert found["labels"]["missing"] == [{"label": "emu", "num_items": 1}]
@@ -51,7 +51,7 @@ def test_what_the_model_cannot_say_is_a_miss_and_is_named() -> None:
 def test_scores_equal_scikit_learn() -> None:
     labels_N = np.random.default_rng(2).integers(0, 3, 400)
     judged = versions.judge(answers(400), GIVEN, labels_N, GIVEN)
-    flat = versions.figures(judged, seed=0)
+    flat = versions.figures(judged)
     predicted_N = answers(400).argmax(1)
     assert flat["accuracy"] == pytest.approx(sk.accuracy_score(labels_N, predicted_N))
     assert flat["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(labels_N, predicted_N))
@@ -61,36 +61,19 @@ def test_scores_equal_scikit_learn() -> None:
     assert flat["nll"] == pytest.approx(sk.log_loss(labels_N, answers(400)))
 
 
-def test_the_bootstrap_equals_scipys_of_strata() -> None:
-    """SciPy resamples every sample of its data apart: one sample a class is the stratified bootstrap."""
-    rng = np.random.default_rng(3)
-    labels_N = rng.choice(3, 240, p=[0.5, 0.3, 0.2])
-    correct_N = rng.random(240) < 0.75
-    predicted_N = np.where(correct_N, labels_N, (labels_N + 1) % 3)
-    found = intervals.bootstrap(labels_N, predicted_N, 3, seed=0, num_resamples=20_000)
-    strata = [correct_N[labels_N == label].astype(float) for label in range(3)]
-    whole = {
-        "accuracy": lambda *parts, axis: sum(part.sum(axis=axis) for part in parts) / 240,
-        "balanced_accuracy": lambda *parts, axis: sum(part.mean(axis=axis) for part in parts) / 3,
-    }
-    for name, statistic in whole.items():
-        known = stats.bootstrap(
-            strata, statistic, vectorized=True, paired=False, n_resamples=20_000, method="percentile", rng=rng
-        ).confidence_interval
-        assert (found[name].low, found[name].high) == pytest.approx((known.low, known.high), abs=0.006)
-
-
-def test_the_paired_difference_equals_scipys_of_strata() -> None:
+def test_intervals_are_those_of_scipys_bootstrap_where_items_are_many() -> None:
     rng = np.random.default_rng(4)
-    labels_N = rng.integers(0, 3, 300)
-    a_N, b_N = rng.random(300) < 0.85, rng.random(300) < 0.75
-    found = intervals.paired_difference(a_N, b_N, labels_N, seed=0, num_resamples=20_000)
-    strata = [(a_N.astype(float) - b_N)[labels_N == label] for label in range(3)]
-    known = stats.bootstrap(
-        strata, lambda *parts, axis: sum(part.sum(axis=axis) for part in parts) / 300,
-        vectorized=True, n_resamples=20_000, method="percentile", rng=rng,
-    ).confidence_interval  # fmt: skip
-    assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=0.006)
+    labels_N = rng.integers(0, 3, 900)
+    a_N, b_N = rng.random(900) < 0.85, rng.random(900) < 0.75
+    predicted_N = np.where(a_N, labels_N, (labels_N + 1) % 3)
+    for found, sample_N in (
+        (intervals.of_scores(labels_N, predicted_N, 3)["accuracy"], a_N.astype(float)),
+        (intervals.paired_difference(a_N, b_N), a_N.astype(float) - b_N),
+    ):
+        known = stats.bootstrap(
+            (sample_N,), np.mean, vectorized=True, n_resamples=5000, method="percentile", rng=rng
+        ).confidence_interval
+        assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=0.004)
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(12, 3), (5, 5), (0, 1), (20, 40)])
@@ -119,7 +102,7 @@ def pair(wrong_a: slice, wrong_b: slice, num: int = 100) -> tuple[versions.Judge
 )  # fmt: skip
 def test_the_verdict_follows_the_interval_and_is_a_sentence(wrong_a: slice, wrong_b: slice, word: str) -> None:
     ours, theirs, labels_N = pair(wrong_a, wrong_b)
-    found = versions.comparison(ours, theirs, ("m version 2", "m version 1"), np.ones(100, bool), 0, labels_N, GIVEN)
+    found = versions.comparison(ours, theirs, ("m version 2", "m version 1"), np.ones(100, bool), labels_N, GIVEN)
     assert (found["verdict"], found["decided_on"], found["without_seen"]) == (word, "all items", None)
     assert word in found["sentence"].lower()
     assert "m version 2" in found["sentence"]
@@ -136,13 +119,13 @@ def test_items_that_were_met_before_decide_nothing() -> None:
     ours, theirs, labels_N = pair(slice(0, 0), slice(0, 30))
     unseen_N = np.ones(100, bool)
     unseen_N[:30] = False
-    found = versions.comparison(ours, theirs, ("a", "b"), unseen_N, 0, labels_N, GIVEN)
+    found = versions.comparison(ours, theirs, ("a", "b"), unseen_N, labels_N, GIVEN)
     assert found["difference"]["value"] == pytest.approx(0.3)
     assert (found["verdict"], found["without_seen"]["num_items"]) == ("no evidence", 70)
     assert "items that neither has met before" in found["sentence"]
-    nothing = versions.comparison(ours, theirs, ("a", "b"), np.zeros(100, bool), 0, labels_N, GIVEN)
+    nothing = versions.comparison(ours, theirs, ("a", "b"), np.zeros(100, bool), labels_N, GIVEN)
     assert (nothing["verdict"], nothing["without_seen"]) == ("no evidence", None)
     assert nothing["sentence"].startswith("No evidence: every item")
-    unknown = versions.comparison(ours, theirs, ("a", "b"), None, 0, labels_N, GIVEN)
+    unknown = versions.comparison(ours, theirs, ("a", "b"), None, labels_N, GIVEN)
     assert unknown["verdict"] == "better"
     assert "is not known" in unknown["sentence"]

@@ -10,6 +10,7 @@ import pytest
 from app import recipes
 from app.artifact import bundle
 from app.errors import JobFailure
+from app.pages.report import render
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
@@ -19,6 +20,7 @@ from worker import backbones, forward, sources, transfer, two_domains
 from worker.context import RunContext
 from worker.data.ingest import IngestRequest, ingest
 from worker.document import DatasetDocument, JobDocument
+from worker.evaluate.supplement import NO_LABELS
 from worker.export import FromPixels
 from worker.ingestion import StoredDataset
 from worker.methods import adapt
@@ -184,6 +186,11 @@ def test_a_target_without_labels_is_served_and_not_scored(home):
     assert metrics["test_accuracy"] is metrics["source_only_accuracy"] is None
     assert 0.5 < metrics["source_val_accuracy"] <= 1.0
     assert report["verdict"] is report["gain"] is report["baselines"]["source_only"] is None
+    page = render(report, "job_bare")
+    if report["served"]["what"] != "source_only":
+        assert report["not_computed"]["verdict"] == report["not_computed"]["gain"] == NO_LABELS
+        assert f"nothing to compare it on: {NO_LABELS}" in page
+    assert "an adaptation is compared with the source alone)" not in page
     assert all(one["oracle_accuracy"] is None for one in report["domain"]["candidates"])
     assert json.loads(json.dumps(report)) == report
     assert done["spec"]["labels"] == ["blue", "green", "red"]

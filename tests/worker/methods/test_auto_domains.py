@@ -91,10 +91,23 @@ def test_labels_of_each_class_are_learned_from_with_the_source_and_without(home)
     assert any(step.startswith("linear_probe on") for step in tried)
     logged = [event["data"]["step"] for event in wire.events("log") if "outcome" in event["data"]]
     assert logged == [decision["step"] for decision in report["decisions"]]
+    for one in report["decisions"]:
+        if one["outcome"] == "tried":
+            assert one["low"] <= one["score"] <= one["high"], one
+            # Told before it began, and the same number afterwards.
+            place = next(k for k, event in enumerate(wire.events("log")) if event["data"] == one)
+            told = [event["data"] for event in wire.events("log")[:place] if "starts, expected" in event["message"]]
+            assert {"step": one["step"], "forecast_seconds": one["forecast_seconds"]} in told, one
     # Scored on the target's test split alone, against the source as it is and against the target's own probe.
     assert metrics["num_test"] == report["baselines"]["source_only"]["num_samples"]
     assert metrics["num_test"] == report["baselines"]["frozen"]["num_samples"] == 30 - 24
-    assert report["verdicts"]["vs_source_only"] in ("positive", "none", "negative")
+    # The verdict is over what the question is about: the source alone where an adaptation is served, else scratch.
+    of = "vs_source_only" if report["served"]["method"] == "adapt" else "vs_scratch"
+    assert report["verdict"] == report["verdicts"][of]
+    if report["served"]["what"] == "source_only":
+        assert "unchanged" in report["not_computed"]["verdicts.vs_source_only"]
+    else:
+        assert report["verdicts"]["vs_source_only"] in ("positive", "none", "negative")
     assert report["domain"]["before"]["proxy_a"] > 0
     assert done["spec"]["labels"] == ["blue", "green", "red"]
     assert json.loads(json.dumps(report)) == report

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
-from worker.methods import scratch
+from worker.methods import reference, scratch
 from worker.methods.contract import Task
 from worker.methods.reference import holdout
 from worker.progress import Yielded
@@ -17,10 +18,15 @@ from worker.solvers.logits import softmax
 
 
 @pytest.fixture
-def task(tmp_path: Path) -> Iterator[Task]:
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+def task(tmp_path: Path, wire: Wire) -> Iterator[Task]:
     archive = tmp_path / "colours.zip"
     archive.write_bytes(factories.pack(factories.pictures(12)))
-    context = transfer_factories.context(tmp_path, Wire())
+    context = transfer_factories.context(tmp_path, wire)
     transfer_factories.store(context, archive)
     return transfer_factories.task(context, transfer_factories.cnn())
 
@@ -45,13 +51,33 @@ def test_both_networks_learn_and_the_better_one_counts(task: Task) -> None:
     assert found.what.startswith("from scratch: ")
 
 
-def test_a_budget_too_small_for_the_same_network_is_said(task: Task) -> None:
+def test_a_budget_too_small_for_the_same_network_is_said(task: Task, wire: Wire) -> None:
     held = holdout(task)
     found = scratch.run(task, 0.01, np.setdiff1d(task.pool, held), held)
     assert found.details["same_network"]["epochs"] == 0
     assert "one epoch at" in found.details["same_network"]["skipped"]
     assert "small CNN" in found.what
     assert found.details["small_cnn"]["steps"] >= 1
+    told = wire.messages()
+    assert any("test_efficientnet from random weights: skipped, one epoch at" in text for text in told)
+    # One step and no better than a constant: what it had was no time, and no verdict may stand on that.
+    assert (found.unfair is None) == (found.details["small_cnn"]["selection_accuracy"] > 1 / 3)
+
+
+def test_a_network_that_had_no_time_is_a_straw_man_and_one_that_guesses_is_not() -> None:
+    labels_S = np.array([0, 0, 1, 2])
+    assert "the largest class alone is 0.500" in str(scratch.straw_man(0.0, 3.0, labels_S))
+    assert scratch.straw_man(0.75, 3.0, labels_S) is None
+    assert scratch.straw_man(0.25, 300.0, labels_S) is None
+
+
+def test_however_soon_a_transfer_ends_the_networks_have_their_seconds(task: Task, monkeypatch) -> None:
+    given = []
+    monkeypatch.setattr(scratch, "run", lambda task, seconds, *rows: given.append(seconds))
+    candidate = SimpleNamespace(seconds=0.3, extraction=None)
+    reference.scratch(task, candidate, None)
+    assert given == [reference.MIN_SECONDS]
+    assert reference.MIN_SECONDS >= 5
 
 
 def test_it_yields(task: Task) -> None:
