@@ -1,7 +1,7 @@
 """95 % intervals of test scores, and paired comparisons of two models on the same items. Torch-free.
 
 All are in closed form and hold on few items and with one item of a class; resampling does not: within classes it has
-nothing to draw where a class has a single item (docs/decisions/0017-intervals-of-small-classes.md has the coverage).
+nothing to draw where a class has a single item (docs/decisions/0018-intervals-of-small-classes.md has the coverage).
 
 - ``clopper_pearson`` (accuracy): the exact binomial interval (Biometrika 26, 1934).
 - ``effective_size`` (mean recall, macro F1): the same interval of as many items as would give the score's variance

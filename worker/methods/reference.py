@@ -18,7 +18,7 @@ from worker.solvers.folds import stratified_group_holdout
 HOLDOUT = 0.2
 TIMED_IMAGES = 32
 # Each of the two has at least so long, however soon the transfer ended: opening torch and the first steps take a second
-# or two, and a network that was stopped in them says nothing of what the data allow (docs/decisions/0018).
+# or two, and a network that was stopped in them says nothing of what the data allow (docs/decisions/0019).
 MIN_SECONDS = 5.0
 TORCH_SECONDS = 6.0
 # A time budget may be overrun by this much; better a late baseline than none.
