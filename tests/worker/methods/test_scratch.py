@@ -34,7 +34,7 @@ def task(tmp_path: Path, wire: Wire) -> Iterator[Task]:
 def test_both_networks_learn_and_the_better_one_counts(task: Task) -> None:
     held = holdout(task)
     train = np.setdiff1d(task.pool, held)
-    found = scratch.run(task, 4.0, train, held)
+    found = scratch.run(task, 10.0, train, held)
     small, same = found.details["small_cnn"], found.details["same_network"]
     assert small["steps"] > 0
     assert same["steps"] > 0
