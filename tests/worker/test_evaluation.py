@@ -53,7 +53,8 @@ def test_items_that_the_version_learned_from_are_counted_and_left_out(lab):
     leaked = found["leakage"]
     assert leaked["num_items"] == learned + lab.first["metrics"]["num_test"]
     assert leaked["num_any"] == leaked["num_learned_from"] == leaked["num_by_id"] == leaked["num_by_sha256"] == learned
-    assert leaked["seen_in"] == [{"what": "dataset", "id": "ds_shades", "num_items": learned, "backbone": None}]
+    (place,) = leaked["seen_in"]
+    assert (place["id"], place["num_items"], place["backbone"]) == ("ds_shades", learned, None)
     assert leaked["without"]["accuracy"] == pytest.approx(lab.first["metrics"]["test_accuracy"])
     assert leaked["without"]["num_items"] == lab.first["metrics"]["num_test"]
     told = [event for event in lab.wire.events("log") if event["level"] == "warning"]
