@@ -44,5 +44,5 @@ def pictures(places):
 def alike(rows):
     """All images are one drawing with a little noise: near enough that features decide, too far to be sure without."""
     ground = np.random.default_rng(0).integers(60, 196, (32, 32, 3))
-    noise = [np.random.default_rng(int(row)).integers(-15, 16, ground.shape) for row in rows]
+    noise = [np.random.default_rng(int(row)).integers(-11, 12, ground.shape) for row in rows]
     return (ground + np.stack(noise)).astype(np.uint8)
