@@ -215,7 +215,7 @@ def stop_job(job_id: str, session: WriteSession, project: Project) -> Any:
 @router.post("/{job_id}/retry", status_code=202, response_model=JobOut)
 def retry_job(job_id: str, session: WriteSession, project: Project) -> Any:
     """Queues a failed or cancelled job again; it resumes from its checkpoints."""
-    return _out(jobs.retry(session, project, job_id), None)
+    return _out(outcomes.retry(session, project, job_id), None)
 
 
 @router.get(

@@ -353,7 +353,7 @@ def test_retry_forgets_the_failure(client, database, home):
 
 
 @pytest.mark.parametrize("kind", ["ingest", "backbone"])
-def test_only_transfers_can_be_retried(client, database, kind):
+def test_jobs_whose_input_is_gone_cannot_be_retried(client, database, kind):
     job_id = make_job(database, kind=kind, state="failed", inputs={"file": "a", "backbone_id": "b"})
     problem(client.post(f"{URL}/{job_id}/retry"), 400, "not_retryable")
 
