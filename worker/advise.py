@@ -108,7 +108,7 @@ def _search(context: RunContext, index: Index, feats_ND: Float) -> tuple[dict[Ki
     if known.reason is None:
         reporter.progress(0.6, "labels")
         found |= {
-            "small_class": classes.small(known.counts, known.classes),
+            "small_class": classes.small(known.labels, known.classes, known.rows),
             "imbalanced": classes.imbalanced(known.counts, known.classes),
         }
         judged, about = _labels(index, known, feats_ND, suspect_N, seed)
