@@ -15,6 +15,7 @@ from worker import features, sources, transfer
 from worker.advice import classes, drift, duplicates, findings, label_errors, out_of_fold, outliers, thumbnails
 from worker.advice.findings import Found
 from worker.context import RunContext
+from worker.copies import Gallery
 from worker.data.labels import MISSING
 from worker.data.samples import Index
 from worker.prepared import Prepared
@@ -107,7 +108,7 @@ def _search(context: RunContext, index: Index, feats_ND: Float) -> tuple[dict[Ki
     if known.reason is None:
         reporter.progress(0.6, "labels")
         found |= {
-            "small_class": classes.small(known.counts, known.classes),
+            "small_class": classes.small(known.labels, known.classes, known.rows),
             "imbalanced": classes.imbalanced(known.counts, known.classes),
         }
         judged, about = _labels(index, known, feats_ND, suspect_N, seed)
@@ -121,8 +122,9 @@ def _search(context: RunContext, index: Index, feats_ND: Float) -> tuple[dict[Ki
     labels_N[known.rows] = known.labels
     apart = outliers.measure(outliers.unit(feats_ND), labels_N, index.group, seed)
     names = [known.classes[label] if label != MISSING else None for label in labels_N.tolist()]
+    gallery = Gallery(context, {})
     found["outlier"] = outliers.find(apart, names, suspect_N)
-    found["near_duplicate"] = duplicates.find(index, feats_ND)
+    found["near_duplicate"] = duplicates.find(index, feats_ND, lambda rows: gallery.small(index, rows))
     return found, about
 
 

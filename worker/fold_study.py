@@ -2,7 +2,7 @@
 
 Each fold is a whole transfer: choices inside a recipe (strength, epoch, backbone) are made again on the other folds
 alone, so what is averaged is the score of the procedure, not of one lucky choice. Torch is loaded where a recipe needs
-it.
+it. A finished fold is kept: an attempt that takes over goes on with the next one.
 
 Shape legend: P items of the pool, J results.
 """
@@ -23,6 +23,7 @@ from worker.context import RunContext
 from worker.evaluate import metrics
 from worker.evaluate.resampled import corrected
 from worker.evaluate.versions import WORDS
+from worker.finished import Finished
 from worker.fold_reporter import FoldReporter
 from worker.methods.contract import Rows, Task
 from worker.methods.table import METHODS
@@ -57,8 +58,14 @@ def run(context: RunContext) -> dict[str, Any]:
     reporter.progress(0.01, "load")
     task = transfer.make_task(context, transfer.load(context, document.dataset))
     folds = list(_folds(task, inputs["folds"], inputs["repeats"]))
+    finished = Finished(context, "folds")
     rows: list[dict[str, Any]] = []
     for place, fold in enumerate(folds):
+        name = f"{fold.repeat:03d}-{fold.number:03d}"
+        known = finished.get(name)
+        if known is not None:
+            rows.append(known)
+            continue
         reporter.check_yield()
         scores = []
         for side, recipe in enumerate(wanted):
@@ -71,6 +78,7 @@ def run(context: RunContext) -> dict[str, Any]:
         if reporter.stop_requested:
             break
         rows.append(_row(fold, scores))
+        finished.add(name, rows[-1])
         reporter.metric(
             f"repeat {fold.repeat + 1}, fold {fold.number + 1}: accuracy {scores[0]['accuracy']:.3f}"
             + (f", against {scores[1]['accuracy']:.3f}" if len(scores) > 1 else ""),

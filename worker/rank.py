@@ -1,7 +1,8 @@
 """The ranking job, told in order: load -> stage 1 on some images -> the better half on all -> order. No torch on a CPU.
 
 The test split takes no part. Features go through the cache, so that a later transfer finds them there. A step starts
-only when its forecast fits the time; what was left out is in the result, with its forecast. Every decision is an event.
+only when its forecast fits the time, and none once the job was asked to stop; what was left out is in the result, with
+its forecast. Every decision is an event.
 """
 
 import time
@@ -27,6 +28,7 @@ MAX_IMAGES = 10_000
 # Forecasts in seconds of what does not grow with the data: export and proof of a backbone that this machine has not
 # seen (its download comes on top, and is told), and the scores of stage 1.
 PREPARE_SECONDS, SCORE_SECONDS = 30.0, 2.0
+STOPPED = "the job was asked to stop"
 # Fractions of the job's progress at which each stage begins and ends.
 PROGRESS = {1: (0.02, 0.57), 2: (0.57, 0.97)}
 
@@ -41,8 +43,8 @@ def run(context: RunContext) -> dict[str, Any]:
         `result` for the study, `metrics` for the job.
 
     Raises:
-        JobFailure: dataset_invalid, fewer than two pictures or classes; timed_out or weights_unavailable, no candidate
-            could be looked at.
+        JobFailure: dataset_invalid, fewer than two pictures or classes; timed_out, stopped or weights_unavailable, no
+            candidate could be looked at.
     """
     wish = RankingIn.model_validate(context.document.inputs["request"])
     context.reporter.progress(0.01, "load")
@@ -92,6 +94,8 @@ class _Race:
         """
         whole = len(self._data.first) == len(self._data.rows) or len(contenders) == 1
         entered = self._stage(contenders, 2 if whole else 1)
+        if not entered and self._context.reporter.stop_requested:
+            raise JobFailure("stopped", "expected one candidate at least that was looked at; found none; ask again")
         if not entered:
             raise self._ledger.nobody()
         stage_1 = [] if whole else self._order(entered, 1)
@@ -105,6 +109,9 @@ class _Race:
         start, end = PROGRESS[stage]
         width, found = (end - start) / max(len(contenders), 1), []
         for number, one in enumerate(contenders):
+            if self._context.reporter.stop_requested:
+                self._ledger.skip(one, f"stage {stage}", STOPPED)
+                continue
             began = time.monotonic()
             share = (f"stage {stage}", start + width * number, start + width * (number + 1))
             if (one.stage > 0 or self._open(one, share[1])) and self._look(one, stage, share):

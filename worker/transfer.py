@@ -39,7 +39,7 @@ def run(context: RunContext) -> dict[str, Any]:
     reporter.progress(0.85, "evaluate")
     evaluation = judge(outcome)
     seen, unknown = lineage.teachers(task, outcome.candidate.backbone)
-    evaluation = lineage.flagged(task, evaluation, lineage.trace(task, seen, unknown, evaluation.predictions))
+    evaluation = lineage.flagged(task, evaluation, lineage.trace(task, seen, unknown, evaluation))
     for flag in evaluation.report["flags"]:
         reporter.log(flag["message"], "warning", code=flag["code"])
     reporter.progress(0.93, "assemble")

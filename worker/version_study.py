@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import JobFailure
-from worker import lineage, served_version, transfer
+from worker import lineage, matches, served_version, transfer
 from worker.context import RunContext
+from worker.copies import Gallery, Pictures
 from worker.data.samples import Index
 from worker.evaluate import versions
 from worker.evaluate.versions import Judged
-from worker.lineage import Matches
+from worker.matches import Matches
 from worker.methods.contract import Rows
 from worker.served_version import ServedVersion
 
@@ -47,8 +48,10 @@ def run(context: RunContext) -> dict[str, Any]:
         judged.append(versions.judge(said, side.spec.labels, labels_N, index.classes))
         context.reporter.check_yield()
     context.reporter.progress(0.92, "compare")
-    asked = lineage.of_rows(index, rows, "dataset", "")
-    met = [None if side.seen is None else lineage.match(asked, side.seen) for side in sides]
+    own = context.document.dataset
+    assert own is not None
+    asked, gallery = Pictures(index, rows), Gallery(context, {own.id: index})
+    met = [None if side.seen is None else matches.match(asked, side.seen, gallery) for side in sides]
     documents = [
         {**_described(side), **versions.document(one), "leakage": _leakage(side, one, found)}
         for side, one, found in zip(sides, judged, met, strict=True)
@@ -97,15 +100,13 @@ def _leakage(side: ServedVersion, judged: Judged, met: Matches | None) -> dict[s
     """Items that the version has learned from or seen, by what they were recognised; the figures without them."""
     if met is None:
         return {"num_any": None, "reason": UNKNOWN, "without": None, "unknown": None}
-    any_N = met.any_T
+    any_N, learned_N = met.sure_T, met.of(labelled=True).sure_T
     counts: dict[str, Any] = {
         "num_items": len(any_N),
         "num_any": int(any_N.sum()),
-        "num_learned_from": int(met.labelled_T.sum()),
-        "num_seen_without_labels": int((any_N & ~met.labelled_T).sum()),
-        "num_by_id": int(met.by_id_T.sum()),
-        "num_by_sha256": int(met.by_bytes_T.sum()),
-        "num_by_phash": int(met.by_look_T.sum()),
+        "num_learned_from": int(learned_N.sum()),
+        "num_seen_without_labels": int((any_N & ~learned_N).sum()),
+        **met.counts(),
         "seen_in": met.seen_in(),
         "reason": NONE_LEFT if any_N.all() else None,
         "unknown": _uploaded(side),
@@ -128,7 +129,7 @@ def _comparison(
     index: Index,
 ) -> dict[str, Any]:
     known = [one for one in met if one is not None]
-    unseen_N = ~np.any([one.any_T for one in known], axis=0) if len(known) == len(met) else None
+    unseen_N = ~np.any([one.sure_T for one in known], axis=0) if len(known) == len(met) else None
     names = (sides[0].name, sides[1].name)
     return versions.comparison(judged[0], judged[1], names, unseen_N, labels_N, index.classes)
 

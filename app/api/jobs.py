@@ -28,6 +28,15 @@ router = APIRouter(prefix="/jobs", tags=["jobs"], responses=RESPONSES)
 STREAM_POLL_SECONDS = 0.25
 MAX_EVENT_ID = 2**31 - 1
 STREAM_HEARTBEAT_SECONDS = 10.0
+# Kinds of jobs that are made by asking for what they make.
+ELSEWHERE = {
+    "ingest": "/datasets",
+    "backbone": "/backbones",
+    "rank": "/rankings",
+    "evaluate": "/evaluations",
+    "advise": "/datasets/{id}/advice",
+    "align": "/alignments",
+}
 
 
 class JobIn(BaseModel):
@@ -35,7 +44,7 @@ class JobIn(BaseModel):
 
     model_config = BODY
 
-    kind: str = Field("transfer", description="transfer; datasets and backbones make their own jobs.")
+    kind: str = Field("transfer", description="transfer; other kinds have calls of their own, which the refusal names.")
     dataset: str | None = Field(None, description="What the model must work on; only zero_shot may do without.")
     backbone: str = Field("auto", max_length=200)
     recipe: dict[str, Any] = Field({"method": "auto"}, description="See GET /api/v1/recipes.")
@@ -120,7 +129,9 @@ def _event(row: JobEvent) -> EventOut:
 def create_job(body: JobIn, accept: Accepted, state: Context, session: WriteSession, project: Project) -> Any:
     """Queues a job."""
     if body.kind != "transfer":
-        raise BadRequest(f"expected a kind that is built (transfer); found {body.kind!r}", code="unknown_kind")
+        call = ELSEWHERE.get(body.kind)
+        told = "" if call is None else f", which has a call of its own: POST /api/v1{call}"
+        raise BadRequest(f"expected the kind transfer; found {body.kind!r}{told}", code="unknown_kind")
     wish = transfers.Wish(
         dataset_id=body.dataset,
         backbone=body.backbone,
@@ -204,7 +215,7 @@ def stop_job(job_id: str, session: WriteSession, project: Project) -> Any:
 @router.post("/{job_id}/retry", status_code=202, response_model=JobOut)
 def retry_job(job_id: str, session: WriteSession, project: Project) -> Any:
     """Queues a failed or cancelled job again; it resumes from its checkpoints."""
-    return _out(jobs.retry(session, project, job_id), None)
+    return _out(outcomes.retry(session, project, job_id), None)
 
 
 @router.get(

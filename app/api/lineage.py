@@ -24,20 +24,34 @@ class NodeOut(BaseModel):
     details: dict[str, Any]
 
 
+BY_COPY = "Other bytes of the same picture: the hash, and the small pictures or the features."
+LOOK_ALIKE = "Further ones whose pHash is within 4 bits, which alone is no sign of a copy. Not counted as met."
+
+
 class SeenOut(BaseModel):
-    """One place where test items were met."""
+    """One place where test items were met; kinds of signs are null where the version is older than they."""
 
     what: str = Field(description="dataset, source, unlabelled or class_images.")
     id: str
     backbone: str | None = Field(description="The own backbone that had met them; null for the version's own job.")
     num_items: int
+    num_by_id: int | None = None
+    num_by_sha256: int | None = None
+    num_by_phash: int | None = None
+    num_by_copy: int | None = Field(None, description=BY_COPY)
+    num_look_alike: int | None = Field(None, description=LOOK_ALIKE)
 
 
 class ItemsOut(BaseModel):
     """The test items; null where the version is older than such traces."""
 
     num_test: int | None
-    num_seen_before: int | None = Field(description="Their labels taught the version or the backbones under it.")
+    num_seen_before: int | None = Field(description="Their labels surely taught the version or the backbones under it.")
+    num_by_id: int | None = None
+    num_by_sha256: int | None = None
+    num_by_phash: int | None = None
+    num_by_copy: int | None = Field(None, description=BY_COPY)
+    num_look_alike: int | None = Field(None, description=LOOK_ALIKE)
     seen_in: list[SeenOut]
     num_seen_without_labels: int | None = Field(description="Fitted to as images alone, as adaptations are.")
     seen_without_labels_in: list[SeenOut]

@@ -194,7 +194,10 @@ def data(document: Document) -> dict[str, Any]:
                 ("equal to one that was learned from", leaks.get("num_exact"), count),
                 ("that look like one (pHash)", leaks.get("num_phash"), count),
                 ("with features like one's (cosine)", leaks.get("num_cosine"), count),
+                ("that surely are copies", leaks.get("num_copies"), count),
+                ("of these, learned before by the backbone", leaks.get("num_through_backbone"), count),
                 ("Accuracy with all", leaks.get("accuracy_with"), percent),
+                ("Accuracy without the sure copies", leaks.get("accuracy_without_copies"), percent),
                 ("Accuracy without any of these", leaks.get("accuracy_without"), percent),
             ]
         ),
@@ -210,6 +213,7 @@ def data(document: Document) -> dict[str, Any]:
             [
                 ("Test items that were traced", items.get("num_test"), count),
                 ("that this model or its backbone has learned from", items.get("num_seen_before"), count),
+                ("that only look like one of these", items.get("num_look_alike"), count),
                 ("Not known", at(found, "lineage.unknown"), str),
             ]
         ),

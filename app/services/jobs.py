@@ -15,6 +15,8 @@ from app.queue import CPU
 from app.services import queues
 from app.states import FINAL, JobState, Request, check_move
 
+# Kinds whose inputs are all in the row, so that the same job can be done again.
+RETRIED = ("transfer", "rank", "evaluate", "advise")
 NOT_BEGUN = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
 
 
@@ -181,10 +183,11 @@ def stop(session: Session, project: str, job_id: str) -> Job:
         Conflict: the job does not run, or it is of a kind that has no best so far.
     """
     job = _locked(session, project, job_id)
-    # Of repeated folds those that are finished are kept.
-    if job.kind != "transfer" and job.inputs.get("mode") != FOLDS:
+    # Of repeated folds those that are finished are kept, of a ranking the order of those that were looked at.
+    if job.kind not in ("transfer", "rank") and job.inputs.get("mode") != FOLDS:
         raise Conflict(
-            f"expected a transfer job; found one of kind {job.kind}, which keeps nothing half done; cancel it"
+            "expected a transfer, a ranking or an evaluation by folds; found a job of kind "
+            f"{job.kind}, which keeps nothing half done; cancel it"
         )
     if job.state != JobState.RUNNING or job.request == Request.CANCEL:
         raise Conflict(f"expected a running job; found one that is {job.state}; only a running job has a best so far")
@@ -194,7 +197,7 @@ def stop(session: Session, project: str, job_id: str) -> Job:
 
 
 def retry(session: Session, project: str, job_id: str) -> Job:
-    """Queues an ended job again; checkpoints of its last attempt are used.
+    """Queues an ended job again; checkpoints of its last attempt are used. See `outcomes.retry` for what it makes.
 
     Raises:
         Conflict: the job has not failed and was not cancelled, or one that it depends on has, or its dataset is gone.
@@ -207,13 +210,15 @@ def retry(session: Session, project: str, job_id: str) -> Job:
     job = _locked(session, project, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Conflict(f"expected a job that failed or was cancelled; found one that is {job.state}")
-    if job.kind != "transfer":
+    if job.kind not in RETRIED:
         why = (
             "whose upload is gone; upload it again"
             if job.kind in ("ingest", "backbone") and "source" not in job.inputs
             else "whose result failed with it; post it again"
         )
-        raise BadRequest(f"expected a transfer job; found one of kind {job.kind}, {why}", code="not_retryable")
+        raise BadRequest(
+            f"expected a job of kind {', '.join(RETRIED)}; found one of kind {job.kind}, {why}", code="not_retryable"
+        )
     if "deleted_dataset" in job.inputs:
         raise Conflict(
             f"expected a job whose dataset is there; found {job.inputs['deleted_dataset']} deleted; "

@@ -56,6 +56,19 @@ def cancel(session: Session, project: str, job_id: str) -> tuple[Job, list[str]]
     return job, waste
 
 
+def retry(session: Session, project: str, job_id: str) -> Job:
+    """Queues an ended job again, and opens what it is to make; see `jobs.retry`.
+
+    Raises:
+        Conflict: see `jobs.retry`; or what the job was to answer was deleted.
+        BadRequest: the job's input is gone.
+    """
+    job = jobs.retry(session, project, job_id)
+    if job.kind in studies.TABLES:
+        studies.reopen(session, job)
+    return job
+
+
 def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
     """What a job that ended without a result leaves behind: what it was to make is marked.
 

@@ -117,3 +117,17 @@ def fail(session: Session, job: Job, code: str, message: str) -> None:
     if row is not None and row.state == RUNNING:
         row.state, row.finished_at = FAILED, now()
         row.failure_code, row.failure_message = code, message
+
+
+def reopen(session: Session, job: Job) -> None:
+    """Marks a study whose job is tried again as running.
+
+    Raises:
+        Conflict: it was deleted meanwhile.
+    """
+    table, _ = TABLES[job.kind]
+    row = session.get(table, job.inputs["study_id"], with_for_update=True)
+    if row is None:
+        raise Conflict(f"expected {NAMES[table]} to answer; found {job.inputs['study_id']} deleted; post it again")
+    row.state, row.finished_at = RUNNING, None
+    row.failure_code = row.failure_message = None

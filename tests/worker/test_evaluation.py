@@ -1,6 +1,7 @@
 """Evaluations as jobs, on real small datasets, tiny graphs and bundles that real transfers made."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from app.artifact import bundle
 from app.errors import JobFailure
 from tests import factories
 from tests.worker.study_factories import Lab, side, stopping
-from worker import evaluation, transfer
+from worker import evaluation, fold_study, transfer
 from worker.methods import linear_probe
 from worker.solvers import folds
 from worker.solvers.folds import stratified_group_folds
@@ -53,7 +54,8 @@ def test_items_that_the_version_learned_from_are_counted_and_left_out(lab):
     leaked = found["leakage"]
     assert leaked["num_items"] == learned + lab.first["metrics"]["num_test"]
     assert leaked["num_any"] == leaked["num_learned_from"] == leaked["num_by_id"] == leaked["num_by_sha256"] == learned
-    assert leaked["seen_in"] == [{"what": "dataset", "id": "ds_shades", "num_items": learned, "backbone": None}]
+    (place,) = leaked["seen_in"]
+    assert (place["id"], place["num_items"], place["backbone"]) == ("ds_shades", learned, None)
     assert leaked["without"]["accuracy"] == pytest.approx(lab.first["metrics"]["test_accuracy"])
     assert leaked["without"]["num_items"] == lab.first["metrics"]["num_test"]
     told = [event for event in lab.wire.events("log") if event["level"] == "warning"]
@@ -210,11 +212,45 @@ def test_a_stopped_study_keeps_the_folds_that_were_finished(lab):
     assert caught.value.code == "stopped"
 
 
+class Killed(BaseException):
+    """The process ends, whatever anybody catches."""
+
+
+def test_an_attempt_that_takes_over_repeats_no_finished_fold(lab, monkeypatch):
+    whole, _ = fold(lab, against={"method": "few_shot"})
+    inputs = {"mode": "folds", "against": {"method": "few_shot"}, "folds": 3, "repeats": 2}
+    first = lab.context("evaluate", "ds_shades", recipe={"method": "linear_probe"}, inputs=inputs)
+    scored, original = [], fold_study._score
+
+    def score(task, recipe, one, side, *ends):
+        # In the middle of the fifth fold: its first recipe is done, its second one is not.
+        if len(scored) == 9:
+            raise Killed
+        scored.append((one.repeat, one.number, side))
+        return original(task, recipe, one, side, *ends)
+
+    monkeypatch.setattr(fold_study, "_score", score)
+    with pytest.raises(Killed):
+        evaluation.run(first)
+    again = lab.context("evaluate", "ds_shades", recipe={"method": "linear_probe"}, inputs=inputs)
+    again = replace(again, document=again.document.model_copy(update={"id": first.document.id, "attempt": 2}))
+    repeated = []
+    monkeypatch.setattr(
+        fold_study, "_score", lambda task, recipe, one, *rest: (
+            repeated.append((one.repeat, one.number)), original(task, recipe, one, *rest))[1]
+    )  # fmt: skip
+    found = evaluation.run(again)["result"]
+    assert repeated == [(1, 1), (1, 1), (1, 2), (1, 2)]
+    assert [{**row} for row in found["rows"]] == whole["rows"]
+    assert (found["metrics"], found["comparison"]) == (whole["metrics"], whole["comparison"])
+    assert any(message.startswith("resumed from step 4") for message in lab.wire.messages())
+
+
 def test_trained_folds_resume_from_no_other_fold(lab):
     """Equal folds of one recipe would find each other's checkpoints under the job's prefix."""
     found, context = fold(lab, method="fine_tune", num_folds=2, repeats=1, scope="head", epochs=2)
     keys = {key.split("/")[3] for key in lab.storage.list(f"checkpoints/default/{context.document.id}")}
-    assert keys == {f"repeat-0-fold-{number}-side-0" for number in range(2)}
+    assert keys == {"folds", *(f"repeat-0-fold-{number}-side-0" for number in range(2))}
     assert not any("resumed" in message for message in lab.wire.messages())
     assert len({row["num_train"] for row in found["rows"]}) == 1
     assert list(context.scratch.glob("repeat-*")) == []

@@ -17,6 +17,7 @@ from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.study_factories import Lab
 from worker import backbones, lineage, sources, transfer
+from worker.evaluate.sections import Evaluation
 
 CNN = "timm/test_efficientnet"
 SHADES = {"rose": (190, 110, 120), "moss": (150, 150, 110), "mauve": (165, 120, 150)}
@@ -29,40 +30,6 @@ def seen(what: str, shas: list[int], looks: list[int] | None = None, ids: list[i
     names = np.zeros((num, 10), np.uint8)
     names[:, 0] = ids or [0] * num
     return Seen(what, f"ds_{what}", "", names, wide, np.array(looks or [0] * num, np.uint64))
-
-
-def test_items_are_known_by_id_by_bytes_and_by_look() -> None:
-    asked = seen("dataset", [1, 2, 3, 4], looks=[0b1, 0b1111 << 20, 0, 2**63], ids=[9, 0, 0, 0])
-    met = lineage.match(asked, [seen("dataset", [2, 7], looks=[0, (0b1111 << 20) | (1 << 40)], ids=[9, 8])])
-    assert met.by_id_T.tolist() == [True, False, False, False]
-    assert met.by_bytes_T.tolist() == [False, True, False, False]
-    # One bit apart; a plain area (0) looks like nothing, not even like another one.
-    assert met.by_look_T.tolist() == [False, True, False, False]
-    assert met.any_T.sum() == 2
-    assert met.seen_in() == [{"what": "dataset", "id": "ds_dataset", "num_items": 2, "backbone": None}]
-
-
-def test_looks_agree_with_a_loop_over_all_pairs() -> None:
-    rng = np.random.default_rng(0)
-    known = rng.integers(1, 2**63, 50).astype(np.uint64)
-    flips = np.array(
-        [sum(1 << int(bit) for bit in rng.choice(64, num, replace=False)) for num in range(1, 9)], "uint64"
-    )
-    asked = np.concatenate([known[:8] ^ flips, rng.integers(1, 2**63, 10).astype(np.uint64)])
-    met = lineage.match(
-        seen("dataset", list(range(18)), looks=asked.tolist()),
-        [seen("source", [99] * 50, looks=known.tolist())],
-    )
-    slow = [any(bin(int(one) ^ int(other)).count("1") <= 4 for other in known) for one in asked]
-    assert met.by_look_T.tolist() == slow
-    assert sum(slow) == 4
-
-
-def test_what_was_seen_without_labels_is_told_apart() -> None:
-    met = lineage.match(seen("dataset", [1, 2, 3]), [seen("unlabelled", [1, 2]), seen("source", [2])])
-    assert met.labelled_T.tolist() == [False, True, False]
-    assert [row["id"] for row in met.seen_in(labelled=True)] == ["ds_source"]
-    assert [row["id"] for row in met.seen_in(labelled=False)] == ["ds_unlabelled"]
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +91,7 @@ def test_a_model_without_data_was_tested_on_nothing(lab):
     task = transfer.make_task(lab.context("transfer"), transfer.empty_index(), ("a", "b"))
     found, unknown = lineage.teachers(task, task.backbone)
     none = bundle.Predictions([], [], [], [], [], np.empty((0, 2), np.float32))
-    items = lineage.trace(task, found, unknown, none)["items"]
+    items = lineage.trace(task, found, unknown, Evaluation({}, {}, none, np.empty((0, 2), np.float32)))["items"]
     assert (found, unknown, items["num_test"], items["num_seen_before"]) == ((), None, 0, 0)
 
 
@@ -167,9 +134,15 @@ def test_a_transfer_whose_test_items_taught_its_backbone_is_flagged(lab, adopted
     traced = done["report"]["data"]["lineage"]
     items = traced["items"]
     assert items["num_test"] == items["num_seen_before"] > 0
-    assert items["seen_in"] == [
-        {"what": "dataset", "id": "ds_shades", "backbone": "user/shades", "num_items": items["num_test"]}
-    ]
+    (place,) = items["seen_in"]
+    assert (place["id"], place["backbone"]) == ("ds_shades", "user/shades")
+    assert place["num_by_sha256"] == place["num_items"] == items["num_by_sha256"] == items["num_test"]
+    # One answer in all places: the flag, the counts, the metric with and without them.
+    leaked = done["report"]["data"]["leakage"]
+    assert leaked["num_copies"] == leaked["num_through_backbone"] == leaked["num_any"] == items["num_test"]
+    assert leaked["accuracy_without_copies"] is None
+    (flag,) = [flag for flag in done["report"]["flags"] if flag["code"] == "test_images_seen"]
+    assert "before this job, by its backbone" in flag["message"]
     told = [event["message"] for event in lab.wire.events("log") if event["level"] == "warning"]
     (warning,) = done["report"]["warnings"]
     assert warning in told
@@ -181,15 +154,24 @@ def test_a_transfer_whose_test_items_taught_its_backbone_is_flagged(lab, adopted
     assert [(one.id, one.backbone) for one in found] == [("ds_again", ""), ("ds_shades", "user/shades")]
 
 
-def test_other_bytes_of_the_same_picture_are_recognised_by_their_look(lab, adopted):
-    def larger(data: bytes) -> bytes:
-        out = io.BytesIO()
-        Image.open(io.BytesIO(data)).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR).save(out, "PNG")
-        return out.getvalue()
+def saved_again(data: bytes) -> bytes:
+    out = io.BytesIO()
+    Image.open(io.BytesIO(data)).convert("RGB").save(out, "JPEG", quality=95, subsampling=0)
+    return out.getvalue()
 
-    lab.store("ds_larger", {name: larger(data) for name, data in factories.pictures(20, SHADES).items()})
-    items = lab.transfer("ds_larger", backbone="user/shades")["report"]["data"]["lineage"]["items"]
-    assert items["num_seen_before"] > 0
+
+def test_other_bytes_of_the_same_picture_are_recognised_while_its_dataset_is_there(lab, adopted):
+    lab.store("ds_saved", {name: saved_again(data) for name, data in factories.pictures(20, SHADES).items()})
+    done = lab.transfer("ds_saved", backbone="user/shades")
+    items = done["report"]["data"]["lineage"]["items"]
+    assert items["num_by_copy"] == items["num_seen_before"] > 0
+    assert (items["num_by_id"], items["num_by_sha256"]) == (0, 0)
+    # Once it is gone, hashes are all that is left of it: they look alike, and nobody can be sure.
+    hidden = lab.folder / "storage/datasets/default/ds_shades"
+    hidden.rename(hidden.with_name("gone"))
+    items = lab.transfer("ds_saved", backbone="user/shades")["report"]["data"]["lineage"]["items"]
+    hidden.with_name("gone").rename(hidden)
+    assert (items["num_seen_before"], items["num_look_alike"] > 0) == (0, True)
 
 
 def test_a_transfer_whose_test_items_nobody_has_met_is_not_flagged(lab, adopted):

@@ -274,6 +274,53 @@ def test_it_yields_between_candidates(race):
     assert len([message for message in wire.messages() if "tried" in message]) == 1
 
 
+class Stopped(Wire):
+    """An owner who has seen enough when the first candidate has been looked at."""
+
+    def write(self, text):
+        if self.word in text:
+            self.reporter._request = "stop"
+        return super().write(text)
+
+    word = "tried"
+
+
+def test_a_stopped_ranking_keeps_the_order_known_so_far(race):
+    answer, wire, _ = race(LITE0, MOBILENET, wire=Stopped())
+    assert len([message for message in wire.messages() if "tried" in message]) == 1
+    assert len(order_of(answer)) == 1
+    (left,) = answer["result"]["skipped"]
+    assert "asked to stop" in left["reason"]
+
+
+def test_a_ranking_that_is_stopped_after_stage_1_has_its_order(race):
+    wire = Stopped()
+    wire.word = "halving"
+    answer, _, _ = race(NARROW, LITE0, MOBILENET, dataset="ds_many", wire=wire)
+    assert {row["stage"] for row in answer["result"]["candidates"]} == {1}
+    assert order_of(answer)[-1] == NARROW
+
+
+def test_a_ranking_that_is_stopped_before_anybody_was_looked_at_fails(race):
+    wire = Stopped()
+    wire.word = "load"
+    with pytest.raises(JobFailure) as caught:
+        race(LITE0, MOBILENET, wire=wire)
+    assert caught.value.code == "stopped"
+
+
+def test_the_answer_says_what_orders_and_who_is_tied(race):
+    result = race(LITE0, MOBILENET)[0]["result"]
+    rows = result["candidates"]
+    assert "`score`" in result["order"]
+    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    assert all(row["tied"] == (row["behind"]["value"] <= row["behind"]["standard_error"] + 1e-12) for row in rows)
+    higher = [
+        row["backbone"] for row in rows if row["expected_accuracy"]["value"] > rows[0]["expected_accuracy"]["value"]
+    ]
+    assert any("which stands first" in flag for flag in result["flags"]) == bool(higher)
+
+
 def test_one_class_outside_the_test_split_is_refused(home, race):
     pictures = factories.pictures(8, first=900)
     files = {f"{'test' if name.startswith('blue') else 'train'}/{name}": data for name, data in pictures.items()}

@@ -20,10 +20,16 @@ MIN_CONFUSED, MIN_CONFUSIONS = 0.1, 5
 _Z = 1.959964  # two-sided 95 %
 
 
-def small(counts_C: Ints, classes: tuple[str, ...]) -> Found:
-    """Classes with fewer images than ENOUGH, smallest first."""
+def small(labels_N: Ints, classes: tuple[str, ...], rows_N: Ints) -> Found:
+    """Classes with fewer images than ENOUGH, smallest first, with the images that they have.
+
+    Shape:
+        labels_N: [N]
+        rows_N: [N], of the items, in the dataset
+    """
+    counts_C = np.bincount(labels_N, minlength=len(classes))
     order = [place for place in np.argsort(counts_C, kind="stable").tolist() if 0 < counts_C[place] < ENOUGH]
-    return Found(tuple(_small(classes[place], int(counts_C[place])) for place in order))
+    return Found(tuple(_small(classes[place], rows_N[labels_N == place]) for place in order))
 
 
 def imbalanced(counts_C: Ints, classes: tuple[str, ...]) -> Found:
@@ -76,12 +82,14 @@ def lower_bound(hits: Ints, trials: Ints) -> NDArray[np.float64]:
     return np.asarray((middle - half) / (1 + _Z**2 / trials), np.float64)
 
 
-def _small(name: str, count: int) -> Finding:
+def _small(name: str, own: Ints) -> Finding:
+    count = len(own)
     message = (
         f"{name!r} has {count} images; {ENOUGH - count} more would make {ENOUGH}, from where folds show what is "
         "learned of it and training the last stage is worth trying"
     )
-    return Finding("small_class", message, label=name, confidence=1.0, data={"count": count, "missing": ENOUGH - count})
+    data = {"count": count, "missing": ENOUGH - count}
+    return Finding("small_class", message, rows(own), name, confidence=1.0, data=data)
 
 
 def _confused(counts_CC: Ints, classes: tuple[str, ...], one: int, other: int, low: float, wrong_rows: Ints) -> Finding:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from worker.advice import label_shift, two_samples
 from worker.advice.drawing import some
-from worker.advice.findings import Finding, Found
+from worker.advice.findings import Finding, Found, rows
 from worker.advice.label_shift import Shift
 from worker.advice.two_samples import Tested
 from worker.data.labels import MISSING
@@ -30,6 +30,8 @@ MIN_ITEMS, MIN_CLASS = 20, 8
 # Of a wrong "there is drift", over all tests of images together.
 ALPHA = 0.05
 NUM_MOVED = 10
+# Images of a finding, those of this dataset that are least like the other one.
+SHOWN = 6
 # Holm's correction over many classes needs small p-values to be possible at all.
 CLASS_PERMUTATIONS = 1999
 
@@ -109,7 +111,24 @@ def compare(here: Side, there: Side, here_MD: Float, there_ND: Float, seed: int)
         "classes": moved,
     }
     document["message"] = _verdict(document, tests)
-    return Found(tuple(_findings(document, here, there))), document
+    return Found(tuple(_findings(document, here, there, _far(parts_BR, num)))), document
+
+
+def _far(parts_BR: Double, num_here: int) -> Double:
+    """How far each item of the dataset lies on its own side of the line between both means: [M].
+
+    The largest are what this dataset has and the other one has not; the line is that of a nearest-mean classifier.
+    """
+    here_MR, there_NR = parts_BR[:num_here], parts_BR[num_here:]
+    return np.asarray(here_MR @ (here_MR.mean(0) - there_NR.mean(0)))
+
+
+def _shown(here: Side, far_M: Double, name: str | None = None) -> tuple[int, ...]:
+    """Rows of the SHOWN items that are least like the other dataset; of one class where it is named."""
+    order = np.argsort(-far_M, kind="stable")
+    if name is not None:
+        order = order[(np.array(here.names) == name)[order]]
+    return rows(here.rows[order[:SHOWN]])
 
 
 def _verdict(document: dict[str, Any], tests: dict[str, Tested]) -> str:
@@ -158,7 +177,7 @@ def _moved(here: Side, there: Side, parts_BR: Double, seed: int) -> list[dict[st
     return sorted(found, key=lambda one: (-one["deviations"], one["name"]))[:NUM_MOVED]
 
 
-def _findings(document: dict[str, Any], here: Side, there: Side) -> list[Finding]:
+def _findings(document: dict[str, Any], here: Side, there: Side, far_M: Double) -> list[Finding]:
     found = []
     if document["images_differ"]:
         todo = (
@@ -168,7 +187,9 @@ def _findings(document: dict[str, Any], here: Side, there: Side) -> list[Finding
         if document["labels"] is not None and document["labels"]["differ"]:
             todo = "; part of it is that classes are not equally frequent" + todo
         data = {"test": "images", "p": document["p"]}
-        found.append(Finding("drift", document["message"] + todo, confidence=1 - document["p"], data=data))
+        found.append(
+            Finding("drift", document["message"] + todo, _shown(here, far_M), confidence=1 - document["p"], data=data)
+        )
     shift = document["labels"]
     if shift is not None and shift["differ"]:
         message = (
@@ -185,7 +206,16 @@ def _findings(document: dict[str, Any], here: Side, there: Side) -> list[Finding
                 "than random divisions of its images would have it; look at its images in both datasets"
             )
             data = {"test": "class", "p": one["p_adjusted"], "deviations": round(one["deviations"], 2)}
-            found.append(Finding("drift", message, label=one["name"], confidence=1 - one["p_adjusted"], data=data))
+            found.append(
+                Finding(
+                    "drift",
+                    message,
+                    _shown(here, far_M, one["name"]),
+                    one["name"],
+                    confidence=1 - one["p_adjusted"],
+                    data=data,
+                )
+            )
     return found
 
 

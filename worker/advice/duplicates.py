@@ -1,23 +1,22 @@
-"""Pictures that are there more than once: equal bytes, or alike to the eye (pHash) and to the backbone. No torch.
+"""Pictures that are there more than once: equal bytes, or one picture under other bytes. No torch.
 
-10 % of CIFAR-100's test images have a near-duplicate in its training set (arXiv 1902.00423). Two images count as one
-where their bytes are equal, or where the perceptual hashes differ by no more than 4 bits *and* the features have a
-cosine above 0.98: hashes alone take plain drawings for each other, features alone images of one class.
+10 % of CIFAR-100's test images have a near-duplicate in its training set (arXiv 1902.00423). What counts as one picture
+is decided in `worker.copies`.
 
 Ingestion has grouped everything within 4 bits (`data/duplicates.py`), copies of copies included; only images of one
 group need to be compared, so memory is the largest group's, in one row at a time.
 
-Shape legend: G images of a group, D features.
+Shape legend: G images of a group, D features, S side of a small picture.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worker.advice.findings import Finding, Found, rows
+from worker.copies import MAX_BITS, Looker, Small, agree, apart
 from worker.data.phash import NONE
 from worker.data.samples import Index
 from worker.data.splits import SPLITS
-from worker.evaluate.leakage import MAX_PHASH_DISTANCE, MIN_COSINE
 
 Ints = NDArray[np.int64]
 Float = NDArray[np.float32]
@@ -28,8 +27,13 @@ _RANK = np.argsort(_ORDER)
 MAX_CHANGE = 500
 
 
-def find(index: Index, feats_ND: Float) -> Found:
+def find(index: Index, feats_ND: Float, look: Looker) -> Found:
     """One finding for each picture with copies: those across splits first, then the largest.
+
+    Args:
+        index: of the dataset.
+        feats_ND: of all its images.
+        look: small pictures of rows, ascending.
 
     Shape:
         feats_ND: [N, D], raw: centring would change the angles
@@ -40,13 +44,19 @@ def find(index: Index, feats_ND: Float) -> Found:
     for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
         members = order[start : start + size]
         members = members[np.lexsort((members, _RANK[index.split[members]]))]
-        found += [_finding(index, cluster, cosine) for cluster, cosine in clusters(index, members, feats_ND)]
+        same = (index.sha256[members] == index.sha256[members[0]]).all()
+        ascending = np.sort(members)
+        shown = None if same else look(ascending)[np.searchsorted(ascending, members)]
+        found += [_finding(index, cluster, near) for cluster, near in clusters(index, members, feats_ND, shown)]
     found.sort(key=lambda one: (not one.data["across_test"], not one.data["across_splits"], -len(one.rows), one.rows))
     return Found(tuple(found))
 
 
-def clusters(index: Index, members: Ints, feats_ND: Float) -> list[tuple[Ints, float]]:
-    """Pictures of a group that are there more than once: rows, the one to keep first, and the smallest cosine to it.
+def clusters(index: Index, members: Ints, feats_ND: Float, shown_GSS3: Small | None) -> list[tuple[Ints, float]]:
+    """Pictures of a group that are there more than once: rows, the one to keep first, and the least agreement with it.
+
+    Two pictures agree by the share of contrast that they have in common, or by the cosine of their features, whichever
+    is more; those of equal bytes wholly. Where all have the same bytes none need be shown.
 
     Every image outside the test split is a copy of the first of its cluster, or of a test image in it: what is removed
     is never only a copy of a copy of what stays. Test images are compared with everything, so no leak is missed.
@@ -56,29 +66,33 @@ def clusters(index: Index, members: Ints, feats_ND: Float) -> list[tuple[Ints, f
     unit_GD = feats_ND[members].astype(np.float32)
     unit_GD /= np.maximum(np.linalg.norm(unit_GD, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     hash_G, bytes_G = index.phash[members], index.sha256[members]
-    cluster_G, cosine_G = np.full(number, -1), np.ones(number)
+    cluster_G, alike_G = np.full(number, -1), np.ones(number)
     for place in range(number):
         if cluster_G[place] >= 0 and not test_G[place]:
             continue
         open_G = np.flatnonzero(cluster_G < 0)
         if cluster_G[place] < 0:
             cluster_G[place] = place
-        cosine_O = np.minimum(unit_GD[open_G] @ unit_GD[place], 1.0)
-        near_O = np.bitwise_count(hash_G[open_G] ^ hash_G[place]) <= MAX_PHASH_DISTANCE
-        alike_O = near_O & (hash_G[place] != NONE) & (hash_G[open_G] != NONE) & (cosine_O > MIN_COSINE)
         same_O = bytes_G[open_G] == bytes_G[place]
-        taken_O = (alike_O | same_O) & (open_G != place)
+        alike_O = np.where(same_O, 1.0, 0.0)
+        if shown_GSS3 is not None and hash_G[place] != NONE:
+            near_O = np.bitwise_count(hash_G[open_G] ^ hash_G[place]) <= MAX_BITS
+            looked = np.flatnonzero(near_O & ~same_O & (hash_G[open_G] != NONE))
+            cosine_L = np.minimum(unit_GD[open_G[looked]] @ unit_GD[place], 1.0)
+            apart_L = apart(shown_GSS3[open_G[looked]], shown_GSS3[place])
+            alike_O[looked] = np.where(agree(apart_L, cosine_L), np.maximum(cosine_L, 1 - apart_L), 0.0)
+        taken_O = (alike_O > 0) & (open_G != place)
         cluster_G[open_G[taken_O]] = cluster_G[place]
-        cosine_G[open_G[taken_O]] = np.where(same_O, 1.0, cosine_O)[taken_O]
+        alike_G[open_G[taken_O]] = alike_O[taken_O]
     found = []
     for first in np.flatnonzero(cluster_G == np.arange(number)).tolist():
         inside = np.flatnonzero(cluster_G == first)
         if len(inside) > 1:
-            found.append((members[inside], float(cosine_G[inside].min())))
+            found.append((members[inside], float(alike_G[inside].min())))
     return found
 
 
-def _finding(index: Index, cluster: Ints, cosine: float) -> Finding:
+def _finding(index: Index, cluster: Ints, near: float) -> Finding:
     """What is said of one picture and its copies."""
     splits = [SPLITS[place] for place in _ORDER.tolist() if (index.split[cluster] == place).any()]
     across, leaked = len(splits) > 1, len(splits) > 1 and splits[0] == "test"
@@ -87,7 +101,9 @@ def _finding(index: Index, cluster: Ints, cosine: float) -> Finding:
     equal = len(set(index.sha256[cluster].tolist())) == 1
     # Copies outside the test split where there are some in it, else all but the first.
     extra = cluster[index.split[cluster] != SPLITS.index("test")] if leaked else cluster[1:]
-    what = f"{len(cluster)} images are one picture ({'the same bytes' if equal else f'cosine at least {cosine:.3f}'})"
+    what = (
+        f"{len(cluster)} images are one picture ({'the same bytes' if equal else f'they agree by at least {near:.0%}'})"
+    )
     if leaked:
         what += (
             f", in {' and '.join(splits)}: the test score counts what was learned by heart; remove those outside test"
@@ -110,13 +126,13 @@ def _finding(index: Index, cluster: Ints, cosine: float) -> Finding:
         "remove" if decided else "look",
         rows(extra[:MAX_CHANGE]) if decided else (),
         None,
-        1.0 if equal else cosine,
+        1.0 if equal else near,
         {
             "across_test": leaked,
             "across_splits": across,
             "splits": splits,
             "same_bytes": equal,
-            "cosine": round(cosine, 5),
+            "agreement": round(near, 5),
             "labels": names[:20],
         },
     )

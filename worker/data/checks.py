@@ -47,9 +47,16 @@ def note_class_names(columns: tuple[Column, ...], problems: Problems) -> None:
 
 
 def note_copies(
-    records: Records, assigned: Assigned, group_N: NDArray[np.int64], first_new: int, problems: Problems
+    records: Records,
+    assigned: Assigned,
+    group_N: NDArray[np.int64],
+    split_N: NDArray[np.int8],
+    first_new: int,
+    problems: Problems,
 ) -> None:
     """Warns of every copy but the first of its group, and of every group with several labels.
+
+    Copies share a split, unless the upload gives them others.
 
     Pairs that a base dataset already had are its own findings: `first_new` is the first row that is not the base's.
     """
@@ -67,7 +74,9 @@ def note_copies(
                 continue
             is_same = bool((sha256_N32[row] == sha256_N32[other_row]).all())
             how = "the same bytes as" if is_same else "nearly the same picture as"
-            problems.add("duplicate", records.path(other_row), how=how, other=repr(records.path(row)))
+            here, there = (SPLITS[split_N[place]] for place in (other, first))
+            where = "one split" if here == there else f"{here} and {there}"
+            problems.add("duplicate", records.path(other_row), how=how, other=repr(records.path(row)), where=where)
             other_label = [column.text(other) for column in assigned.columns]
             if other_label != label:
                 problems.add(

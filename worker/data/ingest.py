@@ -179,7 +179,6 @@ def _split(
     rows_N = assigned.rows if old is None else np.concatenate([assigned.rows, old.removed_rows])
     sha256_N32 = records.sha256[rows_N]
     group_N = duplicates.group(sha256_N32, records.phash[rows_N])
-    note_copies(records, assigned, group_N[:num], first_new, problems)
     stratum_N = np.zeros(len(rows_N), dtype=np.int64)
     stratum_N[:num] = _strata(assigned.columns[0])
     given_N = assigned.given
@@ -191,6 +190,7 @@ def _split(
         split_N = np.zeros(len(rows_N), dtype=np.int8)
     else:
         split_N = _fill_splits(seed, sha256_N32, group_N, stratum_N, given_N, problems)
+    note_copies(records, assigned, group_N[:num], split_N[:num], first_new, problems)
     if (assigned.given != NONE).any():
         note_leaks(records, assigned.rows, group_N[:num], split_N[:num], problems)
     _, compact_N = np.unique(group_N[:num], return_inverse=True)

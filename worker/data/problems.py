@@ -211,7 +211,7 @@ PROBLEMS: dict[str, Text] = {
     # Samples among each other
     "duplicate": Text(
         "warning",
-        "expected different pictures; found {how} {other}; both stay, in one split",
+        "expected different pictures; found {how} {other}; both stay, in {where}",
         "leave one of the two out",
     ),
     "conflicting_labels": Text(

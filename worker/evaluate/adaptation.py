@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worker import lineage
 from worker.evaluate import feature_map, flags, intervals, metrics, sections, supplement
 from worker.evaluate.feature_map import Group
 from worker.evaluate.sections import Evaluation, Scored, score
@@ -80,7 +81,9 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
     elif not evidence:
         missing |= dict.fromkeys(("verdict", "gain"), NO_LABELS)
     exposed, unknown = supplement.known_classes(task, served, task.class_names)
-    data = {**_data(task, truth, ours), "exposure": exposed}
+    met = lineage.meet(task, lineage.teachers(task, served.backbone)[0], rows) if ours else None
+    leaks = sections.leaks(met, None, ours.correct_T) if met and ours else None
+    data = {**_data(task, truth, leaks), "exposure": exposed}
     why = next(one.reason for one in reversed(outcome.decisions) if one.outcome == "served")
     document = {
         "job": task.context.document.id,
@@ -115,7 +118,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "not_computed": {**missing, **unknown, "curve": NO_CURVE},
     }
     predicted = sections.predictions(task.index, shown, truth.labels_N[shown].tolist(), said_TC, task.class_names)
-    return Evaluation(flat, document, predicted, features[served.shared])
+    return Evaluation(flat, document, predicted, features[served.shared], met)
 
 
 def _evidence(
@@ -174,18 +177,7 @@ def _map(task: Task, found: Adaptation, truth: Truth) -> dict[str, Any] | None:
     return before and {**before, "after": after}
 
 
-def _leaks(task: Task, truth: Truth, ours: Scored) -> dict[str, Any]:
-    """Scored items with a twin among the images whose labels were learned from: the source's, the target's own."""
-    assert task.source is not None
-    target, source, own = task.index, task.source.index, task.pool[task.labels_N[task.pool] >= 0]
-    learned = [(source, task.source.pool), (target, own)]
-    sha256 = np.concatenate([index.sha256[rows] for index, rows in learned])
-    looks = np.concatenate([index.phash[rows] for index, rows in learned])
-    scored = truth.scored
-    return sections.leaks(np.isin(target.sha256[scored], sha256), target.phash[scored], looks, None, ours.correct_T)
-
-
-def _data(task: Task, truth: Truth, ours: Scored | None) -> dict[str, Any]:
+def _data(task: Task, truth: Truth, leaks: dict[str, Any] | None) -> dict[str, Any]:
     document = task.context.document
     assert document.dataset is not None
     assert task.source is not None
@@ -201,6 +193,6 @@ def _data(task: Task, truth: Truth, ours: Scored | None) -> dict[str, Any]:
         "images_scored": len(truth.scored),
         # Transductive: the fit has seen the very images that are scored, though not their labels.
         "transductive": bool(np.isin(truth.scored, task.pool).any()),
-        "leakage": ours and _leaks(task, truth, ours),
+        "leakage": leaks,
         "scored": truth.what if len(truth.scored) else "nothing: the target has no labels",
     }

@@ -1,8 +1,9 @@
-"""How many test items have a near-copy among the training items, and the accuracy without them. Torch-free.
+"""How many test items have a near-copy among what was learned from, and the accuracy without them. Torch-free.
 
 10 % of CIFAR-100's test images have a near-duplicate in its training set, and accuracy falls without them
-(arXiv 1902.00423). A twin is an equal sha256, a pHash at Hamming distance <= 4 or a feature cosine > 0.98.
-Cosine is the loosest: two plain drawings of one class can pass it, so the three counts are reported apart.
+(arXiv 1902.00423). A twin is an equal sha256, a pHash at Hamming distance <= 4 or a feature cosine > 0.98. Of these
+only equal bytes say something for sure: drawings and digits of one class pass the others. So the kinds are counted
+apart, and beside them those that `worker.copies` is sure of.
 
 Shapes: T test items, N training items, D features.
 """
@@ -12,51 +13,28 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_PHASH_DISTANCE = 4
-MIN_COSINE = 0.98
+from worker.copies import MIN_COSINE
+
 _CHUNK_ELEMENTS = 2**24
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """Counts of test items with a twin in train, by kind; accuracies are null where no item is left."""
+    """Counts of test items with a twin, by kind, and of sure copies; accuracies are null where no item is left."""
 
     num_test: int
     num_exact: int
     num_phash: int
     num_cosine: int
     num_any: int
+    num_copies: int
     accuracy_with: float
     accuracy_without: float | None
+    accuracy_without_copies: float | None
 
     def document(self) -> dict[str, int | float | None]:
         """The counts as they stand in the report."""
         return asdict(self)
-
-
-def exact_twins(test_sha256: list[str], train_sha256: list[str]) -> NDArray[np.bool_]:
-    """Test items whose bytes are those of a training item.
-
-    Shape:
-        returns [T].
-    """
-    known = set(train_sha256)
-    return np.array([digest in known for digest in test_sha256], dtype=bool)
-
-
-def phash_twins(test_phash_T: NDArray[np.uint64], train_phash_N: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Test items with a training item at most ``MAX_PHASH_DISTANCE`` bits away.
-
-    Shape:
-        both 64-bit hashes; returns [T].
-    """
-    twin_T = np.zeros(test_phash_T.size, dtype=bool)
-    # Equal hashes need one comparison, and distinct ones are usually fewer than items.
-    train_phash_U = np.unique(train_phash_N)
-    for rows in _chunks(test_phash_T.size, train_phash_U.size):
-        distance = np.bitwise_count(test_phash_T[rows, None] ^ train_phash_U[None, :])
-        twin_T[rows] = (distance <= MAX_PHASH_DISTANCE).any(axis=1)
-    return twin_T
 
 
 def cosine_twins(test_feats_TD: NDArray[np.floating], train_feats_ND: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -82,8 +60,9 @@ def leakage(
     exact_T: NDArray[np.bool_],
     phash_T: NDArray[np.bool_],
     cosine_T: NDArray[np.bool_],
+    copy_T: NDArray[np.bool_],
 ) -> Leakage:
-    """Count the twins and score the test set with and without every item that has one.
+    """Count the twins and score the test set with and without every item that has one, or surely is a copy.
 
     Shape:
         all [T].
@@ -91,20 +70,22 @@ def leakage(
     Raises:
         ValueError: when there is no test item or the shapes differ.
     """
-    if correct_T.size == 0 or not correct_T.shape == exact_T.shape == phash_T.shape == cosine_T.shape:
+    if correct_T.size == 0 or not len({one.shape for one in (correct_T, exact_T, phash_T, cosine_T, copy_T)}) == 1:
         raise ValueError(
-            f"Expected one result and three twin marks per test item, found shapes {correct_T.shape}, "
-            f"{exact_T.shape}, {phash_T.shape}, {cosine_T.shape}."
+            f"Expected one result and four marks per test item, found shapes {correct_T.shape}, "
+            f"{exact_T.shape}, {phash_T.shape}, {cosine_T.shape}, {copy_T.shape}."
         )
-    any_T = exact_T | phash_T | cosine_T
+    any_T = exact_T | phash_T | cosine_T | copy_T
     return Leakage(
         num_test=int(correct_T.size),
         num_exact=int(exact_T.sum()),
         num_phash=int(phash_T.sum()),
         num_cosine=int(cosine_T.sum()),
         num_any=int(any_T.sum()),
+        num_copies=int(copy_T.sum()),
         accuracy_with=float(correct_T.mean()),
         accuracy_without=float(correct_T[~any_T].mean()) if not any_T.all() else None,
+        accuracy_without_copies=float(correct_T[~copy_T].mean()) if not copy_T.all() else None,
     )
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from worker import foresight
+from worker import foresight, lineage
 from worker.evaluate import curve, flags, intervals, leakage, metrics, sections, supplement
 from worker.evaluate.forecast import Forecast
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import Items
-from worker.methods.contract import Candidate, Float, Outcome, Rows, Scratch, Selection, Task
+from worker.methods.contract import Candidate, Outcome, Rows, Scratch, Selection, Task
 from worker.methods.reference import frozen, scratch
 
 SOURCE_ONLY = "the linear probe of the source, as it is, on the same test split"
@@ -51,7 +51,10 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     alone_tested = score(alone.head.probabilities(alone.features(test)), labels_T) if alone else None
     small_tested = score(small.predict(test), labels_T) if small else None
     scores = metrics.classification(tested.probabilities_TC, labels_T, task.class_names)
-    leaks = _leaks(task, test, test_features, learned_features, tested)
+    alike = None if learned_features is None else leakage.cosine_twins(test_features, learned_features)
+    taught, _ = lineage.teachers(task, candidate.backbone)
+    met = lineage.meet(task, taught, test, test_features, learned_features)
+    leaks = sections.leaks(met, alike, tested.correct_T)
     calibrated = sections.calibrated(task, candidate, tested.probabilities_TC, labels_T)
     items = Items(test, labels_T, tested, test_features, None if candidate.shared else plain_features, learned_features)
     beside, missing = supplement.of_items(task, candidate, items, scores.per_class)
@@ -119,7 +122,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     }
     names = task.class_names
     predicted = sections.predictions(task.index, test, labels_T.tolist(), tested.probabilities_TC, names)
-    return Evaluation(flat, document, predicted, test_features)
+    return Evaluation(flat, document, predicted, test_features, met)
 
 
 def _flat(
@@ -167,21 +170,6 @@ def _verdict(task: Task, ours: Selection, theirs: Selection) -> dict[str, Any] |
     b = theirs.logits[other].argmax(1) == labels
     found = sections.evidence(a, b, f"{ours.what} against {theirs.what}")
     return {**found, "optimism": ours.optimism}
-
-
-def _leaks(
-    task: Task, test: Rows, test_features: Float, learned_features: Float | None, tested: Scored
-) -> dict[str, Any]:
-    """Test items with a twin in the training data, by bytes, by look, by features; and the accuracy without them."""
-    index, pool = task.index, task.pool
-    alike = None if learned_features is None else leakage.cosine_twins(test_features, learned_features)
-    learned, looks = index.sha256[pool], index.phash[pool]
-    if task.source is not None:
-        others, rows = task.source.index, task.source.pool
-        learned = np.concatenate([learned, others.sha256[rows]])
-        looks = np.concatenate([looks, others.phash[rows]])
-    exact = np.isin(index.sha256[test], learned)
-    return sections.leaks(exact, index.phash[test], looks, alike, tested.correct_T)
 
 
 def _data(task: Task, test: Rows, leaks: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from worker.evaluate.intervals import Interval
 from worker.evaluate.metrics import ClassificationMetrics
 from worker.evaluate.verdict import gain as gained
 from worker.evaluate.verdict import relative_error_reduction, verdict
+from worker.matches import Matches
 from worker.methods.contract import Candidate, Float, Moved, Rows, Task
 from worker.solvers.logits import softmax
 
@@ -45,6 +46,7 @@ class Evaluation:
         report: the whole document.
         predictions: of each scored item.
         features: of the same items, in their order, as the head takes them.
+        met: which of the scored items had taught the version; None where nobody looked.
 
     Shape:
         features: [T, D]
@@ -54,6 +56,7 @@ class Evaluation:
     report: dict[str, Any]
     predictions: Predictions
     features: Float
+    met: Matches | None = None
 
 
 @dataclass(frozen=True)
@@ -233,26 +236,20 @@ def _gpu_bytes(device: str) -> int | None:
     return int(torch.cuda.max_memory_allocated()) if torch is not None and device == "cuda" else None
 
 
-def leaks(
-    exact_T: NDArray[np.bool_],
-    looks_T: NDArray[np.uint64],
-    learned_N: NDArray[np.uint64],
-    alike_T: NDArray[np.bool_] | None,
-    correct_T: NDArray[np.bool_],
-) -> dict[str, Any]:
+def leaks(met: Matches, alike_T: NDArray[np.bool_] | None, correct_T: NDArray[np.bool_]) -> dict[str, Any]:
     """Scored items with a twin in what was learned from, by bytes, by look, by features; the accuracy without them.
 
     Args:
-        exact_T: which have one by bytes.
-        looks_T: their perceptual hashes.
-        learned_N: those of what was learned from.
-        alike_T: which have one by features; None where nobody looked, which is not the same as none.
+        met: which items labels were learned from, by whichever teacher, those of an own backbone included.
+        alike_T: which have a twin by features; None where nobody looked, which is not the same as none.
         correct_T: which are named right.
     """
-    # A plain area has no look: its hash is 0, and equal to every other plain area's.
-    by_look_T = leakage.phash_twins(looks_T, learned_N) & (looks_T != 0)
-    by_features_T = np.zeros(len(exact_T), bool) if alike_T is None else alike_T
-    found = leakage.leakage(correct_T, exact_T, by_look_T, by_features_T).document()
+    learned = met.of(labelled=True)
+    by_features_T = np.zeros(len(correct_T), bool) if alike_T is None else alike_T
+    exact_T = learned.by_id_T | learned.by_bytes_T
+    found = leakage.leakage(correct_T, exact_T, learned.by_look_T, by_features_T, learned.sure_T).document()
+    # Those that the backbone had learned before this job.
+    found["num_through_backbone"] = int(learned.of(chained=True).sure_T.sum())
     return found if alike_T is not None else {**found, "num_cosine": None}
 
 

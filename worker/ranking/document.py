@@ -17,6 +17,11 @@ WARNING = (
     "ranks better than LogME, LEEP's first choice loses 2.7 points on average, and the accuracy of neighbours on the "
     "data beats 23 such scores over 42,000 runs (arXiv 2503.18528)."
 )
+ORDER = (
+    "by `score`: the share of images that neighbours and a ridge regression name right, each image left out alone, "
+    "with a prior by ImageNet accuracy; `expected_accuracy` is measured over folds and has the interval, so it may be "
+    "higher for a candidate that stands lower: among those that are `tied` the order says nothing"
+)
 # Images of the median class below which an accuracy hardly says more than its interval.
 FEW_PER_CLASS = 5
 
@@ -46,6 +51,7 @@ def answer(reporter: Reporter, ranked: Ranked, data: Data, ledger: Ledger) -> di
     result = {
         "candidates": rows,
         "skipped": ledger.skipped,
+        "order": ORDER,
         "warning": WARNING,
         "flags": found,
         "data": facts(data),
@@ -63,6 +69,8 @@ def candidate(contender: Contender, rank: int, place: Place, data: Data) -> dict
         "backbone": contender.name,
         "expected_accuracy": expected_accuracy(look, data),
         "score": place.score,
+        # Not worse than the first of its stage by more than one standard error.
+        "tied": place.within,
         "behind": {"value": place.behind, "standard_error": place.standard_error},
         "scores": look.evidence.scores,
         "prior": {"imagenet_top1": contender.top1, "expected": place.expected, "weight": place.weight},
@@ -132,6 +140,14 @@ def flags(ranked: Ranked, data: Data, skipped: Sequence[dict[str, Any]]) -> list
     alike = [one.name for one, place in ranked if place.within and one.stage == ranked[0][0].stage]
     if len(alike) > 1:
         found.append(f"cannot be told apart on these images, take the fastest or the smallest: {', '.join(alike)}")
+    first = ranked[0][0]
+    values = {one.name: interval(one.stages[one.stage], data).value for one, _ in ranked if one.stage == first.stage}
+    above = [name for name, value in values.items() if value > values[first.name]]
+    if above:
+        found.append(
+            f"{', '.join(above)}: an expected accuracy above that of {first.name}, which stands first: the order goes "
+            "by `score`, see `order` and the intervals"
+        )
     if known["images_per_class_median"] < FEW_PER_CLASS:
         found.append(
             f"only {known['images_per_class_median']:g} images in the median class: the prior counts for much; add "

@@ -96,6 +96,16 @@ def test_refused_job_leaves_nothing_behind(client, database, home, dataset_id, c
         assert session.scalars(select(IdempotencyKey)).all() == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "call"),
+    [("rank", "/rankings"), ("evaluate", "/evaluations"), ("advise", "/datasets/{id}/advice"), ("align", "/alignments"),
+     ("ingest", "/datasets"), ("backbone", "/backbones")],
+)  # fmt: skip
+def test_kinds_with_a_call_of_their_own_are_sent_there(client, dataset_id, kind, call):
+    found = problem(client.post(URL, json=body(dataset_id, kind=kind)), 400, "unknown_kind")
+    assert f"POST /api/v1{call}" in found["detail"]
+
+
 def told(*classes, **fields):
     """A job that tells its classes: names, or whole classes."""
     classes = [{"name": one} if isinstance(one, str) else one for one in classes]
@@ -343,7 +353,7 @@ def test_retry_forgets_the_failure(client, database, home):
 
 
 @pytest.mark.parametrize("kind", ["ingest", "backbone"])
-def test_only_transfers_can_be_retried(client, database, kind):
+def test_jobs_whose_input_is_gone_cannot_be_retried(client, database, kind):
     job_id = make_job(database, kind=kind, state="failed", inputs={"file": "a", "backbone_id": "b"})
     problem(client.post(f"{URL}/{job_id}/retry"), 400, "not_retryable")
 

@@ -11,9 +11,10 @@ from app.db.models import UserBackbone
 from tests import factories
 from tests.checks import problem
 
+SIGNS = {"num_by_id": 1, "num_by_sha256": 1, "num_by_phash": 4, "num_by_copy": 1, "num_look_alike": 2}
 ITEMS = {
-    "num_test": 9, "num_seen_before": 2,
-    "seen_in": [{"what": "dataset", "id": "ds_1", "backbone": "user/mine", "num_items": 2}],
+    "num_test": 9, "num_seen_before": 2, **SIGNS,
+    "seen_in": [{"what": "dataset", "id": "ds_1", "backbone": "user/mine", "num_items": 2, **SIGNS}],
     "num_seen_without_labels": 0, "seen_without_labels_in": [],
 }  # fmt: skip
 SEEN = artifact.of_class("first", [b"\1" * 32])

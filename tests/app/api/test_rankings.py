@@ -131,6 +131,24 @@ def test_deleting(client, database, wish):
     assert counts(database)[0] == 0
 
 
+def test_a_ranking_whose_job_is_retried_runs_again(client, wish):
+    made = client.post(URL, json=wish).json()
+    place, job = f"{URL}/{made['id']}", f"/api/v1/jobs/{made['job_id']}"
+    client.post(f"{job}/cancel")
+    assert client.get(place).json()["state"] == "failed"
+    again = client.post(f"{job}/retry")
+    assert (again.status_code, again.json()["state"]) == (202, "queued")
+    found = client.get(place).json()
+    assert (found["state"], found["failure"], found["finished_at"]) == ("running", None, None)
+    problem(client.delete(place), 409, "in_use")
+    # Once the question is gone there is nothing to answer.
+    client.post(f"{job}/cancel")
+    assert client.delete(place).status_code == 204
+    answer = problem(client.post(f"{job}/retry"), 409, "invalid_state")
+    assert "post it again" in answer["detail"]
+    assert client.get(job).json()["state"] == "cancelled"
+
+
 def test_another_projects_ranking_is_not_seen(client, database):
     with database.write() as session:
         owner = factories.project(session, "other")

@@ -29,3 +29,20 @@ def index(names, splits, hashes=None, digests=None, columns=None):
         width=zeros.astype(np.uint32), height=zeros.astype(np.uint32), phash=hashes,
         file=zeros, files=(), row_group=zeros, row=zeros, description={"task": "classification"}, prefix="",
     )  # fmt: skip
+
+
+def pictures(places):
+    """What shows a row: rows of equal places show one picture, others are as unlike as noise."""
+
+    def look(rows):
+        drawn = [np.random.default_rng(places[row]).integers(0, 256, (32, 32, 3), np.uint8) for row in rows.tolist()]
+        return np.stack(drawn)
+
+    return look
+
+
+def alike(rows):
+    """All images are one drawing with a little noise: near enough that features decide, too far to be sure without."""
+    ground = np.random.default_rng(0).integers(60, 196, (32, 32, 3))
+    noise = [np.random.default_rng(int(row)).integers(-11, 12, ground.shape) for row in rows]
+    return (ground + np.stack(noise)).astype(np.uint8)

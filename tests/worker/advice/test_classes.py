@@ -8,10 +8,13 @@ from worker.advice import classes
 
 
 def test_small_classes_say_how_many_are_missing():
-    found = classes.small(np.array([25, 19, 3, 0]), ("a", "b", "c", "d")).findings
+    labels = np.repeat([0, 1, 2], [25, 19, 3])
+    found = classes.small(labels, ("a", "b", "c", "d"), np.arange(100, 147)).findings
     assert [(one.label, one.data) for one in found] == [
         ("c", {"count": 3, "missing": 17}), ("b", {"count": 19, "missing": 1}),
     ]  # fmt: skip
+    # Whoever reads it sees the images that there are.
+    assert [one.rows for one in found] == [(144, 145, 146), tuple(range(125, 144))]
 
 
 @pytest.mark.parametrize(("counts", "number"), [([100, 10, 0], 0), ([101, 10, 50], 1)])

@@ -489,6 +489,9 @@ def test_copies_across_given_splits_are_a_leak(run: Run) -> None:
     files["test/cat/leak.png"] = files["train/cat/0.png"]
     result = run(files)
     assert [problem.path for problem in result.problems if problem.code == "split_leak"] == ["test/cat/leak.png"]
+    # Both findings say the same of the pair.
+    (told,) = [problem.message for problem in result.problems if problem.code == "duplicate"]
+    assert told.endswith("both stay, in test and train")
 
 
 def test_names_that_repeat_or_differ_in_case(run: Run) -> None:

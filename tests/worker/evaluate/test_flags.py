@@ -51,16 +51,30 @@ def test_negative_transfer_is_said_once_for_each_baseline() -> None:
     assert flags.negative({"vs_frozen": evidence("none"), "vs_scratch": evidence("positive")}) == []
 
 
-def leakage(num_test, exact=0, phash=0, without=0.5):
-    return {"num_test": num_test, "num_exact": exact, "num_phash": phash, "accuracy_without": without}
+def leakage(num_test, copies=0, alike=0, chained=0, without=0.5):
+    return {
+        "num_test": num_test, "num_exact": 0, "num_phash": alike, "num_copies": copies, "num_through_backbone": chained,
+        "accuracy_with": 0.7, "accuracy_without": 0.3, "accuracy_without_copies": without,
+    }  # fmt: skip
 
 
 def test_a_test_split_that_was_seen_or_is_small_is_flagged() -> None:
     assert [flag["code"] for flag in flags.of_test(leakage(29))] == ["few_test_images"]
-    assert flags.of_test(leakage(100, exact=4)) == []
-    (found,) = flags.of_test(leakage(100, exact=4, phash=5))
+    assert flags.of_test(leakage(100, copies=4)) == []
+    (found,) = flags.of_test(leakage(100, copies=5))
     assert found["code"] == "test_images_seen"
     assert "5 of 100" in found["message"]
-    (found,) = flags.of_test(leakage(40, exact=40, phash=40, without=None))
+    assert "accuracy is 0.700, without them it is 0.500" in found["message"]
+    (found,) = flags.of_test(leakage(40, copies=40, without=None))
     assert "no image is without one" in found["message"]
+
+
+def test_what_only_looks_alike_is_no_fact() -> None:
+    assert flags.of_test(leakage(1000, alike=87)) == []
+
+
+def test_what_a_backbone_had_learned_before_is_flagged_from_the_first_item_on() -> None:
+    (found,) = flags.of_test(leakage(100, copies=1, chained=1))
+    assert "1 of them before this job, by its backbone" in found["message"]
+    assert "another backbone" in found["message"]
     assert flags.of_test(None) == []
