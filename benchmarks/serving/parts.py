@@ -11,8 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from app.artifact.preprocess import Preprocess
 from app.serving.runtime import Session
 from benchmarks.serving import bare, load, many, photos, servers
@@ -21,8 +19,7 @@ from benchmarks.serving.servers import Server
 NUM_PHOTOS = 64
 CLIENTS = 32
 NUM_MODELS = 50
-# 4 MB of JPEG in the mean would make the generator the bottleneck on two cores; photos of 1024 x 768 are what is
-# usually sent, the whole range from 400 to 4000 px is measured beside it.
+# What is usually sent; the whole range from 400 to 4000 px is measured beside it.
 USUAL = (1024, 768)
 Figures = dict[str, Any]
 
@@ -45,9 +42,7 @@ class Bench:
         archive = data / "stamps_photos.zip"
         home = folder / "home"
         home.mkdir()
-        graph = servers.publish(home, archive, backbone)
-        side = onnx.load(graph).graph.input[0].type.tensor_type.shape.dim[1].dim_value
-        shape = Preprocess(side, side, side, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        graph, shape = servers.publish(home, archive, backbone)
         usual, mixed = photos.of_size(archive, NUM_PHOTOS, USUAL), photos.make(archive, NUM_PHOTOS)
         pythons = {peer: servers.environment_of(peers, peer) for peer in servers.NEEDED}
         return cls(home, graph, shape, usual, mixed, pythons, seconds)
@@ -214,8 +209,9 @@ def _held(bench: Bench) -> int:
 @contextmanager
 def _peer(bench: Bench, peer: str, workers: int, threads: int, decoder: str) -> Iterator[Server]:
     start: Any = getattr(servers, peer)
+    how = servers.peer(bench.graph, bench.shape, workers, threads, decoder)
     log = bench.home / f"{peer}.log"
-    running: AbstractContextManager[Server] = start(bench.pythons[peer], bench.graph, workers, threads, decoder, log)
+    running: AbstractContextManager[Server] = start(bench.pythons[peer], how, log)
     with running as server:
         yield server
 

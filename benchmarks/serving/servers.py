@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from app.artifact.preprocess import Preprocess
+from app.artifact.spec import Spec
 from app.client import Client
 from benchmarks.serving import load
 
@@ -48,8 +50,8 @@ class Server:
         return sum(_pss(pid) for pid in _family(self.pid)) / 2**20
 
 
-def publish(home: Path, archive: Path, backbone: str) -> Path:
-    """Trains and publishes a model through the real service; returns its `model.onnx`."""
+def publish(home: Path, archive: Path, backbone: str) -> tuple[Path, Preprocess]:
+    """Trains and publishes a model through the real service; its `model.onnx`, and how images are prepared for it."""
     os.environ["GRAFT_HOME"] = str(home)
     os.environ.pop("GRAFT_PORT", None)
     with demo.service() as url, Client(url) as graft:
@@ -60,7 +62,8 @@ def publish(home: Path, archive: Path, backbone: str) -> Path:
             raise SystemExit(json.dumps(done["failure"]))
         target = home / "model.onnx"
         target.write_bytes(httpx.get(f"{url}/api/v1/models/{MODEL}/versions/1/files/model.onnx", timeout=60).content)
-    return target
+        spec = Spec.model_validate(graft.call("GET", f"/models/{MODEL}/versions/1")["spec"])
+    return target, spec.preprocess
 
 
 @contextmanager
@@ -76,10 +79,10 @@ def graft(home: Path, **settings: str) -> Iterator[Server]:
 
 
 @contextmanager
-def litserve(python: Path, graph: Path, workers: int, threads: int, decoder: str, log: Path) -> Iterator[Server]:
-    """LitServe with so many workers of so many threads."""
+def litserve(python: Path, peer: Mapping[str, str], log: Path) -> Iterator[Server]:
+    """LitServe, configured by what `peer` gives."""
     port = demo.free_port()
-    environment = _peer(graph, workers, threads, decoder, PORT=str(port))
+    environment = {**peer, "PORT": str(port)}
     with _running([str(python), "litserve_app.py"], environment, PEERS, log) as child:
         server = Server("127.0.0.1", port, "/predict", "request", child.pid)
         _until_it_listens(server, child, log)
@@ -87,11 +90,10 @@ def litserve(python: Path, graph: Path, workers: int, threads: int, decoder: str
 
 
 @contextmanager
-def bentoml(python: Path, graph: Path, workers: int, threads: int, decoder: str, log: Path) -> Iterator[Server]:
-    """BentoML with so many workers of so many threads."""
+def bentoml(python: Path, peer: Mapping[str, str], log: Path) -> Iterator[Server]:
+    """BentoML, configured by what `peer` gives."""
     port = demo.free_port()
-    environment = _peer(graph, workers, threads, decoder, BENTOML_HOME=str(log.parent / "bentoml"))
-    environment |= {"BENTOML_DO_NOT_TRACK": "True"}
+    environment = {**peer, "BENTOML_HOME": str(log.parent / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
     command = [str(python), "-m", "bentoml", "serve", "bentoml_app:Classifier", "--host", "127.0.0.1"]
     with _running([*command, "--port", str(port)], environment, PEERS, log) as child:
         server = Server("127.0.0.1", port, "/classify", "images", child.pid)
@@ -109,9 +111,11 @@ def environment_of(folder: Path, peer: str) -> Path:
     return python
 
 
-def _peer(graph: Path, workers: int, threads: int, decoder: str, **more: str) -> dict[str, str]:
+def peer(graph: Path, shape: Preprocess, workers: int, threads: int, decoder: str) -> dict[str, str]:
+    """What the peers' scripts read: so many workers of so many threads, and how they prepare images."""
+    how = {"SIDE": str(shape.height), "RESIZE": str(shape.resize), "INTERPOLATION": shape.interpolation}
     known = {"MODEL": str(graph), "WORKERS": str(workers), "THREADS": str(threads), "DECODER": decoder}
-    return {**known, "PYTHONPATH": str(ROOT), **more}
+    return {**known, **how, "PYTHONPATH": str(ROOT)}
 
 
 @contextmanager
