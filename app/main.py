@@ -79,12 +79,13 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve")) -> F
     app.add_middleware(Head)
     app.add_middleware(Guard, hosts=frozenset(settings.allowed_hosts))
     problems.install(app)
-    app.include_router(health.router)
-    for role in roles:
+    # Routes are tried in their order, all of them before one that stands last: predictions come first.
+    for role in sorted(roles, reverse=True):
         for router in ROLES[role]:
             app.include_router(router, prefix="/api/v1")
         for router in PROTOCOLS.get(role, ()):
             app.include_router(router)
+    app.include_router(health.router)
     schema.install(app)
     return app
 

@@ -5,34 +5,32 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from anyio import to_thread
-from fastapi import Depends, Query, Request, Response
+from fastapi import Request, Response
+from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 
 from app.api import images
-from app.api.deps import NAME, Context, Project, State
+from app.api.deps import NAME, State
 from app.services import predictions, rollouts
 from app.services.predictions import Found
 from app.serving.call import Result, Timing
 
 T = TypeVar("T")
-Timeout = Annotated[
-    float | None, Query(gt=0, le=3600, description="Seconds until nobody waits for the answer any more.")
-]
 
 
-# Coroutines, here and in `deps`: the framework runs plain functions in threads, which takes longer than they do.
-async def get_wanted(
-    name: str,
-    version: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
-    alias: Annotated[str | None, Query(pattern=NAME)] = None,
-    domain: Annotated[str | None, Query(pattern=NAME, description="Where the images come from.")] = None,
-) -> predictions.Wanted:
-    """The model that a path and its query mean."""
-    return predictions.Wanted(name, version, alias, domain)
+class AskQuery(BaseModel):
+    """What the query of a call says; one model, since the framework takes its time for every parameter of its own."""
+
+    version: int | None = Field(None, ge=1, lt=2**31)
+    alias: str | None = Field(None, pattern=NAME)
+    domain: str | None = Field(None, pattern=NAME, description="Where the images come from.")
+    timeout: float | None = Field(
+        None, gt=0, le=3600, description="Seconds until nobody waits for the answer any more."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +50,13 @@ class Ask:
     project: str
     wanted: predictions.Wanted
     deadline: float | None
+
+    @classmethod
+    def of(cls, request: Request, project: str, model: str, query: AskQuery) -> Self:
+        """A call, as its route has it."""
+        wanted = predictions.Wanted(model, query.version, query.alias, query.domain)
+        deadline = None if query.timeout is None else time.monotonic() + query.timeout
+        return cls(request, request.app.state.graft, project, wanted, deadline)
 
     async def find(self) -> Found:
         """The graphs that answer.
@@ -82,20 +87,6 @@ class Ask:
         """Gives images to the engine."""
         future = self.state.engine.submit(found.model, sent, self.deadline)
         return self.state.statistics.watch(found.version_id, future)
-
-
-async def get_ask(
-    request: Request,
-    state: Context,
-    project: Project,
-    wanted: Annotated[predictions.Wanted, Depends(get_wanted)],
-    timeout: Timeout = None,
-) -> Ask:
-    """The request as a question to a model."""
-    return Ask(request, state, project, wanted, None if timeout is None else time.monotonic() + timeout)
-
-
-Asked = Annotated[Ask, Depends(get_ask)]
 
 
 def json(found: Found, result: Result, document: dict[str, Any]) -> Response:

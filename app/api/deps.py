@@ -45,6 +45,7 @@ class Page(BaseModel, Generic[T]):
     has_more: bool
 
 
+# Coroutines: the framework runs plain functions in threads, which takes longer than they do.
 async def get_state(request: Request) -> State:
     """The process's state."""
     state: State = request.app.state.graft

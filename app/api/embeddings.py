@@ -1,12 +1,13 @@
 """Embeddings: images in, features out."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from app.api import answers, images
-from app.api.answers import Asked
+from app.api.answers import Ask, AskQuery
+from app.api.deps import Project
 from app.api.problems import RESPONSES
 from app.services.predictions import Found
 from app.serving.call import Result
@@ -36,14 +37,15 @@ class EmbedOut(BaseModel):
         200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}, "description": "The features"}
     },
 )
-async def embed(ask: Asked) -> Any:
+async def embed(name: str, request: Request, project: Project, query: Annotated[AskQuery, Query()]) -> Any:
     """Features of images, as the model's head sees them: after the alignment where a `domain` is named.
 
     With `Accept: application/octet-stream` they come as float32, little-endian, row after row; header `X-Graft-Shape`
     has rows and columns.
     """
+    ask = Ask.of(request, project, name, query)
     found, result = await ask.all()
-    if _wants_bytes(ask.request):
+    if _wants_bytes(request):
         return _bytes(found, result)
     return answers.json(
         found,

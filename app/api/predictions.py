@@ -2,17 +2,26 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from app.api import answers, images, streams
-from app.api.answers import Asked
+from app.api.answers import Ask, AskQuery
+from app.api.deps import Project
 from app.api.problems import RESPONSES
 from app.services.predictions import Found
 from app.serving import best
 
 router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES)
+
+
+class PredictQuery(AskQuery):
+    """Which model, and what is told of each image."""
+
+    top_k: int = Field(100, ge=1, le=100, description="Most classes in `scores`.")
+    threshold: float | None = Field(None, ge=0, le=1, description="Below this score there is no label.")
+    features: bool = Field(False, description="Whether each prediction brings its features.")
 
 
 class ScoreOut(BaseModel):
@@ -49,12 +58,7 @@ class PredictOut(BaseModel):
     openapi_extra=images.request_body(streams.MEDIA_TYPE),
     responses={200: {"content": {streams.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
 )
-async def predict(
-    ask: Asked,
-    top_k: Annotated[int, Query(ge=1, le=100, description="Most classes in `scores`.")] = 100,
-    threshold: Annotated[float | None, Query(ge=0, le=1, description="Below this score there is no label.")] = None,
-    features: Annotated[bool, Query(description="Whether each prediction brings its features.")] = False,
-) -> Any:
+async def predict(name: str, request: Request, project: Project, query: Annotated[PredictQuery, Query()]) -> Any:
     """Classifies images: multipart `file` (repeated), a raw image body, JSON `images`, or lines of NDJSON.
 
     With `Accept: application/x-ndjson` each prediction is a line with its `index` that goes out as soon as it is there;
@@ -64,12 +68,13 @@ async def predict(
     Header `Server-Timing` says how long decoding, waiting and computing took. What nobody waits for any more, since the
     connection was closed or `timeout` has passed, is not computed.
     """
+    ask = Ask.of(request, project, name, query)
 
     def line(found: Found, probabilities_C: NDArray[Any], features_D: NDArray[Any]) -> dict[str, Any]:
-        item = best.rank(probabilities_C, found.model.spec.labels, top_k, threshold)
+        item = best.rank(probabilities_C, found.model.spec.labels, query.top_k, query.threshold)
         scores = [{"label": score.label, "score": score.score} for score in item.scores]
         known = {"label": item.label, "score": item.score, "scores": scores}
-        return {**known, "features": features_D.tolist()} if features else known
+        return {**known, "features": features_D.tolist()} if query.features else known
 
     if streams.wanted(ask.request):
         return await streams.response(ask, line)
