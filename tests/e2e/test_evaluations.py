@@ -4,6 +4,7 @@ import pytest
 
 from app.client import ApiError
 from tests import factories
+from tests.conftest import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -56,6 +57,8 @@ def test_an_evaluation_a_reproduction_and_a_lineage(up, tmp_path):
     assert chain["items"]["num_test"] == client.dataset(dataset)["splits"]["test"]
     assert (chain["items"]["num_seen_before"], chain["warnings"]) == (0, [])
     # Features of the child's new items are all that stayed: no bundle, no checkpoint. A bell may hang still.
+    # Checkpoints are taken away once the result is committed, a moment after it is seen.
+    wait_until(lambda: not any("/checkpoints/" in name for name in service.files()), "checkpoints are gone")
     new = {name for name in set(service.files()) - set(before) if "/broker/messages/" not in name}
     assert new
     assert all("/features/" in name for name in new), new

@@ -7,6 +7,7 @@ from app.db.forecasts import ForecastRow
 from app.db.models import Dataset, Job, Model, ModelVersion, Problem, Project, Report, UserBackbone
 from app.errors import Conflict
 from app.services import aliases, attempts, backbones, jobs, models, outcomes
+from app.services.aliases import Target
 from tests import factories
 
 OWNER = "me"
@@ -167,11 +168,11 @@ def test_aliases_and_removals_take_turns(database, second):
         factories.model(session, "colours", 2)
     with database.write() as session:
         models.delete_version(session, "default", "colours", 1)
-        waiting = second(lambda session: aliases.point(session, "default", "colours", "production", 1))
+        waiting = second(lambda session: aliases.point(session, "default", "colours", "production", Target(1)))
     with pytest.raises(Exception, match="no version 1"):
         waiting.result(30)
     with database.write() as session:
-        aliases.point(session, "default", "colours", "production", 2)
+        aliases.point(session, "default", "colours", "production", Target(2))
         waiting = second(lambda session: models.delete_version(session, "default", "colours", 2))
     with pytest.raises(Conflict):
         waiting.result(30)
