@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from app.api import answers, images
 from app.api.answers import Ask, AskQuery
 from app.api.deps import Project
+from app.api.forms import plain_type
 from app.api.problems import RESPONSES
 from app.services.predictions import Found
 from app.serving.call import Result
@@ -45,7 +46,7 @@ async def embed(name: str, request: Request, project: Project, query: Annotated[
     """
     ask = Ask.of(request, project, name, query)
     found, result = await ask.all()
-    if _wants_bytes(request):
+    if plain_type(request, "accept") == BINARY:
         return _bytes(found, result)
     return answers.json(
         found,
@@ -59,10 +60,6 @@ async def embed(name: str, request: Request, project: Project, query: Annotated[
             "features": result.features_ND.tolist(),
         },
     )
-
-
-def _wants_bytes(request: Request) -> bool:
-    return request.headers.get("accept", "").partition(";")[0].strip().lower() == BINARY
 
 
 def _bytes(found: Found, result: Result) -> Response:

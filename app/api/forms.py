@@ -23,13 +23,18 @@ def media_type(request: Request, *accepted: str) -> str:
     Raises:
         UnsupportedMediaType: it is none of them.
     """
-    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    found = plain_type(request, "content-type")
     if not any(found == one or (one.endswith("/*") and found.startswith(one[:-1])) for one in accepted):
         raise UnsupportedMediaType(
             f"expected a body of content type {' or '.join(accepted)}; found {found or 'none'}; see /docs for what "
             "stands in it"
         )
     return found
+
+
+def plain_type(request: Request, header: str) -> str:
+    """The media type that a header names first, without parameters; empty where there is none."""
+    return request.headers.get(header, "").partition(";")[0].strip().lower()
 
 
 def checked(model: type[M], fields: Any) -> M:

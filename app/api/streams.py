@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api import answers, images
 from app.api.answers import Ask
-from app.api.forms import checked_json, from_json
+from app.api.forms import checked_json, from_json, plain_type
 from app.api.problems import document
 from app.errors import GraftError, TooLarge
 from app.services import rollouts
@@ -33,8 +33,7 @@ Begun = asyncio.Future[Result] | GraftError
 
 def wanted(request: Request) -> bool:
     """Whether the client reads lines, or sends some."""
-    kinds = (request.headers.get("accept", ""), request.headers.get("content-type", ""))
-    return any(kind.partition(";")[0].strip().lower() == MEDIA_TYPE for kind in kinds)
+    return any(plain_type(request, header) == MEDIA_TYPE for header in ("accept", "content-type"))
 
 
 async def response(ask: Ask, line: Callable[[Found, NDArray[Any], NDArray[Any]], Line]) -> StreamingResponse:
@@ -44,7 +43,7 @@ async def response(ask: Ask, line: Callable[[Found, NDArray[Any], NDArray[Any]],
     its own, before the first line.
     """
     ask.state.engine.check_room()
-    if ask.request.headers.get("content-type", "").partition(";")[0].strip().lower() == MEDIA_TYPE:
+    if plain_type(ask.request, "content-type") == MEDIA_TYPE:
         sent = _lines(ask.request, ask.state.settings.max_predict_bytes)
     else:
         sent = _each(await images.read(ask.request, ask.state))

@@ -142,9 +142,7 @@ class Lookup:
 
     def known(self, project: str, wanted: Wanted) -> Found | None:
         """The graphs that answer a call, if they are remembered; microseconds where the database is local."""
-        stamp = self._database.stamp()
-        with self._lock:
-            return self._known.get((project, wanted)) if stamp == self._stamp else None
+        return self._under(self._database.stamp(), project, wanted)
 
     def forget(self, version_ids: Collection[str]) -> set[str]:
         """As `Opened.forget`: what is asked for again is looked up again."""
@@ -159,11 +157,11 @@ class Lookup:
             NotFound: no such model, version, alias or domain.
             Conflict: both a version and an alias were named, or the domain's alignment does not fit.
         """
-        found = self.known(project, wanted)
-        if found is not None:
-            return found
         # Taken before the look, so that what changes meanwhile makes it old.
         stamp = self._database.stamp()
+        known = self._under(stamp, project, wanted)
+        if known is not None:
+            return known
         with self._database.read() as session:
             found = _find(session, self._opened, project, wanted)
         with self._lock:
@@ -171,6 +169,10 @@ class Lookup:
                 self._stamp, self._known = stamp, {}
             self._known[project, wanted] = found
         return found
+
+    def _under(self, stamp: str, project: str, wanted: Wanted) -> Found | None:
+        with self._lock:
+            return self._known.get((project, wanted)) if stamp == self._stamp else None
 
 
 def _find(session: Session, opened: Opened, project: str, wanted: Wanted) -> Found:
