@@ -2,6 +2,7 @@ import io
 import threading
 import time
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -59,21 +60,25 @@ def watched():
     return served(backbone=Graph("watched", lambda _: session)), session
 
 
-@pytest.fixture
-def engine():
-    made = Engine(1 << 30, 2)
+@contextmanager
+def running(num_threads):
+    made = Engine(1 << 30, num_threads)
     yield made
     made.close()
     assert made.num_images == 0
+
+
+@pytest.fixture
+def engine():
+    with running(2) as made:
+        yield made
 
 
 @pytest.fixture
 def single():
     """An engine on one core: one batch after the other."""
-    made = Engine(1 << 30, 1)
-    yield made
-    made.close()
-    assert made.num_images == 0
+    with running(1) as made:
+        yield made
 
 
 @pytest.fixture
