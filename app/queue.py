@@ -4,12 +4,12 @@ Losing a message costs a moment, never a job: every worker sweeps for rows that 
 """
 
 import logging
-from typing import Any
-
-from celery import Celery
-from kombu.exceptions import OperationalError
+from typing import TYPE_CHECKING, Any
 
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 CPU, GPU = "cpu", "gpu"
 QUEUES = (CPU, GPU)
@@ -20,12 +20,15 @@ POLLING_SECONDS = 0.05
 log = logging.getLogger(__name__)
 
 
-def make_celery(settings: Settings) -> Celery:
+def make_celery(settings: Settings) -> "Celery":
     """The Celery application that both sides use.
 
     Late acknowledgement and prefetching are off, because a message carries nothing that could be lost;
     events and remote control are off on the filesystem broker, which would keep their messages for ever.
     """
+    # Here, because loading Celery takes a tenth of the application's start, and reading its routes needs none.
+    from celery import Celery
+
     celery = Celery("graft", broker=settings.broker_url or "filesystem://localhost", set_as_current=False)
     celery.conf.update(
         task_acks_late=False,
@@ -64,8 +67,11 @@ def _transport(settings: Settings) -> dict[str, Any]:
 class Bell:
     """Rings for a queue."""
 
-    def __init__(self, celery: Celery) -> None:
+    def __init__(self, celery: "Celery") -> None:
+        from kombu.exceptions import OperationalError
+
         self._celery = celery
+        self._unreachable = (OperationalError, OSError)
 
     def ring(self, queue: str) -> bool:
         """Sends the message. A broker that cannot be reached is logged, not raised: the row waits and is swept.
@@ -75,7 +81,7 @@ class Bell:
         """
         try:
             self._celery.send_task(RUN_NEXT, args=[queue], queue=queue, retry=False)
-        except (OperationalError, OSError) as error:
+        except self._unreachable as error:
             log.warning("broker unreachable, the sweep will ring again: %s", error)
             return False
         return True
@@ -85,6 +91,6 @@ class Bell:
         try:
             with self._celery.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=1)
-        except (OperationalError, OSError):
+        except self._unreachable:
             return False
         return True
