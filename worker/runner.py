@@ -118,6 +118,7 @@ def main() -> int:
 def _import_ahead() -> None:
     """What an ingestion and a transfer on cached features import; nothing with torch."""
     import onnxruntime  # noqa: F401
+    import pyarrow.compute  # noqa: F401
 
     from app.serving import runtime  # noqa: F401
     from worker import ingestion, transfer  # noqa: F401

@@ -151,13 +151,13 @@ def from_arrow(name: str, kind: Kind, names: Sequence[str], values: pa.Array) ->
     """The stored column again."""
     match kind:
         case "class":
-            return Column(name, kind, tuple(names), values.fill_null(MISSING).to_numpy(zero_copy_only=False))
+            return Column(name, kind, tuple(names), arrow.plain(values, MISSING))
         case "number":
-            return Column(name, kind, (), values.fill_null(float("nan")).to_numpy(zero_copy_only=False))
+            return Column(name, kind, (), arrow.plain(values, np.nan))
         case "classes":
             matrix = np.zeros((len(values), len(names)), dtype=bool)
-            rows = values.value_parent_indices().to_numpy(zero_copy_only=False)
-            matrix[rows, values.flatten().to_numpy(zero_copy_only=False)] = True
+            rows = arrow.plain(values.value_parent_indices())
+            matrix[rows, arrow.plain(values.flatten())] = True
             return Column(name, kind, tuple(names), matrix)
 
 

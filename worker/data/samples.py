@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from worker.data import labels
+from worker.data import arrow, labels
 from worker.data.labels import Column
 from worker.data.splits import SPLITS
 
@@ -93,7 +93,7 @@ def load_index(folder: Path, prefix: str = "") -> Index:
         return values.chunk(0) if values.num_chunks else pa.array([], values.type)
 
     def numbers(name: str) -> NDArray[Any]:
-        return np.asarray(column(name).to_numpy(zero_copy_only=False))
+        return arrow.plain(column(name))
 
     files = column("file").dictionary_encode()
     splits = column("split").dictionary_encode()
@@ -105,13 +105,13 @@ def load_index(folder: Path, prefix: str = "") -> Index:
             labels.from_arrow(one["name"], one["kind"], one["names"], column(one["name"]))
             for one in description["label_columns"]
         ),
-        split=split_codes[splits.indices.to_numpy(zero_copy_only=False)],
+        split=split_codes[arrow.plain(splits.indices)],
         sha256=_fixed(column("sha256"), 64),
         group=numbers("group"),
         width=numbers("width"),
         height=numbers("height"),
         phash=numbers("phash"),
-        file=files.indices.to_numpy(zero_copy_only=False),
+        file=arrow.plain(files.indices),
         files=tuple(files.dictionary.to_pylist()),
         row_group=numbers("row_group"),
         row=numbers("row"),

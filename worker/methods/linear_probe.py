@@ -122,7 +122,9 @@ def fit(
     # Leaving single items out is the cheap look, which flatters ridge where pictures have copies: only where it seems
     # better by what it would have to be is it judged on the same folds.
     if clearly_better(left_out.predictions_LNC[ridge_best], logits_of["logistic"], labels_P)[0]:
-        logits_of["ridge"] = ridge.leave_folds_out(standard_PD, targets_PC, folds_P, left_out.lambdas[ridge_best])
+        logits_of["ridge"] = ridge.leave_folds_out(
+            standard_PD, targets_PC, folds_P, left_out.lambdas[ridge_best], basis=basis
+        )
     right = {name: (logits_PC.argmax(1) == labels_P).astype(np.float64) for name, logits_PC in logits_of.items()}
     is_better, margin = clearly_better(logits_of.get("ridge", logits_of["logistic"]), logits_of["logistic"], labels_P)
     name = "ridge" if is_better else "logistic"

@@ -87,7 +87,7 @@ def leave_one_out(
     predictions_LNC = np.empty((len(lambdas), num_items, num_targets), dtype=dtype)
     error_L = np.zeros(len(lambdas))
     for start, stop in row_chunks(num_items):
-        rows_NR = basis.rows(start, stop)
+        rows_NR = basis.rows(slice(start, stop))
         fitted_LNC = (rows_NR @ weight_BR.T).reshape(stop - start, len(lambdas), num_targets).transpose(1, 0, 2)
         leverage_LN = shrink_LR.astype(dtype) @ np.square(rows_NR).T + 1.0 / num_items
         centred_NC = (targets_NC[start:stop] - mean_C).astype(dtype)
@@ -98,16 +98,25 @@ def leave_one_out(
 
 
 def leave_folds_out(
-    feats_ND: NDArray[np.floating], targets_NC: NDArray[np.floating], folds_N: NDArray[np.integer], strength: float
+    feats_ND: NDArray[np.floating],
+    targets_NC: NDArray[np.floating],
+    folds_N: NDArray[np.integer],
+    strength: float,
+    *,
+    basis: EigenBasis | None = None,
 ) -> NDArray[np.float64]:
-    """Predict every fold by the ridge fit to the other folds: the normal equations less the fold's own share.
+    """Predict every fold by the ridge fit to the other folds, by the smaller of two systems.
 
-    Leaving single items out leaves copies of a picture in; whole folds leave none, so this is what may be reported.
+    Of a fold with fewer items than features the residuals tell it (``leave_groups_out``); for a larger one the normal
+    equations are solved without the fold's own share. Leaving single items out leaves copies of a picture in; whole
+    folds leave none, so this is what may be reported. ``basis`` as in ``leave_one_out``.
 
     Shape:
         feats_ND: [N, D]; targets_NC: [N, C]; folds_N: [N]; returns [N, C].
     """
     _check(feats_ND, targets_NC, (strength,))
+    if np.unique(folds_N, return_counts=True)[1].max() < feats_ND.shape[1]:
+        return leave_groups_out(feats_ND, targets_NC, folds_N, strength, basis=basis)
     design_NE = np.concatenate([feats_ND, np.ones((len(feats_ND), 1))], axis=1).astype(np.float64)
     total_EE, moments_EC = design_NE.T @ design_NE, design_NE.T @ targets_NC
     penalty_E = np.full(design_NE.shape[1], strength)
@@ -151,7 +160,7 @@ def leave_groups_out(
     residual_NC = np.empty(targets_NC.shape)
     leverage_N = np.empty(len(targets_NC))
     for start, stop in row_chunks(len(targets_NC)):
-        rows_NR = basis.rows(start, stop).astype(np.float64)
+        rows_NR = basis.rows(slice(start, stop)).astype(np.float64)
         residual_NC[start:stop] = targets_NC[start:stop] - mean_C - rows_NR @ weight_CR.T
         leverage_N[start:stop] = np.square(rows_NR) @ shrink_R + 1.0 / len(targets_NC)
     alone_N = size_G[group_N] == 1
@@ -159,7 +168,7 @@ def leave_groups_out(
     blocks = np.split(np.argsort(group_N, kind="stable"), np.cumsum(size_G)[:-1])
     for block in blocks:
         if len(block) > 1:
-            rows_MR = np.concatenate([basis.rows(row, row + 1) for row in block]).astype(np.float64)
+            rows_MR = basis.rows(block).astype(np.float64)
             kept_MM = np.eye(len(block)) - (rows_MR * shrink_R) @ rows_MR.T - 1.0 / len(targets_NC)
             residual_NC[block] = np.linalg.solve(kept_MM, residual_NC[block])
     return np.asarray(targets_NC - residual_NC, np.float64)

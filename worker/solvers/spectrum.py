@@ -68,13 +68,13 @@ class EigenBasis:
         gradient_BR: Floats = residual_BN @ self.matrix
         return gradient_BR if self.projected else gradient_BR @ self.rotation_DR
 
-    def rows(self, start: int, stop: int) -> Floats:
-        """Rotated features of a range of items, for sums that need them item by item.
+    def rows(self, items: slice | NDArray[np.integer]) -> Floats:
+        """Rotated features of some items, for sums that need them item by item.
 
         Shape:
-            returns [stop - start, R].
+            items: [M], or a range of them; returns [M, R].
         """
-        block = self.matrix[start:stop]
+        block = self.matrix[items]
         return block if self.projected else block @ self.rotation_DR
 
     def to_features(self, weight_BR: Floats) -> Floats:

@@ -72,7 +72,7 @@ def test_bad_input_is_refused() -> None:
         ridge.fit(np.full((4, 2), np.nan), np.zeros((4, 1)), 1.0)
 
 
-@pytest.mark.parametrize(("num_items", "num_features"), [(40, 12), (30, 60)])
+@pytest.mark.parametrize(("num_items", "num_features"), [(40, 12), (30, 60), (100, 12)])
 def test_leaving_folds_out_equals_refits(num_items: int, num_features: int) -> None:
     rng = np.random.default_rng(3)
     feats_ND = rng.normal(size=(num_items, num_features)) + 2.0
