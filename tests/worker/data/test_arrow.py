@@ -1,0 +1,26 @@
+"""Numbers out of Arrow's buffers, against Arrow's own conversion."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from worker.data import arrow
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.int64(), pa.uint64(), pa.float64()])
+@pytest.mark.parametrize(("start", "length"), [(0, 20), (3, 11), (9, 0)])
+def test_plain_numbers_are_those_of_the_array(kind: pa.DataType, start: int, length: int) -> None:
+    values = pa.array(range(20), kind).slice(start, length)
+    found = arrow.plain(values)
+    assert found.dtype == kind.to_pandas_dtype()
+    np.testing.assert_array_equal(found, values.to_pylist())
+
+
+@pytest.mark.parametrize("start", [0, 1, 9])
+def test_nulls_are_what_was_asked_for(start: int) -> None:
+    values = pa.array([1, None, 3, 4, None, 6, 7, 8, 9, None, 11], pa.int64()).slice(start)
+    np.testing.assert_array_equal(arrow.plain(values, -1), values.fill_null(-1).to_pylist())
+    with pytest.raises(ValueError, match="nulls"):
+        arrow.plain(values)
+    floats = arrow.plain(values.cast(pa.float64()), np.nan)
+    np.testing.assert_array_equal(np.isnan(floats), values.is_null().to_pylist())
