@@ -38,13 +38,15 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--fonts", type=Path, default=Path("/usr/share/fonts"))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--again", action="store_true", help="measure again what stands; long parts go on by default")
     given = parser.parse_args()
     unknown = [name for name in given.names if name not in PARTS]
     if unknown:
         parser.error(f"expected names of {', '.join(PARTS)}; found {', '.join(unknown)}")
     document: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"parts": {}}
     with tempfile.TemporaryDirectory() as home:
-        lab = Lab(Path(home), given.data, given.fonts, tuple(range(given.seeds)), document["parts"])
+        known = {} if given.again else dict(document["parts"])
+        lab = Lab(Path(home), given.data, given.fonts, tuple(range(given.seeds)), known)
         for name in given.names or PARTS:
             sys.stderr.write(f"{name} ...\n")
             for found in PARTS[name](lab):
