@@ -21,7 +21,7 @@ FRACTIONS = (0.1, 0.25, 0.5)
 DRAWS = 3
 # N x N matrices are held: more items than this are not learned from. The curve then leads on to all of them. With many
 # classes it takes more to see a curve at all.
-MAX_ITEMS, MAX_ITEMS_MANY_CLASSES, ITEMS_PER_CLASS = 1500, 3000, 10
+MAX_ITEMS, MAX_ITEMS_MANY_CLASSES, ITEMS_PER_CLASS = 1000, 3000, 10
 # A point from fewer images per class than this lies on no power law: classes are missing altogether.
 _MIN_PER_CLASS = 2.0
 # Two draws of the same size differ at least by this, whatever they are scored on.
