@@ -8,6 +8,7 @@ gc.disable()
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
 
@@ -38,8 +39,9 @@ from app.api.head import Head
 from app.db.session import Database
 from app.queue import Bell, make_celery
 from app.services.predictions import Lookup, Opened
+from app.serving.board import Board
 from app.serving.engine import Engine, Limits
-from app.serving.statistics import Statistics
+from app.serving.statistics import Present, Statistics
 from app.settings import Settings
 from app.storage import open_storage, remove_old_uploads
 
@@ -66,15 +68,22 @@ ROLES: dict[str, tuple[APIRouter, ...]] = {
 PROTOCOLS: dict[str, tuple[APIRouter, ...]] = {"serve": (v2.router,)}
 
 
-def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve")) -> FastAPI:
-    """One application for both roles: a team runs them apart, a laptop together."""
+def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), board: Path | None = None) -> FastAPI:
+    """One application for both roles: a team runs them apart, a laptop together.
+
+    Args:
+        settings: of the process.
+        roles: whose routes it answers.
+        board: folder that the processes of the service share; none where this is the only one.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.graft = state = make_state(settings)
+        app.state.graft = state = make_state(settings, board)
         async with grpc(settings, state, roles):
             yield
         state.engine.close()
+        state.statistics.close()
         state.database.dispose()
 
     app = FastAPI(
@@ -110,7 +119,7 @@ async def grpc(settings: Settings, state: State, roles: Sequence[str]) -> AsyncI
         yield
 
 
-def make_state(settings: Settings) -> State:
+def make_state(settings: Settings, board: Path | None = None) -> State:
     """Opens what the process needs; nothing is opened at import."""
     settings.home_path.mkdir(parents=True, exist_ok=True)
     remove_old_uploads(settings.scratch)
@@ -118,13 +127,19 @@ def make_state(settings: Settings) -> State:
     limits = Limits(settings.max_queued_images, settings.max_queue_seconds, settings.max_predict_pixels)
     database = Database(settings.resolved_database_url)
     opened = Opened(storage)
+    engine = Engine(settings.pool_bytes // settings.serve_processes, settings.num_serve_threads, limits)
     return State(
         settings=settings,
         database=database,
         storage=storage,
         bell=Bell(make_celery(settings)),
-        engine=Engine(settings.pool_bytes, settings.serve_threads or settings.cores, limits),
+        engine=engine,
         opened=opened,
         lookup=Lookup(database, opened),
-        statistics=Statistics(),
+        statistics=Statistics(lambda: _present(engine), Board(board) if board else None),
     )
+
+
+def _present(engine: Engine) -> Present:
+    pool = engine.pool.stats()
+    return Present(engine.num_images, pool.size_bytes, pool.num_entries)

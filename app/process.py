@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import FrameType
 
 PARENT_PIPE = "GRAFT_PARENT_PIPE"
@@ -35,7 +36,22 @@ def end_with_parent() -> None:
         threading.Thread(target=_watch_parent, daemon=True, name="parent").start()
 
 
-def supervise(commands: Mapping[str, Sequence[str]], greeting: str, grace_seconds: float = 0.0) -> int:
+@dataclass(frozen=True)
+class Child:
+    """A command to be kept running.
+
+    Args:
+        command: and its arguments.
+        environment: variables that it has besides this process's own.
+        handed: file descriptors that it is given.
+    """
+
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    handed: Sequence[int] = ()
+
+
+def supervise(commands: Mapping[str, Child], greeting: str, grace_seconds: float = 0.0) -> int:
     """Runs the commands until SIGINT or SIGTERM; restarts each that ends by itself.
 
     Args:
@@ -83,10 +99,15 @@ def supervise(commands: Mapping[str, Sequence[str]], greeting: str, grace_second
     return status
 
 
-def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+def _start(child: Child) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C reaches the manager alone, which stops its children in order.
-    environment = {**os.environ, PARENT_PIPE: "1"}
-    return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
+    return subprocess.Popen(
+        child.command,
+        stdin=subprocess.PIPE,
+        env={**os.environ, **child.environment, PARENT_PIPE: "1"},
+        pass_fds=child.handed,
+        start_new_session=True,
+    )
 
 
 def _stop_all(children: Mapping[str, subprocess.Popen[bytes]], seconds: float) -> None:

@@ -42,16 +42,22 @@ class Settings(BaseSettings):
     )
     max_image_pixels: int = Field(100_000_000, ge=1, description="Largest width times height of an image.")
     pool_bytes: int = Field(
-        2 * 2**30, ge=1, description="Memory for loaded models; the least recently used leave first."
+        2 * 2**30,
+        ge=1,
+        description="Memory for loaded models, of all processes together; the least recently used leave first.",
     )
     max_queued_images: int = Field(1024, ge=1, description="Images that wait for an answer before more are refused.")
     max_queue_seconds: float = Field(
         5.0, gt=0, description="Longest wait, by the rate measured, before requests are refused."
     )
+    serve_processes: int = Field(
+        1, ge=1, description="Processes that answer requests on the one port; each has its share of cores and memory."
+    )
     serve_threads: int = Field(
         0,
         ge=0,
-        description="Cores that prediction uses: batches on one each, an image alone on all; 0 means every core.",
+        description="Cores that prediction uses in one process: batches on one each, an image alone on all; 0 means "
+        "its share of every core.",
     )
     worker_slots: int = Field(2, ge=1, description="Jobs that one worker process runs at the same time.")
     standby: bool = Field(
@@ -100,6 +106,11 @@ class Settings(BaseSettings):
     def cores(self) -> int:
         """Cores that this process may use."""
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    @property
+    def num_serve_threads(self) -> int:
+        """Cores that prediction uses in one process."""
+        return self.serve_threads or max(1, self.cores // self.serve_processes)
 
     @property
     def num_compute_threads(self) -> int:

@@ -10,7 +10,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db.session import Database
 from app.queue import Bell
 from app.services import forecasts, queues, served
-from app.serving.engine import Engine
 from app.serving.statistics import Statistics
 from app.settings import Settings
 from app.storage import Storage
@@ -31,22 +30,22 @@ def check_serving(settings: Settings, database: Database, storage: Storage) -> d
     return {"database": _database(database), "storage": _storage(settings, storage)}
 
 
-def metrics(database: Database, engine: Engine, statistics: Statistics) -> str:
+def metrics(database: Database, statistics: Statistics) -> str:
     """The present state, as Prometheus reads it."""
     registry = CollectorRegistry()
     waiting = Gauge("graft_jobs", "Unfinished jobs", ["queue", "state"], registry=registry)
     workers = Gauge("graft_workers", "Workers seen in the last minute", registry=registry)
     memory = Gauge("graft_pool_bytes", "Memory of loaded models", registry=registry)
     loaded = Gauge("graft_pool_graphs", "Loaded graphs", registry=registry)
+    total = statistics.total()
     with database.read() as session:
         for (queue, state), number in queues.counts(session).items():
             waiting.labels(queue, state).set(number)
         workers.set(len(queues.live_workers(session)))
         _forecasts(registry, forecasts.errors(session))
-        answered = served.metrics(session, engine, statistics)
-    stats = engine.pool.stats()
-    memory.set(stats.size_bytes)
-    loaded.set(stats.num_entries)
+        answered = served.metrics(session, total)
+    memory.set(total.present.pool_bytes)
+    loaded.set(total.present.pool_graphs)
     return generate_latest(registry).decode() + answered
 
 

@@ -13,7 +13,7 @@ from app.db.models import ModelVersion
 from app.services import models
 from app.services.predictions import Found, Lookup
 from app.serving.engine import Engine
-from app.serving.statistics import Counters, Statistics
+from app.serving.statistics import Counters, Tally
 
 NAME = "graft"
 PLATFORM = "onnx_onnxv1"
@@ -73,7 +73,7 @@ def index(session: Session, project: str) -> list[dict[str, str]]:
 
 
 def statistics(
-    session: Session, project: str, counted: Statistics, name: str | None = None, number: int | None = None
+    session: Session, project: str, total: Tally, name: str | None = None, number: int | None = None
 ) -> dict[str, Any]:
     """Counters of all models, of one, or of one version.
 
@@ -85,7 +85,7 @@ def statistics(
     else:
         found = [models.version(session, project, name, number)] if number else _versions(session, project, name)
         rows = [(name, row.version, row.id) for row in found]
-    return {"model_stats": [_counted(of, version, counted.of(version_id)) for of, version, version_id in rows]}
+    return {"model_stats": [_counted(of, version, total.of(version_id)) for of, version, version_id in rows]}
 
 
 def load(engine: Engine, found: Found) -> None:

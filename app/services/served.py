@@ -12,8 +12,7 @@ from prometheus_client.metrics_core import Metric
 from sqlalchemy.orm import Session
 
 from app.services import models
-from app.serving.engine import Engine
-from app.serving.statistics import BUCKETS, Counters, Statistics
+from app.serving.statistics import BUCKETS, Counters, Tally
 
 Value = Callable[[Counters], int]
 
@@ -38,17 +37,18 @@ KSERVE = {
 }
 
 
-def metrics(session: Session, engine: Engine, statistics: Statistics) -> str:
-    """Counters since the process began, in the text format of Prometheus, by model and version."""
+def metrics(session: Session, total: Tally) -> str:
+    """Counters since the service began, in the text format of Prometheus, by model and version."""
     registry = CollectorRegistry()
     names = {version_id: (name, str(number)) for name, number, version_id in models.every_version(session)}
-    rows = [(*named, statistics.of(version_id)) for version_id, named in names.items()]
+    rows = [(*named, total.of(version_id)) for version_id, named in names.items()]
     shadows = [
         (*names[one], names[other][1], outcomes)
-        for (one, other), outcomes in statistics.comparisons.items()
+        for one, others in total.compared.items()
+        for other, outcomes in others.items()
         if one in names and other in names
     ]
-    registry.register(_Collector([row for row in rows if row[2].used], shadows, engine))
+    registry.register(_Collector([row for row in rows if row[2].used], shadows, total.present.num_images))
     return generate_latest(registry).decode()
 
 
@@ -57,12 +57,12 @@ Shadow = tuple[str, str, str, dict[str, int]]
 
 
 class _Collector:
-    def __init__(self, rows: list[Row], shadows: list[Shadow], engine: Engine) -> None:
-        self._rows, self._shadows, self._engine = rows, shadows, engine
+    def __init__(self, rows: list[Row], shadows: list[Shadow], num_images: int) -> None:
+        self._rows, self._shadows, self._num_images = rows, shadows, num_images
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
-        yield GaugeMetricFamily("graft_predict_waiting_images", "Images in the engine", self._engine.num_images)
+        yield GaugeMetricFamily("graft_predict_waiting_images", "Images in the engine", self._num_images)
         requests = CounterMetricFamily("graft_predict_requests", "Requests", labels=["model", "version", "outcome"])
         images = CounterMetricFamily("graft_predict_images", "Images answered", labels=["model", "version"])
         seconds = HistogramMetricFamily("graft_predict_seconds", "Time of a request", labels=["model", "version"])
@@ -85,7 +85,7 @@ class _Collector:
                 compared.add_metric([name, version, shadow, outcome], number)
         yield from (requests, images, seconds, compared)
         pending = UntypedMetricFamily("nv_inference_pending_request_count", "Images in the engine")
-        pending.add_metric([], self._engine.num_images)
+        pending.add_metric([], self._num_images)
         yield pending
         host = socket.gethostname()
         for metric, (what, value) in TRITON.items():

@@ -1,13 +1,21 @@
-"""What was answered for each version since the process began: counts and times, as the Open Inference Protocol asks."""
+"""What was answered for each version since the service began: counts and times, as the Open Inference Protocol asks.
+
+Several processes of one service add up what they have counted, through a `Board`; the others' part is at most a second
+old.
+"""
 
 import threading
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from concurrent.futures import Future
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
+from pydantic import TypeAdapter
+
+from app.serving.board import Board
 from app.serving.call import Result
 
 # Upper ends in seconds; one more bucket holds what took longer.
@@ -25,6 +33,9 @@ class Duration:
         """Once more."""
         self.count += 1
         self.ns += round(seconds * 1e9)
+
+    def __add__(self, other: "Duration") -> "Duration":
+        return Duration(self.count + other.count, self.ns + other.ns)
 
 
 @dataclass(slots=True)
@@ -58,14 +69,68 @@ class Counters:
         """Whether anything was asked of the version."""
         return bool(self.success.count or self.fail.count)
 
+    def __add__(self, other: "Counters") -> "Counters":
+        found = Counters(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
+        found.buckets = [ours + theirs for ours, theirs in zip(self.buckets, other.buckets, strict=True)]
+        found.last_inference_ms = max(self.last_inference_ms, other.last_inference_ms)
+        return found
+
+
+@dataclass(slots=True)
+class Present:
+    """What a process holds at this moment.
+
+    Args:
+        num_images: in its engine.
+        pool_bytes: of loaded graphs.
+        pool_graphs: loaded.
+    """
+
+    num_images: int = 0
+    pool_bytes: int = 0
+    pool_graphs: int = 0
+
+    def __add__(self, other: "Present") -> "Present":
+        return Present(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was counted, by one process or by all.
+
+    Args:
+        counters: by a version's id.
+        compared: images that a shadow was asked for, by id of the version, id of the shadow, and outcome.
+        present: what is held now.
+    """
+
+    counters: dict[str, Counters] = field(default_factory=dict)
+    compared: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    present: Present = field(default_factory=Present)
+
+    def of(self, version_id: str) -> Counters:
+        """A version's counters; zeros where nothing was asked of it."""
+        return self.counters.get(version_id) or Counters()
+
+
+_TALLY = TypeAdapter(Tally)
+
 
 class Statistics:
-    """Counters by a version's id. Safe to call from any thread."""
+    """Counters by a version's id. Safe to call from any thread.
 
-    def __init__(self) -> None:
+    Args:
+        present: tells what this process holds.
+        board: shared with the service's other processes; none where this is the only one.
+    """
+
+    def __init__(self, present: Callable[[], Present] = Present, board: Board | None = None) -> None:
         self._lock = threading.Lock()
         self._counters: dict[str, Counters] = defaultdict(Counters)
         self._compared: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        self._present, self._board = present, board
+        if board is not None:
+            board.keep(lambda: _TALLY.dump_json(self._own()))
 
     def watch(self, version_id: str, future: Future[Result]) -> Future[Result]:
         """Counts a request when it ends, however it does.
@@ -92,16 +157,32 @@ class Statistics:
         with self._lock:
             self._compared[pair][outcome] += number
 
-    @property
-    def comparisons(self) -> dict[tuple[str, str], dict[str, int]]:
-        """Images by outcome, for each version and shadow."""
-        with self._lock:
-            return {pair: dict(outcomes) for pair, outcomes in self._compared.items()}
+    def total(self) -> Tally:
+        """Of all processes of the service, at this moment."""
+        total = self._own()
+        for page in self._board.others() if self._board else ():
+            other = _TALLY.validate_json(page.data)
+            for version_id, counters in other.counters.items():
+                total.counters[version_id] = total.of(version_id) + counters
+            for version_id, shadows in other.compared.items():
+                ours = total.compared.setdefault(version_id, {})
+                for shadow_id, outcomes in shadows.items():
+                    ours[shadow_id] = dict(Counter(ours.get(shadow_id, {})) + Counter(outcomes))
+            if page.is_fresh:
+                total.present += other.present
+        return total
 
-    def of(self, version_id: str) -> Counters:
-        """A version's counters at this moment."""
+    def close(self) -> None:
+        """Tells the others for the last time."""
+        if self._board is not None:
+            self._board.close()
+
+    def _own(self) -> Tally:
         with self._lock:
-            return deepcopy(self._counters[version_id]) if version_id in self._counters else Counters()
+            compared: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
+            for (version_id, shadow_id), outcomes in self._compared.items():
+                compared[version_id][shadow_id] = dict(outcomes)
+            return Tally(deepcopy(dict(self._counters)), dict(compared), self._present())
 
     def _ended(self, version_id: str, future: Future[Result], seconds: float) -> None:
         with self._lock:

@@ -17,7 +17,7 @@ import sys
 from app import process
 process.RESTART_SECONDS = 0.05
 process.STOP_SECONDS = 1.0
-one, two = ([sys.executable, "-c", code] for code in sys.argv[1:])
+one, two = (process.Child([sys.executable, "-c", code]) for code in sys.argv[1:])
 sys.exit(process.supervise({"one": one, "two": two}, "hello"))
 """
 PATIENT = "import time; time.sleep(600)"

@@ -49,7 +49,7 @@ def statistics(state: State, project: str, name: str | None = None, version: str
     """As `repository.statistics`."""
     number = messages.version_number(version)
     with state.database.read() as session:
-        return repository.statistics(session, project, state.statistics, name, number)
+        return repository.statistics(session, project, state.statistics.total(), name, number)
 
 
 def index(state: State, project: str) -> list[dict[str, str]]:

@@ -46,8 +46,8 @@ async def serving(state: State) -> AsyncIterator[None]:
         options=[
             ("grpc.max_receive_message_length", settings.max_predict_bytes + OVERHEAD_BYTES),
             ("grpc.max_send_message_length", -1),
-            # Two services that share a port would each get some of the other's calls.
-            ("grpc.so_reuseport", 0),
+            # Processes of one service share the port; two services would each get some of the other's calls.
+            ("grpc.so_reuseport", int(settings.serve_processes > 1)),
         ]
     )
     server.add_generic_rpc_handlers((_handlers(Service(state, DEFAULT_PROJECT)),))

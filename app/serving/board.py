@@ -1,0 +1,73 @@
+"""What the processes of one service tell each other: each keeps a page of its own up to date, all read all pages.
+
+A page stays when its process has ended, so that what was counted does not count down; the folder goes with the service.
+"""
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+PERIOD_SECONDS = 1.0
+# A page that is older has no process behind it.
+STALE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Of another process.
+
+    Args:
+        data: as it was written.
+        is_fresh: whether the process still writes.
+    """
+
+    data: bytes
+    is_fresh: bool
+
+
+class Board:
+    """One process's view of the folder.
+
+    Args:
+        folder: shared by the processes of one service, and by nothing else.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._own = folder, folder / f"{uuid4().hex}.json"
+        self._ended = threading.Event()
+        self._writer: threading.Thread | None = None
+
+    def keep(self, page: Callable[[], bytes]) -> None:
+        """Writes the page now, and again every second until `close`."""
+        self._write(page())
+        self._writer = threading.Thread(target=self._keep, args=(page,), name="board", daemon=True)
+        self._writer.start()
+
+    def others(self) -> list[Page]:
+        """The pages of all other processes, those that have ended included."""
+        oldest = time.time() - STALE_SECONDS
+        paths = (path for path in sorted(self._folder.glob("*.json")) if path != self._own)
+        return [Page(path.read_bytes(), path.stat().st_mtime > oldest) for path in paths]
+
+    def close(self) -> None:
+        """Writes the page for the last time."""
+        self._ended.set()
+        if self._writer is not None:
+            self._writer.join()
+
+    def _keep(self, page: Callable[[], bytes]) -> None:
+        while not self._ended.wait(PERIOD_SECONDS):
+            self._write(page())
+        self._write(page())
+
+    def _write(self, data: bytes) -> None:
+        # Readers see the old page or the new one, never half of one.
+        handle, name = tempfile.mkstemp(dir=self._folder, prefix="page-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(name).replace(self._own)

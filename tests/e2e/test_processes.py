@@ -1,0 +1,64 @@
+"""Several processes on one port: they share the work, and count as one service."""
+
+import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.main import make_state
+from app.settings import Settings
+from tests import processes
+from tests.conftest import free_port, wait_until
+from tests.e2e.conftest import Service, serve
+from tests.inference import NAME, PICTURES, publish
+
+pytestmark = pytest.mark.server
+NUM_REQUESTS = 40
+
+
+def test_processes_share_a_port_and_count_as_one(tmp_path: Path, sqlite_template: Any) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "graft.db").write_bytes(sqlite_template.read_bytes())
+    state = make_state(Settings(home=home))
+    publish(state, tmp_path / "made")
+    state.engine.close()
+    state.database.dispose()
+    with serve(home, ["serve"], missing=("worker",), serve_processes=2, grpc_port=free_port()) as service:
+        answering = [one for one in processes.named(home, "serve") if one.pid != service.process.pid]
+        assert len(answering) == 2
+        ask(service, NUM_REQUESTS)
+        wait_until(lambda: counted(service) == NUM_REQUESTS, "every request in the metrics of any process")
+        assert all(one.cpu_times().user > 0 for one in answering)
+
+        # One of them dies: it is started again on the same port, and what it had counted is not lost.
+        answering[0].send_signal(signal.SIGKILL)
+        processes.wait_for_end(answering[:1])
+        wait_until(lambda: len(processes.named(home, "serve")) == 3, "another process in its place")
+        ask(service, NUM_REQUESTS)
+        wait_until(lambda: counted(service) == 2 * NUM_REQUESTS, "the requests of before and after")
+        assert {counted(service) for _ in range(10)} == {2 * NUM_REQUESTS}
+
+
+def ask(service: Service, number: int) -> None:
+    """So many predictions, each on a connection of its own."""
+    files = {"file": ("a.png", PICTURES[0], "image/png")}
+
+    def one(_: int) -> int:
+        url = f"{service.url}/api/v1/models/{NAME}/predict"
+        return httpx.post(url, files=files, timeout=60, trust_env=False).status_code
+
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(one, range(number))) == {200}
+
+
+def counted(service: Service) -> float:
+    """Requests answered, by the metrics of whichever process is asked."""
+    text = service.request("GET", "/metrics").text
+    return sum(
+        float(value) for value in re.findall(r'graft_predict_requests_total\{.*outcome="success"[^}]*\} (\S+)', text)
+    )
