@@ -2,7 +2,7 @@
 
     GraftError                      status, code, title; detail says what was expected, found, and what to do
     |- BadRequest 400               bad_request, unsupported_task, not_an_archive, unknown_recipe, ...
-    |  `- BadImage 400              image_unreadable, image_truncated, image_too_large, image_unsupported
+    |  `- BadImage 400              image_unreadable, image_truncated, image_too_large, image_unsupported, image_url_*
     |- Forbidden 403                cross_site
     |- NotFound 404                 not_found
     |- Conflict 409                 in_use, invalid_state, dataset_not_ready, label_change, ...

@@ -36,6 +36,7 @@ from app.api import (
 from app.api.deps import State
 from app.api.guard import Guard
 from app.api.head import Head
+from app.api.remote import Remote
 from app.db.session import Database
 from app.queue import Bell, make_celery
 from app.services.predictions import Lookup, Opened
@@ -82,6 +83,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         app.state.graft = state = make_state(settings, board)
         async with grpc(settings, state, roles):
             yield
+        await state.remote.close()
         state.engine.close()
         state.statistics.close()
         state.database.dispose()
@@ -137,6 +139,7 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
         opened=opened,
         lookup=Lookup(database, opened),
         statistics=Statistics(lambda: _present(engine), Board(board) if board else None),
+        remote=Remote(settings.image_hosts, settings.max_predict_bytes),
     )
 
 

@@ -37,6 +37,10 @@ class Settings(BaseSettings):
     max_predict_bytes: int = Field(64 * 2**20, ge=1, description="Largest body of one prediction request.")
     max_predict_images: int = Field(256, ge=1, description="Most images in one prediction request.")
     max_json_bytes: int = Field(16 * 2**20, ge=1, description="Largest JSON body of every other request.")
+    image_hosts: tuple[str, ...] = Field(
+        (),
+        description="Hosts of URLs that images may be fetched from, `name` or `name:port` (JSON list); empty: none.",
+    )
     max_predict_pixels: int = Field(
         32_000_000, ge=1, description="Largest width times height of an image in a prediction request."
     )

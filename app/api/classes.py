@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, field_validator
 from app.api import multipart
 from app.api.deps import NAME, Context, Project, State, finish
 from app.api.forms import checked, checked_json, from_json, media_type, replayed
-from app.api.images import FILES, UNLIMITED, ImageIn, check_number, from_base64, read_body
+from app.api.images import FILES, UNLIMITED, ImageIn, check_number, given, read_body
 from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import ModelVersion
@@ -118,7 +118,8 @@ async def _receive(request: Request, state: State) -> tuple[str, list[bytes]]:
     limit = state.settings.max_predict_bytes
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
         wanted = checked_json(ClassIn, from_json("body", await read_body(request, limit)))
-        return wanted.label, from_base64(wanted.images)
+        check_number(wanted.images, state)
+        return wanted.label, await given(wanted.images, state)
     parts = await multipart.read(request, limit)
     images = [bytes(part.body) for part in parts if part.name == "file"]
     if not images:

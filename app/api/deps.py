@@ -8,6 +8,7 @@ from fastapi import Depends, Query, Request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session as SqlSession
 
+from app.api.remote import Remote
 from app.db.session import Database
 from app.queue import Bell
 from app.services import queues
@@ -36,6 +37,7 @@ class State:
     opened: Opened
     lookup: Lookup
     statistics: Statistics
+    remote: Remote
 
 
 class Page(BaseModel, Generic[T]):

@@ -1,12 +1,12 @@
-"""The images of a request, whichever way they come: multipart `file` (repeated), a raw body, or JSON in base64."""
+"""The images of a request, whichever way they come: multipart `file` (repeated), a raw body, JSON (base64 or URLs)."""
 
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from fastapi import Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from app.api import multipart
 from app.api.deps import State
@@ -20,11 +20,18 @@ FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
 
 
 class ImageIn(BaseModel):
-    """One image."""
+    """One image: its bytes, or where they are."""
 
     model_config = BODY
 
-    b64: str = Field(description="The file's bytes in base64.")
+    b64: str | None = Field(None, description="The file's bytes in base64.")
+    url: str | None = Field(None, max_length=4096, description="Where they are, at a host of GRAFT_IMAGE_HOSTS.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.b64 is None) == (self.url is None):
+            raise ValueError("expected either `b64` or `url`")
+        return self
 
 
 class ImagesIn(BaseModel):
@@ -55,6 +62,7 @@ async def read(request: Request, state: State) -> list[bytes]:
         TooLarge: the body is too large, or there are too many images.
         UnsupportedMediaType: the body is of another kind.
         Unprocessable: JSON of another shape, or no base64.
+        BadImage: what a URL leads to.
     """
     limit = state.settings.max_predict_bytes
     kind = media_type(request, *ACCEPTED)
@@ -67,14 +75,15 @@ async def read(request: Request, state: State) -> list[bytes]:
             )
     elif kind == "application/json":
         wanted = checked_json(ImagesIn, from_json("body", await read_body(request, limit)))
-        images = from_base64(wanted.images)
+        check_number(wanted.images, state)
+        images = await given(wanted.images, state)
     else:
         images = [await read_body(request, limit)]
     check_number(images, state)
     return images
 
 
-def check_number(images: Sequence[bytes], state: State) -> None:
+def check_number(images: Sequence[object], state: State) -> None:
     """Refuses more images than one request may bring.
 
     Raises:
@@ -99,16 +108,24 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def from_base64(given: Sequence[ImageIn]) -> list[bytes]:
-    """The bytes of each image.
+async def given(images: Sequence[ImageIn], state: State) -> list[bytes]:
+    """The bytes of each image, fetched where they are not sent.
 
     Raises:
         Unprocessable: one is not base64; its place is named.
+        BadImage, TooLarge: as `Remote.fetch`.
     """
-    images = []
-    for index, image in enumerate(given):
-        try:
-            images.append(base64.b64decode(image.b64, validate=True))
-        except (binascii.Error, ValueError) as error:
-            raise Unprocessable(f"expected base64 in images/{index}/b64; found {error}") from error
-    return images
+    found = [_decoded(index, image.b64) if image.b64 is not None else b"" for index, image in enumerate(images)]
+    elsewhere = [index for index, image in enumerate(images) if image.url is not None]
+    if elsewhere:
+        fetched = await state.remote.fetch({index: str(images[index].url) for index in elsewhere})
+        for index, data in fetched.items():
+            found[index] = data
+    return found
+
+
+def _decoded(index: int, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Unprocessable(f"expected base64 in images/{index}/b64; found {error}") from error

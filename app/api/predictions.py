@@ -62,8 +62,8 @@ async def predict(name: str, request: Request, project: Project, query: Annotate
     """Classifies images: multipart `file` (repeated), a raw image body, JSON `images`, or lines of NDJSON.
 
     With `Accept: application/x-ndjson` each prediction is a line with its `index` that goes out as soon as it is there;
-    an image that cannot be used is a line with its `problem`. A body of that type has one image a line, `{"b64": ...}`,
-    and any number of them.
+    an image that cannot be used is a line with its `problem`. A body of that type has one image a line, `{"b64": ...}`
+    or `{"url": ...}`, and any number of them.
 
     Header `Server-Timing` says how long decoding, waiting and computing took. What nobody waits for any more, since the
     connection was closed or `timeout` has passed, is not computed.

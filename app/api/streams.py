@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api import answers, images
 from app.api.answers import Ask
+from app.api.deps import State
 from app.api.forms import checked_json, from_json, plain_type
 from app.api.problems import document
 from app.errors import GraftError, TooLarge
@@ -44,7 +45,7 @@ async def response(ask: Ask, line: Callable[[Found, NDArray[Any], NDArray[Any]],
     """
     ask.state.engine.check_room()
     if plain_type(ask.request, "content-type") == MEDIA_TYPE:
-        sent = _lines(ask.request, ask.state.settings.max_predict_bytes)
+        sent = _lines(ask.request, ask.state)
     else:
         sent = _each(await images.read(ask.request, ask.state))
     found = rollouts.chosen(await ask.find())
@@ -119,26 +120,26 @@ async def _each(sent: list[bytes]) -> Sent:
         yield image
 
 
-async def _lines(request: Request, limit: int) -> Sent:
-    """The images of a body of lines `{"b64": ...}` as they come; a bad line is an error in its place."""
-    rest = bytearray()
+async def _lines(request: Request, state: State) -> Sent:
+    """The images of a body of lines, `ImageIn` each, as they come; a bad line is an error in its place."""
+    limit, rest = state.settings.max_predict_bytes, bytearray()
     async for chunk in request.stream():
         rest += chunk
         *whole, last = rest.split(b"\n") if b"\n" in chunk else (rest,)
         rest = bytearray(last)
         for line in whole:
             if line.strip():
-                yield _image(bytes(line))
+                yield await _image(bytes(line), state)
         if len(rest) > limit:
             yield TooLarge(f"expected lines of at most {limit} bytes; found more; send a smaller image")
             return
     if rest.strip():
-        yield _image(bytes(rest))
+        yield await _image(bytes(rest), state)
 
 
-def _image(line: bytes) -> bytes | GraftError:
+async def _image(line: bytes, state: State) -> bytes | GraftError:
     try:
-        return images.from_base64([checked_json(images.ImageIn, from_json("line", line))])[0]
+        return (await images.given([checked_json(images.ImageIn, from_json("line", line))], state))[0]
     except GraftError as error:
         return error
 
