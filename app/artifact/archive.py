@@ -10,7 +10,6 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import IO
 
 from app.errors import BadRequest
 
@@ -176,14 +175,12 @@ def _twice(members: list[zipfile.ZipInfo]) -> set[str]:
 
 
 def _write(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
-    """No more bytes than the directory says come out; the checksum tells when it lied."""
+    """No more bytes than the directory says come out; their checksum and number tell when it lied."""
     with archive.open(member) as source, path.open("xb") as target:
-        _copy(source, target)
-
-
-def _copy(source: IO[bytes], target: IO[bytes]) -> None:
-    while chunk := source.read(CHUNK_BYTES):
-        target.write(chunk)
+        while chunk := source.read(CHUNK_BYTES):
+            target.write(chunk)
+        if target.tell() != member.file_size:
+            raise zipfile.BadZipFile(f"{member.filename} with other bytes than its directory says")
 
 
 def _plain(text: object) -> str:

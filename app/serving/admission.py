@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from app.artifact import bundle, foreign, graph, scores, seen, stored, tensors
 from app.artifact.spec import BundleError, Spec
 from app.errors import BadRequest
-from app.serving.runtime import BATCH_SIZE, Runtime, Session, failures
+from app.serving.runtime import BATCH_SIZE, Session, failures
 
 ARRAYS = (bundle.WEIGHTS, bundle.FEATURES, bundle.SEEN, bundle.STATE)
 # As when a version is made: the graph in float32 against its arrays in float64.
@@ -136,27 +136,24 @@ def _run(folder: Path, spec: Spec) -> tuple[NDArray[np.float32], Session]:
                 f"{name} with one input {given!r} [N, {', '.join(map(str, takes))}] and one output {gives!r}; it has "
                 f"{session.input_name!r} {list(session.input_shape)} and {list(session.output_names)}"
             )
-    noise = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE - 1, *spec.inputs[0].shape[1:]), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE - 1, shape.height, shape.width, 3), np.uint8)
     images_NHWC = np.concatenate([noise, np.zeros_like(noise[:1])])
-    found = Runtime(backbone, head).run(images_NHWC)
-    for name, array, width in (
-        ("features", found.features, num_features),
-        ("probabilities", found.probabilities, num_classes),
-    ):
-        if array.shape != (len(images_NHWC), width) or array.dtype != np.float32:
-            raise _unlike(
-                f"{name} float32 [{len(images_NHWC)}, {width}] as the spec has them; the graph gave {array.dtype} "
-                f"{list(array.shape)}"
-            )
-    _check_probabilities(found.probabilities)
-    if not np.isfinite(found.features).all():
-        raise _unlike("finite features; the graph gave NaN or infinity")
-    return found.features, head
+    features_ND = _checked("features", backbone.run(images_NHWC)[0], (len(images_NHWC), num_features))
+    _check_probabilities(_checked("probabilities", head.run(features_ND)[0], (len(images_NHWC), num_classes)))
+    return features_ND, head
+
+
+def _checked(name: str, found: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    if found.shape != shape or found.dtype != np.float32:
+        raise _unlike(f"{name} float32 {list(shape)} as the spec has them; the graph gave {found.dtype} {found.shape}")
+    if not np.isfinite(found).all():
+        raise _unlike(f"finite {name}; the graph gave NaN or infinity")
+    return found
 
 
 def _check_probabilities(found_NC: NDArray[np.float32]) -> None:
     off = np.abs(found_NC.sum(axis=1, dtype=np.float64) - 1).max()
-    if not (np.isfinite(found_NC).all() and found_NC.min() >= 0 and off <= SUM_TOLERANCE):
+    if not (found_NC.min() >= 0 and off <= SUM_TOLERANCE):
         raise _unlike("probabilities from 0 to 1 whose sum is 1; the head gave others")
 
 
