@@ -132,7 +132,6 @@ def test_round_trip(origin, content, light_client):
     # Two versions, one backbone.
     graphs = [path for path in files_below(home_of(light_client)) if path.endswith("/backbone.onnx")]
     assert len(graphs) == 1
-    assert light_client.app.state.graft.engine.stats().num_entries <= 3
     lineage = light_client.get(url("moved", 1, "lineage")).json()
     assert [(node["what"], node["present"]) for node in lineage["chain"]] == [
         ("version", True), ("dataset", False), ("backbone", False),
