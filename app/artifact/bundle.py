@@ -235,7 +235,7 @@ def read_predictions(path: Path) -> Predictions:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        table = file.read()
+        table = file.read(use_threads=False)
     num_labels = len(json.loads(table.schema.metadata[b"labels"]))
     flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return Predictions(
