@@ -212,7 +212,7 @@ def _store(context: RunContext, graph: bytes, fitted: Fitted, moving: Prepared |
     for name in artifact.FILES:
         context.storage.put(f"{context.document.bundle_prefix}/{name}", folder / name)
     if moving is not None:
-        key = sources.graph_key(moving.digest)
+        key = bundle.shared_key(moving.digest)
         if not any(context.storage.list(key.rpartition("/")[0])):
             context.storage.put(key, moving.graph)
     return files
@@ -222,7 +222,7 @@ def _moving(backbone: Prepared) -> dict[str, Any]:
     return MovingBackbone(
         name=backbone.name,
         digest=backbone.digest,
-        graph=bundle.entry(backbone.graph, sources.graph_key(backbone.digest)),
+        graph=bundle.entry(backbone.graph, bundle.shared_key(backbone.digest)),
         preprocess=backbone.preprocess,
     ).model_dump(mode="json")
 

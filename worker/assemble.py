@@ -21,7 +21,6 @@ from worker.document import DatasetDocument
 from worker.evaluate.sections import Evaluation
 from worker.methods.contract import Candidate, Task
 from worker.probes import probe_images
-from worker.sources import graph_key
 
 # A frozen backbone's graph was proven when it was prepared, and its features come from it: only the head is new.
 PARITY_IMAGES, PARITY_IMAGES_SHARED = 64, 16
@@ -145,4 +144,4 @@ def _dataset(data: DatasetDocument | None) -> Dataset | None:
 
 
 def _shared(candidate: Candidate) -> File:
-    return bundles.entry(candidate.graph, graph_key(candidate.backbone.digest))
+    return bundles.entry(candidate.graph, bundles.shared_key(candidate.backbone.digest))

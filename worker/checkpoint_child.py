@@ -1,14 +1,12 @@
 """Opens an untrusted checkpoint in a process of its own.
 
 `python -m worker.checkpoint_child FILE RESULT MEMORY_BYTES SECONDS`. Nothing in the file is executed
-(`weights_only=True`, or safetensors); this process exists for what a hostile or broken file can still cost: memory,
-time, a crash. It writes the largest dictionary of tensors it finds to RESULT as safetensors and prints one JSON line:
-`{"tensors": N}` or `{"error": WORDS}`.
+(`weights_only=True`, or safetensors); `app.limited` says what the process is for. It writes the largest dictionary of
+tensors it finds to RESULT as safetensors and prints one JSON line: `{"tensors": N}` or `{"error": WORDS}`.
 """
 
 import json
 import pickle
-import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from app.limited import confine
 
 MAX_DEPTH = 4
 
@@ -56,19 +56,6 @@ def read(file: Path) -> object:
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _confine(memory_bytes: int, seconds: int) -> None:
-    """Bounds on what comes on top of the imports."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    space = pages * resource.getpagesize() + memory_bytes
-    for what, limit in (
-        (resource.RLIMIT_AS, space),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_FSIZE, memory_bytes),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(what, (limit, limit))
-
-
 def _answer(file: Path, result: Path) -> dict[str, Any]:
     try:
         state = largest(read(file))
@@ -88,7 +75,7 @@ def main() -> None:
     """Reads, writes, answers."""
     file, result, memory_bytes, seconds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(1)
-    _confine(memory_bytes, seconds)
+    confine(memory_bytes, seconds, file_bytes=memory_bytes)
     sys.stdout.write(json.dumps(_answer(file, result)) + "\n")
 
 

@@ -1,14 +1,12 @@
 """A user's own checkpoint under a known architecture: opened in a limited child, mapped, refused or prepared."""
 
-import json
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from app import limited
 from app.backbones import Backbone, Weights
 from worker import backbones, mapping, prepare, transplant, weights
 from worker.download import Progress
@@ -19,7 +17,6 @@ MIN_SHARE = 0.9
 SECONDS = 300
 HEADROOM_BYTES = 512 * 2**20
 NUM_SHOWN = 10
-_ROOT = Path(__file__).parents[1]
 
 
 class Refused(Exception):
@@ -108,25 +105,13 @@ def open_file(file: Path, memory_bytes: int | None = None, seconds: int = SECOND
     budget = memory_bytes or 4 * file.stat().st_size + HEADROOM_BYTES
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "state.safetensors"
-        command = [sys.executable, "-m", "worker.checkpoint_child", str(file.absolute()), str(result)]
         try:
-            child = subprocess.run(
-                [*command, str(budget), str(seconds)],
-                cwd=_ROOT,
-                env={},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise Refused(f"expected a checkpoint that opens within {seconds} s, this one did not") from error
-        if child.returncode != 0:
+            answer = limited.ask("worker.checkpoint_child", [str(file.absolute()), str(result)], budget, seconds)
+        except limited.Ended as error:
             raise Refused(
-                f"expected a checkpoint that opens within {budget / 1e6:.0f} MB; this one ended its reader "
-                f"(status {child.returncode}); save the model's state_dict() with torch.save or safetensors"
-            )
-        answer = json.loads(child.stdout)
+                f"expected a checkpoint that opens; found that {error}; save the model's state_dict() with torch.save "
+                "or safetensors"
+            ) from error
         if "error" in answer:
             raise Refused(f"the checkpoint cannot be used: {answer['error']}")
         return backbones.read_state(result)

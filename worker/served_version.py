@@ -44,7 +44,7 @@ class ServedVersion:
         domain: whose alignment its features pass through; None without.
         spec: of its bundle.
         graph: of the backbone that the images meet.
-        digest: of that backbone.
+        digest: of that backbone; under it features are cached.
         shape: of that backbone's input.
         shared: whether the graph is a backbone's own, so that its features may be in the cache.
         head: session.
@@ -114,7 +114,7 @@ def open_version(context: RunContext, side: dict[str, Any]) -> ServedVersion:
             domain=side["domain"],
             spec=spec,
             graph=storage.fetch(key),
-            digest=moving.digest if moving else spec.backbone.digest,
+            digest=moving.digest if moving else cache_digest(spec),
             shape=moving.preprocess if moving else spec.preprocess,
             shared=moving is not None or network.key is not None,
             head=Session(storage.fetch(f"{prefix}/{bundle.HEAD}"), threads=1),
@@ -127,6 +127,17 @@ def open_version(context: RunContext, side: dict[str, Any]) -> ServedVersion:
             "version_deleted",
             f"expected {what} to stay until it was evaluated; found that it was deleted meanwhile; name another one",
         ) from error
+
+
+def cache_digest(spec: Spec) -> str:
+    """What the features of a version's images are cached under: the weights' digest, where a job here has proven it.
+
+    An imported graph that no job here has made goes by its own digest, so that what its bundle claims to be cannot put
+    its features among those of another backbone.
+    """
+    network = spec.files[bundle.BACKBONE]
+    proven = network.key is None or network.key == bundle.shared_key(spec.backbone.digest)
+    return spec.backbone.digest if proven else network.sha256
 
 
 def moves(alignment: dict[str, Any] | None) -> bool:

@@ -99,11 +99,6 @@ def _ranked(context: RunContext) -> list[Backbone]:
     return sorted(found, key=lambda one: -(one.rank or 0.0))
 
 
-def graph_key(digest: str) -> str:
-    """Storage key of a frozen backbone's graph: one for all models on it."""
-    return f"graphs/{digest}/backbone.onnx"
-
-
 def _prepare(context: RunContext, backbone: Backbone) -> Prepared:
     """Downloads where needed and exports; torch is imported only here."""
     home, reporter = context.settings.home_path, context.reporter

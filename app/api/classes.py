@@ -16,7 +16,7 @@ from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import ModelVersion
 from app.errors import BadRequest
-from app.services import class_checks, classes, idempotency, models
+from app.services import class_checks, classes, idempotency, models, publications
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 ROUTE = "POST /models/{name}/classes"
@@ -169,7 +169,7 @@ def _add(
             if kept is not None:
                 session.commit()
                 return replayed(kept, CREATED)
-            row = models.append(session, name, base, asked, made.version)
+            row = publications.append(session, name, base, asked, made.version)
             default = models.resolve(session, project, name, None, None)
             answer = _out(name, base, row, made, label, default.id == row.id)
             location = f"/api/v1/models/{name}/versions/{row.version}"

@@ -1,7 +1,7 @@
 """Models: versions, files, aliases."""
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import FileResponse
@@ -15,7 +15,7 @@ from app.bodies import BODY
 from app.db.aliases import Alias
 from app.db.models import Model, ModelVersion
 from app.errors import NotFound
-from app.services import aliases, exports, models, predictions
+from app.services import aliases, models, predictions
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 MODEL_ONNX = "model.onnx"
@@ -24,13 +24,26 @@ Version = Annotated[int, Path(ge=1, lt=2**31)]
 AliasName = Annotated[str, Path(pattern=NAME)]
 
 
+class OriginOut(BaseModel):
+    """Where a version came from that was not made here."""
+
+    how: Literal["imported"]
+    bundle_sha256: str = Field(description="Of the zip that was sent.")
+    size_bytes: int
+
+
 class VersionOut(BaseModel):
     """One version."""
 
     version: int
-    job_id: str | None = Field(description="Null where no job made it: a class was added to another version.")
+    job_id: str | None = Field(
+        description="Null where no job made it: a class was added to another version, or a bundle imported."
+    )
     created_at: datetime
-    metrics: dict[str, float | int | None]
+    metrics: dict[str, float | int | None] = Field(
+        description="Of a version with an `origin`, what the other side reported; not measured here."
+    )
+    origin: OriginOut | None = Field(description="Null where the version was made here.")
 
 
 class ModelOut(BaseModel):
@@ -95,7 +108,10 @@ def _alias(row: Alias) -> AliasOut:
 
 
 def _version(row: ModelVersion) -> VersionOut:
-    return VersionOut(version=row.version, job_id=row.job_id, created_at=row.created_at, metrics=row.metrics)
+    origin = None if row.origin is None else OriginOut(**row.origin)
+    return VersionOut(
+        version=row.version, job_id=row.job_id, created_at=row.created_at, metrics=row.metrics, origin=origin
+    )
 
 
 def _out(row: Model, versions: list[ModelVersion], aliases: dict[str, int]) -> ModelOut:
@@ -156,14 +172,6 @@ def get_file(name: str, version: Version, file: str, state: Context, session: Re
         names = ", ".join(sorted([*spec.files, bundle.SPEC, MODEL_ONNX]))
         raise NotFound(f"expected one of {names}; found {file!r}")
     return FileResponse(path, filename=file, media_type="application/octet-stream")
-
-
-@router.get("/{name}/versions/{version}/repository", response_class=Response)
-def get_repository(name: str, version: Version, state: Context, session: ReadSession, project: Project) -> Response:
-    """The version as a zip that other model servers load: `NAME/config.pbtxt`, `NAME/VERSION/model.onnx`, labels."""
-    content = exports.repository(state.storage, models.version(session, project, name, version), name)
-    headers = {"Content-Disposition": f'attachment; filename="{name}-{version}.zip"'}
-    return Response(content, headers=headers, media_type="application/zip")
 
 
 @router.put("/{name}/aliases/{alias}", response_model=AliasOut)

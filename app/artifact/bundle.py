@@ -190,6 +190,16 @@ def entry(path: Path, key: str | None = None) -> File:
     return File(sha256=digest, size_bytes=path.stat().st_size, key=key)
 
 
+def shared_key(digest: str) -> str:
+    """Where a graph that many bundles share is stored.
+
+    Args:
+        digest: of the weights, for a frozen backbone's graph that a job here has proven; of the graph itself, for one
+            that came from elsewhere.
+    """
+    return f"graphs/{digest}/backbone.onnx"
+
+
 def write_predictions(path: Path, predictions: Predictions, labels: tuple[str, ...]) -> None:
     """Writes the Parquet file; the order of the probabilities stands in the schema's metadata under `labels`.
 
@@ -225,7 +235,7 @@ def read_predictions(path: Path) -> Predictions:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        table = file.read()
+        table = file.read(use_threads=False)
     num_labels = len(json.loads(table.schema.metadata[b"labels"]))
     flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return Predictions(

@@ -1,27 +1,21 @@
-"""ONNX without torch: a head put on an exported backbone, and a check of graphs from outside.
+"""ONNX without torch: a head put on an exported backbone.
 
 A job only attaches its head (a few milliseconds); the backbone's graph is exported once per digest and never rewritten.
 Everything is bytes in, bytes out, and equal input gives equal bytes, so that digests name graphs.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import BadRequest
-
 # What torch's exporter writes and onnxruntime 1.23 reads. Gemm and Softmax have not changed since opset 13, so a head
 # can take the opset of whatever backbone it is put on.
 OPSET = 18
 IR_VERSION = 10
 MIN_OPSET = 13
-
-# A protobuf message ends at 2 GiB.
-MAX_IMPORT_BYTES = (1 << 31) - 1
-DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 
 
 def compose(backbone: Path | bytes, head: bytes) -> bytes:
@@ -88,62 +82,6 @@ def constants(head: bytes) -> dict[str, NDArray[Any]]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in stored}
 
 
-def check_importable(path: Path, max_bytes: int = MAX_IMPORT_BYTES) -> None:
-    """Refuses a graph from outside that needs more than its own file and standard operators.
-
-    Reads the file whole; open a stranger's file in a child with limits.
-
-    Raises:
-        BadRequest: with code model_too_large, model_unreadable, model_external_data or model_custom_operators.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    size_bytes = path.stat().st_size
-    if size_bytes > max_bytes:
-        raise BadRequest(
-            f"expected an ONNX file of at most {max_bytes} bytes; found {size_bytes}; send a smaller model",
-            code="model_too_large",
-        )
-    try:
-        model = onnx.load_model(path, load_external_data=False)
-    except DecodeError as error:
-        raise BadRequest(
-            f"expected an ONNX model; found {size_bytes} bytes that do not parse ({error}); export it again",
-            code="model_unreadable",
-        ) from error
-    if not model.graph.node:
-        raise BadRequest(
-            "expected an ONNX model with operators; found an empty graph; export it again", code="model_unreadable"
-        )
-    external = sorted({tensor.name or "unnamed" for tensor in _tensors(model) if _is_external(tensor)})
-    if external:
-        raise BadRequest(
-            f"expected all weights inside the file; found external data for {', '.join(external[:5])} "
-            f"({len(external)} tensors); export with external data off",
-            code="model_external_data",
-        )
-    local = {(function.domain, function.name) for function in model.functions}
-    foreign = sorted(
-        {
-            f"{node.domain}::{node.op_type}"
-            for node in _nodes(model)
-            if node.domain not in DOMAINS and (node.domain, node.op_type) not in local
-        }
-    )
-    if foreign:
-        raise BadRequest(
-            f"expected operators of ONNX itself only; found {', '.join(foreign[:5])}; export without custom operators",
-            code="model_custom_operators",
-        )
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise BadRequest(
-            f"expected a valid ONNX model; found {error}; export it again", code="model_unreadable"
-        ) from error
-
-
 def serialise(model: Any) -> bytes:
     """Equal models give equal bytes."""
     data: bytes = model.SerializeToString(deterministic=True)
@@ -167,48 +105,3 @@ def _match_versions(head: Any, backbone: Any) -> None:
                     f"expected a backbone of opset {MIN_OPSET} or later; found {wanted.version}; export it again"
                 )
             head.opset_import[0].version = wanted.version
-
-
-def _graphs(model: Any) -> Iterator[Any]:
-    """Graphs and functions of the model, those inside If, Loop and Scan included."""
-    waiting = [model.graph, *model.functions, *(info.algorithm for info in model.training_info)]
-    waiting += [info.initialization for info in model.training_info]
-    while waiting:
-        graph = waiting.pop()
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                waiting.extend(attribute.graphs)
-                if attribute.HasField("g"):
-                    waiting.append(attribute.g)
-
-
-def _nodes(model: Any) -> Iterator[Any]:
-    for graph in _graphs(model):
-        yield from graph.node
-
-
-def _tensors(model: Any) -> Iterator[Any]:
-    for graph in _graphs(model):
-        # A function has no initialisers of its own.
-        yield from getattr(graph, "initializer", ())
-        for sparse in getattr(graph, "sparse_initializer", ()):
-            yield sparse.values
-            yield sparse.indices
-        for node in graph.node:
-            for attribute in node.attribute:
-                yield from attribute.tensors
-                if attribute.HasField("t"):
-                    yield attribute.t
-                sparses = [*attribute.sparse_tensors]
-                if attribute.HasField("sparse_tensor"):
-                    sparses.append(attribute.sparse_tensor)
-                for sparse in sparses:
-                    yield sparse.values
-                    yield sparse.indices
-
-
-def _is_external(tensor: Any) -> bool:
-    from onnx import TensorProto
-
-    return bool(tensor.data_location == TensorProto.EXTERNAL or tensor.external_data)

@@ -25,6 +25,7 @@ MAX_ASPECT = 200
 Image.MAX_IMAGE_PIXELS = None
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+INTERPOLATIONS = tuple(_FILTERS)
 
 
 @dataclass(frozen=True, slots=True)

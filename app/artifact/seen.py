@@ -10,7 +10,7 @@ Shape legend: N items.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ ID_BYTES, DIGEST_BYTES = 10, 32
 # No perceptual hash: a plain area, or nobody computed one. It is near to nothing.
 NO_LOOK = 0
 What = Literal["dataset", "source", "unlabelled", "class_images"]
+KINDS: tuple[What, ...] = get_args(What)
 WITHOUT_LABELS: What = "unlabelled"
 _ARRAYS = ("ids", "phash", "sha256")
 

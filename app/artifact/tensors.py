@@ -19,6 +19,8 @@ _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
     "I8": "|i1", "U8": "|u1", "BOOL": "|b1",
 }  # fmt: skip
+# A header has some 100 bytes for each array.
+MAX_HEADER_BYTES = 16 * 2**20
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
 
 
@@ -60,7 +62,7 @@ def load(path: Path) -> dict[str, NDArray[Any]]:
     data = path.read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
     try:
-        if start > len(data):
+        if start > min(len(data), MAX_HEADER_BYTES):
             raise ValueError(f"a header of {start} bytes in a file of {len(data)}")
         header = json.loads(data[8:start])
         header.pop("__metadata__", None)

@@ -200,6 +200,22 @@ class Client(Watching):
             path = f"/models/{quote(model, safe='')}/embed"
             return self.call("POST", path, files=_files(images, stack), params=query)
 
+    def download_bundle(self, model: str, version: int, target: Path) -> None:
+        """Streams a whole version into a zip, which `import_bundle` of another service takes."""
+        self.save(f"/models/{quote(model, safe='')}/versions/{version}/bundle", target)
+
+    def import_bundle(
+        self, model: str, bundle: Path, *, allow_label_change: bool = False, idempotency_key: str | None = None
+    ) -> Json:
+        """Makes a bundle from elsewhere the next version of a model; the answer says what of it was checked."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        form = {"allow_label_change": str(allow_label_change).lower()}
+        path = f"/models/{quote(model, safe='')}/versions"
+        with bundle.open("rb") as file:
+            # The graphs are loaded and run before the answer, which takes minutes for the largest.
+            arguments = {"files": {"file": (bundle.name, file)}, "data": form, "headers": headers, "timeout": None}
+            return self.call("POST", path, **arguments)
+
     def point_alias(self, model: str, alias: str, version: int, **beside: float) -> Json:
         """Points an alias at a version; `beside`: canary and share, shadow."""
         path = f"/models/{quote(model, safe='')}/aliases/{quote(alias, safe='')}"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -64,6 +65,25 @@ class Wire:
             ApiError: the service refused.
         """
         return document(self._http.request(method, f"/api/v1{path}", **arguments))
+
+    def save(self, path: str, target: Path) -> None:
+        """One GET of `/api/v1` whose answer goes into a file as it comes; whole, or not at all.
+
+        Raises:
+            ApiError: the service refused.
+        """
+        part = target.with_name(f"{target.name}.part")
+        try:
+            with self._http.stream("GET", f"/api/v1{path}") as response:
+                if response.is_error:
+                    response.read()
+                    document(response)
+                with part.open("wb") as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
 
     def lines(self, method: str, path: str, **arguments: Any) -> Iterator[Json]:
         """One call of `/api/v1` whose answer comes line by line.

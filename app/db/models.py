@@ -193,11 +193,13 @@ class ModelVersion(Base):
     project_id: Mapped[str] = mapped_column(_ID, ForeignKey("project.id"))
     model_id: Mapped[str] = mapped_column(_ID, ForeignKey("model.id", ondelete="CASCADE"))
     version: Mapped[int]
-    # Not a foreign key: a version outlives its job's row. None where a class was added, which takes no job.
+    # Not a foreign key: a version outlives its job's row. None where a class was added or a bundle imported.
     job_id: Mapped[str | None] = mapped_column(_ID)
     prefix: Mapped[str]
     spec: Mapped[dict[str, Any]]
     metrics: Mapped[dict[str, Any]]
+    # Where an imported bundle came from; its metrics and its spec are then what the other side says.
+    origin: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

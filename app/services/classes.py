@@ -17,7 +17,7 @@ from app.db.base import new_id
 from app.db.models import ModelVersion
 from app.services import class_checks, predictions
 from app.services.class_checks import OldClasses
-from app.services.models import NewVersion
+from app.services.publications import NewVersion
 from app.serving.engine import Engine
 from app.serving.model import Served
 from app.serving.runtime import Session as GraphSession

@@ -1,21 +1,35 @@
-"""A version as other servers load it: a model-repository folder (Triton, and who reads its layout)."""
+"""A version as others take it: the bundle for another Graft; a folder for servers that read Triton's layout."""
 
-import io
 import json
-import zipfile
+from collections.abc import Mapping
+from pathlib import Path
 
+from app.artifact import bundle
+from app.artifact import spec as specs
 from app.artifact.spec import Spec
 from app.db.models import ModelVersion
 from app.services import predictions
 from app.serving.runtime import BATCH_SIZE
 from app.storage import Storage
 
-# The same bytes each time: a zip would else carry the moment that it was made.
-EPOCH = (1980, 1, 1, 0, 0, 0)
+Files = Mapping[str, bytes | Path]
 
 
-def repository(storage: Storage, row: ModelVersion, name: str) -> bytes:
-    """A zip of `NAME/config.pbtxt`, `NAME/labels.txt` and `NAME/VERSION/model.onnx`.
+def whole(storage: Storage, row: ModelVersion) -> Files:
+    """Every file of the bundle by its name, `spec.json` first, with the shared graph among them.
+
+    The graph's place in this store is left out of `spec.json`, which says only that it is shared: so a version and what
+    was imported from it give the same bytes. Domains are the model's, not the version's, and stay here.
+    """
+    spec = specs.load(storage.fetch(f"{row.prefix}/{bundle.SPEC}").read_bytes())
+    files = {name: spec.files[name] for name in bundle.FILES if name in spec.files}
+    told = {name: file if file.key is None else file.model_copy(update={"key": name}) for name, file in files.items()}
+    found: dict[str, bytes | Path] = {bundle.SPEC: specs.dump(spec.model_copy(update={"files": told}))}
+    return found | {name: predictions.file_path(storage, row.prefix, spec, name) for name in files}
+
+
+def repository(storage: Storage, row: ModelVersion, name: str) -> Files:
+    """`NAME/config.pbtxt`, `NAME/labels.txt` and `NAME/VERSION/model.onnx`.
 
     The graph takes pixels in the model's size, `images` uint8 [N, H, W, 3], and gives `probabilities` and `features`:
     whoever serves it elsewhere decodes and resizes as `spec.json`, which lies beside it, says.
@@ -27,12 +41,7 @@ def repository(storage: Storage, row: ModelVersion, name: str) -> bytes:
         f"{row.version}/model.onnx": predictions.composed(storage, row.prefix, spec),
         f"{row.version}/spec.json": json.dumps(row.spec, ensure_ascii=False, indent=2).encode(),
     }
-    buffer = io.BytesIO()
-    # Weights do not get smaller by deflating them.
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for path, content in files.items():
-            archive.writestr(zipfile.ZipInfo(f"{name}/{path}", EPOCH), content)
-    return buffer.getvalue()
+    return {f"{name}/{path}": content for path, content in files.items()}
 
 
 def _config(name: str, spec: Spec) -> str:

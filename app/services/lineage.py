@@ -23,6 +23,7 @@ from app.storage import Storage
 OLD = "the version was published before Graft traced test items; run its job again"
 NOTHING_TESTED = "the version was tested on no item"
 BASE_GONE = "the version that the class was added to was deleted, and with it the trace of its test items"
+ELSEWHERE = "the version was imported, and its test items are not here; evaluate it on a dataset of yours"
 NO_ITEMS: dict[str, Any] = {
     "num_test": None,
     "num_seen_before": None,
@@ -88,8 +89,13 @@ def _version(
     digest = hashlib.sha256(storage.fetch(f"{row.prefix}/{bundle.SPEC}").read_bytes()).hexdigest()
     files = {file: entry["sha256"] for file, entry in spec["files"].items()}
     told = {"files": files, "created_at": row.created_at.isoformat(), **details}
+    if row.origin is not None:
+        told |= {"origin": row.origin}
     chain.append(Node("version", own, digest, of, True, told))
     if known:
+        return
+    if row.origin is not None:
+        _from_elsewhere(chain, spec, own)
         return
     if row.job_id is not None:
         job = session.get(Job, row.job_id)
@@ -101,6 +107,16 @@ def _version(
         if spec.get(role) is not None:
             _dataset(session, chain, role, spec[role], own)
     _backbone(session, storage, chain, row, own)
+
+
+def _from_elsewhere(chain: list[Node], spec: dict[str, Any], own: str) -> None:
+    """What an imported bundle says of itself; names in it mean nothing here, even where something has the same."""
+    used = {role: spec[role] for role in ("dataset", "source") if spec.get(role) is not None}
+    chain += [Node(role, one["id"], one["digest"], own, False, {"splits": one["splits"]}) for role, one in used.items()]
+    network = spec["files"][bundle.BACKBONE]
+    told = {"graph_sha256": network["sha256"], "weights_changed": network["key"] is None}
+    below = spec["backbone"]
+    chain.append(Node("backbone", below["name"], below["digest"], own, False, {"licence": below["licence"], **told}))
 
 
 def _added(session: Session, storage: Storage, chain: list[Node], row: ModelVersion, own: str) -> None:
@@ -172,6 +188,8 @@ def _alignments(session: Session, chain: list[Node], name: str, row: ModelVersio
 
 def _trace(session: Session, storage: Storage, row: ModelVersion) -> tuple[dict[str, Any], list[str], str | None]:
     """What the job found out about the test items; of a version with an added class, what its base's did."""
+    if row.origin is not None:
+        return NO_ITEMS, [], ELSEWHERE
     added = row.spec.get("added")
     if added is not None:
         base = _find(session, row.project_id, added["model"], added["version"])

@@ -1,33 +1,17 @@
 """The registry: named models, numbered versions, aliases with history."""
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app.db.aliases import Alias, AliasChange
-from app.db.base import new_id
 from app.db.models import DomainBinding, DomainChange, Job, Model, ModelVersion
 from app.errors import Conflict, NotFound
 from app.states import JobState
 
 PRODUCTION = "production"
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class NewVersion:
-    """A bundle that lies in storage and is to become a version."""
-
-    id: str
-    prefix: str
-    spec: dict[str, Any]
 
 
 def get(session: Session, project: str, name: str) -> Model:
@@ -122,117 +106,6 @@ def resolve(session: Session, project: str, name: str, number: int | None, alias
     if row is None:
         raise NotFound(f"expected a model with a version; found {name!r} without one; run a job that publishes to it")
     return row
-
-
-def check_labels(session: Session, project: str, name: str, task: str, labels: Sequence[str], allowed: bool) -> None:
-    """Refuses to publish another label set or task under a name that clients already call.
-
-    Raises:
-        Conflict: code label_change.
-    """
-    model = session.scalar(select(Model).where(Model.project_id == project, Model.name == name))
-    newest = versions(session, [model.id])[model.id][:1] if model else []
-    if not newest or allowed:
-        return
-    spec = newest[0].spec
-    if spec["task"] != task or set(spec["labels"]) != set(labels):
-        gone, new = sorted(set(spec["labels"]) - set(labels)), sorted(set(labels) - set(spec["labels"]))
-        raise Conflict(
-            f"expected the task and labels of {name!r} version {newest[0].version} ({spec['task']}); found {task}, "
-            f"labels gone: {gone[:10]}, new: {new[:10]}; send allow_label_change: true or another model name",
-            code="label_change",
-        )
-
-
-def publish(session: Session, job: Job, prefix: str, spec: dict[str, Any], metrics: dict[str, Any]) -> ModelVersion:
-    """Appends a version to the job's model; called in the transaction that makes the job `succeeded`.
-
-    Raises:
-        Conflict: the label set changed since the job was made and the job does not allow it.
-    """
-    if job.model_name is None:
-        raise Conflict(f"expected a job with a model name; found {job.id} without one")
-    model = _open(session, job.project_id, job.model_name)
-    number = _next_number(session, model.id)
-    # After the counter, whose lock lets one publication through at a time.
-    check_labels(session, job.project_id, job.model_name, spec["task"], spec["labels"], job.allow_label_change)
-    row = ModelVersion(
-        id=new_id("ver"),
-        project_id=job.project_id,
-        model_id=model.id,
-        version=number,
-        job_id=job.id,
-        prefix=prefix,
-        spec=spec,
-        metrics=metrics,
-    )
-    session.add(row)
-    session.flush()
-    return row
-
-
-def append(
-    session: Session, name: str, base: ModelVersion, asked: tuple[int | None, str | None], made: NewVersion
-) -> ModelVersion:
-    """Appends a version that was made from another one, without a job.
-
-    Args:
-        session: of the transaction that makes it visible.
-        name: of the model.
-        base: the version that was read.
-        asked: version and alias by which it was found; both None for the default.
-        made: the new version.
-
-    Raises:
-        NotFound: the base or its model was deleted meanwhile.
-        Conflict: code version_moved, the alias or default means another version by now.
-    """
-    number = _next_number(session, base.model_id)
-    # After the counter, whose lock lets one publication through at a time.
-    found = resolve(session, base.project_id, name, *asked)
-    if number is None or found.id != base.id:
-        raise Conflict(
-            f"expected {name!r} to mean version {base.version} still; found version {found.version}; send it again, or "
-            f"name the version to add to with ?version={base.version}",
-            code="version_moved",
-        )
-    row = ModelVersion(
-        id=made.id,
-        project_id=base.project_id,
-        model_id=base.model_id,
-        version=number,
-        job_id=None,
-        prefix=made.prefix,
-        spec=made.spec,
-        metrics={},
-    )
-    session.add(row)
-    session.flush()
-    return row
-
-
-def _next_number(session: Session, model_id: str) -> int | None:
-    """The counter never goes back, so a deleted version's number is not given out again; None without such a model."""
-    return session.scalar(
-        update(Model)
-        .where(Model.id == model_id)
-        .values(last_version=Model.last_version + 1)
-        .returning(Model.last_version)
-    )
-
-
-def _open(session: Session, project: str, name: str) -> Model:
-    """The model of that name, made when it is new. Of two jobs that make it at once the second finds the first's."""
-    query = select(Model).where(Model.project_id == project, Model.name == name)
-    model = session.scalar(query)
-    if model is not None:
-        return model
-    try:
-        with session.begin_nested():
-            session.add(Model(id=new_id("mdl"), project_id=project, name=name))
-    except IntegrityError:
-        log.info("model %s was made by another job at the same moment", name)
-    return session.scalars(query).one()
 
 
 def of_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, tuple[str, int]]:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, Report, UserBackbone
-from app.services import alignments, attempts, datasets, forecasts, jobs, models, studies
+from app.services import alignments, attempts, datasets, forecasts, jobs, publications, studies
 from app.states import JobState
 
 Result = dict[str, Any]
@@ -107,7 +107,7 @@ def _ingest(session: Session, job: Job, result: Result) -> list[str]:
 
 
 def _transfer(session: Session, job: Job, result: Result) -> list[str]:
-    version = models.publish(session, job, result["prefix"], result["spec"], result["metrics"])
+    version = publications.publish(session, job, result["prefix"], result["spec"], result["metrics"])
     job.metrics = result["metrics"]
     session.merge(Report(job_id=job.id, project_id=job.project_id, document=result["report"]))
     forecasts.record(session, job, result["report"])

@@ -10,7 +10,7 @@ from app import recipes
 from app.db.models import Dataset, Job
 from app.errors import BadRequest, Unprocessable
 from app.recipes import ZeroShot
-from app.services import backbones, companions, datasets, jobs, models, zero_shot
+from app.services import backbones, companions, datasets, jobs, publications, zero_shot
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
         )
         zero_shot.check(recipe, labels, dataset is not None, source_model)
         labels = [one.name for one in recipe.classes]
-    models.check_labels(session, project, wish.model, task, labels, wish.allow_label_change)
+    publications.check_labels(session, project, wish.model, task, labels, wish.allow_label_change)
     return jobs.create(
         session,
         project,

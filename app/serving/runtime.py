@@ -66,7 +66,7 @@ class Session:
             session = ort.InferenceSession(
                 source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"]
             )
-        except _load_failures() as error:
+        except failures() as error:
             raise BundleError(f"expected a graph that onnxruntime loads; found {error}; publish it again") from error
         inputs = session.get_inputs()
         if len(inputs) != 1:
@@ -142,7 +142,8 @@ class Runtime:
         return Outputs(probabilities=probabilities, features=features)
 
 
-def _load_failures() -> tuple[type[Exception], ...]:
+def failures() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises when a graph cannot be loaded or run."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return (

@@ -20,6 +20,7 @@ from app.db import migration
 from app.main import create_app
 from app.settings import Settings
 from tests import factories
+from tests.app import bundle_factories
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 JSON, SSE, PROBLEM = "application/json", "text/event-stream", "application/problem+json"
@@ -314,3 +315,27 @@ def test_a_model_is_called_in_every_way(tmp_path: Path) -> None:
         assert graft.point_alias("tiny", "production", 1)["version"] == 1
         assert graft.point_alias("tiny", "production", 2, canary=1, share=0.1)["canary"] == 1
         assert graft.roll_back("tiny")["version"] == 1
+
+
+@pytest.mark.server
+def test_a_version_goes_from_one_service_to_another(tmp_path: Path) -> None:
+    picture = factories.png()
+    bundle = tmp_path / "tiny.zip"
+    with application(tmp_path / "home") as (url, state), Client(url) as graft:
+        with state.database.write() as session:
+            of = factories.model(session, "tiny", 0)
+            bundle_factories.publish(session, state.storage, tmp_path / "made", of, 1)
+        graft.download_bundle("tiny", 1, bundle)
+        wanted = graft.predict("tiny", [picture])["predictions"]
+        with pytest.raises(ApiError, match="not_found"):
+            graft.download_bundle("none", 1, tmp_path / "none.zip")
+    assert {path.name for path in tmp_path.glob("*.zip*")} == {"tiny.zip"}
+    with application(tmp_path / "other") as (url, _), Client(url) as graft:
+        made = graft.import_bundle("copy", bundle, idempotency_key="once")
+        assert graft.import_bundle("copy", bundle, idempotency_key="once") == made
+        found = graft.predict("copy", [picture])["predictions"]
+        assert [item["label"] for item in found[0]["scores"]] == [item["label"] for item in wanted[0]["scores"]]
+        assert found[0]["score"] == pytest.approx(wanted[0]["score"], abs=1e-4)
+        (tmp_path / "none.zip").write_bytes(b"none")
+        with pytest.raises(ApiError, match="not_an_archive"):
+            graft.import_bundle("copy", tmp_path / "none.zip")

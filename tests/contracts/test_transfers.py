@@ -1,7 +1,8 @@
 """The contract of all recipes, on a CNN, a MobileNet and a vision transformer of random weights, through the real job.
 
 Each learns something from tiny data, leaves what it calls frozen as it was, publishes a graph that says what training
-said, gives the same from the same seed, goes on after a kill where it was, and publishes nothing when it must yield.
+said and that another Graft would import, gives the same from the same seed, goes on after a kill where it was, and
+publishes nothing when it must yield.
 """
 
 import shutil
@@ -18,6 +19,8 @@ import pytest
 from app.artifact import bundle, tensors
 from app.artifact.spec import Spec
 from app.recipes import RECIPES
+from app.serving import admission
+from app.serving.admission import Checks
 from app.serving.runtime import Runtime, Session
 from app.settings import Settings
 from app.storage import FolderStorage
@@ -136,6 +139,14 @@ class Bench:
         graph = context.storage.fetch(entry["key"] or f"{done['prefix']}/{bundle.BACKBONE}")
         return Runtime(Session(graph, 2), Session(context.storage.fetch(f"{done['prefix']}/{bundle.HEAD}"), 1))
 
+    def admitted(self, context: RunContext, done: dict[str, Any]) -> Checks:
+        """What another Graft finds when it looks at the bundle."""
+        spec = Spec.model_validate(done["spec"])
+        folder = Path(tempfile.mkdtemp(dir=self.home))
+        for name, entry in spec.files.items():
+            (folder / name).symlink_to(context.storage.fetch(entry.key or f"{done['prefix']}/{name}"))
+        return admission.judge(folder, spec)
+
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -195,6 +206,7 @@ def test_it_learns_freezes_and_publishes_what_training_said(
     assert Spec.model_validate(done["spec"]).parity.ok
     names = {key.rpartition("/")[2] for key in context.storage.list(done["prefix"])}
     assert {bundle.SPEC, bundle.HEAD, bundle.WEIGHTS, bundle.REPORT, bundle.README} <= names
+    assert here.admitted(context, done).num_images > 0
     # The published graphs name what was learned from better than chance does: a loss below ln(classes).
     learned = transfer.load(here.attempt(2), here.dataset("ds_source"))
     rows = np.flatnonzero(learned.split == SPLITS.index("train"))

@@ -1,0 +1,193 @@
+"""Versions that travel: the bundle out and in, and the folders that other systems load."""
+
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api import multipart
+from app.api.deps import NAME, Context, Project, ReadSession, State, finish
+from app.api.forms import checked, media_type, replayed
+from app.api.models import OriginOut
+from app.api.problems import RESPONSES
+from app.artifact import archive
+from app.db.models import ModelVersion
+from app.errors import BadRequest
+from app.services import exports, idempotency, imports, mlflow, models, publications
+
+router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
+ROUTE = "POST /models/{name}/versions"
+CREATED = 201
+UNLIMITED = 2**62
+MAX_BUNDLE_BYTES = archive.MAX_BYTES
+
+Version = Annotated[int, Path(ge=1, lt=2**31)]
+ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}}}
+
+
+class BundleForm(BaseModel):
+    """What stands beside the file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    allow_label_change: bool = Field(False, description="Publish although the model's versions have other labels.")
+
+
+class ChecksOut(BaseModel):
+    """What of the bundle was compared here, and how far apart it was."""
+
+    num_images: int = Field(description="Made-up images that the graphs ran on.")
+    head_max_abs: float = Field(description="head.onnx against weights.safetensors: largest difference.")
+    num_predictions: int = Field(description="Stored predictions that the head was asked for again.")
+    predictions_mean_abs: float | None = Field(description="Mean difference from them; null where there are none.")
+
+
+class ImportOut(BaseModel):
+    """The new version."""
+
+    model: str
+    version: int
+    task: str
+    num_labels: int
+    origin: OriginOut
+    metrics: dict[str, float | int | None] = Field(description="As the other side reported them; not measured here.")
+    metrics_from: Literal["origin"] = "origin"
+    checks: ChecksOut
+    served_by_default: bool = Field(description="False where alias `production` points elsewhere: it is not moved.")
+
+
+@router.get("/{name}/versions/{version}/bundle", response_class=StreamingResponse, responses=ZIP)
+def get_bundle(
+    name: str, version: Version, state: Context, session: ReadSession, project: Project
+) -> StreamingResponse:
+    """The whole version as one zip, for `POST .../versions` of another Graft; the same bytes each time."""
+    row = models.version(session, project, name, version)
+    return _zip(exports.whole(state.storage, row), f"{name}-{version}-bundle.zip")
+
+
+@router.get("/{name}/versions/{version}/repository", response_class=StreamingResponse, responses=ZIP)
+def get_repository(
+    name: str, version: Version, state: Context, session: ReadSession, project: Project
+) -> StreamingResponse:
+    """The version as a zip that other model servers load: `NAME/config.pbtxt`, `NAME/VERSION/model.onnx`, labels."""
+    row = models.version(session, project, name, version)
+    return _zip(exports.repository(state.storage, row, name), f"{name}-{version}.zip")
+
+
+@router.get("/{name}/versions/{version}/mlflow", response_class=StreamingResponse, responses=ZIP)
+def get_mlflow(
+    name: str, version: Version, state: Context, session: ReadSession, project: Project
+) -> StreamingResponse:
+    """The version as a zip of an MLflow model folder with the flavors `onnx` and `python_function`."""
+    row = models.version(session, project, name, version)
+    return _zip(mlflow.folder(state.storage, row, name), f"{name}-{version}-mlflow.zip")
+
+
+def _zip(files: Mapping[str, bytes | FilePath], filename: str) -> StreamingResponse:
+    headers = {"Content-Disposition": f'attachment; filename="{filename}"'}
+    return StreamingResponse(archive.stream(files), headers=headers, media_type="application/zip")
+
+
+@router.post(
+    "/{name}/versions",
+    status_code=CREATED,
+    response_model=ImportOut,
+    max_body_size=UNLIMITED,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["file"],
+                        "properties": {
+                            "file": {"type": "string", "format": "binary", "description": "A bundle, as downloaded."},
+                            "allow_label_change": {"type": "boolean", "default": False},
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
+async def import_version(
+    name: Annotated[str, Path(pattern=NAME)],
+    request: Request,
+    response: Response,
+    state: Context,
+    project: Project,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> Any:
+    """Takes a bundle that another Graft made as the model's next version; the model is made when it is new.
+
+    Every file is looked at, and the graphs run, in a process of its own before anything is stored. What is wrong is
+    said, and nothing is left. Where no alias `production` points elsewhere the version is served at once.
+    """
+    media_type(request, "multipart/form-data")
+    with multipart.landing(state.settings.scratch) as landing:
+        limit = min(state.settings.max_upload_bytes, MAX_BUNDLE_BYTES)
+        parts = await multipart.read(request, limit, landing)
+        files = [part for part in parts if part.filename is not None]
+        if not files or files[0].name != "file":
+            raise BadRequest(
+                "expected a bundle as form field `file`; found none; send it with -F file=@bundle.zip",
+                code="file_missing",
+            )
+        form = checked(BundleForm, {part.name: part.text for part in parts if part.filename is None})
+        upload, allowed = files[0], form.allow_label_change
+        return await to_thread.run_sync(_import, state, project, name, upload, allowed, idempotency_key, response)
+
+
+def _import(
+    state: State, project: str, name: str, upload: multipart.Part, allowed: bool, key: str | None, response: Response
+) -> Response | ImportOut:
+    """Judged without a transaction; one makes the bundle a version, and else it is taken back."""
+    assert upload.path is not None
+    print_ = idempotency.fingerprint(name, upload.sha256, allowed)
+    with state.database.read() as session:
+        kept = idempotency.kept(session, project, ROUTE, key, print_)
+    if kept is not None:
+        return replayed(kept, CREATED)
+    with imports.judged(state.storage, state.settings.scratch, upload.path) as found:
+        with state.database.read() as session:
+            publications.check_labels(session, project, name, found.spec.task, found.spec.labels, allowed)
+        made = imports.store(state.storage, found, project)
+    out = None
+    try:
+        with state.database.session() as session:
+            kept = idempotency.begin(session, project, ROUTE, key, print_)
+            if kept is not None:
+                session.commit()
+                return replayed(kept, CREATED)
+            origin = OriginOut(how="imported", bundle_sha256=upload.sha256, size_bytes=upload.size_bytes)
+            row = publications.admit(session, project, name, made, allowed, origin.model_dump())
+            default = models.resolve(session, project, name, None, None)
+            answer = _out(name, row, origin, found.checks, default.id == row.id)
+            location = f"/api/v1/models/{name}/versions/{row.version}"
+            stored = idempotency.Answer(answer.model_dump_json().encode(), location)
+            idempotency.keep(session, project, ROUTE, key, stored)
+            finish(state, session)
+            out = answer
+    finally:
+        if out is None:
+            state.storage.delete(made.prefix)
+    response.headers["Location"] = location
+    return out
+
+
+def _out(name: str, row: ModelVersion, origin: OriginOut, checks: dict[str, Any], served_by_default: bool) -> ImportOut:
+    return ImportOut(
+        model=name,
+        version=row.version,
+        task=row.spec["task"],
+        num_labels=len(row.spec["labels"]),
+        origin=origin,
+        metrics=row.metrics,
+        checks=ChecksOut(**checks),
+        served_by_default=served_by_default,
+    )

@@ -1,0 +1,214 @@
+"""Versions from elsewhere: a bundle that another Graft made is judged, and only then stored and published.
+
+Nothing of it is believed that can be looked at (decision 0020). What cannot, its metrics, its report and where it came
+from, is kept as what the other side says.
+"""
+
+import re
+import tempfile
+import threading
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app import limited
+from app.artifact import archive, bundle
+from app.artifact import spec as specs
+from app.artifact.preprocess import INTERPOLATIONS
+from app.artifact.spec import BundleError, File, Spec
+from app.db.base import new_id
+from app.errors import BadRequest, NotFound, Overloaded
+from app.services.publications import NewVersion
+from app.serving.runtime import ACTIVATION_BYTES_PER_PIXEL, BATCH_SIZE
+from app.storage import Storage, out_of_space
+
+CHILD = "app.serving.admission_child"
+SECONDS = 300
+# Weights are read, checked, loaded and packed for the kernels.
+FILE_COPIES = 5
+HEADROOM_BYTES = 2**30
+MAX_SIDE = 2048
+MAX_SPEC_BYTES = 16 * 2**20
+NUM_AT_ONCE = 2
+RETRY_SECONDS = 5
+NAMES = frozenset({bundle.SPEC, *bundle.FILES})
+NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+_places = threading.BoundedSemaphore(NUM_AT_ONCE)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A bundle that may become a version.
+
+    Args:
+        spec: with this store's key of a shared graph.
+        folder: where its files are.
+        checks: what `admission.Checks` has.
+    """
+
+    spec: Spec
+    folder: Path
+    checks: dict[str, Any]
+
+
+@contextmanager
+def judged(storage: Storage, scratch: Path, upload: Path) -> Iterator[Judged]:
+    """The bundle in an upload, unpacked for as long as the block lasts.
+
+    Raises:
+        BadRequest: with a code that docs/errors.md explains; nothing is left of it.
+        Overloaded: others are looked at.
+        OutOfSpace: there is no room to unpack it.
+    """
+    if not _places.acquire(blocking=False):
+        raise Overloaded(
+            f"expected fewer than {NUM_AT_ONCE} imports at once; found that many; send it again in a moment",
+            retry_after_seconds=RETRY_SECONDS,
+        )
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=scratch, prefix="bundle-") as name:
+            folder = Path(name)
+            yield _judge(storage, upload, folder)
+    except OSError as error:
+        raise out_of_space(error) from error
+    finally:
+        _places.release()
+
+
+def store(storage: Storage, found: Judged, project: str) -> NewVersion:
+    """Puts the bundle under a prefix of its own; whoever calls deletes that unless a row names it.
+
+    A shared graph is stored once: what a job or another bundle has brought already is not stored again. It is not taken
+    back, since somebody else may have found it by then; the next import of that graph does.
+    """
+    version_id = new_id("ver")
+    prefix = f"bundles/{project}/{version_id}/imported"
+    described = found.spec
+    (found.folder / bundle.SPEC).write_bytes(specs.dump(described))
+    try:
+        for name, file in described.files.items():
+            if file.key is None:
+                storage.put(f"{prefix}/{name}", found.folder / name)
+            elif not _has(storage, file.key):
+                storage.put(file.key, found.folder / name)
+        storage.put(f"{prefix}/{bundle.SPEC}", found.folder / bundle.SPEC)
+    except BaseException:
+        storage.delete(prefix)
+        raise
+    return NewVersion(version_id, prefix, described.model_dump(mode="json"))
+
+
+def _judge(storage: Storage, upload: Path, folder: Path) -> Judged:
+    names = archive.unpack(upload, folder, NAMES)
+    described = _spec(folder, names)
+    try:
+        bundle.verify(folder, {bundle.BACKBONE: folder / bundle.BACKBONE})
+    except BundleError as error:
+        raise BadRequest(error.detail, code="bundle_invalid") from error
+    checks = _ask(folder, described)
+    files = dict(described.files)
+    if files[bundle.BACKBONE].key is not None:
+        files[bundle.BACKBONE] = _shared(storage, described)
+    return Judged(described.model_copy(update={"files": files}), folder, checks)
+
+
+def _spec(folder: Path, names: list[str]) -> Spec:
+    """The spec, where it is one that this Graft reads and whose words can be shown and stored.
+
+    Raises:
+        BadRequest: code bundle_invalid, bundle_too_new or unsupported_task.
+    """
+    path = folder / bundle.SPEC
+    if bundle.SPEC not in names or path.stat().st_size > MAX_SPEC_BYTES:
+        raise _invalid(f"{bundle.SPEC} of at most {MAX_SPEC_BYTES} bytes; found none")
+    try:
+        described = specs.load(path.read_bytes())
+    except BundleError as error:
+        raise BadRequest(error.detail, code=error.code) from error
+    except RecursionError as error:
+        raise _invalid(f"{bundle.SPEC} without deep nesting; found too many brackets") from error
+    shape = described.preprocess
+    if described.task != "classification" or not described.labels:
+        raise _invalid(f"a classifier with labels; found task {described.task} with {len(described.labels)} labels")
+    sides = (shape.height, shape.width, shape.resize)
+    if len(described.inputs) != 1 or not all(1 <= side <= MAX_SIDE for side in sides):
+        raise _invalid(
+            f"one input of images with sides of 1 to {MAX_SIDE} pixels; found {len(described.inputs)}: {sides}"
+        )
+    if shape.interpolation not in INTERPOLATIONS:
+        raise _invalid(f"an interpolation of {', '.join(INTERPOLATIONS)}; found another one")
+    if not NETWORK.fullmatch(described.backbone.name) or not DIGEST.fullmatch(described.backbone.digest):
+        raise _invalid("a backbone named PROVIDER/NAME with the sha256 of its weights; found other text")
+    if any(file.key is not None for name, file in described.files.items() if name != bundle.BACKBONE):
+        raise _invalid(f"no shared file but {bundle.BACKBONE}; found another one with a key")
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for label in described.labels for char in label):
+        raise _invalid("labels of printable characters; found a control character in one")
+    if not _storable(described.model_dump(mode="json")):
+        raise _invalid(
+            f"text in {bundle.SPEC} that the database can hold; found a NUL character or half a surrogate pair"
+        )
+    return described
+
+
+def _storable(value: Any) -> bool:
+    """Whether every database takes the text in a document."""
+    if isinstance(value, str):
+        return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value)
+    if isinstance(value, dict):
+        return all(_storable(part) for pair in value.items() for part in pair)
+    return not isinstance(value, list) or all(map(_storable, value))
+
+
+def _ask(folder: Path, described: Spec) -> dict[str, Any]:
+    """What the child says, which is text of a process that a stranger's file has gone through.
+
+    Raises:
+        BadRequest: it refuses the bundle, or did not come to an end.
+    """
+    size_bytes = sum(file.size_bytes for file in described.files.values())
+    pixels = described.preprocess.height * described.preprocess.width
+    activations = BATCH_SIZE * pixels * ACTIVATION_BYTES_PER_PIXEL
+    try:
+        answer = limited.ask(
+            CHILD, [str(folder.absolute())], FILE_COPIES * size_bytes + activations + HEADROOM_BYTES, SECONDS
+        )
+    except limited.Ended as error:
+        raise BadRequest(
+            f"expected a bundle whose graphs load and run within bounds; found that {error}; publish a smaller model",
+            code="import_too_costly",
+        ) from error
+    match answer:
+        case {"code": str(code), "detail": str(detail)} if re.fullmatch("[a-z_]{1,40}", code):
+            raise BadRequest(detail, code=code)
+        case {"num_images": int(), "head_max_abs": float(), "num_predictions": int(), "predictions_mean_abs": _}:
+            return answer
+    raise BadRequest("expected an answer about the bundle; found none; download it again", code="import_too_costly")
+
+
+def _shared(storage: Storage, described: Spec) -> File:
+    """Where the shared graph lies: with the jobs' own, where those have the same one, else under its own digest.
+
+    Never under the digest that the bundle claims for its weights: jobs here would take it for theirs.
+    """
+    file = described.files[bundle.BACKBONE]
+    ours = bundle.shared_key(described.backbone.digest)
+    try:
+        if bundle.entry(storage.fetch(ours)).sha256 == file.sha256:
+            return file.model_copy(update={"key": ours})
+    except NotFound:
+        return file.model_copy(update={"key": bundle.shared_key(file.sha256)})
+    return file.model_copy(update={"key": bundle.shared_key(file.sha256)})
+
+
+def _has(storage: Storage, key: str) -> bool:
+    return key in storage.list(key.rpartition("/")[0])
+
+
+def _invalid(words: str) -> BadRequest:
+    return BadRequest(f"expected {words}; publish the model again", code="bundle_invalid")

@@ -1,0 +1,61 @@
+"""What is refused when a bundle's files are opened, and what is compared."""
+
+import pytest
+
+from app.artifact import archive, bundle
+from app.artifact.spec import load
+from app.errors import BadRequest
+from app.serving import admission
+from app.storage import FolderStorage
+from tests import factories
+from tests.app import bundle_factories, hostile
+
+
+@pytest.fixture(scope="module")
+def files(sqlite_template, tmp_path_factory):
+    """A whole bundle."""
+    from app.db.session import Database
+
+    folder = tmp_path_factory.mktemp("made")
+    storage = FolderStorage(folder / "storage")
+    (folder / "graft.db").write_bytes(sqlite_template.read_bytes())
+    database = Database(f"sqlite:///{folder / 'graft.db'}")
+    with database.write() as session:
+        of = factories.model(session, "tiny", 0)
+        row = bundle_factories.publish(session, storage, folder / "work", of, 1, shared=False)
+        prefix = row.prefix
+    database.dispose()
+    return {key.rpartition("/")[2]: storage.fetch(key).read_bytes() for key in storage.list(prefix)}
+
+
+def judge(tmp_path, data):
+    (tmp_path / "b.zip").write_bytes(data)
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    archive.unpack(tmp_path / "b.zip", folder, {bundle.SPEC, *bundle.FILES})
+    return admission.judge(folder, load((folder / bundle.SPEC).read_bytes()))
+
+
+def test_a_whole_bundle_is_compared_with_what_it_recorded(tmp_path, files):
+    found = judge(tmp_path, bundle_factories.pack(files))
+    assert (found.num_images, found.num_predictions) == (16, 6)
+    assert found.head_max_abs < 1e-5
+    assert found.predictions_mean_abs < 1e-3
+
+
+def test_without_stored_features_predictions_are_not_compared(tmp_path, files):
+    import json
+
+    listed = json.loads(files["spec.json"])["files"]
+    del listed["features.safetensors"]
+    fewer = bundle_factories.edit_spec(hostile.without(files, "features.safetensors"), files=listed)
+    found = judge(tmp_path, bundle_factories.pack(fewer))
+    assert (found.num_predictions, found.predictions_mean_abs) == (0, None)
+
+
+@pytest.mark.parametrize("name", hostile.INSIDE)
+def test_refused(tmp_path, files, name):
+    make, code, words = hostile.INSIDE[name]
+    with pytest.raises(BadRequest) as caught:
+        judge(tmp_path, make(files))
+    assert (caught.value.code, words in caught.value.detail) == (code, True), caught.value.detail
