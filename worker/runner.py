@@ -69,6 +69,12 @@ def _advise(context: RunContext) -> dict[str, Any]:
     return advise.run(context)
 
 
+def _predict(context: RunContext) -> dict[str, Any]:
+    from worker import predict
+
+    return predict.run(context)
+
+
 # Imported when called: an ingest job must not pay for what a transfer needs.
 RUNNERS: dict[str, Callable[[RunContext], dict[str, Any]]] = {
     "ingest": _ingest,
@@ -78,6 +84,7 @@ RUNNERS: dict[str, Callable[[RunContext], dict[str, Any]]] = {
     "rank": _rank,
     "evaluate": _evaluate,
     "advise": _advise,
+    "predict": _predict,
 }
 
 

@@ -18,9 +18,9 @@ from app.db.models import Dataset, Job, UserBackbone
 from app.db.session import Database
 from app.errors import GraftError
 from app.queue import Bell
-from app.services import alignments, attempts, datasets, jobs, models, outcomes, queues
+from app.services import attempts, datasets, jobs, outcomes, queues
 from app.settings import Settings
-from app.states import Request
+from app.states import JobState, Request
 from app.storage import Storage
 from worker.document import DatasetDocument, JobDocument
 from worker.runner_process import MAX_BATCH, RunnerProcess
@@ -276,12 +276,13 @@ class _Attempt:
             return [*waste, self._document.bundle_prefix]
 
     def _unpublished(self) -> list[str]:
-        """The attempt's bundle, unless a commit that seemed to fail has published it after all."""
+        """What the attempt has stored, unless a commit that seemed to fail has published it after all."""
         prefix = self._document.bundle_prefix
         try:
             with self._database.read() as session:
-                published = models.is_published(session, prefix) or alignments.is_published(session, prefix)
-                return [] if published else [prefix]
+                job = session.get(Job, self._document.id)
+            done = job is not None and (job.state, job.attempt) == (JobState.SUCCEEDED, self._document.attempt)
+            return [] if done else [prefix]
         except UNREACHABLE as error:
             log.warning("%s is left to the next attempt: %s", prefix, error)
             return []

@@ -10,21 +10,24 @@ from typing import Annotated, Any, Literal
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
+from sqlalchemy.orm import Session
 
 from app.api.accepted import Accepted
 from app.api.datasets import Failure
 from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
 from app.api.problems import RESPONSES
-from app.bodies import BODY
+from app.bodies import BODY, By
 from app.db.models import Job, JobEvent
 from app.errors import BadRequest
 from app.pages import report as pages
 from app.pages.render import POLICY
-from app.services import jobs, models, outcomes, transfers
+from app.predict_jobs import KIND, PredictIn
+from app.services import jobs, models, outcomes, predict_jobs, transfers
 from app.states import FINAL
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=RESPONSES)
+LOCATION = "/api/v1/jobs/{id}"
 STREAM_POLL_SECONDS = 0.25
 MAX_EVENT_ID = 2**31 - 1
 STREAM_HEARTBEAT_SECONDS = 10.0
@@ -40,11 +43,13 @@ ELSEWHERE = {
 
 
 class JobIn(BaseModel):
-    """What a job is to do."""
+    """A transfer: what is to be learned, from which data, on which backbone."""
 
     model_config = BODY
 
-    kind: str = Field("transfer", description="transfer; other kinds have calls of their own, which the refusal names.")
+    kind: str = Field(
+        "transfer", description="transfer, or predict; others have calls of their own, which the refusal names."
+    )
     dataset: str | None = Field(None, description="What the model must work on; only zero_shot may do without.")
     backbone: str = Field("auto", max_length=200)
     recipe: dict[str, Any] = Field({"method": "auto"}, description="See GET /api/v1/recipes.")
@@ -53,6 +58,13 @@ class JobIn(BaseModel):
     report: Literal["fast", "full"] = "fast"
     depends_on: list[str] = Field([], max_length=100)
     allow_label_change: bool = False
+
+
+def _body(given: Any) -> str:
+    return KIND if isinstance(given, dict) and given.get("kind") == KIND else "transfer"
+
+
+AnyJob = Annotated[Annotated[JobIn, Tag("transfer")] | Annotated[PredictIn, Tag(KIND)], By(Discriminator(_body))]
 
 
 class ModelRef(BaseModel):
@@ -82,7 +94,10 @@ class JobOut(BaseModel):
     dataset: str | None
     backbone: str | None
     seed: int
-    model: ModelRef | None
+    model: ModelRef | None = Field(description="The version that it has published; of kind predict, the one asked.")
+    request: dict[str, Any] | None = Field(
+        description="Of kind predict: what was asked, with the version and the alignment that it means."
+    )
     metrics: dict[str, float | int | None] | None
     failure: Failure | None
     created_at: datetime
@@ -102,6 +117,9 @@ class EventOut(BaseModel):
 
 
 def _out(row: Job, published: tuple[str, int] | None) -> JobOut:
+    request = row.inputs["request"] if row.kind == KIND else None
+    if request is not None:
+        published = request["model"], request["version"]
     return JobOut(
         id=row.id,
         kind=row.kind,
@@ -113,6 +131,7 @@ def _out(row: Job, published: tuple[str, int] | None) -> JobOut:
         backbone=row.backbone,
         seed=row.seed,
         model=ModelRef(name=published[0], version=published[1]) if published else None,
+        request=request,
         metrics=row.metrics,
         failure=Failure(code=row.failure_code, message=row.failure_message or "") if row.failure_code else None,
         created_at=row.created_at,
@@ -126,12 +145,14 @@ def _event(row: JobEvent) -> EventOut:
 
 
 @router.post("", status_code=202, response_model=JobOut)
-def create_job(body: JobIn, accept: Accepted, state: Context, session: WriteSession, project: Project) -> Any:
-    """Queues a job."""
+def create_job(body: AnyJob, accept: Accepted, state: Context, session: WriteSession, project: Project) -> Any:
+    """Queues a transfer, or with kind `predict` a published version over all images of a dataset."""
+    if isinstance(body, PredictIn):
+        return accept.answer("POST /jobs", body.model_dump(), lambda: _predict(session, project, body), LOCATION)
     if body.kind != "transfer":
         call = ELSEWHERE.get(body.kind)
         told = "" if call is None else f", which has a call of its own: POST /api/v1{call}"
-        raise BadRequest(f"expected the kind transfer; found {body.kind!r}{told}", code="unknown_kind")
+        raise BadRequest(f"expected the kind transfer or predict; found {body.kind!r}{told}", code="unknown_kind")
     wish = transfers.Wish(
         dataset_id=body.dataset,
         backbone=body.backbone,
@@ -146,7 +167,11 @@ def create_job(body: JobIn, accept: Accepted, state: Context, session: WriteSess
     def make() -> JobOut:
         return _out(transfers.create(session, project, wish, state.settings.offline), None)
 
-    return accept.answer("POST /jobs", body.model_dump(), make, "/api/v1/jobs/{id}")
+    return accept.answer("POST /jobs", body.model_dump(), make, LOCATION)
+
+
+def _predict(session: Session, project: str, body: PredictIn) -> JobOut:
+    return _out(predict_jobs.create(session, project, body), None)
 
 
 @router.get("", response_model=Page[JobOut])

@@ -194,6 +194,21 @@ class Client(Watching):
         path = f"/models/{quote(model, safe='')}/predict"
         yield from self.lines("POST", path, content=map(_line, images), headers=headers, params=query)
 
+    def predict_dataset(
+        self, dataset_id: str, model: str, *, idempotency_key: str | None = None, **fields: Any
+    ) -> Json:
+        """Queues predictions over all images of a stored dataset; `wait_job`, then `download_predictions`.
+
+        `fields` are the body's others: version or alias, domain, splits, top_k, features, format.
+        """
+        body = {"kind": "predict", "dataset": dataset_id, "model": model, **fields}
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return self.call("POST", "/jobs", json=body, headers=headers)
+
+    def download_predictions(self, job_id: str, target: Path) -> Path:
+        """The file of a job that has succeeded: Parquet or JSONL, as the job was asked for."""
+        return self.download(f"/jobs/{quote(job_id, safe='')}/predictions", target)
+
     def embed(self, model: str, images: Sequence[Path | bytes], **query: str | int | float) -> Json:
         """Features in the order of the images; `query`: version, alias, domain, timeout."""
         with ExitStack() as stack:

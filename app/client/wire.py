@@ -98,6 +98,25 @@ class Wire:
             for line in response.iter_lines():
                 yield json.loads(line)
 
+    def download(self, path: str, target: Path) -> Path:
+        """Writes what `/api/v1` answers to a file, in flat memory; there is the whole file or none.
+
+        Raises:
+            ApiError: the service refused.
+        """
+        part = target.with_name(f"{target.name}.part")
+        with self._http.stream("GET", f"/api/v1{path}") as response:
+            if response.is_error:
+                response.read()
+                document(response)
+            try:
+                with part.open("wb") as file:
+                    file.writelines(response.iter_bytes())
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
+        return target
+
 
 def document(response: httpx.Response) -> Json:
     """The answer's JSON.

@@ -112,11 +112,6 @@ def fail(session: Session, alignment_id: str, code: str, message: str) -> None:
         row.failure_code, row.failure_message = code, message
 
 
-def is_published(session: Session, prefix: str) -> bool:
-    """Whether an alignment's files lie under that storage prefix."""
-    return session.scalar(select(Alignment.id).where(Alignment.prefix == prefix)) is not None
-
-
 def delete(session: Session, project: str, alignment_id: str) -> list[str]:
     """Removes an alignment that no domain is bound to.
 

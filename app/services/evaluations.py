@@ -7,14 +7,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import recipes
-from app.db.models import Alignment, Dataset, Model, ModelVersion
+from app.db.models import Dataset, Model, ModelVersion
 from app.db.studies import Evaluation
 from app.errors import BadRequest, Conflict
 from app.evaluations import FOLDED, FOLDS, REPRODUCE, VERSIONS, AnyEvaluation, Folds, Versions
-from app.services import backbones, datasets, domains, jobs, models, studies, transfers
+from app.services import backbones, datasets, jobs, models, served_versions, studies, transfers
+from app.services.served_versions import TASK
 from app.states import JobState
-
-TASK = "classification"
 
 
 def create(session: Session, project: str, wish: AnyEvaluation, offline: bool) -> Evaluation:
@@ -133,13 +132,10 @@ def _side(
     """What the job needs to open a version, and to call it as `predict` does.
 
     Raises:
-        BadRequest: code no_common_labels, or unsupported_task.
+        GraftError: see `served_versions.pinned`.
+        BadRequest: code no_common_labels.
     """
-    if row.spec["task"] != TASK:
-        raise BadRequest(
-            f"expected a model of task {TASK}; found {name!r} version {row.version} of task {row.spec['task']}",
-            code="unsupported_task",
-        )
+    pinned = served_versions.pinned(session, project, name, row, domain)
     given = [item["name"] for item in dataset.classes]
     if not set(given) & set(row.spec["labels"]):
         raise BadRequest(
@@ -147,18 +143,7 @@ def _side(
             f"({_some(row.spec['labels'])}); found {_some(given)}; rename its classes, or take another model",
             code="no_common_labels",
         )
-    alignment = domains.resolve(session, project, name, row, domain) if domain else None
-    return {
-        "model": name,
-        "version": row.version,
-        "prefix": row.prefix,
-        "domain": domain,
-        "alignment": None if alignment is None else _alignment(alignment),
-    }
-
-
-def _alignment(row: Alignment) -> dict[str, Any]:
-    return {"id": row.id, "number": row.number, "prefix": row.prefix, "moving_backbone": row.moving_backbone}
+    return pinned
 
 
 def _some(names: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from app.services import queues
 from app.states import FINAL, JobState, Request, check_move
 
 # Kinds whose inputs are all in the row, so that the same job can be done again.
-RETRIED = ("transfer", "rank", "evaluate", "advise")
+RETRIED = ("transfer", "rank", "evaluate", "advise", "predict")
 NOT_BEGUN = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
 
 
@@ -183,10 +183,11 @@ def stop(session: Session, project: str, job_id: str) -> Job:
         Conflict: the job does not run, or it is of a kind that has no best so far.
     """
     job = _locked(session, project, job_id)
-    # Of repeated folds those that are finished are kept, of a ranking the order of those that were looked at.
-    if job.kind not in ("transfer", "rank") and job.inputs.get("mode") != FOLDS:
+    # Of repeated folds those that are finished are kept, of a ranking the order of those that were looked at, of
+    # predictions those of the first images.
+    if job.kind not in ("transfer", "rank", "predict") and job.inputs.get("mode") != FOLDS:
         raise Conflict(
-            "expected a transfer, a ranking or an evaluation by folds; found a job of kind "
+            "expected a transfer, a ranking, predictions or an evaluation by folds; found a job of kind "
             f"{job.kind}, which keeps nothing half done; cancel it"
         )
     if job.state != JobState.RUNNING or job.request == Request.CANCEL:

@@ -64,11 +64,6 @@ def aliases(session: Session, model_ids: Sequence[str]) -> dict[str, dict[str, i
     return found
 
 
-def is_published(session: Session, prefix: str) -> bool:
-    """Whether a version's bundle lies under that storage prefix."""
-    return session.scalar(select(ModelVersion.id).where(ModelVersion.prefix == prefix)) is not None
-
-
 def version(session: Session, project: str, name: str, number: int) -> ModelVersion:
     """One version of a model.
 

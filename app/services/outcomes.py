@@ -75,7 +75,7 @@ def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
     Returns:
         storage prefixes to delete after the commit.
     """
-    if job.state == JobState.CANCELLED and job.kind == "transfer":
+    if job.state == JobState.CANCELLED and job.kind in ("transfer", "predict"):
         return [f"checkpoints/{job.project_id}/{job.id}"]
     if job.kind == "ingest" and job.dataset_id:
         datasets.invalidate(session, job.dataset_id, code, message)
@@ -118,9 +118,7 @@ def _transfer(session: Session, job: Job, result: Result) -> list[str]:
         model=job.model_name,
         version=version.version,
     )
-    # An attempt that was killed after it had stored its bundle could not take it away.
-    lost = [f"bundles/{job.project_id}/{job.id}/attempt-{number}" for number in range(1, job.attempt)]
-    return [f"checkpoints/{job.project_id}/{job.id}", *lost]
+    return [f"checkpoints/{job.project_id}/{job.id}", *_lost(job)]
 
 
 def _backbone(session: Session, job: Job, result: Result) -> list[str]:
@@ -143,7 +141,7 @@ def _checkpoint(job: Job) -> list[str]:
 def _align(session: Session, job: Job, result: Result) -> list[str]:
     row = alignments.complete(session, job.inputs["alignment_id"], result)
     _succeeded(session, job, f"alignment {row.number} is ready", alignment=row.id, number=row.number)
-    return [f"bundles/{job.project_id}/{job.id}/attempt-{number}" for number in range(1, job.attempt)]
+    return _lost(job)
 
 
 def _study(session: Session, job: Job, result: Result) -> list[str]:
@@ -152,6 +150,25 @@ def _study(session: Session, job: Job, result: Result) -> list[str]:
     _succeeded(session, job, f"{studies.NAMES[type(row)]} is ready", study=row.id)
     # Methods that a study carries out write checkpoints as they always do.
     return [f"checkpoints/{job.project_id}/{job.id}"]
+
+
+def _predict(session: Session, job: Job, result: Result) -> list[str]:
+    job.inputs = {**job.inputs, "file": result["file"]}
+    job.metrics = result["metrics"]
+    request = job.inputs["request"]
+    _succeeded(
+        session,
+        job,
+        f"{result['metrics']['num_samples']} images predicted by {request['model']} version {request['version']}",
+        model=request["model"],
+        version=request["version"],
+    )
+    return [f"checkpoints/{job.project_id}/{job.id}", *_lost(job)]
+
+
+def _lost(job: Job) -> list[str]:
+    """What earlier attempts may have stored: one that was killed after it could not take it away."""
+    return [f"bundles/{job.project_id}/{job.id}/attempt-{number}" for number in range(1, job.attempt)]
 
 
 def _succeeded(session: Session, job: Job, message: str, **data: Any) -> None:
@@ -164,5 +181,6 @@ FINISHERS: dict[str, Callable[[Session, Job, Result], list[str]]] = {
     "transfer": _transfer,
     "backbone": _backbone,
     "align": _align,
+    "predict": _predict,
     **dict.fromkeys(studies.TABLES, _study),
 }

@@ -10,13 +10,12 @@ from sqlalchemy.orm import Session
 
 from app.artifact import alignment as artifact
 from app.artifact import bundle
-from app.artifact.alignment import MovingBackbone
 from app.artifact.spec import Spec
-from app.artifact.spec import load as load_spec
 from app.db.models import Alignment, ModelVersion
 from app.db.session import Database
 from app.services import aliases, domains, models
-from app.serving.model import Graph, Served
+from app.serving import stored
+from app.serving.model import Served
 from app.serving.runtime import Session as GraphSession
 from app.storage import Storage
 
@@ -70,11 +69,15 @@ class Opened:
 
     def version(self, row: ModelVersion) -> Served:
         """A version's graphs; nothing is loaded yet."""
-        return self._remembered(row.id, lambda: self._open(row))
+        return self._remembered(row.id, lambda: stored.version(self.storage, row.prefix))
 
     def through(self, row: ModelVersion, alignment: Alignment) -> Served:
         """The version with an alignment between backbone and head."""
-        return self._remembered(f"{row.id}/{alignment.id}", lambda: self._align(self.version(row), alignment))
+        sha256 = alignment.files[artifact.GRAPH]["sha256"]
+        place = stored.AlignmentPlace(str(alignment.prefix), sha256, alignment.moving_backbone)
+        return self._remembered(
+            f"{row.id}/{alignment.id}", lambda: stored.through(self.storage, self.version(row), place)
+        )
 
     def forget(self, version_ids: Collection[str]) -> set[str]:
         """Drops versions, with and without alignments; the digests of graphs that none of the others needs."""
@@ -95,34 +98,6 @@ class Opened:
             while len(self._known) > NUM_OPENED:
                 self._known.popitem(last=False)
         return made
-
-    def _open(self, row: ModelVersion) -> Served:
-        spec = load_spec(self.storage.fetch(f"{row.prefix}/{bundle.SPEC}").read_bytes())
-        return Served(
-            spec=spec,
-            backbone=self._graph(row.prefix, spec, bundle.BACKBONE),
-            head=self._graph(row.prefix, spec, bundle.HEAD),
-        )
-
-    def _align(self, served: Served, row: Alignment) -> Served:
-        graph = Graph(
-            sha256=row.files[artifact.GRAPH]["sha256"],
-            open=lambda threads: GraphSession(self.storage.fetch(f"{row.prefix}/{artifact.GRAPH}"), threads),
-        )
-        if row.moving_backbone is None:
-            return served.through(graph)
-        moving = MovingBackbone.model_validate(row.moving_backbone)
-        network = Graph(
-            sha256=moving.graph.sha256,
-            open=lambda threads: GraphSession(self.storage.fetch(str(moving.graph.key)), threads),
-        )
-        return served.through(graph, (network, moving.preprocess))
-
-    def _graph(self, prefix: str, spec: Spec, name: str) -> Graph:
-        return Graph(
-            sha256=spec.files[name].sha256,
-            open=lambda threads: GraphSession(file_path(self.storage, prefix, spec, name), threads),
-        )
 
 
 class Lookup:
@@ -195,7 +170,7 @@ def _plain(opened: Opened, row: ModelVersion) -> Found:
 
 def file_path(storage: Storage, prefix: str, spec: Spec, name: str) -> Path:
     """A local path of one of the bundle's files, wherever it is stored."""
-    return storage.fetch(spec.files[name].key or f"{prefix}/{name}")
+    return storage.fetch(stored.key(prefix, spec, name))
 
 
 def open_session(storage: Storage, prefix: str, spec: Spec, name: str) -> GraphSession:

@@ -11,7 +11,7 @@ from app.db.models import Job, WorkerProcess
 from app.queue import CPU, GPU
 from app.states import JobState
 
-# Kinds that extract features, which a GPU does faster.
+# Kinds that extract features, which a GPU does faster; predict runs the published graph on cores, as it is served.
 EXTRACTING = frozenset({"transfer", "align", "rank", "evaluate", "advise"})
 BELLS = "bells"
 

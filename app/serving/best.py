@@ -1,6 +1,6 @@
 """Probabilities -> labels and scores, best first.
 
-Shape legend: C classes.
+Shape legend: C classes, K of them.
 """
 
 from collections.abc import Sequence
@@ -33,6 +33,16 @@ class Prediction:
     scores: tuple[Score, ...]
 
 
+def order(probabilities_C: NDArray[np.float32], top_k: int) -> NDArray[np.int64]:
+    """The best classes, highest first; equal scores in the order of the model's labels.
+
+    Shape:
+        probabilities_C: [..., C]
+        result: [..., K], K at most C
+    """
+    return np.argsort(-probabilities_C, axis=-1, kind="stable")[..., :top_k]
+
+
 def rank(
     probabilities_C: NDArray[np.float32], labels: Sequence[str], top_k: int, threshold: float | None
 ) -> Prediction:
@@ -41,8 +51,7 @@ def rank(
     Shape:
         probabilities_C: [C]
     """
-    order = np.argsort(-probabilities_C, kind="stable")[:top_k]
-    scores = tuple(Score(labels[index], float(probabilities_C[index])) for index in order)
+    scores = tuple(Score(labels[index], float(probabilities_C[index])) for index in order(probabilities_C, top_k))
     best = int(probabilities_C.argmax())
     score = float(probabilities_C[best])
     return Prediction(None if threshold is not None and score < threshold else labels[best], score, scores)

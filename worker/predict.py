@@ -1,0 +1,183 @@
+"""A published version over all images of a stored dataset: load -> predict chunk by chunk -> one file. No torch.
+
+What is run is the engine that answers `predict`: the same decoding, the same sessions, the same batches.
+"""
+
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from app.artifact import alignment as artifact
+from app.artifact import bundle
+from app.errors import BadImage, JobFailure, NotFound
+from app.serving import stored
+from app.serving.call import Result
+from app.serving.engine import Engine, Limits
+from app.serving.model import Served
+from app.serving.runtime import BATCH_SIZE
+from app.storage import Storage
+from worker import transfer
+from worker.context import RunContext
+from worker.data.samples import Index, iter_images
+from worker.data.splits import SPLITS
+from worker.methods.contract import Rows
+from worker.prediction_chunks import WRITERS, Chunks
+from worker.prediction_table import Layout, Outcome
+
+CHUNK_ROWS = 2048
+# Where images take long, a chunk ends after this time: no kill costs much more.
+CHUNK_SECONDS = 30.0
+# Images that are on their way at once, for each core, and the bytes of all of them.
+WINDOW = 2 * BATCH_SIZE
+WINDOW_BYTES = 64 * 2**20
+
+
+def run(context: RunContext) -> dict[str, Any]:
+    """Predicts, and stores the file.
+
+    Returns:
+        `file`, its key in storage, and `metrics`.
+
+    Raises:
+        JobFailure: version_deleted, or dataset_invalid: no image in the splits.
+    """
+    request, version = context.document.inputs["request"], context.document.inputs["version"]
+    context.reporter.progress(0.01, "load")
+    index = transfer.load(context, context.document.dataset)
+    rows = _rows(index, request["splits"])
+    chunks = Chunks(context)
+    num_known = chunks.num_rows
+    if num_known:
+        told = f"resumed from step {num_known}: {num_known} of {len(rows)} images were predicted before"
+        context.reporter.log(told, step=num_known)
+    began = time.monotonic()
+    try:
+        model = _open(context.storage, version)
+        layout = Layout(index, model.spec.labels, request)
+        if num_known < len(rows):
+            _predict(context, model, layout, rows, chunks)
+    except NotFound as error:
+        what = f"version {version['version']} of {version['model']!r}"
+        what += " or its domain's alignment" if version["alignment"] else ""
+        raise JobFailure(
+            "version_deleted",
+            f"expected {what} to stay until it was read; found that it was deleted meanwhile; name another one",
+        ) from error
+    seconds = time.monotonic() - began
+    context.reporter.progress(0.97, "write")
+    key, num_failed = _write(context, layout, chunks)
+    return {"file": key, "metrics": _metrics(chunks.num_rows, len(rows), num_failed, num_known, seconds)}
+
+
+def _metrics(num_rows: int, num_asked: int, num_failed: int, num_known: int, seconds: float) -> dict[str, Any]:
+    """Flat; the rate is that of this attempt."""
+    num_new = num_rows - num_known
+    return {
+        "num_samples": num_rows,
+        "num_asked": num_asked,
+        "num_failed": num_failed,
+        "images_per_second": round(num_new / seconds, 1) if num_new else None,
+    }
+
+
+def _rows(index: Index, splits: list[str] | None) -> Rows:
+    """Rows of the index in stored order."""
+    wanted = [SPLITS.index(split) for split in splits or SPLITS]
+    rows: Rows = np.flatnonzero(np.isin(index.split, wanted))
+    if not len(rows):
+        raise JobFailure("dataset_invalid", f"expected images in splits {splits}; found none; ask for others")
+    return rows
+
+
+def _open(storage: Storage, version: dict[str, Any]) -> Served:
+    """The version as `predict` would call it.
+
+    Raises:
+        NotFound: it was deleted, or its alignment was.
+    """
+    model = stored.version(storage, version["prefix"])
+    alignment = version["alignment"]
+    if alignment is None:
+        return model
+    graph = bundle.entry(storage.fetch(f"{alignment['prefix']}/{artifact.GRAPH}"))
+    place = stored.AlignmentPlace(alignment["prefix"], graph.sha256, alignment["moving_backbone"])
+    return stored.through(storage, model, place)
+
+
+def _predict(context: RunContext, model: Served, layout: Layout, rows: Rows, chunks: Chunks) -> None:
+    """Adds a chunk for all rows that have none; fewer when the user wants what there is.
+
+    Raises:
+        Yielded: the worker shuts down; what was computed is in a chunk.
+    """
+    reporter, threads = context.reporter, context.settings.num_compute_threads
+    limits = Limits(sys.maxsize, math.inf, context.settings.max_image_pixels)
+    todo = rows[chunks.num_rows :]
+    part: list[tuple[int, Outcome]] = []
+    began = last = time.monotonic()
+    with closing(Engine(sys.maxsize, threads, limits)) as engine:
+        images = iter_images(layout.index, todo, lambda name: context.storage.fetch(f"{layout.index.prefix}/{name}"))
+        for number, one in enumerate(_answers(engine, model, images, threads), start=1):
+            part.append(one)
+            now, left = time.monotonic(), len(todo) - number
+            rate = number / (now - began)
+            done = 1 - left / len(rows)
+            reporter.progress(0.02 + 0.94 * done, "predict", round(left / rate, 1))
+            leaves = reporter.stop_requested or reporter.yield_requested
+            if not left or leaves or len(part) >= CHUNK_ROWS or now - last >= CHUNK_SECONDS:
+                chunks.add(layout.table(*zip(*part, strict=True)))
+                part, last = [], now
+                reporter.metric(
+                    f"{chunks.num_rows} of {len(rows)} images, {rate:.1f} images/s",
+                    num_samples=chunks.num_rows,
+                    images_per_second=round(rate, 1),
+                )
+                reporter.check_yield()
+            if reporter.stop_requested and left:
+                reporter.log(f"stopped: {left} of {len(rows)} images have no prediction", "warning", num_left=left)
+                return
+
+
+def _answers(
+    engine: Engine, model: Served, images: Iterator[tuple[int, bytes]], threads: int
+) -> Iterator[tuple[int, Outcome]]:
+    """What the model says of each image, in their order; those behind it are on their way meanwhile."""
+    waiting: deque[tuple[int, int, Future[Result]]] = deque()
+    held = 0
+    for row, data in images:
+        waiting.append((row, len(data), engine.submit(model, [data])))
+        held += len(data)
+        while len(waiting) > WINDOW * threads or held > WINDOW_BYTES:
+            first, size, future = waiting.popleft()
+            held -= size
+            yield first, _outcome(future)
+    for first, _, future in waiting:
+        yield first, _outcome(future)
+
+
+def _outcome(future: Future[Result]) -> Outcome:
+    try:
+        return future.result()
+    except BadImage as error:
+        # Each image is a request of its own here; the place that it has in that says nothing.
+        return BadImage(error.detail.removeprefix("image 0: "), code=error.code)
+
+
+def _write(context: RunContext, layout: Layout, chunks: Chunks) -> tuple[str, int]:
+    """The key of the file, under the attempt's own prefix, and the number of rows with a problem."""
+    form = layout.request["format"]
+    path, num_failed = context.scratch / f"predictions.{form}", 0
+    with WRITERS[form](path, layout.schema) as write:
+        for table in chunks.read():
+            num_failed += len(table) - table["problem"].null_count
+            write(table)
+    key = f"{context.document.bundle_prefix}/{path.name}"
+    context.storage.put(key, path)
+    return key, num_failed

@@ -1,0 +1,88 @@
+"""Predictions in chunks, so that a killed attempt loses one at most, and memory never holds more than one.
+
+A chunk is an object `FIRST-END.parquet` of the rows FIRST to END - 1, whole or not at all. What counts are chunks that
+follow one another from row 0 on, so every row is there once and in order, whatever was left behind by whom.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic_core import to_json
+
+from worker.context import RunContext
+
+_LINES = 64
+
+Write = Callable[[pa.Table], None]
+
+
+class Chunks:
+    """The chunks of one job; shared by its attempts.
+
+    Args:
+        context: of the attempt.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self._context, self._prefix = context, f"{context.document.checkpoint_prefix}/predictions"
+        self._keys, self.num_rows = _chain(list(context.storage.list(self._prefix)))
+
+    def add(self, table: pa.Table) -> None:
+        """Keeps the next rows; from its return on a killed attempt does not lose them."""
+        end = self.num_rows + len(table)
+        key = f"{self._prefix}/{self.num_rows:012d}-{end:012d}.parquet"
+        with tempfile.TemporaryDirectory(dir=self._context.scratch) as folder:
+            path = Path(folder) / "chunk"
+            pq.write_table(table, path)
+            self._context.storage.put(key, path)
+        self._keys.append(key)
+        self.num_rows = end
+
+    def read(self) -> Iterator[pa.Table]:
+        """The chunks in order, one in memory at a time."""
+        for key in self._keys:
+            # Not pq.read_table: see `load_index`.
+            with pq.ParquetFile(self._context.storage.fetch(key)) as file:
+                yield file.read()
+
+
+def _chain(keys: list[str]) -> tuple[list[str], int]:
+    """The chunks that follow one another from row 0 on, and where they end.
+
+    An attempt that was taken for dead may have gone on for a while: of two that begin at one row the longer counts.
+    """
+    longest: dict[int, tuple[int, str]] = {}
+    for key in keys:
+        first, end = map(int, Path(key).stem.split("-"))
+        longest[first] = max(longest.get(first, (0, "")), (end, key))
+    chain, place = [], 0
+    while place in longest:
+        place, key = longest[place]
+        chain.append(key)
+    return chain, place
+
+
+@contextmanager
+def parquet(path: Path, schema: pa.Schema) -> Iterator[Write]:
+    """One Parquet file; each table becomes a row group."""
+    with pq.ParquetWriter(path, schema) as writer:
+        yield writer.write_table
+
+
+@contextmanager
+def jsonl(path: Path, _schema: pa.Schema) -> Iterator[Write]:
+    """One JSON object a line, with the fields of the table."""
+    with path.open("wb") as file:
+
+        def write(table: pa.Table) -> None:
+            for batch in table.to_batches(max_chunksize=_LINES):
+                file.writelines(to_json(row, inf_nan_mode="null") + b"\n" for row in batch.to_pylist())
+
+        yield write
+
+
+WRITERS = {"parquet": parquet, "jsonl": jsonl}
