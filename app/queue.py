@@ -16,6 +16,8 @@ QUEUES = (CPU, GPU)
 RUN_NEXT = "worker.run_next"
 TASK_NAMES = (RUN_NEXT,)
 POLLING_SECONDS = 0.05
+# Our name for Celery's filesystem broker, see `folder_broker`.
+FOLDER = "graft-folder"
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +30,10 @@ def make_celery(settings: Settings) -> "Celery":
     """
     # Here, because loading Celery takes a tenth of the application's start, and reading its routes needs none.
     from celery import Celery
+    from kombu.transport import TRANSPORT_ALIASES
 
-    celery = Celery("graft", broker=settings.broker_url or "filesystem://localhost", set_as_current=False)
+    TRANSPORT_ALIASES[FOLDER] = "app.folder_broker:Transport"
+    celery = Celery("graft", broker=settings.broker_url or f"{FOLDER}://localhost", set_as_current=False)
     celery.conf.update(
         task_acks_late=False,
         task_ignore_result=True,
