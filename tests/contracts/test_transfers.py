@@ -25,6 +25,7 @@ from app.serving.runtime import Runtime, Session
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
+from tests.conftest import COMPUTE_THREADS
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import features, prepared, text, transfer
@@ -122,7 +123,7 @@ class Bench:
             dataset=self.dataset("ds_target" if self.recipe["method"] == "adapt" else "ds_source"), inputs={},
             datasets={"source": self.dataset("ds_source")} if self.recipe["method"] == "adapt" else {},
         )  # fmt: skip
-        settings = Settings(home=self.home, prepared=self.backbone.folder.parent, compute_threads=2)
+        settings = Settings(home=self.home, prepared=self.backbone.folder.parent, compute_threads=COMPUTE_THREADS)
         storage = FolderStorage(self.home / "storage")
         return RunContext(settings, storage, Reporter(wire or Wire()), document, scratch, "cpu")
 

@@ -19,6 +19,7 @@ from app.settings import Settings
 from app.storage import FolderStorage
 from benchmarks.evaluation import sets
 from tests import factories
+from tests.conftest import COMPUTE_THREADS
 from tests.worker.transfer_factories import Wire
 from worker import prepared, sources, transfer
 from worker.context import RunContext
@@ -94,7 +95,9 @@ def judged(home, name, archive, backbone, monkeypatch):
         report_mode="full", model_name="m", backbone=backbone.name, user_backbones=[], dataset=dataset, inputs={},
     )  # fmt: skip
     monkeypatch.setattr(sources, "open_backbones", lambda context: (backbone,))
-    context = RunContext(Settings(home=home, compute_threads=2), storage, Reporter(Wire()), document, scratch, "cpu")
+    context = RunContext(
+        Settings(home=home, compute_threads=COMPUTE_THREADS), storage, Reporter(Wire()), document, scratch, "cpu"
+    )
     return transfer.run(context)["report"]
 
 

@@ -14,6 +14,7 @@ from app.pages.report import render
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
+from tests.conftest import COMPUTE_THREADS
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import backbones, forward, sources, transfer, two_domains
@@ -68,7 +69,7 @@ def attempt(home, name, wire, target=TARGET, job=None, **fields) -> RunContext:
     )  # fmt: skip
     scratch = home / name
     scratch.mkdir()
-    settings = Settings(home=home, compute_threads=2)
+    settings = Settings(home=home, compute_threads=COMPUTE_THREADS)
     return RunContext(settings, FolderStorage(home / "storage"), Reporter(wire), document, scratch, "cpu")
 
 
