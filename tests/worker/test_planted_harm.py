@@ -25,6 +25,7 @@ from worker import prepared, sources, transfer
 from worker.context import RunContext
 from worker.data.ingest import IngestRequest, ingest
 from worker.document import DatasetDocument, JobDocument
+from worker.evaluate import robustness
 from worker.ingestion import StoredDataset
 from worker.prepared import Prepared
 from worker.progress import Reporter
@@ -95,6 +96,8 @@ def judged(home, name, archive, backbone, monkeypatch):
         report_mode="full", model_name="m", backbone=backbone.name, user_backbones=[], dataset=dataset, inputs={},
     )  # fmt: skip
     monkeypatch.setattr(sources, "open_backbones", lambda context: (backbone,))
+    # A whole report is asked for its network from scratch; corrupted images take no part in the verdict.
+    monkeypatch.setattr(robustness, "MAX_IMAGES", 5)
     context = RunContext(
         Settings(home=home, compute_threads=COMPUTE_THREADS), storage, Reporter(Wire()), document, scratch, "cpu"
     )
