@@ -12,6 +12,8 @@ READY := .venv/.graft-ready
 DEV := .venv/.graft-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 T ?= tests
+# Processes that run tests: one for each core, since a test computes on one (see docs/testing.md). J=0 runs them in one.
+J ?= logical
 # Not part of `make fast`: whole requests through the application, and a comparison that loads torchvision.
 SLOW := tests/app/api tests/app/artifact/test_preprocess.py
 
@@ -26,8 +28,8 @@ demo: $(READY) ## starts a service of its own, trains on real images, predicts, 
 run: $(READY) ## runs API and worker on 127.0.0.1:8000; Ctrl-C stops both
 	@exec $(BIN)/graft up
 
-test: $(DEV) ## runs the tests: all of them, or T=path
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --durations=20 $(T)
+test: $(DEV) ## runs the tests: all of them, or T=path, in J processes
+	$(BIN)/python -m pytest -n $(J) --maxprocesses 8 --dist worksteal --durations=20 $(T)
 
 fast: $(DEV) ## runs the unit tests of app without servers or HTTP (under 10 s)
 	$(BIN)/python -m pytest -q -p no:schemathesis -m "not server" tests/app $(SLOW:%=--ignore=%)

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import secrets
 import shutil
 import socket
 import subprocess
@@ -27,6 +28,13 @@ from app.storage import FolderStorage
 for name in [name for name in os.environ if name.startswith("GRAFT_")]:
     # A developer's own settings must not reach the tests, nor the processes that they start.
     del os.environ[name]
+# One test computes on one core, and the next core has a test of its own: two threads of torch cost 1.3 to 1.5 times the
+# processor time of one on the networks of these tests, and 15 times where they spin while they wait. Nothing has loaded
+# torch or numpy yet; processes that tests start inherit it.
+for name, value in {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}.items():
+    os.environ.setdefault(name, value)
+# What a test that computes gives its settings as `compute_threads`.
+COMPUTE_THREADS = 1
 
 DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.server))
 NUMBERS = count(1)
@@ -232,10 +240,16 @@ def s3_url(s3_environment: dict[str, str]) -> str:
 
 
 def free_port() -> int:
-    """A port that nothing listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on at the moment.
+
+    Below those that the system hands out to whoever connects: tests that run beside this one connect all the time, and
+    a service takes seconds before it listens.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
 
 
 def wait_until(check: Callable[[], object], what: str, seconds: float = 60.0) -> None:

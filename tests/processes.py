@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.conftest import wait_until
+from tests.conftest import COMPUTE_THREADS, wait_until
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,7 +20,8 @@ def environment(home: Path, **settings: object) -> dict[str, str]:
 
     No runner waits ahead unless asked for: one that has started for a job is named after it, so that it can be found.
     """
-    values = {"home": home, "offline": "true", "device": "cpu", "log_level": "INFO", "standby": "false", **settings}
+    defaults = {"offline": "true", "device": "cpu", "log_level": "INFO", "standby": "false"}
+    values = {"home": home, "compute_threads": COMPUTE_THREADS, **defaults, **settings}
     return {**os.environ, **{f"GRAFT_{name.upper()}": str(value) for name, value in values.items()}}
 
 

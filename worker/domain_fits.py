@@ -116,7 +116,14 @@ def trained(objective: "Objective", data: Data, on_step: OnStep, known: NetworkH
 
     moved_ND = np.asarray(move.apply(data.source_ND), np.float32)
     head = domain_training.train(
-        objective, moved_ND, data.labels_N, data.target_MD, data.num_classes, data.seed, on_step
+        objective,
+        moved_ND,
+        data.labels_N,
+        data.target_MD,
+        data.num_classes,
+        data.seed,
+        on_step,
+        steps=domain_training.STEPS,
     )
     return Fitted(head, move)
 

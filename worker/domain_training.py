@@ -55,7 +55,8 @@ def train(
     num_classes: int,
     seed: int,
     on_step: Callable[[int], None] | None = None,
-    steps: int = STEPS,
+    *,
+    steps: int,
 ) -> NetworkHead:
     """Trains for a fixed number of steps.
 

@@ -38,7 +38,7 @@ def live(client, folder, serving=None, model="colours"):
 
 
 def test_on_one_machine(up, tmp_path):
-    service = up(worker_slots=1)
+    service = up(worker_slots=1, compute_threads=0)
     job = live(service.client, tmp_path)
     report = service.client.report(job["id"])
     assert report["metrics"]["test_accuracy"] == job["metrics"]["test_accuracy"] == 1.0

@@ -8,6 +8,7 @@ from typing import Any
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
+from tests.conftest import COMPUTE_THREADS
 from tests.worker.transfer_factories import Wire
 from worker import evaluation, own_backbone, predict, transfer
 from worker.context import RunContext
@@ -70,7 +71,9 @@ class Lab:
         scratch = self.folder / f"scratch-{job}"
         scratch.mkdir()
         self.wire = Wire()
-        settings = Settings(home=self.folder, compute_threads=2, prepared=self.folder / "none", offline=True)
+        settings = Settings(
+            home=self.folder, compute_threads=COMPUTE_THREADS, prepared=self.folder / "none", offline=True
+        )
         return RunContext(settings, self.storage, Reporter(self.wire), document, scratch, "cpu")
 
     def run(self, kind: str, dataset: str | None = None, **fields: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
 from tests.app import onnx_factories
+from tests.conftest import COMPUTE_THREADS
 from tests.worker.transfer_factories import Wire
 from worker import align
 from worker.context import RunContext
@@ -96,7 +97,7 @@ def fit(home, tmp_path):
             seed=0, report_mode="fast", model_name=None, backbone=wish.backbone, user_backbones=[],
             dataset=document(wish.source), inputs={}, datasets=target,
         )  # fmt: skip
-        settings = Settings(home=home, compute_threads=2, prepared=home / "none")
+        settings = Settings(home=home, compute_threads=COMPUTE_THREADS, prepared=home / "none")
         context = RunContext(settings, FolderStorage(home / "storage"), Reporter(Wire()), job, scratch, "cpu")
         return align.run(context), context
 

@@ -1,6 +1,7 @@
 """What every backbone must do: a CNN and a MobileNet with their starter weights, a vision transformer with random ones.
 
 Each is exported once for all tests here; the CNNs at 96 pixels, which changes nothing in their graphs but the speed.
+The transformer is the small one that methods are tested on.
 """
 
 import json
@@ -15,11 +16,12 @@ from torch import nn
 
 from app import backbones as catalogue
 from app.backbones import Backbone
+from tests.worker import transfer_factories
 from worker import backbones, export, prepare, prepared, split, weights
 from worker.prepared import Prepared
 from worker.torch_features import TorchExtractor
 
-NAMES = ("timm/tf_efficientnet_lite0", "torchvision/mobilenet_v2", "timm/vit_tiny_patch16_224")
+NAMES = ("timm/tf_efficientnet_lite0", "torchvision/mobilenet_v2", transfer_factories.TRANSFORMER)
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,6 @@ class Case:
 
 
 def small(backbone: Backbone) -> Backbone:
-    if "vit" in backbone.name:
-        return backbone
     return replace(backbone, preprocess=replace(backbone.preprocess, height=96, width=96, resize=110))
 
 
@@ -42,6 +42,11 @@ def small(backbone: Backbone) -> Backbone:
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     found = catalogue.find(request.param)
     assert found is not None
+    if found.name == transfer_factories.TRANSFORMER:
+        done = transfer_factories.transformer()
+        network = backbones.build(found, None, transfer_factories.SEED)
+        features = backbones.feature_module(network, found.provider)
+        return Case(replace(found, preprocess=done.preprocess), features.eval(), done, done.folder.parent)
     backbone, root = small(found), tmp_path_factory.mktemp("prepared")
     file = weights.locate(backbone, root)
     network = backbones.build(backbone, file, seed=3)

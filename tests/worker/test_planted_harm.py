@@ -19,11 +19,13 @@ from app.settings import Settings
 from app.storage import FolderStorage
 from benchmarks.evaluation import sets
 from tests import factories
+from tests.conftest import COMPUTE_THREADS
 from tests.worker.transfer_factories import Wire
 from worker import prepared, sources, transfer
 from worker.context import RunContext
 from worker.data.ingest import IngestRequest, ingest
 from worker.document import DatasetDocument, JobDocument
+from worker.evaluate import robustness
 from worker.ingestion import StoredDataset
 from worker.prepared import Prepared
 from worker.progress import Reporter
@@ -94,7 +96,11 @@ def judged(home, name, archive, backbone, monkeypatch):
         report_mode="full", model_name="m", backbone=backbone.name, user_backbones=[], dataset=dataset, inputs={},
     )  # fmt: skip
     monkeypatch.setattr(sources, "open_backbones", lambda context: (backbone,))
-    context = RunContext(Settings(home=home, compute_threads=2), storage, Reporter(Wire()), document, scratch, "cpu")
+    # A whole report is asked for its network from scratch; corrupted images take no part in the verdict.
+    monkeypatch.setattr(robustness, "MAX_IMAGES", 5)
+    context = RunContext(
+        Settings(home=home, compute_threads=COMPUTE_THREADS), storage, Reporter(Wire()), document, scratch, "cpu"
+    )
     return transfer.run(context)["report"]
 
 

@@ -17,6 +17,7 @@ from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
 from tests.app import onnx_factories
+from tests.conftest import COMPUTE_THREADS
 from tests.worker.transfer_factories import Wire
 from worker import features, prepared, rank, sources, transfer
 from worker.context import RunContext
@@ -112,7 +113,7 @@ def start(home, folder, wire, names, dataset, minutes, seed, **settings):
         ),
         inputs={"study_id": "rnk_1", "request": RankingIn(**request).model_dump(mode="json")},
     )  # fmt: skip
-    made = Settings(home=home, compute_threads=2, **settings)
+    made = Settings(home=home, compute_threads=COMPUTE_THREADS, **settings)
     wire.reporter = Reporter(wire)
     context = RunContext(made, FolderStorage(home / "storage"), wire.reporter, job, scratch, "cpu")
     return rank.run(context), wire, context

@@ -14,6 +14,7 @@ from app.artifact.spec import load as load_spec
 from app.errors import JobFailure
 from app.settings import Settings
 from app.storage import FolderStorage
+from tests.conftest import COMPUTE_THREADS
 from tests.worker.transfer_factories import Wire, store
 from worker import assemble, sources, transfer
 from worker.context import RunContext
@@ -56,7 +57,7 @@ def attempt(home, name, recipe, wire, report_mode="fast", backbone=LITE0) -> Run
     )  # fmt: skip
     scratch = home / name
     scratch.mkdir()
-    settings = Settings(home=home, compute_threads=2)
+    settings = Settings(home=home, compute_threads=COMPUTE_THREADS)
     return RunContext(settings, FolderStorage(home / "storage"), Reporter(wire), document, scratch, "cpu")
 
 

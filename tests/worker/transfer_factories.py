@@ -18,6 +18,7 @@ from app import backbones as catalogue
 from app.artifact.preprocess import Preprocess
 from app.settings import Settings
 from app.storage import FolderStorage
+from tests.conftest import COMPUTE_THREADS
 from worker import backbones, export, prepare
 from worker.context import RunContext
 from worker.data.ingest import IngestRequest, ingest
@@ -27,6 +28,10 @@ from worker.ingestion import StoredDataset
 from worker.methods.contract import Task
 from worker.prepared import Prepared
 from worker.progress import Reporter
+
+TRANSFORMER = "timm/test_vit"
+# Of all random weights.
+SEED = 3
 
 
 class Wire(io.StringIO):
@@ -71,7 +76,7 @@ def context(folder: Path, wire: Wire, scratch: str = "scratch", **settings: Any)
     )
     (folder / scratch).mkdir(parents=True, exist_ok=True)
     return RunContext(
-        settings=Settings(home=folder, compute_threads=2, **settings),
+        settings=Settings(home=folder, compute_threads=COMPUTE_THREADS, **settings),
         storage=FolderStorage(folder / "storage"),
         reporter=Reporter(wire),
         document=document,
@@ -122,7 +127,7 @@ def prepared_backbone(name: str, side: int) -> Prepared:
     shape = replace(found.preprocess, height=side, width=side, resize=side + 8)
     folder = Path(tempfile.mkdtemp(prefix="graft-prepared-"))
     atexit.register(shutil.rmtree, folder)
-    network = backbones.build(found, None, seed=3)
+    network = backbones.build(found, None, SEED)
     _settle(network, shape)
     return prepare.write(network, replace(found, preprocess=shape), "", folder, lambda *_: None)
 
@@ -144,4 +149,4 @@ def cnn() -> Prepared:
 
 def transformer() -> Prepared:
     """Six blocks, 0.3 M parameters; the size is its own, since positions depend on it."""
-    return prepared_backbone("timm/test_vit", 160)
+    return prepared_backbone(TRANSFORMER, 160)

@@ -10,6 +10,7 @@ import pytest
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
+from tests.conftest import COMPUTE_THREADS
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import sources, transfer
@@ -64,7 +65,7 @@ def run(home, name, wire=None, dataset=PLAIN, mode="fast", recipe=None, **settin
     )  # fmt: skip
     scratch = home / name
     scratch.mkdir()
-    settings = Settings(home=home, compute_threads=2, **settings)
+    settings = Settings(home=home, compute_threads=COMPUTE_THREADS, **settings)
     storage = FolderStorage(home / "storage")
     context = RunContext(settings, storage, Reporter(wire or Wire()), document, scratch, "cpu")
     done = transfer.run(context)

@@ -14,9 +14,10 @@ from app.pages.report import render
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
+from tests.conftest import COMPUTE_THREADS
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
-from worker import backbones, forward, sources, transfer, two_domains
+from worker import backbones, domain_training, forward, sources, transfer, two_domains
 from worker.context import RunContext
 from worker.data.ingest import IngestRequest, ingest
 from worker.document import DatasetDocument, JobDocument
@@ -68,13 +69,14 @@ def attempt(home, name, wire, target=TARGET, job=None, **fields) -> RunContext:
     )  # fmt: skip
     scratch = home / name
     scratch.mkdir()
-    settings = Settings(home=home, compute_threads=2)
+    settings = Settings(home=home, compute_threads=COMPUTE_THREADS)
     return RunContext(settings, FolderStorage(home / "storage"), Reporter(wire), document, scratch, "cpu")
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch) -> None:
-    """Jobs of this file stand on one small backbone."""
+    """Jobs of this file stand on one small backbone, and train for a tenth of the steps: how good is none of them."""
+    monkeypatch.setattr(domain_training, "STEPS", 150)
     monkeypatch.setattr(sources, "open_backbones", lambda context: (transfer_factories.cnn(),))
 
 

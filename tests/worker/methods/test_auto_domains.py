@@ -11,6 +11,7 @@ from app import recipes
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
+from tests.conftest import COMPUTE_THREADS
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import sources, transfer
@@ -70,7 +71,7 @@ def attempt(home, name, wire=None, target=TARGET, request=None, minutes=5.0, **r
         datasets={role: described(dataset) for role, dataset in roles.items()},
     )  # fmt: skip
     (home / name).mkdir()
-    settings = Settings(home=home, compute_threads=2)
+    settings = Settings(home=home, compute_threads=COMPUTE_THREADS)
     reporter = Reporter(wire or Wire())
     reporter._request = request
     return RunContext(settings, FolderStorage(home / "storage"), reporter, document, home / name, "cpu")

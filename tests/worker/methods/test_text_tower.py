@@ -12,6 +12,7 @@ from app.errors import JobFailure
 from app.serving.runtime import Runtime, Session
 from app.settings import Settings
 from app.storage import FolderStorage
+from tests.conftest import COMPUTE_THREADS
 from tests.worker import clip_factories
 from tests.worker.clip_factories import model, tiny, weights_file
 from tests.worker.transfer_factories import Wire, store
@@ -54,7 +55,7 @@ def attempt(home, name, recipe, *, with_dataset=False, backbone=NAME, offline=Fa
     )  # fmt: skip
     scratch = home / name
     scratch.mkdir()
-    settings = Settings(home=home, compute_threads=2, offline=offline)
+    settings = Settings(home=home, compute_threads=COMPUTE_THREADS, offline=offline)
     return RunContext(settings, FolderStorage(home / "storage"), Reporter(Wire()), document, scratch, "cpu")
 
 

@@ -14,6 +14,7 @@ from app.errors import JobFailure
 from app.serving.runtime import Runtime, Session
 from app.settings import Settings
 from app.storage import FolderStorage
+from tests.conftest import COMPUTE_THREADS
 from tests.worker.transfer_factories import Wire, store
 from worker import centre, sources, text, transfer
 from worker.context import RunContext
@@ -52,7 +53,7 @@ def attempt(home, name, recipe, *, with_dataset=False, backbone=LITE0) -> RunCon
     )  # fmt: skip
     scratch = home / name
     scratch.mkdir()
-    settings = Settings(home=home, compute_threads=2)
+    settings = Settings(home=home, compute_threads=COMPUTE_THREADS)
     return RunContext(settings, FolderStorage(home / "storage"), Reporter(Wire()), document, scratch, "cpu")
 
 
