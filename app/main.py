@@ -21,6 +21,7 @@ from app.api import (
     classes,
     datasets,
     domains,
+    drift,
     embeddings,
     evaluations,
     health,
@@ -41,9 +42,11 @@ from app.api.head import Head
 from app.api.remote import Remote
 from app.db.session import Database
 from app.queue import Bell, make_celery
+from app.services.drift import Observation
 from app.services.predictions import Lookup, Opened
 from app.serving.board import Board
 from app.serving.engine import Engine, Limits
+from app.serving.observer import PAGE_SECONDS, Observer
 from app.serving.statistics import Present, Statistics
 from app.settings import Settings
 from app.storage import open_storage, remove_old_uploads
@@ -67,7 +70,7 @@ ROLES: dict[str, tuple[APIRouter, ...]] = {
         evaluations.of_jobs,
         lineage.router,
     ),
-    "serve": (predictions.router, embeddings.router, classes.router),
+    "serve": (predictions.router, embeddings.router, classes.router, drift.router),
 }
 # Other people's interfaces, at the paths that their clients know.
 PROTOCOLS: dict[str, tuple[APIRouter, ...]] = {"serve": (v2.router,)}
@@ -90,6 +93,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         await state.remote.close()
         state.engine.close()
         state.statistics.close()
+        state.observation.close()
         state.database.dispose()
 
     app = FastAPI(
@@ -134,6 +138,7 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
     database = Database(settings.resolved_database_url)
     opened = Opened(storage)
     engine = Engine(settings.pool_bytes // settings.serve_processes, settings.num_serve_threads, limits)
+    observed = Board(board / "observed", PAGE_SECONDS) if board else None
     return State(
         settings=settings,
         database=database,
@@ -144,6 +149,7 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
         lookup=Lookup(database, opened),
         statistics=Statistics(lambda: _present(engine), Board(board) if board else None),
         remote=Remote(settings.image_hosts, settings.max_predict_bytes),
+        observation=Observation(Observer(settings.observed_share, observed), storage),
     )
 
 

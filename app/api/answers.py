@@ -86,7 +86,7 @@ class Ask:
     def submit(self, found: Found, sent: Sequence[bytes]) -> Future[Result]:
         """Gives images to the engine."""
         future = self.state.engine.submit(found.model, sent, self.deadline)
-        return self.state.statistics.watch(found.version_id, future)
+        return self.state.observation.watch(found, self.state.statistics.watch(found.version_id, future))
 
 
 def json(found: Found, result: Result, document: dict[str, Any]) -> Response:

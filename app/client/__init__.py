@@ -231,6 +231,10 @@ class Client(Watching):
             arguments = {"files": {"file": (bundle.name, file)}, "data": form, "headers": headers, "timeout": None}
             return self.call("POST", path, **arguments)
 
+    def drift(self, model: str, **query: str | int) -> Json:
+        """Whether what a version is asked looks like what it was tested on; `query`: version, alias, domain, window."""
+        return self.call("GET", f"/models/{quote(model, safe='')}/drift", params=query)
+
     def point_alias(self, model: str, alias: str, version: int, **beside: float) -> Json:
         """Points an alias at a version; `beside`: canary and share, shadow."""
         path = f"/models/{quote(model, safe='')}/aliases/{quote(alias, safe='')}"

@@ -1,6 +1,6 @@
 """The registry: named models, numbered versions, aliases with history."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import or_, select
@@ -54,6 +54,13 @@ def every_version(session: Session, project: str | None = None) -> list[tuple[st
     if project is not None:
         query = query.where(Model.project_id == project)
     return [(name, number, version_id) for name, number, version_id in session.execute(query)]
+
+
+def with_names(session: Session, version_ids: Collection[str]) -> dict[str, tuple[str, ModelVersion]]:
+    """Versions by id, each with its model's name; those that are gone are left out."""
+    query = select(ModelVersion, Model.name).join(Model, Model.id == ModelVersion.model_id)
+    found = session.execute(query.where(ModelVersion.id.in_(version_ids)))
+    return {row.id: (name, row) for row, name in found}
 
 
 def aliases(session: Session, model_ids: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -48,7 +48,7 @@ async def infer(
     asked = messages.deadline(request.parameters, arrived)
     deadline = min((at for at in (asked, latest) if at is not None), default=None)
     future = state.engine.submit(found.model, prepared.images, deadline)
-    result = await wait(state.statistics.watch(found.version_id, future))
+    result = await wait(state.observation.watch(found, state.statistics.watch(found.version_id, future)))
     rollouts.compare(state.engine, state.statistics, found, prepared.images, result)
     return InferResponse(
         model=request.model,
