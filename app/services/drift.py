@@ -6,25 +6,29 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.artifact import bundle, reference, tensors
 from app.artifact.reference import Reference
 from app.artifact.spec import BundleError, Spec
-from app.db.models import ModelVersion
-from app.services import models, predictions
+from app.db.models import Model, ModelVersion
+from app.services import predictions
 from app.services.predictions import Found
 from app.serving import drift
-from app.serving.call import Result
+from app.serving.call import Images, Result
 from app.serving.drift import Drift
+from app.serving.logbook import Asked, Logbook
 from app.serving.moments import Moments, Window
 from app.serving.observer import Key, Observer
 from app.storage import Storage
 
 NUM_KEPT = 200
+MAX_REQUEST_ID = 200
 
 log = logging.getLogger(__name__)
 
@@ -46,28 +50,61 @@ class Seen:
     drift: Drift
 
 
+class Call(NamedTuple):
+    """A call that the engine answers, and how it was asked.
+
+    Args:
+        found: who answers.
+        images: as they came.
+        alias: None for the default, or a version.
+        domain: likewise.
+        request_id: what the client calls the request; None for nothing.
+    """
+
+    found: Found
+    images: Images
+    alias: str | None
+    domain: str | None
+    request_id: str | None
+
+
 @dataclass(slots=True)
 class Observation:
     """What has been observed, and the references that it is held against.
 
     Args:
         observer: of the answers.
+        logbook: of what is written down.
         storage: where bundles are.
     """
 
     observer: Observer
+    logbook: Logbook
     storage: Storage
     # The reference, or why there is none; versions never change, so nothing goes stale.
     _known: OrderedDict[str, Reference | str] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def watch(self, found: Found, future: Future[Result]) -> Future[Result]:
-        """As `Observer.watch`, for a call that was found."""
+    def watch(self, call: Call, future: Future[Result]) -> Future[Result]:
+        """As `Observer.watch`, for a call that was found; it is written down where its model is set to."""
+        found = call.found
+        if found.log is not None:
+            asked = Asked(
+                images=call.images,
+                version=found.version,
+                labels=found.model.spec.labels,
+                alias=call.alias,
+                domain=call.domain,
+                alignment=found.alignment,
+                request_id=call.request_id and call.request_id[:MAX_REQUEST_ID],
+            )
+            self.logbook.watch(found.log, asked, future)
         return self.observer.watch(Key(found.version_id, found.alignment), future)
 
     def close(self) -> None:
-        """Ends the observer's threads."""
+        """Ends the threads; what waits to be written down is written."""
         self.observer.close()
+        self.logbook.close()
 
     def of(self, row: ModelVersion, alignment: str | None, window: Window) -> Seen:
         """A version, with or without an alignment before its head: either is held against the same reference."""
@@ -106,7 +143,9 @@ def families(session: Session, observation: Observation) -> Iterator[Metric]:
         "graft_drift_distance", "Distance to the reference beyond chance", labels=[*labels, "of"]
     )
     observed = observation.observer.seen("hour")
-    rows = models.with_names(session, {one.version_id for one in observed})
+    query = select(ModelVersion, Model.name).join(Model, Model.id == ModelVersion.model_id)
+    found = session.execute(query.where(ModelVersion.id.in_({one.version_id for one in observed})))
+    rows = {row.id: (name, row) for row, name in found}
     for one, moments in observed.items():
         if one.version_id not in rows:
             continue

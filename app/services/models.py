@@ -1,14 +1,16 @@
 """The registry: named models, numbered versions, aliases with history."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app.db.aliases import Alias, AliasChange
+from app.db.logs import PredictionLog
 from app.db.models import DomainBinding, DomainChange, Job, Model, ModelVersion
 from app.errors import Conflict, NotFound
+from app.serving import logbook
 from app.states import JobState
 
 PRODUCTION = "production"
@@ -54,13 +56,6 @@ def every_version(session: Session, project: str | None = None) -> list[tuple[st
     if project is not None:
         query = query.where(Model.project_id == project)
     return [(name, number, version_id) for name, number, version_id in session.execute(query)]
-
-
-def with_names(session: Session, version_ids: Collection[str]) -> dict[str, tuple[str, ModelVersion]]:
-    """Versions by id, each with its model's name; those that are gone are left out."""
-    query = select(ModelVersion, Model.name).join(Model, Model.id == ModelVersion.model_id)
-    found = session.execute(query.where(ModelVersion.id.in_(version_ids)))
-    return {row.id: (name, row) for row, name in found}
 
 
 def aliases(session: Session, model_ids: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -161,7 +156,8 @@ def delete(session: Session, project: str, name: str) -> list[str]:
             f"expected a model that no job will publish to; found {', '.join(users)}", code="in_use", users=list(users)
         )
     prefixes = list(session.scalars(select(ModelVersion.prefix).where(ModelVersion.model_id == model.id)))
-    for table in (Alias, AliasChange, DomainBinding, DomainChange, ModelVersion):
+    prefixes.append(logbook.prefix(project, model.id))
+    for table in (Alias, AliasChange, DomainBinding, DomainChange, PredictionLog, ModelVersion):
         session.execute(sql_delete(table).where(table.model_id == model.id))
     session.delete(model)
     return prefixes

@@ -51,7 +51,8 @@ def metrics(session: Session, total: Tally, observation: Observation) -> str:
     ]
     drifts = list(drift.families(session, observation))
     used = [row for row in rows if row[2].used]
-    registry.register(_Collector(used, shadows, drifts, total.present.num_images))
+    others = [*drifts, _logged(total)]
+    registry.register(_Collector(used, shadows, others, total.present.num_images))
     return generate_latest(registry).decode()
 
 
@@ -59,9 +60,16 @@ Row = tuple[str, str, Counters]
 Shadow = tuple[str, str, str, dict[str, int]]
 
 
+def _logged(total: Tally) -> Metric:
+    family = CounterMetricFamily("graft_log_images", "Images to be written down in prediction logs", labels=["outcome"])
+    for outcome, number in total.logged.items():
+        family.add_metric([outcome], number)
+    return family
+
+
 class _Collector:
-    def __init__(self, rows: list[Row], shadows: list[Shadow], drifts: list[Metric], num_images: int) -> None:
-        self._rows, self._shadows, self._drifts, self._num_images = rows, shadows, drifts, num_images
+    def __init__(self, rows: list[Row], shadows: list[Shadow], others: list[Metric], num_images: int) -> None:
+        self._rows, self._shadows, self._others, self._num_images = rows, shadows, others, num_images
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
@@ -86,7 +94,7 @@ class _Collector:
         for name, version, shadow, outcomes in self._shadows:
             for outcome, number in outcomes.items():
                 compared.add_metric([name, version, shadow, outcome], number)
-        yield from (requests, images, seconds, compared, *self._drifts)
+        yield from (requests, images, seconds, compared, *self._others)
         pending = UntypedMetricFamily("nv_inference_pending_request_count", "Images in the engine")
         pending.add_metric([], self._num_images)
         yield pending
