@@ -108,18 +108,31 @@ def pack(reference: Reference) -> dict[str, NDArray[Any]]:
     }
 
 
-def unpack(tensors: Mapping[str, NDArray[Any]]) -> Reference | None:
-    """The inverse of `pack`; None for one that a newer Graft wrote in another way."""
+def unpack(tensors: Mapping[str, NDArray[Any]], num_features: int, num_classes: int) -> Reference | None:
+    """The inverse of `pack`; None for one that a newer Graft wrote in another way.
+
+    Raises:
+        ValueError, KeyError, TypeError: the arrays are not those of a reference of so many features and classes.
+    """
     if int(tensors["version"]) != VERSION:
         return None
-    return Reference(
+    shapes = {"mean": (num_features,), "variance": (num_features,), "scores": (len(SCORE_EDGES) + 1,)}
+    for name, shape in {**shapes, "labels": (num_classes,), "null": (3,)}.items():
+        if tensors[name].shape != shape:
+            raise ValueError(f"expected {name!r} of shape {shape}; found {tensors[name].shape}")
+    found = Reference(
         num_items=int(tensors["num_items"]),
         mean_D=tensors["mean"].astype(np.float64),
         variance_D=tensors["variance"].astype(np.float64),
-        scores_B=tensors["scores"],
-        labels_C=tensors["labels"],
+        scores_B=tensors["scores"].astype(np.int64),
+        labels_C=tensors["labels"].astype(np.int64),
         null=Null(*tensors["null"].tolist()),
     )
+    sums = int(found.scores_B.sum()), int(found.labels_C.sum())
+    least = min(found.variance_D.min(initial=0), found.scores_B.min(initial=0), found.labels_C.min(initial=0))
+    if sums != (found.num_items, found.num_items) or found.num_items < 2 or least < 0:
+        raise ValueError(f"expected counts of {found.num_items} items, and none below 0; found {sums} and {least}")
+    return found
 
 
 def _null(centred_TD: Double, generator: np.random.Generator) -> Null:

@@ -174,8 +174,8 @@ def _read(storage: Storage, row: ModelVersion, spec: Spec) -> Reference | str:
         )
     try:
         path = predictions.file_path(storage, row.prefix, spec, bundle.REFERENCE)
-        found = reference.unpack(tensors.load(path))
-    except (BundleError, KeyError, ValueError) as error:
+        found = reference.unpack(tensors.load(path), spec.backbone.feature_dim, len(spec.labels))
+    except (BundleError, KeyError, TypeError, ValueError) as error:
         log.warning("reference of %s: %r", row.id, error)
         return "the reference of this version is damaged; restore its bundle, or train it again"
     return found or "the reference of this version was written by a newer Graft; upgrade this one"

@@ -127,7 +127,7 @@ def test_few_shot_is_compared_with_the_probe_on_the_same_folds_and_keeps_what_it
     arrays = tensors.load(context.storage.fetch(f"{done['prefix']}/{bundle.WEIGHTS}"))
     said = scores.probabilities(spec.head, arrays, spec.temperature, features)
     kept = tensors.load(context.storage.fetch(f"{done['prefix']}/{bundle.REFERENCE}"))
-    looks = reference.unpack(kept)
+    looks = reference.unpack(kept, features.shape[1], said.shape[1])
     assert looks.num_items == len(features)
     assert looks.labels_C.tolist() == np.bincount(said.argmax(1), minlength=said.shape[1]).tolist()
     np.testing.assert_allclose(looks.mean_D, features.mean(0), rtol=1e-2, atol=1e-2)

@@ -17,7 +17,7 @@ def test_what_is_kept_is_what_the_items_say(tmp_path):
     features, probabilities = items(90)
     made = reference.make(features, probabilities)
     (tmp_path / "reference.safetensors").write_bytes(tensors.dump(reference.pack(made)))
-    found = reference.unpack(tensors.load(tmp_path / "reference.safetensors"))
+    found = reference.unpack(tensors.load(tmp_path / "reference.safetensors"), 40, 4)
     assert found.num_items == 90
     np.testing.assert_allclose(found.mean_D, features.mean(0), rtol=1e-6)
     np.testing.assert_allclose(found.variance_D, features.var(0, ddof=1), rtol=1e-5)
@@ -44,7 +44,26 @@ def test_halvings_give_the_cumulants_that_the_covariance_has():
 
 def test_one_written_by_a_newer_graft_is_not_misread():
     packed = reference.pack(reference.make(*items(10)))
-    assert reference.unpack({**packed, "version": np.array(2)}) is None
+    assert reference.unpack({**packed, "version": np.array(2)}, 40, 4) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mean": np.zeros(39, np.float32)},
+        {"labels": np.array([10, 0, 0], np.int64)},
+        {"labels": np.array([11, 0, 0, 0], np.int64)},
+        {"labels": np.array([11, -1, 0, 0], np.int64)},
+        {"null": np.zeros(2)},
+        {"num_items": np.zeros(3, np.int64)},
+    ],
+)
+def test_arrays_of_something_else_are_refused(change):
+    packed = reference.pack(reference.make(*items(10)))
+    with pytest.raises((ValueError, TypeError)):
+        reference.unpack({**packed, **change}, 40, 4)
+    with pytest.raises(KeyError):
+        reference.unpack({name: array for name, array in packed.items() if name != "mean"}, 40, 4)
 
 
 def test_features_that_never_move_have_no_null():
