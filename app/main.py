@@ -8,6 +8,7 @@ gc.disable()
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
@@ -21,11 +22,13 @@ from app.api import (
     classes,
     datasets,
     domains,
+    drift,
     embeddings,
     evaluations,
     health,
     jobs,
     lineage,
+    logs,
     models,
     predict_jobs,
     predictions,
@@ -41,9 +44,13 @@ from app.api.head import Head
 from app.api.remote import Remote
 from app.db.session import Database
 from app.queue import Bell, make_celery
+from app.services import logs as logs_of
+from app.services.drift import Observation
 from app.services.predictions import Lookup, Opened
 from app.serving.board import Board
 from app.serving.engine import Engine, Limits
+from app.serving.logbook import Logbook
+from app.serving.observer import PAGE_SECONDS, Observer
 from app.serving.statistics import Present, Statistics
 from app.settings import Settings
 from app.storage import open_storage, remove_old_uploads
@@ -67,7 +74,7 @@ ROLES: dict[str, tuple[APIRouter, ...]] = {
         evaluations.of_jobs,
         lineage.router,
     ),
-    "serve": (predictions.router, embeddings.router, classes.router),
+    "serve": (predictions.router, embeddings.router, classes.router, drift.router, logs.router),
 }
 # Other people's interfaces, at the paths that their clients know.
 PROTOCOLS: dict[str, tuple[APIRouter, ...]] = {"serve": (v2.router,)}
@@ -89,6 +96,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
             yield
         await state.remote.close()
         state.engine.close()
+        state.observation.close()
         state.statistics.close()
         state.database.dispose()
 
@@ -134,6 +142,9 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
     database = Database(settings.resolved_database_url)
     opened = Opened(storage)
     engine = Engine(settings.pool_bytes // settings.serve_processes, settings.num_serve_threads, limits)
+    statistics = Statistics(lambda: _present(engine), Board(board) if board else None)
+    logbook = Logbook(storage, settings.scratch, partial(logs_of.kept, database), statistics.logged)
+    observed = Board(board / "observed", PAGE_SECONDS) if board else None
     return State(
         settings=settings,
         database=database,
@@ -142,8 +153,9 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
         engine=engine,
         opened=opened,
         lookup=Lookup(database, opened),
-        statistics=Statistics(lambda: _present(engine), Board(board) if board else None),
+        statistics=statistics,
         remote=Remote(settings.image_hosts, settings.max_predict_bytes),
+        observation=Observation(Observer(settings.observed_share, observed), logbook, storage),
     )
 
 

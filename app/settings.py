@@ -63,6 +63,9 @@ class Settings(BaseSettings):
         description="Cores that prediction uses in one process: batches on one each, an image alone on all; 0 means "
         "its share of every core.",
     )
+    observed_share: float = Field(
+        1.0, ge=0, le=1, description="Share of the prediction requests that drift is measured on; 0: none."
+    )
     worker_slots: int = Field(2, ge=1, description="Jobs that one worker process runs at the same time.")
     standby: bool = Field(
         True, description="Keep one process started ahead for the next job (about 150 MB); it then starts at once."

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.artifact import bundle as bundles
 from app.artifact import card, stored
+from app.artifact import reference as references
 from app.artifact import seen as seen_items
 from app.artifact.seen import Seen
 from app.artifact.spec import Backbone, Dataset, File, Parity, Spec, classification_outputs, image_input
@@ -57,6 +60,7 @@ def bundle(task: Task, candidate: Candidate, evaluation: Evaluation, seen: Seque
         backbone=_shared(candidate) if candidate.shared else candidate.graph,
         features=stored.pack(evaluation.features, evaluation.predictions.labels, task.class_names),
         seen=seen_items.pack(seen),
+        reference=_reference(evaluation),
         state=_state(context, candidate),
     )
     return written, proof
@@ -75,6 +79,13 @@ def store(context: RunContext, candidate: Candidate, written: Spec) -> None:
     names = [name for name, file in written.files.items() if file.key is None]
     for name in [*names, bundles.SPEC]:
         context.storage.put(f"{context.document.bundle_prefix}/{name}", folder(context) / name)
+
+
+def _reference(evaluation: Evaluation) -> dict[str, NDArray[Any]] | None:
+    """How the scored items look to the version: they taught it nothing, so their scores are as good as new ones'."""
+    if len(evaluation.features) < 2:
+        return None
+    return references.pack(references.make(evaluation.features, evaluation.predictions.probabilities))
 
 
 def _state(context: RunContext, candidate: Candidate) -> Path | None:

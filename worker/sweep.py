@@ -3,6 +3,7 @@
 import logging
 import shutil
 import threading
+import time
 from datetime import timedelta
 
 from sqlalchemy import delete, select
@@ -10,13 +11,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.base import now
 from app.db.models import Job, WorkerProcess
-from app.services import attempts, jobs, outcomes, queues
+from app.services import attempts, jobs, logs, outcomes, queues
 from app.states import JobState
 from app.storage import remove_old_uploads
 from worker import weights
 from worker.supervisor import Context
 
 BELL_SECONDS = 5.0
+# Days of prediction logs are listed in storage, which may be far away.
+EXPIRY_SECONDS = 3600.0
 FORGOTTEN = timedelta(hours=1)
 
 log = logging.getLogger(__name__)
@@ -30,11 +33,15 @@ def start(context: Context, device: str) -> threading.Thread:
 
 
 def _loop(context: Context, device: str) -> None:
+    next_expiry = time.monotonic()
     interval = min(BELL_SECONDS, context.settings.lease_seconds / 2)
     while True:
         try:
             show(context, device)
             sweep(context)
+            if time.monotonic() >= next_expiry:
+                next_expiry = time.monotonic() + EXPIRY_SECONDS
+                expire(context)
         except SQLAlchemyError as error:
             # The database may be restarting; the next round tries again.
             log.warning("sweep failed, trying again in %.1f s: %s", interval, error)
@@ -97,6 +104,12 @@ def tidy(context: Context) -> None:
         if (job_id, attempt) not in running:
             log.info("removing %s, which a killed attempt left behind", path.name)
             shutil.rmtree(path, ignore_errors=True)
+
+
+def expire(context: Context) -> None:
+    """Removes days of prediction logs that are over."""
+    with context.database.read() as session:
+        logs.expire(session, context.storage, now().date())
 
 
 def _bundles(job: Job) -> str:

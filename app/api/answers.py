@@ -16,10 +16,13 @@ from starlette.requests import ClientDisconnect
 from app.api import images
 from app.api.deps import NAME, State
 from app.services import predictions, rollouts
+from app.services.drift import Call
 from app.services.predictions import Found
 from app.serving.call import Result, Timing
 
 T = TypeVar("T")
+# What clients and proxies call a request.
+REQUEST_ID = "X-Request-Id"
 
 
 class AskQuery(BaseModel):
@@ -86,7 +89,8 @@ class Ask:
     def submit(self, found: Found, sent: Sequence[bytes]) -> Future[Result]:
         """Gives images to the engine."""
         future = self.state.engine.submit(found.model, sent, self.deadline)
-        return self.state.statistics.watch(found.version_id, future)
+        call = Call(found, sent, self.wanted.alias, self.wanted.domain, self.request.headers.get(REQUEST_ID))
+        return self.state.observation.watch(call, self.state.statistics.watch(found.version_id, future))
 
 
 def json(found: Found, result: Result, document: dict[str, Any]) -> Response:

@@ -12,6 +12,7 @@ from app.api.remote import Remote
 from app.db.session import Database
 from app.queue import Bell
 from app.services import queues
+from app.services.drift import Observation
 from app.services.predictions import Lookup, Opened
 from app.serving.engine import Engine
 from app.serving.statistics import Statistics
@@ -38,6 +39,7 @@ class State:
     lookup: Lookup
     statistics: Statistics
     remote: Remote
+    observation: Observation
 
 
 class Page(BaseModel, Generic[T]):

@@ -40,5 +40,5 @@ def readyz(state: Context, response: Response) -> Any:
 @router.get("/metrics", response_class=PlainTextResponse)
 def metrics(state: Context) -> PlainTextResponse:
     """Prometheus text."""
-    text = readiness.metrics(state.database, state.statistics)
+    text = readiness.metrics(state.database, state.statistics, state.observation)
     return PlainTextResponse(text, media_type="text/plain; version=0.0.4")

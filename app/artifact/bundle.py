@@ -30,11 +30,13 @@ README = "README.md"
 FEATURES = "features.safetensors"
 # What the version learned from, item by item; see `seen`.
 SEEN = "seen.safetensors"
+# How features and scores of held-out items are spread; see `reference`.
+REFERENCE = "reference.safetensors"
 # The state dict of a network that the job changed, under its library's own names: what backbone.onnx was exported from.
 STATE = "backbone.safetensors"
-FILES = (HEAD, REPORT, PREDICTIONS, WEIGHTS, README, FEATURES, SEEN, STATE, BACKBONE)
+FILES = (HEAD, REPORT, PREDICTIONS, WEIGHTS, README, FEATURES, SEEN, REFERENCE, STATE, BACKBONE)
 # Bundles written before there was such a file are whole without it; only a changed network has a state of its own.
-OPTIONAL = frozenset({FEATURES, SEEN, STATE})
+OPTIONAL = frozenset({FEATURES, SEEN, REFERENCE, STATE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ def write(
     backbone: Path | File,
     features: Mapping[str, NDArray[Any]] | None = None,
     seen: Mapping[str, NDArray[Any]] | None = None,
+    reference: Mapping[str, NDArray[Any]] | None = None,
     state: Path | None = None,
 ) -> Spec:
     """Writes every file of a bundle into an empty or new folder.
@@ -88,6 +91,7 @@ def write(
         backbone: the graph's own file, copied in (a network that this job trained), or where the shared one is stored.
         features: what `stored.pack` makes of some of the predicted items, to score a changed head on.
         seen: what `seen.pack` makes of the items that were learned from.
+        reference: what `reference.pack` makes of held-out items, to hold against what is served.
         state: a safetensors file with the weights behind `backbone`, where the job changed them.
 
     Returns:
@@ -108,6 +112,8 @@ def write(
         (folder / FEATURES).write_bytes(tensors.dump(features))
     if seen is not None:
         (folder / SEEN).write_bytes(tensors.dump(seen))
+    if reference is not None:
+        (folder / REFERENCE).write_bytes(tensors.dump(reference))
     if state is not None:
         shutil.copyfile(state, folder / STATE)
     if isinstance(backbone, Path):

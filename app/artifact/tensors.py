@@ -59,7 +59,19 @@ def load(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         BundleError: the file is not what the format says.
     """
-    data = path.read_bytes()
+    return loads(path.read_bytes(), path.name)
+
+
+def loads(data: bytes, name: str) -> dict[str, NDArray[Any]]:
+    """The bytes of a safetensors file -> named arrays (read-only views of them).
+
+    Args:
+        data: all of the file.
+        name: what an error calls it.
+
+    Raises:
+        BundleError: the bytes are not what the format says.
+    """
     start = 8 + int.from_bytes(data[:8], "little")
     try:
         if start > min(len(data), MAX_HEADER_BYTES):
@@ -68,7 +80,7 @@ def load(path: Path) -> dict[str, NDArray[Any]]:
         header.pop("__metadata__", None)
         return {name: _view(data, start, entry) for name, entry in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"expected {path.name} to be safetensors; found {error!r}; restore the file") from error
+        raise BundleError(f"expected {name} to be safetensors; found {error!r}; restore the file") from error
 
 
 def _view(data: bytes, start: int, entry: dict[str, Any]) -> NDArray[Any]:

@@ -231,6 +231,26 @@ class Client(Watching):
             arguments = {"files": {"file": (bundle.name, file)}, "data": form, "headers": headers, "timeout": None}
             return self.call("POST", path, **arguments)
 
+    def drift(self, model: str, **query: str | int) -> Json:
+        """Whether what a version is asked looks like what it was tested on; `query`: version, alias, domain, window."""
+        return self.call("GET", f"/models/{quote(model, safe='')}/drift", params=query)
+
+    def set_log(self, model: str, share: float, **fields: int | bool) -> Json:
+        """Keeps a share of the model's predictions; `fields`: keep_days, images."""
+        return self.call("PUT", f"/models/{quote(model, safe='')}/log", json={"share": share, **fields})
+
+    def log(self, model: str) -> Json:
+        """What the model's log keeps, and of which days."""
+        return self.call("GET", f"/models/{quote(model, safe='')}/log")
+
+    def logged(self, model: str, day: str) -> Iterator[Json]:
+        """The predictions of a day (UTC, `2026-11-26`) that were written down, one for each image."""
+        yield from self.lines("GET", f"/models/{quote(model, safe='')}/log", params={"day": day})
+
+    def delete_log(self, model: str) -> None:
+        """Turns the model's log off, and removes all that was written."""
+        self.call("DELETE", f"/models/{quote(model, safe='')}/log")
+
     def point_alias(self, model: str, alias: str, version: int, **beside: float) -> Json:
         """Points an alias at a version; `beside`: canary and share, shadow."""
         path = f"/models/{quote(model, safe='')}/aliases/{quote(alias, safe='')}"

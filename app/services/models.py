@@ -7,8 +7,10 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app.db.aliases import Alias, AliasChange
+from app.db.logs import PredictionLog
 from app.db.models import DomainBinding, DomainChange, Job, Model, ModelVersion
 from app.errors import Conflict, NotFound
+from app.serving import logbook
 from app.states import JobState
 
 PRODUCTION = "production"
@@ -154,7 +156,8 @@ def delete(session: Session, project: str, name: str) -> list[str]:
             f"expected a model that no job will publish to; found {', '.join(users)}", code="in_use", users=list(users)
         )
     prefixes = list(session.scalars(select(ModelVersion.prefix).where(ModelVersion.model_id == model.id)))
-    for table in (Alias, AliasChange, DomainBinding, DomainChange, ModelVersion):
+    prefixes.append(logbook.prefix(project, model.id))
+    for table in (Alias, AliasChange, DomainBinding, DomainChange, PredictionLog, ModelVersion):
         session.execute(sql_delete(table).where(table.model_id == model.id))
     session.delete(model)
     return prefixes

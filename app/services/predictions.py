@@ -13,8 +13,9 @@ from app.artifact import bundle
 from app.artifact.spec import Spec
 from app.db.models import Alignment, ModelVersion
 from app.db.session import Database
-from app.services import aliases, domains, models
+from app.services import aliases, domains, logs, models
 from app.serving import stored
+from app.serving.logbook import Policy
 from app.serving.model import Served
 from app.serving.runtime import Session as GraphSession
 from app.storage import Storage
@@ -44,6 +45,7 @@ class Found:
         canary: what answers a share of the calls instead.
         share: of the calls, from 0 to 1.
         shadow: what is asked too, and compared.
+        log: what is written down of the call; None for nothing.
     """
 
     model: Served
@@ -53,6 +55,7 @@ class Found:
     canary: "Found | None" = None
     share: float = 0.0
     shadow: "Found | None" = None
+    log: Policy | None = None
 
 
 @dataclass(slots=True)
@@ -152,20 +155,21 @@ class Lookup:
 
 def _find(session: Session, opened: Opened, project: str, wanted: Wanted) -> Found:
     row = models.resolve(session, project, wanted.model, wanted.version, wanted.alias)
+    log = logs.policy(session, row.model_id)
     if wanted.domain is not None:
         # What fits the version need not fit those that are tried beside it: a domain is answered by the version alone.
         alignment = domains.resolve(session, project, wanted.model, row, wanted.domain)
-        return Found(opened.through(row, alignment), row.version, row.id, alignment.id)
-    plain = _plain(opened, row)
+        return Found(opened.through(row, alignment), row.version, row.id, alignment.id, log=log)
+    plain = _plain(opened, row, log)
     if wanted.version is not None:
         return plain
     beside = aliases.beside(session, row, wanted.alias)
-    canary, shadow = (_plain(opened, other) if other else None for other in (beside.canary, beside.shadow))
+    canary, shadow = (_plain(opened, other, log) if other else None for other in (beside.canary, beside.shadow))
     return replace(plain, canary=canary, share=beside.share, shadow=shadow)
 
 
-def _plain(opened: Opened, row: ModelVersion) -> Found:
-    return Found(opened.version(row), row.version, row.id, None)
+def _plain(opened: Opened, row: ModelVersion, log: Policy | None) -> Found:
+    return Found(opened.version(row), row.version, row.id, None, log=log)
 
 
 def file_path(storage: Storage, prefix: str, spec: Spec, name: str) -> Path:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db.session import Database
 from app.queue import Bell
 from app.services import forecasts, queues, served
+from app.services.drift import Observation
 from app.serving.statistics import Statistics
 from app.settings import Settings
 from app.storage import Storage
@@ -30,7 +31,7 @@ def check_serving(settings: Settings, database: Database, storage: Storage) -> d
     return {"database": _database(database), "storage": _storage(settings, storage)}
 
 
-def metrics(database: Database, statistics: Statistics) -> str:
+def metrics(database: Database, statistics: Statistics, observation: Observation) -> str:
     """The present state, as Prometheus reads it."""
     registry = CollectorRegistry()
     waiting = Gauge("graft_jobs", "Unfinished jobs", ["queue", "state"], registry=registry)
@@ -43,7 +44,7 @@ def metrics(database: Database, statistics: Statistics) -> str:
             waiting.labels(queue, state).set(number)
         workers.set(len(queues.live_workers(session)))
         _forecasts(registry, forecasts.errors(session))
-        answered = served.metrics(session, total)
+        answered = served.metrics(session, total, observation)
     memory.set(total.present.pool_bytes)
     loaded.set(total.present.pool_graphs)
     return generate_latest(registry).decode() + answered

@@ -11,7 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from sqlalchemy.orm import Session
 
-from app.services import models
+from app.services import drift, models
+from app.services.drift import Observation
 from app.serving.statistics import BUCKETS, Counters, Tally
 
 Value = Callable[[Counters], int]
@@ -37,7 +38,7 @@ KSERVE = {
 }
 
 
-def metrics(session: Session, total: Tally) -> str:
+def metrics(session: Session, total: Tally, observation: Observation) -> str:
     """Counters since the service began, in the text format of Prometheus, by model and version."""
     registry = CollectorRegistry()
     names = {version_id: (name, str(number)) for name, number, version_id in models.every_version(session)}
@@ -48,7 +49,10 @@ def metrics(session: Session, total: Tally) -> str:
         for other, outcomes in others.items()
         if one in names and other in names
     ]
-    registry.register(_Collector([row for row in rows if row[2].used], shadows, total.present.num_images))
+    drifts = list(drift.families(session, observation))
+    used = [row for row in rows if row[2].used]
+    others = [*drifts, _logged(total)]
+    registry.register(_Collector(used, shadows, others, total.present.num_images))
     return generate_latest(registry).decode()
 
 
@@ -56,9 +60,16 @@ Row = tuple[str, str, Counters]
 Shadow = tuple[str, str, str, dict[str, int]]
 
 
+def _logged(total: Tally) -> Metric:
+    family = CounterMetricFamily("graft_log_images", "Images to be written down in prediction logs", labels=["outcome"])
+    for outcome, number in total.logged.items():
+        family.add_metric([outcome], number)
+    return family
+
+
 class _Collector:
-    def __init__(self, rows: list[Row], shadows: list[Shadow], num_images: int) -> None:
-        self._rows, self._shadows, self._num_images = rows, shadows, num_images
+    def __init__(self, rows: list[Row], shadows: list[Shadow], others: list[Metric], num_images: int) -> None:
+        self._rows, self._shadows, self._others, self._num_images = rows, shadows, others, num_images
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
@@ -83,7 +94,7 @@ class _Collector:
         for name, version, shadow, outcomes in self._shadows:
             for outcome, number in outcomes.items():
                 compared.add_metric([name, version, shadow, outcome], number)
-        yield from (requests, images, seconds, compared)
+        yield from (requests, images, seconds, compared, *self._others)
         pending = UntypedMetricFamily("nv_inference_pending_request_count", "Images in the engine")
         pending.add_metric([], self._num_images)
         yield pending

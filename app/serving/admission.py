@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import bundle, foreign, graph, scores, seen, stored, tensors
+from app.artifact import bundle, foreign, graph, reference, scores, seen, stored, tensors
 from app.artifact.spec import BundleError, Spec
 from app.errors import BadRequest
 from app.serving.runtime import BATCH_SIZE, Session, failures
 
-ARRAYS = (bundle.WEIGHTS, bundle.FEATURES, bundle.SEEN, bundle.STATE)
+ARRAYS = (bundle.WEIGHTS, bundle.FEATURES, bundle.SEEN, bundle.REFERENCE, bundle.STATE)
 # As when a version is made: the graph in float32 against its arrays in float64.
 HEAD_TOLERANCE = 1e-3
 # Of the mean difference: features are stored in half precision.
@@ -60,6 +60,8 @@ def judge(folder: Path, spec: Spec) -> Checks:
     _check_texts(folder)
     if bundle.SEEN in arrays:
         _check_seen(arrays[bundle.SEEN])
+    if bundle.REFERENCE in arrays:
+        _check_reference(arrays[bundle.REFERENCE], spec)
     try:
         features_ND, head = _run(folder, spec)
         return _compare(folder, spec, arrays, features_ND, head)
@@ -115,6 +117,13 @@ def _check_seen(arrays: Arrays) -> None:
     wanted = [((n, seen.ID_BYTES), (n, seen.DIGEST_BYTES), (n,)) for (n, *_), _, _ in shapes]
     if shapes != wanted or kinds - {np.dtype(np.uint8)} or {one.what for one in sets} - set(seen.KINDS):
         raise _unlike(f"{bundle.SEEN} with ids, hashes and looks of each item; its arrays are {shapes}")
+
+
+def _check_reference(arrays: Arrays, spec: Spec) -> None:
+    try:
+        reference.unpack(arrays, spec.backbone.feature_dim, len(spec.labels))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unlike(f"{bundle.REFERENCE} as Graft writes it; {error!r}") from error
 
 
 def _run(folder: Path, spec: Spec) -> tuple[NDArray[np.float32], Session]:

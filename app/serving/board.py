@@ -13,8 +13,8 @@ from pathlib import Path
 from uuid import uuid4
 
 PERIOD_SECONDS = 1.0
-# A page that is older has no process behind it.
-STALE_SECONDS = 5.0
+# A page that is older than so many periods has no process behind it.
+STALE_PERIODS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +34,26 @@ class Board:
     """One process's view of the folder.
 
     Args:
-        folder: shared by the processes of one service, and by nothing else.
+        folder: shared by the processes of one service, and by nothing else; made when it is missing.
+        period_seconds: after which the own page is written again.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, period_seconds: float = PERIOD_SECONDS) -> None:
+        folder.mkdir(exist_ok=True)
+        self._period_seconds = period_seconds
         self._folder, self._own = folder, folder / f"{uuid4().hex}.json"
         self._ended = threading.Event()
         self._writer: threading.Thread | None = None
 
     def keep(self, page: Callable[[], bytes]) -> None:
-        """Writes the page now, and again every second until `close`."""
+        """Writes the page now, and again every period until `close`."""
         self._write(page())
         self._writer = threading.Thread(target=self._keep, args=(page,), name="board", daemon=True)
         self._writer.start()
 
     def others(self) -> list[Page]:
         """The pages of all other processes, those that have ended included."""
-        oldest = time.time() - STALE_SECONDS
+        oldest = time.time() - STALE_PERIODS * self._period_seconds
         paths = (path for path in sorted(self._folder.glob("*.json")) if path != self._own)
         return [Page(path.read_bytes(), path.stat().st_mtime > oldest) for path in paths]
 
@@ -61,7 +64,7 @@ class Board:
             self._writer.join()
 
     def _keep(self, page: Callable[[], bytes]) -> None:
-        while not self._ended.wait(PERIOD_SECONDS):
+        while not self._ended.wait(self._period_seconds):
             self._write(page())
         self._write(page())
 

@@ -102,11 +102,13 @@ class Tally:
         counters: by a version's id.
         compared: images that a shadow was asked for, by id of the version, id of the shadow, and outcome.
         present: what is held now.
+        logged: images by what became of their record in the prediction log: `written`, `dropped` or `failed`.
     """
 
     counters: dict[str, Counters] = field(default_factory=dict)
     compared: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     present: Present = field(default_factory=Present)
+    logged: dict[str, int] = field(default_factory=dict)
 
     def of(self, version_id: str) -> Counters:
         """A version's counters; zeros where nothing was asked of it."""
@@ -128,6 +130,7 @@ class Statistics:
         self._lock = threading.Lock()
         self._counters: dict[str, Counters] = defaultdict(Counters)
         self._compared: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        self._logged: Counter[str] = Counter()
         self._present, self._board = present, board
         if board is not None:
             board.keep(lambda: _TALLY.dump_json(self._own()))
@@ -157,6 +160,11 @@ class Statistics:
         with self._lock:
             self._compared[pair][outcome] += number
 
+    def logged(self, outcome: str, number: int) -> None:
+        """Counts images that were to be written down: `written`, `dropped` or `failed`."""
+        with self._lock:
+            self._logged[outcome] += number
+
     def total(self) -> Tally:
         """Of all processes of the service, at this moment."""
         total = self._own()
@@ -168,6 +176,7 @@ class Statistics:
                 ours = total.compared.setdefault(version_id, {})
                 for shadow_id, outcomes in shadows.items():
                     ours[shadow_id] = dict(Counter(ours.get(shadow_id, {})) + Counter(outcomes))
+            total.logged = dict(Counter(total.logged) + Counter(other.logged))
             if page.is_fresh:
                 total.present += other.present
         return total
@@ -182,7 +191,7 @@ class Statistics:
             compared: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
             for (version_id, shadow_id), outcomes in self._compared.items():
                 compared[version_id][shadow_id] = dict(outcomes)
-            return Tally(deepcopy(dict(self._counters)), dict(compared), self._present())
+            return Tally(deepcopy(dict(self._counters)), dict(compared), self._present(), dict(self._logged))
 
     def _ended(self, version_id: str, future: Future[Result], seconds: float) -> None:
         with self._lock:

@@ -355,6 +355,16 @@ def test_a_model_is_called_in_every_way(tmp_path: Path) -> None:
         assert graft.point_alias("tiny", "production", 1)["version"] == 1
         assert graft.point_alias("tiny", "production", 2, canary=1, share=0.1)["canary"] == 1
         assert graft.roll_back("tiny")["version"] == 1
+        assert graft.set_log("tiny", 1.0, keep_days=2)["keep_days"] == 2
+        graft.predict("tiny", pictures)
+        seen = graft.drift("tiny", version=1, window="start")
+        assert (seen["verdict"], seen["num_images"]) == ("no_reference", 5 + 5 + 5)
+        state.observation.logbook.flush()
+        (day,) = graft.log("tiny")["days"]
+        assert [row["index"] for row in graft.logged("tiny", day)] == list(range(5))
+        graft.delete_log("tiny")
+        with pytest.raises(ApiError, match="not_found"):
+            graft.log("tiny")
 
 
 @pytest.mark.server

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from app.db.base import now
 from app.db.models import Dataset, Job, WorkerProcess
 from app.queue import Bell, make_celery
-from app.services import attempts, jobs
+from app.services import attempts, jobs, logs
 from tests import factories
 from tests.conftest import wait_until
 from tests.factories import files_below
@@ -199,3 +199,17 @@ def test_uploads_that_nobody_writes_any_more_are_removed(context, home):
         os.utime(scratch / name, (at, at))
     sweep.sweep(context)
     assert sorted(path.name for path in scratch.iterdir()) == ["other", "upload-new"]
+
+
+def test_prediction_logs_that_are_over_are_removed(context, tmp_path):
+    with context.database.write() as session:
+        model = factories.model(session, "tiny", 0)
+        logs.keep(session, model.project_id, "tiny", 1.0, keep_days=7, images=False)
+    (tmp_path / "part").write_bytes(b"rows")
+    top = f"predictions/{model.project_id}/{model.id}"
+    days = {age: f"{top}/{(now() - timedelta(days=age)).date()}" for age in (0, 7, 8)}
+    for folder in days.values():
+        context.storage.put(f"{folder}/a.parquet", tmp_path / "part")
+    context.stopping.set()
+    sweep.start(context, "cpu").join(30)
+    assert list(context.storage.list("predictions")) == [f"{days[age]}/a.parquet" for age in (7, 0)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app import recipes
-from app.artifact import bundle, scores, stored, tensors
+from app.artifact import bundle, reference, scores, stored, tensors
 from app.artifact.spec import load as load_spec
 from app.errors import JobFailure
 from app.settings import Settings
@@ -127,6 +127,11 @@ def test_few_shot_is_compared_with_the_probe_on_the_same_folds_and_keeps_what_it
     assert list(rows) == list(range(done["metrics"]["num_test"]))
     arrays = tensors.load(context.storage.fetch(f"{done['prefix']}/{bundle.WEIGHTS}"))
     said = scores.probabilities(spec.head, arrays, spec.temperature, features)
+    kept = tensors.load(context.storage.fetch(f"{done['prefix']}/{bundle.REFERENCE}"))
+    looks = reference.unpack(kept, features.shape[1], said.shape[1])
+    assert looks.num_items == len(features)
+    assert looks.labels_C.tolist() == np.bincount(said.argmax(1), minlength=said.shape[1]).tolist()
+    np.testing.assert_allclose(looks.mean_D, features.mean(0), rtol=1e-2, atol=1e-2)
     assert (said.argmax(1) == labels).mean() == pytest.approx(done["metrics"]["test_accuracy"], abs=0.02)
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from app.artifact import counts
 
-# The chi-square approximation wants so many expected in every cell (Cochran 1954); rarer classes are counted together.
-MIN_EXPECTED = 5.0
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -43,18 +42,9 @@ def homogeneity(first_K: Ints, second_K: Ints, names: tuple[str, ...]) -> Shift 
     # Here, since it costs a fifth of a second that most advice does not need.
     from scipy.special import chdtrc
 
-    counts_2K = np.stack([first_K, second_K]).astype(np.float64)
-    sizes_2, total = counts_2K.sum(1), float(counts_2K.sum())
-    if (sizes_2 == 0).any():
+    found = counts.homogeneity(first_K, second_K)
+    if found is None:
         return None
-    number_K = counts_2K.sum(0)
-    rare_K = number_K * sizes_2.min() / total < MIN_EXPECTED
-    cells_2L = np.column_stack([counts_2K[:, ~rare_K], counts_2K[:, rare_K].sum(1)])
-    cells_2L = cells_2L[:, cells_2L.sum(0) > 0]
-    if cells_2L.shape[1] < 2:
-        return None
-    expected_2L = np.outer(sizes_2, cells_2L.sum(0)) / total
-    statistic = float((np.square(cells_2L - expected_2L) / expected_2L).sum())
-    degrees = cells_2L.shape[1] - 1
-    pooled = tuple(names[place] for place in np.flatnonzero(rare_K & (number_K > 0)))
-    return Shift(statistic, degrees, float(chdtrc(degrees, statistic)), float(np.sqrt(statistic / total)), pooled)
+    strength = float(np.sqrt(found.statistic / found.cells_2L.sum()))
+    pooled = tuple(names[place] for place in found.pooled)
+    return Shift(found.statistic, found.degrees, float(chdtrc(found.degrees, found.statistic)), strength, pooled)

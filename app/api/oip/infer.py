@@ -10,6 +10,7 @@ from app.api.deps import State
 from app.api.oip import control, messages, tensors
 from app.api.oip.messages import InferRequest, InferResponse
 from app.services import rollouts
+from app.services.drift import Call
 from app.services.predictions import Found
 from app.serving.call import Images, Result
 
@@ -48,7 +49,8 @@ async def infer(
     asked = messages.deadline(request.parameters, arrived)
     deadline = min((at for at in (asked, latest) if at is not None), default=None)
     future = state.engine.submit(found.model, prepared.images, deadline)
-    result = await wait(state.statistics.watch(found.version_id, future))
+    call = Call(found, prepared.images, None, messages.domain(request.parameters), request.id or None)
+    result = await wait(state.observation.watch(call, state.statistics.watch(found.version_id, future)))
     rollouts.compare(state.engine, state.statistics, found, prepared.images, result)
     return InferResponse(
         model=request.model,

@@ -1,0 +1,181 @@
+"""Drift of a version in service: what is observed, held against the reference of its bundle."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.artifact import bundle, reference, tensors
+from app.artifact.reference import Reference
+from app.artifact.spec import BundleError, Spec
+from app.db.models import Model, ModelVersion
+from app.services import predictions
+from app.services.predictions import Found
+from app.serving import drift
+from app.serving.call import Images, Result
+from app.serving.drift import Drift
+from app.serving.logbook import Asked, Logbook
+from app.serving.moments import Moments, Window
+from app.serving.observer import Key, Observer
+from app.storage import Storage
+
+NUM_KEPT = 200
+MAX_REQUEST_ID = 200
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A version in a window of time.
+
+    Args:
+        num_images: answered.
+        num_sampled: of them, looked at.
+        num_reference: items behind the reference; None without one.
+        drift: what is to be said.
+    """
+
+    num_images: int
+    num_sampled: int
+    num_reference: int | None
+    drift: Drift
+
+
+class Call(NamedTuple):
+    """A call that the engine answers, and how it was asked.
+
+    Args:
+        found: who answers.
+        images: as they came.
+        alias: None for the default, or a version.
+        domain: likewise.
+        request_id: what the client calls the request; None for nothing.
+    """
+
+    found: Found
+    images: Images
+    alias: str | None
+    domain: str | None
+    request_id: str | None
+
+
+@dataclass(slots=True)
+class Observation:
+    """What has been observed, and the references that it is held against.
+
+    Args:
+        observer: of the answers.
+        logbook: of what is written down.
+        storage: where bundles are.
+    """
+
+    observer: Observer
+    logbook: Logbook
+    storage: Storage
+    # The reference, or why there is none; versions never change, so nothing goes stale.
+    _known: OrderedDict[str, Reference | str] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def watch(self, call: Call, future: Future[Result]) -> Future[Result]:
+        """As `Observer.watch`, for a call that was found; it is written down where its model is set to."""
+        found = call.found
+        if found.log is not None:
+            asked = Asked(
+                images=call.images,
+                version=found.version,
+                labels=found.model.spec.labels,
+                alias=call.alias,
+                domain=call.domain,
+                alignment=found.alignment,
+                request_id=call.request_id and call.request_id[:MAX_REQUEST_ID],
+            )
+            self.logbook.watch(found.log, asked, future)
+        return self.observer.watch(Key(found.version_id, found.alignment), future)
+
+    def close(self) -> None:
+        """Ends the threads; what waits to be written down is written."""
+        self.observer.close()
+        self.logbook.close()
+
+    def of(self, row: ModelVersion, alignment: str | None, window: Window) -> Seen:
+        """A version, with or without an alignment before its head: either is held against the same reference."""
+        return self.judge(row, self.observer.within(Key(row.id, alignment), window))
+
+    def judge(self, row: ModelVersion, moments: Moments | None) -> Seen:
+        """What was seen of a version, held against its reference."""
+        spec = Spec.model_validate(row.spec)
+        known = self._reference(row, spec)
+        if moments is None:
+            moments = Moments.empty(spec.backbone.feature_dim, len(spec.labels))
+        number = moments.num_images + moments.num_skipped
+        if isinstance(known, str):
+            return Seen(number, moments.num_images, None, Drift("no_reference", (known,), {}))
+        return Seen(number, moments.num_images, known.num_items, drift.compare(known, moments, spec.labels))
+
+    def _reference(self, row: ModelVersion, spec: Spec) -> Reference | str:
+        with self._lock:
+            if row.id in self._known:
+                self._known.move_to_end(row.id)
+                return self._known[row.id]
+        found = _read(self.storage, row, spec)
+        with self._lock:
+            self._known[row.id] = found
+            while len(self._known) > NUM_KEPT:
+                self._known.popitem(last=False)
+        return found
+
+
+def families(session: Session, observation: Observation) -> Iterator[Metric]:
+    """Gauges for Prometheus, of the last hour; only of what was observed."""
+    labels = ["model", "version", "alignment"]
+    images = GaugeMetricFamily("graft_drift_images", "Images looked at in the last hour", labels=labels)
+    detected = GaugeMetricFamily("graft_drift_detected", "1 where the last hour differs, else 0", labels=labels)
+    distances = GaugeMetricFamily(
+        "graft_drift_distance", "Distance to the reference beyond chance", labels=[*labels, "of"]
+    )
+    observed = observation.observer.seen("hour")
+    query = select(ModelVersion, Model.name).join(Model, Model.id == ModelVersion.model_id)
+    found = session.execute(query.where(ModelVersion.id.in_({one.version_id for one in observed})))
+    rows = {row.id: (name, row) for row, name in found}
+    for one, moments in observed.items():
+        if one.version_id not in rows:
+            continue
+        name, row = rows[one.version_id]
+        seen = observation.judge(row, moments)
+        values = [name, str(row.version), one.alignment or ""]
+        images.add_metric(values, seen.num_sampled)
+        if seen.drift.verdict in ("stable", "drift"):
+            detected.add_metric(values, float(seen.drift.verdict == "drift"))
+        for of, distance in seen.drift.distances.items():
+            distances.add_metric([*values, of], distance.excess)
+    yield from (images, detected, distances)
+
+
+def _read(storage: Storage, row: ModelVersion, spec: Spec) -> Reference | str:
+    """The reference of a bundle, or why it cannot be had, in words."""
+    if spec.added is not None:
+        return (
+            f"class {spec.added.label!r} was added to this version, and no test item shows how it is predicted; ask "
+            f"for version {spec.added.version}, or train a version with the class"
+        )
+    if bundle.REFERENCE not in spec.files:
+        return (
+            "this version was published without a reference: before there was one, or without labelled test items; "
+            "train it again on a dataset with a test split"
+        )
+    try:
+        path = predictions.file_path(storage, row.prefix, spec, bundle.REFERENCE)
+        found = reference.unpack(tensors.load(path), spec.backbone.feature_dim, len(spec.labels))
+    except (BundleError, KeyError, TypeError, ValueError) as error:
+        log.warning("reference of %s: %r", row.id, error)
+        return "the reference of this version is damaged; restore its bundle, or train it again"
+    return found or "the reference of this version was written by a newer Graft; upgrade this one"

@@ -1,0 +1,148 @@
+"""Prediction logs of models: who keeps one, what is in it, and when it goes. Off unless somebody turns it on."""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.base import now
+from app.db.logs import PredictionLog
+from app.db.models import Model
+from app.db.session import Database
+from app.errors import NotFound
+from app.services import models
+from app.serving import logbook
+from app.serving.logbook import Policy
+from app.storage import Storage
+
+log = logging.getLogger(__name__)
+
+
+def keep(session: Session, project: str, name: str, share: float, keep_days: int, images: bool) -> PredictionLog:
+    """Turns a model's log on, or changes it; what is there is kept.
+
+    Raises:
+        NotFound: no such model.
+    """
+    model = models.get(session, project, name)
+    row = session.get(PredictionLog, model.id)
+    if row is None:
+        row = PredictionLog(model_id=model.id, project_id=project)
+        session.add(row)
+    row.share, row.keep_days, row.images, row.updated_at = share, keep_days, images, now()
+    session.flush()
+    return row
+
+
+def get(session: Session, project: str, name: str) -> PredictionLog:
+    """A model's log.
+
+    Raises:
+        NotFound: no such model, or it keeps none.
+    """
+    model = models.get(session, project, name)
+    row = session.get(PredictionLog, model.id)
+    if row is None:
+        raise NotFound(
+            f"expected a model whose predictions are logged; found that {name!r} keeps none; turn it on with "
+            f"PUT /api/v1/models/{name}/log"
+        )
+    return row
+
+
+def remove(session: Session, project: str, name: str) -> str:
+    """Turns a model's log off.
+
+    Returns:
+        the storage prefix of all that was written, to delete after the commit.
+
+    Raises:
+        NotFound: no such model, or it keeps none.
+    """
+    row = get(session, project, name)
+    session.delete(row)
+    return logbook.prefix(row.project_id, row.model_id)
+
+
+def policy(session: Session, model_id: str) -> Policy | None:
+    """What is to be written down of a model; None for nothing."""
+    row = session.get(PredictionLog, model_id)
+    if row is None or row.share <= 0:
+        return None
+    return Policy(row.project_id, model_id, session.get_one(Model, model_id).name, row.share, row.images)
+
+
+def kept(database: Database, model_ids: Iterable[str]) -> set[str]:
+    """Those of the models that keep a log, now."""
+    with database.read() as session:
+        query = select(PredictionLog.model_id).where(PredictionLog.model_id.in_(set(model_ids)))
+        return set(session.scalars(query))
+
+
+def days(storage: Storage, row: PredictionLog) -> list[str]:
+    """Days of which something is written, oldest first."""
+    top = logbook.prefix(row.project_id, row.model_id)
+    return sorted({key.removeprefix(f"{top}/").partition("/")[0] for key in storage.list(top)})
+
+
+def files(storage: Storage, row: PredictionLog, day: date) -> Sequence[str]:
+    """Keys of a day's files, in the order of their times.
+
+    Raises:
+        NotFound: nothing is written of that day.
+    """
+    found = list(storage.list(f"{logbook.prefix(row.project_id, row.model_id)}/{day}"))
+    if not found:
+        listed = ", ".join(days(storage, row)) or "none yet"
+        raise NotFound(
+            f"expected a day (UTC) of which predictions are logged; found nothing of {day}; there are: {listed}"
+        )
+    return found
+
+
+def lines(storage: Storage, keys: Sequence[str]) -> Iterator[bytes]:
+    """The records as NDJSON, without the images' bytes."""
+    for record in _batches(storage, keys, [name for name in logbook.schema().names if name != "image"]):
+        for row in record.to_pylist():
+            row["at"] = row["at"].isoformat()
+            yield json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+
+def parquet(storage: Storage, keys: Sequence[str], path: Path) -> None:
+    """Writes the records into one Parquet file, as `datasets` reads it; `image` has the bytes that were kept."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(path, logbook.schema(), compression="zstd") as writer:
+        for record in _batches(storage, keys, None):
+            writer.write_batch(record)
+
+
+def expire(session: Session, storage: Storage, today: date) -> int:
+    """Removes the days that are over, and what belongs to no model that keeps a log; how many days that were.
+
+    A process may have written what it still held when the log, or the model, was deleted.
+    """
+    kept_days = {row.model_id: row.keep_days for row in session.scalars(select(PredictionLog))}
+    num_removed = 0
+    for folder in sorted({key.rpartition("/")[0] for key in storage.list(logbook.ROOT)}):
+        _, _, model_id, day = folder.split("/")
+        number = kept_days.get(model_id)
+        if number is None or date.fromisoformat(day) < today - timedelta(days=number):
+            storage.delete(folder)
+            num_removed += 1
+    if num_removed:
+        log.info("removed %d days of prediction logs", num_removed)
+    return num_removed
+
+
+def _batches(storage: Storage, keys: Sequence[str], columns: list[str] | None) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    for key in keys:
+        with pq.ParquetFile(storage.fetch(key)) as file:
+            yield from file.iter_batches(batch_size=256, columns=columns)

@@ -1,0 +1,136 @@
+"""Prediction logs: off by default, what is in them, and that nothing of them stays."""
+
+import io
+import json
+from datetime import date, timedelta
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.db.base import now
+from app.services import logs
+from tests.app.api.test_predictions import PICTURES, URL, multipart, prepare
+from tests.checks import problem
+from tests.factories import files_below
+
+LOG = "/api/v1/models/tiny/log"
+PARQUET = {"Accept": "application/vnd.apache.parquet"}
+RAW = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture
+def served(client, tmp_path):
+    """On both databases, since there is a table."""
+    prepare(client, tmp_path, 2)
+    return client
+
+
+def flush(client):
+    client.app.state.graft.observation.logbook.flush()
+
+
+def read(client, **headers):
+    flush(client)
+    (day,) = client.get(LOG).json()["days"]
+    answer = client.get(LOG, params={"day": day}, headers=headers)
+    assert answer.status_code == 200
+    assert f'filename="tiny-{day}.' in answer.headers["content-disposition"]
+    return answer
+
+
+def test_nothing_is_written_unless_it_is_turned_on(served, home):
+    assert served.post(URL, **multipart(PICTURES)).status_code == 200
+    flush(served)
+    assert not [path for path in files_below(home / "storage") if "predictions/" in path]
+    problem(served.get(LOG), 404, "not_found")
+    served.put(LOG, json={"share": 0})
+    assert served.post(URL, **multipart(PICTURES)).status_code == 200
+    flush(served)
+    assert served.get(LOG).json()["days"] == []
+
+
+def test_every_door_is_written_down(served, tmp_path):
+    found = served.put(LOG, json={"share": 1, "keep_days": 3, "images": False}).json()
+    del found["updated_at"]
+    assert found == {"model": "tiny", "share": 1, "keep_days": 3, "images": False, "days": []}
+    served.put("/api/v1/models/tiny/aliases/trial", json={"version": 1})
+    named = {"params": {"alias": "trial"}, "headers": {"X-Request-Id": "abc"}}
+    said = served.post(URL, **named, **multipart(PICTURES[:2])).json()
+    served.post(URL, headers={"Accept": "application/x-ndjson"}, **multipart(PICTURES[2:4]))
+    served.post("/v2/models/tiny/infer", content=PICTURES[4], headers=RAW)
+    rows = [json.loads(line) for line in read(served).text.splitlines()]
+    assert len(rows) == 5
+    asked = [row for row in rows if row["request_id"] == "abc"]
+    assert [(row["alias"], row["version"], row["index"]) for row in asked] == [("trial", 1, 0), ("trial", 1, 1)]
+    for row, prediction in zip(asked, said["predictions"], strict=True):
+        assert row["predicted"] == prediction["label"]
+        assert row["score"] == pytest.approx(prediction["score"], abs=1e-6)
+        assert [one["label"] for one in row["scores"]] == [one["label"] for one in prediction["scores"]]
+    assert all("image" not in row and len(row["sha256"]) == 64 for row in rows)
+    assert {row["version"] for row in rows if row["alias"] is None} == {2}
+    samples = {
+        sample.labels["outcome"]: sample.value
+        for family in text_string_to_metric_families(served.get("/metrics").text)
+        for sample in family.samples
+        if sample.name == "graft_log_images_total"
+    }
+    assert samples == {"written": 5}
+
+
+def test_images_are_kept_where_that_is_asked_for_and_datasets_reads_them(served, tmp_path):
+    served.put(LOG, json={"share": 1, "images": True})
+    for picture in PICTURES[:3]:
+        served.post(URL, **multipart([picture]))
+        flush(served)
+    content = read(served, **PARQUET).content
+    rows = pq.read_table(io.BytesIO(content)).to_pylist()
+    assert [row["image"]["bytes"] for row in sorted(rows, key=lambda row: row["at"])] == PICTURES[:3]
+    path = tmp_path / "day.parquet"
+    path.write_bytes(content)
+    loaded = datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.cast_column("image", datasets.Image())[0]["image"].size == (32, 32)
+    assert list(served.app.state.graft.settings.scratch.glob("log-*")) == []
+
+
+def test_old_days_are_removed_and_nothing_of_a_deleted_model_stays(served, home, tmp_path):
+    state = served.app.state.graft
+    served.put(LOG, json={"share": 1, "keep_days": 2})
+    served.post(URL, **multipart(PICTURES))
+    flush(served)
+    today = now().date()
+    (key,) = state.storage.list("predictions")
+    for days in (1, 2, 3, 40):
+        other = key.replace(key.split("/")[3], (today - timedelta(days=days)).isoformat())
+        state.storage.put(other, state.storage.fetch(key))
+    state.storage.put(key.replace(key.split("/")[2], "mdl_gone"), state.storage.fetch(key))
+    with state.database.read() as session:
+        assert logs.expire(session, state.storage, today) == 3
+    assert served.get(LOG).json()["days"] == [(today - timedelta(days=days)).isoformat() for days in (2, 1, 0)]
+    # What waits when the model goes is not written any more.
+    served.post(URL, **multipart(PICTURES))
+    assert served.delete("/api/v1/models/tiny").status_code == 204
+    flush(served)
+    assert list(state.storage.list("predictions")) == []
+
+
+def test_turning_it_off_removes_what_was_written(served):
+    served.put(LOG, json={"share": 1})
+    served.post(URL, **multipart(PICTURES))
+    flush(served)
+    assert served.delete(LOG).status_code == 204
+    served.post(URL, **multipart(PICTURES))
+    flush(served)
+    assert list(served.app.state.graft.storage.list("predictions")) == []
+    problem(served.delete(LOG), 404, "not_found")
+
+
+def test_what_is_wrong_is_said(served):
+    problem(served.put("/api/v1/models/none/log", json={"share": 1}), 404, "not_found")
+    for body in ({}, {"share": 1.5}, {"share": 1, "keep_days": 0}, {"share": 1, "keep": 3}):
+        problem(served.put(LOG, json=body), 422, "invalid_payload")
+    served.put(LOG, json={"share": 1})
+    problem(served.get(LOG, params={"day": "yesterday"}), 422, "invalid_payload")
+    refused = problem(served.get(LOG, params={"day": date(2020, 1, 1).isoformat()}), 404, "not_found")
+    assert "found nothing of 2020-01-01; there are: none yet" in refused["detail"]
