@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -150,8 +151,9 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 
 
 def files_below(*folders: Path) -> list[str]:
-    """Every file below the folders."""
-    return sorted(str(path) for folder in folders for path in folder.rglob("*") if path.is_file())
+    """Every file below the folders, of a service that may be taking some away."""
+    # Not Path.rglob, which raises where a folder goes while it looks.
+    return sorted(f"{place}/{name}" for folder in folders for place, _, names in os.walk(folder) for name in names)
 
 
 def prepared(root: Path, name: str = BACKBONE) -> Path:
