@@ -62,8 +62,8 @@ def edit_spec(bundled: Files, **fields: Any) -> Files:
 
 
 def replace(files: Files, name: str, content: bytes) -> Files:
-    """With another file, whose hash stands in spec.json."""
+    """With another file, or one more, whose hash stands in spec.json."""
     listed = json.loads(files[bundle.SPEC])["files"]
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-    listed[name] = {**listed[name], **entry}
+    listed[name] = {**listed.get(name, {}), **entry}
     return {**edit_spec(files, files=listed), name: content}
