@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from app.artifact import archive, bundle, seen, stored
+from app.artifact import archive, bundle, reference, seen, stored
 from app.db.models import Model, ModelVersion
 from app.storage import Storage
 from tests import factories
@@ -29,7 +29,7 @@ def publish(
     labels: tuple[str, ...] = LABELS,
     **fields: Any,
 ) -> ModelVersion:
-    """A version whose bundle has predictions of six test items, their features, and what it learned from."""
+    """A version whose bundle has predictions of six test items, their features and how they look, and what it learned from."""
     weight_CD, bias_C = factories.head_weights(number, len(labels))
     features = onnx_factories.backbone_reference(onnx_factories.images(6)).astype(np.float32)
     probabilities = np.float32(onnx_factories.softmax(features @ weight_CD.T + bias_C))
@@ -38,6 +38,7 @@ def publish(
     parts = {
         "predictions": bundle.Predictions(ids, ["0" * 64] * 6, [*predicted], predicted, ["test"] * 6, probabilities),
         "features": stored.pack(features, predicted, labels),
+        "reference": reference.pack(reference.make(features, probabilities)),
         "seen": seen.pack([seen.of_class(labels[0], [b"\1" * 32])]),
         "report": {"verdict": None, "warnings": []},
     }

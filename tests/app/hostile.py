@@ -229,6 +229,11 @@ INSIDE: dict[str, Case] = {
     "rows that are not there": (features(rows=np.array([10**9])), "bundle_invalid", "features.safetensors"),
     "features of another width": (features(features=np.zeros((1, 7), np.float32)), "bundle_invalid", "features"),
     "a record that is none": (other("seen.safetensors", tensors.dump({"x": np.zeros(1)})), "bundle_invalid", "seen"),
+    "a reference of none": (
+        other("reference.safetensors", tensors.dump({"version": np.array(1), "mean": np.zeros(3)})),
+        "bundle_invalid",
+        "reference",
+    ),
     "a report that is none": (other("report.json", b"[NaN]"), "bundle_invalid", "report.json"),
     "a report of brackets": (other("report.json", b"[" * 200_000), "bundle_invalid", "report.json"),
     "a card that is no text": (other("README.md", b"\xff\xfe"), "bundle_invalid", "README.md"),
