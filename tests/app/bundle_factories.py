@@ -29,7 +29,7 @@ def publish(
     labels: tuple[str, ...] = LABELS,
     **fields: Any,
 ) -> ModelVersion:
-    """A version whose bundle has predictions of six test items, their features and how they look, and what it learned from."""
+    """A version whose bundle has predictions and features of six test items, a reference, and what it learned from."""
     weight_CD, bias_C = factories.head_weights(number, len(labels))
     features = onnx_factories.backbone_reference(onnx_factories.images(6)).astype(np.float32)
     probabilities = np.float32(onnx_factories.softmax(features @ weight_CD.T + bias_C))
