@@ -108,7 +108,8 @@ def _announce(task: Task, made: Forecast) -> None:
     if expected is None:
         reporter.log(f"forecast: none, {made.reason}")
         return
-    reporter.metric(
+    # A log, not a metric: what is measured begins with training, and whoever waits for the first metric waits for that.
+    reporter.log(
         f"forecast: test accuracy {expected.value:.2f} ({expected.low:.2f} to {expected.high:.2f}) expected",
         **flat(made),
         backbone=task.backbone.name,
