@@ -177,7 +177,7 @@ def test_what_is_foretold_before_training_stands_beside_what_was_found(home, met
     trained = [number for number, row in enumerate(events) if "cross-validated accuracy" in row["event"]["message"]]
     assert len(places) == 1  # the baseline on the same backbone is not foretold again
     assert places[0] < trained[0]
-    assert events[places[0]]["event"]["type"] == "metric"
+    assert events[places[0]]["event"]["type"] == "log"
     assert events[places[0]]["event"]["data"]["forecast_accuracy"] == told["expected"]
 
 
