@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import multipart
 from app.api.deps import NAME, Context, Limit, Page, Project, ReadSession, State, finish
-from app.api.forms import checked, checked_json, from_json, media_type
+from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type
 from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import UserBackbone
@@ -19,7 +19,6 @@ from app.errors import BadRequest, UnsupportedMediaType
 from app.services import backbones
 
 router = APIRouter(prefix="/backbones", tags=["backbones"], responses=RESPONSES)
-UNLIMITED = 2**62
 # `user/` goes before it, and both together fill the column.
 OWN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,94}$"
 
@@ -174,29 +173,19 @@ def get_backbone(provider: str, name: str, session: ReadSession, project: Projec
     status_code=202,
     response_model=OwnBackboneOut,
     max_body_size=UNLIMITED,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["file", "name", "architecture"],
-                        "properties": {
-                            "file": {
-                                "type": "string",
-                                "format": "binary",
-                                "description": "safetensors, or a state dict of torch.save",
-                            },
-                            "name": {"type": "string", "pattern": OWN_NAME},
-                            "architecture": {"type": "string", "description": "A name of the catalogue."},
-                        },
-                    }
-                },
-                "application/json": {"schema": {"$ref": "#/components/schemas/BackboneFromVersion"}},
+    openapi_extra=form_body(
+        ["file", "name", "architecture"],
+        {
+            "file": {
+                "type": "string",
+                "format": "binary",
+                "description": "safetensors, or a state dict of torch.save",
             },
-        }
-    },
+            "name": {"type": "string", "pattern": OWN_NAME},
+            "architecture": {"type": "string", "description": "A name of the catalogue."},
+        },
+        "BackboneFromVersion",
+    ),
 )
 async def add_backbone(request: Request, response: Response, state: Context, project: Project) -> Any:
     """Takes a user's own checkpoint under a known architecture, or a finished version's network, and starts its check.

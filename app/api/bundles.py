@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import multipart
 from app.api.deps import NAME, Context, Project, ReadSession, State, finish
-from app.api.forms import checked, media_type, replayed
+from app.api.forms import UNLIMITED, checked, form_body, media_type, replayed
 from app.api.models import OriginOut
 from app.api.problems import RESPONSES
 from app.artifact import archive
@@ -22,7 +22,6 @@ from app.services import exports, idempotency, imports, mlflow, models, publicat
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 ROUTE = "POST /models/{name}/versions"
 CREATED = 201
-UNLIMITED = 2**62
 MAX_BUNDLE_BYTES = archive.MAX_BYTES
 
 Version = Annotated[int, Path(ge=1, lt=2**31)]
@@ -97,23 +96,13 @@ def _zip(files: Mapping[str, bytes | FilePath], filename: str) -> StreamingRespo
     status_code=CREATED,
     response_model=ImportOut,
     max_body_size=UNLIMITED,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["file"],
-                        "properties": {
-                            "file": {"type": "string", "format": "binary", "description": "A bundle, as downloaded."},
-                            "allow_label_change": {"type": "boolean", "default": False},
-                        },
-                    }
-                }
-            },
-        }
-    },
+    openapi_extra=form_body(
+        ["file"],
+        {
+            "file": {"type": "string", "format": "binary", "description": "A bundle, as downloaded."},
+            "allow_label_change": {"type": "boolean", "default": False},
+        },
+    ),
 )
 async def import_version(
     name: Annotated[str, Path(pattern=NAME)],

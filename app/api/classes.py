@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field, field_validator
 
 from app.api import multipart
 from app.api.deps import NAME, Context, Project, State, finish
-from app.api.forms import checked, checked_json, from_json, media_type, replayed
-from app.api.images import FILES, UNLIMITED, ImageIn, check_number, given, read_body
+from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed
+from app.api.images import FILES, ImageIn, check_number, given, read_body
 from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import ModelVersion
@@ -74,24 +74,14 @@ class ClassOut(BaseModel):
     status_code=CREATED,
     response_model=ClassOut,
     max_body_size=UNLIMITED,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["label", "file"],
-                        "properties": {
-                            "label": {"type": "string", "minLength": 1, "maxLength": 100},
-                            "file": FILES,
-                        },
-                    }
-                },
-                "application/json": {"schema": {"$ref": "#/components/schemas/ClassIn"}},
-            },
-        }
-    },
+    openapi_extra=form_body(
+        ["label", "file"],
+        {
+            "label": {"type": "string", "minLength": 1, "maxLength": 100},
+            "file": FILES,
+        },
+        "ClassIn",
+    ),
 )
 async def add_class(
     name: str,

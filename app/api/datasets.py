@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import multipart
 from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession, finish
-from app.api.forms import checked, checked_json, from_json, media_type, replayed
+from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed
 from app.api.problems import RESPONSES
 from app.db.base import new_id
 from app.db.models import Dataset
@@ -20,7 +20,6 @@ from app.services import datasets, idempotency, samples
 router = APIRouter(prefix="/datasets", tags=["datasets"], responses=RESPONSES)
 ROUTE = "POST /datasets"
 # The app-wide limit is for JSON; an upload's own limit is counted while it streams in.
-UNLIMITED = 2**62
 
 
 class DatasetForm(BaseModel):
@@ -126,34 +125,24 @@ def document(row: Dataset) -> DatasetOut:
     status_code=202,
     response_model=DatasetOut,
     max_body_size=UNLIMITED,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["file", "name"],
-                        "properties": {
-                            "file": {
-                                "type": "string",
-                                "format": "binary",
-                                "description": "zip, tar, tar.gz or Parquet",
-                            },
-                            "name": {"type": "string", "pattern": NAME},
-                            "task": {"type": "string"},
-                            "format": {"type": "string", "enum": list(datasets.FORMATS)},
-                            "seed": {"type": "integer", "minimum": 0},
-                            "base": {"type": "string"},
-                            "remove": {"type": "string", "description": "JSON list of sample ids"},
-                            "relabel": {"type": "string", "description": "JSON object: sample id -> label"},
-                        },
-                    }
-                },
-                "application/json": {"schema": {"$ref": "#/components/schemas/DatasetForm"}},
+    openapi_extra=form_body(
+        ["file", "name"],
+        {
+            "file": {
+                "type": "string",
+                "format": "binary",
+                "description": "zip, tar, tar.gz or Parquet",
             },
-        }
-    },
+            "name": {"type": "string", "pattern": NAME},
+            "task": {"type": "string"},
+            "format": {"type": "string", "enum": list(datasets.FORMATS)},
+            "seed": {"type": "integer", "minimum": 0},
+            "base": {"type": "string"},
+            "remove": {"type": "string", "description": "JSON list of sample ids"},
+            "relabel": {"type": "string", "description": "JSON object: sample id -> label"},
+        },
+        "DatasetForm",
+    ),
 )
 async def create_dataset(
     request: Request,

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from app.api import answers, images
 from app.api.answers import Ask, AskQuery
 from app.api.deps import Project
-from app.api.forms import plain_type
+from app.api.forms import UNLIMITED, plain_type
 from app.api.problems import RESPONSES
 from app.services.predictions import Found
 from app.serving.call import Result
@@ -32,7 +32,7 @@ class EmbedOut(BaseModel):
 @router.post(
     "/{name}/embed",
     response_model=EmbedOut,
-    max_body_size=images.UNLIMITED,
+    max_body_size=UNLIMITED,
     openapi_extra=images.request_body(),
     responses={
         200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}, "description": "The features"}

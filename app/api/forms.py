@@ -12,6 +12,24 @@ from app.services.idempotency import Answer
 
 M = TypeVar("M", bound=BaseModel)
 
+# For `max_body_size` of routes that read their body by hand, and keep to a limit of their own.
+UNLIMITED = 2**62
+
+
+def form_body(required: list[str], properties: dict[str, Any], json_model: str | None = None) -> dict[str, Any]:
+    """What the schema says of a form that is read by hand.
+
+    Args:
+        required: names of fields.
+        properties: schema of each field.
+        json_model: the model that may be sent as JSON instead.
+    """
+    form = {"type": "object", "required": required, "properties": properties}
+    content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
+    if json_model is not None:
+        content["application/json"] = {"schema": {"$ref": f"#/components/schemas/{json_model}"}}
+    return {"requestBody": {"required": True, "content": content}}
+
 
 def media_type(request: Request, *accepted: str) -> str:
     """The body's content type, without parameters.

@@ -14,7 +14,6 @@ from app.api.forms import checked_json, from_json, media_type
 from app.bodies import BODY
 from app.errors import BadRequest, TooLarge, Unprocessable
 
-UNLIMITED = 2**62
 ACCEPTED = ("multipart/form-data", "application/json", "image/*", "application/octet-stream")
 FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
 

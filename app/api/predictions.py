@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from app.api import answers, images, streams
 from app.api.answers import Ask, AskQuery
 from app.api.deps import Project
+from app.api.forms import UNLIMITED
 from app.api.problems import RESPONSES
 from app.services.predictions import Found
 from app.serving import best
@@ -54,7 +55,7 @@ class PredictOut(BaseModel):
 @router.post(
     "/{name}/predict",
     response_model=PredictOut,
-    max_body_size=images.UNLIMITED,
+    max_body_size=UNLIMITED,
     openapi_extra=images.request_body(streams.MEDIA_TYPE),
     responses={200: {"content": {streams.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
 )

@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 
 from app.api import answers
 from app.api.deps import Context, Project, State
-from app.api.images import UNLIMITED, read_body
+from app.api.forms import UNLIMITED
+from app.api.images import read_body
 from app.api.oip import compression, control, http, infer
 from app.api.oip.documents import (
     RESPONSES,
