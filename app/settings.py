@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     )
     worker_slots: int = Field(2, ge=1, description="Jobs that one worker process runs at the same time.")
     standby: bool = Field(
-        True, description="Keep one process started ahead for the next job (about 150 MB); it then starts at once."
+        True, description="Keep one process (about 150 MB) that has done the imports of most jobs; they start at once."
     )
     worker_queues: tuple[str, ...] = Field(
         (), description="Queues of this worker (JSON list); empty means by its hardware."

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
 
 from tests.conftest import COMPUTE_THREADS, wait_until
+from worker import runner_process
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 def environment(home: Path, **settings: object) -> dict[str, str]:
     """This process's environment with a service's settings, each without its GRAFT_ prefix.
 
-    No runner waits ahead unless asked for: one that has started for a job is named after it, so that it can be found.
+    Nothing is imported ahead unless asked for: most tests start one runner or none.
     """
     defaults = {"offline": "true", "device": "cpu", "log_level": "INFO", "standby": "false"}
     values = {"home": home, "compute_threads": COMPUTE_THREADS, **defaults, **settings}
@@ -46,6 +48,17 @@ def running(arguments: list[str], variables: dict[str, str], log: Path) -> Itera
             for member in left:
                 member.kill()
             process.wait()
+
+
+@contextmanager
+def runners_of_this_process() -> Iterator[None]:
+    """Runners that are forked with the environment as it is now; the process that they come from ends afterwards."""
+    runner_process.prepare(ahead=False)
+    try:
+        yield
+    finally:
+        # As CPython's own tests do it; a worker's ends with the worker.
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def members(home: str | Path) -> list[psutil.Process]:

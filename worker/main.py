@@ -17,8 +17,7 @@ from app.db.session import Database
 from app.queue import CPU, GPU, Bell, make_celery
 from app.settings import Settings
 from app.storage import open_storage
-from worker import sweep, tasks
-from worker.standby import Standby
+from worker import runner_process, sweep, tasks
 from worker.supervisor import Context
 
 settings = Settings()
@@ -38,7 +37,6 @@ context = Context(
     queues=QUEUES,
     stopping=threading.Event(),
     slots=threading.Semaphore(settings.worker_slots),
-    standby=Standby(enabled=settings.standby),
 )
 tasks.register(app, context)
 
@@ -47,7 +45,7 @@ tasks.register(app, context)
 def _begin(**_: Any) -> None:
     process.end_with_parent()
     sweep.start(context, DEVICE)
-    context.standby.prepare()
+    runner_process.prepare(ahead=settings.standby)
 
 
 @signals.worker_shutting_down.connect
@@ -58,7 +56,6 @@ def _stop(**_: Any) -> None:
 @signals.worker_shutdown.connect
 def _end(**_: Any) -> None:
     sweep.leave(context)
-    context.standby.end()
     context.database.dispose()
 
 

@@ -6,7 +6,6 @@ When the pipe closes the supervisor is gone, and the process ends at once: it ne
 
 import json
 import os
-import sys
 import threading
 import time
 from typing import Any, TextIO
@@ -91,10 +90,3 @@ class Reporter:
         for line in source:
             self._request = json.loads(line)["request"]
         os._exit(ABANDONED)
-
-
-def take_stdout() -> TextIO:
-    """The pipe to the supervisor; from now on whatever prints to standard output goes to the log instead."""
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return out

@@ -1,16 +1,19 @@
-"""One attempt at one job, in a process of its own: `python -m worker.runner JOB`, the job's document on standard input.
+"""One attempt at one job, in a process of its own, which `worker.runner_process` starts.
 
-With `--standby` in the place of JOB it imports what most jobs need before it waits for the document.
 Its exit status means nothing to anybody: what counts is the last line it sends (`result` or `failure`).
 """
 
 import logging
+import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from setproctitle import setproctitle
 
 from app import process
 from app.errors import GraftError, JobFailure, OutOfSpace
@@ -18,8 +21,7 @@ from app.settings import Settings
 from app.storage import open_storage, out_of_space
 from worker.context import RunContext
 from worker.document import JobDocument
-from worker.progress import Reporter, Yielded, take_stdout
-from worker.runner_process import STANDBY
+from worker.progress import Reporter, Yielded
 
 # Exit status of an attempt that handed its job back.
 YIELDED = 75
@@ -88,19 +90,36 @@ RUNNERS: dict[str, Callable[[RunContext], dict[str, Any]]] = {
 }
 
 
-def main() -> int:
-    """Runs the job whose document comes first on standard input."""
-    out = take_stdout()
+def main(described: str, requests: "Connection[Any, Any]", messages: "Connection[Any, Any]") -> None:
+    """Runs one job.
+
+    Args:
+        described: its `JobDocument`, as JSON.
+        requests: lines come from the supervisor; when it closes, the supervisor is gone, and this process ends.
+        messages: JSON lines go to the supervisor.
+    """
+    # A session of its own: it is ended with all that it starts, and by nobody's Ctrl-C.
+    os.setsid()
+    # Threads that spin while they wait would starve the other jobs of a small machine (113 s instead of 22 s).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = Settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if STANDBY in sys.argv:
-        _import_ahead()
-    line = sys.stdin.readline()
-    if not line:
-        return 0  # the worker ended before there was a job
-    document = JobDocument.model_validate_json(line)
-    reporter = Reporter(out)
-    reporter.listen(sys.stdin)
+    document = JobDocument.model_validate_json(described)
+    setproctitle(f"graft: worker.runner {document.id}")
+    # Never closed here: the thread that waits for requests holds it to the end.
+    source = os.fdopen(requests.fileno(), encoding="utf-8", closefd=False)
+    with open(messages.fileno(), "w", encoding="utf-8", closefd=False) as out:
+        reporter = Reporter(out)
+        reporter.listen(source)
+        message = _in_scratch(settings, document, reporter)
+        if message is None:
+            sys.exit(YIELDED)
+        # Last of all: the supervisor ends this process as soon as it hears it.
+        reporter.end(message)
+
+
+def _in_scratch(settings: Settings, document: JobDocument, reporter: Reporter) -> dict[str, Any] | None:
+    """The attempt, with a folder that is gone afterwards."""
     settings.scratch.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=settings.scratch, prefix=f"{document.id}-{document.attempt}-"))
     try:
@@ -112,26 +131,9 @@ def main() -> int:
             scratch=scratch,
             device="cuda" if process.gpu_name(settings.device) else "cpu",
         )
-        message = _attempt(context)
+        return _attempt(context)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    if message is None:
-        return YIELDED
-    # Last of all: the supervisor ends this process as soon as it hears it.
-    reporter.end(message)
-    return 0
-
-
-def _import_ahead() -> None:
-    """What an ingestion and a transfer on cached features import; nothing with torch."""
-    import onnxruntime  # noqa: F401
-    import pyarrow.compute  # noqa: F401
-
-    from app.serving import runtime  # noqa: F401
-    from worker import ingestion, transfer  # noqa: F401
-    from worker.data import ingest  # noqa: F401
-    from worker.evaluate import report  # noqa: F401
-    from worker.methods import few_shot, linear_probe  # noqa: F401
 
 
 def _attempt(context: RunContext) -> dict[str, Any] | None:
@@ -161,7 +163,3 @@ def _attempt(context: RunContext) -> dict[str, Any] | None:
 
 def _failure(code: str, message: str) -> dict[str, Any]:
     return {"failure": {"code": code, "message": message}}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -24,10 +24,8 @@ from app.states import JobState, Request
 from app.storage import Storage
 from worker.document import DatasetDocument, JobDocument
 from worker.runner_process import MAX_BATCH, RunnerProcess
-from worker.standby import Standby
 
 TICK_SECONDS = 0.1
-NEARLY_DONE = 0.85
 REQUEST_SECONDS = 0.5
 EXIT_SECONDS = 5.0
 CONCLUDE_SECONDS = 60.0
@@ -54,7 +52,6 @@ class Context:
     queues: tuple[str, ...]
     stopping: threading.Event
     slots: threading.Semaphore
-    standby: Standby
 
 
 def run_next(context: Context) -> None:
@@ -129,7 +126,7 @@ class _Attempt:
 
     def run(self) -> None:
         """Supervises the child to its end and writes the outcome."""
-        runner = self._context.standby.begin(self._document)
+        runner = RunnerProcess(self._document)
         log.info("job %s attempt %d started in process %d", self._document.id, self._document.attempt, runner.pid)
         reason = "the worker could not supervise it"
         try:
@@ -143,8 +140,6 @@ class _Attempt:
             self._waste = self._unpublished()
         finally:
             runner.end(0.0)
-            if not self._context.stopping.is_set():
-                self._context.standby.prepare()
         for prefix in self._waste:
             self._context.storage.delete(prefix)
         for name in self._bells:
@@ -207,9 +202,6 @@ class _Attempt:
         self._entries += [message["event"] for message in batch if "event" in message]
         said = (message["progress"] for message in reversed(batch) if "progress" in message)
         self._progress = next(said, self._progress)
-        if self._progress and self._progress["fraction"] >= NEARLY_DONE:
-            # Training has left the cores: the next job's imports cost this one nothing.
-            self._context.standby.prepare()
         self._ended = next((message for message in batch if message.keys() & {"result", "failure"}), self._ended)
 
     def _store(self) -> None:

@@ -14,7 +14,6 @@ from app.client import Client
 from tests import processes
 from tests.conftest import free_port, wait_until
 from tests.factories import files_below
-from worker.runner_process import STANDBY
 
 
 @dataclass
@@ -32,10 +31,8 @@ class Service:
         return httpx.request(method, f"{self.url}{path}", timeout=60, trust_env=False, **arguments)
 
     def runners(self) -> list[Any]:
-        """Processes that compute a job; the one that waits for the next is none of them."""
-        found = processes.named(self.home, "worker.runner")
-        waiting = {process.pid for process in processes.named(self.home, STANDBY)}
-        return [process for process in found if process.pid not in waiting]
+        """Processes that compute a job."""
+        return processes.named(self.home, "worker.runner")
 
     def files(self) -> list[str]:
         """Uploads, working files, objects and messages that lie in the home."""

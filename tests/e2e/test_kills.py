@@ -13,7 +13,7 @@ pytestmark = pytest.mark.server
 def kill_worker(service, job_id):
     """Kills the Celery process while it supervises the job; returns once its runner has ended."""
     runner = processes.runner(service.home, job_id)
-    worker = runner.parent()
+    worker = runner.parent().parent()
     assert any("celery" in part for part in worker.cmdline())
     worker.kill()
     processes.wait_for_end([worker, runner])

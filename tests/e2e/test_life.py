@@ -95,7 +95,7 @@ def test_worker_that_is_terminated_hands_its_job_back(up, tmp_path):
     made = service.client.upload_dataset(archive, "colours")
     runner = processes.runner(service.home, made["job_id"])
     os.kill(runner.pid, signal.SIGSTOP)
-    worker = runner.parent()
+    worker = runner.parent().parent()
     worker.terminate()
     processes.wait_for_end([worker, runner], 15)
     # `graft up` has started another worker meanwhile, which goes on.

@@ -14,6 +14,14 @@ from worker.progress import ABANDONED
 
 pytestmark = pytest.mark.server
 
+# What `worker.runner_process` does in a process of its own: the document, a pipe to it, a pipe from it.
+ATTEMPT = """
+import sys
+from multiprocessing.connection import Connection
+from worker import runner
+runner.main(sys.stdin.readline(), Connection(0), Connection(1))
+"""
+
 
 class Runner:
     """One attempt at a job in a process of its own."""
@@ -42,7 +50,7 @@ class Runner:
 
     def start(self):
         return subprocess.Popen(
-            [sys.executable, "-m", "worker.runner", "job_1"], cwd=processes.ROOT, stdin=subprocess.PIPE,
+            [sys.executable, "-c", ATTEMPT], cwd=processes.ROOT, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=processes.environment(self.home, **self.settings),
         )  # fmt: skip

@@ -5,7 +5,7 @@ import os
 import signal
 import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from sqlalchemy import event, select
@@ -19,7 +19,6 @@ from tests import factories, processes
 from tests.conftest import wait_until
 from tests.factories import files_below
 from worker import supervisor
-from worker.standby import Standby
 from worker.supervisor import Context
 
 pytestmark = pytest.mark.server
@@ -34,7 +33,6 @@ class Bench:
         self.context = Context(
             settings=settings, database=database, storage=storage, bell=Bell(make_celery(settings)), worker_id="w1",
             queues=("cpu",), stopping=threading.Event(), slots=threading.Semaphore(2),
-            standby=Standby(enabled=False),
         )  # fmt: skip
 
     def upload(self, files, name="colours"):
@@ -89,6 +87,7 @@ class Bench:
 def open_bench(storage, home, tmp_path, monkeypatch):
     """Makes the worker of a home, with its settings in the environment that its runners read."""
     opened = []
+    stack = ExitStack()
 
     def open_on(database_url):
         settings = {"prepared": factories.prepared(tmp_path / "prepared"), "database_url": database_url}
@@ -96,9 +95,11 @@ def open_bench(storage, home, tmp_path, monkeypatch):
             monkeypatch.setenv(name, value)
         home.mkdir(exist_ok=True)
         opened.append(Database(database_url))
+        stack.enter_context(processes.runners_of_this_process())
         return Bench(Settings(), opened[0], storage)
 
-    yield open_on
+    with stack:
+        yield open_on
     opened[0].dispose()
     assert processes.named(home, "worker.runner") == []
 

@@ -16,7 +16,6 @@ from tests import factories
 from tests.conftest import wait_until
 from tests.factories import files_below
 from worker import sweep
-from worker.standby import Standby
 from worker.supervisor import Context
 
 
@@ -24,7 +23,7 @@ from worker.supervisor import Context
 def context(settings, database, storage):
     return Context(
         settings=settings, database=database, storage=storage, bell=Bell(make_celery(settings)), worker_id="w1",
-        queues=("cpu",), stopping=threading.Event(), slots=threading.Semaphore(1), standby=Standby(enabled=False),
+        queues=("cpu",), stopping=threading.Event(), slots=threading.Semaphore(1),
     )  # fmt: skip
 
 
