@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from app.artifact import arrow
 from app.errors import BadImage
 from app.serving import best
 from app.serving.call import Result
-from worker.data import arrow, labels
+from worker.data import labels
 from worker.data.labels import Column
 from worker.data.samples import Index
 from worker.data.splits import SPLITS

@@ -215,6 +215,8 @@ def write_predictions(path: Path, predictions: Predictions, labels: tuple[str, .
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from app.artifact import arrow
+
     num_items = len(predictions.ids)
     probabilities = np.asarray(predictions.probabilities, dtype=np.float32)
     if probabilities.shape != (num_items, len(labels)):
@@ -229,9 +231,9 @@ def write_predictions(path: Path, predictions: Predictions, labels: tuple[str, .
     lengths = {name: len(values) for name, values in text.items()}
     if set(lengths.values()) != {num_items}:
         raise ValueError(f"expected columns of one length; found {lengths}")
-    offsets = np.arange(num_items + 1, dtype=np.int32) * len(labels)
-    columns: dict[str, Any] = {name: pa.array(values, pa.string()) for name, values in text.items()}
-    columns["probabilities"] = pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel(), pa.float32()))
+    offsets = np.arange(num_items + 1) * len(labels)
+    columns: dict[str, Any] = {name: arrow.texts(values) for name, values in text.items()}
+    columns["probabilities"] = arrow.lists_of(offsets, arrow.numbers(probabilities.ravel()))
     table = pa.table(columns).replace_schema_metadata({"labels": json.dumps(labels, ensure_ascii=False)})
     pq.write_table(table, path, compression="zstd")
 

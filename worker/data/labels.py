@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from worker.data import arrow
+from app.artifact import arrow
 
 Kind = Literal["class", "classes", "number"]
 MISSING = -1

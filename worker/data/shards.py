@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from worker.data import arrow, labels
+from app.artifact import arrow
+from worker.data import labels
 from worker.data.labels import Column
 from worker.data.records import Records
 from worker.data.splits import SPLITS

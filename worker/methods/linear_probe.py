@@ -32,7 +32,9 @@ NUM_FOLDS = 5
 CV_ITERATIONS, CV_TOLERANCE = 12, 1e-4
 # The refit decides what is served: solved beyond what a score can show, and no further.
 FIT_TOLERANCE = 1e-5
-CV_PATIENCE = 2
+# Strengths beyond the best are left out: with 3 standard errors the same C is chosen as with all seven, on subsets of
+# stamps_photos, emoji_google and emoji_twitter of 5, 20 and 50 per class and whole, in up to a third less time.
+CV_CLEARLY = 3.0
 
 
 def run(recipe: LinearProbe, task: Task) -> Candidate:
@@ -112,7 +114,7 @@ def fit(
         basis=basis,
         tolerance=CV_TOLERANCE,
         max_iterations=CV_ITERATIONS,
-        patience=CV_PATIENCE,
+        clearly=CV_CLEARLY,
     )
     best = validated.best_index
     targets_PC = ridge.one_hot(labels_P, num_classes)

@@ -73,15 +73,16 @@ def cross_validate(
     basis: EigenBasis | None = None,
     tolerance: float = CV_TOLERANCE,
     max_iterations: int = 300,
-    patience: int | None = None,
+    clearly: float | None = None,
 ) -> LogisticCV:
     """Fit every fold at every strength and predict the rows left out.
 
     The path goes from strong to weak regularisation, each start extrapolated from the two before it. ``basis`` is
     ``eigenbasis(feats_ND)`` when the caller has it already. ``max_iterations`` bounds each strength: on separable data
-    weak regularisation converges slowly, to solutions that overfit. ``patience`` ends the path after so many strengths
-    in a row that have a higher loss than the best so far and no higher accuracy: beyond them lie the slowest solves,
-    and none that would be chosen. It is not looked at where memory splits the folds into several solves.
+    weak regularisation converges slowly, to solutions that overfit. ``clearly`` ends the path at a strength whose
+    accuracy is not above the best so far and whose loss is higher than the lowest so far by that many standard errors
+    of the paired difference: beyond it lie the slowest solves, and none that would be chosen. It is not looked at where
+    memory splits the folds into several solves.
 
     Shape:
         feats_ND: [N, D] standardised; labels_N, folds_N: [N], folds numbered from 0.
@@ -114,7 +115,7 @@ def cross_validate(
             for position, fold in enumerate(members):
                 held_out_N = folds_N == fold
                 logits_SNC[index, held_out_N] = logits_FKN[position][:, held_out_N].T
-            if patience and len(members) == num_folds and _past_the_best(logits_SNC[: index + 1], labels_N, patience):
+            if clearly and len(members) == num_folds and _past_the_best(logits_SNC[: index + 1], labels_N, clearly):
                 strengths, params_SKP = strengths[: index + 1], params_SKP[: index + 1]
                 logits_SNC = logits_SNC[: index + 1]
                 break
@@ -263,18 +264,19 @@ def _nll(logits_SNC: NDArray[np.float32], labels_N: NDArray[np.int64]) -> NDArra
     return np.stack([logsumexp(logits_NC).astype(np.float64) - logits_NC[items, labels_N] for logits_NC in logits_SNC])
 
 
-def _past_the_best(logits_SNC: NDArray[np.float32], labels_N: NDArray[np.int64], patience: int) -> bool:
-    """Whether the last ``patience`` strengths are worse by their loss than the best before, and not better by accuracy.
+def _past_the_best(logits_SNC: NDArray[np.float32], labels_N: NDArray[np.int64], clearly: float) -> bool:
+    """Whether the last strength is worse than the best before by ``clearly`` standard errors, and not more accurate.
 
     Shape:
         logits_SNC: [S, N, C], out of fold, of the strengths so far.
     """
-    if len(logits_SNC) <= patience:
+    if len(logits_SNC) < 2:
         return False
-    loss_S = _nll(logits_SNC, labels_N).mean(axis=1)
+    nll_SN = _nll(logits_SNC, labels_N)
     accuracy_S = (logits_SNC.argmax(axis=2) == labels_N).mean(axis=1)
-    before, after = slice(None, -patience), slice(-patience, None)
-    return bool((loss_S[after] > loss_S[before].min()).all() and (accuracy_S[after] <= accuracy_S[before].max()).all())
+    rise_N = nll_SN[-1] - nll_SN[nll_SN[:-1].mean(axis=1).argmin()]
+    error = rise_N.std(ddof=1) / np.sqrt(len(rise_N))
+    return bool(rise_N.mean() > clearly * error and accuracy_S[-1] <= accuracy_S[:-1].max())
 
 
 def _folds_at_once(num_classes: int, num_items: int) -> int:

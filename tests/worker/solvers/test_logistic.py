@@ -87,16 +87,23 @@ def test_cross_validation_at_its_default_tolerance_is_close_and_picks_the_same_s
     assert default.best_index == tight.best_index
 
 
-def test_patience_ends_the_path_behind_the_best_and_chooses_the_same() -> None:
+def test_path_ends_where_it_is_clearly_past_the_best_and_the_same_is_chosen() -> None:
     feats_ND, labels_N, folds_N = relu_features(300, 150, 4, signal=0.2)
     whole = logistic.cross_validate(feats_ND, labels_N, folds_N, 4)
-    short = logistic.cross_validate(feats_ND, labels_N, folds_N, 4, patience=1)
+    short = logistic.cross_validate(feats_ND, labels_N, folds_N, 4, clearly=3.0)
     num = len(short.strengths)
     assert whole.best_index < num - 1 < len(whole.strengths) - 1, "the set has its best in the middle"
     assert short.strengths == whole.strengths[:num]
     assert short.best_index == whole.best_index
     assert len(short.mean_fits) == num
     np.testing.assert_array_equal(short.logits_SNC, whole.logits_SNC[:num])
+
+
+def test_path_goes_on_where_the_difference_may_be_chance() -> None:
+    feats_ND, labels_N, folds_N = relu_features(300, 150, 4, signal=0.2)
+    whole = logistic.cross_validate(feats_ND, labels_N, folds_N, 4)
+    unsure = logistic.cross_validate(feats_ND, labels_N, folds_N, 4, clearly=1e6)
+    assert unsure.strengths == whole.strengths
 
 
 def test_fit_many_equals_separate_fits_and_a_start_changes_nothing() -> None:
