@@ -37,6 +37,7 @@ from app.api import (
     recipes,
     schema,
     v2,
+    webhooks,
 )
 from app.api.deps import State
 from app.api.guard import Guard
@@ -74,6 +75,7 @@ ROLES: dict[str, tuple[APIRouter, ...]] = {
         evaluations.router,
         evaluations.of_jobs,
         lineage.router,
+        webhooks.router,
     ),
     "serve": (predictions.router, embeddings.router, classes.router, drift.router, logs.router),
 }

@@ -1,11 +1,12 @@
 """Every setting of every process, read from `GRAFT_*` variables. docs/settings.md has a line for each."""
 
+import ipaddress
 import os
 import sys
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -81,8 +82,28 @@ class Settings(BaseSettings):
     )
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="Where the worker computes.")
     compute_threads: int = Field(0, ge=0, description="Threads of one job's arithmetic; 0 means one for each core.")
+    webhook_allowed: tuple[str, ...] = Field(
+        (),
+        description="Networks (`10.0.0.0/8`) and hosts (`name` or `name:port`) that webhooks may go to although their "
+        "addresses are not public (JSON list).",
+    )
+    webhook_timeout_seconds: float = Field(
+        15.0, gt=0, le=120, description="Longest wait for a webhook's receiver: to connect, to send and to answer."
+    )
+    webhook_disable_days: float = Field(
+        5.0, gt=0, description="A webhook whose deliveries have all failed for so long is disabled."
+    )
+    webhook_keep_days: int = Field(30, ge=1, description="Days that deliveries of webhooks are kept.")
     offline: bool = Field(False, description="Never try to download weights.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @field_validator("webhook_allowed")
+    @classmethod
+    def _can_allow_something(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in given:
+            if "/" in entry:
+                ipaddress.ip_network(entry)
+        return given
 
     @cached_property
     def home_path(self) -> Path:

@@ -20,9 +20,12 @@ from app.db.base import new_id, now
 from app.db.forecasts import ForecastRow
 from app.db.models import Alignment, Dataset, Job, Model, ModelVersion, Problem, Project, WorkerProcess
 from app.db.studies import Advice
-from app.services import forecasts, jobs
+from app.db.webhooks import Webhook, WebhookDelivery
+from app.services import forecasts, jobs, outbox
 from app.states import DatasetState, JobState
 from app.storage import Storage
+from app.webhooks import EVENTS, new_secret
+from app.webhooks import body as webhook_body
 from tests.app import onnx_factories
 
 PROJECT = "default"
@@ -284,3 +287,21 @@ def head_weights(seed: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """The head of version `seed`."""
     rng = np.random.default_rng(seed)
     return rng.normal(size=(num_classes, onnx_factories.NUM_FEATURES)), rng.normal(size=num_classes)
+
+
+def webhook(session: Session, **overrides: Any) -> Webhook:
+    """A receiver that listens to everything."""
+    fields = {
+        "id": new_id("wh"), "project_id": PROJECT, "url": "http://127.0.0.1:1/", "events": list(EVENTS),
+        "description": "", "enabled": True, "secret": new_secret(),
+    }  # fmt: skip
+    return _added(session, Webhook(**{**fields, **overrides}))
+
+
+def delivery(session: Session, hook: Webhook, **overrides: Any) -> WebhookDelivery:
+    """An event that waits to be sent."""
+    event_id = new_id("evt")
+    row = outbox.delivery(hook, event_id, "job.started", webhook_body(event_id, "job.started", now(), {"id": "job_1"}))
+    for name, value in overrides.items():
+        setattr(row, name, value)
+    return _added(session, row)

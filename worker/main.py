@@ -17,7 +17,7 @@ from app.db.session import Database
 from app.queue import CPU, GPU, Bell, make_celery
 from app.settings import Settings
 from app.storage import open_storage
-from worker import runner_process, sweep, tasks
+from worker import runner_process, sweep, tasks, webhooks
 from worker.supervisor import Context
 
 settings = Settings()
@@ -45,6 +45,7 @@ tasks.register(app, context)
 def _begin(**_: Any) -> None:
     process.end_with_parent()
     sweep.start(context, DEVICE)
+    webhooks.start(context)
     runner_process.prepare(ahead=settings.standby)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.base import now
 from app.db.models import Job, WorkerProcess
-from app.services import attempts, jobs, logs, outcomes, queues
+from app.services import attempts, deliveries, jobs, logs, outcomes, queues
 from app.states import JobState
 from app.storage import remove_old_uploads
 from worker import weights
@@ -107,9 +107,11 @@ def tidy(context: Context) -> None:
 
 
 def expire(context: Context) -> None:
-    """Removes days of prediction logs that are over."""
+    """Removes days of prediction logs that are over, and deliveries of webhooks."""
     with context.database.read() as session:
         logs.expire(session, context.storage, now().date())
+    with context.database.write() as session:
+        deliveries.expire(session, context.settings.webhook_keep_days)
 
 
 def _bundles(job: Job) -> str:

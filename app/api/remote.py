@@ -7,9 +7,9 @@ environment. A name that is allowed may resolve to any address; who allows it an
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from app.errors import BadImage, TooLarge
+from app.outbound import named, place
 
 if TYPE_CHECKING:
     import httpx
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 10.0
 AT_ONCE = 16
 OK = 200
-PORTS = {"http": 80, "https": 443}
 
 
 class Remote:
@@ -29,7 +28,7 @@ class Remote:
     """
 
     def __init__(self, hosts: Sequence[str], max_bytes: int) -> None:
-        self._hosts = frozenset(host.lower() for host in hosts)
+        self._hosts = tuple(hosts)
         self._max_bytes = max_bytes
         self._client: httpx.AsyncClient | None = None
 
@@ -64,21 +63,18 @@ class Remote:
             await self._client.aclose()
 
     def _check(self, url: str, index: int) -> None:
+        found = f"found {url[:200]!r}"
         try:
-            parts = urlsplit(url)
-            name, port = (parts.hostname or "").lower(), parts.port or PORTS.get(parts.scheme)
+            if named(place(url), self._hosts):
+                return
         except ValueError as error:
-            raise BadImage(
-                f"expected a URL; found {url[:200]!r} ({error})", code="image_url_refused", index=index
-            ) from error
-        allowed = {name, f"{name}:{port}"} if port == PORTS.get(parts.scheme) else {f"{name}:{port}"}
-        if parts.scheme not in PORTS or not name or "@" in parts.netloc or not allowed & self._hosts:
-            raise BadImage(
-                f"expected a URL of http or https at a host of GRAFT_IMAGE_HOSTS; found {url[:200]!r}; send the image "
-                "itself, or have the operator allow the host",
-                code="image_url_refused",
-                index=index,
-            )
+            found += f" ({error})"
+        raise BadImage(
+            f"expected a URL of http or https at a host of GRAFT_IMAGE_HOSTS; {found}; send the image itself, or have "
+            "the operator allow the host",
+            code="image_url_refused",
+            index=index,
+        )
 
     async def _get(self, url: str, index: int, budget: "_Budget") -> bytes:
         import httpx

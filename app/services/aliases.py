@@ -1,7 +1,8 @@
 """Aliases of a model's versions, with history; and the versions that are tried beside the one that an alias means."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -10,7 +11,9 @@ from app.db.aliases import Alias, AliasChange
 from app.db.base import new_id, now
 from app.db.models import ModelVersion
 from app.errors import Conflict, NotFound
-from app.services import models
+from app.services import models, outbox
+
+How = Literal["pointed", "rolled_back", "removed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,8 @@ def beside(session: Session, row: ModelVersion, alias: str | None) -> Beside:
     return Beside(canary, pointed.share or 0.0, shadow)
 
 
-def point(session: Session, project: str, name: str, alias: str, target: Target) -> Alias:
-    """Points an alias, and remembers since when.
+def point(session: Session, project: str, name: str, alias: str, target: Target, how: How = "pointed") -> Alias:
+    """Points an alias, remembers since when, and tells those who listen.
 
     Raises:
         NotFound: no such model or version.
@@ -69,6 +72,7 @@ def point(session: Session, project: str, name: str, alias: str, target: Target)
                     code="label_change",
                 )
     pointed = session.get(Alias, (row.model_id, alias))
+    before = None if pointed is None else pointed.version
     if pointed is None:
         pointed = Alias(model_id=row.model_id, alias=alias, project_id=project, version=target.version)
         session.add(pointed)
@@ -76,7 +80,7 @@ def point(session: Session, project: str, name: str, alias: str, target: Target)
         return pointed
     pointed.version, pointed.canary, pointed.share = target.version, target.canary, target.share
     pointed.shadow, pointed.updated_at = target.shadow, now()
-    _remember(session, project, row.model_id, alias, target)
+    _remember(session, name, pointed, how, before, target)
     return pointed
 
 
@@ -97,7 +101,7 @@ def roll_back(session: Session, project: str, name: str, alias: str) -> Alias:
             f"{pointed.version} only; PUT the version that you want",
             code="nothing_before",
         )
-    return point(session, project, name, alias, Target(before))
+    return point(session, project, name, alias, Target(before), "rolled_back")
 
 
 def remove(session: Session, project: str, name: str, alias: str) -> None:
@@ -108,7 +112,7 @@ def remove(session: Session, project: str, name: str, alias: str) -> None:
     """
     pointed = _get(session, project, name, alias)
     session.delete(pointed)
-    _remember(session, project, pointed.model_id, alias, None)
+    _remember(session, name, pointed, "removed", pointed.version, None)
 
 
 def history(session: Session, project: str, name: str, alias: str) -> Sequence[AliasChange]:
@@ -130,9 +134,9 @@ def _target(row: Alias) -> Target:
     return Target(row.version, row.canary, row.share, row.shadow)
 
 
-def _remember(session: Session, project: str, model_id: str, alias: str, target: Target | None) -> None:
-    made = AliasChange(id=new_id("alc"), project_id=project, model_id=model_id, alias=alias)
-    if target is not None:
-        made.version, made.canary, made.share = target.version, target.canary, target.share
-        made.shadow = target.shadow
-    session.add(made)
+def _remember(session: Session, name: str, pointed: Alias, how: How, before: int | None, target: Target | None) -> None:
+    """Writes down what an alias means from now on, and tells those who listen; no target: it was removed."""
+    meant = dict.fromkeys(("version", "canary", "share", "shadow")) if target is None else asdict(target)
+    owner, alias = pointed.project_id, pointed.alias
+    session.add(AliasChange(id=new_id("alc"), project_id=owner, model_id=pointed.model_id, alias=alias, **meant))
+    outbox.alias_moved(session, owner, {"model": name, "alias": alias, "how": how, "before": before, **meant})

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, JobDataset, Problem
 from app.errors import BadRequest, Conflict, NotFound
-from app.services import jobs
+from app.services import jobs, outbox
 from app.states import FINAL, DatasetState
 
 TASKS = ("classification", "multi_label", "regression", "multi_task")
@@ -190,6 +190,7 @@ def complete(session: Session, dataset: Dataset, result: dict[str, Any]) -> None
         Problem(dataset_id=dataset.id, seq=seq, project_id=dataset.project_id, **problem)
         for seq, problem in enumerate(result["problems"], start=1)
     )
+    outbox.dataset_judged(session, dataset)
 
 
 def invalidate(session: Session, dataset_id: str, code: str, message: str) -> None:
@@ -198,6 +199,7 @@ def invalidate(session: Session, dataset_id: str, code: str, message: str) -> No
     if dataset is not None and dataset.state == DatasetState.INGESTING:
         dataset.state = DatasetState.INVALID
         dataset.failure_code, dataset.failure_message = code, message
+        outbox.dataset_judged(session, dataset)
 
 
 def delete(session: Session, project: str, dataset_id: str) -> str:

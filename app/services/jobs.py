@@ -12,7 +12,7 @@ from app.db.models import Dataset, Job, JobDataset, JobDependency, JobEvent, Rep
 from app.errors import BadRequest, Conflict, NotFound
 from app.evaluations import FOLDS
 from app.queue import CPU
-from app.services import queues
+from app.services import outbox, queues
 from app.states import FINAL, JobState, Request, check_move
 
 # Kinds whose inputs are all in the row, so that the same job can be done again.
@@ -133,7 +133,7 @@ def report(session: Session, project: str, job_id: str) -> dict[str, Any]:
 def move(
     session: Session, job: Job, wanted: JobState, message: str | None = None, level: str = "info", **data: Any
 ) -> None:
-    """Moves the job to another state and logs it.
+    """Moves the job to another state, logs it, and tells those who listen.
 
     Raises:
         Conflict: the move is not in the table.
@@ -144,11 +144,12 @@ def move(
         job.finished_at = now()
         job.lease_owner = job.lease_expires_at = None
         job.request = None
-    log(session, job, "state", message or str(wanted), level, state=str(wanted), **data)
+    seq = log(session, job, "state", message or str(wanted), level, state=str(wanted), **data)
+    outbox.job_moved(session, job, seq, data)
 
 
-def log(session: Session, job: Job, kind: str, message: str, level: str = "info", **data: Any) -> None:
-    """Appends an event. The number is taken in this transaction, so there are neither holes nor doubles."""
+def log(session: Session, job: Job, kind: str, message: str, level: str = "info", **data: Any) -> int:
+    """Appends an event; its number is taken in this transaction, so there are neither holes nor doubles."""
     session.flush()
     seq = session.scalar(update(Job).where(Job.id == job.id).values(last_seq=Job.last_seq + 1).returning(Job.last_seq))
     if seq is None:
@@ -156,6 +157,7 @@ def log(session: Session, job: Job, kind: str, message: str, level: str = "info"
     session.add(
         JobEvent(job_id=job.id, seq=seq, project_id=job.project_id, level=level, type=kind, message=message, data=data)
     )
+    return seq
 
 
 def cancel(session: Session, project: str, job_id: str) -> Job:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id
 from app.db.models import Job, Model, ModelVersion
 from app.errors import Conflict
-from app.services import models
+from app.services import models, outbox
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,7 @@ def _add(
     )
     session.add(row)
     session.flush()
+    outbox.version_published(session, session.get_one(Model, model_id).name, row)
     return row
 
 
