@@ -27,7 +27,7 @@ SLOTS = 16
 FAILING_SLOTS = SLOTS // 2
 SLOTS_EACH = 2
 # A claim outlives an attempt by the time that its name server, and then the database, may take.
-SPARE_SECONDS = 30.0
+SPARE_SECONDS = 15.0
 RETRY_SECONDS = 0.5
 END_SECONDS = 2.0
 

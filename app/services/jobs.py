@@ -151,7 +151,8 @@ def move(
 def log(session: Session, job: Job, kind: str, message: str, level: str = "info", **data: Any) -> int:
     """Appends an event; its number is taken in this transaction, so there are neither holes nor doubles."""
     session.flush()
-    seq = session.scalar(update(Job).where(Job.id == job.id).values(last_seq=Job.last_seq + 1).returning(Job.last_seq))
+    statement = update(Job).where(Job.id == job.id).values(last_seq=Job.last_seq + 1)
+    seq: int | None = session.scalar(statement.returning(Job.last_seq))
     if seq is None:
         raise NotFound(f"expected a job; found none with id {job.id!r}")
     session.add(

@@ -41,7 +41,7 @@ def send(url, guard=ALLOWED, seconds=10.0, context=None):
 def to(*answers):
     """A name server that gives these answers one after the other."""
     given = [[(AF_INET, None, 0, "", (text, 0)) for text in answer] for answer in answers]
-    return lambda host, port, *, type: given.pop(0)  # noqa: A006
+    return lambda host, port, *, type: given.pop(0)
 
 
 def test_what_is_sent_arrives(receiver):
