@@ -53,3 +53,11 @@ def test_values_out_of_bounds_are_refused(monkeypatch, name, value):
 
 def test_threads_by_default_are_the_cores():
     assert Settings().num_compute_threads == Settings().cores >= 1
+
+
+def test_a_network_that_is_none_is_refused(monkeypatch):
+    monkeypatch.setenv("GRAFT_WEBHOOK_ALLOWED", '["10.0.0.0/8", "bot.internal:8080"]')
+    assert Settings().webhook_allowed == ("10.0.0.0/8", "bot.internal:8080")
+    monkeypatch.setenv("GRAFT_WEBHOOK_ALLOWED", '["10.0.0.1/8"]')
+    with pytest.raises(ValidationError, match="has host bits set"):
+        Settings()

@@ -58,6 +58,7 @@ BODIES = [
     {"dataset": "ds_0", "model": "m", "recipe": {"method": "linear_probe", "\0": 1}},
     {"dataset": "ds_0", "model": "m", "seed": 2**63}, {"dataset": "ds_0", "model": "m", "seed": 1e308},
     {"name": "a", "base": "\0"}, {"name": "a", "base": "ds_0", "remove": ["\0"], "relabel": {"\0": "\0"}},
+    {"url": "https://a.example/", "description": "\0"}, {"url": "http://a\0/"}, {"events": ["\0"]},
     {"version": 2**63}, {"version": -1}, {"images": [{"b64": "\0"}]}, {"images": [None]},
 ]  # fmt: skip
 RAW = [
@@ -74,7 +75,7 @@ RAW += [b'{"dataset": "ds_0", "model": "m", "recipe": {"method": "linear_probe",
 RAW += [b'{"name": "a", "base": "ds_0", "relabel": {"\\ud800": "\\ud800"}}', b'{"\\ud800": 1}']
 
 
-@pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if route[0] in ("post", "put")])
+@pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if route[0] in ("post", "put", "patch")])
 def test_every_body(client, method, path):
     bodies = [json.dumps(body).encode() for body in BODIES] + RAW
     for body in bodies:
