@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from worker.evaluate.forecast import Forecast, forecast
+from worker.evaluate.labels_needed import FORETOLD
 from worker.methods.contract import Candidate, Float, Task
 
 NOT_ASKED = 'not computed for this recipe; ask for "report": "full"'
@@ -91,6 +92,8 @@ def sections(made: Forecast | None, found: float, candidate: Candidate, class_na
             "fit": made.fit,
             "fit_skipped": made.reason,
             "extrapolation": made.extrapolations(),
+            "labels_needed": made.needs(),
+            "labels_needed_skipped": made.reason,
             "more_images": made.advice(class_names),
             "more_images_skipped": NOT_ASKED if made.more_images is None else None,
         },
@@ -119,6 +122,9 @@ def _announce(task: Task, made: Forecast) -> None:
             reporter.log(
                 f"forecast: twice the images would give {one.gain:+.3f} ({one.gain_low:+.3f} to {one.gain_high:+.3f})"
             )
+    further = [one for one in made.needed or () if one.outcome == FORETOLD]
+    for one in further[:1]:
+        reporter.log(f"forecast: accuracy {one.sentence}")
     for more in (made.more_images or ())[:1]:
         if more.gain_points is not None and more.low is not None and more.low > 0:
             reporter.log(

@@ -169,7 +169,7 @@ def _calibration(document: Document) -> dict[str, Any]:
 
 def _curve(document: Document) -> dict[str, Any]:
     found = at(document, "curve")
-    return {"chart": charts.curve(found), "facts": tables.curve(found)}
+    return {"chart": charts.curve(found), "facts": tables.curve(found), "needed": tables.labels_needed(found)}
 
 
 def _maps(document: Document) -> list[dict[str, Any]]:

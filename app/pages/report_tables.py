@@ -10,6 +10,7 @@ Document = Mapping[str, Any]
 # What a page shows of long lists; the JSON has all.
 CLASSES, CONFUSED, MORE = 30, 10, 15
 SCORES = ("precision", "recall", "f1")
+NEEDED = {"fewer": "fewer than were looked at", "not_reached": "not within what the curve can tell"}
 
 
 def classes(document: Document) -> dict[str, Any]:
@@ -115,8 +116,41 @@ def forecast(document: Document) -> dict[str, Any]:
             for row in more[:MORE]
         ],
         "hidden": max(0, len(more) - MORE),
+        # The learning curve has them, where there is one.
+        "needed": None if at(document, "curve") else labels_needed(found),
         "no_more": str(found.get("more_images_skipped") or untold),
     }
+
+
+def labels_needed(told: Any) -> dict[str, Any] | None:
+    """Labels that accuracies need; those that are surely reached or surely not stand for all beyond them."""
+    entries = rows(told, "labels_needed")
+    if not entries:
+        reason = at(told, "labels_needed_skipped") or at(told, "reasons.labels_needed")
+        return {"rows": [], "missing": because(reason)} if reason else None
+    outcomes = [row.get("outcome") for row in entries]
+    first = max((place for place, found in enumerate(outcomes) if found == "fewer"), default=0)
+    last = min((place for place, found in enumerate(outcomes) if found == "not_reached"), default=len(entries))
+    return {
+        "rows": [
+            {
+                "accuracy": percent(row.get("accuracy")),
+                "num": NEEDED.get(str(row.get("outcome")), count(row.get("num_samples"))),
+                "interval": _open(row.get("low"), row.get("high")),
+                "probability": percent(row.get("probability")),
+            }
+            for row in entries[first : last + 1]
+        ],
+        "missing": None,
+    }
+
+
+def _open(low: Any, high: Any) -> str:
+    """An interval of counts, of which either end may lie where nobody looked."""
+    if not (is_number(low) or is_number(high)):
+        return ""
+    first = f"from {count(low)}" if is_number(low) else "from fewer than were looked at"
+    return f"{first} to {count(high)}" if is_number(high) else f"{first}, with no end that can be told"
 
 
 def _hundredths(low: Any, high: Any) -> str:
@@ -167,7 +201,7 @@ def curve(found: Any) -> Facts:
         ]
     )
     # Bounds of a number that is not there are missing for the same reason.
-    reasons = at(found, "reasons") or {}
+    reasons = {key: why for key, why in (at(found, "reasons") or {}).items() if key != "labels_needed"}
     reasons = {key: why for key, why in reasons.items() if why != reasons.get(key.rpartition("_")[0])}
     return [*told, *((f"{key.replace('_', ' ')}: not computed", str(why)) for key, why in reasons.items())]
 

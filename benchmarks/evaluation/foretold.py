@@ -15,6 +15,7 @@ from benchmarks.evaluation import sets
 from benchmarks.evaluation.lab import Lab, Measured
 from worker.evaluate.even import even_order
 from worker.evaluate.forecast import Expected, Extrapolation, Forecast, forecast
+from worker.evaluate.labels_needed import NOT_REACHED
 from worker.methods import few_shot, linear_probe
 
 SETS = ("stamps_photos", "emoji_google", "emoji_twitter", "digits", "mnist")
@@ -30,7 +31,10 @@ Rows = NDArray[np.int64]
 
 
 def run(lab: Lab) -> Iterator[dict[str, Any]]:
-    """Rows of `expected`, `half` (all images foretold from half of them) and `rare` (what more of one class buy)."""
+    """Rows of `expected`, `half`, `needed` and `rare`.
+
+    From half of the images, all are foretold, and how many lead to what all gave; then what more of one class buy.
+    """
     document: dict[str, Any] = {"rows": [], "not_found": []}
     for name in SETS:
         try:
@@ -46,8 +50,11 @@ def run(lab: Lab) -> Iterator[dict[str, Any]]:
                     {"what": "expected", "set": name, "pool": pool, "method": method, **_held(told)}
                 )
                 if (pool, method) == ("all", "linear_probe"):
-                    later = [_half(measured, *row, seed) for seed, row in enumerate(rows)]
+                    halves = [_half(measured, *row, seed) for seed, row in enumerate(rows)]
+                    later = [_twice(one) for one in halves]
                     pairs = [(one, found) for one, (_, found) in zip(later, told, strict=True) if one is not None]
+                    reached = float(np.mean([found for _, found in told]))
+                    document["rows"].append({"what": "needed", "set": name, **_needed(halves, rows, reached)})
                     document["rows"].append(
                         {"what": "half", "set": name, **_held(pairs), "not_told": runs - len(pairs)}
                     )
@@ -76,10 +83,37 @@ def _expected(
     return told, float(_found(measured, pool, test, seed, method).mean())
 
 
-def _half(measured: Measured, pool: Rows, test: Rows, seed: int) -> Extrapolation | None:
+def _half(measured: Measured, pool: Rows, test: Rows, seed: int) -> Forecast:
     order = pool[even_order(measured.labels_N[pool], measured.index.group[pool], np.random.default_rng(seed))]
-    told = _told(measured, np.sort(order[: len(order) // 2]), test, seed)
+    return _told(measured, np.sort(order[: len(order) // 2]), test, seed)
+
+
+def _twice(told: Forecast) -> Extrapolation | None:
     return next((one for one in told.extrapolation if one.times == 2), None)
+
+
+def _needed(halves: list[Forecast], rows: list[tuple[Rows, Rows]], reached: float) -> dict[str, Any]:
+    """How often the interval of labels that lead to an accuracy held the number that was seen to lead there.
+
+    Args:
+        halves: forecasts from half of each pool.
+        rows: the pools and test sets.
+        reached: mean accuracy with whole pools: one test set alone says it less surely than the interval does.
+    """
+    told = [(one.reading.at(reached), len(pool)) for one, (pool, _) in zip(halves, rows, strict=True) if one.reading]
+    if not told:
+        return {"num_runs": 0, "not_told": len(halves)}
+    known = [one.num_samples for one, _ in told if one.num_samples is not None]
+    return {
+        "num_runs": len(told),
+        "held": round(float(np.mean([(one.low or 0) <= num <= (one.high or np.inf) for one, num in told])), 3),
+        "accuracy": round(reached, 4),
+        "num_samples": told[0][1],
+        "told": round(float(np.median(known))) if known else None,
+        "without_end": sum(one.high is None for one, _ in told),
+        "not_reached": sum(one.outcome == NOT_REACHED for one, _ in told),
+        "not_told": len(halves) - len(told),
+    }
 
 
 def _rare(measured: Measured) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from tests.worker.transfer_factories import Wire
 from worker import foresight
 from worker.evaluate.forecast import Expected
+from worker.evaluate.labels_needed import ACCURACIES
 from worker.foresight import Foresight
 from worker.progress import Reporter
 
@@ -79,6 +80,12 @@ def test_the_section_holds_what_was_found_against_what_was_told():
         assert section["inside"] is inside
         assert section["error"] == pytest.approx(found - 0.8)
     assert {row["label"] for row in section["more_images"]} == {"red", "green", "blue"}
+    assert [row["accuracy"] for row in section["labels_needed"]] == list(ACCURACIES)
+    assert section["labels_needed_skipped"] is None
+    further = [row["sentence"] for row in section["labels_needed"] if row["outcome"] == "foretold"]
+    assert [message for message in wire.messages() if " needs about " in message] == [
+        f"forecast: accuracy {sentence}" for sentence in further[:1]
+    ]
     assert "training the network may lead beyond it" not in section["what"]
     trained = foresight.sections(made, 0.8, candidate(shared=False), one.class_names)["forecast"]
     assert "training the network may lead beyond it" in trained["what"]

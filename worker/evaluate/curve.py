@@ -22,7 +22,7 @@ NO_SCRATCH = "there is no network from scratch to compare with"
 def document(
     forecast: Forecast, scratch: Scratch | None, labels_N: NDArray[np.int64], num_scratch: int
 ) -> dict[str, Any]:
-    """`points, fit, aulc, label_multiplier`, and in `reasons` why any of them is null.
+    """`points, fit, labels_needed, aulc, label_multiplier`, and in `reasons` why any of them is null.
 
     Args:
         forecast: whose curve it is.
@@ -36,6 +36,7 @@ def document(
     found, untold = _multiplier(sizes, accuracies, scratch, labels_N, num_scratch)
     reasons = {
         "fit": forecast.reason,
+        "labels_needed": forecast.reason,
         "aulc": None if area is not None else "a single size has no area",
         **untold,
     }
@@ -43,6 +44,7 @@ def document(
         "points": forecast.points(),
         "fit": forecast.fit,
         "extrapolation": forecast.extrapolations(),
+        "labels_needed": forecast.needs(),
         "aulc": area,
         **found,
         "reasons": {name: why for name, why in reasons.items() if why is not None},

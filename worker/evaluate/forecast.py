@@ -7,7 +7,8 @@ curve, how far the method that is served may lie from the ridge classifier that 
 Shape legend: N items of the pool (all but the test split), D features, B draws.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from worker.evaluate import draws, more_images, power_law
 from worker.evaluate.draws import Point
+from worker.evaluate.labels_needed import Needed, Reach, Reading
 from worker.evaluate.more_images import More
 from worker.evaluate.power_law import PowerLaw
 
@@ -75,6 +77,7 @@ class Forecast:
         reason: why there is no fit, and so no extrapolation and no expectation far beyond what was looked at.
         extrapolation: what 1.5, 2 and 4 times the images would give.
         more_images: what more images of each class would give; None where it was not asked for.
+        reading: of the curve, by the accuracy that is wanted; None where the points do not tell one.
     """
 
     expected: Expected | None
@@ -86,6 +89,7 @@ class Forecast:
     reason: str | None
     extrapolation: tuple[Extrapolation, ...]
     more_images: tuple[More, ...] | None
+    reading: Reading | None = field(compare=False)
 
     def points(self) -> list[dict[str, Any]]:
         """The curve, JSON-ready."""
@@ -96,6 +100,15 @@ class Forecast:
     def extrapolations(self) -> list[dict[str, Any]]:
         """What more images of all classes would give, JSON-ready; empty where the points tell no curve."""
         return [asdict(one) for one in self.extrapolation]
+
+    @cached_property
+    def needed(self) -> tuple[Needed, ...] | None:
+        """How many labels lead to which accuracy; None where the points tell no curve."""
+        return None if self.reading is None else self.reading.ladder()
+
+    def needs(self) -> list[dict[str, Any]] | None:
+        """The same, JSON-ready."""
+        return None if self.needed is None else [asdict(one) for one in self.needed]
 
     def advice(self, class_names: tuple[str, ...]) -> list[dict[str, Any]] | None:
         """What more images of each class buy, the most first, JSON-ready."""
@@ -150,6 +163,7 @@ def forecast(
     test = _Test(num_test, (UNIT_MISMATCH if unit else PROBE_MISMATCH) / np.sqrt(len(found.fitted.labels_N)), chance)
     blind = reason is not None and size > _MAX_BLIND_TIMES * len(found.fitted.labels_N)
     return Forecast(
+        # In this order: each takes its draws after those of the one before.
         expected=None if blind else test.expected(1.0 - curves.error(size)),
         num_test=num_test,
         num_images=size,
@@ -159,6 +173,7 @@ def forecast(
         reason=reason,
         extrapolation=() if reason else tuple(_extrapolated(curves, size, times, test) for times in TIMES),
         more_images=more_images.advise(found.fitted, law, seed, reason) if advise else None,
+        reading=None if reason else Reading(curves, test.offsets(_DRAWS), Reach(float(seen.sizes_S[0]), size)),
     )
 
 
@@ -176,9 +191,13 @@ class _Test:
     mismatch: float
     chance: np.random.Generator
 
+    def offsets(self, num_draws: int) -> NDArray[np.float64]:
+        """How much better the served classifier may be than ridge."""
+        return self.mismatch * self.chance.standard_normal(num_draws)
+
     def expected(self, accuracy_B: NDArray[np.float64]) -> Expected:
         """Mean of the possible accuracies, and 95 % of what may be found."""
-        served_B = np.clip(accuracy_B + self.mismatch * self.chance.standard_normal(len(accuracy_B)), 0.0, 1.0)
+        served_B = np.clip(accuracy_B + self.offsets(len(accuracy_B)), 0.0, 1.0)
         found_B = self.chance.binomial(self.num_items, served_B) / self.num_items
         low, high = np.quantile(found_B, [0.025, 0.975])
         return Expected(float(accuracy_B.mean()), float(low), float(high))

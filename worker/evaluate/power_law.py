@@ -81,6 +81,17 @@ class PowerLaw:
         left_K = (size / self.size) ** -self.exponent_K
         return np.asarray(np.clip(self.level_K * (1 - self.share_K + self.share_K * left_K), 0.0, 1.0))
 
+    def size_at(self, error_K: Double) -> Double:
+        """Images with which each curve comes down to an error of its own; infinite where it never does.
+
+        Shape:
+            error_K: [K]; returns [K].
+        """
+        left_K = (error_K / self.level_K - (1 - self.share_K)) / self.share_K
+        with np.errstate(divide="ignore", over="ignore"):
+            times_K = np.maximum(left_K, 0.0) ** (-1.0 / self.exponent_K)
+        return np.asarray(self.size * times_K)
+
     def document(self) -> dict[str, float]:
         """`a`, `b`, `c` of the curve nearest to the mean of all, and 95 % of the weight of `b`."""
         errors_SK = np.stack([self.error(times * self.size) for times in _COMPARED])

@@ -34,6 +34,15 @@ def report(num_classes: int = 3, name: str = "class", seed: int = 0, num_points:
     exposed = [
         {"name": label, "pretraining_class": name, "by": "name", "num_pretraining_classes": 1} for label in labels
     ]
+    needed = [
+        {
+            "accuracy": accuracy, "outcome": outcome, "num_samples": number, "low": None, "high": number,
+            "probability": 0.5, "sentence": name,
+        }
+        for accuracy, outcome, number in (
+            (0.5, "fewer", None), (0.6, "within_the_labels", 200), (0.7, "foretold", 500), (0.8, "not_reached", None),
+        )
+    ]  # fmt: skip
     return {
         "job": "job_1",
         "flags": [{"code": "not_better_than_largest_class", "message": name}],
@@ -94,6 +103,7 @@ def report(num_classes: int = 3, name: str = "class", seed: int = 0, num_points:
             "points": points, "fit": {"a": 2.0, "b": 0.5, "c": 0.1}, "aulc": 0.5, "label_multiplier": None,
             "extrapolation": [{"num_samples": 500, "value": 0.7, "low": 0.6, "high": 0.8}],
             "reasons": {"label_multiplier": name},
+            "labels_needed": needed,
         },
         "forecast": {
             "expected": 0.78, "low": 0.7, "high": 0.86, "what": name, "found": 0.8, "error": 0.02, "inside": True,

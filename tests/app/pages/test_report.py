@@ -30,6 +30,7 @@ def test_every_section_is_there_and_says_what_it_shows() -> None:
     for words in (
         "The transfer helped", "Of 100 images it names 10.0 more right than a network from scratch does",
         "80.0 %", "70.0 to 90.0 %", "Macro F1", "Test accuracy with 95 % intervals",
+        "Labels needed", "not within what the curve can tell", "from fewer than were looked at to 500",
         "30.0 % of its errors are gone", "Lowest recall", "inside the interval", "Proxy A-distance", "AUROC",
         "Synthetic: how a photo", "Learned alpha by stage", "3.3 min", "512 MiB", "folded",
     ):  # fmt: skip

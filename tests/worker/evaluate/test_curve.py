@@ -14,7 +14,7 @@ def made(accuracies=(0.4, 0.6, 0.8), sizes=(10, 40, 160), reason=None):
         Point(size, (accuracy, accuracy), 100, float(size)) for size, accuracy in zip(sizes, accuracies, strict=True)
     )
     fit = None if reason else {"a": 1.0, "b": 0.5, "b_low": 0.2, "b_high": 0.9, "c": 0.1}
-    return Forecast(Expected(0.8, 0.7, 0.9), 50, 160, 160, points, fit, reason, (), None)
+    return Forecast(Expected(0.8, 0.7, 0.9), 50, 160, 160, points, fit, reason, (), None, None)
 
 
 def scratch(num_right, num_all=100):
@@ -75,4 +75,9 @@ def test_a_bound_outside_the_curve_is_null():
 def test_without_scratch_and_without_a_fit_both_reasons_are_given():
     found = curve.document(made(reason="flat"), None, LABELS, 0)
     assert found["fit"] is None
-    assert found["reasons"] == {"fit": "flat", **dict.fromkeys(curve.MULTIPLIER, curve.NO_SCRATCH)}
+    assert found["labels_needed"] is None
+    assert found["reasons"] == {
+        "fit": "flat",
+        "labels_needed": "flat",
+        **dict.fromkeys(curve.MULTIPLIER, curve.NO_SCRATCH),
+    }

@@ -42,7 +42,7 @@ def test_the_interval_holds_what_is_found_in_nearly_every_run(digits, unit):
 
 def test_the_curve_of_half_of_the_images_leads_to_all_of_them(digits):
     feats_ND, labels_N = digits
-    held, worth = 0, []
+    held, worth, reading = 0, [], []
     for seed in range(8):
         pool, _ = split(labels_N, seed, 600, 600)
         half = pool[even_order(labels_N[pool], pool, np.random.default_rng(seed))[:300]]
@@ -52,8 +52,11 @@ def test_the_curve_of_half_of_the_images_leads_to_all_of_them(digits):
         held += twice.low <= found <= twice.high
         worth.append(twice.gain)
         assert twice.num_samples == 600
+        needed = told.reading.at(found)
+        reading.append((needed.low or 0) <= 600 <= (needed.high or np.inf))
         assert twice.gain_low <= twice.gain <= twice.gain_high
     assert held >= 6
+    assert sum(reading) >= 6
     assert min(worth) > 0
 
 
@@ -89,6 +92,7 @@ def test_a_curve_that_cannot_be_told_is_null_with_the_reason(digits):
     assert told.fit is None
     assert "two images per class" in told.reason
     assert told.extrapolation == ()
+    assert told.needs() is None
     assert told.expected is not None
     assert forecast(feats_ND[pool], labels_N[pool], pool, 10, 0, 100, num_learned=400).expected is None
 
