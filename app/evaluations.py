@@ -29,12 +29,14 @@ class Against(BaseModel):
 
 
 class Versions(BaseModel):
-    """A published version on a labelled dataset, alone or against another one."""
+    """A published version on a dataset, alone or, where it has labels, against another one."""
 
     model_config = BODY
 
     mode: Literal["versions"] = VERSIONS
-    dataset: DatasetId = Field(description="Any labelled dataset that shares a label with the model.")
+    dataset: DatasetId = Field(
+        description="Any dataset that shares a label with the model, or has none: then its accuracy is estimated."
+    )
     model: Name
     version: Number | None = Field(None, description="By default alias `production` where it is set, else the newest.")
     alias: Name | None = None

@@ -123,8 +123,8 @@ def _announce(task: Task, made: Forecast) -> None:
                 f"forecast: twice the images would give {one.gain:+.3f} ({one.gain_low:+.3f} to {one.gain_high:+.3f})"
             )
     further = [one for one in made.needed or () if one.outcome == FORETOLD]
-    for one in further[:1]:
-        reporter.log(f"forecast: accuracy {one.sentence}")
+    for needed in further[:1]:
+        reporter.log(f"forecast: accuracy {needed.sentence}")
     for more in (made.more_images or ())[:1]:
         if more.gain_points is not None and more.low is not None and more.low > 0:
             reporter.log(

@@ -42,6 +42,7 @@ class ServedVersion:
         model: its name.
         version: its number.
         domain: whose alignment its features pass through; None without.
+        prefix: of its bundle in storage.
         spec: of its bundle.
         graph: of the backbone that the images meet.
         digest: of that backbone; under it features are cached.
@@ -55,6 +56,7 @@ class ServedVersion:
     model: str
     version: int
     domain: str | None
+    prefix: str
     spec: Spec
     graph: Path
     digest: str
@@ -69,6 +71,16 @@ class ServedVersion:
         """For people."""
         through = f" through domain {self.domain}" if self.domain else ""
         return f"{self.model} version {self.version}{through}"
+
+    def described(self) -> dict[str, Any]:
+        """Which version it is, and what it was made from, JSON-ready."""
+        spec = self.spec
+        return {
+            "model": {"name": self.model, "version": self.version},
+            "domain": self.domain,
+            "backbone": {"name": spec.backbone.name, "digest": spec.backbone.digest, "shared": self.shared},
+            "made_from": None if spec.dataset is None else {"dataset": spec.dataset.id, "digest": spec.dataset.digest},
+        }
 
     def probabilities(self, context: RunContext, index: Index, rows: Rows, stage: Stage) -> Float:
         """What the version says of some samples, in the order of `rows`.
@@ -112,6 +124,7 @@ def open_version(context: RunContext, side: dict[str, Any]) -> ServedVersion:
             model=side["model"],
             version=side["version"],
             domain=side["domain"],
+            prefix=prefix,
             spec=spec,
             graph=storage.fetch(key),
             digest=moving.digest if moving else cache_digest(spec),

@@ -1,4 +1,4 @@
-"""Published versions on a labelled dataset: load -> answers -> scores -> what was met before -> comparison. No torch.
+"""Published versions on a dataset: load -> answers -> scores -> what was met before -> comparison. No torch.
 
 Shape legend: N evaluated items.
 """
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import JobFailure
-from worker import lineage, matches, served_version, transfer
+from worker import lineage, matches, served_version, transfer, unlabelled_study
 from worker.context import RunContext
 from worker.copies import Gallery, Pictures
 from worker.data.samples import Index
@@ -41,24 +41,30 @@ def run(context: RunContext) -> dict[str, Any]:
     index = transfer.load(context, context.document.dataset)
     rows = _rows(index, inputs["split"])
     labels_N = np.asarray(index.label, np.int64)[rows]
-    judged = []
+    if not index.classes:
+        return unlabelled_study.answer(context, sides[0], index, rows)
+    judged, answers = [], []
     for place, side in enumerate(sides):
         stage = (f"evaluate {side.name}", *_share(0.05, 0.9, place, len(sides)))
         said = side.probabilities(context, index, rows, stage)
         judged.append(versions.judge(said, side.spec.labels, labels_N, index.classes))
+        answers.append(said)
         context.reporter.check_yield()
     context.reporter.progress(0.92, "compare")
     own = context.document.dataset
     assert own is not None
     asked, gallery = Pictures(index, rows), Gallery(context, {own.id: index})
     met = [None if side.seen is None else matches.match(asked, side.seen, gallery) for side in sides]
-    documents = [
-        {**_described(side), **versions.document(one), "leakage": _leakage(side, one, found)}
-        for side, one, found in zip(sides, judged, met, strict=True)
-    ]
+    documents = []
+    for side, one, found, said in zip(sides, judged, met, answers, strict=True):
+        scored = versions.document(one)
+        made, reason = unlabelled_study.estimated(context, side, index, rows, said, one.correct_N, found)
+        scored["not_computed"] |= reason
+        documents.append({**side.described(), **scored, "estimate": made, "leakage": _leakage(side, one, found)})
     result = {
         "mode": inputs["mode"],
-        "dataset": _dataset(context),
+        "dataset": {"id": own.id, "digest": own.digest},
+        "labelled": True,
         "split": inputs["split"],
         "num_items": len(rows),
         **documents[0],
@@ -71,29 +77,16 @@ def run(context: RunContext) -> dict[str, Any]:
 
 def _rows(index: Index, split: str) -> Rows:
     rows = np.arange(len(index)) if split == "all" else index.rows_of(split)
+    if not index.classes and len(rows):
+        return rows
     rows = rows[np.asarray(index.label, np.int64)[rows] >= 0]
     if not len(rows):
         raise JobFailure(
             "dataset_invalid",
-            f"expected labelled items in split {split!r}; found none; ask for split all, or add images",
+            f"expected items in split {split!r}, labelled where the dataset has labels; found none; ask for split all, "
+            "or add images",
         )
     return rows
-
-
-def _described(side: ServedVersion) -> dict[str, Any]:
-    spec = side.spec
-    return {
-        "model": {"name": side.model, "version": side.version},
-        "domain": side.domain,
-        "backbone": {"name": spec.backbone.name, "digest": spec.backbone.digest, "shared": side.shared},
-        "made_from": None if spec.dataset is None else {"dataset": spec.dataset.id, "digest": spec.dataset.digest},
-    }
-
-
-def _dataset(context: RunContext) -> dict[str, Any]:
-    dataset = context.document.dataset
-    assert dataset is not None
-    return {"id": dataset.id, "digest": dataset.digest}
 
 
 def _leakage(side: ServedVersion, judged: Judged, met: Matches | None) -> dict[str, Any]:

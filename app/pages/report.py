@@ -37,6 +37,13 @@ SECTIONS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("calibration", "Calibration", "calibration", "Whether a probability can be believed."),
     (
+        "estimate",
+        "Estimate without labels",
+        "estimate",
+        "What the model's confidence alone says of its accuracy on the scored images; of a target without labels, all "
+        "that can be said.",
+    ),
+    (
         "curve",
         "Learning curve",
         "curve",
@@ -116,6 +123,7 @@ def view(document: Document) -> dict[str, Any]:
             "pairs": tables.confused(document),
         },
         "calibration": _calibration(document),
+        "estimate": tables.estimate(document),
         "curve": _curve(document),
         "training": {
             "chart": charts.epochs(rows(document, "details.curve"), at(document, "details.best_epoch")),

@@ -177,6 +177,26 @@ def calibration(document: Document) -> Facts:
     return [*told, ("Calibration errors", f"not computed: {few}")] if few else told
 
 
+def estimate(document: Document) -> dict[str, Any]:
+    """Accuracy by confidence alone, and what was found afterwards."""
+    found = at(document, "estimate") or {}
+    return {
+        "facts": facts(
+            [
+                ("Estimated accuracy", found.get("value"), percent),
+                ("95 % interval, of chance alone", span(found.get("low"), found.get("high")) or None, str),
+                ("Where answers are known", found.get("known_accuracy"), percent),
+                ("Images with known answers", found.get("num_known"), count),
+                ("Images asked about", found.get("num_items"), count),
+                ("Found afterwards, with labels", found.get("found"), percent),
+                ("Off by", found.get("error"), lambda value: f"{points(value)} points"),
+                ("Method", found.get("method"), str),
+            ]
+        ),
+        "warning": str(found.get("warning") or ""),
+    }
+
+
 def temperature(document: Document) -> dict[str, Any] | None:
     """Errors without and with the temperature on selection data."""
     found = at(document, "calibration.selection")

@@ -22,13 +22,17 @@ def create(session: Session, project: str, wish: AnyEvaluation, offline: bool) -
     Raises:
         NotFound: a dataset, model, version, alias, domain or backbone is not there.
         Conflict: a dataset is not ready, an alignment does not fit, or a version and an alias were given.
-        BadRequest: no labels, none in common, a recipe that cannot leave a fold out, or weights that cannot be had.
+        BadRequest: no labels where two versions or recipes are compared, none in common, a recipe that cannot leave a
+            fold out, or weights that cannot be had.
     """
     jobs.keep_dataset(session, wish.dataset)
     dataset = datasets.ready(session, project, wish.dataset)
-    _check_dataset(dataset)
+    _check_task(dataset)
     if isinstance(wish, Folds):
+        _check_labels(dataset)
         return _folds(session, project, wish, offline)
+    if wish.against is not None:
+        _check_labels(dataset)
     return _versions(session, project, wish, dataset)
 
 
@@ -86,12 +90,16 @@ def _not_reproducible(found: str, todo: str) -> Conflict:
     )
 
 
-def _check_dataset(dataset: Dataset) -> None:
+def _check_task(dataset: Dataset) -> None:
     if dataset.task != TASK:
         raise BadRequest(
             f"expected a dataset of task {TASK}; found {dataset.task}; upload it with another task",
             code="unsupported_task",
         )
+
+
+def _check_labels(dataset: Dataset) -> None:
+    """Of what cannot be answered without them; how good one version is, its confidence lets estimate."""
     if not dataset.classes:
         raise BadRequest(
             f"expected a labelled dataset; found {dataset.id} without labels; upload class folders or a manifest",
@@ -137,7 +145,7 @@ def _side(
     """
     pinned = served_versions.pinned(session, project, name, row, domain)
     given = [item["name"] for item in dataset.classes]
-    if not set(given) & set(row.spec["labels"]):
+    if given and not set(given) & set(row.spec["labels"]):
         raise BadRequest(
             f"expected a dataset that shares a label with {name!r} version {row.version} "
             f"({_some(row.spec['labels'])}); found {_some(given)}; rename its classes, or take another model",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker import lineage
-from worker.evaluate import feature_map, flags, intervals, metrics, sections, supplement
+from worker.evaluate import estimate, feature_map, flags, intervals, metrics, sections, supplement
 from worker.evaluate.feature_map import Group
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import NO_LABELS, Items
@@ -27,6 +27,7 @@ SCORES = (
 )  # fmt: skip
 BESIDE = ("worst_class", "feature_distortion", "robustness", "out_of_distribution", "calibration")
 NO_CURVE = "it is drawn for recipes on one labelled dataset"
+LEARNED_FROM = "labels of the target were learned from, and its accuracy is measured"
 WHAT = "the linear probe of the source, as it is, on the same items of the target"
 
 
@@ -84,6 +85,8 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
     met = lineage.meet(task, lineage.teachers(task, served.backbone)[0], rows) if ours else None
     leaks = sections.leaks(met, None, ours.correct_T) if met and ours else None
     data = {**_data(task, truth, leaks), "exposure": exposed}
+    told, untold = _estimate(task, found, served, float(ours.correct_T.mean()) if ours else None)
+    missing |= {} if told else {"estimate": untold}
     why = next(one.reason for one in reversed(outcome.decisions) if one.outcome == "served")
     document = {
         "job": task.context.document.id,
@@ -105,6 +108,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "most_confused": scores.most_confused if scores else [],
         "calibration": calibrated,
         **beside,
+        "estimate": told,
         "feature_map": _map(task, found, truth),
         "domain": {**found.domain, "candidates": _candidates(found, served, features, labels_T)},
         "curve": None,
@@ -139,6 +143,16 @@ def _evidence(
     else:
         return None
     return sections.evidence(a, b, what)
+
+
+def _estimate(
+    task: Task, found: Adaptation, served: Candidate, accuracy: float | None
+) -> tuple[dict[str, Any] | None, str]:
+    """Accuracy on the target without its labels; what was found with them stands beside it."""
+    confidence = next((one.confidence for one in found.tried if one.candidate is served), None)
+    if confidence is None:
+        return None, LEARNED_FROM
+    return estimate.section(confidence, task.seed, accuracy)
 
 
 def _candidates(

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from worker import foresight, lineage
-from worker.evaluate import curve, flags, intervals, leakage, metrics, sections, supplement
+from worker.evaluate import curve, estimate, flags, intervals, leakage, metrics, sections, supplement
+from worker.evaluate.estimate import Confidence, negative_entropy
 from worker.evaluate.forecast import Forecast
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import Items
 from worker.methods.contract import Candidate, Outcome, Rows, Scratch, Selection, Task
 from worker.methods.reference import frozen, scratch
+from worker.solvers.logits import softmax
 
 SOURCE_ONLY = "the linear probe of the source, as it is, on the same test split"
 
@@ -59,6 +61,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     items = Items(test, labels_T, tested, test_features, None if candidate.shared else plain_features, learned_features)
     beside, missing = supplement.of_items(task, candidate, items, scores.per_class)
     sure, unsure = supplement.confidence(tested)
+    told, untold = estimate.section(_confidence(task, candidate, tested), task.seed, float(tested.correct_T.mean()))
     shown, hidden = supplement.splits_map(task, items, f"pooled features of {candidate.backbone.name}, as served")
     exposed, unknown = supplement.known_classes(task, candidate, task.class_names)
     flat = _flat(task, candidate, tested, scores, calibrated["ece"]) | foresight.flat(made)
@@ -102,6 +105,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
         "most_confused": scores.most_confused,
         "calibration": {**calibrated, "risk_coverage": sure},
         **beside,
+        "estimate": told,
         "feature_map": shown,
         "domain": outcome.adaptation and outcome.adaptation.domain,
         "curve": _curve(task, made, fair) if compare else None,
@@ -117,6 +121,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
             **hidden,
             **unknown,
             **unsaid,
+            **({} if told else {"estimate": untold}),
             **intervals.reasons(labels_T, "metrics.test_"),
         },
     }
@@ -158,6 +163,17 @@ def _curve(task: Task, made: Forecast | None, small: Scratch | None) -> dict[str
         return None
     num_scratch = len(task.pool) - len(small.selection.rows) if small else 0
     return curve.document(made, small, task.labels_N, num_scratch)
+
+
+def _confidence(task: Task, candidate: Candidate, tested: Scored) -> Confidence:
+    """On selection data, whose answers are known, and on the test split, whose labels are not read for it."""
+    selected = candidate.selection
+    known_KC = softmax(selected.logits / candidate.head.temperature)
+    return Confidence(
+        negative_entropy(known_KC),
+        known_KC.argmax(1) == task.labels_N[selected.rows],
+        negative_entropy(tested.probabilities_TC),
+    )
 
 
 def _verdict(task: Task, ours: Selection, theirs: Selection) -> dict[str, Any] | None:

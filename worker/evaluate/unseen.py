@@ -21,6 +21,8 @@ from worker.methods.contract import Candidate, Float, Rows, Task
 
 Double = NDArray[np.float64]
 
+NOTHING_LEARNED = "nothing was learned from labelled images of these classes"
+NOTHING_KNOWN = "no images of all classes have known answers, to tell by how sure the model is when it is right"
 WHAT = "no figure for classes without images; upload some and ask for predictions to have one"
 NOTE = (
     "the backbone's weights learned from images of these: for them this is no zero-shot transfer; names alone were "
@@ -75,6 +77,7 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
         "calibration": {"calibrated": False, "temperature": candidate.head.temperature, **errors},
         **beside,
         "backbone_exposure": exposure,
+        "estimate": None,
         "domain": None,
         "curve": None,
         "forecast": None,
@@ -84,7 +87,7 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
         "cost": sections.cost(task, candidate),
         "decisions": decisions,
         "details": details,
-        "not_computed": {**missing, "curve": "nothing was learned from labelled images of these classes"},
+        "not_computed": {**missing, "curve": NOTHING_LEARNED, "estimate": NOTHING_KNOWN},
     }
     labels_T = task.labels_N[test].tolist()
     predicted = sections.predictions(task.index, test, labels_T, probabilities_TC, task.class_names)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from worker.alignments import unpaired
 from worker.domain_fits import Data, Fitted
 from worker.evaluate import calibration
+from worker.evaluate.estimate import Confidence, negative_entropy
 from worker.methods.contract import Float
 from worker.solvers import ridge
 from worker.solvers.folds import stratified_group_folds
@@ -62,6 +63,7 @@ class Evidence:
         way_back_N: whether each source item is named right by what learned the candidate's names for the target.
         information: of the names that it gives to the target; see above.
         temperature: that fits its logits to the held-out source.
+        confidence: on both domains, to estimate an accuracy by; it decides nothing.
 
     Shape:
         on_source_N, way_back_N: [N]
@@ -72,6 +74,7 @@ class Evidence:
     way_back_N: NDArray[np.float64]
     information: float
     temperature: float
+    confidence: Confidence
 
     @property
     def source_accuracy(self) -> float:
@@ -91,6 +94,7 @@ class Evidence:
             "source_accuracy": self.source_accuracy,
             "information": self.information,
             "temperature": self.temperature,
+            "estimated_accuracy": self.confidence.accuracy,
         }
 
 
@@ -127,6 +131,7 @@ def look(name: str, data: Data, cut: Halves, fit: Callable[[Data], Fitted], back
     """
     plain = back or data
     on_source_N, way_back_N = np.zeros(len(data.labels_N)), np.zeros(len(data.labels_N))
+    known_N, asked_M = np.zeros(len(data.labels_N)), np.zeros(len(data.target_MD))
     information, temperatures = [], []
     for half in range(NUM_HALVES):
         fitted = fit(data.part(cut.source_N != half, cut.target_M != half))
@@ -140,11 +145,14 @@ def look(name: str, data: Data, cut: Halves, fit: Callable[[Data], Fitted], back
         names_M = target_logits_MC.argmax(1)
         back_NC = way_back(plain.target_MD[theirs_M], names_M, plain.source_ND[mine_N], data.num_classes)
         way_back_N[mine_N] = back_NC.argmax(1) == labels_N
-        information.append(mutual_information(softmax(target_logits_MC / temperature)))
+        probabilities_MC = softmax(target_logits_MC / temperature)
+        known_N[mine_N] = negative_entropy(softmax(logits_NC / temperature))
+        asked_M[theirs_M] = negative_entropy(probabilities_MC)
+        information.append(mutual_information(probabilities_MC))
         temperatures.append(temperature)
-    return Evidence(
-        name, on_source_N, way_back_N, float(np.mean(information)), float(np.exp(np.mean(np.log(temperatures))))
-    )
+    middle = float(np.exp(np.mean(np.log(temperatures))))
+    confidence = Confidence(known_N, on_source_N > 0, asked_M)
+    return Evidence(name, on_source_N, way_back_N, float(np.mean(information)), middle, confidence)
 
 
 def way_back(target_MD: Float, names_M: NDArray[np.int64], source_ND: Float, num_classes: int) -> NDArray[np.float64]:

@@ -308,7 +308,9 @@ class _Search:
             details={"candidate": name, "temperature": head.temperature},
             extraction=self._extraction,
         )
-        return _Try(Tried(candidate, evidence.scores), data, replace(fitted, head=head), evidence, None)
+        return _Try(
+            Tried(candidate, evidence.scores, evidence.confidence), data, replace(fitted, head=head), evidence, None
+        )
 
     def _domain(self, served: _Try) -> tuple[dict[str, Any], Spaces]:
         """Distances before, on the backbone's features, and after, as the served head sees the two domains."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from app.artifact.spec import HeadKind
 from worker.context import RunContext
 from worker.data.samples import Index
+from worker.evaluate.estimate import Confidence
 from worker.features import Extraction
 from worker.prepared import Prepared
 
@@ -241,10 +242,18 @@ class Decision:
 
 @dataclass(frozen=True)
 class Tried:
-    """One way to adapt, finished: what it would serve, and what the validator saw of it."""
+    """One way to adapt, finished: what it would serve, and what the validator saw of it.
+
+    Args:
+        candidate: what it would serve.
+        scores: of the validator.
+        confidence: on held-out source items and on the target, to estimate the accuracy there; None where labels of the
+            target were learned from.
+    """
 
     candidate: Candidate
     scores: dict[str, float | None]
+    confidence: Confidence | None = None
 
 
 @dataclass(frozen=True)

@@ -124,10 +124,22 @@ REFUSED = {
     "unknown field of the other": ({"against": {"model": "colours", "split": "all"}}, 422, "invalid_payload"),
     "itself": ({"against": {"model": "colours", "version": 2}}, 400, "nothing_to_compare"),
     "nothing in common": ({"dataset": "STRANGE"}, 400, "no_common_labels"),
-    "no labels": ({"dataset": "UNLABELLED"}, 400, "labels_missing"),
+    "two versions without labels": (
+        {"dataset": "UNLABELLED", "against": {"model": "colours", "version": 1}},
+        400,
+        "labels_missing",
+    ),
     "another task": ({"dataset": "NUMBERS"}, 400, "unsupported_task"),
     "not ready": ({"dataset": "WAITING"}, 409, "dataset_not_ready"),
 }
+
+
+def test_one_version_without_labels_is_estimated(client, database, given):
+    with database.write() as session:
+        bare = factories.dataset(session, classes=[]).id
+    response = client.post(URL, json={**given, "dataset": bare})
+    assert response.status_code == 202, response.text
+    assert inputs(database, response.json())["split"] == "all"
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -83,6 +83,10 @@ def report(num_classes: int = 3, name: str = "class", seed: int = 0, num_points:
                 "points": [{"coverage": 0.5, "risk": 0.1}, {"coverage": 1.0, "risk": 0.2}],
             },
         },
+        "estimate": {
+            "value": 0.77, "low": 0.7, "high": 0.84, "known_accuracy": 0.82, "num_known": 190, "num_items": 60,
+            "method": name, "warning": name, "found": 0.8, "error": -0.03,
+        },
         "feature_distortion": {"mean_relative_change": 0.3, "linear_cka": 0.9, "num_samples": 60, "what": name},
         "robustness": {
             "num_images": 60, "num_test": 60, "what": name, "accuracy": 0.8, "mean_accuracy": 0.7, "mean_change": -0.1,

@@ -85,6 +85,11 @@ def test_a_fast_report_has_what_its_items_allow(home):
     assert 0 <= curve["optimal"] <= curve["aurc"] <= 1
     before, after = (report["calibration"]["selection"][name] for name in ("before", "after"))
     assert after["nll"] <= before["nll"] + 1e-9
+    told = report["estimate"]
+    assert told["found"] == done["metrics"]["test_accuracy"]
+    assert told["known_accuracy"] == done["metrics"]["selection_accuracy"]
+    assert told["num_items"] == done["metrics"]["num_test"]
+    assert told["low"] <= told["value"] <= told["high"]
     learned, test = report["feature_map"]["groups"]
     assert (learned["name"], learned["correct"]) == ("learned from", None)
     assert len(test["x"]) == len(test["label"]) == len(test["correct"]) == done["metrics"]["num_test"]

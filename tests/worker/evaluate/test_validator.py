@@ -84,7 +84,7 @@ def test_information_is_that_of_a_loop():
 
 def evidence(name, back, own=0.8, information=1.0, num=400):
     right = [np.arange(num) % 100 < 100 * share for share in (own, back)]
-    return Evidence(name, right[0].astype(float), right[1].astype(float), information, 1.0)
+    return Evidence(name, right[0].astype(float), right[1].astype(float), information, 1.0, None)
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,13 @@ def test_a_job_leaves_a_bundle_and_an_honest_report(home):
     rows = bundle.read_predictions(context.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
     right = [label == predicted for label, predicted in zip(rows.labels, rows.predicted, strict=True)]
     assert np.mean(right) == pytest.approx(metrics["test_accuracy"])
+    told = report["estimate"]
+    assert told["value"] == served["estimated_accuracy"]
+    assert told["found"] == metrics["test_accuracy"]
+    assert told["error"] == pytest.approx(told["value"] - told["found"])
+    assert told["num_items"] == 42
+    assert told["known_accuracy"] == pytest.approx(served["source_accuracy"])
+    assert told["low"] <= told["value"] <= told["high"]
     assert not done["spec"]["calibrated"]
     assert done["spec"]["labels"] == ["blue", "green", "red"]
     steps = [event["data"]["step"] for event in wire.events("log") if "outcome" in event["data"]]
@@ -194,6 +201,10 @@ def test_a_target_without_labels_is_served_and_not_scored(home):
         assert f"nothing to compare it on: {NO_LABELS}" in page
     assert "an adaptation is compared with the source alone)" not in page
     assert all(one["oracle_accuracy"] is None for one in report["domain"]["candidates"])
+    # Nobody has measured it, and the estimate says what it is.
+    assert report["estimate"]["found"] is report["estimate"]["error"] is None
+    assert "no label was read" in report["estimate"]["warning"]
+    assert "Estimated accuracy" in page
     assert json.loads(json.dumps(report)) == report
     assert done["spec"]["labels"] == ["blue", "green", "red"]
 
