@@ -265,6 +265,18 @@ class ZeroShotClass(BaseModel):
         description="What it is like, in numbers; then all classes have as many, and some are in the dataset.",
     )
 
+    @property
+    def direction(self) -> tuple[float, ...]:
+        """The attributes at length 1, which is all that is used of them; nothing but zeros stays so.
+
+        Divided by the largest first: squares of very large numbers overflow, of very small ones vanish.
+        """
+        assert self.attributes is not None
+        largest = max(map(abs, self.attributes)) or 1.0
+        scaled = [value / largest for value in self.attributes]
+        length = math.hypot(*scaled) or 1.0
+        return tuple(value / length for value in scaled)
+
     @field_validator("name")
     @classmethod
     def _name_says_something(cls, name: str) -> str:
@@ -273,12 +285,6 @@ class ZeroShotClass(BaseModel):
         if not name.isprintable():
             raise ValueError(f"expected a name without line breaks and other control characters; found {name!r}")
         return name
-
-
-def _direction(attributes: tuple[float, ...]) -> tuple[float, ...] | None:
-    """A class's attributes at length 1, which is all that is used of them; None where there is none."""
-    length = math.hypot(*attributes)
-    return tuple(round(value / length, 9) for value in attributes) if length else None
 
 
 class ZeroShot(Recipe):
@@ -329,8 +335,8 @@ class ZeroShot(Recipe):
                 "expected names that differ in more than capitals and blanks; found alike: "
                 f"{', '.join(map(repr, twice[:5]))}; name them apart, or join them to one class"
             )
-        told = [_direction(one.attributes) for one in self.classes if one.attributes]
-        if None in told or len(set(told)) < len(told):
+        told = [tuple(round(value, 9) for value in one.direction) for one in self.classes if one.attributes]
+        if not all(map(any, told)) or len(set(told)) < len(told):
             raise ValueError(
                 "expected attributes that tell the classes apart; found a class with nothing but zeros, or two classes "
                 "whose attributes are equal but for their length, which is not used"

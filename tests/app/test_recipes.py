@@ -77,6 +77,18 @@ def test_classes_differ_in_more_than_capitals_and_blanks(name):
     assert repr(name) in str(caught.value.extra["errors"])
 
 
+@pytest.mark.parametrize("size", [1e308, 1e200, 1.0, 1e-200, 5e-324])
+def test_attributes_have_a_direction_at_any_size(size):
+    """Their squares overflow, or vanish; a zero would make a model that says nothing."""
+    one, other = {"name": "a", "attributes": [size, 0.0]}, {"name": "b", "attributes": [size, -size]}
+    found = recipes.parse({"method": "zero_shot", "classes": [one, other]})
+    assert found.classes[0].direction == (1.0, 0.0)
+    assert found.classes[1].direction == pytest.approx((0.5**0.5, -(0.5**0.5)))
+    with pytest.raises(Unprocessable) as caught:
+        recipes.parse({"method": "zero_shot", "classes": [one, {"name": "b", "attributes": [1.0, 0.0]}]})
+    assert "equal but for their length" in str(caught.value.extra["errors"])
+
+
 def test_a_bad_item_of_a_list_is_pointed_at():
     with pytest.raises(Unprocessable) as caught:
         recipes.parse({"method": "adapt", "source": "ds_1", "candidates": ["coral", "shot"]})

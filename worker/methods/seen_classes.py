@@ -75,7 +75,7 @@ def load(recipe: ZeroShot, task: Task, backbone: Prepared, encoder: TextEncoder)
         names = tuple(name for name in index.classes if name in asked)
         place = np.array([names.index(name) if name in asked else -1 for name in index.classes] + [-1])
         labels_P = place[labels_P]
-        vectors_KE = unit(np.array([asked[name].attributes for name in names])).astype(np.float32)
+        vectors_KE = np.array([asked[name].direction for name in names], np.float32)
     return Seen(features_PD, labels_P, index.group[rows], names, vectors_KE, extraction)
 
 

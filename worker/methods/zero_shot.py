@@ -183,7 +183,7 @@ def wanted_vectors(recipe: ZeroShot, encoder: TextEncoder) -> Float:
         result: [C, E]
     """
     if recipe.classes[0].attributes is not None:
-        return unit(np.array([one.attributes for one in recipe.classes], np.float64)).astype(np.float32)
+        return np.array([one.direction for one in recipe.classes], np.float32)
     vectors_CE = encoder.classes(
         [one.name for one in recipe.classes], [one.description or "" for one in recipe.classes]
     )

@@ -215,6 +215,9 @@ def test_classes_that_were_never_seen_are_told_by_attributes(home) -> None:
     assert done["report"]["details"]["approach"] in ("eszsl", "devise")
     assert done["report"]["details"]["unseen"] == ["new"]
     assert done["metrics"]["test_seen_accuracy"] > 1 / len(classes)
+    large = [{**one, "attributes": [value * 1e200 for value in one["attributes"]]} for one in classes]
+    again = transfer.run(attempt(home, "large", {"classes": large}, with_dataset=True, backbone=MOBILENET))
+    assert again["metrics"]["test_seen_accuracy"] == done["metrics"]["test_seen_accuracy"]
 
 
 def test_a_dataset_may_lend_its_mean_alone(home) -> None:
