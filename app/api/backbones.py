@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import multipart
 from app.api.deps import NAME, Context, Limit, Page, Project, ReadSession, State, finish
-from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type
+from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
 from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import UserBackbone
@@ -206,7 +206,7 @@ async def add_backbone(request: Request, response: Response, state: Context, pro
         return out
     with multipart.landing(state.settings.scratch) as landing:
         parts = await multipart.read(request, state.settings.max_upload_bytes, landing)
-        fields = {part.name: part.text for part in parts if part.filename is None}
+        fields = text_fields(part for part in parts if part.filename is None)
         upload = next((part for part in parts if part.filename is not None and part.size_bytes), None)
         missing = [name for name in ("name", "architecture") if not fields.get(name)]
         if upload is None or missing:

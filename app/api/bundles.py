@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import multipart
 from app.api.deps import NAME, Context, Project, ReadSession, State, finish
-from app.api.forms import UNLIMITED, checked, form_body, media_type, replayed
+from app.api.forms import UNLIMITED, checked, form_body, media_type, replayed, text_fields
 from app.api.models import OriginOut
 from app.api.problems import RESPONSES
 from app.artifact import archive
@@ -127,7 +127,7 @@ async def import_version(
                 "expected a bundle as form field `file`; found none; send it with -F file=@bundle.zip",
                 code="file_missing",
             )
-        form = checked(BundleForm, {part.name: part.text for part in parts if part.filename is None})
+        form = checked(BundleForm, text_fields(part for part in parts if part.filename is None))
         upload, allowed = files[0], form.allow_label_change
         return await to_thread.run_sync(_import, state, project, name, upload, allowed, idempotency_key, response)
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from app.api import multipart
 from app.api.deps import NAME, Context, Project, State, finish
-from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed
+from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed, text_fields
 from app.api.images import FILES, ImageIn, check_number, given, read_body
 from app.api.problems import RESPONSES
 from app.bodies import BODY
@@ -117,8 +117,8 @@ async def _receive(request: Request, state: State) -> tuple[str, list[bytes]]:
             "expected images as form fields `file`; found none; send -F label=NAME -F file=@photo.jpg",
             code="file_missing",
         )
-    fields = {part.name: part.text for part in parts if part.name != "file"}
-    return checked(ClassIn, {**fields, "images": [{"b64": ""}]}).label, images
+    fields = text_fields(part for part in parts if part.name != "file")
+    return checked(ClassIn, {"images": [{"b64": ""}], **fields}).label, images
 
 
 def _add(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import multipart
 from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession, finish
-from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed
+from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed, text_fields
 from app.api.problems import RESPONSES
 from app.db.base import new_id
 from app.db.models import Dataset
@@ -223,10 +223,8 @@ async def _receive(request: Request, state: State, landing: Path) -> tuple[Datas
             )
         return checked_json(DatasetForm, body), None
     parts = await multipart.read(request, state.settings.max_upload_bytes, landing)
-    fields: dict[str, Any] = {}
-    for part in parts:
-        if part.filename is None:
-            fields[part.name] = from_json(part.name, part.text) if part.name in ("remove", "relabel") else part.text
+    texts = text_fields(part for part in parts if part.filename is None)
+    fields = {name: from_json(name, text) if name in ("remove", "relabel") else text for name, text in texts.items()}
     files = [part for part in parts if part.filename is not None]
     if not files or files[0].name != "file":
         raise BadRequest(

@@ -1,11 +1,13 @@
 """Bodies that are read by hand: their kind, fields beside a file, JSON; and answers that are given again."""
 
 import json
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
+from app.api.multipart import Part
 from app.bodies import pointers
 from app.errors import Unprocessable, UnsupportedMediaType
 from app.services.idempotency import Answer
@@ -53,6 +55,21 @@ def media_type(request: Request, *accepted: str) -> str:
 def plain_type(request: Request, header: str) -> str:
     """The media type that a header names first, without parameters; empty where there is none."""
     return request.headers.get(header, "").partition(";")[0].strip().lower()
+
+
+def text_fields(parts: Iterable[Part]) -> dict[str, str]:
+    """What a form says beside its files; of two values of one field neither would be the wanted one.
+
+    Raises:
+        Unprocessable: with a pointer to a field that is there twice.
+    """
+    fields: dict[str, str] = {}
+    for part in parts:
+        if part.name in fields:
+            twice = {"pointer": f"/{part.name}", "detail": "Field is there more than once"}
+            raise _invalid([twice], "each field beside the file once")
+        fields[part.name] = part.text
+    return fields
 
 
 def checked(model: type[M], fields: Any) -> M:

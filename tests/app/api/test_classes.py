@@ -446,6 +446,16 @@ def test_json_of_another_shape(light_client, tmp_path, body, status):
     assert num_rows(light_client) == [1, 0]
 
 
+@pytest.mark.parametrize(
+    ("fields", "pointer"), [({"label": ["yellow", "pink"]}, "/label"), ({"label": "yellow", "images": "a"}, "/images")]
+)
+def test_no_field_of_a_form_is_dropped_without_a_word(light_client, tmp_path, fields, pointer):
+    publish(light_client, tmp_path)
+    answer = light_client.post(URL, files={"file": ("a.png", YELLOW[0])}, data=fields)
+    assert [one["pointer"] for one in problem(answer, 422, "invalid_payload")["errors"]] == [pointer]
+    assert num_rows(light_client) == [1, 0]
+
+
 def test_a_bad_image_among_good_ones_is_named(light_client, tmp_path):
     publish(light_client, tmp_path)
     assert problem(send(light_client, "yellow", [YELLOW[0], b"x", YELLOW[1]]), 400, "image_unreadable")["index"] == 1
