@@ -131,7 +131,8 @@ def fit(recipe: ZeroShot, task: Task, seen: Seen, middle: Centre, vectors_CE: Fl
 def _decision(one: Judged, is_best: bool) -> Decision:
     shown = f"{one.accuracy:.3f} of left-out classes among themselves"
     both = "" if one.harmonic is None else f", {one.harmonic:.3f} harmonic mean with the held-out seen ones"
-    reason = f"{one.approach}: {shown}{both}, optimistic: strengths were chosen on these folds"
+    caution = ", optimistic: strengths were chosen on these folds" if one.strengths is not None else ""
+    reason = f"{one.approach}: {shown}{both}{caution}"
     return Decision(one.approach, "served" if is_best else "dropped", reason, score=one.value)
 
 
