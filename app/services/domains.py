@@ -1,6 +1,7 @@
 """Domains of a model: which alignment stands between backbone and head for inputs from somewhere else, with history."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -29,7 +30,7 @@ def bind(session: Session, project: str, name: str, domain: str, alignment_id: s
     elif bound.alignment_id == row.id:
         return bound
     bound.alignment_id, bound.updated_at = row.id, now()
-    _remember(session, model, domain, row.id)
+    _remember(session, model, domain, row.id, bound.updated_at)
     return bound
 
 
@@ -44,7 +45,7 @@ def unbind(session: Session, project: str, name: str, domain: str) -> None:
     if bound is None:
         raise _unknown(session, model, domain)
     session.delete(bound)
-    _remember(session, model, domain, None)
+    _remember(session, model, domain, None, now())
 
 
 def every(session: Session, project: str, name: str) -> Sequence[tuple[DomainBinding, Alignment]]:
@@ -121,9 +122,14 @@ def _unknown(session: Session, model: Model, domain: str) -> NotFound:
     )
 
 
-def _remember(session: Session, model: Model, domain: str, alignment_id: str | None) -> None:
+def _remember(session: Session, model: Model, domain: str, alignment_id: str | None, at: datetime) -> None:
     session.add(
         DomainChange(
-            id=new_id("dmc"), project_id=model.project_id, model_id=model.id, domain=domain, alignment_id=alignment_id
+            id=new_id("dmc"),
+            project_id=model.project_id,
+            model_id=model.id,
+            domain=domain,
+            alignment_id=alignment_id,
+            at=at,
         )
     )

@@ -82,7 +82,10 @@ def test_the_alignment_stands_between_backbone_and_head(served):
 def test_history_and_listing(served):
     for alignment in (served.diagonal, served.diagonal, served.matrix):
         bind(served, "night", alignment)
-    bind(served, "day", served.diagonal)
+    bound = bind(served, "day", served.diagonal).json()
+    found = served.get(f"{DOMAINS}/day").json()
+    # One moment, wherever it is looked up.
+    assert bound["updated_at"] == found["updated_at"] == found["history"][0]["at"]
     listed = served.get(DOMAINS).json()["data"]
     assert [(row["domain"], row["number"], row["method"]) for row in listed] == [
         ("day", 1, "z_score"), ("night", 2, "z_score"),
