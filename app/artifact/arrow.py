@@ -44,16 +44,23 @@ def plain(values: pa.Array, null: float | None = None) -> NDArray[Any]:
     return np.where(bits[values.offset : values.offset + len(values)], found_N, dtype.type(null))
 
 
-def texts(values: Sequence[str]) -> pa.Array:
-    """Strings, none of them null."""
-    encoded = [value.encode() for value in values]
-    return strings(pa.string(), np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)), b"".join(encoded))
+def texts(values: Sequence[str | None]) -> pa.Array:
+    """Strings; None is null."""
+    encoded = [b"" if value is None else value.encode() for value in values]
+    lengths_N = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
+    is_missing_N = np.fromiter((value is None for value in values), dtype=np.bool_, count=len(encoded))
+    return strings(pa.string(), lengths_N, b"".join(encoded), is_missing_N)
 
 
-def strings(kind: pa.DataType, lengths_N: NDArray[np.int64], data: bytes | memoryview) -> pa.Array:
-    """Texts or binaries that lie one after another in `data`."""
+def strings(
+    kind: pa.DataType,
+    lengths_N: NDArray[np.int64],
+    data: bytes | memoryview,
+    is_missing_N: NDArray[np.bool_] | None = None,
+) -> pa.Array:
+    """Texts or binaries that lie one after another in `data`; null where missing."""
     ends = np.concatenate([[0], np.cumsum(lengths_N)]).astype(np.int32)
-    return pa.Array.from_buffers(kind, len(lengths_N), [None, pa.py_buffer(ends), pa.py_buffer(data)])
+    return pa.Array.from_buffers(kind, len(lengths_N), [_valid(is_missing_N), pa.py_buffer(ends), pa.py_buffer(data)])
 
 
 def lists(ends_N1: NDArray[np.int64], values: NDArray[np.int64]) -> pa.Array:

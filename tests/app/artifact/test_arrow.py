@@ -43,3 +43,10 @@ def test_lists_and_structs_are_those_that_arrow_makes(missing: list[int]) -> Non
     wanted = [None if gone else list("abcd"[first:end]) for first, end, gone in
               zip(ends_N1, ends_N1[1:], is_missing_N, strict=False)]  # fmt: skip
     assert made.to_pylist() == wanted
+
+
+@pytest.mark.parametrize("values", [[], ["caf\u00e9", "", "b"], ["a", None, "", "c"], [None] * 9])
+def test_texts_are_those_that_arrow_makes(values: list[str | None]) -> None:
+    made = arrow.texts(values)
+    made.validate(full=True)
+    assert made.equals(pa.array(values, pa.string()))
