@@ -3,7 +3,8 @@
     GraftError                      status, code, title; detail says what was expected, found, and what to do
     |- BadRequest 400               bad_request, unsupported_task, not_an_archive, unknown_recipe, ...
     |  `- BadImage 400              image_unreadable, image_truncated, image_too_large, image_unsupported, image_url_*
-    |- Forbidden 403                cross_site
+    |- Unauthorized 401             key_missing, key_unknown, key_expired, key_revoked
+    |- Forbidden 403                cross_site, scope_missing
     |- NotFound 404                 not_found
     |- Conflict 409                 in_use, invalid_state, dataset_not_ready, label_change, ...
     |- TooLarge 413                 body_too_large
@@ -56,6 +57,14 @@ class BadImage(BadRequest):
 
     code = "image_unreadable"
     title = "Image cannot be used"
+
+
+class Unauthorized(GraftError):
+    """The request brings no key, or none that holds."""
+
+    status = 401
+    code = "key_missing"
+    title = "Unauthorized"
 
 
 class Forbidden(GraftError):

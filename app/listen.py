@@ -88,11 +88,11 @@ def may_listen(settings: Settings, roles: Sequence[str]) -> bool:
     """Whether the address is one to listen on and its ports are free; says what is wrong with it."""
     from app.api.guard import LOCAL
 
-    if settings.host not in LOCAL:
+    if settings.host not in LOCAL and not settings.require_keys:
         print(
             f"graft: expected a loopback address; found GRAFT_HOST={settings.host}. Without API keys "
             "anybody who reaches the port could read and write everything, so Graft does not listen there; "
-            "use 127.0.0.1 behind a proxy.",
+            "make a key with `graft keys create` and set GRAFT_REQUIRE_KEYS=true, or use 127.0.0.1.",
             file=sys.stderr,
         )
         return False

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 from app import VERSION
 from app.api import (
@@ -19,6 +19,7 @@ from app.api import (
     alignments,
     backbones,
     bundles,
+    callers,
     classes,
     datasets,
     domains,
@@ -27,6 +28,7 @@ from app.api import (
     evaluations,
     health,
     jobs,
+    keys,
     lineage,
     logs,
     models,
@@ -42,6 +44,7 @@ from app.api import (
 from app.api.deps import State
 from app.api.guard import Guard
 from app.api.head import Head
+from app.api.keyring import Keyring
 from app.api.remote import Remote
 from app.db.session import Database
 from app.queue import Bell, make_celery
@@ -76,6 +79,7 @@ ROLES: dict[str, tuple[APIRouter, ...]] = {
         evaluations.of_jobs,
         lineage.router,
         webhooks.router,
+        keys.router,
     ),
     "serve": (predictions.router, embeddings.router, classes.router, drift.router, logs.router),
 }
@@ -97,6 +101,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         app.state.graft = state = make_state(settings, board)
         async with grpc(settings, state, roles):
             yield
+        await state.keyring.close()
         await state.remote.close()
         state.engine.close()
         state.observation.close()
@@ -110,16 +115,19 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         lifespan=lifespan,
         max_body_size=settings.max_json_bytes,
     )
+    # The last one is the first that a request meets.
+    app.add_middleware(callers.Callers, open_paths=callers.open_paths(*["/metrics"] * settings.open_metrics))
     app.add_middleware(Head)
-    app.add_middleware(Guard, hosts=frozenset(settings.allowed_hosts))
+    app.add_middleware(Guard, hosts=frozenset((settings.host.lower(), *settings.allowed_hosts)))
     problems.install(app)
+    allowed = [Depends(callers.check_scope)]
     # Routes are tried in their order, all of them before one that stands last: predictions come first.
     for role in sorted(roles, reverse=True):
         for router in ROLES[role]:
-            app.include_router(router, prefix="/api/v1")
+            app.include_router(router, prefix="/api/v1", dependencies=allowed)
         for router in PROTOCOLS.get(role, ()):
-            app.include_router(router)
-    app.include_router(health.router)
+            app.include_router(router, dependencies=allowed)
+    app.include_router(health.router, dependencies=allowed)
     schema.install(app)
     return app
 
@@ -159,6 +167,7 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
         statistics=statistics,
         remote=Remote(settings.image_hosts, settings.max_predict_bytes),
         observation=Observation(Observer(settings.observed_share, observed), logbook, storage),
+        keyring=Keyring(database, settings.require_keys),
     )
 
 

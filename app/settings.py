@@ -17,6 +17,16 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".graft"), description="Folder of everything that is kept on this machine.")
     host: str = Field("127.0.0.1", description="Address to listen on; anything but loopback needs API keys.")
+    require_keys: bool = Field(
+        False,
+        description="Whether every request needs an API key (docs/keys.md). Without, whoever reaches the port may do "
+        "everything, so Graft listens on loopback alone.",
+    )
+    open_metrics: bool = Field(
+        False,
+        description="Whether `/metrics` answers without a key, for all projects together. Else it takes a key with "
+        "scope `read`, and tells of that key's project.",
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port of the API.")
     grpc_port: int = Field(
         0,

@@ -4,6 +4,8 @@ Start the service with `make run`, then, in a second terminal:
 
     .venv/bin/python examples/quickstart.py                              # the drawings in examples/data
     .venv/bin/python examples/quickstart.py my.zip my-model photo.jpg    # your own class folders, and what to classify
+
+GRAFT_KEY is sent where the service asks for API keys.
 """
 
 import os
@@ -22,7 +24,7 @@ DATA = Path(__file__).parent / "data"
 
 def main(archive: Path, model: str, images: list[Path]) -> int:
     """Runs it and prints what comes out."""
-    with Client(URL) as graft:
+    with Client(URL, key=os.environ.get("GRAFT_KEY")) as graft:
         uploaded = graft.upload_dataset(archive, archive.stem)
         dataset = graft.wait_dataset(uploaded["id"], Bar("ingest").show)
         if dataset["state"] != "ready":

@@ -8,6 +8,8 @@ from fastapi import Depends, Query, Request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session as SqlSession
 
+from app.api import callers
+from app.api.keyring import Keyring
 from app.api.remote import Remote
 from app.db.session import Database
 from app.queue import Bell
@@ -21,7 +23,6 @@ from app.storage import Storage
 
 WASTE = "waste"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-DEFAULT_PROJECT = "default"
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ class State:
     statistics: Statistics
     remote: Remote
     observation: Observation
+    keyring: Keyring
 
 
 class Page(BaseModel, Generic[T]):
@@ -78,9 +80,9 @@ def finish(state: State, session: SqlSession) -> None:
         state.bell.ring(queue)
 
 
-async def get_project() -> str:
-    """The caller's project; `default` as long as there are no keys."""
-    return DEFAULT_PROJECT
+async def get_project(request: Request) -> str:
+    """The project of the caller's key; `default` where keys are off."""
+    return callers.of(request.scope).project
 
 
 Context = Annotated[State, Depends(get_state)]

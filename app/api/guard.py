@@ -14,6 +14,8 @@ from app.api.problems import of_error
 from app.errors import Forbidden, GraftError, Misdirected
 
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+# Where the service listens, but nobody's name for it.
+WILDCARDS = frozenset({"0.0.0.0", "::", "[::]", ""})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -22,12 +24,12 @@ class Guard:
 
     Args:
         app: what is guarded.
-        hosts: names that are ours, besides the loopback's.
+        hosts: names and addresses that are ours, besides the loopback's.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
         self._app = app
-        self._hosts = LOCAL | hosts
+        self._hosts = (LOCAL | hosts) - WILDCARDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes what is allowed on, and answers the rest itself."""

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
+from app.api import callers
 from app.api.deps import Context
 from app.api.problems import RESPONSES
 from app.services import readiness
@@ -38,7 +39,9 @@ def readyz(state: Context, response: Response) -> Any:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-def metrics(state: Context) -> PlainTextResponse:
-    """Prometheus text."""
-    text = readiness.metrics(state.database, state.statistics, state.observation)
+def metrics(request: Request, state: Context) -> PlainTextResponse:
+    """Prometheus text: of the key's project, or of all where no key is asked for."""
+    caller = callers.of(request.scope)
+    project = None if caller.key_id is None else caller.project
+    text = readiness.metrics(state.database, state.statistics, state.observation, project)
     return PlainTextResponse(text, media_type="text/plain; version=0.0.4")

@@ -217,7 +217,9 @@ def list_events(
         start = _event_id(last_event_id, after)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(
-            _stream(state, project, job_id, start), media_type="text/event-stream", headers=headers
+            _stream(state, project, job_id, start, request.headers.get("authorization", "")),
+            media_type="text/event-stream",
+            headers=headers,
         )
     rows, more = jobs.events(session, job_id, after, limit)
     return Page(data=[_event(row) for row in rows], has_more=more)
@@ -264,11 +266,14 @@ def _event_id(given: str | None, default: int) -> int:
     return int(given)
 
 
-async def _stream(state: State, project: str, job_id: str, start: int) -> AsyncIterator[bytes]:
-    """Server-sent events from the rows themselves, so any process can serve any job and a reconnect misses nothing."""
+async def _stream(state: State, project: str, job_id: str, start: int, authorization: str) -> AsyncIterator[bytes]:
+    """Server-sent events from the rows themselves, so any process can serve any job and a reconnect misses nothing.
+
+    It ends with the key that asked for it: a stream may last for days.
+    """
     seen, idle, shown = start, 0.0, ""
     yield b"retry: 1000\n\n"
-    while True:
+    while await state.keyring.holds(authorization):
         rows, progress, final = await to_thread.run_sync(_news, state, project, job_id, seen)
         for row in rows:
             seen, idle = row.id, 0.0

@@ -1,6 +1,7 @@
 """Every error as one RFC 9457 document: `application/problem+json` with a stable `code`."""
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from app.errors import GraftError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
+CHALLENGE = 'Bearer realm="graft"'
 CLIENT_CLOSED_REQUEST = 499
 # What the framework itself refuses, before a route of ours is reached.
 FRAMEWORK_CODES = {
@@ -79,11 +81,21 @@ def document(status: int, code: str, title: str, detail: str, instance: str, **e
 
 def response(path: str, status: int, code: str, title: str, detail: str, **extra: Any) -> JSONResponse:
     """A problem response; under `/v2` in the shape of the protocol that is spoken there."""
-    later = str(extra.get("retry_after_seconds", RETRY_AFTER_SECONDS))
-    headers = {"Retry-After": later} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    headers = _headers(status, code, extra)
     if oip.concerns(path):
         return JSONResponse(oip.document(detail, extra.get("errors")), oip.http_status(status), headers)
     return JSONResponse(document(status, code, title, detail, path, **extra), status, headers, MEDIA_TYPE)
+
+
+def _headers(status: int, code: str, extra: Mapping[str, Any]) -> dict[str, str]:
+    """What programs look for beside the document: when to come again, how to say who they are (RFC 6750)."""
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return {"Retry-After": str(extra.get("retry_after_seconds", RETRY_AFTER_SECONDS))}
+    if status == HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": CHALLENGE if code == "key_missing" else f'{CHALLENGE}, error="invalid_token"'}
+    if code == "scope_missing" and "scope" in extra:
+        return {"WWW-Authenticate": f'{CHALLENGE}, error="insufficient_scope", scope="{extra["scope"]}"'}
+    return {}
 
 
 def of_error(path: str, error: GraftError) -> JSONResponse:

@@ -14,8 +14,10 @@ from app.api.images import ImagesIn
 from app.api.oip.documents import InferenceError
 from app.api.oip.http import InferRequestIn
 from app.api.problems import Problem
+from app.api.scopes import OPEN, SCOPES
 from app.api.v2 import IndexIn, LoadIn
 
+KEY = "key"
 BY_HAND: tuple[type[BaseModel], ...] = (
     BackboneFromVersion,
     ClassIn,
@@ -48,4 +50,15 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas: dict[str, Any] = found.setdefault("components", {}).setdefault("schemas", {})
     for name, schema in extra["$defs"].items():
         schemas.setdefault(name, schema)
+    _describe_keys(found)
     return found
+
+
+def _describe_keys(document: dict[str, Any]) -> None:
+    """Says of each operation which scopes are enough; without keys (GRAFT_REQUIRE_KEYS) none is needed."""
+    told = "An API key, where the service asks for one; see docs/keys.md."
+    document["components"]["securitySchemes"] = {KEY: {"type": "http", "scheme": "bearer", "description": told}}
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            needed = SCOPES.get(f"{method.upper()} {path.removeprefix('/api/v1')}", OPEN)
+            operation["security"] = [{}, *({KEY: [scope]} for scope in needed)]

@@ -18,7 +18,7 @@ from app.api.answers import Ask
 from app.api.deps import State
 from app.api.forms import checked_json, from_json, plain_type
 from app.api.problems import document
-from app.errors import GraftError, TooLarge
+from app.errors import GraftError, TooLarge, Unauthorized
 from app.services import rollouts
 from app.services.predictions import Found
 from app.serving.call import Result
@@ -91,7 +91,12 @@ async def _written(
 
 async def _begin_all(ask: Ask, found: Found, sent: Sent, begun: asyncio.Queue[Begun | None]) -> None:
     """Gives each image to the engine as it comes; then listens until the connection is closed."""
+    authorization = ask.request.headers.get("authorization", "")
     async for image in sent:
+        if not await ask.state.keyring.holds(authorization):
+            # A stream may last longer than its key.
+            await begun.put(Unauthorized("expected a key that still holds; found it ended", code="key_revoked"))
+            break
         await begun.put(_begin(ask, found, image))
     await begun.put(None)
     await answers.disconnected(ask.request)

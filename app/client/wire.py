@@ -38,13 +38,17 @@ class Wire:
 
     Args:
         url: where the service listens.
+        key: an API key, for a service that asks for one; it is sent with every call, and shown nowhere.
         timeout_seconds: for one answer; uploads and streams may take longer as long as bytes flow.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout_seconds: float = 120.0) -> None:
+    def __init__(self, url: str = DEFAULT_URL, *, key: str | None = None, timeout_seconds: float = 120.0) -> None:
         # A proxy from the environment cannot reach this machine's loopback, and must not see what goes there.
         trust_env = (urlsplit(url).hostname or "") not in LOOPBACK
-        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout_seconds, trust_env=trust_env)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(
+            base_url=url.rstrip("/"), timeout=timeout_seconds, trust_env=trust_env, headers=headers
+        )
 
     def __enter__(self) -> Self:
         return self

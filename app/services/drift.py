@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from app.artifact import bundle, reference, tensors
 from app.artifact.reference import Reference
 from app.artifact.spec import BundleError, Spec
-from app.db.models import Model, ModelVersion
+from app.db.models import ModelVersion
 from app.services import predictions
 from app.services.predictions import Found
 from app.serving import drift
@@ -134,8 +134,8 @@ class Observation:
         return found
 
 
-def families(session: Session, observation: Observation) -> Iterator[Metric]:
-    """Gauges for Prometheus, of the last hour; only of what was observed."""
+def families(session: Session, observation: Observation, names: Mapping[str, tuple[str, str]]) -> Iterator[Metric]:
+    """Gauges for Prometheus, of the last hour; only of what was observed, and of versions that have a name there."""
     labels = ["model", "version", "alignment"]
     images = GaugeMetricFamily("graft_drift_images", "Images looked at in the last hour", labels=labels)
     detected = GaugeMetricFamily("graft_drift_detected", "1 where the last hour differs, else 0", labels=labels)
@@ -143,15 +143,14 @@ def families(session: Session, observation: Observation) -> Iterator[Metric]:
         "graft_drift_distance", "Distance to the reference beyond chance", labels=[*labels, "of"]
     )
     observed = observation.observer.seen("hour")
-    query = select(ModelVersion, Model.name).join(Model, Model.id == ModelVersion.model_id)
-    found = session.execute(query.where(ModelVersion.id.in_({one.version_id for one in observed})))
-    rows = {row.id: (name, row) for row, name in found}
+    wanted = {one.version_id for one in observed} & names.keys()
+    rows = {row.id: row for row in session.scalars(select(ModelVersion).where(ModelVersion.id.in_(wanted)))}
     for one, moments in observed.items():
         if one.version_id not in rows:
             continue
-        name, row = rows[one.version_id]
+        row = rows[one.version_id]
         seen = observation.judge(row, moments)
-        values = [name, str(row.version), one.alignment or ""]
+        values = [*names[row.id], one.alignment or ""]
         images.add_metric(values, seen.num_sampled)
         if seen.drift.verdict in ("stable", "drift"):
             detected.add_metric(values, float(seen.drift.verdict == "drift"))

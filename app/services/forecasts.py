@@ -51,14 +51,18 @@ def record(session: Session, job: Job, report: dict[str, Any]) -> None:
     session.execute(counted.values(num_forecasts=Project.num_forecasts + 1))
 
 
-def errors(session: Session) -> Errors:
-    """Over the last WINDOW finished jobs of all projects; what it costs does not grow with their number."""
-    recent = select(ForecastRow).order_by(ForecastRow.created_at.desc()).limit(WINDOW).subquery()
+def errors(session: Session, project: str | None = None) -> Errors:
+    """Over the last WINDOW finished jobs of one project or of all; what it costs does not grow with their number."""
+    last = select(ForecastRow).order_by(ForecastRow.created_at.desc()).limit(WINDOW)
+    counted = select(func.sum(Project.num_forecasts))
+    if project is not None:
+        last, counted = last.where(ForecastRow.project_id == project), counted.where(Project.id == project)
+    recent = last.subquery()
     error = recent.c.found - recent.c.expected
     held = (recent.c.found >= recent.c.low - _ROUNDING) & (recent.c.found <= recent.c.high + _ROUNDING)
     inside = case((held, 1.0), else_=0.0)
     number, absolute, bias, share = session.execute(
         select(func.count(), func.avg(func.abs(error)), func.avg(error), func.avg(inside)).select_from(recent)
     ).one()
-    total = session.scalar(select(func.sum(Project.num_forecasts))) or 0
+    total = session.scalar(counted) or 0
     return Errors(int(total), number, absolute, bias, None if share is None else float(share))

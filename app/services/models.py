@@ -46,16 +46,30 @@ def versions(session: Session, model_ids: Sequence[str]) -> dict[str, list[Model
     return found
 
 
-def every_version(session: Session, project: str | None = None) -> list[tuple[str, int, str]]:
-    """Name, number and id of every version of every model, by name and number; of all projects where none is named."""
+def every_version(session: Session, project: str) -> list[tuple[str, int, str]]:
+    """Name, number and id of every version of every model, by name and number."""
     query = (
         select(Model.name, ModelVersion.version, ModelVersion.id)
         .join(Model, Model.id == ModelVersion.model_id)
+        .where(Model.project_id == project)
         .order_by(Model.name, ModelVersion.version)
+    )
+    return [(name, number, version_id) for name, number, version_id in session.execute(query)]
+
+
+def labels(session: Session, project: str | None) -> dict[str, tuple[str, str]]:
+    """Name and number of every version by its id; of all projects, the name says which, but for `default`."""
+    query = (
+        select(Model.project_id, Model.name, ModelVersion.version, ModelVersion.id)
+        .join(Model, Model.id == ModelVersion.model_id)
+        .order_by(Model.project_id, Model.name, ModelVersion.version)
     )
     if project is not None:
         query = query.where(Model.project_id == project)
-    return [(name, number, version_id) for name, number, version_id in session.execute(query)]
+    return {
+        version_id: (name if owner in (project, "default") else f"{owner}/{name}", str(number))
+        for owner, name, number, version_id in session.execute(query)
+    }
 
 
 def aliases(session: Session, model_ids: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -27,13 +27,15 @@ def take_bells(session: Session) -> set[str]:
     return bells
 
 
-def counts(session: Session) -> dict[tuple[str, str], int]:
-    """Number of unfinished jobs by (queue, state)."""
+def counts(session: Session, project: str | None = None) -> dict[tuple[str, str], int]:
+    """Number of unfinished jobs by (queue, state), of one project or of all."""
     query = (
         select(Job.queue, Job.state, func.count())
         .where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
         .group_by(Job.queue, Job.state)
     )
+    if project is not None:
+        query = query.where(Job.project_id == project)
     return {(queue, state): number for queue, state, number in session.execute(query)}
 
 

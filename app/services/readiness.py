@@ -31,8 +31,11 @@ def check_serving(settings: Settings, database: Database, storage: Storage) -> d
     return {"database": _database(database), "storage": _storage(settings, storage)}
 
 
-def metrics(database: Database, statistics: Statistics, observation: Observation) -> str:
-    """The present state, as Prometheus reads it."""
+def metrics(database: Database, statistics: Statistics, observation: Observation, project: str | None = None) -> str:
+    """The present state, as Prometheus reads it; jobs and models of one project, or of all.
+
+    Workers and memory are the service's: they name nobody.
+    """
     registry = CollectorRegistry()
     waiting = Gauge("graft_jobs", "Unfinished jobs", ["queue", "state"], registry=registry)
     workers = Gauge("graft_workers", "Workers seen in the last minute", registry=registry)
@@ -40,11 +43,11 @@ def metrics(database: Database, statistics: Statistics, observation: Observation
     loaded = Gauge("graft_pool_graphs", "Loaded graphs", registry=registry)
     total = statistics.total()
     with database.read() as session:
-        for (queue, state), number in queues.counts(session).items():
+        for (queue, state), number in queues.counts(session, project).items():
             waiting.labels(queue, state).set(number)
         workers.set(len(queues.live_workers(session)))
-        _forecasts(registry, forecasts.errors(session))
-        answered = served.metrics(session, total, observation)
+        _forecasts(registry, forecasts.errors(session, project))
+        answered = served.metrics(session, total, observation, project)
     memory.set(total.present.pool_bytes)
     loaded.set(total.present.pool_graphs)
     return generate_latest(registry).decode() + answered

@@ -38,10 +38,14 @@ KSERVE = {
 }
 
 
-def metrics(session: Session, total: Tally, observation: Observation) -> str:
-    """Counters since the service began, in the text format of Prometheus, by model and version."""
+def metrics(session: Session, total: Tally, observation: Observation, project: str | None = None) -> str:
+    """Counters since the service began, in the text format of Prometheus, by model and version.
+
+    Of one project, or of all: models of others than `default` are then named `PROJECT/MODEL`, since two projects may
+    have models of one name, and a scrape with two series of the same labels is refused as a whole.
+    """
     registry = CollectorRegistry()
-    names = {version_id: (name, str(number)) for name, number, version_id in models.every_version(session)}
+    names = models.labels(session, project)
     rows = [(*named, total.of(version_id)) for version_id, named in names.items()]
     shadows = [
         (*names[one], names[other][1], outcomes)
@@ -49,7 +53,7 @@ def metrics(session: Session, total: Tally, observation: Observation) -> str:
         for other, outcomes in others.items()
         if one in names and other in names
     ]
-    drifts = list(drift.families(session, observation))
+    drifts = list(drift.families(session, observation, names))
     used = [row for row in rows if row[2].used]
     others = [*drifts, _logged(total)]
     registry.register(_Collector(used, shadows, others, total.present.num_images))

@@ -6,8 +6,11 @@ import sys
 import pytest
 from sqlalchemy import inspect, text
 
-from app import cli
+from app import cli, listen
+from app.db.keys import ApiKey
 from app.db.session import Database
+from app.services import keys
+from app.settings import Settings
 from tests.conftest import free_port
 
 
@@ -86,3 +89,72 @@ def test_without_grpcio_its_port_cannot_be_asked_for(in_home, monkeypatch, capsy
     assert cli.main(["serve"]) == 2
     assert "expected the package grpcio" in capsys.readouterr().err
     assert not in_home.exists()
+
+
+def test_with_keys_it_listens_anywhere(capsys):
+    assert listen.may_listen(Settings(host="0.0.0.0", port=free_port(), require_keys=True), ("api", "serve"))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def rows(light, monkeypatch):
+    """All keys of the home, newest first."""
+    monkeypatch.setenv("GRAFT_HOME", str(light.home))
+    database = Database(light.resolved_database_url)
+
+    def read():
+        with database.read() as session:
+            return session.query(ApiKey).order_by(ApiKey.id.desc()).all()
+
+    yield read
+    database.dispose()
+
+
+def test_a_key_is_made_listed_and_revoked(rows, capsys):
+    given = ["--project", "team", "--name", "ci", "--scopes", "predict,read", "--expires-days", "3"]
+    assert cli.main(["keys", "create", *given]) == 0
+    shown = capsys.readouterr()
+    secret, (row,) = shown.out.strip(), rows()
+    assert keys.digest(secret) == row.digest
+    assert (row.project_id, row.name, row.scopes) == ("team", "ci", ["read", "predict"])
+    assert 2.9 < (row.expires_at - row.created_at).total_seconds() / 86_400 < 3.1
+    assert secret not in shown.err
+    assert cli.main(["keys", "list", "--project", "team"]) == 0
+    listed = capsys.readouterr().out
+    assert all(part in listed for part in (row.id, row.prefix, "read,predict", "never", "expires"))
+    assert secret not in listed
+    assert cli.main(["keys", "list"]) == 0
+    assert row.id not in capsys.readouterr().out
+    assert cli.main(["keys", "revoke", row.id]) == 2
+    assert "expected a key of this project" in capsys.readouterr().err
+    assert cli.main(["keys", "revoke", row.id, "--project", "team"]) == 0
+    assert rows()[0].revoked_at is not None
+    assert cli.main(["keys", "list", "--project", "team"]) == 0
+    assert "revoked" in capsys.readouterr().out
+
+
+def test_the_first_key_is_made_once(rows, capsys):
+    for _ in range(2):
+        assert cli.main(["keys", "create", "--first"]) == 0
+    assert len(capsys.readouterr().out.split()) == len(rows()) == 1
+    assert rows()[0].scopes == list(keys.SCOPES)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--scopes", "root"], "expected --scopes of read"),
+        (["--scopes", ","], "expected --scopes of read"),
+        (["--expires-days", "0"], "expected --expires-days from 1 to"),
+        (["--project", "Team A"], "expected a project's name"),
+    ],
+)
+def test_a_key_that_makes_no_sense_is_refused(rows, capsys, given, words):
+    assert cli.main(["keys", "create", *given]) == 2
+    shown = capsys.readouterr()
+    assert (words in shown.err, shown.out, rows()) == (True, "", [])
+
+
+def test_keys_need_a_database(in_home, capsys):
+    assert cli.main(["keys", "create"]) == 2
+    assert "run `graft migrate`" in capsys.readouterr().err

@@ -153,6 +153,25 @@ def test_waiting_outlasts_a_restart() -> None:
         assert graft.wait_job("job_1")["state"] == "succeeded"
 
 
+def test_a_key_goes_with_every_call() -> None:
+    seen: list[str | None] = []
+    job = Job(per_stream=3)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        seen.append(handler.headers["Authorization"])
+        job(handler)
+
+    with scripted(answer) as url:
+        with Client(url, key="graft_secret") as graft:
+            graft.wait_job("job_1")
+        assert len(seen) > 3
+        assert set(seen) == {"Bearer graft_secret"}
+        seen.clear()
+        with Client(url) as graft:
+            graft.job("job_1")
+        assert seen == [None]
+
+
 def test_problem_becomes_an_error_with_its_document() -> None:
     problem = {"status": 404, "code": "not_found", "title": "Not found", "detail": "expected a job; found none"}
     with scripted(send_json(problem, 404, PROBLEM)) as url, Client(url) as graft:

@@ -99,7 +99,7 @@ def test_only_the_gateway_is_published_and_only_on_loopback(services: dict[str, 
     published = {name: service["ports"] for name, service in services.items() if service.get("ports")}
     assert published.keys() == {"gateway"}
     assert [port["host_ip"] for port in published["gateway"]] == ["127.0.0.1"]
-    # Without keys Graft listens on loopback alone, so whoever is to reach it must share its network namespace.
+    # Keys in plain HTTP can be read on the way, so nothing but the gateway reaches them, in one network namespace.
     listening = {name for name, service in services.items() if service.get("network_mode") == "service:gateway"}
     assert listening == {"api", "serve"}
 
@@ -107,7 +107,7 @@ def test_only_the_gateway_is_published_and_only_on_loopback(services: dict[str, 
 def test_settings_in_the_compose_file_exist_and_are_valid(services: dict[str, dict[str, Any]]) -> None:
     known = {f"GRAFT_{name.upper()}" for name in Settings.model_fields}
     ours = [service for service in services.values() if "build" in service]
-    assert len(ours) == 6
+    assert len(ours) == 7
     for service in ours:
         given = {name: value for name, value in service["environment"].items() if name.startswith("GRAFT_")}
         assert given.keys() <= known
@@ -125,6 +125,15 @@ def test_long_lived_services_wait_for_what_they_need(services: dict[str, dict[st
         assert conditions["redis"] == "service_healthy"
     for name in ("postgres", "redis", "objects", "gateway"):
         assert services[name]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_every_request_needs_a_key_and_the_first_one_is_printed_once(services: dict[str, dict[str, Any]]) -> None:
+    for name in ("api", "serve"):
+        assert services[name]["environment"]["GRAFT_REQUIRE_KEYS"] == "true"
+    first = services["first-key"]
+    assert first["command"] == ["keys", "create", "--first", "--name", "first"]
+    assert first["restart"] == "no"
+    assert first["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
 
 
 def test_gpu_is_reserved_by_the_gpu_worker_alone(services: dict[str, dict[str, Any]]) -> None:

@@ -16,9 +16,11 @@ import grpc
 from anyio import to_thread
 from sqlalchemy.exc import DataError
 
-from app.api.deps import DEFAULT_PROJECT, State
+from app.api import callers
+from app.api.deps import State
 from app.api.oip import control, errors, grpc_messages, infer, proto
 from app.api.oip.proto import message
+from app.api.scopes import GRPC_SCOPES, OPEN
 from app.errors import BadRequest, GraftError, NotFound, Unavailable
 from app.services import repository
 from app.serving.call import Result
@@ -30,7 +32,7 @@ OVERHEAD_BYTES = 64 * 1024
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Any, Any], Awaitable[Any]]
+Handler = Callable[[str, Any, Any], Awaitable[Any]]
 
 
 @asynccontextmanager
@@ -50,7 +52,7 @@ async def serving(state: State) -> AsyncIterator[None]:
             ("grpc.so_reuseport", int(settings.serve_processes > 1)),
         ]
     )
-    server.add_generic_rpc_handlers((_handlers(Service(state, DEFAULT_PROJECT)),))
+    server.add_generic_rpc_handlers((_handlers(Service(state)),))
     server.add_insecure_port(f"{host}:{settings.grpc_port}")
     await server.start()
     try:
@@ -60,90 +62,106 @@ async def serving(state: State) -> AsyncIterator[None]:
 
 
 class Service:
-    """The protocol's methods, by their names.
+    """The protocol's methods, by their names; each is told the caller's project, whose models it is about.
 
     Args:
         state: of the process.
-        project: whose models are served.
     """
 
-    def __init__(self, state: State, project: str) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
-        self._project = project
 
-    async def ServerLive(self, _request: Any, _context: Any) -> Any:
+    async def entered(self, method: str, context: Any) -> str:
+        """The project of a call's key, which comes as HTTP's header does, in the metadata `authorization`.
+
+        Raises:
+            Unauthorized, Unavailable: as `Keyring.caller`.
+            Forbidden: code scope_missing.
+        """
+        needed = GRPC_SCOPES.get(method)
+        if needed == OPEN:
+            return callers.ANYBODY.project
+        given = (value for key, value in context.invocation_metadata() or () if key == "authorization")
+        caller = await self._state.keyring.caller(next(given, ""))
+        callers.check(caller, needed, method)
+        return caller.project
+
+    async def ServerLive(self, _project: str, _request: Any, _context: Any) -> Any:
         """The process answers."""
         return message("ServerLiveResponse")(live=True)
 
-    async def ServerReady(self, _request: Any, _context: Any) -> Any:
+    async def ServerReady(self, _project: str, _request: Any, _context: Any) -> Any:
         """Whether predictions can be made."""
         return message("ServerReadyResponse")(ready=await _is(Unavailable, control.check_ready, self._state))
 
-    async def ModelReady(self, request: Any, _context: Any) -> Any:
+    async def ModelReady(self, project: str, request: Any, _context: Any) -> Any:
         """Whether there is such a model."""
-        asked = (self._state, self._project, request.name, request.version)
+        asked = (self._state, project, request.name, request.version)
         return message("ModelReadyResponse")(ready=await _is(NotFound, control.find, *asked))
 
-    async def ServerMetadata(self, _request: Any, _context: Any) -> Any:
+    async def ServerMetadata(self, _project: str, _request: Any, _context: Any) -> Any:
         """Who answers, and what it speaks."""
         return grpc_messages.of_document("ServerMetadataResponse", repository.server())
 
-    async def ModelMetadata(self, request: Any, _context: Any) -> Any:
+    async def ModelMetadata(self, project: str, request: Any, _context: Any) -> Any:
         """The tensors of a model."""
-        found = await self._in_thread(control.metadata, request.name, request.version)
+        found = await self._in_thread(control.metadata, project, request.name, request.version)
         return grpc_messages.of_document("ModelMetadataResponse", found)
 
-    async def ModelConfig(self, request: Any, _context: Any) -> Any:
+    async def ModelConfig(self, project: str, request: Any, _context: Any) -> Any:
         """A model's configuration."""
-        found = await self._in_thread(control.config, request.name, request.version)
+        found = await self._in_thread(control.config, project, request.name, request.version)
         return grpc_messages.of_document("ModelConfigResponse", {"config": found})
 
-    async def ModelStatistics(self, request: Any, _context: Any) -> Any:
+    async def ModelStatistics(self, project: str, request: Any, _context: Any) -> Any:
         """Counts and times, of all models when none is named."""
-        found = await self._in_thread(control.statistics, request.name or None, request.version)
+        found = await self._in_thread(control.statistics, project, request.name or None, request.version)
         return grpc_messages.of_document("ModelStatisticsResponse", found)
 
-    async def RepositoryIndex(self, _request: Any, _context: Any) -> Any:
+    async def RepositoryIndex(self, project: str, _request: Any, _context: Any) -> Any:
         """Every version of every model."""
-        return grpc_messages.of_document("RepositoryIndexResponse", {"models": await self._in_thread(control.index)})
+        found = await self._in_thread(control.index, project)
+        return grpc_messages.of_document("RepositoryIndexResponse", {"models": found})
 
-    async def RepositoryModelLoad(self, request: Any, _context: Any) -> Any:
+    async def RepositoryModelLoad(self, project: str, request: Any, _context: Any) -> Any:
         """Brings a model into memory."""
         given = grpc_messages.parameters(request.parameters)
-        await self._in_thread(control.load, request.model_name, given)
+        await self._in_thread(control.load, project, request.model_name, given)
         return message("RepositoryModelLoadResponse")()
 
-    async def RepositoryModelUnload(self, request: Any, _context: Any) -> Any:
+    async def RepositoryModelUnload(self, project: str, request: Any, _context: Any) -> Any:
         """Takes a model out of memory."""
-        await self._in_thread(control.unload, request.model_name)
+        await self._in_thread(control.unload, project, request.model_name)
         return message("RepositoryModelUnloadResponse")()
 
-    async def ModelInfer(self, request: Any, context: Any) -> Any:
+    async def ModelInfer(self, project: str, request: Any, context: Any) -> Any:
         """Classifies images; what the client no longer waits for is not computed."""
-        return await self._infer(request, context)
+        return await self._infer(project, request, context)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """Classifies one request after the other; a bad one does not end the stream."""
+        """Classifies one request after the other; a bad one does not end the stream.
+
+        The key is looked at for each, since a stream may last longer than it.
+        """
         answer = message("ModelStreamInferResponse")
         async for request in requests:
             try:
-                yield answer(infer_response=await self._infer(request, context))
+                project = await self.entered("ModelStreamInfer", context)
+                yield answer(infer_response=await self._infer(project, request, context))
             except Exception as error:
                 told = _told(error)
                 # The id says which request it was.
                 yield answer(error_message=told.detail, infer_response={"id": request.id})
 
-    async def _infer(self, request: Any, context: Any) -> Any:
+    async def _infer(self, project: str, request: Any, context: Any) -> Any:
         arrived, left = time.monotonic(), context.time_remaining()
         self._state.engine.check_room()
         latest = arrived + left if left is not None else None
-        answer = await infer.infer(
-            self._state, self._project, lambda: grpc_messages.read(request), _wait, arrived, latest
-        )
+        answer = await infer.infer(self._state, project, lambda: grpc_messages.read(request), _wait, arrived, latest)
         return await to_thread.run_sync(grpc_messages.write, answer)
 
-    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await to_thread.run_sync(function, self._state, self._project, *arguments)
+    async def _in_thread(self, function: Callable[..., Any], project: str, *arguments: Any) -> Any:
+        return await to_thread.run_sync(function, self._state, project, *arguments)
 
 
 async def _wait(future: Future[Result]) -> Result:
@@ -167,17 +185,19 @@ def _handlers(service: Service) -> Any:
         function = getattr(service, method.name)
         make = grpc.stream_stream_rpc_method_handler if method.client_streaming else grpc.unary_unary_rpc_method_handler
         methods[method.name] = make(
-            function if method.client_streaming else _guarded(function), request.FromString, response.SerializeToString
+            function if method.client_streaming else _guarded(service, method.name, function),
+            request.FromString,
+            response.SerializeToString,
         )
     return grpc.method_handlers_generic_handler(proto.SERVICE, methods)
 
 
-def _guarded(function: Handler) -> Handler:
-    """The method with its errors as statuses."""
+def _guarded(service: Service, name: str, function: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
+    """The method behind its key, with its errors as statuses."""
 
     async def call(request: Any, context: Any) -> Any:
         try:
-            return await function(request, context)
+            return await function(await service.entered(name, context), request, context)
         except Exception as error:
             told = _told(error)
         return await _refuse(context, told)
