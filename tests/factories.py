@@ -67,7 +67,7 @@ def dataset(session: Session, **overrides: Any) -> Dataset:
 def problem(session: Session, dataset_id: str, seq: int, **overrides: Any) -> Problem:
     """One finding."""
     fields = {"severity": "warning", "code": "duplicate", "path": f"{seq}.png", "message": "two", "fix": "remove one"}
-    return _added(session, Problem(dataset_id=dataset_id, seq=seq, project_id=PROJECT, **{**fields, **overrides}))
+    return _added(session, Problem(dataset_id=dataset_id, seq=seq, **{"project_id": PROJECT, **fields, **overrides}))
 
 
 def job(session: Session, **overrides: Any) -> Job:
@@ -86,7 +86,8 @@ def job(session: Session, **overrides: Any) -> Job:
 
 def model(session: Session, name: str = "colours", num_versions: int = 1, **overrides: Any) -> Model:
     """A model with versions 1 to n."""
-    made = _added(session, Model(id=new_id("mdl"), project_id=PROJECT, name=name, last_version=num_versions))
+    owner = overrides.pop("project_id", PROJECT)
+    made = _added(session, Model(id=new_id("mdl"), project_id=owner, name=name, last_version=num_versions))
     for number in range(1, num_versions + 1):
         version(session, made, number, **overrides)
     return made

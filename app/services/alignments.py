@@ -85,7 +85,11 @@ def ready(session: Session, project: str, alignment_id: str) -> Alignment:
         NotFound: there is none.
         Conflict: code alignment_not_ready.
     """
-    session.execute(select(Alignment.id).where(Alignment.id == alignment_id).with_for_update(read=True, key_share=True))
+    session.execute(
+        select(Alignment.id)
+        .where(Alignment.id == alignment_id, Alignment.project_id == project)
+        .with_for_update(read=True, key_share=True)
+    )
     row = get(session, project, alignment_id)
     if row.state != READY:
         why = f": {row.failure_message}" if row.failure_message else f"; wait for job {row.job_id}"
@@ -121,7 +125,9 @@ def delete(session: Session, project: str, alignment_id: str) -> list[str]:
     Raises:
         Conflict: code in_use, with the domains as `model/domain`, or the job that fits it.
     """
-    session.execute(select(Alignment.id).where(Alignment.id == alignment_id).with_for_update())
+    session.execute(
+        select(Alignment.id).where(Alignment.id == alignment_id, Alignment.project_id == project).with_for_update()
+    )
     row = get(session, project, alignment_id)
     query = select(Model.name, DomainBinding.domain).join(Model, Model.id == DomainBinding.model_id)
     users = [

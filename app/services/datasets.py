@@ -149,14 +149,14 @@ def ready(session: Session, project: str, dataset_id: str) -> Dataset:
     return dataset
 
 
-def family(session: Session, dataset_id: str) -> list[Dataset]:
-    """A dataset and its bases, from itself to the first one; nothing where it was deleted.
+def family(session: Session, project: str, dataset_id: str) -> list[Dataset]:
+    """A dataset of the project and its bases, from itself to the first one; nothing where it was deleted.
 
-    A base cannot be deleted before its children, so the chain has no holes.
+    A base cannot be deleted before its children, so the chain has no holes. An imported bundle may name any id.
     """
     found: list[Dataset] = []
     row = session.get(Dataset, dataset_id)
-    while row is not None:
+    while row is not None and row.project_id == project:
         found.append(row)
         row = session.get(Dataset, row.base_id) if row.base_id else None
     return found
@@ -212,7 +212,7 @@ def delete(session: Session, project: str, dataset_id: str) -> str:
         Conflict: code in_use, with the users' ids.
     """
     # Whoever is about to use it is waited for and then seen; whoever comes later finds it gone.
-    session.execute(select(Dataset.id).where(Dataset.id == dataset_id).with_for_update())
+    session.execute(select(Dataset.id).where(Dataset.id == dataset_id, Dataset.project_id == project).with_for_update())
     dataset = get(session, project, dataset_id)
     children = session.scalars(select(Dataset.id).where(Dataset.base_id == dataset_id)).all()
     used = or_(Job.dataset_id == dataset_id, Job.id.in_(_beside(dataset_id)))

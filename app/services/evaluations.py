@@ -161,9 +161,11 @@ def _some(names: Iterable[str]) -> str:
 
 def _related(session: Session, row: ModelVersion, dataset: Dataset) -> bool:
     """Whether a version was made from this dataset, or from one with a common base: those share their test split."""
-    own = {one.id for one in datasets.family(session, dataset.id)}
+    own = {one.id for one in datasets.family(session, dataset.project_id, dataset.id)}
     for made_from in filter(None, (row.spec.get("dataset"), row.spec.get("source"))):
-        if made_from["id"] in own or own & {one.id for one in datasets.family(session, made_from["id"])}:
+        if made_from["id"] in own or own & {
+            one.id for one in datasets.family(session, dataset.project_id, made_from["id"])
+        }:
             return True
     return False
 

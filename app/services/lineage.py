@@ -105,7 +105,7 @@ def _version(
     _added(session, storage, chain, row, own)
     for role in ("dataset", "source"):
         if spec.get(role) is not None:
-            _dataset(session, chain, role, spec[role], own)
+            _dataset(session, row.project_id, chain, role, spec[role], own)
     _backbone(session, storage, chain, row, own)
 
 
@@ -132,9 +132,9 @@ def _added(session: Session, storage: Storage, chain: list[Node], row: ModelVers
         _version(session, storage, chain, added["model"], base, own, **told)
 
 
-def _dataset(session: Session, chain: list[Node], role: str, used: dict[str, Any], of: str) -> None:
+def _dataset(session: Session, project: str, chain: list[Node], role: str, used: dict[str, Any], of: str) -> None:
     """A dataset as it was used, and its bases."""
-    family = datasets.family(session, used["id"])
+    family = datasets.family(session, project, used["id"])
     row = family[0] if family else None
     told = {"splits": used["splits"], **({} if row is None else _facts(row))}
     chain.append(Node(role, used["id"], used["digest"], of, row is not None and row.digest == used["digest"], told))
