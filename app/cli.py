@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from app import cli_keys
+from app import cli_keys, cli_projects
 from app.settings import Settings
 
 
@@ -18,10 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (function, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         command.set_defaults(run=function)
-        if function is keys:
-            cli_keys.add_arguments(command)
+        if name in ADMINISTRATION:
+            ADMINISTRATION[name].add_arguments(command)
     given = parser.parse_args(arguments)
-    return int(given.run(Settings(), given) if given.run is keys else given.run(Settings()))
+    return int(given.run(Settings(), given) if given.command in ADMINISTRATION else given.run(Settings()))
 
 
 def up(settings: Settings) -> int:
@@ -75,11 +75,6 @@ def migrate(settings: Settings) -> int:
     return 0
 
 
-def keys(settings: Settings, given: argparse.Namespace) -> int:
-    """Makes, lists and revokes API keys, in the database itself: the first key has to come from somewhere."""
-    return cli_keys.run(settings, given)
-
-
 def _listen(settings: Settings, command: str, roles: tuple[str, ...]) -> int:
     """In this process, or as the manager of several."""
     from app import listen
@@ -95,6 +90,8 @@ def _listen(settings: Settings, command: str, roles: tuple[str, ...]) -> int:
     return listen.answer(settings, roles)
 
 
+# With arguments of their own; they work in the database itself, since a first key has to come from somewhere.
+ADMINISTRATION = {"keys": cli_keys, "projects": cli_projects}
 COMMANDS: dict[str, tuple[Callable[..., int], str]] = {
     "up": (up, "run API, prediction and a worker on this machine"),
     "api": (api, "run the API"),
@@ -102,7 +99,8 @@ COMMANDS: dict[str, tuple[Callable[..., int], str]] = {
     "both": (both, "run API and prediction, without a worker"),
     "worker": (worker, "run a worker"),
     "migrate": (migrate, "bring the database to this version's tables"),
-    "keys": (keys, "make, list and revoke API keys"),
+    "keys": (cli_keys.run, "make, list and revoke API keys"),
+    "projects": (cli_projects.run, "list projects, and limit what they may have"),
 }
 
 if __name__ == "__main__":

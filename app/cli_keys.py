@@ -6,6 +6,7 @@ A new secret goes to standard output alone and everything else to standard error
 
 import argparse
 import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,15 @@ def run(settings: Settings, given: argparse.Namespace) -> int:
     """Does what is asked.
 
     Returns:
+        the exit status, as `on_database`.
+    """
+    return on_database(settings, lambda database: VERBS[given.verb](database, given))
+
+
+def on_database(settings: Settings, work: Callable[["Database"], int]) -> int:
+    """Does something in the database, and says what is wrong instead of a trace.
+
+    Returns:
         the exit status: 2 where the arguments or the database do not fit.
     """
     from sqlalchemy.exc import SQLAlchemyError
@@ -51,7 +61,7 @@ def run(settings: Settings, given: argparse.Namespace) -> int:
 
     database = Database(settings.resolved_database_url)
     try:
-        return int({"create": _create, "list": _list, "revoke": _revoke}[given.verb](database, given))
+        return work(database)
     except GraftError as error:
         return _refuse(error.detail)
     except SQLAlchemyError as error:
@@ -127,9 +137,13 @@ def _moment(at: datetime | None) -> str:
 
 
 def _refuse(text: str) -> int:
+    """Says what was wrong, and with which status the process ends."""
     _say(f"graft: {text}")
     return 2
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+VERBS = {"create": _create, "list": _list, "revoke": _revoke}

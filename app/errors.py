@@ -11,6 +11,7 @@
     |- UnsupportedMediaType 415     unsupported_media_type
     |- Misdirected 421              unknown_host
     |- Unprocessable 422            invalid_payload, idempotency_mismatch
+    |- TooMany 429                  rate_limited, too_many_jobs, too_many_bytes
     |- Unsupported 501              unsupported
     |- OutOfSpace 507               insufficient_storage
     |- Unavailable 503              unavailable, not_ready
@@ -121,6 +122,14 @@ class Unprocessable(GraftError):
     status = 422
     code = "invalid_payload"
     title = "Invalid payload"
+
+
+class TooMany(GraftError):
+    """More than the project may have or do; `retry_after_seconds` in `extra` says when to come again."""
+
+    status = 429
+    code = "rate_limited"
+    title = "Too many"
 
 
 class Unsupported(GraftError):

@@ -51,7 +51,7 @@ class Callers:
         if scope["path"] in self._open:
             return ANYBODY
         header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        caller: Caller = await scope["app"].state.graft.keyring.caller(header.decode("latin-1"))
+        caller: Caller = await scope["app"].state.graft.keyring.admit(header.decode("latin-1"))
         return caller
 
 

@@ -65,7 +65,7 @@ class DatasetOut(BaseModel):
     num_problems: int
     digest: str | None
     seed: int
-    size_bytes: int
+    size_bytes: int = Field(description="As it is stored; while it is being ingested, as it was sent.")
     job_id: str | None
     created_at: datetime
     failure: Failure | None
@@ -270,6 +270,7 @@ def _new(form: DatasetForm, archive: str | None, upload: multipart.Part | None) 
         name=form.name,
         archive=archive,
         filename=(upload.filename or "") if upload else "",
+        size_bytes=upload.size_bytes if upload else 0,
         task=form.task,
         format=form.format,
         seed=form.seed,

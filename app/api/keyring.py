@@ -13,6 +13,7 @@ from datetime import datetime
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.api.rates import Rates
 from app.db.base import now
 from app.db.keys import ApiKey
 from app.db.session import Database
@@ -26,6 +27,8 @@ KEPT_SECONDS = 5.0
 NUM_LOOKS = 4
 LOCAL = Caller("default", frozenset(keys.SCOPES))
 TODO = "send the header `Authorization: Bearer KEY`"
+
+Found = tuple[ApiKey, float | None] | None
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class Keyring:
         self._looks: dict[str, asyncio.Task[_Entry]] = {}
         self._touches: set[asyncio.Task[None]] = set()
         self._limiter = CapacityLimiter(NUM_LOOKS)
+        self._rates = Rates()
 
     async def caller(self, authorization: str) -> Caller:
         """Whose key a header brings.
@@ -75,6 +79,17 @@ class Keyring:
         assert known is not None
         _check_expiry(known.expires_at)
         return known.caller
+
+    async def admit(self, authorization: str) -> Caller:
+        """Whose request this is, which counts towards what its project may send.
+
+        Raises:
+            Unauthorized, Unavailable: as `caller`.
+            TooMany: code rate_limited.
+        """
+        caller = await self.caller(authorization)
+        self._rates.spend(caller)
+        return caller
 
     async def holds(self, authorization: str) -> bool:
         """Whether a key that was good when a long answer began still is; unknown counts as yes."""
@@ -112,8 +127,8 @@ class Keyring:
         # Before the look, so that a revocation meanwhile counts from then.
         at = time.monotonic()
         try:
-            row = await to_thread.run_sync(self._read, digest, limiter=self._limiter)
-            entry = _entry(row, at)
+            found = await to_thread.run_sync(self._read, digest, limiter=self._limiter)
+            entry = _entry(found, at)
         except SQLAlchemyError as error:
             log.warning("keys cannot be looked up: %s", error)
             raise Unavailable("expected a database that knows the key; found none that answers; ask again") from error
@@ -121,13 +136,13 @@ class Keyring:
             self._known.pop(digest, None)
             raise
         self._known[digest] = entry
-        if row is not None and not keys.is_touched(row):
-            touch = asyncio.create_task(self._touch(row.id))
+        if found is not None and not keys.is_touched(found[0]):
+            touch = asyncio.create_task(self._touch(found[0].id))
             self._touches.add(touch)
             touch.add_done_callback(self._touches.discard)
         return entry
 
-    def _read(self, digest: str) -> ApiKey | None:
+    def _read(self, digest: str) -> Found:
         with self._database.read() as session:
             return keys.find(session, digest)
 
@@ -159,9 +174,10 @@ def _secret(authorization: str) -> str:
     return secret
 
 
-def _entry(row: ApiKey | None, at: float) -> _Entry:
-    if row is None:
+def _entry(found: Found, at: float) -> _Entry:
+    if found is None:
         raise Unauthorized("expected an API key of this service; found one that nobody knows", code="key_unknown")
+    row, max_requests = found
     if row.revoked_at is not None:
         raise Unauthorized(
             f"expected a key that holds; found {row.prefix} revoked at {row.revoked_at:%Y-%m-%d %H:%M} UTC; ask for "
@@ -169,7 +185,7 @@ def _entry(row: ApiKey | None, at: float) -> _Entry:
             code="key_revoked",
         )
     _check_expiry(row.expires_at)
-    return _Entry(Caller(row.project_id, frozenset(row.scopes), row.id), row.expires_at, at)
+    return _Entry(Caller(row.project_id, frozenset(row.scopes), row.id, max_requests), row.expires_at, at)
 
 
 def _check_expiry(expires_at: datetime | None) -> None:

@@ -19,6 +19,10 @@ class Project(Base):
     id: Mapped[str] = mapped_column(_ID, primary_key=True)
     last_alignment: Mapped[int] = mapped_column(default=0, server_default="0")
     num_forecasts: Mapped[int] = mapped_column(default=0, server_default="0")
+    # What it may have, see services.limits; None: no limit.
+    max_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    max_jobs: Mapped[int | None]
+    max_requests: Mapped[float | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

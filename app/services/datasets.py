@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, JobDataset, Problem
 from app.errors import BadRequest, Conflict, NotFound
-from app.services import jobs, outbox
+from app.services import jobs, limits, outbox
 from app.states import FINAL, DatasetState
 
 TASKS = ("classification", "multi_label", "regression", "multi_task")
@@ -22,7 +22,7 @@ FORMATS = ("auto", "folders", "manifest", "parquet", "unlabelled")
 
 @dataclass(frozen=True, slots=True)
 class NewDataset:
-    """What a dataset is made from; `archive` is a storage key, absent for a child that only removes and relabels."""
+    """What a dataset is made from; `archive` is a storage key of `size_bytes`, absent for a child that only changes."""
 
     name: str
     archive: str | None
@@ -33,6 +33,7 @@ class NewDataset:
     base_id: str | None = None
     remove: tuple[str, ...] = ()
     relabel: dict[str, str] | None = None
+    size_bytes: int = 0
 
 
 def prefix(project: str, dataset_id: str) -> str:
@@ -80,6 +81,7 @@ def create(session: Session, project: str, dataset_id: str, new: NewDataset) -> 
     Raises:
         BadRequest: unknown task or format.
         Conflict: the base is not ready.
+        TooMany: code too_many_bytes or too_many_jobs.
     """
     check_options(new.task, new.format)
     if new.base_id is not None:
@@ -93,6 +95,7 @@ def create(session: Session, project: str, dataset_id: str, new: NewDataset) -> 
         )
     elif new.archive is None:
         raise BadRequest("expected a file; found none; send one as multipart field `file`", code="file_missing")
+    limits.check_bytes(session, project, new.size_bytes)
     dataset = Dataset(
         id=dataset_id,
         project_id=project,
@@ -102,6 +105,7 @@ def create(session: Session, project: str, dataset_id: str, new: NewDataset) -> 
         base_id=new.base_id,
         state=DatasetState.INGESTING,
         seed=base.seed if new.base_id else new.seed,
+        size_bytes=new.size_bytes,
     )
     session.add(dataset)
     session.flush()

@@ -12,7 +12,7 @@ from app.db.models import Dataset, Job, JobDataset, JobDependency, JobEvent, Rep
 from app.errors import BadRequest, Conflict, NotFound
 from app.evaluations import FOLDS
 from app.queue import CPU
-from app.services import outbox, queues
+from app.services import limits, outbox, queues
 from app.states import FINAL, JobState, Request, check_move
 
 # Kinds whose inputs are all in the row, so that the same job can be done again.
@@ -44,7 +44,9 @@ def create(session: Session, project: str, new: NewJob) -> Job:
     Raises:
         NotFound: a job that it depends on does not exist.
         Conflict: a job that it depends on has failed or was cancelled.
+        TooMany: code too_many_jobs.
     """
+    limits.check_job(session, project)
     queue = queues.choose(session, new.kind)
     job = Job(
         id=new_id("job"),
@@ -206,11 +208,13 @@ def retry(session: Session, project: str, job_id: str) -> Job:
     Raises:
         Conflict: the job has not failed and was not cancelled, or one that it depends on has, or its dataset is gone.
         BadRequest: the job's input is gone.
+        TooMany: code too_many_jobs.
     """
     # The datasets first, as their deletion does: the other order could end in a deadlock.
     own = get(session, project, job_id).dataset_id
     for dataset_id in [own, *(row.id for row in datasets(session, job_id).values())]:
         keep_dataset(session, dataset_id)
+    limits.check_job(session, project)
     job = _locked(session, project, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Conflict(f"expected a job that failed or was cancelled; found one that is {job.state}")

@@ -33,11 +33,13 @@ class Caller:
         project: whose things are meant.
         scopes: what may be done to them.
         key_id: of the key; None where keys are off.
+        max_requests: of the project a second; None for no limit.
     """
 
     project: str
     scopes: frozenset[str]
     key_id: str | None = None
+    max_requests: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,11 @@ def revoke(session: Session, project: str, key_id: str) -> ApiKey:
     return row
 
 
-def find(session: Session, digest_: str) -> ApiKey | None:
-    """The key with that digest, however it is."""
-    return session.scalar(select(ApiKey).where(ApiKey.digest == digest_))
+def find(session: Session, digest_: str) -> tuple[ApiKey, float | None] | None:
+    """The key with that digest, however it is, and the requests a second of its project."""
+    query = select(ApiKey, Project.max_requests).join(Project, Project.id == ApiKey.project_id)
+    found = session.execute(query.where(ApiKey.digest == digest_)).one_or_none()
+    return None if found is None else (found[0], found[1])
 
 
 def touch(session: Session, key_id: str) -> None:
@@ -123,7 +127,7 @@ def open_project(session: Session, name: str) -> None:
         BadRequest: it is no name of a project.
     """
     # Locked: of two that make the first key at once, the second sees what the first has made.
-    if session.get(Project, name, with_for_update=True) is not None:
+    if session.get(Project, name, with_for_update={"key_share": True}) is not None:
         return
     if not PROJECT.fullmatch(name):
         raise BadRequest(

@@ -158,3 +158,14 @@ def test_a_key_that_makes_no_sense_is_refused(rows, capsys, given, words):
 def test_keys_need_a_database(in_home, capsys):
     assert cli.main(["keys", "create"]) == 2
     assert "run `graft migrate`" in capsys.readouterr().err
+
+
+def test_projects_are_limited(rows, capsys):
+    assert cli.main(["projects", "limit", "default", "--max-jobs", "5", "--max-requests", "0.5"]) == 0
+    assert cli.main(["projects", "list"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["default", "-", "5", "0.5"]
+    assert cli.main(["projects", "limit", "none"]) == 2
+    assert "found none named 'none'" in capsys.readouterr().err
+    for wrong in (["--max-jobs", "0"], ["--max-bytes", "-1"], ["--max-requests", "0"], ["--max-requests", "nan"]):
+        with pytest.raises(SystemExit):
+            cli.main(["projects", "limit", "default", *wrong])

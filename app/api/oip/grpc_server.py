@@ -75,14 +75,14 @@ class Service:
         """The project of a call's key, which comes as HTTP's header does, in the metadata `authorization`.
 
         Raises:
-            Unauthorized, Unavailable: as `Keyring.caller`.
+            Unauthorized, Unavailable, TooMany: as `Keyring.admit`.
             Forbidden: code scope_missing.
         """
         needed = GRPC_SCOPES.get(method)
         if needed == OPEN:
             return callers.ANYBODY.project
         given = (value for key, value in context.invocation_metadata() or () if key == "authorization")
-        caller = await self._state.keyring.caller(next(given, ""))
+        caller = await self._state.keyring.admit(next(given, ""))
         callers.check(caller, needed, method)
         return caller.project
 

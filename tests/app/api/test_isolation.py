@@ -301,7 +301,7 @@ def test_models_of_one_name_are_each_projects_own(service, tmp_path):
 
 
 def test_a_spec_that_names_another_projects_dataset_tells_nothing_of_it(service, theirs, tmp_path):
-    """Whoever imports a bundle may write any id into it, and then add a class, which makes a version of this service."""
+    """An imported bundle may name any id, and with a class added it becomes a version that was made here."""
     state = service.app.state.graft
     liar = bearer(key(state, project="liar"))
     with state.database.write() as session:

@@ -16,7 +16,8 @@ from app.db.keys import ApiKey
 from app.db.session import Database
 from app.errors import Unauthorized, Unavailable
 from app.main import create_app
-from app.services import keys
+from app.services import keys, limits
+from app.services.limits import Limits
 from app.settings import Settings
 from tests import factories
 from tests.app.api.callers import bearer, filled, key, keyed
@@ -216,6 +217,31 @@ def test_without_keys_everybody_is_the_default_project(light_client):
     made = light_client.post("/api/v1/keys", json={"name": "first", "scopes": ["admin"]}).json()
     assert (made["project"], made["expires_at"]) == ("default", None)
     assert light_client.get("/api/v1/keys", headers={"Authorization": "Bearer nonsense"}).status_code == 200
+
+
+def test_a_project_that_sends_too_much_is_told_when_to_come_again(service, state):
+    mine, others = bearer(key(state, project="busy")), bearer(key(state, project="calm"))
+    with state.database.write() as session:
+        limits.put(session, "busy", Limits(max_requests=0.01))
+    assert service.get("/api/v1/jobs", headers=mine).status_code == 200
+    for path in ("/api/v1/jobs", "/v2/models"):
+        answer = service.get(path, headers=mine)
+        refusal(answer, 429, "rate_limited")
+        assert 90 <= int(answer.headers["Retry-After"]) <= 100
+    assert service.get("/livez", headers=mine).status_code == 200
+    assert all(service.get("/api/v1/jobs", headers=others).status_code == 200 for _ in range(5))
+
+
+def test_an_upload_beyond_the_limit_leaves_nothing(service, state):
+    mine = bearer(key(state, project="full"))
+    with state.database.write() as session:
+        limits.put(session, "full", Limits(max_bytes=100))
+    files = {"file": ("a.zip", factories.pack(factories.pictures(1)))}
+    answer = service.post("/api/v1/datasets", data={"name": "a"}, files=files, headers=mine)
+    problem(answer, 429, "too_many_bytes")
+    assert answer.headers["Retry-After"] == "30"
+    assert service.get("/api/v1/datasets", headers=mine).json()["data"] == []
+    assert list(state.storage.list("incoming")) == []
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ def test_a_key_is_found_by_its_secret_which_is_kept_nowhere(database):
         made = make(session, scopes=("predict", "read"), expires_at=now() + timedelta(days=1))
     assert keys.SHAPE.fullmatch(made.secret)
     with database.read() as session:
-        row = keys.find(session, keys.digest(made.secret))
-        assert (row.id, row.scopes, row.project_id) == (made.row.id, ["read", "predict"], "default")
+        row, rate = keys.find(session, keys.digest(made.secret))
+        assert (row.id, row.scopes, row.project_id, rate) == (made.row.id, ["read", "predict"], "default", None)
         assert keys.find(session, keys.digest(made.secret[:-1] + "x")) is None
         stored = [str(value) for value in session.execute(text("SELECT * FROM api_key")).one()]
     assert made.row.prefix == made.secret[: keys.SHOWN]
@@ -40,7 +40,8 @@ def test_secrets_and_prefixes_differ(database):
 def test_a_project_sees_and_ends_its_own_keys_alone(database):
     with database.write() as session:
         other = factories.project(session, "other")
-        ours, theirs = [make(session).row.id for _ in range(3)], make(session, other).row.id
+        # Of one millisecond, ids are in any order.
+        ours, theirs = sorted(make(session).row.id for _ in range(3)), make(session, other).row.id
     with database.write() as session:
         rows, more = keys.page(session, "default", 2, None)
         assert ([row.id for row in rows], more) == ([ours[2], ours[1]], True)

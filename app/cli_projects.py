@@ -1,0 +1,68 @@
+"""`graft projects list|limit`: what each project may have, straight in the database."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from app.cli_keys import on_database
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.db.session import Database
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verbs and their options."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("list", help="show all projects and their limits")
+    limit = verbs.add_parser("limit", help="set all limits of a project; one that is not named is taken away")
+    limit.add_argument("project")
+    limit.add_argument("--max-bytes", type=_positive, metavar="N", help="of its datasets together")
+    limit.add_argument("--max-jobs", type=_positive, metavar="N", help="queued and running together")
+    limit.add_argument("--max-requests", type=_rate, metavar="R", help="a second, of each process that answers")
+
+
+def run(settings: Settings, given: argparse.Namespace) -> int:
+    """Does what is asked.
+
+    Returns:
+        the exit status, as `on_database`.
+    """
+    return on_database(settings, lambda database: VERBS[given.verb](database, given))
+
+
+def _list(database: "Database", _given: argparse.Namespace) -> int:
+    from app.services import limits
+
+    with database.read() as session:
+        rows = limits.every(session)
+    print(f"{'project':<40} {'bytes':>16} {'jobs':>8} {'requests/s':>10}")
+    for name, found in rows:
+        shown = ["-" if one is None else f"{one:g}" for one in (found.max_jobs, found.max_requests)]
+        size = "-" if found.max_bytes is None else str(found.max_bytes)
+        print(f"{name:<40} {size:>16} {shown[0]:>8} {shown[1]:>10}")
+    return 0
+
+
+def _limit(database: "Database", given: argparse.Namespace) -> int:
+    from app.services import limits
+
+    with database.write() as session:
+        limits.put(session, given.project, limits.Limits(given.max_bytes, given.max_jobs, given.max_requests))
+    return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 0 < number < 2**63:
+        raise ValueError(f"expected a number from 1; found {text}")
+    return number
+
+
+def _rate(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1e6:
+        raise ValueError(f"expected a number above 0; found {text}")
+    return number
+
+
+VERBS = {"list": _list, "limit": _limit}

@@ -1,0 +1,96 @@
+"""What a project may have at once, where the operator has set a limit on its row; None is no limit.
+
+Requests are counted by each process for itself (`app.api.rates`); bodies have limits of their own, in the settings.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.db.models import Dataset, Job, Project
+from app.errors import NotFound, TooMany
+from app.states import JobState
+
+# A job may end, or something be deleted, at any moment.
+RETRY_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one project.
+
+    Args:
+        max_bytes: of its datasets, as they are stored; of those that are being ingested, as they were sent.
+        max_jobs: queued and running together.
+        max_requests: a second, of each process that answers.
+    """
+
+    max_bytes: int | None = None
+    max_jobs: int | None = None
+    max_requests: float | None = None
+
+
+def put(session: Session, project: str, wanted: Limits) -> None:
+    """Sets all limits of a project; what is beyond them already stays.
+
+    Raises:
+        NotFound: there is no such project.
+    """
+    row = session.get(Project, project, with_for_update={"key_share": True})
+    if row is None:
+        raise NotFound(f"expected a project; found none named {project!r}; make it with `graft keys create --project`")
+    row.max_bytes, row.max_jobs, row.max_requests = wanted.max_bytes, wanted.max_jobs, wanted.max_requests
+
+
+def every(session: Session) -> list[tuple[str, Limits]]:
+    """Limits of all projects, by their names."""
+    rows = session.scalars(select(Project).order_by(Project.id))
+    return [(row.id, Limits(row.max_bytes, row.max_jobs, row.max_requests)) for row in rows]
+
+
+def check_job(session: Session, project: str) -> None:
+    """Refuses one job more than the project may have queued and running.
+
+    Raises:
+        TooMany: code too_many_jobs.
+    """
+    most = session.scalar(select(Project.max_jobs).where(Project.id == project))
+    if most is None:
+        return
+    _lock(session, project)
+    unfinished = Job.state.in_([JobState.QUEUED, JobState.RUNNING])
+    found = session.scalar(select(func.count()).where(Job.project_id == project, unfinished)) or 0
+    if found >= most:
+        raise TooMany(
+            f"expected fewer than {most} jobs of the project queued and running; found {found}; wait for one to "
+            "end, or cancel one",
+            code="too_many_jobs",
+            retry_after_seconds=RETRY_SECONDS,
+        )
+
+
+def check_bytes(session: Session, project: str, more: int) -> None:
+    """Refuses an upload that the project has no room for.
+
+    Raises:
+        TooMany: code too_many_bytes.
+    """
+    most = session.scalar(select(Project.max_bytes).where(Project.id == project))
+    if most is None:
+        return
+    _lock(session, project)
+    found = int(session.scalar(select(func.sum(Dataset.size_bytes)).where(Dataset.project_id == project)) or 0)
+    if found + more > most:
+        raise TooMany(
+            f"expected datasets of at most {most} bytes in the project; found {found}, and {more} more to come; delete "
+            "one that nobody needs",
+            code="too_many_bytes",
+            retry_after_seconds=RETRY_SECONDS,
+        )
+
+
+def _lock(session: Session, project: str) -> None:
+    """One at a time until the transaction ends: two that count at once would both find room for one."""
+    # Not the strongest lock: rows that refer to the project are still written by others meanwhile.
+    session.execute(select(Project.id).where(Project.id == project).with_for_update(key_share=True))
