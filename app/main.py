@@ -41,11 +41,13 @@ from app.api import (
     v2,
     webhooks,
 )
+from app.api.auditing import Auditing
 from app.api.deps import State
-from app.api.guard import Guard
+from app.api.guard import Guard, allow_origins
 from app.api.head import Head
 from app.api.keyring import Keyring
 from app.api.remote import Remote
+from app.api.safety import Safety
 from app.db.session import Database
 from app.queue import Bell, make_celery
 from app.services import logs as logs_of
@@ -116,9 +118,15 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         max_body_size=settings.max_json_bytes,
     )
     # The last one is the first that a request meets.
+    if settings.require_keys:
+        app.add_middleware(Auditing)
     app.add_middleware(callers.Callers, open_paths=callers.open_paths(*["/metrics"] * settings.open_metrics))
     app.add_middleware(Head)
-    app.add_middleware(Guard, hosts=frozenset((settings.host.lower(), *settings.allowed_hosts)))
+    hosts = frozenset((settings.host.lower(), *settings.allowed_hosts))
+    app.add_middleware(Guard, hosts=hosts, origins=frozenset(settings.cors_origins))
+    app.add_middleware(Safety)
+    if settings.cors_origins:
+        allow_origins(app, settings.cors_origins)
     problems.install(app)
     allowed = [Depends(callers.check_scope)]
     # Routes are tried in their order, all of them before one that stands last: predictions come first.

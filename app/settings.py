@@ -35,6 +35,11 @@ class Settings(BaseSettings):
         description="Port of the Open Inference Protocol over gRPC, on the same address; 0: none. Clients expect 8001.",
     )
     allowed_hosts: tuple[str, ...] = Field((), description="Further host names that requests may name (JSON list).")
+    cors_origins: tuple[str, ...] = Field(
+        (),
+        description="Origins such as `https://app.example.org` whose pages may call from a browser (CORS; JSON list); "
+        "empty: none.",
+    )
     database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in the home folder.")
     broker_url: str = Field("", description="Celery broker; empty means Celery's filesystem broker in the home folder.")
     storage_url: str = Field(

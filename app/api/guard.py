@@ -5,8 +5,10 @@ simple cross-site requests (a form, or `fetch` in `no-cors` mode). The first sho
 Sec-Fetch-Site.
 """
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,15 +21,37 @@ WILDCARDS = frozenset({"0.0.0.0", "::", "[::]", ""})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
+# What a page of an allowed origin may read beside the body.
+EXPOSED = (
+    "Location", "Retry-After", "Server-Timing", "WWW-Authenticate", "X-Graft-Alignment", "X-Graft-Shape",
+    "X-Graft-Version",
+)  # fmt: skip
+
+
+def allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
+    """Lets pages of these origins call (CORS); they send a key as programs do, and no cookies."""
+    from starlette.middleware.cors import CORSMiddleware
+
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+        allow_headers=("*",),
+        expose_headers=EXPOSED,
+    )
+
+
 class Guard:
     """ASGI middleware: refuses foreign hosts (421) and cross-site writes (403).
 
     Args:
         app: what is guarded.
         hosts: names and addresses that are ours, besides the loopback's.
+        origins: of other sites, whose pages may write.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], origins: frozenset[str] = frozenset()) -> None:
+        self._origins = origins
         self._app = app
         self._hosts = (LOCAL | hosts) - WILDCARDS
 
@@ -48,13 +72,13 @@ class Guard:
                 f"expected a host of {', '.join(sorted(self._hosts))}; found {host!r}; "
                 "name it in GRAFT_ALLOWED_HOSTS if it is ours"
             )
-        if method in SAFE_METHODS:
+        origin = headers.get("origin")
+        if method in SAFE_METHODS or origin in self._origins:
             return
         if headers.get("sec-fetch-site") == "cross-site":
             raise Forbidden(
                 "expected a write from our own pages or a program; found a cross-site request", code="cross_site"
             )
-        origin = headers.get("origin")
         if origin is not None and _origin_host(origin) not in self._hosts:
             raise Forbidden(f"expected a write from our own origin; found Origin {origin!r}", code="cross_site")
 

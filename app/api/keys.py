@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from app.api.deps import NAME, After, Context, Limit, Page, Project, ReadSession, WriteSession, finish
@@ -59,10 +59,11 @@ def _fields(row: ApiKey) -> dict[str, Any]:
 
 
 @router.post("", status_code=201, response_model=NewKeyOut)
-def create_key(body: KeyIn, session: WriteSession, project: Project) -> Any:
+def create_key(body: KeyIn, response: Response, session: WriteSession, project: Project) -> Any:
     """Makes a key of the caller's project. There is no Idempotency-Key: the answer must not be kept anywhere."""
     expires_at = None if body.expires_days is None else now() + timedelta(days=body.expires_days)
     made = keys.create(session, project, body.name, body.scopes, expires_at)
+    response.headers["Cache-Control"] = "no-store"
     return NewKeyOut(**_fields(made.row), secret=made.secret)
 
 

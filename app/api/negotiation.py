@@ -14,4 +14,4 @@ def wants_page(request: Request) -> bool:
 
 def page(html: str) -> HTMLResponse:
     """A page that may show itself and the pictures inside it, and nothing else."""
-    return HTMLResponse(html, headers={"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"})
+    return HTMLResponse(html, headers={"Content-Security-Policy": POLICY})

@@ -69,6 +69,36 @@ def test_hosts_of_the_settings_are_ours(light):
         problem(client.post("/api/v1/jobs", headers={"Origin": "https://other.example"}), 403, "cross_site")
 
 
+def test_pages_of_allowed_origins_may_call_and_no_others(light):
+    page = "https://app.example.org"
+    app = create_app(light.model_copy(update={"cors_origins": (page,)}))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        allowed = client.options("/api/v1/jobs", headers={"Origin": page, **asked})
+        assert (allowed.status_code, allowed.headers["Access-Control-Allow-Origin"]) == (200, page)
+        assert "Access-Control-Allow-Credentials" not in allowed.headers
+        cross = {"Sec-Fetch-Site": "cross-site"}
+        answer = client.post("/api/v1/jobs/job_0/cancel", headers={"Origin": page, **cross})
+        problem(answer, 404, "not_found")
+        assert answer.headers["Access-Control-Allow-Origin"] == page
+        for other in ("https://evil.example", f"{page}.evil.example", "null"):
+            answer = client.post("/api/v1/jobs/job_0/cancel", headers={"Origin": other, **cross})
+            problem(answer, 403, "cross_site")
+            assert "Access-Control-Allow-Origin" not in answer.headers
+            assert client.options("/api/v1/jobs", headers={"Origin": other, **asked}).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/livez", "/api/v1/jobs", "/nothing", "/v2/models/none", "/openapi.json", "/docs"])
+def test_every_answer_tells_browsers_to_be_careful(shared_client, path):
+    for headers in ({}, {"Host": "evil.example"}):
+        found = shared_client.get(path, headers=headers).headers
+        assert found["X-Content-Type-Options"] == "nosniff"
+        assert (found["X-Frame-Options"], found["Referrer-Policy"]) == ("DENY", "no-referrer")
+        assert found["Cross-Origin-Resource-Policy"] == "same-origin"
+        scripts = path in ("/openapi.json", "/docs")
+        assert found.get("Content-Security-Policy", "").startswith("default-src 'none'") != scripts
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
