@@ -55,6 +55,7 @@ class Keyring:
         self._touches: set[asyncio.Task[None]] = set()
         self._limiter = CapacityLimiter(NUM_LOOKS)
         self._rates = Rates()
+        self._num_forgotten = 0
 
     async def caller(self, authorization: str) -> Caller:
         """Whose key a header brings.
@@ -102,7 +103,8 @@ class Keyring:
         return True
 
     def forget(self, key_id: str) -> None:
-        """Looks a key up again before it is believed."""
+        """Looks a key up again before it is believed; a look that has begun already does not count."""
+        self._num_forgotten += 1
         for digest, known in list(self._known.items()):
             if known.caller.key_id == key_id:
                 self._known.pop(digest, None)
@@ -124,10 +126,13 @@ class Keyring:
         return look
 
     async def _look(self, digest: str) -> _Entry:
-        # Before the look, so that a revocation meanwhile counts from then.
-        at = time.monotonic()
         try:
-            found = await to_thread.run_sync(self._read, digest, limiter=self._limiter)
+            while True:
+                # Before the look, so that a revocation meanwhile counts from then.
+                at, num_forgotten = time.monotonic(), self._num_forgotten
+                found = await to_thread.run_sync(self._read, digest, limiter=self._limiter)
+                if num_forgotten == self._num_forgotten:
+                    break
             entry = _entry(found, at)
         except SQLAlchemyError as error:
             log.warning("keys cannot be looked up: %s", error)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from app.cli import COMMANDS
+from app.main import create_app
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +103,16 @@ def test_only_the_gateway_is_published_and_only_on_loopback(services: dict[str, 
     # Keys in plain HTTP can be read on the way, so nothing but the gateway reaches them, in one network namespace.
     listening = {name for name, service in services.items() if service.get("network_mode") == "service:gateway"}
     assert listening == {"api", "serve"}
+
+
+def test_the_gateway_knows_who_answers_what(tmp_path: Path) -> None:
+    """Every route of the role `serve`, and none of the role `api`, goes to `serve`."""
+    ((pattern),) = re.findall(r"@serve path_regexp (\S+)", (ROOT / "docker-compose.yml").read_text())
+    serve = re.compile(pattern.replace("$$", "$"))
+    paths = {role: set(create_app(Settings(home=tmp_path), (role,)).openapi()["paths"]) for role in ("api", "serve")}
+    both = paths["api"] & paths["serve"]
+    assert [path for path in sorted(paths["serve"] - both) if not serve.fullmatch(path)] == []
+    assert [path for path in sorted(paths["api"]) if serve.fullmatch(path)] == []
 
 
 def test_settings_in_the_compose_file_exist_and_are_valid(services: dict[str, dict[str, Any]]) -> None:

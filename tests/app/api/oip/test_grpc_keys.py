@@ -1,5 +1,7 @@
 """Keys over gRPC: the same ones as over HTTP, in the metadata that clients can send."""
 
+import threading
+
 import grpc
 import pytest
 
@@ -85,17 +87,19 @@ def test_another_projects_models_are_as_if_they_were_not(service):
 
 def test_a_stream_ends_with_its_key(service):
     state, call = service
-    made = key(state, "predict")
+    made, answered = key(state, "predict"), threading.Event()
 
     def requests():
         yield infer([encoded()], id="before")
+        assert answered.wait(30)
         with state.database.write() as session:
             keys.revoke(session, "default", made.row.id)
         state.keyring.forget(made.row.id)
         yield infer([encoded()], id="after")
 
-    before, after = call.method("ModelStreamInfer")(requests(), metadata=metadata(made), timeout=30)
-    assert before.error_message == ""
-    assert "revoked" in after.error_message
+    stream = call.method("ModelStreamInfer")(requests(), metadata=metadata(made), timeout=60)
+    assert next(stream).error_message == ""
+    answered.set()
+    assert "revoked" in next(stream).error_message
     (none,) = call.method("ModelStreamInfer")(iter([infer([encoded()])]), timeout=30)
     assert "API key" in none.error_message
