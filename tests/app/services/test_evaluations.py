@@ -71,5 +71,5 @@ def test_the_family_of_a_dataset(database):
         base = factories.dataset(session).id
         child = factories.dataset(session, base_id=base).id
         grandchild = factories.dataset(session, base_id=child).id
-        assert [one.id for one in datasets.family(session, grandchild)] == [grandchild, child, base]
-        assert datasets.family(session, "ds_gone") == []
+        assert [one.id for one in datasets.family(session, "default", grandchild)] == [grandchild, child, base]
+        assert datasets.family(session, "default", "ds_gone") == []
