@@ -21,6 +21,7 @@ from tests.app.api.callers import bearer, key, keyed
 DOCUMENT = create_app(Settings()).openapi()
 ROUTES = {f"{method.upper()} {path}" for path, item in DOCUMENT["paths"].items() for method in item}
 V1, MODEL, VERSION = "/api/v1", "/api/v1/models/{model}", "/api/v1/models/{model}/versions/1"
+HOOK, OWN_HOOK = "/api/v1/webhooks/{webhook}", "/api/v1/webhooks/[webhook]"
 PICTURE = factories.png()
 IMAGE = {"content": PICTURE, "headers": {"Content-Type": "image/png"}}
 LINES = {"content": PICTURE, "headers": {"Content-Type": "image/png", "Accept": "application/x-ndjson"}}
@@ -110,6 +111,16 @@ REQUESTS = [
     ("GET /api/v1/rankings/{ranking_id}", V1 + "/rankings/{ranking}", {}),
     ("POST /api/v1/rankings", V1 + "/rankings", body(dataset="{dataset}", backbones=[factories.BACKBONE])),
     ("POST /api/v1/rankings", V1 + "/rankings", body(dataset="[dataset]", backbones=["user/{backbone}"])),
+    ("GET /api/v1/webhooks/{webhook_id}", HOOK, {}),
+    ("PATCH /api/v1/webhooks/{webhook_id}", HOOK, body(description="mine")),
+    ("GET /api/v1/webhooks/{webhook_id}/deliveries", HOOK + "/deliveries", {}),
+    ("GET /api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}", HOOK + "/deliveries/{delivery}", {}),
+    ("GET /api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}", OWN_HOOK + "/deliveries/{delivery}", {}),
+    ("POST /api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay", HOOK + "/deliveries/{delivery}/replay", {}),
+    ("POST /api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay",
+     OWN_HOOK + "/deliveries/{delivery}/replay", {}),
+    ("POST /api/v1/webhooks/{webhook_id}/secret", HOOK + "/secret", {}),
+    ("POST /api/v1/webhooks/{webhook_id}/test", HOOK + "/test", {}),
     ("GET /v2/models/{name}", "/v2/models/{model}", {}),
     ("GET /v2/models/{name}/config", "/v2/models/{model}/config", {}),
     ("GET /v2/models/{name}/ready", "/v2/models/{model}/ready", {}),
@@ -134,17 +145,19 @@ REQUESTS = [
     ("DELETE /api/v1/rankings/{ranking_id}", V1 + "/rankings/{ranking}", {}),
     ("DELETE /api/v1/evaluations/{evaluation_id}", V1 + "/evaluations/{evaluation}", {}),
     ("DELETE /api/v1/datasets/{dataset_id}", V1 + "/datasets/{other}", {}),
+    ("DELETE /api/v1/webhooks/{webhook_id}", HOOK, {}),
     ("DELETE /api/v1/keys/{key_id}", V1 + "/keys/{key}", {}),
 ]  # fmt: skip
 # Lists, and what is about nothing in particular: whoever calls sees its own.
 LISTS = [
     "GET /api/v1/advice", "GET /api/v1/alignments", "GET /api/v1/backbones", "GET /api/v1/datasets",
     "GET /api/v1/evaluations", "GET /api/v1/jobs", "GET /api/v1/keys", "GET /api/v1/models", "GET /api/v1/rankings",
+    "GET /api/v1/webhooks",
     "GET /metrics", "GET /v2/models", "GET /v2/models/stats", "POST /v2/repository/index",
 ]  # fmt: skip
 OWN = {
     "GET /api/v1/alignments/methods", "GET /api/v1/recipes", "GET /livez", "GET /readyz", "GET /v2",
-    "GET /v2/health/live", "GET /v2/health/ready", "POST /api/v1/keys",
+    "GET /v2/health/live", "GET /v2/health/ready", "POST /api/v1/keys", "POST /api/v1/webhooks",
     # A model's name is the project's own: what is imported under another's name becomes a model of the caller.
     "POST /api/v1/models/{name}/versions",
 }  # fmt: skip

@@ -67,11 +67,13 @@ def make(state: Any, folder: Path, project: str = "default") -> World:
         state.storage.put(f"{studies.prefix(project, advice.id)}/{THUMBNAILS}", _pictures(folder))
         for table, name in ((Ranking, f"rnk_{project}"), (Evaluation, f"evl_{project}")):
             session.add(table(id=name, state="ready", request={"dataset": ready.id}, result={}, **own))
+        hook = factories.webhook(session, **own)
+        delivery = factories.delivery(session, hook)
         session.flush()
         ids = {
             "dataset": ready.id, "other": other.id, "model": model, "alignment": aligned.id, "unbound": unbound.id,
             "advice": advice.id, "ranking": f"rnk_{project}", "evaluation": f"evl_{project}",
-            "key": owner.row.id, "backbone": "mine", **jobs,
+            "key": owner.row.id, "backbone": "mine", "webhook": hook.id, "delivery": delivery.id, **jobs,
         }  # fmt: skip
     return World(ids, owner)
 
