@@ -74,7 +74,7 @@ def run(context: RunContext) -> dict[str, Any]:
         "dims": {"taken": fitted.affine.dim_in, "given": fitted.affine.dim_out},
         "num_samples": {"source": len(fixed.rows), "target": len(moving.rows)},
         "learned": summary.learned(fitted),
-        "warnings": _warnings(recipe, fixed, fitted.affine),
+        "warnings": [*_warnings(recipe, fixed, fitted.affine), *_no_better_than_the_mean(result["pairs"])],
     }
     other = moving.backbone.digest != fixed.backbone.digest
     reporter.progress(0.95, "verify")
@@ -147,6 +147,17 @@ def _warnings(recipe: Any, fixed: Side, affine: Affine) -> list[str]:
             "amplified; take ridge or procrustes, or give more pairs"
         )
     return found
+
+
+def _no_better_than_the_mean(errors: dict[str, Any] | None) -> list[str]:
+    """What is said of paired fits that explain nothing of pairs that they have not seen."""
+    if errors is None or errors["held_out"]["r2"] > 0:
+        return []
+    return [
+        "on held-out pairs the aligned features are no nearer to their partners than the mean of all partners is "
+        f"(`pairs.held_out.r2` {errors['held_out']['r2']:.2f}), expected above 0: classes may get lost on the way; "
+        "give more pairs, or take ridge, which is shrunken"
+    ]
 
 
 def verify(graph: bytes, affine: Affine, feats_ND: Floats) -> dict[str, float | int]:

@@ -58,6 +58,13 @@ def faint(data):
     return out.getvalue()
 
 
+def dice_picture(dice):
+    """One colour, of no connection with anything."""
+    out = io.BytesIO()
+    Image.new("RGB", (16, 16), tuple(int(value) for value in dice.integers(0, 256, 3))).save(out, "PNG")
+    return out.getvalue()
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """Bright pictures, the same pictures darkened under the same names, and two prepared backbones of other widths."""
@@ -78,6 +85,8 @@ def home(tmp_path_factory):
     store(folder, "ds_bright", factories.pictures(30))
     store(folder, "ds_dark", {f"dark/{name}": data for name, data in factories.pictures(30, DARK).items()})
     store(folder, "ds_faint", {f"faint/{name}": faint(data) for name, data in factories.pictures(30).items()})
+    dice = np.random.default_rng(0)
+    store(folder, "ds_unrelated", {f"other/{name}": dice_picture(dice) for name in factories.pictures(30)})
     store(folder, "ds_few", factories.pictures(3, DARK, first=500))
     return folder
 
@@ -173,6 +182,12 @@ def test_factors_of_few_pairs_come_with_a_warning(fit, monkeypatch, method):
     monkeypatch.setattr(align, "FEW_PAIRS", 1000)
     warnings = fit(target="ds_dark", method=method)[0]["result"]["warnings"]
     assert [("different pairs" in one) for one in warnings] == ([True] if method == "affine" else [])
+
+
+def test_fit_that_explains_nothing_of_other_pairs_comes_with_a_warning(fit):
+    result = fit(target="ds_unrelated", method="procrustes")[0]["result"]
+    assert result["pairs"]["held_out"]["r2"] <= 0
+    assert ["no nearer to their partners" in one for one in result["warnings"]] == [True]
 
 
 @pytest.mark.parametrize(
