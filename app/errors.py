@@ -14,7 +14,8 @@
     |- TooMany 429                  rate_limited, too_many_jobs, too_many_bytes
     |- Unsupported 501              unsupported
     |- OutOfSpace 507               insufficient_storage
-    |- Unavailable 503              unavailable, not_ready
+    |- Unavailable 503              unavailable
+    |  |- NotReady 503              version_not_ready
     |  `- Overloaded 503            overloaded
     |- DeadlineExceeded 504         deadline_exceeded
     JobFailure                      not HTTP: why a job failed, written on its row
@@ -146,6 +147,13 @@ class Unavailable(GraftError):
     status = 503
     code = "unavailable"
     title = "Unavailable"
+
+
+class NotReady(Unavailable):
+    """A version that does not say of its stored sample what it said when it was published."""
+
+    code = "version_not_ready"
+    title = "Version is not ready"
 
 
 class Overloaded(Unavailable):

@@ -53,6 +53,7 @@ from app.queue import Bell, make_celery
 from app.services import logs as logs_of
 from app.services.drift import Observation
 from app.services.predictions import Lookup, Opened
+from app.services.warm_up import WarmUp
 from app.serving.board import Board
 from app.serving.engine import Engine, Limits
 from app.serving.logbook import Logbook
@@ -101,9 +102,12 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.graft = state = make_state(settings, board)
+        if "serve" in roles:
+            state.warm_up.start()
         async with grpc(settings, state, roles):
             yield
         await state.keyring.close()
+        state.warm_up.close()
         await state.remote.close()
         state.engine.close()
         state.observation.close()
@@ -163,6 +167,7 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
     engine = Engine(settings.pool_bytes // settings.serve_processes, settings.num_serve_threads, limits)
     statistics = Statistics(lambda: _present(engine), Board(board) if board else None)
     logbook = Logbook(storage, settings.scratch, partial(logs_of.kept, database), statistics.logged)
+    lookup = Lookup(database, opened)
     observed = Board(board / "observed", PAGE_SECONDS) if board else None
     return State(
         settings=settings,
@@ -171,11 +176,12 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
         bell=Bell(make_celery(settings)),
         engine=engine,
         opened=opened,
-        lookup=Lookup(database, opened),
+        lookup=lookup,
         statistics=statistics,
         remote=Remote(settings.image_hosts, settings.max_predict_bytes),
         observation=Observation(Observer(settings.observed_share, observed), logbook, storage),
         keyring=Keyring(database, settings.require_keys),
+        warm_up=WarmUp(database, lookup, engine),
     )
 
 

@@ -161,7 +161,7 @@ def storage(home: Path) -> FolderStorage:
 def client(settings: Settings) -> Iterator[TestClient]:
     """The application, on both databases."""
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as found:
-        yield found
+        yield _ready(found)
 
 
 @pytest.fixture
@@ -174,7 +174,13 @@ def light(request: pytest.FixtureRequest, home: Path) -> Settings:
 def light_client(light: Settings) -> Iterator[TestClient]:
     """The application on SQLite alone."""
     with TestClient(create_app(light), base_url="http://127.0.0.1") as found:
-        yield found
+        yield _ready(found)
+
+
+def _ready(client: TestClient) -> TestClient:
+    """Once it has looked at the aliases that are there, so that a test finds it as it stays."""
+    wait_until(lambda: not client.app.state.graft.warm_up.is_under_way, "a service that has looked at its aliases")
+    return client
 
 
 @pytest.fixture(scope="session")

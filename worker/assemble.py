@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from app.artifact import bundle as bundles
 from app.artifact import card, stored
 from app.artifact import reference as references
+from app.artifact import sample as samples
 from app.artifact import seen as seen_items
 from app.artifact.seen import Seen
 from app.artifact.spec import Backbone, Dataset, File, Parity, Spec, classification_outputs, image_input
 from app.errors import JobFailure
 from app.serving import parity
 from app.serving.runtime import Runtime, Session
-from worker import features
+from worker import features, sample
 from worker.context import RunContext
 from worker.document import DatasetDocument
 from worker.evaluate.sections import Evaluation
@@ -47,7 +48,9 @@ def bundle(task: Task, candidate: Candidate, evaluation: Evaluation, seen: Seque
     context = task.context
     head = candidate.head
     head_graph = head.graph()
-    proof = _prove(task, candidate, head_graph)
+    runtime = Runtime(Session(candidate.graph, context.settings.num_compute_threads), Session(head_graph, 1))
+    proof = _prove(task, candidate, runtime)
+    tried_on = sample.make(task, candidate, runtime)
     described = _describe(task, candidate, evaluation, proof)
     written = bundles.write(
         folder(context),
@@ -56,11 +59,12 @@ def bundle(task: Task, candidate: Candidate, evaluation: Evaluation, seen: Seque
         weights=head.tensors(),
         report=evaluation.report,
         predictions=evaluation.predictions,
-        readme=card.render(described, evaluation.report, context.document.model_name or context.document.id),
+        readme=card.render(described, evaluation.report, context.document.model_name or context.document.id, tried_on),
         backbone=_shared(candidate) if candidate.shared else candidate.graph,
         features=stored.pack(evaluation.features, evaluation.predictions.labels, task.class_names),
         seen=seen_items.pack(seen),
         reference=_reference(evaluation),
+        sample=samples.pack(tried_on),
         state=_state(context, candidate),
     )
     return written, proof
@@ -97,11 +101,9 @@ def _state(context: RunContext, candidate: Candidate) -> Path | None:
     return path
 
 
-def _prove(task: Task, candidate: Candidate, head_graph: bytes) -> Parity:
+def _prove(task: Task, candidate: Candidate, runtime: Runtime) -> Parity:
     num_images = PARITY_IMAGES_SHARED if candidate.shared else PARITY_IMAGES
     rows = (task.val if len(task.val) else task.pool)[:num_images]
-    threads = task.context.settings.num_compute_threads
-    runtime = Runtime(Session(candidate.graph, threads), Session(head_graph, 1))
     if len(rows):
         decoded = features.decoded(task.context, task.index, rows, candidate.backbone.preprocess)
         order, batches = zip(*decoded, strict=True)

@@ -43,6 +43,9 @@ class ChecksOut(BaseModel):
     head_max_abs: float = Field(description="head.onnx against weights.safetensors: largest difference.")
     num_predictions: int = Field(description="Stored predictions that the head was asked for again.")
     predictions_mean_abs: float | None = Field(description="Mean difference from them; null where there are none.")
+    sample_max_abs: float | None = Field(
+        description="Both graphs against the scores of its sample: largest difference; null where it has none."
+    )
 
 
 class ImportOut(BaseModel):

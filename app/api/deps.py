@@ -16,6 +16,7 @@ from app.queue import Bell
 from app.services import queues
 from app.services.drift import Observation
 from app.services.predictions import Lookup, Opened
+from app.services.warm_up import WarmUp
 from app.serving.engine import Engine
 from app.serving.statistics import Statistics
 from app.settings import Settings
@@ -42,6 +43,7 @@ class State:
     remote: Remote
     observation: Observation
     keyring: Keyring
+    warm_up: WarmUp
 
 
 class Page(BaseModel, Generic[T]):

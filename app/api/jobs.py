@@ -58,6 +58,11 @@ class JobIn(BaseModel):
     report: Literal["fast", "full"] = "fast"
     depends_on: list[str] = Field([], max_length=100)
     allow_label_change: bool = False
+    sample: bool = Field(
+        True,
+        description="Whether the bundle may hold small copies of two training images, to try the version on before it "
+        "is served; else they are made-up pictures.",
+    )
 
 
 def _body(given: Any) -> str:
@@ -162,6 +167,7 @@ def create_job(body: AnyJob, accept: Accepted, state: Context, session: WriteSes
         report=body.report,
         depends_on=tuple(body.depends_on),
         allow_label_change=body.allow_label_change,
+        sample=body.sample,
     )
 
     def make() -> JobOut:

@@ -90,8 +90,8 @@ def model_metadata(state: Context, project: Project, name: str, version: str = "
 @router.get(VERSION + "/ready")
 @router.get(MODEL + "/ready")
 def model_ready(state: Context, project: Project, name: str, version: str = "") -> ModelReadyOut:
-    """The model is there; one that is not in memory is loaded by the first call."""
-    control.find(state, project, name, version)
+    """The model is there and says what it should of its stored sample; one that was never tried is loaded for it."""
+    control.check_model_ready(state, project, name, version)
     return ModelReadyOut(name=name, ready=True)
 
 
@@ -162,7 +162,7 @@ def _written(answer: InferResponse, accepted: str) -> Response:
 
 @router.post("/repository/index", max_body_size=UNLIMITED, openapi_extra=_optional("IndexIn"))
 async def repository_index(request: Request, state: Context, project: Project) -> list[ModelIndexOut]:
-    """Every version of every model."""
+    """Every version of every model, with the reason where one is not ready."""
     await _body(IndexIn, request, state)
     return [ModelIndexOut(**row) for row in await to_thread.run_sync(control.index, state, project)]
 

@@ -32,11 +32,13 @@ FEATURES = "features.safetensors"
 SEEN = "seen.safetensors"
 # How features and scores of held-out items are spread; see `reference`.
 REFERENCE = "reference.safetensors"
+# Pictures with known answers, that a version is tried on before it is ready; see `sample`.
+SAMPLE = "sample.safetensors"
 # The state dict of a network that the job changed, under its library's own names: what backbone.onnx was exported from.
 STATE = "backbone.safetensors"
-FILES = (HEAD, REPORT, PREDICTIONS, WEIGHTS, README, FEATURES, SEEN, REFERENCE, STATE, BACKBONE)
+FILES = (HEAD, REPORT, PREDICTIONS, WEIGHTS, README, FEATURES, SEEN, REFERENCE, SAMPLE, STATE, BACKBONE)
 # Bundles written before there was such a file are whole without it; only a changed network has a state of its own.
-OPTIONAL = frozenset({FEATURES, SEEN, REFERENCE, STATE})
+OPTIONAL = frozenset({FEATURES, SEEN, REFERENCE, SAMPLE, STATE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ def write(
     features: Mapping[str, NDArray[Any]] | None = None,
     seen: Mapping[str, NDArray[Any]] | None = None,
     reference: Mapping[str, NDArray[Any]] | None = None,
+    sample: Mapping[str, NDArray[Any]] | None = None,
     state: Path | None = None,
 ) -> Spec:
     """Writes every file of a bundle into an empty or new folder.
@@ -92,6 +95,7 @@ def write(
         features: what `stored.pack` makes of some of the predicted items, to score a changed head on.
         seen: what `seen.pack` makes of the items that were learned from.
         reference: what `reference.pack` makes of held-out items, to hold against what is served.
+        sample: what `sample.pack` makes of the pictures that the version is tried on.
         state: a safetensors file with the weights behind `backbone`, where the job changed them.
 
     Returns:
@@ -108,12 +112,9 @@ def write(
     (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
     (folder / README).write_text(readme, "utf-8")
     write_predictions(folder / PREDICTIONS, predictions, described.labels)
-    if features is not None:
-        (folder / FEATURES).write_bytes(tensors.dump(features))
-    if seen is not None:
-        (folder / SEEN).write_bytes(tensors.dump(seen))
-    if reference is not None:
-        (folder / REFERENCE).write_bytes(tensors.dump(reference))
+    for name, arrays in ((FEATURES, features), (SEEN, seen), (REFERENCE, reference), (SAMPLE, sample)):
+        if arrays is not None:
+            (folder / name).write_bytes(tensors.dump(arrays))
     if state is not None:
         shutil.copyfile(state, folder / STATE)
     if isinstance(backbone, Path):

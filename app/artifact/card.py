@@ -10,6 +10,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from app.artifact.sample import Sample
 from app.artifact.spec import Spec
 
 # Licences that hubs know by these ids; any other is `other` with its own name.
@@ -41,7 +42,7 @@ METRICS = {
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "\\": "&#92;"}
 
 
-def render(spec: Spec, report: Mapping[str, Any], model: str) -> str:
+def render(spec: Spec, report: Mapping[str, Any], model: str, sample: Sample | None = None) -> str:
     """The whole card.
 
     Args:
@@ -50,6 +51,7 @@ def render(spec: Spec, report: Mapping[str, Any], model: str) -> str:
             `per_class` (rows of label, num_samples, precision, recall, f1) are shown when they are there, and
             `flags` ({code, message}) and `warnings` (sentences) under the limits.
         model: the model's name in the registry; it is part of an address, so its form is checked.
+        sample: of the bundle: whoever gets the bundle is told of the images in it.
 
     Raises:
         ValueError: the model's name is not one that the registry allows.
@@ -63,7 +65,7 @@ def render(spec: Spec, report: Mapping[str, Any], model: str) -> str:
         "## Intended use",
         _intended_use(spec),
         "## Data",
-        _data(spec),
+        "\n\n".join([_data(spec), *_sample(sample)]),
         "## Evaluation",
         _evaluation(spec, report),
         "## Results per class",
@@ -189,6 +191,16 @@ def _data(spec: Spec) -> str:
     counts = [(text(name), str(count)) for name, count in spec.source.splits.items()]
     source = f"Labels were learned from another dataset, {text(spec.source.id)}, digest {text(spec.source.digest)}."
     return f"{shown}\n\n{source}\n\n{_table(('Split', 'Samples'), counts)}"
+
+
+def _sample(sample: Sample | None) -> list[str]:
+    if sample is None or not sample.training:
+        return []
+    num = len(sample.pictures)
+    return [
+        f"`sample.safetensors` holds small copies of {num} training image{'s' * (num > 1)}, which the model is tried "
+        "on before it is served: whoever has the bundle has them."
+    ]
 
 
 def _evaluation(spec: Spec, report: Mapping[str, Any]) -> str:

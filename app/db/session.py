@@ -40,6 +40,12 @@ class Database:
         """Whether it is a file of this machine, and a look at it takes microseconds."""
         return self.engine.dialect.name == "sqlite"
 
+    @property
+    def driver_error(self) -> type[Exception]:
+        """What `stamp` raises when the database cannot be asked."""
+        error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
+        return error
+
     def stamp(self) -> str:
         """Another text after every commit of anybody, so that what was read under the same text still holds.
 
@@ -54,7 +60,7 @@ class Database:
                 cursor.execute("PRAGMA data_version" if self.is_local else "SELECT pg_current_snapshot()::text")
                 ((stamp,),) = cursor.fetchall()
                 return str(stamp)
-            except self.engine.dialect.loaded_dbapi.Error:
+            except self.driver_error:
                 self._watcher.invalidate()
                 self._watcher.close()
                 self._watcher = None

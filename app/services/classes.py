@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import bundle, card, graph, scores, seen, stored, surgery, tensors
+from app.artifact import bundle, card, graph, sample, scores, seen, stored, surgery, tensors
+from app.artifact.sample import Said, Sample
 from app.artifact.spec import Added, BundleError, File, Parity, Spec, classification_outputs
 from app.db.base import new_id
 from app.db.models import ModelVersion
@@ -121,7 +122,8 @@ def make(
             report = _report(described, old, warnings)
             known = _seen(storage, base, spec, label, images)
             place = Path(folder) / "bundle"
-            written = _write(storage, place, base, network, described, grown, scored, report, known)
+            tried_on = _sample(served, after)
+            written = _write(storage, place, base, network, described, grown, scored, report, known, tried_on)
             _store(storage, Path(folder) / "bundle", prefix, written)
         except OSError as error:
             raise out_of_space(error) from error
@@ -146,6 +148,16 @@ def _seen(
     known = seen.unpack(tensors.load(predictions.file_path(storage, base.prefix, spec, bundle.SEEN)))
     digests = [hashlib.sha256(images[place]).digest() for place in _first(images)]
     return seen.pack([*known, seen.of_class(label, digests)])
+
+
+def _sample(served: Served, after: GraphSession) -> Sample | None:
+    """The base's pictures, and what the new head says of them; None where the base has none."""
+    before = served.sample() if served.sample is not None else None
+    return (
+        None
+        if before is None
+        else replace(before, said=Said(before.said.features_KD, after.run(before.said.features_KD)[0]))
+    )
 
 
 def _score(storage: Storage, prefix: str, spec: Spec, after: GraphSession) -> _Scored:
@@ -189,6 +201,7 @@ def _write(
     scored: _Scored,
     report: dict[str, Any],
     known: dict[str, NDArray[Any]] | None,
+    tried_on: Sample | None,
 ) -> Spec:
     assert described.added is not None
     before = bundle.read_predictions(storage.fetch(f"{base.prefix}/{bundle.PREDICTIONS}"))
@@ -207,11 +220,12 @@ def _write(
             splits=[before.splits[row] for row in scored.rows_T],
             probabilities=scored.after_TC,
         ),
-        readme=card.render(described, report, described.added.model),
+        readme=card.render(described, report, described.added.model, tried_on),
         # A graph of its own is copied: the base may be deleted.
         backbone=network if network.key else storage.fetch(f"{base.prefix}/{bundle.BACKBONE}"),
         features=stored.pack(scored.features_TD, [names[label] for label in scored.labels_T], names),
         seen=known,
+        sample=None if tried_on is None else sample.pack(tried_on),
         # Likewise the weights behind it, which are still those of this version.
         state=storage.fetch(f"{base.prefix}/{bundle.STATE}") if bundle.STATE in base.spec["files"] else None,
     )

@@ -186,7 +186,7 @@ def _ask(folder: Path, described: Spec) -> dict[str, Any]:
     match answer:
         case {"code": str(code), "detail": str(detail)} if re.fullmatch("[a-z_]{1,40}", code):
             raise BadRequest(detail, code=code)
-        case {"num_images": int(), "head_max_abs": float(), "num_predictions": int(), "predictions_mean_abs": _}:
+        case {"num_images": int(), "head_max_abs": float(), "num_predictions": int()}:
             return answer
     raise BadRequest("expected an answer about the bundle; found none; download it again", code="import_too_costly")
 

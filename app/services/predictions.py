@@ -74,6 +74,11 @@ class Opened:
         """A version's graphs; nothing is loaded yet."""
         return self._remembered(row.id, lambda: stored.version(self.storage, row.prefix))
 
+    def known(self, version_id: str) -> Served | None:
+        """A version that has been looked up; None for another one."""
+        with self._lock:
+            return self._known.get(version_id)
+
     def through(self, row: ModelVersion, alignment: Alignment) -> Served:
         """The version with an alignment between backbone and head."""
         sha256 = alignment.files[artifact.GRAPH]["sha256"]

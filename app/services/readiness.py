@@ -11,24 +11,29 @@ from app.db.session import Database
 from app.queue import Bell
 from app.services import forecasts, queues, served
 from app.services.drift import Observation
+from app.services.warm_up import WarmUp
 from app.serving.statistics import Statistics
 from app.settings import Settings
 from app.storage import Storage
 
 PROBE = "health/probe"
+LOADING = "expected the versions that aliases mean to be loaded; found that some are not yet; ask again in a moment"
 
 
-def check(settings: Settings, database: Database, storage: Storage, bell: Bell) -> dict[str, str]:
-    """Each part with `ok`, or what is wrong with it."""
+def check(settings: Settings, database: Database, storage: Storage, bell: Bell, warm_up: WarmUp) -> dict[str, str]:
+    """Each part with `ok`, or what is wrong with it; models only while those that are served are being loaded."""
     found = {"database": _database(database), "broker": "ok" if bell.reachable() else "expected a broker; found none"}
     found["storage"] = _storage(settings, storage)
     found["worker"] = _worker(database) if found["database"] == "ok" else "unknown without the database"
+    if found["database"] == "ok" and warm_up.is_under_way:
+        found["models"] = LOADING
     return found
 
 
-def check_serving(settings: Settings, database: Database, storage: Storage) -> dict[str, str]:
+def check_serving(settings: Settings, database: Database, storage: Storage, warm_up: WarmUp) -> dict[str, str]:
     """What a prediction needs, each part with `ok`, or what is wrong with it."""
-    return {"database": _database(database), "storage": _storage(settings, storage)}
+    found = {"database": _database(database), "storage": _storage(settings, storage)}
+    return {**found, "models": LOADING} if found["database"] == "ok" and warm_up.is_under_way else found
 
 
 def metrics(database: Database, statistics: Statistics, observation: Observation, project: str | None = None) -> str:

@@ -11,7 +11,7 @@ from app import VERSION
 from app.artifact.spec import Spec
 from app.db.models import ModelVersion
 from app.services import models
-from app.services.predictions import Found, Lookup
+from app.services.predictions import Found, Lookup, Opened
 from app.serving.engine import Engine
 from app.serving.statistics import Counters, Tally
 
@@ -64,12 +64,18 @@ def config(name: str, found: Found) -> dict[str, Any]:
     }
 
 
-def index(session: Session, project: str) -> list[dict[str, str]]:
-    """Every version of every model. All are ready: one that is not in memory is loaded by the first who calls it."""
-    return [
-        {"name": name, "version": str(number), "state": "READY", "reason": ""}
-        for name, number, _ in models.every_version(session, project)
-    ]
+def index(session: Session, project: str, opened: Opened, engine: Engine) -> list[dict[str, str]]:
+    """Every version of every model.
+
+    Ready is all that has not failed here: one that is not in memory is loaded, and tried, by the first who calls it.
+    """
+    rows = []
+    for name, number, version_id in models.every_version(session, project):
+        known = opened.known(version_id)
+        reason = engine.trials.failure(known) if known else None
+        state = "UNAVAILABLE" if reason else "READY"
+        rows.append({"name": name, "version": str(number), "state": state, "reason": reason or ""})
+    return rows
 
 
 def statistics(
@@ -89,12 +95,22 @@ def statistics(
 
 
 def load(engine: Engine, found: Found) -> None:
-    """Brings a version's graphs into memory, so that the next call does not wait for them.
+    """Brings a version's graphs into memory and tries them, so that the next call does not wait for them.
 
     Raises:
-        BundleError: they cannot be loaded.
+        BundleError, NotReady: as `Engine.load`.
     """
     engine.load(found.model)
+
+
+def check_ready(engine: Engine, found: Found) -> None:
+    """Passes when the version has been tried since the process began, whether or not it is in memory still.
+
+    Raises:
+        BundleError, NotReady: as `Engine.load`, which is done where it has not.
+    """
+    if not engine.trials.passed(found.model):
+        engine.load(found.model)
 
 
 def unload(session: Session, project: str, name: str, lookup: Lookup, engine: Engine) -> None:

@@ -25,6 +25,7 @@ class Wish:
     report: str
     depends_on: tuple[str, ...]
     allow_label_change: bool
+    sample: bool = True
 
 
 def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
@@ -68,6 +69,7 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
             report_mode=wish.report,
             depends_on=wish.depends_on,
             datasets={role: row.id for role, row in beside.items()},
+            inputs={"sample": wish.sample},
         ),
     )
 

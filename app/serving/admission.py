@@ -7,19 +7,20 @@ Shape legend: N images, D features, C classes, T stored test items.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import bundle, foreign, graph, reference, scores, seen, stored, tensors
+from app.artifact import bundle, foreign, graph, reference, sample, scores, seen, stored, tensors
 from app.artifact.spec import BundleError, Spec
-from app.errors import BadRequest
+from app.errors import BadImage, BadRequest
+from app.serving import trial
 from app.serving.runtime import BATCH_SIZE, Session, failures
 
-ARRAYS = (bundle.WEIGHTS, bundle.FEATURES, bundle.SEEN, bundle.REFERENCE, bundle.STATE)
+ARRAYS = (bundle.WEIGHTS, bundle.FEATURES, bundle.SEEN, bundle.REFERENCE, bundle.SAMPLE, bundle.STATE)
 # As when a version is made: the graph in float32 against its arrays in float64.
 HEAD_TOLERANCE = 1e-3
 # Of the mean difference: features are stored in half precision.
@@ -38,12 +39,14 @@ class Checks:
         head_max_abs: the head's graph against weights.safetensors, on features of those images and the stored ones.
         num_predictions: of predictions.parquet that the head was asked for again, on their stored features.
         predictions_mean_abs: mean difference from them; None where there are none.
+        sample_max_abs: both graphs against the scores of sample.safetensors; None where there is none.
     """
 
     num_images: int
     head_max_abs: float
     num_predictions: int
     predictions_mean_abs: float | None
+    sample_max_abs: float | None = None
 
 
 def judge(folder: Path, spec: Spec) -> Checks:
@@ -61,10 +64,13 @@ def judge(folder: Path, spec: Spec) -> Checks:
     if bundle.SEEN in arrays:
         _check_seen(arrays[bundle.SEEN])
     try:
-        features_ND, head = _run(folder, spec)
+        features_ND, backbone, head = _run(folder, spec)
         if bundle.REFERENCE in arrays:
             _check_reference(arrays[bundle.REFERENCE], spec)
-        return _compare(folder, spec, arrays, features_ND, head)
+        found = _compare(folder, spec, arrays, features_ND, head)
+        if bundle.SAMPLE not in arrays:
+            return found
+        return replace(found, sample_max_abs=_try(arrays[bundle.SAMPLE], spec, backbone, head))
     except failures() as error:
         raise _unlike(f"graphs that run; onnxruntime said {error}") from error
     except BundleError as error:
@@ -126,11 +132,26 @@ def _check_reference(arrays: Arrays, spec: Spec) -> None:
         raise _unlike(f"{bundle.REFERENCE} as Graft writes it; {error!r}") from error
 
 
-def _run(folder: Path, spec: Spec) -> tuple[NDArray[np.float32], Session]:
+def _try(arrays: Arrays, spec: Spec, backbone: Session, head: Session) -> float | None:
+    """What is asked of the version each time it is loaded; None of a sample that a newer Graft wrote."""
+    try:
+        found = sample.unpack(arrays, spec.backbone.feature_dim, len(spec.labels))
+        off = None if found is None else trial.largest_difference(found, spec.preprocess, backbone, head)
+    except (ValueError, KeyError, TypeError, BadImage) as error:
+        raise _unlike(f"{bundle.SAMPLE} as Graft writes it; {error!r}") from error
+    if off is not None and not off <= trial.TOLERANCE:
+        raise _unlike(
+            f"the graphs to say of the pictures in {bundle.SAMPLE} what is stored there, within {trial.TOLERANCE:g}; "
+            f"they are {off:.3g} off, here, with this machine's libraries"
+        )
+    return off
+
+
+def _run(folder: Path, spec: Spec) -> tuple[NDArray[np.float32], Session, Session]:
     """The graphs on made-up images: what they give has the shapes of the spec, and is finite.
 
     Shape:
-        result: [N, D], and the head
+        result: [N, D], and the sessions of backbone and head
     """
     backbone, head = Session(folder / bundle.BACKBONE, threads=1), Session(folder / bundle.HEAD, threads=1)
     shape, num_features, num_classes = spec.preprocess, spec.backbone.feature_dim, len(spec.labels)
@@ -149,7 +170,7 @@ def _run(folder: Path, spec: Spec) -> tuple[NDArray[np.float32], Session]:
     images_NHWC = np.concatenate([noise, np.zeros_like(noise[:1])])
     features_ND = _checked("features", backbone.run(images_NHWC)[0], (len(images_NHWC), num_features))
     _check_probabilities(_checked("probabilities", head.run(features_ND)[0], (len(images_NHWC), num_classes)))
-    return features_ND, head
+    return features_ND, backbone, head
 
 
 def _checked(name: str, found: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -167,7 +188,11 @@ def _check_probabilities(found_NC: NDArray[np.float32]) -> None:
 
 
 def _compare(
-    folder: Path, spec: Spec, arrays: Mapping[str, Arrays], features_ND: NDArray[np.float32], head: Session
+    folder: Path,
+    spec: Spec,
+    arrays: Mapping[str, Arrays],
+    features_ND: NDArray[np.float32],
+    head: Session,
 ) -> Checks:
     """The head's graph against its arrays, and against what it said of the test items when it was made."""
     said = _predictions(folder, spec)

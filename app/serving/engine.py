@@ -26,6 +26,7 @@ from app.serving.model import Graph, Served
 from app.serving.pool import Pool
 from app.serving.rate import Rate
 from app.serving.runtime import BATCH_SIZE, Session
+from app.serving.trial import Trials
 
 # Of one request, decoded ahead of what runs: two batches of pixels, however many images it brings.
 WINDOW = 2 * BATCH_SIZE
@@ -57,6 +58,7 @@ class Engine:
 
     def __init__(self, pool_bytes: int, num_threads: int, limits: Limits | None = None) -> None:
         self.pool: Pool[Session] = Pool(pool_bytes)
+        self.trials = Trials()
         self._limits = limits or Limits()
         self._num_threads = num_threads
         self._decoders = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
@@ -131,15 +133,17 @@ class Engine:
         return call.future
 
     def load(self, model: Served) -> None:
-        """Brings a model's graphs into memory, for batches and for an image alone, and runs them once.
+        """Brings a model's graphs into memory, for batches and for an image alone; runs them, and tries them.
 
         Raises:
             BundleError: they cannot be loaded.
+            NotReady: they do not say of the sample what is stored.
         """
         shape = model.spec.preprocess
-        blank = [np.zeros((shape.height, shape.width, 3), np.uint8)]
+        blank_NHWC = np.zeros((1, shape.height, shape.width, 3), np.uint8)
         for threads in {1, self._num_threads}:
-            self._head(model, self._features(model.backbone, blank, threads))
+            with self._lease(model.backbone, threads) as backbone:
+                self._head(model, backbone, _features(backbone, blank_NHWC))
 
     def unload(self, sha256: str) -> None:
         """Takes a graph out of memory, at the end of the runs that it is in."""
@@ -216,35 +220,36 @@ class Engine:
         start = time.monotonic()
         try:
             threads = self._num_threads if self._num_images == 1 else 1
-            pixels = [ready.pixels_HWC for _, ready in batch]
-            features = self._features(batch[0][0].model.backbone, pixels, threads)
+            pixels_NHWC = np.stack([ready.pixels_HWC for _, ready in batch])
+            with self._lease(batch[0][0].model.backbone, threads) as backbone:
+                self._run_heads(batch, backbone, _features(backbone, pixels_NHWC), start)
         except Exception as error:
             self._fail([call for call, _ in batch], error)
             return
-        for model, places in _by_head(batch):
-            calls = [batch[place][0] for place in places]
-            try:
-                probabilities, seen = self._head(model, features[places])
-            except Exception as error:
-                self._fail(calls, error)
-                continue
-            self._answer([batch[place] for place in places], probabilities, seen, start)
         seconds = time.monotonic() - start
         with self._changed:
             self._lanes.ran(lane, len(batch), seconds)
             self.rate.count(len(batch))
 
-    def _features(self, graph: Graph, pixels: Sequence[Pixels], threads: int) -> NDArray[np.float32]:
-        with self._lease(graph, threads) as session:
-            return session.run(np.stack(pixels))[session.output_names.index("features")]
+    def _run_heads(self, batch: Batch, backbone: Session, features: NDArray[np.float32], start: float) -> None:
+        for model, places in _by_head(batch):
+            try:
+                probabilities, seen = self._head(model, backbone, features[places])
+            except Exception as error:
+                self._fail([batch[place][0] for place in places], error)
+                continue
+            self._answer([batch[place] for place in places], probabilities, seen, start)
 
-    def _head(self, model: Served, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Probabilities, and the features that the head saw."""
-        if model.alignment is not None:
-            with self._lease(model.alignment) as session:
-                features = session.run(features)[0]
-        with self._lease(model.head) as session:
-            return session.run(features)[session.output_names.index("probabilities")], features
+    def _head(
+        self, model: Served, backbone: Session, features: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Probabilities, and the features that the head saw; from graphs that have passed their trial."""
+        with self._lease(model.head) as head:
+            self.trials.check(model, backbone, head)
+            if model.alignment is not None:
+                with self._lease(model.alignment) as session:
+                    features = session.run(features)[0]
+            return head.run(features)[head.output_names.index("probabilities")], features
 
     def _lease(self, graph: Graph, threads: int = 1) -> AbstractContextManager[Session]:
         return self.pool.lease(_key(graph.sha256, threads), lambda: graph.open(threads))
@@ -275,6 +280,10 @@ class Engine:
         with self._changed:
             for call in calls:
                 call.fail(error)
+
+
+def _features(backbone: Session, pixels_NHWC: Pixels) -> NDArray[np.float32]:
+    return backbone.run(pixels_NHWC)[backbone.output_names.index("features")]
 
 
 def _key(sha256: str, threads: int) -> str:

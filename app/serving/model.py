@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from app.artifact.preprocess import Preprocess
+from app.artifact.sample import Sample
 from app.artifact.spec import Spec, image_input
 from app.serving.runtime import Session
 
@@ -31,12 +32,19 @@ class Served:
         backbone: images -> features.
         head: features -> probabilities.
         alignment: features -> features, for inputs of a domain; None elsewhere.
+        sample: reads the pictures that the version is tried on; None where it has none.
     """
 
     spec: Spec
     backbone: Graph
     head: Graph
     alignment: Graph | None = None
+    sample: Callable[[], Sample | None] | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Backbone and head, by their digests: what is tried together."""
+        return self.backbone.sha256, self.head.sha256
 
     @property
     def graphs(self) -> tuple[Graph, ...]:
@@ -54,4 +62,5 @@ class Served:
             return replace(self, alignment=alignment)
         backbone, preprocess = moving
         spec = self.spec.model_copy(update={"inputs": (image_input(preprocess),)})
-        return replace(self, spec=spec, backbone=backbone, alignment=alignment)
+        # Its sample says what the version's own backbone makes of pictures.
+        return replace(self, spec=spec, backbone=backbone, alignment=alignment, sample=None)

@@ -3,6 +3,7 @@
 Shape legend: N images, H x W pixels, D features, C classes.
 """
 
+import itertools
 import math
 import os
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from app.artifact.spec import BundleError
 
 BATCH_SIZE = 16
+_numbers = itertools.count()
 
 # Measured as resident memory on three starter backbones (graphs of 9 to 18 MB): weights stand there twice, as read and
 # as packed for the kernels, and the arena keeps 240 to 320 bytes per input pixel of a full batch.
@@ -74,6 +76,8 @@ class Session:
                 f"expected a graph with one input; found {[item.name for item in inputs]}; export it again"
             )
         self._session: Any = session
+        # Tells it from every other session of the process, one of the same graph included.
+        self.number = next(_numbers)
         self.input_name: str = inputs[0].name
         self.input_shape: tuple[int | str | None, ...] = tuple(inputs[0].shape)
         self.output_names: tuple[str, ...] = tuple(item.name for item in session.get_outputs())

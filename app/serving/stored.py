@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.artifact import alignment as artifact
-from app.artifact import bundle
+from app.artifact import bundle, tensors
+from app.artifact import sample as samples
 from app.artifact.alignment import MovingBackbone
-from app.artifact.spec import Spec
+from app.artifact.sample import Sample
+from app.artifact.spec import BundleError, Spec
 from app.artifact.spec import load as load_spec
 from app.serving.model import Graph, Served
 from app.serving.runtime import Session
@@ -44,7 +46,8 @@ def version(storage: Storage, prefix: str) -> Served:
     backbone, head = (
         _graph(storage, spec.files[name].sha256, key(prefix, spec, name)) for name in (bundle.BACKBONE, bundle.HEAD)
     )
-    return Served(spec=spec, backbone=backbone, head=head)
+    sample = (lambda: _sample(storage, prefix, spec)) if bundle.SAMPLE in spec.files else None
+    return Served(spec=spec, backbone=backbone, head=head, sample=sample)
 
 
 def through(storage: Storage, served: Served, place: AlignmentPlace) -> Served:
@@ -55,6 +58,14 @@ def through(storage: Storage, served: Served, place: AlignmentPlace) -> Served:
     moving = MovingBackbone.model_validate(place.moving_backbone)
     network = _graph(storage, moving.graph.sha256, str(moving.graph.key))
     return served.through(graph, (network, moving.preprocess))
+
+
+def _sample(storage: Storage, prefix: str, spec: Spec) -> Sample | None:
+    arrays = tensors.load(storage.fetch(key(prefix, spec, bundle.SAMPLE)))
+    try:
+        return samples.unpack(arrays, spec.backbone.feature_dim, len(spec.labels))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"expected {bundle.SAMPLE} as Graft writes it; found {error!r}; restore it") from error
 
 
 def _graph(storage: Storage, sha256: str, place: str) -> Graph:

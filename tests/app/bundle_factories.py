@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from app.artifact import archive, bundle, reference, seen, stored
+from app.artifact import archive, bundle, reference, sample, seen, stored
 from app.db.models import Model, ModelVersion
 from app.storage import Storage
 from tests import factories
-from tests.app import onnx_factories
+from tests.app import onnx_factories, sample_factories
 
 LABELS = ("cat", "dog", "owl")
 Files = dict[str, bytes]
@@ -29,7 +29,7 @@ def publish(
     labels: tuple[str, ...] = LABELS,
     **fields: Any,
 ) -> ModelVersion:
-    """A version whose bundle has predictions and features of six test items, a reference, and what it learned from."""
+    """A version with all that a bundle has: predictions and features of six items, and what is made of them."""
     weight_CD, bias_C = factories.head_weights(number, len(labels))
     features = onnx_factories.backbone_reference(onnx_factories.images(6)).astype(np.float32)
     probabilities = np.float32(onnx_factories.softmax(features @ weight_CD.T + bias_C))
@@ -39,6 +39,7 @@ def publish(
         "predictions": bundle.Predictions(ids, ["0" * 64] * 6, [*predicted], predicted, ["test"] * 6, probabilities),
         "features": stored.pack(features, predicted, labels),
         "reference": reference.pack(reference.make(features, probabilities)),
+        "sample": sample.pack(sample_factories.make(weight_CD, bias_C)),
         "seen": seen.pack([seen.of_class(labels[0], [b"\1" * 32])]),
         "report": {"verdict": None, "warnings": []},
     }

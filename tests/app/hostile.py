@@ -18,9 +18,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from app.artifact import heads, tensors
+from app.artifact import heads, sample, tensors
 from tests import factories
-from tests.app import onnx_factories
+from tests.app import onnx_factories, sample_factories
 from tests.app.bundle_factories import Files, edit_spec, pack, replace
 
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -164,6 +164,11 @@ def features(**changes: Any) -> Callable[[Files], bytes]:
     return other("features.safetensors", tensors.dump({**whole, **changes}))
 
 
+def tried(**changes: Any) -> Callable[[Files], bytes]:
+    whole = sample.pack(sample_factories.make(*factories.head_weights(1, 3)))
+    return other("sample.safetensors", tensors.dump({**whole, **changes}))
+
+
 def head(seed: int, num_labels: int = 3) -> bytes:
     return heads.linear(*factories.head_weights(seed, num_labels))
 
@@ -234,6 +239,10 @@ INSIDE: dict[str, Case] = {
         "bundle_invalid",
         "reference",
     ),
+    "a sample of another head": (tried(scores=np.full((2, 3), 1 / 3, np.float32)), "bundle_invalid", "they are"),
+    "a sample of no picture": (
+        tried(pictures=np.zeros(8, np.uint8), lengths=np.array([4, 4])), "bundle_invalid", "sample.safetensors"),
+    "a sample without an end": (tried(lengths=np.array([1, 2**62])), "bundle_invalid", "pictures of at most"),
     "a report that is none": (other("report.json", b"[NaN]"), "bundle_invalid", "report.json"),
     "a report of brackets": (other("report.json", b"[" * 200_000), "bundle_invalid", "report.json"),
     "a card that is no text": (other("README.md", b"\xff\xfe"), "bundle_invalid", "README.md"),

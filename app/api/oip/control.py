@@ -27,10 +27,20 @@ def check_ready(state: State) -> None:
     Raises:
         Unavailable: with what is missing.
     """
-    checks = readiness.check_serving(state.settings, state.database, state.storage)
+    checks = readiness.check_serving(state.settings, state.database, state.storage, state.warm_up)
     missing = [f"{name}: {finding}" for name, finding in checks.items() if finding != "ok"]
     if missing:
         raise Unavailable("; ".join(missing))
+
+
+def check_model_ready(state: State, project: str, name: str, version: str) -> None:
+    """Passes when the version has been tried here; one that has not is loaded for it.
+
+    Raises:
+        BadRequest, NotFound: as `find`.
+        NotReady: it does not say of its sample what it said when it was published.
+    """
+    repository.check_ready(state.engine, find(state, project, name, version))
 
 
 def metadata(state: State, project: str, name: str, version: str) -> dict[str, Any]:
@@ -55,7 +65,7 @@ def statistics(state: State, project: str, name: str | None = None, version: str
 def index(state: State, project: str) -> list[dict[str, str]]:
     """As `repository.index`."""
     with state.database.read() as session:
-        return repository.index(session, project)
+        return repository.index(session, project, state.opened, state.engine)
 
 
 def load(state: State, project: str, name: str, parameters: Mapping[str, Any]) -> None:

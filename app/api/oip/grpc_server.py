@@ -21,7 +21,7 @@ from app.api.deps import State
 from app.api.oip import control, errors, grpc_messages, infer, proto
 from app.api.oip.proto import message
 from app.api.scopes import GRPC_SCOPES, OPEN
-from app.errors import BadRequest, GraftError, NotFound, Unavailable
+from app.errors import BadRequest, GraftError, NotFound, NotReady, Unavailable
 from app.services import repository
 from app.serving.call import Result
 
@@ -92,12 +92,13 @@ class Service:
 
     async def ServerReady(self, _project: str, _request: Any, _context: Any) -> Any:
         """Whether predictions can be made."""
-        return message("ServerReadyResponse")(ready=await _is(Unavailable, control.check_ready, self._state))
+        return message("ServerReadyResponse")(ready=await _is((Unavailable,), control.check_ready, self._state))
 
     async def ModelReady(self, project: str, request: Any, _context: Any) -> Any:
-        """Whether there is such a model."""
+        """Whether there is such a model, and it says what it should of its stored sample."""
         asked = (self._state, project, request.name, request.version)
-        return message("ModelReadyResponse")(ready=await _is(NotFound, control.find, *asked))
+        ready = await _is((NotFound, NotReady), control.check_model_ready, *asked)
+        return message("ModelReadyResponse")(ready=ready)
 
     async def ServerMetadata(self, _project: str, _request: Any, _context: Any) -> Any:
         """Who answers, and what it speaks."""
@@ -169,7 +170,7 @@ async def _wait(future: Future[Result]) -> Result:
     return await asyncio.wrap_future(future)
 
 
-async def _is(unless: type[GraftError], function: Callable[..., Any], *arguments: Any) -> bool:
+async def _is(unless: tuple[type[GraftError], ...], function: Callable[..., Any], *arguments: Any) -> bool:
     try:
         await to_thread.run_sync(function, *arguments)
     except unless:

@@ -7,7 +7,8 @@ import onnxruntime as ort
 import pyarrow.parquet as pq
 import pytest
 
-from app.artifact import bundle, heads, reference, seen, spec, stored, tensors
+from app.artifact import bundle, heads, reference, sample, seen, spec, stored, tensors
+from tests.app import sample_factories
 from tests.app.onnx_factories import backbone_bytes, images, make_spec
 
 WEIGHTS = {"weight": np.arange(18.0).reshape(3, 6) / 9, "bias": np.zeros(3)}
@@ -111,7 +112,8 @@ def test_verification_notices_every_kind_of_damage(tmp_path, backbone, name):
     features = stored.pack(np.zeros((1, 6), np.float32), ["cat"], ["cat", "dog", "owl"])
     looks = reference.pack(reference.make(np.zeros((4, 6), np.float32), np.full((4, 3), 1 / 3)))
     known = seen.pack([seen.of_class("owl", [b"1" * 32])])
-    write(folder, backbone, features=features, seen=known, reference=looks, state=state)
+    tried = sample.pack(sample_factories.make(WEIGHTS["weight"], WEIGHTS["bias"]))
+    write(folder, backbone, features=features, seen=known, reference=looks, sample=tried, state=state)
     flip(folder / name)
     with pytest.raises(spec.BundleError, match=f"{name} has another content"):
         bundle.verify(folder)

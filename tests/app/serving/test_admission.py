@@ -41,6 +41,7 @@ def test_a_whole_bundle_is_compared_with_what_it_recorded(tmp_path, files):
     assert (found.num_images, found.num_predictions) == (16, 6)
     assert found.head_max_abs < 1e-5
     assert found.predictions_mean_abs < 1e-3
+    assert found.sample_max_abs < 1e-5
 
 
 def test_without_stored_features_predictions_are_not_compared(tmp_path, files):

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from app.artifact import preprocess
+from app.artifact import preprocess, sample
 from app.main import create_app
 from tests import factories
-from tests.app import onnx_factories
+from tests.app import onnx_factories, sample_factories
 from tests.app.api.oip.requests import BASE64, LENGTH, SIDE, URL, binary, elements, encoded, images
-from tests.checks import inference_error
+from tests.checks import inference_error, problem
 from tests.inference import LABELS, NAME, PICTURES, features, pixels, probabilities, publish
 
 
@@ -282,3 +282,26 @@ def test_only_who_predicts_speaks_it(light):
 def test_pixels_are_those_of_the_one_preprocessing():
     expected = np.stack([preprocess.load(data, onnx_factories.preprocess()) for data in PICTURES])
     np.testing.assert_array_equal(pixels(), expected)
+
+
+def test_a_version_that_says_something_else_of_its_sample_is_not_ready(served, tmp_path):
+    state = served.app.state.graft
+    with state.database.write() as session:
+        of = factories.model(session, "skewed", 0)
+        for number, off in ((1, 0.0), (2, 0.01)):
+            made = sample_factories.make(*factories.head_weights(number, 3), off=off)
+            factories.published(session, state.storage, tmp_path / "s", of, number, parts={"sample": sample.pack(made)})
+    assert served.get("/v2/models/skewed/versions/1/ready").json() == {"name": "skewed", "ready": True}
+    for _ in range(2):
+        refused = inference_error(served.get("/v2/models/skewed/ready"), 503)
+        assert "found that it is 0.01 off" in refused
+    inference_error(served.post("/v2/repository/models/skewed/load", json={}), 503)
+    inference_error(served.post("/v2/models/skewed/infer", json={"inputs": [encoded()]}), 503)
+    refused = served.post("/api/v1/models/skewed/predict", files={"file": PICTURES[0]})
+    problem(refused, 503, "version_not_ready")
+    index = served.post("/v2/repository/index", content=b"").json()
+    found = {(row["name"], row["version"]): (row["state"], row["reason"]) for row in index}
+    assert found["skewed", "1"] == ("READY", "")
+    assert found["skewed", "2"] == ("UNAVAILABLE", "found that it is 0.01 off")
+    answer = served.post("/api/v1/models/skewed/predict", params={"version": 1}, files={"file": PICTURES[0]})
+    assert answer.status_code == 200
