@@ -15,7 +15,7 @@ from app.artifact import reference as references
 from app.artifact import sample as samples
 from app.artifact import seen as seen_items
 from app.artifact.seen import Seen
-from app.artifact.spec import Backbone, Dataset, File, Parity, Spec, classification_outputs, image_input
+from app.artifact.spec import Backbone, Dataset, File, Parity, Quantised, Spec, classification_outputs, image_input
 from app.errors import JobFailure
 from app.serving import parity
 from app.serving.runtime import Runtime, Session
@@ -23,6 +23,7 @@ from worker import features, sample
 from worker.context import RunContext
 from worker.document import DatasetDocument
 from worker.evaluate.sections import Evaluation
+from worker.int8 import Judged
 from worker.methods.contract import Candidate, Task
 from worker.probes import probe_images
 
@@ -33,7 +34,9 @@ LIBRARIES = ("graft", "numpy", "onnx", "onnxruntime", "pillow", "pyarrow")
 TORCH_LIBRARIES = ("torch", "torchvision", "timm")
 
 
-def bundle(task: Task, candidate: Candidate, evaluation: Evaluation, seen: Sequence[Seen]) -> tuple[Spec, Parity]:
+def bundle(
+    task: Task, candidate: Candidate, evaluation: Evaluation, seen: Sequence[Seen], second: Judged | None = None
+) -> tuple[Spec, Parity]:
     """Writes the bundle into the scratch folder, and proves that its graphs say what training said.
 
     Args:
@@ -41,6 +44,7 @@ def bundle(task: Task, candidate: Candidate, evaluation: Evaluation, seen: Seque
         candidate: what is published.
         evaluation: of the candidate.
         seen: what it learned from.
+        second: what became of a graph in 8 bits; None where none was asked for.
 
     Raises:
         JobFailure: the graphs differ from the training side by more than the tolerance.
@@ -50,8 +54,9 @@ def bundle(task: Task, candidate: Candidate, evaluation: Evaluation, seen: Seque
     head_graph = head.graph()
     runtime = Runtime(Session(candidate.graph, context.settings.num_compute_threads), Session(head_graph, 1))
     proof = _prove(task, candidate, runtime)
-    tried_on = sample.make(task, candidate, runtime)
-    described = _describe(task, candidate, evaluation, proof)
+    graph = second.graph if second else None
+    tried_on = sample.make(task, candidate, runtime, Session(graph, 1) if graph else None)
+    described = _describe(task, candidate, evaluation, proof, second.described if second else None)
     written = bundles.write(
         folder(context),
         described,
@@ -66,6 +71,7 @@ def bundle(task: Task, candidate: Candidate, evaluation: Evaluation, seen: Seque
         reference=_reference(evaluation),
         sample=samples.pack(tried_on),
         state=_state(context, candidate),
+        int8=graph,
     )
     return written, proof
 
@@ -124,10 +130,12 @@ def _prove(task: Task, candidate: Candidate, runtime: Runtime) -> Parity:
     return proof
 
 
-def _describe(task: Task, candidate: Candidate, evaluation: Evaluation, proof: Parity) -> Spec:
+def _describe(task: Task, candidate: Candidate, evaluation: Evaluation, proof: Parity, int8: Quantised | None) -> Spec:
     document = task.context.document
     names = LIBRARIES if candidate.shared else LIBRARIES + TORCH_LIBRARIES
     return Spec(
+        spec_version=1 if int8 is None else 2,
+        int8=int8,
         task="classification",
         inputs=(image_input(candidate.backbone.preprocess),),
         outputs=classification_outputs(task.num_classes, candidate.backbone.feature_dim),

@@ -6,7 +6,7 @@ from PIL import Image
 
 from app.artifact import preprocess, sample
 from app.artifact.sample import Said, Sample
-from app.serving.runtime import Runtime
+from app.serving.runtime import Runtime, Session
 from worker.data.samples import iter_images
 from worker.methods.contract import Candidate, Rows, Task
 from worker.probes import probe_images
@@ -15,13 +15,14 @@ from worker.probes import probe_images
 MADE_UP = (1, 3)
 
 
-def make(task: Task, candidate: Candidate, runtime: Runtime) -> Sample:
+def make(task: Task, candidate: Candidate, runtime: Runtime, int8: Session | None = None) -> Sample:
     """Copies of training images, or made-up pictures: where the job says so, and where there are no images.
 
     Args:
         task: the data.
         candidate: what is published.
         runtime: its graphs, as they will be served.
+        int8: its backbone in 8 bits.
     """
     shape = candidate.backbone.preprocess
     rows = _rows(task) if task.context.document.inputs.get("sample", True) else np.empty(0, np.int64)
@@ -33,8 +34,9 @@ def make(task: Task, candidate: Candidate, runtime: Runtime) -> Sample:
     else:
         images = [Image.fromarray(probe_images(shape)[place]) for place in MADE_UP]
     pictures = tuple(sample.copy(image, shape) for image in images)
-    said = runtime.run(np.stack([preprocess.load(picture, shape) for picture in pictures]))
-    return Sample(pictures, bool(len(rows)), Said(said.features, said.probabilities))
+    pixels = np.stack([preprocess.load(picture, shape) for picture in pictures])
+    said, small = runtime.run(pixels), None if int8 is None else int8.run(pixels)[0]
+    return Sample(pictures, bool(len(rows)), Said(said.features, said.probabilities), small)
 
 
 def _rows(task: Task) -> Rows:

@@ -19,6 +19,7 @@ from app.services import predictions, rollouts
 from app.services.drift import Call
 from app.services.predictions import Found
 from app.serving.call import Result, Timing
+from app.serving.model import FLOAT, Precision
 
 T = TypeVar("T")
 # What clients and proxies call a request.
@@ -31,6 +32,7 @@ class AskQuery(BaseModel):
     version: int | None = Field(None, ge=1, lt=2**31)
     alias: str | None = Field(None, pattern=NAME)
     domain: str | None = Field(None, pattern=NAME, description="Where the images come from.")
+    precision: Precision = Field(FLOAT, description="Which graph answers: int8 where the version has one.")
     timeout: float | None = Field(
         None, gt=0, le=3600, description="Seconds until nobody waits for the answer any more."
     )
@@ -57,7 +59,7 @@ class Ask:
     @classmethod
     def of(cls, request: Request, project: str, model: str, query: AskQuery) -> Self:
         """A call, as its route has it."""
-        wanted = predictions.Wanted(model, query.version, query.alias, query.domain)
+        wanted = predictions.Wanted(model, query.version, query.alias, query.domain, query.precision)
         deadline = None if query.timeout is None else time.monotonic() + query.timeout
         return cls(request, request.app.state.graft, project, wanted, deadline)
 
@@ -103,6 +105,7 @@ def json(found: Found, result: Result, document: dict[str, Any]) -> Response:
 def describe(response: Response, found: Found, timing: Timing | None = None) -> None:
     """Says in headers who answered: version and alignment; and, in milliseconds, what the slowest image waited for."""
     response.headers["X-Graft-Version"] = str(found.version)
+    response.headers["X-Graft-Precision"] = found.model.precision
     if found.alignment is not None:
         response.headers["X-Graft-Alignment"] = found.alignment
     if timing is not None:

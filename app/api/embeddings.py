@@ -12,6 +12,7 @@ from app.api.forms import UNLIMITED, plain_type
 from app.api.problems import RESPONSES
 from app.services.predictions import Found
 from app.serving.call import Result
+from app.serving.model import Precision
 
 router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES)
 BINARY = "application/octet-stream"
@@ -25,6 +26,7 @@ class EmbedOut(BaseModel):
     version: int
     domain: str | None
     alignment: str | None
+    precision: Precision
     dim: int
     features: list[list[float]]
 
@@ -56,6 +58,7 @@ async def embed(name: str, request: Request, project: Project, query: Annotated[
             "version": found.version,
             "domain": ask.wanted.domain,
             "alignment": found.alignment,
+            "precision": found.model.precision,
             "dim": result.features_ND.shape[1],
             "features": result.features_ND.tolist(),
         },

@@ -58,6 +58,11 @@ class JobIn(BaseModel):
     report: Literal["fast", "full"] = "fast"
     depends_on: list[str] = Field([], max_length=100)
     allow_label_change: bool = False
+    int8: bool = Field(
+        False,
+        description="Whether a second graph in 8 bits is made on the job's images; it is published where accuracy is "
+        "shown to fall by no more than 0.01, and answers where it is asked for.",
+    )
     sample: bool = Field(
         True,
         description="Whether the bundle may hold small copies of two training images, to try the version on before it "
@@ -168,6 +173,7 @@ def create_job(body: AnyJob, accept: Accepted, state: Context, session: WriteSes
         depends_on=tuple(body.depends_on),
         allow_label_change=body.allow_label_change,
         sample=body.sample,
+        int8=body.int8,
     )
 
     def make() -> JobOut:

@@ -13,6 +13,7 @@ from app.api.forms import UNLIMITED
 from app.api.problems import RESPONSES
 from app.services.predictions import Found
 from app.serving import best
+from app.serving.model import Precision
 
 router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES)
 
@@ -49,6 +50,7 @@ class PredictOut(BaseModel):
     task: str
     domain: str | None = Field(None, description="The domain that was asked for.")
     alignment: str | None = Field(None, description="What the features passed through before the head.")
+    precision: Precision = Field(description="Of the graph that answered.")
     predictions: list[PredictionOut]
 
 
@@ -89,6 +91,7 @@ async def predict(name: str, request: Request, project: Project, query: Annotate
             "task": found.model.spec.task,
             "domain": ask.wanted.domain,
             "alignment": found.alignment,
+            "precision": found.model.precision,
             "predictions": [line(found, *row) for row in zip(result.probabilities_NC, result.features_ND, strict=True)],
         },
     )

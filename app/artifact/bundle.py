@@ -23,6 +23,8 @@ from app.artifact.spec import BundleError, File, Spec
 SPEC = "spec.json"
 HEAD = "head.onnx"
 BACKBONE = "backbone.onnx"
+# The same network in 8 bits, for whoever asks for it; calibrated on the job's images, and so never shared.
+INT8 = "backbone.int8.onnx"
 REPORT = "report.json"
 PREDICTIONS = "predictions.parquet"
 WEIGHTS = "weights.safetensors"
@@ -36,9 +38,9 @@ REFERENCE = "reference.safetensors"
 SAMPLE = "sample.safetensors"
 # The state dict of a network that the job changed, under its library's own names: what backbone.onnx was exported from.
 STATE = "backbone.safetensors"
-FILES = (HEAD, REPORT, PREDICTIONS, WEIGHTS, README, FEATURES, SEEN, REFERENCE, SAMPLE, STATE, BACKBONE)
+FILES = (HEAD, REPORT, PREDICTIONS, WEIGHTS, README, FEATURES, SEEN, REFERENCE, SAMPLE, STATE, INT8, BACKBONE)
 # Bundles written before there was such a file are whole without it; only a changed network has a state of its own.
-OPTIONAL = frozenset({FEATURES, SEEN, REFERENCE, SAMPLE, STATE})
+OPTIONAL = frozenset({FEATURES, SEEN, REFERENCE, SAMPLE, STATE, INT8})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ def write(
     reference: Mapping[str, NDArray[Any]] | None = None,
     sample: Mapping[str, NDArray[Any]] | None = None,
     state: Path | None = None,
+    int8: Path | None = None,
 ) -> Spec:
     """Writes every file of a bundle into an empty or new folder.
 
@@ -97,6 +100,7 @@ def write(
         reference: what `reference.pack` makes of held-out items, to hold against what is served.
         sample: what `sample.pack` makes of the pictures that the version is tried on.
         state: a safetensors file with the weights behind `backbone`, where the job changed them.
+        int8: the graph that `described.int8` tells of.
 
     Returns:
         The spec as written, with `files`.
@@ -115,8 +119,9 @@ def write(
     for name, arrays in ((FEATURES, features), (SEEN, seen), (REFERENCE, reference), (SAMPLE, sample)):
         if arrays is not None:
             (folder / name).write_bytes(tensors.dump(arrays))
-    if state is not None:
-        shutil.copyfile(state, folder / STATE)
+    for name, path in ((STATE, state), (INT8, int8)):
+        if path is not None:
+            shutil.copyfile(path, folder / name)
     if isinstance(backbone, Path):
         shutil.copyfile(backbone, folder / BACKBONE)
     files = {name: entry(folder / name) for name in FILES if (folder / name).is_file()}
@@ -151,7 +156,10 @@ def verify(folder: Path, shared: Mapping[str, Path] | None = None) -> Spec:
     """
     found = read(folder)
     shared = shared or {}
-    problems = [f"{name} is not listed" for name in FILES if name not in OPTIONAL | found.files.keys()]
+    wanted = OPTIONAL - {INT8} if found.int8 is not None else OPTIONAL
+    problems = [f"{name} is not listed" for name in FILES if name not in wanted | found.files.keys()]
+    if found.int8 is None and INT8 in found.files:
+        problems.append(f"{INT8} is listed, and nothing is said of it")
     problems += [
         f"{path.name} does not belong here"
         for path in sorted(folder.iterdir())

@@ -48,11 +48,16 @@ class Sample:
         pictures: encoded.
         training: whether they are copies of images that the version learned from.
         said: of them when the version was published.
+        int8_features_KD: what the backbone's graph in 8 bits makes of them; None where there is none.
+
+    Shape:
+        int8_features_KD: [K, D]
     """
 
     pictures: tuple[bytes, ...]
     training: bool
     said: Said
+    int8_features_KD: NDArray[np.float32] | None = None
 
 
 def copy(image: Image.Image, shape: Preprocess) -> bytes:
@@ -72,7 +77,9 @@ def copy(image: Image.Image, shape: Preprocess) -> bytes:
 def pack(sample: Sample) -> dict[str, NDArray[Any]]:
     """As arrays of a safetensors file."""
     lengths = [len(picture) for picture in sample.pictures]
+    int8 = sample.int8_features_KD
     return {
+        **({} if int8 is None else {"int8_features": np.asarray(int8, np.float32)}),
         "version": np.array(VERSION, np.int64),
         "training": np.array(sample.training),
         "pictures": np.frombuffer(b"".join(sample.pictures), np.uint8),
@@ -101,6 +108,8 @@ def unpack(tensors: Mapping[str, NDArray[Any]], num_features: int, num_classes: 
         "scores": ((len(lengths), num_classes), np.float32),
         "training": ((), np.bool_),
     }
+    if "int8_features" in tensors:
+        wanted["int8_features"] = wanted["features"]
     for name, (shape, dtype) in wanted.items():
         if tensors[name].shape != shape or tensors[name].dtype != dtype:
             raise ValueError(
@@ -111,6 +120,7 @@ def unpack(tensors: Mapping[str, NDArray[Any]], num_features: int, num_classes: 
         pictures=_cut(tensors["pictures"].tobytes(), lengths),
         training=bool(tensors["training"]),
         said=Said(tensors["features"], tensors["scores"]),
+        int8_features_KD=tensors.get("int8_features"),
     )
 
 

@@ -179,7 +179,7 @@ class Client(Watching):
     def predict(self, model: str, images: Sequence[Path | bytes], **query: str | int | float) -> Json:
         """Predictions in the order of the images, in one request.
 
-        `query`: version, alias, domain, top_k, threshold, features, timeout.
+        `query`: version, alias, domain, precision, top_k, threshold, features, timeout.
         """
         with ExitStack() as stack:
             path = f"/models/{quote(model, safe='')}/predict"
@@ -210,7 +210,7 @@ class Client(Watching):
         return self.download(f"/jobs/{quote(job_id, safe='')}/predictions", target)
 
     def embed(self, model: str, images: Sequence[Path | bytes], **query: str | int | float) -> Json:
-        """Features in the order of the images; `query`: version, alias, domain, timeout."""
+        """Features in the order of the images; `query`: version, alias, domain, precision, timeout."""
         with ExitStack() as stack:
             path = f"/models/{quote(model, safe='')}/embed"
             return self.call("POST", path, files=_files(images, stack), params=query)

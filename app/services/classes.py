@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,9 @@ def make(
             "calibrated": False,
             "files": {},
             "parity": proof,
+            # What the graph in 8 bits does to the new head is not known.
+            "int8": None,
+            "spec_version": 1,
             "added": Added(label=label, model=model, version=base.version, num_images=len(features_MD), how=grown.how),
             "created_at": datetime.now(UTC),
         }
@@ -153,11 +156,10 @@ def _seen(
 def _sample(served: Served, after: GraphSession) -> Sample | None:
     """The base's pictures, and what the new head says of them; None where the base has none."""
     before = served.sample() if served.sample is not None else None
-    return (
-        None
-        if before is None
-        else replace(before, said=Said(before.said.features_KD, after.run(before.said.features_KD)[0]))
-    )
+    if before is None:
+        return None
+    features_KD = before.said.features_KD
+    return Sample(before.pictures, before.training, Said(features_KD, after.run(features_KD)[0]))
 
 
 def _score(storage: Storage, prefix: str, spec: Spec, after: GraphSession) -> _Scored:

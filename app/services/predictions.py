@@ -13,10 +13,11 @@ from app.artifact import bundle
 from app.artifact.spec import Spec
 from app.db.models import Alignment, ModelVersion
 from app.db.session import Database
+from app.errors import Conflict, NotFound
 from app.services import aliases, domains, logs, models
 from app.serving import stored
 from app.serving.logbook import Policy
-from app.serving.model import Served
+from app.serving.model import FLOAT, INT8, Precision, Served
 from app.serving.runtime import Session as GraphSession
 from app.storage import Storage
 
@@ -31,6 +32,7 @@ class Wanted:
     version: int | None = None
     alias: str | None = None
     domain: str | None = None
+    precision: Precision = FLOAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,13 @@ class Opened:
         """A version that has been looked up; None for another one."""
         with self._lock:
             return self._known.get(version_id)
+
+    def quantised(self, row: ModelVersion) -> Served | None:
+        """The version on its graph in 8 bits; None where it has none."""
+        served = self.version(row)
+        if bundle.INT8 not in served.spec.files:
+            return None
+        return self._remembered(f"{row.id}/{INT8}", lambda: stored.quantised(self.storage, row.prefix, served))
 
     def through(self, row: ModelVersion, alignment: Alignment) -> Served:
         """The version with an alignment between backbone and head."""
@@ -161,6 +170,8 @@ class Lookup:
 def _find(session: Session, opened: Opened, project: str, wanted: Wanted) -> Found:
     row = models.resolve(session, project, wanted.model, wanted.version, wanted.alias)
     log = logs.policy(session, row.model_id)
+    if wanted.precision == INT8:
+        return _quantised(opened, row, wanted, log)
     if wanted.domain is not None:
         # What fits the version need not fit those that are tried beside it: a domain is answered by the version alone.
         alignment = domains.resolve(session, project, wanted.model, row, wanted.domain)
@@ -171,6 +182,28 @@ def _find(session: Session, opened: Opened, project: str, wanted: Wanted) -> Fou
     beside = aliases.beside(session, row, wanted.alias)
     canary, shadow = (_plain(opened, other, log) if other else None for other in (beside.canary, beside.shadow))
     return replace(plain, canary=canary, share=beside.share, shadow=shadow)
+
+
+def _quantised(opened: Opened, row: ModelVersion, wanted: Wanted, log: Policy | None) -> Found:
+    """The version alone, on its graph in 8 bits: what is tried beside it need not have one.
+
+    Raises:
+        NotFound: code no_int8.
+        Conflict: code int8_with_domain.
+    """
+    if wanted.domain is not None:
+        raise Conflict(
+            f"expected int8 or a domain; found both; alignments are fitted to features in {FLOAT}; leave one out",
+            code="int8_with_domain",
+        )
+    model = opened.quantised(row)
+    if model is None:
+        raise NotFound(
+            f"expected a version with a graph in 8 bits; found none in version {row.version} of {wanted.model!r}; its "
+            'report says why under int8, if its job asked for one ("int8": true); leave precision out',
+            code="no_int8",
+        )
+    return Found(model, row.version, row.id, None, log=log)
 
 
 def _plain(opened: Opened, row: ModelVersion, log: Policy | None) -> Found:

@@ -26,6 +26,7 @@ class Wish:
     depends_on: tuple[str, ...]
     allow_label_change: bool
     sample: bool = True
+    int8: bool = False
 
 
 def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
@@ -69,7 +70,7 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
             report_mode=wish.report,
             depends_on=wish.depends_on,
             datasets={role: row.id for role, row in beside.items()},
-            inputs={"sample": wish.sample},
+            inputs={"sample": wish.sample, "int8": wish.int8},
         ),
     )
 

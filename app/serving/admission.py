@@ -18,6 +18,7 @@ from app.artifact import bundle, foreign, graph, reference, sample, scores, seen
 from app.artifact.spec import BundleError, Spec
 from app.errors import BadImage, BadRequest
 from app.serving import trial
+from app.serving.model import FLOAT, INT8
 from app.serving.runtime import BATCH_SIZE, Session, failures
 
 ARRAYS = (bundle.WEIGHTS, bundle.FEATURES, bundle.SEEN, bundle.REFERENCE, bundle.SAMPLE, bundle.STATE)
@@ -57,8 +58,9 @@ def judge(folder: Path, spec: Spec) -> Checks:
             weights_unreadable or weights_not_finite.
         MemoryError: it needs more than this process may have.
     """
-    for name in (bundle.BACKBONE, bundle.HEAD):
-        foreign.check_importable(folder / name)
+    for name in (bundle.BACKBONE, bundle.HEAD, bundle.INT8):
+        if name in spec.files:
+            foreign.check_importable(folder / name)
     arrays = {name: _arrays(folder / name) for name in ARRAYS if name in spec.files}
     _check_texts(folder)
     if bundle.SEEN in arrays:
@@ -68,9 +70,8 @@ def judge(folder: Path, spec: Spec) -> Checks:
         if bundle.REFERENCE in arrays:
             _check_reference(arrays[bundle.REFERENCE], spec)
         found = _compare(folder, spec, arrays, features_ND, head)
-        if bundle.SAMPLE not in arrays:
-            return found
-        return replace(found, sample_max_abs=_try(arrays[bundle.SAMPLE], spec, backbone, head))
+        int8 = _run_int8(folder, spec) if bundle.INT8 in spec.files else None
+        return replace(found, sample_max_abs=_try(arrays.get(bundle.SAMPLE), spec, backbone, int8, head))
     except failures() as error:
         raise _unlike(f"graphs that run; onnxruntime said {error}") from error
     except BundleError as error:
@@ -132,19 +133,31 @@ def _check_reference(arrays: Arrays, spec: Spec) -> None:
         raise _unlike(f"{bundle.REFERENCE} as Graft writes it; {error!r}") from error
 
 
-def _try(arrays: Arrays, spec: Spec, backbone: Session, head: Session) -> float | None:
-    """What is asked of the version each time it is loaded; None of a sample that a newer Graft wrote."""
+def _try(arrays: Arrays | None, spec: Spec, backbone: Session, int8: Session | None, head: Session) -> float | None:
+    """What is asked of the version each time it is loaded; None without a sample that this Graft reads."""
+    if arrays is None:
+        if int8 is not None:
+            raise _unlike(f"{bundle.SAMPLE} beside a graph in 8 bits; there is none")
+        return None
     try:
         found = sample.unpack(arrays, spec.backbone.feature_dim, len(spec.labels))
-        off = None if found is None else trial.largest_difference(found, spec.preprocess, backbone, head)
+        if found is None:
+            return None
+        graphs = ((backbone, FLOAT), (int8, INT8))
+        apart = {
+            precision: trial.differences(found, spec.preprocess, session, head, precision)
+            for session, precision in graphs
+            if session is not None
+        }
     except (ValueError, KeyError, TypeError, BadImage) as error:
         raise _unlike(f"{bundle.SAMPLE} as Graft writes it; {error!r}") from error
-    if off is not None and not off <= trial.TOLERANCE:
-        raise _unlike(
-            f"the graphs to say of the pictures in {bundle.SAMPLE} what is stored there, within {trial.TOLERANCE:g}; "
-            f"they are {off:.3g} off, here, with this machine's libraries"
-        )
-    return off
+    for precision, one in apart.items():
+        if not one.passes(precision):
+            raise _unlike(
+                f"the graphs to say of the pictures in {bundle.SAMPLE} what is stored there; in {precision} features "
+                f"are {one.features:.3g} and scores {one.scores:.3g} off, here, with this machine's libraries"
+            )
+    return max(apart[FLOAT])
 
 
 def _run(folder: Path, spec: Spec) -> tuple[NDArray[np.float32], Session, Session]:
@@ -153,24 +166,36 @@ def _run(folder: Path, spec: Spec) -> tuple[NDArray[np.float32], Session, Sessio
     Shape:
         result: [N, D], and the sessions of backbone and head
     """
-    backbone, head = Session(folder / bundle.BACKBONE, threads=1), Session(folder / bundle.HEAD, threads=1)
-    shape, num_features, num_classes = spec.preprocess, spec.backbone.feature_dim, len(spec.labels)
-    for name, session, given, takes in (
-        (bundle.BACKBONE, backbone, "images", (shape.height, shape.width, 3)),
-        (bundle.HEAD, head, "features", (num_features,)),
-    ):
-        gives = "features" if session is backbone else "probabilities"
-        fits = session.input_name == given and session.input_shape[1:] == takes
-        if not fits or isinstance(session.input_shape[0], int) or session.output_names != (gives,):
-            raise _unlike(
-                f"{name} with one input {given!r} [N, {', '.join(map(str, takes))}] and one output {gives!r}; it has "
-                f"{session.input_name!r} {list(session.input_shape)} and {list(session.output_names)}"
-            )
+    num_features, num_classes = spec.backbone.feature_dim, len(spec.labels)
+    features_ND, backbone = _run_backbone(folder, spec, bundle.BACKBONE)
+    head = _open(folder, bundle.HEAD, ("features", (num_features,)), "probabilities")
+    _check_probabilities(_checked("probabilities", head.run(features_ND)[0], (len(features_ND), num_classes)))
+    return features_ND, backbone, head
+
+
+def _run_int8(folder: Path, spec: Spec) -> Session:
+    """The graph in 8 bits, which takes and gives what the other one does."""
+    return _run_backbone(folder, spec, bundle.INT8)[1]
+
+
+def _run_backbone(folder: Path, spec: Spec, name: str) -> tuple[NDArray[np.float32], Session]:
+    shape = spec.preprocess
+    session = _open(folder, name, ("images", (shape.height, shape.width, 3)), "features")
     noise = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE - 1, shape.height, shape.width, 3), np.uint8)
     images_NHWC = np.concatenate([noise, np.zeros_like(noise[:1])])
-    features_ND = _checked("features", backbone.run(images_NHWC)[0], (len(images_NHWC), num_features))
-    _check_probabilities(_checked("probabilities", head.run(features_ND)[0], (len(images_NHWC), num_classes)))
-    return features_ND, backbone, head
+    return _checked("features", session.run(images_NHWC)[0], (len(images_NHWC), spec.backbone.feature_dim)), session
+
+
+def _open(folder: Path, name: str, wanted: tuple[str, tuple[int, ...]], gives: str) -> Session:
+    session = Session(folder / name, threads=1)
+    given, takes = wanted
+    fits = session.input_name == given and session.input_shape[1:] == takes
+    if not fits or isinstance(session.input_shape[0], int) or session.output_names != (gives,):
+        raise _unlike(
+            f"{name} with one input {given!r} [N, {', '.join(map(str, takes))}] and one output {gives!r}; it has "
+            f"{session.input_name!r} {list(session.input_shape)} and {list(session.output_names)}"
+        )
+    return session
 
 
 def _checked(name: str, found: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Literal, Self
 
 from app.artifact.preprocess import Preprocess
 from app.artifact.sample import Sample
 from app.artifact.spec import Spec, image_input
 from app.serving.runtime import Session
+
+Precision = Literal["fp32", "int8"]
+FLOAT: Precision = "fp32"
+INT8: Precision = "int8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Served:
         head: features -> probabilities.
         alignment: features -> features, for inputs of a domain; None elsewhere.
         sample: reads the pictures that the version is tried on; None where it has none.
+        precision: of the backbone's graph.
     """
 
     spec: Spec
@@ -40,6 +45,7 @@ class Served:
     head: Graph
     alignment: Graph | None = None
     sample: Callable[[], Sample | None] | None = None
+    precision: Precision = FLOAT
 
     @property
     def key(self) -> tuple[str, str]:

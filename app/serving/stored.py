@@ -1,6 +1,6 @@
 """Versions and alignments as they lie in storage -> what can be called. Graphs are fetched when they are first run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.artifact import alignment as artifact
@@ -10,7 +10,7 @@ from app.artifact.alignment import MovingBackbone
 from app.artifact.sample import Sample
 from app.artifact.spec import BundleError, Spec
 from app.artifact.spec import load as load_spec
-from app.serving.model import Graph, Served
+from app.serving.model import INT8, Graph, Served
 from app.serving.runtime import Session
 from app.storage import Storage
 
@@ -48,6 +48,13 @@ def version(storage: Storage, prefix: str) -> Served:
     )
     sample = (lambda: _sample(storage, prefix, spec)) if bundle.SAMPLE in spec.files else None
     return Served(spec=spec, backbone=backbone, head=head, sample=sample)
+
+
+def quantised(storage: Storage, prefix: str, served: Served) -> Served:
+    """A version that has a second graph, in 8 bits, on that one."""
+    file = served.spec.files[bundle.INT8]
+    graph = _graph(storage, file.sha256, key(prefix, served.spec, bundle.INT8))
+    return replace(served, backbone=graph, precision=INT8)
 
 
 def through(storage: Storage, served: Served, place: AlignmentPlace) -> Served:

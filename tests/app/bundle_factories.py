@@ -27,6 +27,8 @@ def publish(
     of: Model,
     number: int,
     labels: tuple[str, ...] = LABELS,
+    described: dict[str, Any] | None = None,
+    parts: dict[str, Any] | None = None,
     **fields: Any,
 ) -> ModelVersion:
     """A version with all that a bundle has: predictions and features of six items, and what is made of them."""
@@ -35,7 +37,7 @@ def publish(
     probabilities = np.float32(onnx_factories.softmax(features @ weight_CD.T + bias_C))
     predicted = [labels[place] for place in probabilities.argmax(1)]
     ids = [f"{place:022d}" for place in range(6)]
-    parts = {
+    whole = {
         "predictions": bundle.Predictions(ids, ["0" * 64] * 6, [*predicted], predicted, ["test"] * 6, probabilities),
         "features": stored.pack(features, predicted, labels),
         "reference": reference.pack(reference.make(features, probabilities)),
@@ -44,7 +46,15 @@ def publish(
         "report": {"verdict": None, "warnings": []},
     }
     return factories.published(
-        session, storage, folder, of, number, labels=labels, parts=parts, described={"temperature": 1.0}, **fields
+        session,
+        storage,
+        folder,
+        of,
+        number,
+        labels=labels,
+        parts={**whole, **(parts or {})},
+        described={"temperature": 1.0, **(described or {})},
+        **fields,
     )
 
 

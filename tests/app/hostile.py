@@ -198,7 +198,7 @@ OUTSIDE: dict[str, Case] = {
     "a file is missing": (lambda files: pack(without(files, "head.onnx")), "bundle_invalid", "head.onnx is missing"),
     "no spec": (lambda files: pack(without(files, "spec.json")), "bundle_invalid", "spec.json"),
     "a wrong hash": (lambda files: pack({**files, "README.md": b"# Tiny\n"}), "bundle_invalid", "another content"),
-    "a newer spec": (spec(spec_version=2), "bundle_too_new", "spec_version"),
+    "a newer spec": (spec(spec_version=3), "bundle_too_new", "spec_version"),
     "a spec with more": (spec(run="rm -rf /"), "bundle_invalid", "run"),
     "a deep spec": (lambda files: pack({**files, "spec.json": b"[" * 200_000}), "bundle_invalid", "spec.json"),
     "another task": (spec(task="detection"), "unsupported_task", "detection"),
@@ -239,7 +239,8 @@ INSIDE: dict[str, Case] = {
         "bundle_invalid",
         "reference",
     ),
-    "a sample of another head": (tried(scores=np.full((2, 3), 1 / 3, np.float32)), "bundle_invalid", "they are"),
+    "a sample of another head": (
+        tried(scores=np.full((2, 3), 1 / 3, np.float32)), "bundle_invalid", "what is stored there"),
     "a sample of no picture": (
         tried(pictures=np.zeros(8, np.uint8), lengths=np.array([4, 4])), "bundle_invalid", "sample.safetensors"),
     "a sample without an end": (tried(lengths=np.array([1, 2**62])), "bundle_invalid", "pictures of at most"),

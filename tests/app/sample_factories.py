@@ -14,9 +14,13 @@ PICTURES = tuple(
 )
 
 
+def pixels() -> Any:
+    """Of the pictures, in the size of the tiny backbone."""
+    return np.stack([preprocess.load(picture, onnx_factories.preprocess()) for picture in PICTURES])
+
+
 def make(weight_CD: Any, bias_C: Any, *, off: float = 0.0, training: bool = True) -> Sample:
     """What a linear head says of two pictures; every score is `off` by so much."""
-    pixels = np.stack([preprocess.load(picture, onnx_factories.preprocess()) for picture in PICTURES])
-    features = onnx_factories.backbone_reference(pixels).astype(np.float32)
+    features = onnx_factories.backbone_reference(pixels()).astype(np.float32)
     scores = np.float32(onnx_factories.softmax(features @ np.asarray(weight_CD).T + bias_C) + off)
     return Sample(PICTURES, training, Said(features, scores))

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from app import recipes
-from app.artifact import bundle, reference, scores, stored, tensors
+from app.artifact import bundle, reference, sample, scores, stored, tensors
 from app.artifact.spec import load as load_spec
 from app.errors import JobFailure
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests.conftest import COMPUTE_THREADS
 from tests.worker.transfer_factories import Wire, store
-from worker import assemble, sources, transfer
+from worker import assemble, int8, sources, transfer
 from worker.context import RunContext
 from worker.document import DatasetDocument, JobDocument
 from worker.foresight import Foresight
@@ -66,7 +66,7 @@ def test_a_probe_leaves_a_whole_bundle_behind(home):
     done = transfer.run(context)
     keys = list(context.storage.list(done["prefix"]))
     assert sorted(key.rpartition("/")[2] for key in keys) == sorted(
-        [bundle.SPEC, *(name for name in bundle.FILES if name not in (bundle.BACKBONE, bundle.STATE))]
+        [bundle.SPEC, *(name for name in bundle.FILES if name not in (bundle.BACKBONE, bundle.STATE, bundle.INT8))]
     )
     folder = context.storage.fetch(f"{done['prefix']}/{bundle.SPEC}").parent
     spec = load_spec((folder / bundle.SPEC).read_bytes())
@@ -75,7 +75,24 @@ def test_a_probe_leaves_a_whole_bundle_behind(home):
     bundle.verify(folder, {bundle.BACKBONE: context.storage.fetch(shared)})
     assert spec.parity.ok
     assert spec.parity.num_samples == assemble.PARITY_IMAGES_SHARED
+    tried = sample.unpack(tensors.load(folder / bundle.SAMPLE), spec.backbone.feature_dim, len(spec.labels))
+    assert (len(tried.pictures), tried.training) == (2, True)
+    assert "small copies of 2 training images" in (folder / bundle.README).read_text()
     assert json.loads((folder / bundle.REPORT).read_text()) == done["report"]
+
+
+def test_what_the_job_asks_to_be_published_with_it(home):
+    """Too few pictures for a graph in 8 bits, and no training image in the sample."""
+    context = attempt(home, "asked", {"method": "linear_probe"}, Wire())
+    asked = context.document.model_copy(update={"inputs": {"int8": True, "sample": False}})
+    done = transfer.run(replace(context, document=asked))
+    assert done["report"]["int8"]["published"] is False
+    assert 0 < done["report"]["int8"]["num_samples"] < int8.MIN_ITEMS
+    assert (done["spec"]["spec_version"], done["spec"]["int8"]) == (1, None)
+    tried = tensors.load(context.storage.fetch(f"{done['prefix']}/{bundle.SAMPLE}"))
+    assert not sample.unpack(tried, 1280, len(done["spec"]["labels"])).training
+    card = context.storage.fetch(f"{done['prefix']}/{bundle.README}").read_text()
+    assert "sample.safetensors" not in card
 
 
 def test_the_report_says_what_the_predictions_say(home):

@@ -170,6 +170,7 @@ class Candidate:
         state: writes the weights behind a graph that is not the backbone's own, as safetensors.
         judged: predictions of selection items in which the choice that made the candidate had no part: each half of
             them is named as the choice by the other half says (`evaluate/judged.py`). None without such a choice.
+        refit: fits the head again, as it was chosen, to other features and labels; None where that is a training.
     """
 
     method: str
@@ -191,6 +192,7 @@ class Candidate:
     start: Selection | None = None
     state: Callable[[Path], None] | None = None
     judged: Selection | None = None
+    refit: Callable[[Float, NDArray[np.int64]], Head] | None = None
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ class Fitted:
     calibrated: bool
     choice: Choice
     details: dict[str, object]
+    build: Build
 
 
 def run(recipe: FewShot, task: Task) -> Outcome:
@@ -121,6 +122,7 @@ def chosen(recipe: FewShot, task: Task) -> tuple[Candidate, Choice]:
         trained_params=fitted.head.num_params,
         details=fitted.details,
         extraction=extraction,
+        refit=fitted.build,
     )
     return candidate, fitted.choice
 
@@ -161,6 +163,7 @@ def fit(feats_PD: Float, labels_P: Ints, groups_P: Ints, rows: Rows, num_classes
         calibrated,
         choice,
         details,
+        chosen.build,
     )
 
 

@@ -8,6 +8,7 @@ Shape legend: N images, P of the pool, D features, C classes.
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from worker.methods.contract import Candidate, Float, Rows, Selection, Task
 from worker.methods.heads import LinearHead
 from worker.solvers import logistic, ridge
 from worker.solvers.folds import stratified_group_folds
+from worker.solvers.linear import Linear
 from worker.solvers.spectrum import eigenbasis
 
 Scores = NDArray[np.floating[Any]]
@@ -74,6 +76,40 @@ def run(recipe: LinearProbe, task: Task) -> Candidate:
         trained_params=head.num_params,
         details=details,
         extraction=extraction,
+        refit=lambda feats_ND, labels_N: refit(feats_ND, labels_N, task.num_classes, details),
+    )
+
+
+def refit(feats_ND: Float, labels_N: NDArray[np.int64], num_classes: int, details: Mapping[str, Any]) -> LinearHead:
+    """What `fit` chose, fitted to other rows, without choosing again.
+
+    Args:
+        feats_ND: of the rows.
+        labels_N: likewise.
+        num_classes: of the head.
+        details: as `fit` gave them.
+
+    Shape:
+        feats_ND: [N, D]
+        labels_N: [N]
+    """
+    mean_D, scale_D = logistic.standardise(feats_ND)
+    standard_ND = ((feats_ND - mean_D) / scale_D).astype(np.float32)
+    strength = float(details["strength"])
+    if details["solver"] == "ridge":
+        linear = ridge.fit(standard_ND, ridge.one_hot(labels_N, num_classes), strength)
+    else:
+        linear = logistic.fit(standard_ND, labels_N, num_classes, strength, tolerance=CV_TOLERANCE)
+    return _head(linear, mean_D, scale_D, 1.0)
+
+
+def _head(linear: Linear, mean_D: NDArray[np.float64], scale_D: NDArray[np.float64], temperature: float) -> LinearHead:
+    return LinearHead(
+        linear.weight_CD.astype(np.float32),
+        linear.bias_C.astype(np.float32),
+        mean_D.astype(np.float32),
+        scale_D.astype(np.float32),
+        temperature,
     )
 
 
@@ -148,15 +184,11 @@ def fit(
         chosen = f"logistic regression, C {strength:.3g}"
     logits = logits_of[name]
     temperature = calibration.temperature(logits, labels_P)
-    head = LinearHead(
-        linear.weight_CD.astype(np.float32),
-        linear.bias_C.astype(np.float32),
-        mean_D.astype(np.float32),
-        scale_D.astype(np.float32),
-        temperature,
-    )
+    head = _head(linear, mean_D, scale_D, temperature)
     details: dict[str, object] = {
         "chosen": chosen,
+        "solver": name,
+        "strength": float(strength),
         "logistic_accuracy": float(right["logistic"].mean()),
         "ridge_accuracy": float(right["ridge"].mean()) if "ridge" in right else None,
         "ridge_leave_one_out_accuracy": float(left_out.accuracy(labels_P)[ridge_best]),

@@ -8,16 +8,19 @@ from app.api.oip import messages
 from app.errors import Unavailable, Unsupported
 from app.services import readiness, repository
 from app.services.predictions import Found, Wanted
+from app.serving.model import FLOAT, Precision
 
 
-def find(state: State, project: str, name: str, version: str, domain: str | None = None) -> Found:
+def find(
+    state: State, project: str, name: str, version: str, domain: str | None = None, precision: Precision = FLOAT
+) -> Found:
     """The version that is meant; an empty one is that which is served by default.
 
     Raises:
         BadRequest: the version is no number.
         NotFound: no such model, version or domain.
     """
-    wanted = Wanted(name, messages.version_number(version), domain=domain)
+    wanted = Wanted(name, messages.version_number(version), domain=domain, precision=precision)
     return state.lookup.find(project, wanted)
 
 

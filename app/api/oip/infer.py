@@ -13,6 +13,7 @@ from app.services import rollouts
 from app.services.drift import Call
 from app.services.predictions import Found
 from app.serving.call import Images, Result
+from app.serving.model import FLOAT
 
 Read = Callable[[], InferRequest]
 Wait = Callable[[Future[Result]], Awaitable[Result]]
@@ -56,14 +57,21 @@ async def infer(
         model=request.model,
         version=str(found.version),
         id=request.id,
-        parameters={"alignment": found.alignment} if found.alignment else {},
+        parameters=_told(found),
         outputs=tensors.outputs(result, found.model.spec.labels, request.outputs),
     )
+
+
+def _told(found: Found) -> dict[str, str]:
+    """Who answered, where it is not what answers by default."""
+    told = {"alignment": found.alignment} if found.alignment else {}
+    return told if found.model.precision == FLOAT else {**told, "precision": found.model.precision}
 
 
 def _prepare(state: State, project: str, read: Read) -> _Prepared:
     request = read()
     domain = messages.domain(request.parameters)
-    found = rollouts.chosen(control.find(state, project, request.model, request.version, domain))
+    precision = messages.precision(request.parameters)
+    found = rollouts.chosen(control.find(state, project, request.model, request.version, domain, precision))
     images = tensors.images(request.inputs, found.model.spec, state.settings.max_predict_images)
     return _Prepared(request, found, images)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import BadRequest, Unsupported
+from app.serving.model import FLOAT, INT8, Precision
 
 ENCODED, IMAGES = "encoded", "images"
 PROBABILITIES, FEATURES = "probabilities", "features"
@@ -172,6 +173,20 @@ def domain(parameters: Mapping[str, Any]) -> str | None:
     if found is not None and not isinstance(found, str):
         raise BadRequest(f"expected parameter domain as text; found {found!r}; see GET /api/v1/models/NAME/domains")
     return found or None
+
+
+def precision(parameters: Mapping[str, Any]) -> Precision:
+    """Which graph is to answer; floating point when the request does not say.
+
+    Raises:
+        BadRequest: it is none of them.
+    """
+    found = parameters.get("precision")
+    if found == INT8:
+        return INT8
+    if found in (None, "", FLOAT):
+        return FLOAT
+    raise BadRequest(f"expected parameter precision as {FLOAT} or {INT8}; found {found!r}; leave it out")
 
 
 def version_number(text: str) -> int | None:

@@ -9,7 +9,7 @@ import pytest
 
 from app.artifact import bundle, heads, reference, sample, seen, spec, stored, tensors
 from tests.app import sample_factories
-from tests.app.onnx_factories import backbone_bytes, images, make_spec
+from tests.app.onnx_factories import MEASURED, backbone_bytes, images, make_spec
 
 WEIGHTS = {"weight": np.arange(18.0).reshape(3, 6) / 9, "bias": np.zeros(3)}
 
@@ -34,7 +34,7 @@ def backbone(tmp_path):
     return path
 
 
-def write(folder, backbone, **overrides):
+def write(folder, backbone, described=None, **overrides):
     fields = {
         "head": heads.linear(WEIGHTS["weight"], WEIGHTS["bias"]),
         "weights": WEIGHTS,
@@ -43,7 +43,7 @@ def write(folder, backbone, **overrides):
         "readme": "# a model \u00fc\n",
         "backbone": backbone,
     }
-    return bundle.write(folder, make_spec(), **{**fields, **overrides})
+    return bundle.write(folder, described or make_spec(), **{**fields, **overrides})
 
 
 def test_a_bundle_on_a_shared_backbone_names_it_without_copying(tmp_path, backbone):
@@ -113,7 +113,9 @@ def test_verification_notices_every_kind_of_damage(tmp_path, backbone, name):
     looks = reference.pack(reference.make(np.zeros((4, 6), np.float32), np.full((4, 3), 1 / 3)))
     known = seen.pack([seen.of_class("owl", [b"1" * 32])])
     tried = sample.pack(sample_factories.make(WEIGHTS["weight"], WEIGHTS["bias"]))
-    write(folder, backbone, features=features, seen=known, reference=looks, sample=tried, state=state)
+    two = make_spec(spec_version=2, int8=MEASURED)
+    parts = {"features": features, "seen": known, "reference": looks, "sample": tried}
+    write(folder, backbone, two, **parts, state=state, int8=backbone)
     flip(folder / name)
     with pytest.raises(spec.BundleError, match=f"{name} has another content"):
         bundle.verify(folder)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from app.artifact import spec
 from app.errors import BadRequest
-from tests.app.onnx_factories import make_spec, preprocess
+from tests.app.onnx_factories import MEASURED, make_spec, preprocess
 
 HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -78,8 +78,8 @@ def changed(**fields):
 
 
 def test_a_newer_version_is_named_with_the_way_out():
-    with pytest.raises(spec.BundleError, match=r"spec_version up to 1; found 2.*newer Graft; upgrade") as caught:
-        spec.load(changed(spec_version=2, an_unknown_field="of the future"))
+    with pytest.raises(spec.BundleError, match=r"spec_version up to 2; found 3.*newer Graft; upgrade") as caught:
+        spec.load(changed(spec_version=3, an_unknown_field="of the future"))
     assert caught.value.code == "bundle_too_new"
 
 
@@ -170,3 +170,12 @@ def test_a_spec_is_frozen():
 )
 def test_parity_is_within_tolerance(max_abs, expected):
     assert spec.Parity(max_abs, 1, 1e-4).ok is expected
+
+
+def test_a_second_graph_makes_it_version_2_and_none_leaves_it_at_1():
+    plain, two = make_spec(), make_spec(spec_version=2, int8=MEASURED)
+    assert "int8" not in json.loads(spec.dump(plain))
+    assert spec.load(spec.dump(two)) == two
+    for fields in ({"spec_version": 2}, {"int8": MEASURED}):
+        with pytest.raises(ValidationError, match="expected spec_version 2 with int8"):
+            make_spec(**fields)

@@ -1,5 +1,7 @@
 """What is refused before an adaptation becomes a job, and what the job then names."""
 
+from dataclasses import replace
+
 import pytest
 
 from app.errors import BadRequest, Conflict, NotFound
@@ -34,6 +36,13 @@ def test_the_job_names_its_source(session):
     assert job.dataset_id == target.id
     assert {role: row.id for role, row in jobs.datasets(session, job.id).items()} == {"source": source.id}
     assert job.recipe["target_labels"] is False
+
+
+def test_what_is_to_be_published_with_it_travels_to_the_worker(session):
+    target, source = factories.dataset(session), factories.dataset(session)
+    for fields, inputs in (({}, {"sample": True, "int8": False}), ({"sample": False, "int8": True},) * 2):
+        asked = replace(wish(target.id, source.id), **fields)
+        assert transfers.create(session, "default", asked, False).inputs == inputs
 
 
 def test_a_target_without_labels_is_welcome(session):

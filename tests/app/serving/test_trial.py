@@ -63,7 +63,7 @@ def test_what_passes_answers_and_is_tried_once_on_each_session(engine):
 
 def test_a_first_call_tries_what_nobody_loaded(engine):
     assert len(engine.submit(served(), images(3)).result(SECONDS).features_ND) == 3
-    with pytest.raises(NotReady, match=r"found that it is 0\.001 off"):
+    with pytest.raises(NotReady, match=r"scores that are 0\.001 off"):
         engine.submit(served(off=0.001), images(3)).result(SECONDS)
 
 
@@ -100,14 +100,14 @@ def test_features_are_looked_at_where_scores_cannot_tell(engine):
     assert set(made.said.scores_KC.ravel()) == {0, 1}
     made.said.features_KD[:] *= 1.001
     model = replace(served(read=lambda: made), head=Graph("steep", lambda _: Session(head, threads=1)))
-    with pytest.raises(NotReady, match=r"found that it is 0\.00\d+ off"):
+    with pytest.raises(NotReady, match=r"found features that are 0\.00\d+ and scores that are 0 off"):
         engine.load(model)
 
 
 def test_a_graph_that_gives_no_numbers_is_refused(engine):
     made = sample_factories.make(WEIGHT, BIAS)
     made.said.scores_KC[0, 0] = np.nan
-    with pytest.raises(NotReady, match="nan off"):
+    with pytest.raises(NotReady, match="scores that are nan off"):
         engine.load(served(read=lambda: made))
 
 
