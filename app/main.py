@@ -54,6 +54,7 @@ from app.services import logs as logs_of
 from app.services.drift import Observation
 from app.services.predictions import Lookup, Opened
 from app.services.warm_up import WarmUp
+from app.serving import providers
 from app.serving.board import Board
 from app.serving.engine import Engine, Limits
 from app.serving.logbook import Logbook
@@ -163,7 +164,7 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
     storage = open_storage(settings.resolved_storage_url, settings.home_path / "cache")
     limits = Limits(settings.max_queued_images, settings.max_queue_seconds, settings.max_predict_pixels)
     database = Database(settings.resolved_database_url)
-    opened = Opened(storage)
+    opened = Opened(storage, providers.chosen(settings.serve_device))
     engine = Engine(settings.pool_bytes // settings.serve_processes, settings.num_serve_threads, limits)
     statistics = Statistics(lambda: _present(engine), Board(board) if board else None)
     logbook = Logbook(storage, settings.scratch, partial(logs_of.kept, database), statistics.logged)

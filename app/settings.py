@@ -79,6 +79,12 @@ class Settings(BaseSettings):
         description="Cores that prediction uses in one process: batches on one each, an image alone on all; 0 means "
         "its share of every core.",
     )
+    serve_device: str = Field(
+        "auto",
+        pattern="^(auto|cpu|cuda)$",
+        description="Where backbones of predictions run: auto takes a GPU where onnxruntime's package for it is "
+        "installed, cuda refuses to start without.",
+    )
     observed_share: float = Field(
         1.0, ge=0, le=1, description="Share of the prediction requests that drift is measured on; 0: none."
     )

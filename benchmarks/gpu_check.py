@@ -52,6 +52,36 @@ def agreement(device: str) -> dict[str, Any]:
     return {"images": len(images), "min_cosine": round(cosine, 6)}
 
 
+def serving() -> dict[str, Any]:
+    """The served graph on the GPU against the processor: scores within a trial's tolerance, each size of batch."""
+    import time
+
+    from app.serving import providers
+    from app.serving.runtime import Session
+    from app.serving.trial import TOLERANCE
+    from app.settings import Settings
+    from worker import prepared
+    from worker.probes import probe_images
+
+    found = prepared.find(BACKBONE, [Settings().prepared])
+    if found is None:
+        raise SystemExit("expected prepared starter backbones; found none; run `make setup`")
+    images = probe_images(found.preprocess)
+    cpu, gpu = Session(found.graph), Session(found.graph, 1, providers.chosen("cuda"))
+    rows = []
+    for size in providers.SIZES:
+        expected, actual = (session.run(images[:size])[0] for session in (cpu, gpu))
+        # Of the largest feature: heads are about as steep as features are large.
+        off = float(np.abs(expected - actual).max() / np.abs(expected).max())
+        if not off <= TOLERANCE:
+            raise SystemExit(f"expected features within {TOLERANCE:g} of the processor's; found {off:.3g} at {size}")
+        began = time.perf_counter()
+        for _ in range(50):
+            gpu.run(images[:size])
+        rows.append({"batch": size, "max_rel": off, "images_per_second": 50 * size / (time.perf_counter() - began)})
+    return {"batches": rows}
+
+
 def transfers(device: str) -> list[dict[str, Any]]:
     """Each method through the real pipeline: features, training, evaluation, bundle, parity."""
     rows = []
@@ -71,11 +101,16 @@ def transfers(device: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    import onnxruntime
     import torch
 
     if not torch.cuda.is_available():
         raise SystemExit("expected a CUDA device; found none; run this where torch.cuda.is_available()")
-    print(json.dumps({"agreement": agreement("cuda"), "transfers": transfers("cuda")}, indent=1))
+    found: dict[str, Any] = {"agreement": agreement("cuda"), "transfers": transfers("cuda")}
+    # onnxruntime's package for a GPU takes the place of the other one, so not every machine that trains has it.
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        found["serving"] = serving()
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

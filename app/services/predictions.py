@@ -18,6 +18,7 @@ from app.services import aliases, domains, logs, models
 from app.serving import stored
 from app.serving.logbook import Policy
 from app.serving.model import FLOAT, INT8, Precision, Served
+from app.serving.providers import CPU, Device
 from app.serving.runtime import Session as GraphSession
 from app.storage import Storage
 
@@ -66,15 +67,17 @@ class Opened:
 
     Args:
         storage: where bundles are.
+        device: that backbones run on.
     """
 
     storage: Storage
+    device: Device = CPU
     _known: OrderedDict[str, Served] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def version(self, row: ModelVersion) -> Served:
         """A version's graphs; nothing is loaded yet."""
-        return self._remembered(row.id, lambda: stored.version(self.storage, row.prefix))
+        return self._remembered(row.id, lambda: stored.version(self.storage, row.prefix, self.device))
 
     def known(self, version_id: str) -> Served | None:
         """A version that has been looked up; None for another one."""

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from app.artifact import preprocess
 from app.errors import BadImage, Overloaded
+from app.serving import providers
 from app.serving.call import Call, Images, Pixels, Ready, Result
-from app.serving.lanes import Batch, Lane, Lanes
+from app.serving.lanes import Batch, Lane, Lanes, by_head
 from app.serving.model import Graph, Served
 from app.serving.pool import Pool
 from app.serving.rate import Rate
@@ -140,10 +141,12 @@ class Engine:
             NotReady: they do not say of the sample what is stored.
         """
         shape = model.spec.preprocess
-        blank_NHWC = np.zeros((1, shape.height, shape.width, 3), np.uint8)
         for threads in {1, self._num_threads}:
             with self._lease(model.backbone, threads) as backbone:
-                self._head(model, backbone, _features(backbone, blank_NHWC))
+                for number in providers.sizes(model.backbone.device):
+                    blank_NHWC = np.zeros((number, shape.height, shape.width, 3), np.uint8)
+                    features = _features(backbone, blank_NHWC)
+                self._head(model, backbone, features)
 
     def unload(self, sha256: str) -> None:
         """Takes a graph out of memory, at the end of the runs that it is in."""
@@ -232,7 +235,7 @@ class Engine:
             self.rate.count(len(batch))
 
     def _run_heads(self, batch: Batch, backbone: Session, features: NDArray[np.float32], start: float) -> None:
-        for model, places in _by_head(batch):
+        for model, places in by_head(batch):
             try:
                 probabilities, seen = self._head(model, backbone, features[places])
             except Exception as error:
@@ -252,6 +255,8 @@ class Engine:
             return head.run(features)[head.output_names.index("probabilities")], features
 
     def _lease(self, graph: Graph, threads: int = 1) -> AbstractContextManager[Session]:
+        # A GPU has one session for all: cores are the processor's.
+        threads = threads if graph.device == providers.CPU else 1
         return self.pool.lease(_key(graph.sha256, threads), lambda: graph.open(threads))
 
     def _answer(
@@ -289,13 +294,3 @@ def _features(backbone: Session, pixels_NHWC: Pixels) -> NDArray[np.float32]:
 def _key(sha256: str, threads: int) -> str:
     """Under which the pool holds a session."""
     return f"{sha256}/{threads}"
-
-
-def _by_head(batch: Batch) -> list[tuple[Served, list[int]]]:
-    """The places in a batch that one head, behind one alignment, is for."""
-    found: dict[tuple[str, str], tuple[Served, list[int]]] = {}
-    for place, (call, _) in enumerate(batch):
-        model = call.model
-        key = (model.head.sha256, model.alignment.sha256 if model.alignment else "")
-        found.setdefault(key, (model, []))[1].append(place)
-    return list(found.values())

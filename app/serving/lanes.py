@@ -4,6 +4,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 
 from app.serving.call import Call, Ready
+from app.serving.model import Served
 from app.serving.runtime import BATCH_SIZE
 
 # A batch that takes longer makes the others wait; where one image takes long, batches are smaller.
@@ -73,3 +74,13 @@ def _take(calls: deque[Call], most: int) -> Batch:
         if call.ready:
             calls.append(call)
     return batch
+
+
+def by_head(batch: Batch) -> list[tuple[Served, list[int]]]:
+    """The places in a batch that one head, behind one alignment, is for."""
+    found: dict[tuple[str, str], tuple[Served, list[int]]] = {}
+    for place, (call, _) in enumerate(batch):
+        model = call.model
+        key = (model.head.sha256, model.alignment.sha256 if model.alignment else "")
+        found.setdefault(key, (model, []))[1].append(place)
+    return list(found.values())

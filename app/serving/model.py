@@ -7,6 +7,7 @@ from typing import Literal, Self
 from app.artifact.preprocess import Preprocess
 from app.artifact.sample import Sample
 from app.artifact.spec import Spec, image_input
+from app.serving.providers import CPU, Device
 from app.serving.runtime import Session
 
 Precision = Literal["fp32", "int8"]
@@ -21,10 +22,12 @@ class Graph:
     Args:
         sha256: of its file.
         open: loads it, to be run by so many threads.
+        device: where it is run.
     """
 
     sha256: str
     open: Callable[[int], Session]
+    device: Device = CPU
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifact.spec import BundleError
+from app.serving import providers
+from app.serving.providers import CPU, PROVIDERS, Device
 
 BATCH_SIZE = 16
 _numbers = itertools.count()
@@ -48,12 +50,16 @@ class Session:
     Args:
         source: the graph's file, or its bytes.
         threads: within one run; by default every core that the process may use. A head wants 1.
+        device: where it runs.
+        bound: whether batches are filled up and bound to memory ahead, as a GPU wants them; by default there alone.
 
     Raises:
-        BundleError: onnxruntime cannot load the graph.
+        BundleError: onnxruntime cannot load the graph, or not there.
     """
 
-    def __init__(self, source: Path | bytes, threads: int | None = None) -> None:
+    def __init__(
+        self, source: Path | bytes, threads: int | None = None, device: Device = CPU, bound: bool | None = None
+    ) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -66,10 +72,18 @@ class Session:
         options.log_severity_level = 3
         try:
             session = ort.InferenceSession(
-                source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"]
+                source if isinstance(source, bytes) else str(source), options, providers=providers.of(device)
             )
         except failures() as error:
             raise BundleError(f"expected a graph that onnxruntime loads; found {error}; publish it again") from error
+        # It falls back by itself where a library of the GPU's is missing, and says so in its log alone.
+        if PROVIDERS[device] not in session.get_providers():
+            raise BundleError(
+                f"expected a session on {device}; found {', '.join(session.get_providers())}; install the libraries "
+                "that onnxruntime needs for it"
+            )
+        self.device = device
+        self._bound = device != CPU if bound is None else bound
         inputs = session.get_inputs()
         if len(inputs) != 1:
             raise BundleError(
@@ -109,11 +123,22 @@ class Session:
             or any(isinstance(want, int) and want != have for want, have in zip(fixed, batch.shape[1:], strict=True))
         ):
             raise ValueError(f"expected {self.input_name} of shape {self.input_shape}; found {batch.shape}")
-        chunks = [
-            session.run(None, {self.input_name: np.ascontiguousarray(batch[start : start + BATCH_SIZE])})
-            for start in range(0, len(batch), BATCH_SIZE)
-        ]
+        run = self._run_bound if self._bound else self._run
+        chunks = [run(session, batch[start : start + BATCH_SIZE]) for start in range(0, len(batch), BATCH_SIZE)]
         return chunks[0] if len(chunks) == 1 else [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+
+    def _run(self, session: Any, batch: NDArray[Any]) -> list[NDArray[np.float32]]:
+        found: list[NDArray[np.float32]] = session.run(None, {self.input_name: np.ascontiguousarray(batch)})
+        return found
+
+    def _run_bound(self, session: Any, batch: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """One of few sizes, copied to the device once and back once."""
+        binding = session.io_binding()
+        binding.bind_cpu_input(self.input_name, providers.filled(batch))
+        for name in self.output_names:
+            binding.bind_output(name)
+        session.run_with_iobinding(binding)
+        return [found[: len(batch)] for found in binding.copy_outputs_to_cpu()]
 
     def close(self) -> None:
         """Gives the memory back; a run in progress keeps its own hold until it ends."""

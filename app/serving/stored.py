@@ -11,6 +11,7 @@ from app.artifact.sample import Sample
 from app.artifact.spec import BundleError, Spec
 from app.artifact.spec import load as load_spec
 from app.serving.model import INT8, Graph, Served
+from app.serving.providers import CPU, Device
 from app.serving.runtime import Session
 from app.storage import Storage
 
@@ -35,8 +36,8 @@ def key(prefix: str, spec: Spec, name: str) -> str:
     return spec.files[name].key or f"{prefix}/{name}"
 
 
-def version(storage: Storage, prefix: str) -> Served:
-    """The version whose bundle lies under a prefix.
+def version(storage: Storage, prefix: str, device: Device = CPU) -> Served:
+    """The version whose bundle lies under a prefix, its backbone on a device.
 
     Raises:
         NotFound: there is none.
@@ -44,7 +45,8 @@ def version(storage: Storage, prefix: str) -> Served:
     """
     spec = load_spec(storage.fetch(f"{prefix}/{bundle.SPEC}").read_bytes())
     backbone, head = (
-        _graph(storage, spec.files[name].sha256, key(prefix, spec, name)) for name in (bundle.BACKBONE, bundle.HEAD)
+        _graph(storage, spec.files[name].sha256, key(prefix, spec, name), where)
+        for name, where in ((bundle.BACKBONE, device), (bundle.HEAD, CPU))
     )
     sample = (lambda: _sample(storage, prefix, spec)) if bundle.SAMPLE in spec.files else None
     return Served(spec=spec, backbone=backbone, head=head, sample=sample)
@@ -63,7 +65,7 @@ def through(storage: Storage, served: Served, place: AlignmentPlace) -> Served:
     if place.moving_backbone is None:
         return served.through(graph)
     moving = MovingBackbone.model_validate(place.moving_backbone)
-    network = _graph(storage, moving.graph.sha256, str(moving.graph.key))
+    network = _graph(storage, moving.graph.sha256, str(moving.graph.key), served.backbone.device)
     return served.through(graph, (network, moving.preprocess))
 
 
@@ -75,5 +77,5 @@ def _sample(storage: Storage, prefix: str, spec: Spec) -> Sample | None:
         raise BundleError(f"expected {bundle.SAMPLE} as Graft writes it; found {error!r}; restore it") from error
 
 
-def _graph(storage: Storage, sha256: str, place: str) -> Graph:
-    return Graph(sha256=sha256, open=lambda threads: Session(storage.fetch(place), threads))
+def _graph(storage: Storage, sha256: str, place: str, device: Device = CPU) -> Graph:
+    return Graph(sha256=sha256, open=lambda threads: Session(storage.fetch(place), threads, device), device=device)

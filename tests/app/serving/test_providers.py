@@ -1,0 +1,65 @@
+"""What a GPU is asked for, as far as a machine without one can show it."""
+
+import numpy as np
+import pytest
+
+from app.artifact.spec import BundleError
+from app.serving import providers
+from app.serving.runtime import BATCH_SIZE, Session
+from tests.app.onnx_factories import backbone_bytes, backbone_reference, images
+
+BOTH = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "available", "device"),
+    [
+        ("auto", BOTH, "cuda"),
+        ("cuda", BOTH, "cuda"),
+        ("cpu", BOTH, "cpu"),
+        ("auto", BOTH[1:], "cpu"),
+        ("cpu", [], "cpu"),
+    ],
+)
+def test_the_device(wanted, available, device):
+    assert providers.chosen(wanted, available) == device
+
+
+def test_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"serve-gpu.*GRAFT_SERVE_DEVICE=cpu"):
+        providers.chosen("cuda", BOTH[1:])
+    assert providers.chosen("auto") == "cpu"
+
+
+def test_options():
+    assert providers.of("cpu") == ["CPUExecutionProvider"]
+    (name, options), rest = providers.of("cuda")
+    assert (name, options["cudnn_conv_algo_search"], options["use_tf32"]) == (BOTH[0], "HEURISTIC", "0")
+    assert rest == BOTH[1]
+    assert providers.sizes("cpu") == (1,)
+    assert providers.sizes("cuda")[-1] == BATCH_SIZE
+
+
+@pytest.mark.parametrize(("num", "size"), [(1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (16, 16)])
+def test_batches_are_filled_up(num, size):
+    found = providers.filled(images(num))
+    assert (len(found), found.dtype) == (size, np.uint8)
+    np.testing.assert_array_equal(found[:num], images(num))
+    assert not found[num:].any()
+
+
+def test_a_larger_batch_has_no_size():
+    with pytest.raises(ValueError, match="at most 16; found 17"):
+        providers.filled(images(17))
+
+
+@pytest.mark.parametrize("num", [1, 3, 16, 21])
+def test_bound_runs_give_what_others_give(num):
+    session = Session(backbone_bytes(), 1, bound=True)
+    np.testing.assert_allclose(session.run(images(num))[0], backbone_reference(images(num)), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available:UserWarning")
+def test_a_session_that_falls_back_is_refused():
+    with pytest.raises(BundleError, match="expected a session on cuda; found CPUExecutionProvider"):
+        Session(backbone_bytes(), 1, "cuda")
