@@ -6,11 +6,16 @@
     |- Unauthorized 401             key_missing, key_unknown, key_expired, key_revoked
     |- Forbidden 403                cross_site, scope_missing
     |- NotFound 404                 not_found
+    |- TimedOut 408                 body_stalled
     |- Conflict 409                 in_use, invalid_state, dataset_not_ready, label_change, ...
-    |- TooLarge 413                 body_too_large
+    |- Gone 410                     upload_gone
+    |- WrongVersion 412             tus_version
+    |- TooLarge 413                 body_too_large, upload_too_long
     |- UnsupportedMediaType 415     unsupported_media_type
     |- Misdirected 421              unknown_host
     |- Unprocessable 422            invalid_payload, idempotency_mismatch
+    |- Locked 423                   upload_locked
+    |- WrongChecksum 460            checksum_mismatch
     |- TooMany 429                  rate_limited, too_many_jobs, too_many_bytes
     |- Unsupported 501              unsupported
     |- OutOfSpace 507               insufficient_storage
@@ -85,12 +90,36 @@ class NotFound(GraftError):
     title = "Not found"
 
 
+class TimedOut(GraftError):
+    """Nothing more of the body came for too long."""
+
+    status = 408
+    code = "body_stalled"
+    title = "Request timeout"
+
+
 class Conflict(GraftError):
     """The resource is in a state that does not allow this."""
 
     status = 409
     code = "invalid_state"
     title = "Conflict"
+
+
+class Gone(GraftError):
+    """An upload that was there and cannot be continued."""
+
+    status = 410
+    code = "upload_gone"
+    title = "Gone"
+
+
+class WrongVersion(GraftError):
+    """A version of the tus protocol that is not spoken here."""
+
+    status = 412
+    code = "tus_version"
+    title = "Precondition failed"
 
 
 class TooLarge(GraftError):
@@ -123,6 +152,22 @@ class Unprocessable(GraftError):
     status = 422
     code = "invalid_payload"
     title = "Invalid payload"
+
+
+class Locked(GraftError):
+    """Another request writes to the upload at this moment."""
+
+    status = 423
+    code = "upload_locked"
+    title = "Locked"
+
+
+class WrongChecksum(GraftError):
+    """The bytes of a request are not those of its checksum (a status of the tus protocol)."""
+
+    status = 460
+    code = "checksum_mismatch"
+    title = "Checksum mismatch"
 
 
 class TooMany(GraftError):

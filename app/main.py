@@ -38,6 +38,8 @@ from app.api import (
     rankings,
     recipes,
     schema,
+    tus,
+    uploads,
     v2,
     webhooks,
 )
@@ -49,6 +51,7 @@ from app.api.keyring import Keyring
 from app.api.remote import Remote
 from app.api.safety import Safety
 from app.db.session import Database
+from app.inbox import open_inbox
 from app.queue import Bell, make_celery
 from app.services import logs as logs_of
 from app.services.drift import Observation
@@ -69,6 +72,7 @@ gc.enable()
 ROLES: dict[str, tuple[APIRouter, ...]] = {
     "api": (
         datasets.router,
+        uploads.router,
         backbones.router,
         recipes.router,
         jobs.router,
@@ -129,6 +133,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
     app.add_middleware(Head)
     hosts = frozenset((settings.host.lower(), *settings.allowed_hosts))
     app.add_middleware(Guard, hosts=hosts, origins=frozenset(settings.cors_origins))
+    app.add_middleware(tus.Tus)
     app.add_middleware(Safety)
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins)
@@ -174,6 +179,7 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
         settings=settings,
         database=database,
         storage=storage,
+        inbox=open_inbox(storage),
         bell=Bell(make_celery(settings)),
         engine=engine,
         opened=opened,

@@ -50,6 +50,11 @@ class Settings(BaseSettings):
         description="Folder of backbones that `make setup` prepared; read only.",
     )
     max_upload_bytes: int = Field(20 * 2**30, ge=1, description="Largest body of one upload.")
+    upload_keep_seconds: float = Field(
+        86_400.0,
+        gt=0,
+        description="Time that a resumable upload is kept after the last bytes of it came, or after its completion.",
+    )
     max_predict_bytes: int = Field(64 * 2**20, ge=1, description="Largest body of one prediction request.")
     max_predict_images: int = Field(256, ge=1, description="Most images in one prediction request.")
     max_json_bytes: int = Field(16 * 2**20, ge=1, description="Largest JSON body of every other request.")

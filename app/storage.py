@@ -58,9 +58,13 @@ class FolderStorage:
     def __init__(self, root: Path) -> None:
         self._root = root
 
+    def path(self, key: str) -> Path:
+        """Where the object of that key lies, or would."""
+        return self._root / check_key(key)
+
     def put(self, key: str, source: Path) -> None:
         """See Storage. A hard link where possible: sources are never changed after they were put."""
-        target = self._root / check_key(key)
+        target = self.path(key)
         while True:
             try:
                 return _place(source, target)
@@ -73,14 +77,14 @@ class FolderStorage:
 
     def fetch(self, key: str) -> Path:
         """See Storage."""
-        path = self._root / check_key(key)
+        path = self.path(key)
         if not path.is_file():
             raise NotFound(f"expected an object under {key!r}; found none")
         return path
 
     def delete(self, prefix: str) -> None:
         """See Storage. Folders above that are empty then go as well: as under S3, there are only objects."""
-        path = self._root / check_key(prefix)
+        path = self.path(prefix)
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -91,7 +95,7 @@ class FolderStorage:
 
     def list(self, prefix: str) -> Iterator[str]:
         """See Storage."""
-        top = self._root / check_key(prefix)
+        top = self.path(prefix)
         paths = (path for path in top.rglob("*") if path.is_file() and not path.name.startswith(".put-"))
         return iter(sorted(path.relative_to(self._root).as_posix() for path in paths))
 

@@ -19,12 +19,12 @@ class S3Storage:
     """See `app.storage.Storage`."""
 
     def __init__(self, bucket: str, prefix: str, cache: Path) -> None:
-        self._client = boto3.client("s3")
-        self._bucket, self._prefix, self._cache = bucket, prefix, cache
+        self.client = boto3.client("s3")
+        self.bucket, self._prefix, self._cache = bucket, prefix, cache
 
     def put(self, key: str, source: Path) -> None:
         """See Storage."""
-        self._client.upload_file(str(source), self._bucket, self._name(key))
+        self.client.upload_file(str(source), self.bucket, self.name(key))
         self._local(key).unlink(missing_ok=True)
 
     def fetch(self, key: str) -> Path:
@@ -35,7 +35,7 @@ class S3Storage:
         local.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=local.parent, delete=False) as temporary:
             try:
-                self._client.download_fileobj(self._bucket, self._name(key), temporary)
+                self.client.download_fileobj(self.bucket, self.name(key), temporary)
             except ClientError as error:
                 Path(temporary.name).unlink()
                 if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
@@ -50,22 +50,23 @@ class S3Storage:
     def delete(self, prefix: str) -> None:
         """See Storage."""
         for key in [prefix, *self.list(prefix)]:
-            self._client.delete_object(Bucket=self._bucket, Key=self._name(key))
+            self.client.delete_object(Bucket=self.bucket, Key=self.name(key))
             self._local(key).unlink(missing_ok=True)
 
     def list(self, prefix: str) -> Iterator[str]:
         """See Storage."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._name(prefix) + "/"
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=self.name(prefix) + "/"
         )
         cut = len(self._prefix) + 1 if self._prefix else 0
         for page in pages:
             for item in page.get("Contents", []):
                 yield item["Key"][cut:]
 
-    def _name(self, key: str) -> str:
+    def name(self, key: str) -> str:
+        """The key's name in the bucket."""
         return f"{self._prefix}/{check_key(key)}" if self._prefix else check_key(key)
 
     def _local(self, key: str) -> Path:
-        where = hashlib.sha256(f"{self._bucket}/{self._name(key)}".encode()).hexdigest()
+        where = hashlib.sha256(f"{self.bucket}/{self.name(key)}".encode()).hexdigest()
         return self._cache / where[:2] / where

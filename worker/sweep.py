@@ -11,7 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.base import now
 from app.db.models import Job, WorkerProcess
-from app.services import attempts, deliveries, jobs, logs, outcomes, queues
+from app.inbox import open_inbox
+from app.services import attempts, deliveries, jobs, logs, outcomes, queues, upload_sweep
 from app.states import JobState
 from app.storage import remove_old_uploads
 from worker import weights
@@ -107,11 +108,12 @@ def tidy(context: Context) -> None:
 
 
 def expire(context: Context) -> None:
-    """Removes days of prediction logs that are over, and deliveries of webhooks."""
+    """Removes days of prediction logs that are over, deliveries of webhooks, and uploads that nobody goes on with."""
     with context.database.read() as session:
         logs.expire(session, context.storage, now().date())
     with context.database.write() as session:
         deliveries.expire(session, context.settings.webhook_keep_days)
+    upload_sweep.run(context.database, context.storage, open_inbox(context.storage))
 
 
 def _bundles(job: Job) -> str:

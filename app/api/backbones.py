@@ -16,7 +16,7 @@ from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import UserBackbone
 from app.errors import BadRequest, UnsupportedMediaType
-from app.services import backbones
+from app.services import backbones, uploads
 
 router = APIRouter(prefix="/backbones", tags=["backbones"], responses=RESPONSES)
 # `user/` goes before it, and both together fill the column.
@@ -40,6 +40,16 @@ class BackboneFromVersion(BaseModel):
     name: str = Field(pattern=OWN_NAME)
     model: str = Field(pattern=NAME)
     version: int = Field(ge=1, lt=2**31, description="One whose job has changed the weights of its backbone.")
+
+
+class BackboneFromUpload(BaseModel):
+    """The JSON form of a checkpoint that came in pieces."""
+
+    model_config = BODY
+
+    name: str = Field(pattern=OWN_NAME)
+    architecture: str = Field(max_length=200, description="A name of the catalogue.")
+    upload_id: str = Field(max_length=40, description="A complete upload; used up.")
 
 
 class InputOut(BaseModel):
@@ -185,23 +195,31 @@ def get_backbone(provider: str, name: str, session: ReadSession, project: Projec
             "architecture": {"type": "string", "description": "A name of the catalogue."},
         },
         "BackboneFromVersion",
+        "BackboneFromUpload",
     ),
 )
 async def add_backbone(request: Request, response: Response, state: Context, project: Project) -> Any:
     """Takes a user's own checkpoint under a known architecture, or a finished version's network, and starts its check.
 
-    A checkpoint comes as a form; a version is named in JSON: `{"name", "model", "version"}`.
+    A checkpoint comes as a form, or was uploaded before and is named in JSON: `{"name", "architecture", "upload_id"}`.
+    A version is named in JSON: `{"name", "model", "version"}`.
     """
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
         raw = b"".join([chunk async for chunk in multipart.limited(request, state.settings.max_json_bytes)])
         given = from_json("body", raw)
-        if isinstance(given, dict) and not given.keys() & {"model", "version"}:
+        if isinstance(given, dict) and not given.keys() & {"model", "version", "upload_id"}:
             raise UnsupportedMediaType(
                 "expected multipart/form-data with the weights as field `file`, or JSON that names a `model` and a "
-                "`version`; found JSON without; send it with -F name=NAME -F architecture=NAME -F file=@weights"
+                "`version`, or an `upload_id`; found JSON without; send it with -F name=NAME -F architecture=NAME -F "
+                "file=@weights"
             )
-        body = checked_json(BackboneFromVersion, given)
-        out = await to_thread.run_sync(_add_version, state, project, body)
+        body: BackboneFromUpload | BackboneFromVersion
+        if isinstance(given, dict) and "upload_id" in given:
+            body = checked_json(BackboneFromUpload, given)
+            out = await to_thread.run_sync(_add_uploaded, state, project, body)
+        else:
+            body = checked_json(BackboneFromVersion, given)
+            out = await to_thread.run_sync(_add_version, state, project, body)
         response.headers["Location"] = f"/api/v1/backbones/own/{body.name}"
         return out
     with multipart.landing(state.settings.scratch) as landing:
@@ -221,6 +239,15 @@ async def add_backbone(request: Request, response: Response, state: Context, pro
 def _add_version(state: State, project: str, body: BackboneFromVersion) -> OwnBackboneOut:
     with state.database.session() as session:
         row = backbones.add_version(session, project, body.name, body.model, body.version)
+        finish(state, session)
+        return _own(row)
+
+
+def _add_uploaded(state: State, project: str, body: BackboneFromUpload) -> OwnBackboneOut:
+    with state.database.session() as session:
+        key = uploads.key(project, body.upload_id)
+        row = backbones.add(session, project, body.name, body.architecture, key)
+        uploads.take(session, project, body.upload_id, row.id)
         finish(state, session)
         return _own(row)
 

@@ -10,14 +10,16 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api import multipart
-from app.api.deps import NAME, Context, Project, ReadSession, State, finish
-from app.api.forms import UNLIMITED, checked, form_body, media_type, replayed, text_fields
+from app.api.deps import NAME, WASTE, Context, Project, ReadSession, State, finish
+from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed, text_fields
 from app.api.models import OriginOut
 from app.api.problems import RESPONSES
 from app.artifact import archive
+from app.bodies import BODY
 from app.db.models import ModelVersion
-from app.errors import BadRequest
-from app.services import exports, idempotency, imports, mlflow, models, publications
+from app.db.uploads import Upload
+from app.errors import BadRequest, TooLarge
+from app.services import exports, idempotency, imports, mlflow, models, publications, uploads
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 ROUTE = "POST /models/{name}/versions"
@@ -33,6 +35,15 @@ class BundleForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    allow_label_change: bool = Field(False, description="Publish although the model's versions have other labels.")
+
+
+class BundleFromUpload(BaseModel):
+    """The JSON form of a bundle that came in pieces."""
+
+    model_config = BODY
+
+    upload_id: str = Field(max_length=40, description="A complete upload; used up.")
     allow_label_change: bool = Field(False, description="Publish although the model's versions have other labels.")
 
 
@@ -105,6 +116,7 @@ def _zip(files: Mapping[str, bytes | FilePath], filename: str) -> StreamingRespo
             "file": {"type": "string", "format": "binary", "description": "A bundle, as downloaded."},
             "allow_label_change": {"type": "boolean", "default": False},
         },
+        "BundleFromUpload",
     ),
 )
 async def import_version(
@@ -120,7 +132,10 @@ async def import_version(
     Every file is looked at, and the graphs run, in a process of its own before anything is stored. What is wrong is
     said, and nothing is left. Where no alias `production` points elsewhere the version is served at once.
     """
-    media_type(request, "multipart/form-data")
+    if media_type(request, "multipart/form-data", "application/json") == "application/json":
+        raw = b"".join([chunk async for chunk in multipart.limited(request, state.settings.max_json_bytes)])
+        body = checked_json(BundleFromUpload, from_json("body", raw))
+        return await to_thread.run_sync(_import_uploaded, state, project, name, body, idempotency_key, response)
     with multipart.landing(state.settings.scratch) as landing:
         limit = min(state.settings.max_upload_bytes, MAX_BUNDLE_BYTES)
         parts = await multipart.read(request, limit, landing)
@@ -135,17 +150,42 @@ async def import_version(
         return await to_thread.run_sync(_import, state, project, name, upload, allowed, idempotency_key, response)
 
 
+def _import_uploaded(
+    state: State, project: str, name: str, body: BundleFromUpload, key: str | None, response: Response
+) -> Response | ImportOut:
+    """The same of an upload that came in pieces; one that is refused stays there."""
+    with state.database.read() as session:
+        row = uploads.get(session, project, body.upload_id)
+    part = multipart.Part("file", row.filename, sha256=row.sha256 or "", size_bytes=row.size_bytes or 0)
+    return _import(state, project, name, part, body.allow_label_change, key, response, row)
+
+
+def _fetched(state: State, row: Upload) -> FilePath:
+    uploads.check_complete(row)
+    if row.received_bytes > MAX_BUNDLE_BYTES:
+        raise TooLarge(f"expected a bundle of at most {MAX_BUNDLE_BYTES} bytes; found {row.received_bytes}")
+    return state.storage.fetch(uploads.key(row.project_id, row.id))
+
+
 def _import(
-    state: State, project: str, name: str, upload: multipart.Part, allowed: bool, key: str | None, response: Response
+    state: State,
+    project: str,
+    name: str,
+    upload: multipart.Part,
+    allowed: bool,
+    key: str | None,
+    response: Response,
+    uploaded: Upload | None = None,
 ) -> Response | ImportOut:
     """Judged without a transaction; one makes the bundle a version, and else it is taken back."""
-    assert upload.path is not None
     print_ = idempotency.fingerprint(name, upload.sha256, allowed)
     with state.database.read() as session:
         kept = idempotency.kept(session, project, ROUTE, key, print_)
     if kept is not None:
         return replayed(kept, CREATED)
-    with imports.judged(state.storage, state.settings.scratch, upload.path) as found:
+    path = upload.path if uploaded is None else _fetched(state, uploaded)
+    assert path is not None
+    with imports.judged(state.storage, state.settings.scratch, path) as found:
         with state.database.read() as session:
             publications.check_labels(session, project, name, found.spec.task, found.spec.labels, allowed)
         made = imports.store(state.storage, found, project)
@@ -156,6 +196,9 @@ def _import(
             if kept is not None:
                 session.commit()
                 return replayed(kept, CREATED)
+            if uploaded is not None:
+                uploads.take(session, project, uploaded.id, f"{name} version")
+                session.info.setdefault(WASTE, []).append(uploads.key(project, uploaded.id))
             origin = OriginOut(how="imported", bundle_sha256=upload.sha256, size_bytes=upload.size_bytes)
             row = publications.admit(session, project, name, made, allowed, origin.model_dump())
             default = models.resolve(session, project, name, None, None)

@@ -15,7 +15,7 @@ from app.api.problems import RESPONSES
 from app.db.base import new_id
 from app.db.models import Dataset
 from app.errors import BadRequest, UnsupportedMediaType
-from app.services import datasets, idempotency, samples
+from app.services import datasets, idempotency, samples, uploads
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], responses=RESPONSES)
 ROUTE = "POST /datasets"
@@ -23,7 +23,7 @@ ROUTE = "POST /datasets"
 
 
 class DatasetForm(BaseModel):
-    """Everything of an upload but the file; also the JSON body of a child dataset that adds no files."""
+    """Everything of an upload but the file; also the JSON body that names an upload, or a base to change."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,6 +31,7 @@ class DatasetForm(BaseModel):
     task: str | None = Field(None, description="classification by default.")
     format: str = Field("auto", description="auto, folders, manifest, parquet or unlabelled.")
     seed: int = Field(0, ge=0, lt=2**31, description="Makes the split; a child takes its base's.")
+    upload_id: str | None = Field(None, max_length=40, description="A complete upload, in place of a file; used up.")
     base: str | None = Field(None, description="Makes a child: its samples are the base's, changed.")
     remove: list[str] = Field([], description="Sample ids of the base to leave out.")
     relabel: dict[str, str] = Field({}, description="Sample id of the base -> new label.")
@@ -126,7 +127,7 @@ def document(row: Dataset) -> DatasetOut:
     response_model=DatasetOut,
     max_body_size=UNLIMITED,
     openapi_extra=form_body(
-        ["file", "name"],
+        ["name"],
         {
             "file": {
                 "type": "string",
@@ -137,6 +138,7 @@ def document(row: Dataset) -> DatasetOut:
             "task": {"type": "string"},
             "format": {"type": "string", "enum": list(datasets.FORMATS)},
             "seed": {"type": "integer", "minimum": 0},
+            "upload_id": {"type": "string", "description": "A complete upload, in place of file"},
             "base": {"type": "string"},
             "remove": {"type": "string", "description": "JSON list of sample ids"},
             "relabel": {"type": "string", "description": "JSON object: sample id -> label"},
@@ -153,7 +155,7 @@ async def create_dataset(
 ) -> Any:
     """Takes an upload and starts its ingestion."""
     with multipart.landing(state.settings.scratch) as landing:
-        form, upload = await _receive(request, state, landing)
+        form, upload = await _receive(request, state, project, landing)
         return await to_thread.run_sync(_create, state, project, form, upload, idempotency_key, response)
 
 
@@ -210,35 +212,59 @@ def delete_dataset(dataset_id: str, session: WriteSession, project: Project) -> 
     session.info.setdefault(WASTE, []).append(datasets.delete(session, project, dataset_id))
 
 
-async def _receive(request: Request, state: State, landing: Path) -> tuple[DatasetForm, multipart.Part | None]:
+async def _receive(
+    request: Request, state: State, project: str, landing: Path
+) -> tuple[DatasetForm, multipart.Part | None]:
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
         raw = bytearray()
         async for chunk in multipart.limited(request, state.settings.max_json_bytes):
             raw += chunk
         body = from_json("body", bytes(raw))
-        if isinstance(body, dict) and not body.keys() & {"base", "remove", "relabel"}:
+        if isinstance(body, dict) and not body.keys() & {"upload_id", "base", "remove", "relabel"}:
             raise UnsupportedMediaType(
-                "expected multipart/form-data with the upload as field `file`, or JSON that names a `base` to change; "
-                "found JSON without; send it with -F name=NAME -F file=@data.zip"
+                "expected multipart/form-data with the upload as field `file`, or JSON that names an `upload_id` or a "
+                "`base` to change; found JSON without; send it with -F name=NAME -F file=@data.zip"
             )
-        return checked_json(DatasetForm, body), None
+        form = checked_json(DatasetForm, body)
+        await to_thread.run_sync(_look, state, project, form.upload_id)
+        return form, None
     parts = await multipart.read(request, state.settings.max_upload_bytes, landing)
     texts = text_fields(part for part in parts if part.filename is None)
     fields = {name: from_json(name, text) if name in ("remove", "relabel") else text for name, text in texts.items()}
     files = [part for part in parts if part.filename is not None]
-    if not files or files[0].name != "file":
+    if not files and "upload_id" in fields:
+        form = checked(DatasetForm, fields)
+        await to_thread.run_sync(_look, state, project, form.upload_id)
+        return form, None
+    if not files or files[0].name != "file" or "upload_id" in fields:
+        names = ", ".join(part.name for part in parts[:10]) or "none"
         raise BadRequest(
-            "expected the upload as form field `file`; found none; send it with -F file=@data.zip", code="file_missing"
+            f"expected the upload as form field `file`, or an `upload_id` in its place; found fields {names}; send it "
+            "with -F file=@data.zip",
+            code="file_missing",
         )
     form = checked(DatasetForm, fields)
     await to_thread.run_sync(datasets.check_upload, landing)
     return form, files[0]
 
 
+def _look(state: State, project: str, upload_id: str | None) -> None:
+    """Refuses an upload that cannot be an archive; one that cannot be used at all is refused when it is taken."""
+    if upload_id is None:
+        return
+    with state.database.read() as session:
+        head = uploads.beginning(session, state.inbox, project, upload_id, datasets.HEAD_BYTES)
+    if head is not None:
+        datasets.check_beginning(head)
+
+
 def _create(
     state: State, project: str, form: DatasetForm, upload: multipart.Part | None, key: str | None, response: Response
 ) -> Response | DatasetOut:
-    """Stores the archive, then one transaction; the archive is taken back unless a dataset was made of it."""
+    """Stores the archive, then one transaction; the archive is taken back unless a dataset was made of it.
+
+    An upload that came in pieces is stored already, and changes hands in that transaction.
+    """
     dataset_id = new_id("ds")
     archive = datasets.incoming(project, dataset_id) if upload else None
     out = None
@@ -251,7 +277,11 @@ def _create(
             if kept is not None:
                 session.commit()
                 return replayed(kept)
-            made = document(datasets.create(session, project, dataset_id, _new(form, archive, upload)))
+            new = _new(form, archive, upload.filename if upload else None, upload.size_bytes if upload else 0)
+            if form.upload_id is not None:
+                taken = uploads.take(session, project, form.upload_id, dataset_id)
+                new = _new(form, uploads.key(project, taken.id), taken.filename, taken.received_bytes)
+            made = document(datasets.create(session, project, dataset_id, new))
             location = f"/api/v1/datasets/{dataset_id}"
             idempotency.keep(
                 session, project, ROUTE, key, idempotency.Answer(made.model_dump_json().encode(), location)
@@ -265,12 +295,12 @@ def _create(
     return out
 
 
-def _new(form: DatasetForm, archive: str | None, upload: multipart.Part | None) -> datasets.NewDataset:
+def _new(form: DatasetForm, archive: str | None, filename: str | None, size_bytes: int) -> datasets.NewDataset:
     return datasets.NewDataset(
         name=form.name,
         archive=archive,
-        filename=(upload.filename or "") if upload else "",
-        size_bytes=upload.size_bytes if upload else 0,
+        filename=filename or "",
+        size_bytes=size_bytes,
         task=form.task,
         format=form.format,
         seed=form.seed,

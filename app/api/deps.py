@@ -12,6 +12,7 @@ from app.api import callers
 from app.api.keyring import Keyring
 from app.api.remote import Remote
 from app.db.session import Database
+from app.inbox import Inbox
 from app.queue import Bell
 from app.services import queues
 from app.services.drift import Observation
@@ -35,6 +36,7 @@ class State:
     settings: Settings
     database: Database
     storage: Storage
+    inbox: Inbox
     bell: Bell
     engine: Engine
     opened: Opened

@@ -18,18 +18,19 @@ M = TypeVar("M", bound=BaseModel)
 UNLIMITED = 2**62
 
 
-def form_body(required: list[str], properties: dict[str, Any], json_model: str | None = None) -> dict[str, Any]:
+def form_body(required: list[str], properties: dict[str, Any], *json_models: str) -> dict[str, Any]:
     """What the schema says of a form that is read by hand.
 
     Args:
         required: names of fields.
         properties: schema of each field.
-        json_model: the model that may be sent as JSON instead.
+        json_models: models that may be sent as JSON instead.
     """
     form = {"type": "object", "required": required, "properties": properties}
     content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
-    if json_model is not None:
-        content["application/json"] = {"schema": {"$ref": f"#/components/schemas/{json_model}"}}
+    if json_models:
+        schemas = [{"$ref": f"#/components/schemas/{name}"} for name in json_models]
+        content["application/json"] = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
     return {"requestBody": {"required": True, "content": content}}
 
 

@@ -89,7 +89,7 @@ def response(path: str, status: int, code: str, title: str, detail: str, **extra
 
 def _headers(status: int, code: str, extra: Mapping[str, Any]) -> dict[str, str]:
     """What programs look for beside the document: when to come again, how to say who they are (RFC 6750)."""
-    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.LOCKED):
         return {"Retry-After": str(extra.get("retry_after_seconds", RETRY_AFTER_SECONDS))}
     if status == HTTPStatus.UNAUTHORIZED:
         return {"WWW-Authenticate": CHALLENGE if code == "key_missing" else f'{CHALLENGE}, error="invalid_token"'}

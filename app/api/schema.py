@@ -7,7 +7,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.api.backbones import BackboneFromVersion
+from app.api.backbones import BackboneFromUpload, BackboneFromVersion
+from app.api.bundles import BundleFromUpload
 from app.api.classes import ClassIn
 from app.api.datasets import DatasetForm
 from app.api.images import ImagesIn
@@ -15,11 +16,14 @@ from app.api.oip.documents import InferenceError
 from app.api.oip.http import InferRequestIn
 from app.api.problems import Problem
 from app.api.scopes import OPEN, SCOPES
+from app.api.uploads import UploadIn
 from app.api.v2 import IndexIn, LoadIn
 
 KEY = "key"
 BY_HAND: tuple[type[BaseModel], ...] = (
+    BackboneFromUpload,
     BackboneFromVersion,
+    BundleFromUpload,
     ClassIn,
     DatasetForm,
     IndexIn,
@@ -28,6 +32,7 @@ BY_HAND: tuple[type[BaseModel], ...] = (
     LoadIn,
     ImagesIn,
     Problem,
+    UploadIn,
 )
 
 

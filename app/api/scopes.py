@@ -11,6 +11,8 @@ Scopes = tuple[str, ...]
 OPEN: Final[Scopes] = ()
 # Clients of the Open Inference Protocol ask for these before they infer, and dashboards without ever doing so.
 DESCRIBED: Final[Scopes] = (READ, PREDICT)
+# Whoever sends a file asks how much of it is there.
+SENT: Final[Scopes] = (READ, WRITE)
 
 # As routers declare them, without the prefix /api/v1.
 SCOPES: dict[str, Scopes] = {
@@ -27,6 +29,15 @@ SCOPES: dict[str, Scopes] = {
     "DELETE /datasets/{dataset_id}": (WRITE,),
     "GET /datasets/{dataset_id}/problems": (READ,),
     "GET /datasets/{dataset_id}/samples": (READ,),
+    "OPTIONS /uploads": SENT,
+    "OPTIONS /uploads/{upload_id}": SENT,
+    "GET /uploads": SENT,
+    "POST /uploads": (WRITE,),
+    "GET /uploads/{upload_id}": SENT,
+    "PATCH /uploads/{upload_id}": (WRITE,),
+    "DELETE /uploads/{upload_id}": (WRITE,),
+    "GET /uploads/{upload_id}/parts": (WRITE,),
+    "POST /uploads/{upload_id}/complete": (WRITE,),
     "POST /datasets/{dataset_id}/advice": (WRITE,),
     "GET /advice": (READ,),
     "GET /advice/{advice_id}": (READ,),

@@ -17,6 +17,7 @@ from app.states import FINAL, DatasetState
 TASKS = ("classification", "multi_label", "regression", "multi_task")
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"PAR1")
 _TAR_MAGIC_AT = 257
+HEAD_BYTES = _TAR_MAGIC_AT + 5
 FORMATS = ("auto", "folders", "manifest", "parquet", "unlabelled")
 
 
@@ -65,7 +66,15 @@ def check_upload(path: Path) -> None:
         BadRequest: with code not_an_archive.
     """
     with path.open("rb") as file:
-        head = file.read(_TAR_MAGIC_AT + 5)
+        check_beginning(file.read(HEAD_BYTES))
+
+
+def check_beginning(head: bytes) -> None:
+    """The same, of a file's first HEAD_BYTES.
+
+    Raises:
+        BadRequest: with code not_an_archive.
+    """
     if not head.startswith(_MAGIC) and head[_TAR_MAGIC_AT:] != b"ustar":
         found = f"{len(head)} bytes or more that start with {head[:12]!r}" if head else "an empty file"
         raise BadRequest(

@@ -9,6 +9,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, Project
+from app.db.uploads import USED as UPLOAD_USED
+from app.db.uploads import Upload
 from app.errors import NotFound, TooMany
 from app.states import JobState
 
@@ -21,7 +23,8 @@ class Limits:
     """Of one project.
 
     Args:
-        max_bytes: of its datasets, as they are stored; of those that are being ingested, as they were sent.
+        max_bytes: of its datasets, as they are stored; of those that are being ingested, as they were sent; and of its
+            uploads, as large as they are to be.
         max_jobs: queued and running together.
         max_requests: a second, of each process that answers.
     """
@@ -80,10 +83,13 @@ def check_bytes(session: Session, project: str, more: int) -> None:
     if most is None:
         return
     _lock(session, project)
-    found = int(session.scalar(select(func.sum(Dataset.size_bytes)).where(Dataset.project_id == project)) or 0)
+    datasets = select(func.sum(Dataset.size_bytes)).where(Dataset.project_id == project)
+    waiting = Upload.project_id == project, Upload.state != UPLOAD_USED
+    uploads = select(func.sum(func.coalesce(Upload.size_bytes, Upload.received_bytes))).where(*waiting)
+    found = int(session.scalar(datasets) or 0) + int(session.scalar(uploads) or 0)
     if found + more > most:
         raise TooMany(
-            f"expected datasets of at most {most} bytes in the project; found {found}, and {more} more to come; delete "
+            f"expected datasets and uploads of at most {most} bytes in the project; found {found}, and {more} more to come; delete "
             "one that nobody needs",
             code="too_many_bytes",
             retry_after_seconds=RETRY_SECONDS,

@@ -79,7 +79,7 @@ def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
         return [f"checkpoints/{job.project_id}/{job.id}"]
     if job.kind == "ingest" and job.dataset_id:
         datasets.invalidate(session, job.dataset_id, code, message)
-        return [datasets.incoming(job.project_id, job.dataset_id), datasets.prefix(job.project_id, job.dataset_id)]
+        return [*_archive(job), datasets.prefix(job.project_id, job.dataset_id)]
     if job.kind == "backbone":
         row = session.get(UserBackbone, job.inputs["backbone_id"])
         if row is not None:
@@ -96,7 +96,7 @@ def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
 def _ingest(session: Session, job: Job, result: Result) -> list[str]:
     dataset = session.get_one(Dataset, job.dataset_id)
     datasets.complete(session, dataset, result)
-    waste = [datasets.incoming(job.project_id, dataset.id)]
+    waste = _archive(job)
     if result["failure"]:
         attempts.fail(session, job, "dataset_invalid", result["failure"]["message"])
         return [*waste, datasets.prefix(job.project_id, dataset.id)]
@@ -131,6 +131,11 @@ def _backbone(session: Session, job: Job, result: Result) -> list[str]:
     row.state, row.document = "ready", result["document"]
     _succeeded(session, job, f"backbone {row.name} added")
     return _checkpoint(job)
+
+
+def _archive(job: Job) -> list[str]:
+    """The upload behind a dataset; a child may have none."""
+    return [job.inputs["archive"]] if job.inputs.get("archive") else []
 
 
 def _checkpoint(job: Job) -> list[str]:

@@ -1,0 +1,61 @@
+"""What becomes of uploads that nobody goes on with: rows that have expired, and bytes that no row knows."""
+
+import logging
+
+from sqlalchemy import select
+
+from app import inbox as inboxes
+from app.db.base import now
+from app.db.models import Job
+from app.db.session import Database
+from app.db.uploads import Upload
+from app.inbox import Inbox
+from app.services import uploads
+from app.services.uploads import State
+from app.states import FINAL
+from app.storage import Storage
+
+log = logging.getLogger(__name__)
+
+
+def run(database: Database, storage: Storage, inbox: Inbox) -> int:
+    """Removes them; says how many uploads that were.
+
+    The row of an upload is there before its bytes, and goes before them: bytes without a row belong to nobody.
+    """
+    with database.write() as session:
+        rows = session.scalars(select(Upload).where(Upload.expires_at < now()).with_for_update()).all()
+        gone = [uploads.held(row) for row in rows if row.state != State.USED]
+        for row in rows:
+            session.delete(row)
+    for held in gone:
+        inbox.discard(held)
+    num_strays = _strays(database, storage) + inbox.strays(lambda key, remote_id: _known(database, key, remote_id))
+    if gone or num_strays:
+        log.info("removed %d uploads that had expired, and %d that nothing knew of", len(gone), num_strays)
+    return len(gone) + num_strays
+
+
+def _strays(database: Database, storage: Storage) -> int:
+    """Bytes whose request was killed between two steps."""
+    own = f"{uploads.PREFIX}_"
+    gathering = set(storage.list(inboxes.ROOT))
+    whole = {key for key in storage.list("incoming") if key.rpartition("/")[2].startswith(own)}
+    if not gathering and not whole:
+        return 0
+    with database.read() as session:
+        known = {(row.project_id, row.id) for row in session.execute(select(Upload.project_id, Upload.id))}
+        active = session.scalars(
+            select(Job.inputs).where(Job.kind.in_(("ingest", "backbone")), Job.state.not_in(FINAL))
+        )
+        wanted = {inputs.get(name) for inputs in active for name in ("archive", "file")}
+    strays = [key for key in gathering | (whole - wanted) if tuple(key.split("/")[1:3]) not in known]
+    for key in strays:
+        storage.delete(key)
+    return len(strays)
+
+
+def _known(database: Database, key: str, remote_id: str) -> bool:
+    with database.read() as session:
+        row = session.get(Upload, key.rpartition("/")[2])
+        return row is not None and row.remote_id == remote_id

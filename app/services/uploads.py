@@ -1,0 +1,249 @@
+"""Resumable uploads: begun, looked at, taken by what is made of them, deleted. `receiving` brings the bytes in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import inbox as inboxes
+from app.db.base import new_id, now
+from app.db.uploads import USED, Upload, UploadPart
+from app.errors import BadRequest, Conflict, Gone, NotFound, OutOfSpace, TooLarge
+from app.inbox import Held, Inbox, Part
+from app.services import limits
+
+PREFIX = "up"
+TUS, S3 = "tus", "s3"
+
+
+class State(StrEnum):
+    """Where an upload stands."""
+
+    RECEIVING = "receiving"
+    RECEIVED = "received"
+    COMPLETE = "complete"
+    USED = USED
+
+
+@dataclass(frozen=True, slots=True)
+class NewUpload:
+    """What an upload begins with; a size that is not known yet is told by a later request."""
+
+    via: str = TUS
+    size_bytes: int | None = None
+    filename: str | None = None
+    tus_metadata: str | None = None
+    part_bytes: int | None = None
+
+
+def key(project: str, upload_id: str) -> str:
+    """Where the object lies once it is whole, and where whoever takes it finds it."""
+    return f"incoming/{project}/{upload_id}"
+
+
+def create(session: Session, inbox: Inbox, project: str, new: NewUpload, most_bytes: int, keep: timedelta) -> Upload:
+    """Writes the row of an upload of which nothing has come yet.
+
+    Raises:
+        TooLarge: it would be larger than `most_bytes`.
+        TooMany: the project may have no more bytes.
+        OutOfSpace: there is no room for it now.
+        Unsupported: parts were asked for where the storage has none.
+    """
+    check_size(new.size_bytes, most_bytes)
+    limits.check_bytes(session, project, new.size_bytes or 0)
+    room = inbox.room_bytes()
+    if room is not None and (new.size_bytes or 0) > room:
+        raise OutOfSpace(
+            f"expected room for {new.size_bytes} bytes; found {room} free; free some space and begin the upload again"
+        )
+    row = Upload(
+        id=new_id(PREFIX),
+        project_id=project,
+        state=State.RECEIVING,
+        expires_at=now() + keep,
+        via=new.via,
+        size_bytes=new.size_bytes,
+        filename=new.filename,
+        tus_metadata=new.tus_metadata,
+        part_bytes=new.part_bytes,
+    )
+    session.add(row)
+    session.flush()
+    if new.via == S3:
+        row.remote_id = inbox.start_parts(key(project, row.id))
+    return row
+
+
+def check_size(size_bytes: int | None, most_bytes: int) -> None:
+    """Refuses a size above the limit.
+
+    Raises:
+        TooLarge: code upload_too_long.
+    """
+    if size_bytes is not None and size_bytes > most_bytes:
+        raise TooLarge(
+            f"expected an upload of at most {most_bytes} bytes (GRAFT_MAX_UPLOAD_BYTES); found {size_bytes}; "
+            "split the data",
+            code="upload_too_long",
+        )
+
+
+def get(session: Session, project: str, upload_id: str, *, lock: bool = False) -> Upload:
+    """The project's upload of that id; `lock` keeps others from changing it until the transaction ends.
+
+    Raises:
+        NotFound: there is none.
+        Gone: nobody has written to it for too long.
+    """
+    row = session.get(Upload, upload_id, with_for_update=lock, populate_existing=lock)
+    if row is None or row.project_id != project:
+        raise NotFound(
+            f"expected an upload of this project; found none with id {upload_id!r}; it may have expired; begin a new "
+            "one with POST /api/v1/uploads"
+        )
+    if row.expires_at < now() and row.state != State.USED:
+        raise Gone(
+            f"expected an upload that is still kept; found that {upload_id} expired at {stamp(row.expires_at)}; begin "
+            "a new one"
+        )
+    return row
+
+
+def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Upload], bool]:
+    """Uploads, newest first, below the id `after`; and whether there are more."""
+    query = select(Upload).where(Upload.project_id == project).order_by(Upload.id.desc()).limit(limit + 1)
+    rows = session.scalars(query.where(Upload.id < after) if after else query).all()
+    return rows[:limit], len(rows) > limit
+
+
+def beginning(session: Session, inbox: Inbox, project: str, upload_id: str, most_bytes: int) -> bytes | None:
+    """The first bytes of a complete upload, to be judged before it is taken; None for one that cannot be.
+
+    Raises:
+        NotFound, Gone: as `get`.
+    """
+    row = get(session, project, upload_id)
+    return inboxes.first(inbox, key(project, row.id), most_bytes) if row.state == State.COMPLETE else None
+
+
+def check_complete(row: Upload) -> None:
+    """Refuses an upload that nothing can be made of.
+
+    Raises:
+        Conflict: code upload_incomplete, its sha256 was not verified; or upload_used.
+    """
+    if row.state == State.USED:
+        raise Conflict(
+            f"expected an upload that nothing was made of yet; found that {row.id} has become {row.used_by}; an upload "
+            "is used once; send the file again",
+            code="upload_used",
+        )
+    if row.state != State.COMPLETE:
+        size = "an unknown number of" if row.size_bytes is None else row.size_bytes
+        raise Conflict(
+            f"expected an upload whose sha256 was verified; found {row.id} {row.state}, with {row.received_bytes} of "
+            f"{size} bytes; send the rest, then POST /api/v1/uploads/{row.id}/complete",
+            code="upload_incomplete",
+        )
+
+
+def take(session: Session, project: str, upload_id: str, used_by: str) -> Upload:
+    """Uses an upload up: whoever takes it owns the object under its key, and removes it at the end.
+
+    Raises:
+        NotFound, Gone: as `get`.
+        Conflict: as `check_complete`; of two requests at once, one gets this.
+    """
+    row = get(session, project, upload_id, lock=True)
+    check_complete(row)
+    row.state, row.used_by = State.USED, used_by
+    return row
+
+
+def delete(session: Session, project: str, upload_id: str) -> Held:
+    """Removes the row; a request that writes at the moment finds it gone.
+
+    Returns:
+        what to discard once the transaction is committed.
+
+    Raises:
+        NotFound, Gone: as `get`.
+        Conflict: code upload_used, the bytes belong to what was made of it.
+    """
+    row = get(session, project, upload_id, lock=True)
+    if row.state == State.USED:
+        check_complete(row)
+    session.delete(row)
+    return held(row)
+
+
+def held(row: Upload) -> Held:
+    """What is durably there of an upload."""
+    return Held(
+        key=key(row.project_id, row.id),
+        working=f"{inboxes.ROOT}/{row.project_id}/{row.id}",
+        size_bytes=row.received_bytes,
+        remote_id=row.remote_id,
+        tail=row.tail,
+        tail_bytes=row.tail_bytes,
+    )
+
+
+def parts(session: Session, upload_id: str) -> list[Part]:
+    """Its parts in the object store, in order."""
+    rows = session.scalars(select(UploadPart).where(UploadPart.upload_id == upload_id).order_by(UploadPart.number))
+    return [Part(row.number, row.etag, row.size_bytes) for row in rows]
+
+
+def sizes(row: Upload) -> list[int]:
+    """Bytes of each part that the client puts into the object store itself; a part of nothing for an empty file.
+
+    Raises:
+        Conflict: code upload_via, its bytes come through the service.
+    """
+    if row.via != S3 or row.part_bytes is None or row.size_bytes is None:
+        raise Conflict(
+            f"expected an upload that was begun with `via: s3`; found {row.id} via {row.via}; send it with PATCH",
+            code="upload_via",
+        )
+    full, rest = divmod(row.size_bytes, row.part_bytes)
+    return [row.part_bytes] * full + ([rest] if rest or not full else [])
+
+
+def check_parts(row: Upload, given: list[Part], found: list[Part]) -> list[Part]:
+    """What the client says it has put there, against what is there.
+
+    Raises:
+        BadRequest: code parts_invalid, with the first part that is wrong.
+    """
+    there = {part.number: part for part in found}
+    etags = {part.number: part.etag for part in given}
+    for number, size in enumerate(sizes(row), 1):
+        part = there.get(number)
+        if part is None or number not in etags:
+            what = "no such part in the object store" if part is None else "none named"
+        elif part.etag.strip('"') != etags[number].strip('"'):
+            what = f"etag {etags[number]!r} named and {part.etag!r} in the object store"
+        elif part.size_bytes != size:
+            what = f"{part.size_bytes} bytes"
+        else:
+            continue
+        raise BadRequest(
+            f"expected part {number} with {size} bytes and its etag; found {what}; put the part again and name what "
+            "the object store answers",
+            code="parts_invalid",
+        )
+    if len(etags) != len(sizes(row)):
+        raise BadRequest(
+            f"expected {len(sizes(row))} parts; found {len(etags)} named; name each once", code="parts_invalid"
+        )
+    return found
+
+
+def stamp(moment: datetime) -> str:
+    """A moment as people and machines read it."""
+    return moment.isoformat(timespec="seconds")
