@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from app import cli_keys, cli_projects
+from app import cli_keys, cli_projects, cli_upload
 from app.settings import Settings
 
 
@@ -18,10 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (function, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         command.set_defaults(run=function)
-        if name in ADMINISTRATION:
-            ADMINISTRATION[name].add_arguments(command)
+        if name in WITH_ARGUMENTS:
+            WITH_ARGUMENTS[name].add_arguments(command)
     given = parser.parse_args(arguments)
-    return int(given.run(Settings(), given) if given.command in ADMINISTRATION else given.run(Settings()))
+    return int(given.run(Settings(), given) if given.command in WITH_ARGUMENTS else given.run(Settings()))
 
 
 def up(settings: Settings) -> int:
@@ -90,8 +90,8 @@ def _listen(settings: Settings, command: str, roles: tuple[str, ...]) -> int:
     return listen.answer(settings, roles)
 
 
-# With arguments of their own; they work in the database itself, since a first key has to come from somewhere.
-ADMINISTRATION = {"keys": cli_keys, "projects": cli_projects}
+# Those of administration work in the database itself, since a first key has to come from somewhere.
+WITH_ARGUMENTS = {"keys": cli_keys, "projects": cli_projects, "upload": cli_upload}
 COMMANDS: dict[str, tuple[Callable[..., int], str]] = {
     "up": (up, "run API, prediction and a worker on this machine"),
     "api": (api, "run the API"),
@@ -101,6 +101,7 @@ COMMANDS: dict[str, tuple[Callable[..., int], str]] = {
     "migrate": (migrate, "bring the database to this version's tables"),
     "keys": (cli_keys.run, "make, list and revoke API keys"),
     "projects": (cli_projects.run, "list projects, and limit what they may have"),
+    "upload": (cli_upload.run, "send a large file to a running service, and go on when the connection breaks"),
 }
 
 if __name__ == "__main__":

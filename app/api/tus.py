@@ -148,8 +148,8 @@ def metadata(request: Request) -> tuple[str | None, str | None]:
         if not _METADATA_KEY.fullmatch(name) or name in found or data is None:
             raise _bad("Upload-Metadata", "pairs of a key, each once, and a value in base64", pair[:100])
         found[name] = data
-    name = found.get("filename", found.get("name", b""))
-    return text, filename(name.decode(errors="replace"))
+    called = found.get("filename", found.get("name", b""))
+    return text, filename(called.decode(errors="replace"))
 
 
 def filename(given: str) -> str | None:

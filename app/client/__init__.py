@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from app.client.uploading import LARGE_BYTES, Uploading
 from app.client.watching import Event, Progress, Watching, parse_stream
 from app.client.wire import ApiError, Json
 
@@ -23,7 +24,7 @@ __all__ = ["ApiError", "Client", "Event", "Json", "Progress", "parse_stream"]
 NDJSON = "application/x-ndjson"
 
 
-class Client(Watching):
+class Client(Watching, Uploading):
     """What the service can be asked, noun by noun; `call` does the rest."""
 
     def missing(self) -> list[str]:
@@ -32,7 +33,12 @@ class Client(Watching):
         return found
 
     def upload_dataset(self, archive: Path, name: str, **fields: str | int) -> Json:
-        """Streams an archive as a new dataset; `fields` are the form's others: task, format, seed, base."""
+        """Streams an archive as a new dataset; `fields` are the form's others: task, format, seed, base.
+
+        A large one goes as an upload, which outlasts broken connections.
+        """
+        if archive.stat().st_size >= LARGE_BYTES:
+            return self.dataset_of_upload(self.upload(archive)["id"], name, **fields)
         form = {"name": name, **{key: str(value) for key, value in fields.items()}}
         with archive.open("rb") as file:
             return self.call("POST", "/datasets", files={"file": (archive.name, file)}, data=form)

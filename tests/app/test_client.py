@@ -11,15 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from python_multipart.multipart import parse_options_header
 
 from app.api.deps import State
 from app.client import ApiError, Client, Event, Progress, parse_stream, watching
 from app.db import migration
-from app.main import create_app
 from app.settings import Settings
-from tests import factories
+from tests import factories, listening
 from tests.app import bundle_factories
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -324,19 +322,8 @@ def application(home: Path) -> Iterator[tuple[str, State]]:
     settings = Settings(home=home)
     settings.home_path.mkdir()
     migration.upgrade(settings.resolved_database_url)
-    app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            thread.join(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}", app.state.graft
-    finally:
-        server.should_exit = True
-        thread.join()
+    with listening.application(settings) as found:
+        yield found
 
 
 @pytest.mark.server

@@ -1,0 +1,29 @@
+"""The real application behind a real server, in a thread of this process."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from app.api.deps import State
+from app.main import create_app
+from app.settings import Settings
+
+
+@contextmanager
+def application(settings: Settings) -> Iterator[tuple[str, State]]:
+    """Its address and its state."""
+    app = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=3))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            thread.join(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}", app.state.graft
+    finally:
+        server.should_exit = True
+        thread.join()
