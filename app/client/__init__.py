@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from app.client.uploading import LARGE_BYTES, Uploading
+from app.client.uploading import Uploading
 from app.client.watching import Event, Progress, Watching, parse_stream
 from app.client.wire import ApiError, Json
 
@@ -35,9 +35,9 @@ class Client(Watching, Uploading):
     def upload_dataset(self, archive: Path, name: str, **fields: str | int) -> Json:
         """Streams an archive as a new dataset; `fields` are the form's others: task, format, seed, base.
 
-        A large one goes as an upload, which outlasts broken connections.
+        One of `large_bytes` or more goes as an upload, which outlasts broken connections.
         """
-        if archive.stat().st_size >= LARGE_BYTES:
+        if archive.stat().st_size >= self.large_bytes:
             return self.dataset_of_upload(self.upload(archive)["id"], name, **fields)
         form = {"name": name, **{key: str(value) for key, value in fields.items()}}
         with archive.open("rb") as file:

@@ -12,8 +12,6 @@ import httpx
 
 from app.client.wire import ApiError, Json, Wire
 
-# Smaller files are sent again as a whole.
-LARGE_BYTES = 32 * 2**20
 READ_BYTES = 2**20
 FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 15.0
 # In a row, without one byte that came.
@@ -28,7 +26,9 @@ OnSent = Callable[[int, int], None]
 
 
 class Uploading(Wire):
-    """Uploads that outlast broken connections and restarts."""
+    """Uploads that outlast broken connections and restarts; smaller files are sent at once, and again as a whole."""
+
+    large_bytes = 32 * 2**20
 
     def upload(self, file: Path, *, resume: str | None = None, on_sent: OnSent | None = None) -> Json:
         """Sends a file, and goes on from where it broke off as often as it has to.

@@ -54,8 +54,8 @@ def answering(home: Path) -> psutil.Process:
 
 def test_large_upload(up, home, tmp_path, monkeypatch):
     monkeypatch.setattr(uploading, "FIRST_WAIT_SECONDS", 0.2)
-    monkeypatch.setattr(uploading, "LARGE_BYTES", 1)
     service = up()
+    service.client.large_bytes = 1
     sparse = tmp_path / "sparse"
     with sparse.open("wb") as file:
         file.truncate(SPARSE_BYTES)

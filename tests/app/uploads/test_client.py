@@ -25,18 +25,20 @@ def breaking(url: str, after: list[int]) -> Iterator[str]:
         try:
             while data := source.recv(65536):
                 target.sendall(data if most is None else data[:most])
-                if most is not None:
-                    most -= len(data)
-                    if most <= 0:
-                        break
-        except OSError:
-            pass
-        for one in (source, target):
-            try:
+                if most is not None and (most := most - len(data)) <= 0:
+                    break
+            for one in (source, target):
                 one.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                # The other direction has ended it.
-                continue
+        except OSError:
+            # The other direction, or the other side, has ended it.
+            return
+
+    def connect(client: socket.socket, most: int | None) -> None:
+        with client, socket.create_connection((there.hostname, there.port)) as server:
+            back = threading.Thread(target=carry, args=(server, client, None))
+            back.start()
+            carry(client, server, most)
+            back.join()
 
     def serve() -> None:
         while True:
@@ -44,23 +46,27 @@ def breaking(url: str, after: list[int]) -> Iterator[str]:
                 client, _ = listener.accept()
             except OSError:
                 return
-            server = socket.create_connection((there.hostname, there.port))
-            most = after.pop(0) if after else None
-            for arguments in ((client, server, most), (server, client, None)):
-                threading.Thread(target=carry, args=arguments, daemon=True).start()
+            thread = threading.Thread(target=connect, args=(client, after.pop(0) if after else None))
+            thread.start()
+            threads.append(thread)
 
-    threading.Thread(target=serve, daemon=True).start()
+    threads: list[threading.Thread] = []
+    accepting = threading.Thread(target=serve)
+    accepting.start()
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         listener.shutdown(socket.SHUT_RDWR)
+        accepting.join()
         listener.close()
+        for thread in threads:
+            thread.join()
 
 
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(uploading, "FIRST_WAIT_SECONDS", 0.05)
-    monkeypatch.setattr(uploading, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(Client, "large_bytes", 1000)
 
 
 def test_the_client_goes_on_after_every_break(service, quick, tmp_path):
