@@ -134,8 +134,9 @@ def _backbone(session: Session, job: Job, result: Result) -> list[str]:
 
 
 def _archive(job: Job) -> list[str]:
-    """The upload behind a dataset; a child may have none."""
-    return [job.inputs["archive"]] if job.inputs.get("archive") else []
+    """The upload behind a dataset: what came in pieces keeps its own key."""
+    assert job.dataset_id is not None
+    return [job.inputs.get("archive") or datasets.incoming(job.project_id, job.dataset_id)]
 
 
 def _checkpoint(job: Job) -> list[str]:

@@ -14,7 +14,7 @@ def all_routes():
 
 
 ROUTES = all_routes()
-WRITES = [(method, path) for method, path in ROUTES if method != "GET"]
+WRITES = [(method, path) for method, path in ROUTES if method not in ("GET", "OPTIONS")]
 FOREIGN_HOSTS = ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8000", "127.0.0.2", "", "[::2]"]
 OUR_HOSTS = ["127.0.0.1", "127.0.0.1:8000", "localhost", "LOCALHOST:1", "[::1]:8000"]
 FOREIGN_ORIGINS = ["https://evil.example", "null", "http://127.0.0.1.evil.example", "file://", "garbage", "http://[bad"]
