@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from app.db.base import new_id, now
 from app.db.forecasts import ForecastRow
 from app.db.models import Alignment, Dataset, Job, Model, ModelVersion, Problem, Project, WorkerProcess
 from app.db.studies import Advice
+from app.db.uploads import Upload
 from app.db.webhooks import Webhook, WebhookDelivery
 from app.services import forecasts, jobs, outbox
 from app.states import DatasetState, JobState
@@ -82,6 +84,13 @@ def job(session: Session, **overrides: Any) -> Job:
         setattr(made, name, value)
     session.flush()
     return made
+
+
+def upload(session: Session, **overrides: Any) -> Upload:
+    """One that has begun, in storage nothing of it."""
+    fields = {"via": "tus", "state": "receiving", "project_id": "default", "expires_at": now() + timedelta(days=1)}
+    row: Upload = _added(session, Upload(**{"id": new_id("up"), **fields, **overrides}))
+    return row
 
 
 def model(session: Session, name: str = "colours", num_versions: int = 1, **overrides: Any) -> Model:

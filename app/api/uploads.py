@@ -130,7 +130,7 @@ def _desk(state: State) -> Desk:
     return Desk(state.database, state.inbox, keep, state.settings.max_upload_bytes)
 
 
-@router.options("/{upload_id}", include_in_schema=False, status_code=204)
+@router.options("/{upload_id}", status_code=204)
 @router.options("", status_code=204)
 async def describe_uploads(state: Context, response: Response) -> None:
     """What of tus is spoken here: `Tus-Version`, `Tus-Extension`, `Tus-Max-Size`, `Tus-Checksum-Algorithm`."""

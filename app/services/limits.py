@@ -89,8 +89,8 @@ def check_bytes(session: Session, project: str, more: int) -> None:
     found = int(session.scalar(datasets) or 0) + int(session.scalar(uploads) or 0)
     if found + more > most:
         raise TooMany(
-            f"expected datasets and uploads of at most {most} bytes in the project; found {found}, and {more} more to come; delete "
-            "one that nobody needs",
+            f"expected datasets and uploads of at most {most} bytes in the project; found {found}, and {more} more to "
+            "come; delete one that nobody needs",
             code="too_many_bytes",
             retry_after_seconds=RETRY_SECONDS,
         )

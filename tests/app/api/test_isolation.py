@@ -26,6 +26,7 @@ PICTURE = factories.png()
 IMAGE = {"content": PICTURE, "headers": {"Content-Type": "image/png"}}
 LINES = {"content": PICTURE, "headers": {"Content-Type": "image/png", "Accept": "application/x-ndjson"}}
 BYTES = [{"name": "encoded", "datatype": "BYTES", "shape": [1], "data": ["aGFsbG8="]}]
+TUS = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
 PROBE = {"method": "linear_probe"}
 JOB = {"model": "new", "backbone": factories.BACKBONE, "recipe": PROBE}
 FIT = {"method": "z_score", "backbone": factories.BACKBONE}
@@ -121,6 +122,14 @@ REQUESTS = [
      OWN_HOOK + "/deliveries/{delivery}/replay", {}),
     ("POST /api/v1/webhooks/{webhook_id}/secret", HOOK + "/secret", {}),
     ("POST /api/v1/webhooks/{webhook_id}/test", HOOK + "/test", {}),
+    ("GET /api/v1/uploads/{upload_id}", V1 + "/uploads/{half}", {}),
+    ("PATCH /api/v1/uploads/{upload_id}", V1 + "/uploads/{half}", {"content": b"x", "headers": TUS}),
+    ("GET /api/v1/uploads/{upload_id}/parts", V1 + "/uploads/{half}/parts", {}),
+    ("POST /api/v1/uploads/{upload_id}/complete", V1 + "/uploads/{half}/complete", body(sha256="a" * 64)),
+    ("POST /api/v1/datasets", V1 + "/datasets", body(name="new", upload_id="{upload}")),
+    ("POST /api/v1/models/{name}/versions", V1 + "/models/new/versions", body(upload_id="{upload}")),
+    ("POST /api/v1/backbones", V1 + "/backbones",
+     body(name="uploaded", architecture=factories.BACKBONE, upload_id="{upload}")),
     ("GET /v2/models/{name}", "/v2/models/{model}", {}),
     ("GET /v2/models/{name}/config", "/v2/models/{model}/config", {}),
     ("GET /v2/models/{name}/ready", "/v2/models/{model}/ready", {}),
@@ -145,6 +154,7 @@ REQUESTS = [
     ("DELETE /api/v1/rankings/{ranking_id}", V1 + "/rankings/{ranking}", {}),
     ("DELETE /api/v1/evaluations/{evaluation_id}", V1 + "/evaluations/{evaluation}", {}),
     ("DELETE /api/v1/datasets/{dataset_id}", V1 + "/datasets/{other}", {}),
+    ("DELETE /api/v1/uploads/{upload_id}", V1 + "/uploads/{half}", {}),
     ("DELETE /api/v1/webhooks/{webhook_id}", HOOK, {}),
     ("DELETE /api/v1/keys/{key_id}", V1 + "/keys/{key}", {}),
 ]  # fmt: skip
@@ -152,12 +162,13 @@ REQUESTS = [
 LISTS = [
     "GET /api/v1/advice", "GET /api/v1/alignments", "GET /api/v1/backbones", "GET /api/v1/datasets",
     "GET /api/v1/evaluations", "GET /api/v1/jobs", "GET /api/v1/keys", "GET /api/v1/models", "GET /api/v1/rankings",
-    "GET /api/v1/webhooks",
+    "GET /api/v1/uploads", "GET /api/v1/webhooks",
     "GET /metrics", "GET /v2/models", "GET /v2/models/stats", "POST /v2/repository/index",
 ]  # fmt: skip
 OWN = {
     "GET /api/v1/alignments/methods", "GET /api/v1/recipes", "GET /livez", "GET /readyz", "GET /v2",
     "GET /v2/health/live", "GET /v2/health/ready", "POST /api/v1/keys", "POST /api/v1/webhooks",
+    "POST /api/v1/uploads", "OPTIONS /api/v1/uploads", "OPTIONS /api/v1/uploads/{upload_id}",
     # A model's name is the project's own: what is imported under another's name becomes a model of the caller.
     "POST /api/v1/models/{name}/versions",
 }  # fmt: skip

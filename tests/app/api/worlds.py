@@ -67,13 +67,14 @@ def make(state: Any, folder: Path, project: str = "default") -> World:
         state.storage.put(f"{studies.prefix(project, advice.id)}/{THUMBNAILS}", _pictures(folder))
         for table, name in ((Ranking, f"rnk_{project}"), (Evaluation, f"evl_{project}")):
             session.add(table(id=name, state="ready", request={"dataset": ready.id}, result={}, **own))
+        uploads = _uploads(session, state.storage, folder, project)
         hook = factories.webhook(session, **own)
         delivery = factories.delivery(session, hook)
         session.flush()
         ids = {
             "dataset": ready.id, "other": other.id, "model": model, "alignment": aligned.id, "unbound": unbound.id,
             "advice": advice.id, "ranking": f"rnk_{project}", "evaluation": f"evl_{project}",
-            "key": owner.row.id, "backbone": "mine", "webhook": hook.id, "delivery": delivery.id, **jobs,
+            "key": owner.row.id, "backbone": "mine", "webhook": hook.id, "delivery": delivery.id, **jobs, **uploads,
         }  # fmt: skip
     return World(ids, owner)
 
@@ -128,6 +129,17 @@ def _predictions(session: Any, storage: Any, folder: Path, dataset_id: str, proj
     path.write_bytes(b'{"label": "theirs"}\n')
     storage.put(file, path)
     return str(row.id)
+
+
+def _uploads(session: Any, storage: Any, folder: Path, project: str) -> dict[str, str]:
+    """One that waits to be used, and one of which nothing has come."""
+    file = folder / "upload"
+    file.write_bytes(b"theirs")
+    whole = factories.upload(
+        session, state="complete", size_bytes=6, received_bytes=6, sha256="a" * 64, project_id=project
+    )
+    storage.put(f"incoming/{project}/{whole.id}", file)
+    return {"upload": whole.id, "half": factories.upload(session, size_bytes=10, project_id=project).id}
 
 
 def _pictures(folder: Path) -> Path:

@@ -1,10 +1,15 @@
 """What a project may have at once."""
 
+from datetime import timedelta
+
 import pytest
 
 from app.errors import NotFound, TooMany
-from app.services import datasets, jobs, limits, outcomes
+from app.inbox import open_inbox
+from app.services import datasets, jobs, limits, outcomes, uploads
 from app.services.limits import Limits
+from app.services.receiving import Desk, Receiver
+from app.services.uploads import NewUpload
 from app.states import JobState
 from tests import factories
 
@@ -43,6 +48,45 @@ def test_bytes_count_from_the_upload_on(database):
             upload(session, 101, "ds_more")
         assert caught.value.code == "too_many_bytes"
         upload(session, 100, "ds_fits")
+
+
+def test_uploads_count_as_large_as_they_are_to_be_and_once(database, storage):
+    inbox, keep = open_inbox(storage), timedelta(days=1)
+    with database.write() as session:
+        limits.put(session, "default", Limits(max_bytes=1000))
+        factories.upload(session, received_bytes=300)
+        half = factories.upload(session, size_bytes=500, received_bytes=100)
+        with pytest.raises(TooMany) as caught:
+            uploads.create(session, inbox, "default", NewUpload(size_bytes=201), 2**30, keep)
+        assert caught.value.code == "too_many_bytes"
+        uploads.create(session, inbox, "default", NewUpload(size_bytes=200), 2**30, keep)
+        half.state = uploads.State.COMPLETE
+        session.flush()
+        # It is no longer an upload, and the dataset has its bytes.
+        uploads.take(session, "default", half.id, "ds_new")
+        assert upload(session, 500).size_bytes == 500
+        with pytest.raises(TooMany):
+            upload(session, 1, "ds_more")
+
+
+def test_an_upload_of_unknown_size_ends_at_the_limit(database, storage):
+    desk = Desk(database, open_inbox(storage), timedelta(days=1), 2**30)
+    with database.write() as session:
+        limits.put(session, "default", Limits(max_bytes=1000))
+        upload_id = factories.upload(session).id
+    for data, fits in ((b"x" * 900, True), (b"x" * 101, False), (b"x" * 100, True)):
+        with database.read() as session:
+            here = uploads.get(session, "default", upload_id).received_bytes
+        receiver = Receiver(desk, "default", upload_id, here).open()
+        receiver.write(data)
+        if fits:
+            assert receiver.end().received_bytes == here + len(data)
+        else:
+            with pytest.raises(TooMany):
+                receiver.end()
+        receiver.close()
+    with pytest.raises(TooMany):
+        Receiver(desk, "default", upload_id, 1000, size_bytes=1001).open()
 
 
 def test_limits_are_set_as_a_whole_and_taken_away(database):
