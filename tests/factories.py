@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.artifact import alignment as alignments
 from app.artifact import bundle, heads, tensors
+from app.artifact import spec as specs
 from app.db.base import new_id, now
 from app.db.forecasts import ForecastRow
 from app.db.models import Alignment, Dataset, Job, Model, ModelVersion, Problem, Project, WorkerProcess
@@ -233,7 +234,7 @@ def published(
         storage.put(SHARED_GRAPH, network)
     for path in place.iterdir():
         storage.put(f"{row.prefix}/{path.name}", path)
-    row.spec = written.model_dump(mode="json")
+    row.spec = specs.document(written)
     session.flush()
     return row
 

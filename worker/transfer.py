@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from app import recipes
+from app.artifact import spec as specs
 from app.errors import JobFailure
 from app.recipes import Adapt, Auto, FewShot, FineTune, Recipe, ZeroShot
 from worker import assemble, int8, lineage, sources, two_domains
@@ -56,7 +57,7 @@ def run(context: RunContext) -> dict[str, Any]:
     _announce(context, outcome, evaluation)
     return {
         "prefix": document.bundle_prefix,
-        "spec": written.model_dump(mode="json"),
+        "spec": specs.document(written),
         "metrics": evaluation.metrics,
         "report": evaluation.report,
     }

@@ -5,7 +5,7 @@ A reader refuses what it does not know (extra fields, a newer version), so that 
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
@@ -239,10 +239,14 @@ def classification_outputs(num_classes: int, feature_dim: int) -> tuple[Output, 
     )
 
 
+def document(spec: Spec) -> dict[str, Any]:
+    """Spec -> what stands in `spec.json` and in the version's row; `int8` only where there is such a graph."""
+    return spec.model_dump(mode="json", exclude={"int8"} if spec.int8 is None else None)
+
+
 def dump(spec: Spec) -> bytes:
     """Spec -> the text of `spec.json`: fields in their order, so that equal specs give equal bytes."""
-    document = spec.model_dump(mode="json", exclude={"int8"} if spec.int8 is None else None)
-    return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(document(spec), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def load(data: bytes) -> Spec:

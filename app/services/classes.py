@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifact import bundle, card, graph, sample, scores, seen, stored, surgery, tensors
+from app.artifact import spec as specs
 from app.artifact.sample import Said, Sample
 from app.artifact.spec import Added, BundleError, File, Parity, Spec, classification_outputs
 from app.db.base import new_id
@@ -130,7 +131,7 @@ def make(
             _store(storage, Path(folder) / "bundle", prefix, written)
         except OSError as error:
             raise out_of_space(error) from error
-    version = NewVersion(version_id, prefix, written.model_dump(mode="json"))
+    version = NewVersion(version_id, prefix, specs.document(written))
     return Made(version, grown.how, len(features_MD), old, warnings)
 
 

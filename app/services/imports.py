@@ -101,7 +101,7 @@ def store(storage: Storage, found: Judged, project: str) -> NewVersion:
     except BaseException:
         storage.delete(prefix)
         raise
-    return NewVersion(version_id, prefix, described.model_dump(mode="json"))
+    return NewVersion(version_id, prefix, specs.document(described))
 
 
 def _judge(storage: Storage, upload: Path, folder: Path) -> Judged:
@@ -149,7 +149,7 @@ def _spec(folder: Path, names: list[str]) -> Spec:
         raise _invalid(f"no shared file but {bundle.BACKBONE}; found another one with a key")
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for label in described.labels for char in label):
         raise _invalid("labels of printable characters; found a control character in one")
-    if not _storable(described.model_dump(mode="json")):
+    if not _storable(specs.document(described)):
         raise _invalid(
             f"text in {bundle.SPEC} that the database can hold; found a NUL character or half a surrogate pair"
         )

@@ -41,7 +41,7 @@ def publish(home: Path, base: str, names: list[str], *, own_backbones: bool) -> 
             session.add(
                 ModelVersion(
                     id=new_id("ver"), project_id=row.project_id, model_id=model.id, version=1, job_id=None,
-                    prefix=prefix, spec=written.model_dump(mode="json"), metrics={},
+                    prefix=prefix, spec=specs.document(written), metrics={},
                 )
             )  # fmt: skip
     database.dispose()
