@@ -178,7 +178,7 @@ def test_assembly_that_was_not_noted_is_no_loss(service):
     receiver.keep()
     receiver.close()
     writer = Lease(desk(service), "default", upload_id)
-    held = uploads.held(writer.take(lambda row: None))
+    held = uploads.held(writer.take(lambda _session, _row: None))
     with service.state.database.read() as session:
         parts = uploads.parts(session, upload_id)
     service.state.inbox.assemble(held, parts, writer)
