@@ -18,8 +18,9 @@ from app.db.base import now
 from app.db.uploads import Upload
 from app.errors import BadRequest, TimedOut, UnsupportedMediaType
 from app.inbox import Part
-from app.services import receiving, uploads
-from app.services.receiving import Desk, Receiver
+from app.services import upload_completion, uploads
+from app.services.receiving import Receiver
+from app.services.upload_leases import Desk
 
 router = APIRouter(prefix="/uploads", tags=["uploads"], responses=RESPONSES)
 MIN_PART_BYTES, MAX_PART_BYTES = 5 * 2**20, 5 * 2**30
@@ -219,7 +220,7 @@ def delete_upload(upload_id: str, request: Request, state: Context, session: Wri
 def complete_upload(upload_id: str, wanted: CompleteIn, state: Context, project: Project) -> Any:
     """Reads all of it and compares the sha256. From then on it can be used, once, by its id: `upload_id`."""
     given = None if wanted.parts is None else [Part(part.number, part.etag, 0) for part in wanted.parts]
-    return _document(receiving.complete(_desk(state), project, upload_id, wanted.sha256.lower(), given))
+    return _document(upload_completion.complete(_desk(state), project, upload_id, wanted.sha256.lower(), given))
 
 
 def _new(wanted: UploadIn) -> uploads.NewUpload:

@@ -1,114 +1,23 @@
-"""Bytes on their way into an upload: one writer at a time, what has come is durable, and the sum is right.
-
-A writer holds a lease on the row, and everything that it writes down is fenced by it. The lease is given back while no
-bytes come: a client whose connection died without a word can go on at once on a new one.
-"""
+"""Bytes on their way into an upload: one writer at a time, what has come is durable, and the sum is right."""
 
 import hashlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Self
 
 from sqlalchemy.orm import Session
 
-from app.db.base import new_id, now
-from app.db.session import Database
+from app.db.base import now
 from app.db.uploads import Upload, UploadPart
-from app.errors import BadRequest, Conflict, Gone, Locked, TimedOut, TooLarge, WrongChecksum
-from app.inbox import Held, Inbox, Part, Sink
+from app.errors import BadRequest, Conflict, TimedOut, TooLarge, WrongChecksum
+from app.inbox import Held, Part, Sink
 from app.services import limits, uploads
+from app.services.upload_completion import assembled
+from app.services.upload_leases import LEASE, Desk, Lease
 from app.services.uploads import State
 
-LEASE = timedelta(seconds=10)
 # A process that is killed loses what came after the last look at this clock, or this many bytes.
 SYNC_SECONDS = 3.0
 SYNC_BYTES = 32 * 2**20
-
-Check = Callable[[Session, Upload], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What all of them work with: the process's database, where bytes gather, how long an upload is kept."""
-
-    database: Database
-    inbox: Inbox
-    keep: timedelta
-    most_bytes: int
-
-
-class Lease:
-    """The right to write to one upload.
-
-    Args:
-        desk: of the process.
-        project: owner.
-        upload_id: its row.
-    """
-
-    def __init__(self, desk: Desk, project: str, upload_id: str) -> None:
-        self._desk, self._project, self._id = desk, project, upload_id
-        self.token = new_id("w")
-        self.held_since: float | None = None
-
-    def take(self, check: Check) -> Upload:
-        """Takes the upload, if `check` of the row does not raise.
-
-        Raises:
-            NotFound, Gone: see `uploads.get`.
-            Locked: somebody else writes.
-        """
-        with self._desk.database.write() as session:
-            row = uploads.get(session, self._project, self._id, lock=True)
-            if row.writer is not None and row.writer_expires_at is not None and row.writer_expires_at > now():
-                raise _locked(self._id)
-            check(session, row)
-            row.writer, row.writer_expires_at = self.token, now() + LEASE
-        self.held_since = time.monotonic()
-        return row
-
-    def change(self, apply: Callable[[Session, Upload], None], *, ends: bool = False) -> Upload:
-        """One fenced change, which also renews the lease, or `ends` it.
-
-        Raises:
-            Locked: the lease ran out and somebody else has it.
-            Gone: the upload was deleted.
-        """
-        with self._desk.database.write() as session:
-            row = session.get(Upload, self._id, with_for_update=True, populate_existing=True)
-            if row is None:
-                raise Gone(f"expected upload {self._id}; found it deleted meanwhile; begin a new one")
-            if row.writer != self.token:
-                raise _locked(self._id)
-            apply(session, row)
-            row.writer_expires_at = None if ends else now() + LEASE
-            row.writer = None if ends else self.token
-        self.held_since = None if ends else time.monotonic()
-        return row
-
-    def reserve(self) -> int:
-        """See inbox.Writer."""
-
-        def next_part(_session: Session, row: Upload) -> None:
-            row.last_part += 1
-
-        return self.change(next_part).last_part
-
-    def renew(self) -> None:
-        """Keeps it for as long again, when that is due."""
-        if self.held_since is None or time.monotonic() - self.held_since > SYNC_SECONDS:
-            self.change(lambda _session, _row: None)
-
-    def release(self) -> None:
-        """Gives it back; nothing is wrong when somebody else has it, or the upload is gone."""
-        if self.held_since is None:
-            return
-        try:
-            self.change(lambda _session, _row: None, ends=True)
-        except (Locked, Gone):
-            self.held_since = None
 
 
 class Receiver:
@@ -303,97 +212,7 @@ class Receiver:
         self._lease.release()
 
 
-def complete(desk: Desk, project: str, upload_id: str, sha256: str, given: list[Part] | None = None) -> Upload:
-    """Verifies an upload that is all there by its sha256; the same again is answered the same.
-
-    Args:
-        desk: of the process.
-        project: owner.
-        upload_id: its row.
-        sha256: in hexadecimal, of the whole file.
-        given: parts that the client has put into the object store; only with `via: s3`.
-
-    Raises:
-        NotFound, Gone, Locked: see `Lease.take`.
-        Conflict: code upload_incomplete, bytes are missing; or sha256_mismatch. The upload stays as it is.
-        BadRequest: code parts_invalid.
-    """
-    lease = Lease(desk, project, upload_id)
-    row = lease.take(lambda _session, row: _check_whole(row, given))
-    try:
-        if row.state in (State.COMPLETE, State.USED):
-            _compare(row.id, sha256, row.sha256 or "")
-            return row
-        if row.state == State.RECEIVING:
-            row = assembled(desk, lease, row, given)
-        found = hashlib.sha256()
-        for data in desk.inbox.read(uploads.key(project, row.id)):
-            found.update(data)
-            lease.renew()
-        _compare(row.id, sha256, found.hexdigest())
-
-        def note(_session: Session, row: Upload) -> None:
-            row.state, row.sha256, row.expires_at = State.COMPLETE, sha256, now() + desk.keep
-
-        return lease.change(note, ends=True)
-    finally:
-        lease.release()
-
-
-def assembled(desk: Desk, lease: Lease, row: Upload, given: list[Part] | None = None) -> Upload:
-    """Makes the object of an upload that is all there, whether or not an earlier attempt was cut short."""
-    held = uploads.held(row)
-    if row.via == uploads.S3:
-        held = Held(held.key, held.working, row.size_bytes or 0, held.remote_id)
-        found = desk.inbox.parts(held)
-        # None where an attempt was cut short after the object store had put them together.
-        parts = [] if found is None else uploads.check_parts(row, given or [], found)
-    else:
-        with desk.database.read() as session:
-            parts = uploads.parts(session, row.id)
-    desk.inbox.assemble(held, parts, lease)
-
-    def note(_session: Session, row: Upload) -> None:
-        row.state, row.received_bytes = State.RECEIVED, held.size_bytes
-        row.tail, row.tail_bytes, row.remote_id = None, 0, None
-
-    return lease.change(note)
-
-
-def _check_whole(row: Upload, given: list[Part] | None) -> None:
-    if row.via == uploads.S3 and row.state == State.RECEIVING:
-        if given is None:
-            raise BadRequest(
-                "expected `parts`, the number and etag of each part that was put into the object store; found none",
-                code="parts_invalid",
-            )
-    elif row.received_bytes != row.size_bytes:
-        size = "a size that was not told yet" if row.size_bytes is None else f"{row.size_bytes} bytes"
-        raise Conflict(
-            f"expected {size}; found {row.received_bytes} bytes of {row.id}; send the rest first",
-            code="upload_incomplete",
-        )
-
-
-def _compare(upload_id: str, expected: str, found: str) -> None:
-    if expected != found:
-        raise Conflict(
-            f"expected sha256 {expected}; found {found} over the bytes of {upload_id}; if that is the file that you "
-            "meant to send, complete it with its own sha256, else delete the upload and send it again",
-            code="sha256_mismatch",
-            sha256=found,
-        )
-
-
 def _part(row: Upload, part: Part) -> UploadPart:
     return UploadPart(
         upload_id=row.id, number=part.number, project_id=row.project_id, etag=part.etag, size_bytes=part.size_bytes
-    )
-
-
-def _locked(upload_id: str) -> Locked:
-    return Locked(
-        f"expected upload {upload_id} with no other request that writes to it; found one; wait a moment, ask with HEAD "
-        "how far it is, and go on from there",
-        retry_after_seconds=1,
     )

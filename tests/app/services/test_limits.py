@@ -8,7 +8,8 @@ from app.errors import NotFound, TooMany
 from app.inbox import open_inbox
 from app.services import datasets, jobs, limits, outcomes, uploads
 from app.services.limits import Limits
-from app.services.receiving import Desk, Receiver
+from app.services.receiving import Receiver
+from app.services.upload_leases import Desk
 from app.services.uploads import NewUpload
 from app.states import JobState
 from tests import factories

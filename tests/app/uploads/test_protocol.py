@@ -11,7 +11,6 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from app.api import tus
-from app.services import receiving
 from tests.app.uploads.conftest import BODY, DATA, SHA256, TUS
 from tests.checks import problem
 from tests.conftest import wait_until
@@ -272,7 +271,6 @@ def test_a_writer_that_falls_silent_keeps_nobody_out(service, monkeypatch):
 def test_a_body_that_stops_for_good_is_ended(service, monkeypatch):
     monkeypatch.setattr(tus, "PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(tus, "MAX_PAUSES", 3)
-    monkeypatch.setattr(receiving, "LEASE", receiving.LEASE / 100)
     upload_id = service.begin(1000)
     with service.begin_patch(upload_id, 0, 1000) as connection:
         connection.sendall(b"a" * 10)

@@ -10,9 +10,11 @@ import pytest
 
 from app.db.base import now
 from app.db.models import Job
+from app.errors import Gone, Locked
 from app.inbox_s3 import S3Inbox
-from app.services import receiving, upload_sweep, uploads
-from app.services.receiving import Desk, Lease, Receiver
+from app.services import upload_sweep, uploads
+from app.services.receiving import Receiver
+from app.services.upload_leases import Desk, Lease
 from app.settings import Settings
 from tests import factories, listening
 from tests.app import bundle_factories
@@ -205,7 +207,7 @@ def test_a_frozen_writer_cannot_write_beside_its_successor(service):
         frozen.close()
         answer = service.patch(upload_id, 0, DATA)
     else:
-        with pytest.raises((receiving.Locked, receiving.Gone)):
+        with pytest.raises((Locked, Gone)):
             frozen.write(b"y" * 9_000_000)
         frozen.close()
     assert answer.status_code == 204
