@@ -26,7 +26,7 @@ KEPT_SECONDS = 5.0
 # Looks at once: keys that nobody knows must not take the threads that requests run in.
 NUM_LOOKS = 4
 LOCAL = Caller("default", frozenset(keys.SCOPES))
-TODO = "send the header `Authorization: Bearer KEY`"
+REMEDY = "send the header `Authorization: Bearer KEY`"
 
 Found = tuple[ApiKey, float | None] | None
 
@@ -172,10 +172,10 @@ def _secret(authorization: str) -> str:
     scheme, _, secret = authorization.partition(" ")
     if scheme.lower() != "bearer" or not secret:
         found = "none" if not authorization else "another kind of credentials"
-        raise Unauthorized(f"expected an API key; found {found}; {TODO}", code="key_missing")
+        raise Unauthorized(f"expected an API key; found {found}; {REMEDY}", code="key_missing")
     secret = secret.strip()
     if not keys.SHAPE.fullmatch(secret):
-        raise Unauthorized(f"expected an API key of this service; found other text; {TODO}", code="key_unknown")
+        raise Unauthorized(f"expected an API key of this service; found other text; {REMEDY}", code="key_unknown")
     return secret
 
 

@@ -12,7 +12,7 @@ from app.artifact import alignment as artifact
 from app.db.base import new_id, now
 from app.db.models import Alignment, DomainBinding, Model, Project
 from app.errors import BadRequest, Conflict, NotFound
-from app.services import backbones, datasets, jobs
+from app.services import backbones, datasets, jobs, paging
 from app.storage import Storage
 
 FITTING, READY, FAILED = "fitting", "ready", "failed"
@@ -73,9 +73,7 @@ def get(session: Session, project: str, alignment_id: str) -> Alignment:
 
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Alignment], bool]:
     """Alignments, newest first, below the id `after`; and whether there are more."""
-    query = select(Alignment).where(Alignment.project_id == project).order_by(Alignment.id.desc()).limit(limit + 1)
-    rows = session.scalars(query.where(Alignment.id < after) if after else query).all()
-    return rows[:limit], len(rows) > limit
+    return paging.newest(session, select(Alignment).where(Alignment.project_id == project), Alignment.id, limit, after)
 
 
 def ready(session: Session, project: str, alignment_id: str) -> Alignment:

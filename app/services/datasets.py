@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, JobDataset, Problem
 from app.errors import BadRequest, Conflict, NotFound
-from app.services import jobs, limits, outbox
+from app.services import jobs, limits, outbox, paging
 from app.states import FINAL, DatasetState
 
 TASKS = ("classification", "multi_label", "regression", "multi_task")
@@ -177,17 +177,14 @@ def family(session: Session, project: str, dataset_id: str) -> list[Dataset]:
 
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Dataset], bool]:
     """Datasets, newest first, below the id `after`; and whether there are more."""
-    query = select(Dataset).where(Dataset.project_id == project).order_by(Dataset.id.desc()).limit(limit + 1)
-    rows = session.scalars(query.where(Dataset.id < after) if after else query).all()
-    return rows[:limit], len(rows) > limit
+    return paging.newest(session, select(Dataset).where(Dataset.project_id == project), Dataset.id, limit, after)
 
 
 def problems(session: Session, project: str, dataset_id: str, limit: int, after: int) -> tuple[Sequence[Problem], bool]:
     """Findings with a number above `after`; and whether there are more."""
     get(session, project, dataset_id)
     query = select(Problem).where(Problem.dataset_id == dataset_id, Problem.seq > after).order_by(Problem.seq)
-    rows = session.scalars(query.limit(limit + 1)).all()
-    return rows[:limit], len(rows) > limit
+    return paging.first(session, query, limit)
 
 
 def complete(session: Session, dataset: Dataset, result: dict[str, Any]) -> None:

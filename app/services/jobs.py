@@ -12,7 +12,7 @@ from app.db.models import Dataset, Job, JobDataset, JobDependency, JobEvent, Rep
 from app.errors import BadRequest, Conflict, NotFound
 from app.evaluations import FOLDS
 from app.queue import CPU
-from app.services import limits, outbox, queues
+from app.services import limits, outbox, paging, queues
 from app.states import FINAL, JobState, Request, check_move
 
 # Kinds whose inputs are all in the row, so that the same job can be done again.
@@ -98,22 +98,18 @@ def page(
     dataset_id: str | None = None,
 ) -> tuple[Sequence[Job], bool]:
     """Jobs, newest first, below the id `after`; and whether there are more."""
-    query = select(Job).where(Job.project_id == project).order_by(Job.id.desc()).limit(limit + 1)
-    if after:
-        query = query.where(Job.id < after)
+    query = select(Job).where(Job.project_id == project)
     if state:
         query = query.where(Job.state == state)
     if dataset_id:
         query = query.where(Job.dataset_id == dataset_id)
-    rows = session.scalars(query).all()
-    return rows[:limit], len(rows) > limit
+    return paging.newest(session, query, Job.id, limit, after)
 
 
 def events(session: Session, job_id: str, after: int, limit: int) -> tuple[Sequence[JobEvent], bool]:
     """Events with a number above `after`, in order; and whether there are more."""
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after).order_by(JobEvent.seq)
-    rows = session.scalars(query.limit(limit + 1)).all()
-    return rows[:limit], len(rows) > limit
+    return paging.first(session, query, limit)
 
 
 def report(session: Session, project: str, job_id: str) -> dict[str, Any]:

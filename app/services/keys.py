@@ -14,6 +14,7 @@ from app.db.base import new_id, now
 from app.db.keys import ApiKey
 from app.db.models import Project
 from app.errors import BadRequest, NotFound
+from app.services import paging
 
 READ, WRITE, PREDICT, ADMIN = SCOPES = ("read", "write", "predict", "admin")
 # What stands in the name of a project goes into paths of storage, and into those of file systems without capitals.
@@ -75,9 +76,7 @@ def create(session: Session, project: str, name: str, scopes: Sequence[str], exp
 
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[ApiKey], bool]:
     """Keys, newest first, below the id `after`, those that are revoked too; and whether there are more."""
-    query = select(ApiKey).where(ApiKey.project_id == project).order_by(ApiKey.id.desc()).limit(limit + 1)
-    rows = session.scalars(query.where(ApiKey.id < after) if after else query).all()
-    return rows[:limit], len(rows) > limit
+    return paging.newest(session, select(ApiKey).where(ApiKey.project_id == project), ApiKey.id, limit, after)
 
 
 def revoke(session: Session, project: str, key_id: str) -> ApiKey:

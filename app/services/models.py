@@ -10,6 +10,7 @@ from app.db.aliases import Alias, AliasChange
 from app.db.logs import PredictionLog
 from app.db.models import DomainBinding, DomainChange, Job, Model, ModelVersion
 from app.errors import Conflict, NotFound
+from app.services import paging
 from app.serving import logbook
 from app.states import JobState
 
@@ -30,11 +31,8 @@ def get(session: Session, project: str, name: str) -> Model:
 
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Model], bool]:
     """Models, newest first, after the one named `after`; and whether there are more."""
-    query = select(Model).where(Model.project_id == project).order_by(Model.id.desc()).limit(limit + 1)
-    if after:
-        query = query.where(Model.id < get(session, project, after).id)
-    rows = session.scalars(query).all()
-    return rows[:limit], len(rows) > limit
+    last = get(session, project, after).id if after else None
+    return paging.newest(session, select(Model).where(Model.project_id == project), Model.id, limit, last)
 
 
 def versions(session: Session, model_ids: Sequence[str]) -> dict[str, list[ModelVersion]]:

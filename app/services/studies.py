@@ -11,7 +11,7 @@ from app.db.base import new_id, now
 from app.db.models import Job
 from app.db.studies import Advice, Evaluation, Ranking, Study
 from app.errors import Conflict, NotFound
-from app.services import jobs
+from app.services import jobs, paging
 
 RUNNING, READY, FAILED = "running", "ready", "failed"
 # Kinds of jobs that answer a study: its table, and what its ids begin with.
@@ -55,9 +55,8 @@ def page(
     session: Session, table: type[S], project: str, limit: int, after: str | None, *conditions: ColumnElement[bool]
 ) -> tuple[Sequence[S], bool]:
     """Studies that meet all conditions, newest first, below the id `after`; and whether there are more."""
-    query = select(table).where(table.project_id == project, *conditions).order_by(table.id.desc()).limit(limit + 1)
-    rows = session.scalars(query.where(table.id < after) if after else query).all()
-    return rows[:limit], len(rows) > limit
+    query = select(table).where(table.project_id == project, *conditions)
+    return paging.newest(session, query, table.id, limit, after)
 
 
 def ready(session: Session, table: type[S], project: str, study_id: str) -> S:

@@ -13,7 +13,7 @@ from app.db.base import new_id, now
 from app.db.uploads import USED, Upload, UploadPart
 from app.errors import BadRequest, Conflict, Gone, NotFound, OutOfSpace, TooLarge
 from app.inbox import Held, Inbox, Part
-from app.services import limits
+from app.services import limits, paging
 
 PREFIX = "up"
 TUS, S3 = "tus", "s3"
@@ -115,9 +115,7 @@ def get(session: Session, project: str, upload_id: str, *, lock: bool = False) -
 
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Upload], bool]:
     """Uploads, newest first, below the id `after`; and whether there are more."""
-    query = select(Upload).where(Upload.project_id == project).order_by(Upload.id.desc()).limit(limit + 1)
-    rows = session.scalars(query.where(Upload.id < after) if after else query).all()
-    return rows[:limit], len(rows) > limit
+    return paging.newest(session, select(Upload).where(Upload.project_id == project), Upload.id, limit, after)
 
 
 def beginning(session: Session, inbox: Inbox, project: str, upload_id: str, most_bytes: int) -> bytes | None:

@@ -14,7 +14,7 @@ from app.db.models import Project
 from app.db.webhooks import Webhook, WebhookAttempt, WebhookDelivery
 from app.errors import BadRequest, Conflict, NotFound
 from app.outbound import Guard, Refused, place
-from app.services import outbox
+from app.services import outbox, paging
 
 MAX_WEBHOOKS = 50
 OVERLAP = timedelta(hours=24)
@@ -93,9 +93,7 @@ def get(session: Session, project: str, webhook_id: str) -> Webhook:
 
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Webhook], bool]:
     """Webhooks, newest first, below the id `after`; and whether there are more."""
-    query = select(Webhook).where(Webhook.project_id == project).order_by(Webhook.id.desc()).limit(limit + 1)
-    rows = session.scalars(query.where(Webhook.id < after) if after else query).all()
-    return rows[:limit], len(rows) > limit
+    return paging.newest(session, select(Webhook).where(Webhook.project_id == project), Webhook.id, limit, after)
 
 
 def change(session: Session, project: str, guard: Guard, webhook_id: str, fields: dict[str, Any]) -> Webhook:
@@ -161,13 +159,9 @@ def deliveries(
     """
     get(session, project, webhook_id)
     query = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id)
-    query = query.order_by(WebhookDelivery.id.desc()).limit(limit + 1)
-    if after:
-        query = query.where(WebhookDelivery.id < after)
     if state:
         query = query.where(WebhookDelivery.state == state)
-    rows = session.scalars(query).all()
-    return rows[:limit], len(rows) > limit
+    return paging.newest(session, query, WebhookDelivery.id, limit, after)
 
 
 def delivery(session: Session, project: str, webhook_id: str, delivery_id: str) -> WebhookDelivery:
