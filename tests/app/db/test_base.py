@@ -1,12 +1,13 @@
 """Moments and keys, on both databases."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from app.db.base import now
+from app.db.base import new_id, now
 from app.db.models import Job, Project
 from tests import factories
 
@@ -58,3 +59,11 @@ def test_sqlite_is_set_up_for_two_processes(light, request):
         pragmas = [session.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "foreign_keys", "busy_timeout")]
     database.dispose()
     assert pragmas == ["wal", 1, 5000]
+
+
+def test_ids_grow_within_one_process_and_do_not_repeat():
+    with ThreadPoolExecutor(4) as pool:
+        several = list(pool.map(lambda _: [new_id("job") for _ in range(2000)], range(4)))
+    assert all(made == sorted(made) for made in several)
+    assert len({name for made in several for name in made}) == 8000
+    assert {len(name) for name in several[0]} == {len("job_") + 20}

@@ -170,15 +170,6 @@ def test_bells_are_noted_once_for_each_queue(database):
         assert queues.take_bells(session) == set()
 
 
-def test_ids_sort_by_age():
-    from app.db.base import new_id
-
-    made = [new_id("job") for _ in range(2000)]
-    assert len(set(made)) == 2000
-    # The random part decides within one millisecond only.
-    assert [name[:13] for name in made] == sorted(name[:13] for name in made)
-
-
 def test_a_dataset_beside_the_jobs_own_is_kept_while_the_job_needs_it(database):
     with database.write() as session:
         own, source = factories.dataset(session), factories.dataset(session)
