@@ -43,8 +43,12 @@ class ArraySource:
 
     def take(self, items_B: Rows, draws_B: Draws | None) -> Tensor:
         """See loop.Source. float32."""
-        views_B = 0 if draws_B is None else (draws_B % np.uint64(len(self.views_VN))).astype(np.int64)
+        views_B = 0 if draws_B is None else self.view(draws_B)
         return torch.from_numpy(self.views_VN[views_B, items_B].astype(np.float32, copy=False))
+
+    def view(self, draws_B: Draws) -> NDArray[np.int64]:
+        """Which view each draw picks."""
+        return (draws_B % np.uint64(len(self.views_VN))).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)

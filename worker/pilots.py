@@ -7,6 +7,7 @@ from app.errors import JobFailure
 from worker import checks, loop, optim
 from worker.checks import Check
 from worker.loop import Plan, Progress
+from worker.views import END, REST
 from worker.workbench import Pilot, Workbench
 
 PILOT_STEPS = 50
@@ -24,6 +25,7 @@ def choose_rate(bench: Workbench) -> float:
     Raises:
         Yielded: the worker shuts down; a checkpoint is written.
         JobFailure: `diverged`, with every rate; `out_of_memory`.
+        Left: see views.
     """
     settings = bench.material.optimisation
     rates = settings.rates
@@ -31,6 +33,7 @@ def choose_rate(bench: Workbench) -> float:
         start = bench.look(bench.trainer(rates[0]))
         while (rate := optim.next_rate(settings, _losses(bench), start.loss)) is not None and not bench.must_end():
             _pilot(bench, rate)
+    bench.gather_all()
     if not bench.planned_epochs:
         bench.planned_epochs = _plan_epochs(bench)
     losses = _losses(bench)
@@ -55,6 +58,7 @@ def _pilot(bench: Workbench, rate: float) -> None:
     material, reporter = bench.material, bench.context.reporter
     total = bench.epochs * bench.steps_per_epoch
     limit = max(1, min(bench.steps_per_epoch, PILOT_STEPS, int(total * PILOT_SHARE)))
+    bench.gather_some(limit)
     bench.reset()
     trainer, progress = bench.trainer(rate), Progress(micro_batch=material.micro_batch)
     plan = Plan(
@@ -74,7 +78,7 @@ def _pilot(bench: Workbench, rate: float) -> None:
         if reporter.yield_requested:
             bench.save("pilot", 0, {})
             reporter.check_yield()
-        reporter.progress(0.45, f"pilot of learning rate {rate:g}")
+        reporter.progress(END if material.views is None else REST, f"pilot of learning rate {rate:g}")
         return progress.step >= limit or bench.must_end()
 
     found: Check | None
@@ -96,6 +100,8 @@ def _pilot(bench: Workbench, rate: float) -> None:
         }
     )
     bench.save("pilot", 0, {})
+    numbers = {name: value for name, value in bench.pilots[-1].items() if name not in ("steps", "seconds")}
+    reporter.metric(f"pilot of learning rate {_describe(bench.pilots[-1])}", step=bench.pilot_steps, **numbers)
 
 
 def _plan_epochs(bench: Workbench) -> int:

@@ -3,14 +3,12 @@
 Shape legend: N items, D features.
 """
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -27,11 +25,10 @@ from worker.inputs import ArraySource, ImageSource
 from worker.methods.contract import Float, Rows, Task
 from worker.optim import Optimisation
 from worker.prepared import Prepared
+from worker.views import PILOTS, Views
 
 # On a CPU whole batches of images would take gigabytes for their gradients.
 CPU_MICRO_BATCH = 16
-# Another view is extracted while it takes at most this part of the time that is left.
-VIEW_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,8 @@ class Material:
         write: writes the graph images -> features; None where the backbone's own graph is served.
         reference: features of rows by torch, after training.
         micro_batch: inputs computed at once, as long as they fit; 0 takes whole batches.
-        extraction: what was computed for the inputs.
+        extraction: what was computed for the inputs until now.
+        views: the training inputs, where they are gathered on the way; None where all are there.
         network: the backbone whose tensors `trunk` trains; None where it stays as it is.
         details: for the report.
     """
@@ -62,6 +60,7 @@ class Material:
     write: Callable[[Path], None] | None
     reference: Callable[[Rows], Float]
     extraction: Extraction
+    views: Views | None = None
     micro_batch: int = 0
     network: nn.Module | None = None
     details: dict[str, Any] = field(default_factory=dict)
@@ -100,7 +99,7 @@ def head_only(task: Task, part: Part) -> Material:
     )
 
 
-def last_stage(task: Task, part: Part, recipe: FineTune, num_views: int, deadline: float | None) -> Material:
+def last_stage(task: Task, part: Part, recipe: FineTune, num_views: int) -> Material:
     """The last stage on cached activations of a frozen prefix: the path of a CPU.
 
     Args:
@@ -108,7 +107,6 @@ def last_stage(task: Task, part: Part, recipe: FineTune, num_views: int, deadlin
         part: its two sides.
         recipe: of the run.
         num_views: the plain one included; fewer where the time is short.
-        deadline: when training must have ended.
     """
     context, backbone, prefix = task.context, task.backbone, task.backbone.prefix
     network = backbones.restore(backbone)
@@ -120,27 +118,9 @@ def last_stage(task: Task, part: Part, recipe: FineTune, num_views: int, deadlin
     shape = inputs.without_margin(backbone.preprocess)
     num_views = num_views if part.crops else 1
     augmented = [CachedView(number, shape, part.flip, part.groups) for number in range(1, num_views)]
-    views_VN = np.empty((num_views, len(part.train), *cut.activation_shape), np.float16)
+    views = Views(context, task.index, part.train, backbone, augmented)
     # The hold-out first: whoever has to leave in the middle can still say how good what there is would be.
-    held, of_held = inputs.activations(context, task.index, part.held, backbone, None, ("activations", 0.2, 0.21))
-    extractions: list[Extraction] = []
-    for number, view in enumerate((None, *augmented)):
-        if deadline is not None and extractions:
-            left = deadline - time.monotonic()
-            if extractions[-1].seconds > VIEW_SHARE * left:
-                context.reporter.log(f"{number} of {num_views} views fit the time: {left:.0f} s left", "warning")
-                break
-        stage = (f"activations {number + 1} of {num_views}", *_share(0.21, 0.45, number, num_views))
-        try:
-            views_VN[number], extraction = inputs.activations(context, task.index, part.train, backbone, view, stage)
-        except features.Left as left_off:
-            if not extractions:
-                raise
-            context.reporter.log(f"{number} of {num_views} views are used, the rest was left: {left_off}", "warning")
-            break
-        extractions.append(extraction)
-    views_VN = views_VN[: len(extractions)]
-    extractions.append(of_held)
+    held, extraction = inputs.activations(context, task.index, part.held, backbone, None, ("activations", 0.2, PILOTS))
 
     def write(path: Path) -> None:
         suffix = context.scratch / "suffix.onnx"
@@ -156,14 +136,15 @@ def last_stage(task: Task, part: Part, recipe: FineTune, num_views: int, deadlin
         trunk=cut.suffix,
         optimisation=optimisation,
         scales=_scales(network, recipe, optimisation),
-        train=Data(ArraySource(views_VN), task.labels_N[part.train]),
+        train=Data(views, task.labels_N[part.train]),
         held=Data(ArraySource(held[None]), task.labels_N[part.held]),
         backbone=backbone,
         write=write,
         reference=reference,
-        extraction=forward.total(extractions),
+        extraction=extraction,
+        views=views,
         network=network,
-        details={"views": len(views_VN), "split": cut.name, "cached_activations": True},
+        details={"split": cut.name, "cached_activations": True},
     )
 
 

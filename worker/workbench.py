@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from worker import checks, loop, optim
+from worker.batches import epoch_order
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.checks import Check
 from worker.context import RunContext
@@ -112,6 +114,36 @@ class Workbench:
         # The head has no pretrained state to be pulled to.
         anchor = {name: value for name, value in self.initial.items() if not name.startswith("head.")}
         return Trainer(self.network, optimizer, self.trainable, device, forward, anchor=anchor)
+
+    def gather_some(self, num_steps: int) -> None:
+        """The training inputs of the first steps of an epoch, where inputs are gathered on the way.
+
+        Raises:
+            Left: see views.
+        """
+        if (views := self.material.views) is not None:
+            items_N, draws_N = epoch_order(len(self.material.train), self.seed, 0)
+            seen = slice(num_steps * self.batch_size)
+            with self._untimed():
+                views.gather_some(items_N[seen], draws_N[seen])
+
+    def gather_all(self) -> None:
+        """Every training input, as far as the time allows; all that an earlier attempt had, where one trained on them.
+
+        Raises:
+            Left: see views.
+        """
+        if (views := self.material.views) is not None:
+            with self._untimed():
+                views.gather_all(None if self.planned_epochs else self.deadline)
+            self.start_facts = self.start_facts | {"views": len(views)}
+
+    @contextmanager
+    def _untimed(self) -> Iterator[None]:
+        """Gathering is no training: an attempt that finds its activations cached counts them as extractions."""
+        began = time.monotonic()
+        yield
+        self._began += time.monotonic() - began
 
     def reset(self) -> None:
         """Brings what is trained back to the start."""

@@ -82,7 +82,7 @@ def run(recipe: FineTune, task: Task) -> Candidate:
             train, held, train_ND, held_ND, "mirror" in allowed, threads, groups, crops=recipe.augment != "none"
         )
         deadline = _deadline(recipe, began, snapshot)
-        material = _material(recipe, task, part, source.preprocess, facts["views"], None if snapshot else deadline)
+        material = _material(recipe, task, part, source.preprocess, facts["views"])
         network = Network(material.trunk, probe)
         bench = Workbench(
             context,
@@ -93,7 +93,7 @@ def run(recipe: FineTune, task: Task) -> Candidate:
             task.seed,
             deadline,
             start_tensors=_to_tensors(probe),
-            start_facts=facts | {"views": material.details.get("views", 0)},
+            start_facts=facts,
             snapshot=snapshot,
             options=Options(_mixup(recipe, train), recipe.l2_sp, recipe.soup, recipe.wise),
         )
@@ -109,7 +109,9 @@ def run(recipe: FineTune, task: Task) -> Candidate:
         candidate,
         judged=_judged(task, held, tuned),
         start=Selection(held, probe.logits(held_ND), "the probe that it started from, on the same images"),
-        extraction=forward.total([extraction, material.extraction]),
+        extraction=forward.total(
+            [extraction, material.extraction, *(material.views.extractions if material.views else ())]
+        ),
         seconds=spent + time.monotonic() - began,
         details=candidate.details
         | {
@@ -200,6 +202,7 @@ def _candidate(
             "curve": tuned.curve,
             "factors": finished.factors if finished and is_changed else None,
             **material.details,
+            **({"views": len(material.views)} if material.views else {}),
         },
     )
 
@@ -231,14 +234,12 @@ def _to_tensors(probe: LinearHead) -> dict[str, Tensor]:
     }
 
 
-def _material(
-    recipe: FineTune, task: Task, part: Part, shape: Preprocess, views: int, deadline: float | None
-) -> Material:
+def _material(recipe: FineTune, task: Task, part: Part, shape: Preprocess, views: int) -> Material:
     if recipe.scope == "head":
         return scopes.head_only(task, part)
     if recipe.scope == "last_stage" and task.context.device == "cpu":
         if views:
-            return scopes.last_stage(task, part, recipe, views, deadline)
+            return scopes.last_stage(task, part, recipe, views)
         why = (
             "it has no proven split" if task.backbone.prefix is None else "its activations exceed the memory set aside"
         )

@@ -130,7 +130,8 @@ def same(first: Candidate, second: Candidate, rows: np.ndarray) -> bool:
 def test_the_last_stage_from_images_to_a_graph(attempt: Callable[..., Task]) -> None:
     task = attempt()
     found = fine_tune.run(FineTune(epochs=4), task)
-    details, metrics = found.details, wire_of(task).events("metric")
+    details, told = found.details, wire_of(task).events("metric")
+    tries, metrics = ([one for one in told if ("epoch" in one["data"]) is epochs] for epochs in (False, True))
     # The hold-out is too small for its temperature to be called a calibration.
     assert len(found.selection.rows) < calibration.MIN_ITEMS
     assert (found.method, found.shared, found.calibrated) == ("fine_tune", False, False)
@@ -138,9 +139,9 @@ def test_the_last_stage_from_images_to_a_graph(attempt: Callable[..., Task]) -> 
     # What it is held against: the probe of the same images, on the same others, as its first look at them had it.
     start, labels = found.start, task.labels_N[found.selection.rows]
     assert np.array_equal(start.rows, found.selection.rows)
-    told = [message for message in wire_of(task).messages() if message.startswith("start: the probe's head")]
+    started = [message for message in wire_of(task).messages() if message.startswith("start: the probe's head")]
     accuracy = float((start.logits.argmax(1) == labels).mean())
-    assert f"hold-out accuracy {accuracy:.3f}" in told[0]
+    assert f"hold-out accuracy {accuracy:.3f}" in started[0]
     # Judged on the same images, each half by the epoch that the other half chose.
     assert np.array_equal(found.judged.rows, found.selection.rows)
     assert found.judged.optimism == fine_tune.JUDGED_OPTIMISM
@@ -149,11 +150,13 @@ def test_the_last_stage_from_images_to_a_graph(attempt: Callable[..., Task]) -> 
     assert [pilot["rate"] for pilot in details["pilots"]][:3] == [3e-4, 1e-3, 3e-3]
     assert details["learning_rate"] == min(details["pilots"], key=lambda pilot: pilot["val_loss"])["rate"]
     assert 0 < details["feature_distortion"] < 2
+    assert [one["data"]["rate"] for one in tries] == [pilot["rate"] for pilot in details["pilots"]]
+    assert told == tries + metrics
     assert len(details["curve"]) == details["epochs"] == 4
     assert set(metrics[0]["data"]) >= {
         "step", "epoch", "train_loss", "val_accuracy", "val_loss", "images_per_second"
     }  # fmt: skip
-    steps = [event["data"]["step"] for event in metrics]
+    steps = [event["data"]["step"] for event in told]
     assert steps == sorted(steps)
     assert steps[-1] == details["steps"]
     # Served graph, torch and selection agree; the selection saw activations in half precision.
@@ -170,7 +173,7 @@ def test_only_the_last_stage_learns(attempt: Callable[..., Task]) -> None:
     task = attempt()
     with ThreadPoolExecutor(2) as threads:
         part = part_of(task, threads)
-        material = scopes.last_stage(task, part, FineTune(), 2, None)
+        material = scopes.last_stage(task, part, FineTune(), 2)
         before = {name: value.clone() for name, value in material.trunk.state_dict().items()}
         tune(task, part, material, rates=(3e-2,))
         images = scopes.on_images(task, part, FineTune(), task.backbone.preprocess)
@@ -259,12 +262,10 @@ def test_divergence_is_a_failure_and_a_diverged_pilot_is_not(attempt: Callable[.
     with ThreadPoolExecutor(2) as threads:
         part = part_of(task, threads)
         with pytest.raises(JobFailure) as failure:
-            tune(task, part, scopes.last_stage(task, part, FineTune(), 1, None), rates=(1e30, 2e30), lower_rates=())
+            tune(task, part, scopes.last_stage(task, part, FineTune(), 1), rates=(1e30, 2e30), lower_rates=())
         assert failure.value.code == "diverged"
         task.context.storage.delete("checkpoints")
-        tuned, _ = tune(
-            task, part, scopes.last_stage(task, part, FineTune(), 1, None), rates=(1e30, 1e-3), lower_rates=()
-        )
+        tuned, _ = tune(task, part, scopes.last_stage(task, part, FineTune(), 1), rates=(1e30, 1e-3), lower_rates=())
     assert tuned.rate == 1e-3
     assert tuned.pilots[0]["val_loss"] is None
 
