@@ -21,16 +21,17 @@ Shape legend: N source items, M target items, C classes.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worker.alignments import unpaired
 from worker.domain_fits import Data, Fitted
-from worker.evaluate import calibration
+from worker.evaluate import calibration, target_risk
 from worker.evaluate.estimate import Confidence, negative_entropy
 from worker.methods.contract import Float
+from worker.methods.network_head import NetworkHead
 from worker.solvers import ridge
 from worker.solvers.folds import stratified_group_folds
 from worker.solvers.linear import standardise
@@ -64,6 +65,7 @@ class Evidence:
         information: of the names that it gives to the target; see above.
         temperature: that fits its logits to the held-out source.
         confidence: on both domains, to estimate an accuracy by; it decides nothing.
+        beside: what other validators say, for the report alone; see `target_risk`.
 
     Shape:
         on_source_N, way_back_N: [N]
@@ -75,6 +77,7 @@ class Evidence:
     information: float
     temperature: float
     confidence: Confidence
+    beside: dict[str, float] = field(default_factory=dict)
 
     @property
     def source_accuracy(self) -> float:
@@ -95,6 +98,7 @@ class Evidence:
             "information": self.information,
             "temperature": self.temperature,
             "estimated_accuracy": self.confidence.accuracy,
+            **self.beside,
         }
 
 
@@ -132,13 +136,16 @@ def look(name: str, data: Data, cut: Halves, fit: Callable[[Data], Fitted], back
     plain = back or data
     on_source_N, way_back_N = np.zeros(len(data.labels_N)), np.zeros(len(data.labels_N))
     known_N, asked_M = np.zeros(len(data.labels_N)), np.zeros(len(data.target_MD))
-    information, temperatures = [], []
+    weights_N = np.zeros(len(data.labels_N))
+    information, norms, temperatures = [], [], []
     for half in range(NUM_HALVES):
-        fitted = fit(data.part(cut.source_N != half, cut.target_M != half))
+        part = data.part(cut.source_N != half, cut.target_M != half)
+        fitted = fit(part)
         mine_N, theirs_M = cut.source_N == half, cut.target_M == half
         source_ND, labels_N = data.source_ND[mine_N], data.labels_N[mine_N]
         target_MD = data.target_MD[theirs_M]
-        logits_NC = fitted.head.logits(fitted.moved(source_ND))
+        moved_ND = fitted.moved(source_ND)
+        logits_NC = fitted.head.logits(moved_ND)
         temperature = calibration.temperature(logits_NC, labels_N)
         target_logits_MC = fitted.head.logits(target_MD)
         on_source_N[mine_N] = logits_NC.argmax(1) == labels_N
@@ -149,10 +156,24 @@ def look(name: str, data: Data, cut: Halves, fit: Callable[[Data], Fitted], back
         known_N[mine_N] = negative_entropy(softmax(logits_NC / temperature))
         asked_M[theirs_M] = negative_entropy(probabilities_MC)
         information.append(mutual_information(probabilities_MC))
+        norms.append(target_risk.nuclear_norm(probabilities_MC))
+        source_side, target_side, asked = (
+            _hidden(fitted, feats) for feats in (fitted.moved(part.source_ND), part.target_MD, moved_ND)
+        )
+        weights_N[mine_N] = target_risk.weights(source_side, target_side, asked, data.seed)
         temperatures.append(temperature)
     middle = float(np.exp(np.mean(np.log(temperatures))))
     confidence = Confidence(known_N, on_source_N > 0, asked_M)
-    return Evidence(name, on_source_N, way_back_N, float(np.mean(information)), middle, confidence)
+    beside = {
+        "dev_accuracy": 1.0 - target_risk.deep_embedded_validation(1.0 - on_source_N, weights_N),
+        "nuclear_norm": float(np.mean(norms)),
+    }
+    return Evidence(name, on_source_N, way_back_N, float(np.mean(information)), middle, confidence, beside)
+
+
+def _hidden(fitted: Fitted, feats: Float) -> Float:
+    """Features as the head itself sees them."""
+    return fitted.head.hidden(feats) if isinstance(fitted.head, NetworkHead) else feats
 
 
 def way_back(target_MD: Float, names_M: NDArray[np.int64], source_ND: Float, num_classes: int) -> NDArray[np.float64]:
