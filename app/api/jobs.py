@@ -23,7 +23,7 @@ from app.errors import BadRequest
 from app.pages import report as pages
 from app.pages.render import POLICY
 from app.predict_jobs import KIND, PredictIn
-from app.services import jobs, models, outcomes, predict_jobs, transfers
+from app.services import adapted, jobs, models, outcomes, predict_jobs, transfers
 from app.states import FINAL
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=RESPONSES)
@@ -267,7 +267,8 @@ def get_report(job_id: str, request: Request, session: ReadSession, project: Pro
     document = jobs.report(session, project, job_id)
     accept = request.headers.get("accept", "")
     if "text/html" in accept and "application/json" not in accept.partition("text/html")[0]:
-        return HTMLResponse(pages.render(document, job_id), headers={"Content-Security-Policy": POLICY})
+        known = adapted.finished(session, project) if "domain" in document else ()
+        return HTMLResponse(pages.render(document, job_id, known), headers={"Content-Security-Policy": POLICY})
     return document
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from math import ceil, floor, log2
 from typing import Any
 
-from app.pages.figures import at, count, is_number, percent, rows, short
+from app.pages.figures import at, count, fixed, is_number, percent, rows, short
+from app.pages.figures import points as in_points
 
 Chart = dict[str, Any]
 
@@ -217,4 +218,27 @@ def risk(points: Sequence[Mapping[str, Any]]) -> Chart | None:
         ],
         "x_ticks": [{"x": x(value), "text": f"{100 * value:.0f}"} for value in ticks(0, 1, 0.25)],
         "y_ticks": [{"y": y(value), "text": f"{100 * value:.0f}"} for value in _shares(0, high)],
+    }
+
+
+def gains(adapted: Sequence[Mapping[str, Any]], job_id: str) -> Chart | None:
+    """What adaptations gained over the distance of their domains, one of them marked; None for one alone."""
+    if len(adapted) < 2:
+        return None
+    reach = max(0.1, ceil(10 * max(abs(one["gain"]) for one in adapted)) / 10)
+    x, y = scale(0, 2, 40, 300), scale(-reach, reach, 270, 10)
+    return {
+        "zero": y(0),
+        "points": [
+            {
+                "x": x(one["distance"]),
+                "y": y(one["gain"]),
+                "own": one["job_id"] == job_id,
+                "title": f"{one['job_id']}: distance {fixed(one['distance'])}, gain {in_points(one['gain'])} points",
+            }
+            # This one last, on top.
+            for one in sorted(adapted, key=lambda one: one["job_id"] == job_id)
+        ],
+        "x_ticks": [{"x": x(value), "text": f"{value:g}"} for value in ticks(0, 2, 0.5)],
+        "y_ticks": [{"y": y(value), "text": f"{100 * value:+.0f}"} for value in ticks(-reach, reach, reach / 2)],
     }

@@ -3,7 +3,7 @@
 A document may be of any version of Graft: what it lacks is shown as not computed, with the reason where it gives one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.pages import charts, headline, maps, report_facts
@@ -66,12 +66,13 @@ SECTIONS: tuple[tuple[str, str, str, str], ...] = (
 )
 
 
-def render(document: Document, job_id: str) -> str:
+def render(document: Document, job_id: str, adapted: Sequence[Document] = ()) -> str:
     """HTML of one report.
 
     Args:
         document: as the API answers it.
-        job_id: for the title, where the document does not name its job.
+        job_id: of the job; the title has it where the document does not name one.
+        adapted: the project's finished adaptations, as `services.adapted` has them; one is shown among the others.
     """
     sections = [
         {"id": name, "title": title, "what": what, "missing": missing(document, key)}
@@ -83,7 +84,7 @@ def render(document: Document, job_id: str) -> str:
         job=at(document, "job") or job_id,
         sections=sections,
         top=headline.headline(document),
-        view=view(document),
+        view=view(document, charts.gains(adapted, job_id)),
         details=report_facts.details(document),
         short=short,
     )
@@ -112,7 +113,7 @@ def reason(document: Document, key: str) -> str | None:
     return str(told) if told else None
 
 
-def view(document: Document) -> dict[str, Any]:
+def view(document: Document, gains: charts.Chart | None) -> dict[str, Any]:
     """Everything that the sections show, by the section's id."""
     return {
         "gain": _gain(document),
@@ -130,7 +131,7 @@ def view(document: Document) -> dict[str, Any]:
             "facts": tables.training(document),
         },
         "map": _maps(document),
-        "domain": report_facts.domain(document),
+        "domain": {**report_facts.domain(document), "gains": gains},
         "robustness": report_facts.robustness(document),
         "strangers": report_facts.strangers(document),
         "mapping": _mapping(document),

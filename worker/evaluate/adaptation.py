@@ -23,7 +23,7 @@ from worker.two_domains import Truth
 
 SCORES = (
     "test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_macro_f1", "test_macro_recall",
-    "source_only_accuracy", "ece",
+    "source_only_accuracy", "domain_distance", "ece",
 )  # fmt: skip
 BESIDE = ("worst_class", "feature_distortion", "robustness", "out_of_distribution", "calibration")
 NO_CURVE = "it is drawn for recipes on one labelled dataset"
@@ -56,7 +56,9 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         flat |= intervals.bounds(ours.bounds, "test_")
         flat |= {"source_only_accuracy": float(theirs.correct_T.mean()), "ece": calibrated["ece"]}
     folds = served.fold_accuracy
+    before = found.domain.get("before")
     flat |= {
+        "domain_distance": before and before["proxy_a"],
         "source_val_accuracy": found.source_val_accuracy,
         "val_accuracy": None,
         "cv_accuracy_mean": float(np.mean(folds)) if folds else None,

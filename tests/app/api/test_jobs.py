@@ -483,6 +483,18 @@ def test_report_as_json_and_as_a_page(client, database):
     assert "&lt;script&gt;" in page.text
 
 
+def test_the_page_of_an_adaptation_shows_it_among_the_others(client, database):
+    metrics = {"domain_distance": 1.5, "test_accuracy": 0.6, "source_only_accuracy": 0.5}
+    made = {"state": "succeeded", "recipe": {"method": "adapt", "source": "ds_x"}, "metrics": metrics}
+    own, other = make_job(database, **made), make_job(database, **made)
+    document = {"domain": {"before": {"proxy_a": 1.5}}}
+    with database.write() as session:
+        session.add(Report(job_id=own, project_id="default", document=document))
+    page = client.get(f"{URL}/{own}/report", headers={"Accept": "text/html"}).text
+    assert "gain over distance" in page
+    assert f"{other}: distance 1.500, gain +10.0 points" in page
+
+
 def test_published_version_is_named(client, database):
     with database.write() as session:
         job = factories.job(session, state="succeeded", metrics={"test_accuracy": 0.5, "ece": None})

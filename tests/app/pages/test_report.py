@@ -209,3 +209,13 @@ def test_the_start_of_the_api_does_not_pay_for_templates(tmp_path: Path) -> None
     command = [sys.executable, "-c", code]
     shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "False"
+
+
+def test_an_adaptation_is_shown_among_the_others() -> None:
+    known = [{"job_id": f"job_{number}", "distance": number / 2, "gain": 0.1 * number - 0.1} for number in range(4)]
+    html = report.render(document(), "job_1", known)
+    chart = html[html.index("gain over distance") :].partition("</svg>")[0]
+    assert (chart.count('class="dot"'), chart.count('class="hollow"')) == (1, 3)
+    assert "job_3: distance 1.500, gain +20.0 points" in chart
+    # One alone says nothing of how gain and distance go together.
+    assert "gain over distance" not in report.render(document(), "job_1", known[:1])

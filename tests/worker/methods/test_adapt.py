@@ -101,6 +101,7 @@ def test_a_job_leaves_a_bundle_and_an_honest_report(home):
     assert served["name"] == report["served"]["what"]
     assert metrics["test_accuracy"] == served["oracle_accuracy"]
     assert metrics["source_only_accuracy"] == tried["source_only"]["oracle_accuracy"]
+    assert metrics["domain_distance"] == report["domain"]["before"]["proxy_a"]
     assert report["baselines"]["source_only"]["value"] == metrics["source_only_accuracy"]
     assert metrics["num_test"] == report["data"]["images_scored"] == 42
     assert report["data"]["transductive"]
