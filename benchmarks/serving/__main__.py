@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.__main__ import hardware, slug
-from benchmarks.serving import parts
+from benchmarks.serving import parts, peer_rounds
 from benchmarks.serving.parts import Bench
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "throughput": parts.throughput,
     "one_client": parts.one_client,
     "overload": parts.overload,
-    "peers": parts.peers,
+    "peers": peer_rounds.run,
     "many_models": parts.many_models,
     "cold_start": parts.cold_start,
 }

@@ -3,10 +3,7 @@
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,12 +72,12 @@ def throughput(bench: Bench) -> Figures:
             limits.append(bare.limit(bench.graph, bench.shape, pictures, bench.seconds)["images_per_second"])
             for number, found in rates.items():
                 with servers.graft(bench.home, GRAFT_SERVE_PROCESSES=str(number)) as server:
-                    found.append(_closed(server, pictures, CLIENTS, bench.seconds).document()["answers_per_second"])
+                    found.append(closed(server, pictures, CLIENTS, bench.seconds).document()["answers_per_second"])
         of_bare = {
             number: round(statistics.median(found) / statistics.median(limits), 3) for number, found in rates.items()
         }
         figures[name] = {"bare": limits, "graft_by_processes": rates, "of_bare_by_processes": of_bare}
-        figures["goals"].append(_least(f"throughput over the bare limit, {name}", max(of_bare.values()), 0.9))
+        figures["goals"].append(least(f"throughput over the bare limit, {name}", max(of_bare.values()), 0.9))
     return figures
 
 
@@ -88,74 +85,37 @@ def one_client(bench: Bench) -> Figures:
     """What HTTP and the engine add to one image at a time."""
     direct = [1000 * seconds for seconds in bare.one_by_one(bench.graph, bench.shape, bench.usual, 200)]
     with servers.graft(bench.home) as server:
-        seen = _closed(server, bench.usual, 1, bench.seconds).document()
+        seen = closed(server, bench.usual, 1, bench.seconds).document()
     direct += [1000 * seconds for seconds in bare.one_by_one(bench.graph, bench.shape, bench.usual, 200)]
     median = statistics.median(direct)
     added = round(seen["p50_ms"] - median, 2)
     figures = {"bare_p50_ms": round(median, 2), "graft": seen, "added_ms": added}
-    return {**figures, "goals": [_most("milliseconds that one client waits beyond the bare call, median", added, 3.0)]}
+    return {**figures, "goals": [most("milliseconds that one client waits beyond the bare call, median", added, 3.0)]}
 
 
 def overload(bench: Bench) -> Figures:
     """Twice as many requests as can be answered, from up to 500 clients."""
     with servers.graft(bench.home) as server:
-        saturation = _closed(server, bench.usual, CLIENTS, bench.seconds).document()["answers_per_second"]
+        saturation = closed(server, bench.usual, CLIENTS, bench.seconds).document()["answers_per_second"]
         before = server.memory()
         requests = server.requests(bench.usual)
         seen = load.opened(server.host, server.port, requests, 2 * saturation, 60, most=500)
         after = server.memory()
-        again = _closed(server, bench.usual, CLIENTS, bench.seconds).document()["answers_per_second"]
+        again = closed(server, bench.usual, CLIENTS, bench.seconds).document()["answers_per_second"]
     found = seen.document()
-    goodput = round(found["answers_per_second"] / max(saturation, again), 3)
+    # Before and after: the machine itself changes by a tenth within minutes.
+    goodput = round(found["answers_per_second"] / statistics.mean((saturation, again)), 3)
     strange = sum(number for status, number in seen.statuses.items() if status not in (200, 503))
     return {
         "saturation": [saturation, again],
         "graft": found,
         "memory_mib": [round(before, 1), round(after, 1)],
         "goals": [
-            _least("goodput at twice the saturation, over the saturation", goodput, 0.9),
-            _most("answers at twice the saturation that are neither 200 nor 503", strange, 0),
-            _most("memory after 60 s of overload over before", round(after / before, 3), 1.2),
+            least("goodput at twice the saturation, over the saturation", goodput, 0.9),
+            most("answers at twice the saturation that are neither 200 nor 503", strange, 0),
+            most("memory after 60 s of overload over before", round(after / before, 3), 1.2),
         ],
     }
-
-
-def peers(bench: Bench) -> Figures:
-    """LitServe and BentoML at their best of the ways to share two cores, with either decoder; then tails at 70 %."""
-    figures: Figures = {"goals": []}
-    limit = bare.limit(bench.graph, bench.shape, bench.usual, bench.seconds)["images_per_second"]
-    with servers.graft(bench.home) as server:
-        graft = _closed(server, bench.usual, CLIENTS, bench.seconds).document()
-    figures |= {"bare": limit, "graft": graft}
-    best: dict[tuple[str, str], tuple[float, Any]] = {}
-    for peer in bench.pythons:
-        for decoder in ("pillow", "graft"):
-            for workers, threads in bare.WAYS:
-                start = partial(_peer, bench, peer, workers, threads, decoder)
-                with start() as server:
-                    seen = _closed(server, bench.usual, CLIENTS, bench.seconds).document()
-                figures[f"{peer}, {decoder} decoder, {workers} workers x {threads} threads"] = seen
-                rate = seen["answers_per_second"]
-                if rate > best.get((peer, decoder), (0.0, None))[0]:
-                    best[peer, decoder] = rate, start
-            rate = best[peer, decoder][0]
-            what = f"throughput over {peer} with {'its usual' if decoder == 'pillow' else 'our'} decoder"
-            figures["goals"].append(
-                {**_least(what, round(graft["answers_per_second"] / rate, 3), 1.5 if decoder == "pillow" else 1.25),
-                 "peer_of_bare": round(rate / limit, 3)}
-            )  # fmt: skip
-    rate = 0.7 * graft["answers_per_second"]
-    with servers.graft(bench.home) as server:
-        ours = _opened(server, bench.usual, rate, bench.seconds).document()
-    figures["graft at 70 %"] = ours
-    for peer in bench.pythons:
-        with best[peer, "graft"][1]() as server:
-            theirs = _opened(server, bench.usual, rate, bench.seconds).document()
-        figures[f"{peer} at 70 % of ours"] = theirs
-        what = f"p99 at 70 % of our saturation, over that of {peer} with our decoder"
-        ratio = round(ours["p99_ms"] / theirs["p99_ms"], 3) if "p99_ms" in theirs else 0.0
-        figures["goals"].append(_most(what, ratio, 1.0))
-    return figures
 
 
 def many_models(bench: Bench) -> Figures:
@@ -176,8 +136,8 @@ def many_models(bench: Bench) -> Figures:
         "one_backbone": {**seen.document(), "memory_mib": [round(one, 1), round(fifty, 1)]},
         "fifty_backbones": {**squeezed.document(), "memory_mib": round(memory, 1)},
         "goals": [
-            _most("memory of fifty models on one backbone over that of one", round(fifty / one, 3), 1.2),
-            _most("failed requests to a hundred models", failed, 0),
+            most("memory of fifty models on one backbone over that of one", round(fifty / one, 3), 1.2),
+            most("failed requests to a hundred models", failed, 0),
         ],
     }
 
@@ -196,7 +156,7 @@ def cold_start(bench: Bench) -> Figures:
     return {
         "graph_mib": size,
         "all": found,
-        "goals": [_most("seconds to the first answer", statistics.median(found), 1)],
+        "goals": [most("seconds to the first answer", statistics.median(found), 1)],
     }
 
 
@@ -215,29 +175,23 @@ def _held(bench: Bench) -> int:
     return Session(bench.graph).size_bytes
 
 
-@contextmanager
-def _peer(bench: Bench, peer: str, workers: int, threads: int, decoder: str) -> Iterator[Server]:
-    start: Any = getattr(servers, peer)
-    how = servers.peer(bench.graph, bench.shape, workers, threads, decoder)
-    log = bench.home / f"{peer}.log"
-    running: AbstractContextManager[Server] = start(bench.pythons[peer], how, log)
-    with running as server:
-        yield server
-
-
-def _closed(server: Server, pictures: list[bytes], clients: int, seconds: float) -> load.Seen:
+def closed(server: Server, pictures: list[bytes], clients: int, seconds: float) -> load.Seen:
+    """A closed loop, after a warm-up."""
     return load.closed(server.host, server.port, server.requests(pictures), clients, seconds, warm_up=5.0)
 
 
-def _opened(server: Server, pictures: list[bytes], rate: float, seconds: float) -> load.Seen:
+def opened(server: Server, pictures: list[bytes], rate: float, seconds: float) -> load.Seen:
+    """An open loop, after a warm-up."""
     requests = server.requests(pictures)
     load.closed(server.host, server.port, requests, CLIENTS, 3.0)
     return load.opened(server.host, server.port, requests, rate, max(30.0, seconds))
 
 
-def _least(what: str, found: float, goal: float) -> Figures:
+def least(what: str, found: float, goal: float) -> Figures:
+    """A figure and the least that it should be."""
     return {"what": what, "found": found, "goal": goal, "met": found >= goal}
 
 
-def _most(what: str, found: float, goal: float) -> Figures:
+def most(what: str, found: float, goal: float) -> Figures:
+    """A figure and the most that it should be."""
     return {"what": what, "found": found, "goal": goal, "met": found <= goal}
