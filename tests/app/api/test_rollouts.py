@@ -84,17 +84,18 @@ def test_a_shadow_is_asked_and_compared_and_never_answers(served):
 
 def test_a_shadow_does_not_stand_in_the_way(served):
     """While others wait it is left out; one that cannot be loaded harms nobody."""
+    state = served.app.state.graft
+    with state.database.read() as session:
+        prefix = models.version(session, "default", "tiny", 2).prefix
+    # Before it is anybody's shadow: what is, a process loads ahead.
+    state.storage.fetch(f"{prefix}/{bundle.HEAD}").write_bytes(b"no graph")
     served.put(ALIAS, json={"version": 1, "shadow": 2})
-    engine = served.app.state.graft.engine
+    engine = state.engine
     with engine._changed:
         engine._num_images += 1
     check(served.post(URL, **multipart(PICTURES)), PICTURES, 1)
     with engine._changed:
         engine._num_images -= 1
     assert compared(served) == {"dropped": 5}
-    state = served.app.state.graft
-    with state.database.read() as session:
-        prefix = models.version(session, "default", "tiny", 2).prefix
-    state.storage.fetch(f"{prefix}/{bundle.HEAD}").write_bytes(b"no graph")
     check(served.post(URL, **multipart(PICTURES)), PICTURES, 1)
     assert until_compared(served, 10) == {"dropped": 5, "failed": 5}
