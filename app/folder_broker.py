@@ -14,6 +14,8 @@ from uuid import uuid4
 
 from kombu.transport import filesystem
 
+from app import failpoints
+
 
 class Channel(filesystem.Channel):
     """One connection's view of the folders."""
@@ -55,4 +57,5 @@ class Transport(filesystem.Transport):
 def _write(path: Path, text: str) -> None:
     part = path.with_name(f".{uuid4().hex}.part")
     part.write_text(text, encoding="utf-8")
+    failpoints.reach("bell_written")
     part.replace(path)

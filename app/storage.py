@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from app import failpoints
 from app.errors import NotFound, OutOfSpace
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=@+-]*(/[A-Za-z0-9][A-Za-z0-9._=@+-]*)*")
@@ -111,7 +112,9 @@ def _place(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
+        failpoints.reach("file_linked")
         temporary.replace(target)
+        failpoints.reach("file_placed")
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

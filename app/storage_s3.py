@@ -11,6 +11,7 @@ from pathlib import Path
 import boto3
 from botocore.exceptions import ClientError
 
+from app import failpoints
 from app.errors import NotFound
 from app.storage import check_key, out_of_space
 
@@ -25,6 +26,7 @@ class S3Storage:
     def put(self, key: str, source: Path) -> None:
         """See Storage."""
         self.client.upload_file(str(source), self.bucket, self.name(key))
+        failpoints.reach("object_sent")
         self._local(key).unlink(missing_ok=True)
 
     def fetch(self, key: str) -> Path:
@@ -44,6 +46,7 @@ class S3Storage:
             except OSError as error:
                 Path(temporary.name).unlink()
                 raise out_of_space(error) from error
+        failpoints.reach("object_fetched")
         Path(temporary.name).replace(local)
         return local
 

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from app import failpoints
 from app.storage import Storage
 
 # Between two writes at least this, and as many times the last write's own time: checkpoints cost at most some 5 %.
@@ -89,8 +90,10 @@ class Checkpoints:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
             save_file(tensors, path, metadata={"graft": json.dumps(content, allow_nan=False)})
             self._storage.put(f"{self._prefix}/{number:09d}.safetensors", path)
+        failpoints.reach("checkpoint_written")
         for key in older:
             self._storage.delete(key)
+        failpoints.reach("checkpoint_stored")
         self.is_empty, self._step = False, snapshot.step
         self._written_at = time.monotonic()
         self._cost_seconds = self._written_at - began

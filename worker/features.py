@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from app import failpoints
 from app.artifact import preprocess
 from app.artifact.preprocess import Preprocess
 from app.storage import Storage
@@ -112,7 +113,9 @@ class FeatureCache:
             np.save(features, features_ND)
             keys.write_bytes(keys_N.astype("S64").tobytes())
             self._storage.put(f"{name}.npy", features)
+            failpoints.reach("features_half")
             self._storage.put(f"{name}.keys", keys)
+            failpoints.reach("features_stored")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from app import failpoints
 from app.storage import Storage
 from worker.context import RunContext
 from worker.data.ingest import BaseDataset, IngestRequest, ingest
@@ -22,6 +23,7 @@ class StoredDataset:
         """See worker.data.ingest.DatasetStore."""
         self.size_bytes += path.stat().st_size
         self._storage.put(f"{self._prefix}/{name}", path)
+        failpoints.reach("dataset_file_stored")
 
 
 def run(context: RunContext) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from setproctitle import setproctitle
 
-from app import process
+from app import failpoints, process
 from app.errors import GraftError, JobFailure, OutOfSpace
 from app.settings import Settings
 from app.storage import open_storage, out_of_space
@@ -115,7 +115,9 @@ def main(described: str, requests: "Connection[Any, Any]", messages: "Connection
         if message is None:
             sys.exit(YIELDED)
         # Last of all: the supervisor ends this process as soon as it hears it.
+        failpoints.reach("result_ready")
         reporter.end(message)
+        failpoints.reach("result_told")
 
 
 def _in_scratch(settings: Settings, document: JobDocument, reporter: Reporter) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
+from app import failpoints
 from app.db.models import Dataset, Job, UserBackbone
 from app.db.session import Database
 from app.errors import GraftError
@@ -67,11 +68,14 @@ def _drain(context: Context) -> None:
             with context.database.write() as session:
                 job = attempts.claim(session, context.queues, owner, context.settings.lease_seconds)
                 document = describe(session, job) if job else None
+                if job is not None:
+                    failpoints.reach("claim_commit")
         except UNREACHABLE as error:
             log.warning("no job could be claimed, the sweep will ring again: %s", error)
             return
         if document is None:
             return
+        failpoints.reach("claim_committed")
         _Attempt(context, document, owner).run()
 
 
@@ -142,6 +146,7 @@ class _Attempt:
             runner.end(0.0)
         for prefix in self._waste:
             self._context.storage.delete(prefix)
+        failpoints.reach("outcome_tidied")
         for name in self._bells:
             self._context.bell.ring(name)
 
@@ -193,6 +198,7 @@ class _Attempt:
     def _heed(self, runner: RunnerProcess) -> None:
         with self._database.write() as session:
             request = attempts.renew(session, self._document.id, self._owner, self._settings.lease_seconds)
+        failpoints.reach("lease_renewed")
         if request != self._request:
             self._request = request
             if request == "stop":
@@ -208,6 +214,8 @@ class _Attempt:
         if self._entries or self._progress:
             with self._database.write() as session:
                 self._record(session)
+                failpoints.reach("events_commit")
+            failpoints.reach("events_committed")
             self._entries, self._progress = [], None
 
     def _record(self, session: Session) -> None:
@@ -251,6 +259,8 @@ class _Attempt:
             else:
                 self._waste = self._publish(session, self._ended["result"])
             bells = queues.take_bells(session)
+            failpoints.reach("outcome_commit")
+        failpoints.reach("outcome_committed")
         self._bells = bells
         log.info("job %s attempt %d: %s", job_id, self._document.attempt, reason)
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import failpoints
 from app.db.base import now
 from app.db.models import Job, WorkerProcess
 from app.inbox import open_inbox
@@ -61,6 +62,7 @@ def show(context: Context, device: str) -> None:
         row.seen_at, row.backbones = now(), names
         # One that was killed could not take its row away.
         session.execute(delete(WorkerProcess).where(WorkerProcess.seen_at < now() - FORGOTTEN))
+    failpoints.reach("worker_shown")
 
 
 def leave(context: Context) -> None:
@@ -82,6 +84,8 @@ def sweep(context: Context) -> None:
                 waste.append(_bundles(job))
         jobs.reroute(session)
         bells = queues.take_bells(session) | attempts.waiting_queues(session)
+        failpoints.reach("sweep_commit")
+    failpoints.reach("sweep_committed")
     for prefix in waste:
         context.storage.delete(prefix)
     tidy(context)

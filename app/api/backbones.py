@@ -9,6 +9,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app import failpoints
 from app.api import multipart
 from app.api.deps import NAME, Context, Limit, Page, Project, ReadSession, State, finish
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
@@ -258,6 +259,7 @@ def _add(state: State, project: str, form: BackboneForm, landing: Path) -> OwnBa
         row = backbones.add(session, project, form.name, form.architecture, key)
         try:
             state.storage.put(key, landing)
+            failpoints.reach("weights_stored")
             finish(state, session)
         except BaseException:
             state.storage.delete(key)

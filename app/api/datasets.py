@@ -8,6 +8,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app import failpoints
 from app.api import multipart
 from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession, finish
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed, text_fields
@@ -268,9 +269,11 @@ def _create(
     dataset_id = new_id("ds")
     archive = datasets.incoming(project, dataset_id) if upload else None
     out = None
+    failpoints.reach("archive_received")
     try:
         if archive is not None and upload is not None and upload.path is not None:
             state.storage.put(archive, upload.path)
+            failpoints.reach("archive_stored")
         with state.database.session() as session:
             print_ = idempotency.fingerprint(form.model_dump(), upload and upload.sha256)
             kept = idempotency.begin(session, project, ROUTE, key, print_)

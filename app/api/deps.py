@@ -8,6 +8,7 @@ from fastapi import Depends, Query, Request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session as SqlSession
 
+from app import failpoints
 from app.api import callers
 from app.api.keyring import Keyring
 from app.api.remote import Remote
@@ -77,9 +78,12 @@ def write_session(state: Annotated[State, Depends(get_state)]) -> Iterator[SqlSe
 
 def finish(state: State, session: SqlSession) -> None:
     """Commits, and then does what may only follow a commit."""
+    failpoints.reach("request_commit")
     session.commit()
+    failpoints.reach("request_committed")
     for prefix in session.info.pop(WASTE, []):
         state.storage.delete(prefix)
+    failpoints.reach("request_tidied")
     for queue in queues.take_bells(session):
         state.bell.ring(queue)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app import failpoints
 from app.artifact import bundle, card, graph, sample, scores, seen, stored, surgery, tensors
 from app.artifact import spec as specs
 from app.artifact.sample import Said, Sample
@@ -258,6 +259,7 @@ def _store(storage: Storage, folder: Path, prefix: str, written: Spec) -> None:
     try:
         for name in [*names, bundle.SPEC]:
             storage.put(f"{prefix}/{name}", folder / name)
+        failpoints.reach("class_stored")
     except BaseException:
         storage.delete(prefix)
         raise

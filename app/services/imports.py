@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app import limited
+from app import failpoints, limited
 from app.artifact import archive, bundle
 from app.artifact import spec as specs
 from app.artifact.preprocess import INTERPOLATIONS
@@ -98,6 +98,7 @@ def store(storage: Storage, found: Judged, project: str) -> NewVersion:
             elif not _has(storage, file.key):
                 storage.put(file.key, found.folder / name)
         storage.put(f"{prefix}/{bundle.SPEC}", found.folder / bundle.SPEC)
+        failpoints.reach("import_stored")
     except BaseException:
         storage.delete(prefix)
         raise
