@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from app import failpoints
 from app.errors import NotFound
-from app.storage import check_key, out_of_space
+from app.storage import DRAFTS, check_key, out_of_space
 
 
 class S3Storage:
@@ -35,7 +35,9 @@ class S3Storage:
         if local.is_file():
             return local
         local.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=local.parent, delete=False) as temporary:
+        drafts = self._cache / DRAFTS
+        drafts.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=drafts, delete=False) as temporary:
             try:
                 self.client.download_fileobj(self.bucket, self.name(key), temporary)
             except ClientError as error:

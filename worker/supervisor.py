@@ -19,9 +19,9 @@ from app.db.models import Dataset, Job, UserBackbone
 from app.db.session import Database
 from app.errors import GraftError
 from app.queue import Bell
-from app.services import attempts, datasets, jobs, outcomes, queues
+from app.services import attempts, datasets, jobs, outcomes, queues, waste
 from app.settings import Settings
-from app.states import JobState, Request
+from app.states import Request
 from app.storage import Storage
 from worker.document import DatasetDocument, JobDocument
 from worker.runner_process import MAX_BATCH, RunnerProcess
@@ -141,11 +141,12 @@ class _Attempt:
             runner.end(EXIT_SECONDS)
         except attempts.LeaseLost as lost:
             log.warning("%s; its work is dropped", lost)
+            # The child first: it may be storing something at this very moment.
+            runner.end(0.0)
             self._waste = self._unpublished()
         finally:
             runner.end(0.0)
-        for prefix in self._waste:
-            self._context.storage.delete(prefix)
+        waste.clear(self._database, self._context.storage, self._waste)
         failpoints.reach("outcome_tidied")
         for name in self._bells:
             self._context.bell.ring(name)
@@ -251,13 +252,14 @@ class _Attempt:
                     self._waste = outcomes.clear(
                         session, job, job.failure_code or "cancelled", job.failure_message or reason
                     )
-                    self._waste.append(f"bundles/{job.project_id}/{job_id}")
+                    self._waste += outcomes.bundles(job)
             elif "failure" in self._ended:
                 failure = self._ended["failure"]
                 self._waste = outcomes.fail(session, job_id, self._owner, failure["code"], failure["message"])
-                self._waste.append(self._document.bundle_prefix)
+                self._waste += outcomes.bundles(job)
             else:
                 self._waste = self._publish(session, self._ended["result"])
+            waste.note(session, self._waste)
             bells = queues.take_bells(session)
             failpoints.reach("outcome_commit")
         failpoints.reach("outcome_committed")
@@ -274,19 +276,19 @@ class _Attempt:
                 return outcomes.succeed(session, self._document.id, self._owner, result)
         except (GraftError, DataError) as error:
             detail = error.detail if isinstance(error, GraftError) else UNSTORABLE
-            waste = outcomes.fail(session, self._document.id, self._owner, "internal", detail)
-            return [*waste, self._document.bundle_prefix]
+            given_up = outcomes.fail(session, self._document.id, self._owner, "internal", detail)
+            return [*given_up, *outcomes.bundles(session.get_one(Job, self._document.id))]
 
     def _unpublished(self) -> list[str]:
-        """What the attempt has stored, unless a commit that seemed to fail has published it after all."""
-        prefix = self._document.bundle_prefix
+        """What the attempt has stored in vain; a commit that seemed to fail may have published it after all."""
+        document = self._document
         try:
-            with self._database.read() as session:
-                job = session.get(Job, self._document.id)
-            done = job is not None and (job.state, job.attempt) == (JobState.SUCCEEDED, self._document.attempt)
-            return [] if done else [prefix]
+            with self._database.write() as session:
+                late = outcomes.late(session, document.id, document.attempt, document.bundle_prefix)
+                waste.note(session, late)
+                return late
         except UNREACHABLE as error:
-            log.warning("%s is left to the next attempt: %s", prefix, error)
+            log.warning("what %s attempt %d has stored stays for now: %s", document.id, document.attempt, error)
             return []
 
     def _timeout_message(self) -> str:

@@ -16,7 +16,7 @@ from app.api.problems import RESPONSES
 from app.db.base import new_id
 from app.db.models import Dataset
 from app.errors import BadRequest, UnsupportedMediaType
-from app.services import datasets, idempotency, samples, uploads
+from app.services import datasets, idempotency, samples, uploads, waste
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], responses=RESPONSES)
 ROUTE = "POST /datasets"
@@ -272,6 +272,7 @@ def _create(
     failpoints.reach("archive_received")
     try:
         if archive is not None and upload is not None and upload.path is not None:
+            waste.reserve(state.database, archive)
             state.storage.put(archive, upload.path)
             failpoints.reach("archive_stored")
         with state.database.session() as session:
@@ -285,6 +286,8 @@ def _create(
                 taken = uploads.take(session, project, form.upload_id, dataset_id)
                 new = _new(form, uploads.key(project, taken.id), taken.filename, taken.received_bytes)
             made = document(datasets.create(session, project, dataset_id, new))
+            if archive is not None:
+                waste.keep(session, archive)
             location = f"/api/v1/datasets/{dataset_id}"
             idempotency.keep(
                 session, project, ROUTE, key, idempotency.Answer(made.model_dump_json().encode(), location)
@@ -293,7 +296,7 @@ def _create(
             out = made
     finally:
         if out is None and archive is not None:
-            state.storage.delete(archive)
+            waste.clear(state.database, state.storage, [archive])
     response.headers["Location"] = location
     return out
 

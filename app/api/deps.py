@@ -15,7 +15,7 @@ from app.api.remote import Remote
 from app.db.session import Database
 from app.inbox import Inbox
 from app.queue import Bell
-from app.services import queues
+from app.services import queues, waste
 from app.services.drift import Observation
 from app.services.predictions import Lookup, Opened
 from app.services.warm_up import WarmUp
@@ -78,11 +78,12 @@ def write_session(state: Annotated[State, Depends(get_state)]) -> Iterator[SqlSe
 
 def finish(state: State, session: SqlSession) -> None:
     """Commits, and then does what may only follow a commit."""
+    gone: list[str] = session.info.pop(WASTE, [])
+    waste.note(session, gone)
     failpoints.reach("request_commit")
     session.commit()
     failpoints.reach("request_committed")
-    for prefix in session.info.pop(WASTE, []):
-        state.storage.delete(prefix)
+    waste.clear(state.database, state.storage, gone)
     failpoints.reach("request_tidied")
     for queue in queues.take_bells(session):
         state.bell.ring(queue)

@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,8 +76,9 @@ def make(
     model: str,
     label: str,
     images: Sequence[bytes],
+    reserve: Callable[[str], None],
 ) -> Made:
-    """The new bundle, stored under a prefix of its own; whoever calls deletes it unless a row names it.
+    """The new bundle, stored under its own, reserved prefix; whoever calls deletes it unless a row names it.
 
     An image that was given twice is used once. Alike are the same bytes: all are decoded, so that a bad one is named by
     its place in the request.
@@ -129,6 +130,7 @@ def make(
             place = Path(folder) / "bundle"
             tried_on = _sample(served, after)
             written = _write(storage, place, base, network, described, grown, scored, report, known, tried_on)
+            reserve(prefix)
             _store(storage, Path(folder) / "bundle", prefix, written)
         except OSError as error:
             raise out_of_space(error) from error
