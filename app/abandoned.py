@@ -31,8 +31,10 @@ def _candidates(settings: Settings) -> Iterator[Path]:
 
 def _remove(path: Path, seconds: float) -> bool:
     try:
-        # Not the time of the last write, which a link has from the file that it was made of.
-        if time.time() - path.stat().st_ctime < seconds:
+        found = path.stat()
+        # A link has its time of writing from the file that it was made of.
+        touched = found.st_ctime if path.parent.name == DRAFTS else found.st_mtime
+        if time.time() - touched < seconds:
             return False
         if path.is_dir():
             shutil.rmtree(path)

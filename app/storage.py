@@ -154,12 +154,13 @@ def folder_of(url: str) -> Path | None:
     return Path(parts.path) if parts.scheme == "file" else None
 
 
-def open_storage(url: str, cache: Path) -> Storage:
+def open_storage(url: str, cache: Path, *, patient: bool = False) -> Storage:
     """The storage behind a URL.
 
     Args:
         url: `file:///folder` or `s3://bucket/prefix`.
         cache: folder for local copies of remote objects.
+        patient: whether a call outlasts an outage of the object store; otherwise it fails within seconds.
 
     Raises:
         ValueError: another scheme.
@@ -171,5 +172,5 @@ def open_storage(url: str, cache: Path) -> Storage:
     if parts.scheme == "s3":
         from app.storage_s3 import S3Storage
 
-        return S3Storage(parts.netloc, parts.path.strip("/"), cache)
+        return S3Storage(parts.netloc, parts.path.strip("/"), cache, patient=patient)
     raise ValueError(f"GRAFT_STORAGE_URL: expected file:// or s3://, found {url!r}")

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +16,16 @@ from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from app import failpoints
-from app.db.models import Dataset, Job, UserBackbone
+from app.db.models import Job
 from app.db.session import Database
 from app.errors import GraftError
 from app.queue import Bell
-from app.services import attempts, datasets, jobs, outcomes, queues, waste
+from app.services import attempts, outcomes, queues, waste
 from app.settings import Settings
 from app.states import Request
 from app.storage import Storage
-from worker.document import DatasetDocument, JobDocument
+from worker.described import describe
+from worker.document import JobDocument
 from worker.runner_process import MAX_BATCH, RunnerProcess
 
 TICK_SECONDS = 0.1
@@ -79,40 +81,6 @@ def _drain(context: Context) -> None:
         _Attempt(context, document, owner).run()
 
 
-def describe(session: Session, job: Job) -> JobDocument:
-    """Everything the runner needs to know."""
-    dataset = session.get(Dataset, job.dataset_id) if job.dataset_id else None
-    own = session.query(UserBackbone).filter_by(project_id=job.project_id, state="ready").all()
-    return JobDocument(
-        id=job.id,
-        project=job.project_id,
-        attempt=job.attempt,
-        kind=job.kind,
-        recipe=job.recipe,
-        seed=job.seed,
-        report_mode=job.report_mode,
-        model_name=job.model_name,
-        backbone=job.backbone,
-        user_backbones=[row.document for row in own],
-        dataset=dataset and _dataset(dataset),
-        inputs=job.inputs,
-        datasets={role: _dataset(other) for role, other in jobs.datasets(session, job.id).items()},
-    )
-
-
-def _dataset(row: Dataset) -> DatasetDocument:
-    return DatasetDocument(
-        id=row.id,
-        prefix=datasets.prefix(row.project_id, row.id),
-        task=row.task,
-        digest=row.digest,
-        seed=row.seed,
-        classes=row.classes,
-        splits=row.splits,
-        base_prefix=datasets.prefix(row.project_id, row.base_id) if row.base_id else None,
-    )
-
-
 class _Attempt:
     """The supervision of one child."""
 
@@ -130,7 +98,7 @@ class _Attempt:
 
     def run(self) -> None:
         """Supervises the child to its end and writes the outcome."""
-        runner = RunnerProcess(self._document)
+        runner = self._start()
         log.info("job %s attempt %d started in process %d", self._document.id, self._document.attempt, runner.pid)
         reason = "the worker could not supervise it"
         try:
@@ -150,6 +118,22 @@ class _Attempt:
         failpoints.reach("outcome_tidied")
         for name in self._bells:
             self._context.bell.ring(name)
+
+    def _start(self) -> RunnerProcess:
+        """The child. The lease is kept meanwhile: what it is forked from may have to be started first."""
+        with ThreadPoolExecutor(1) as thread:
+            starting = thread.submit(RunnerProcess, self._document)
+            while not wait([starting], self._settings.lease_seconds / 3).done:
+                try:
+                    self._try(self._keep)
+                except attempts.LeaseLost:
+                    # The first look at the lease finds it again, when there is a child to end.
+                    break
+            return starting.result()
+
+    def _keep(self) -> None:
+        with self._database.write() as session:
+            attempts.renew(session, self._document.id, self._owner, self._settings.lease_seconds)
 
     def _follow(self, runner: RunnerProcess) -> str:
         """Stores what the child says, keeps the lease, passes requests on; returns why it ended."""

@@ -373,7 +373,7 @@ def test_claim_without_a_database_is_tried_again_later(bench):
 def test_bundle_that_was_published_after_all_is_kept(bench):
     with bench.database.write() as session:
         job = factories.job(session)
-        document = supervisor.describe(session, job)
+        document = described.describe(session, job)
     attempt = supervisor._Attempt(bench.context, document, "w1/1")
     assert attempt._unpublished() == [document.bundle_prefix]
     # By another attempt: this one's files are still nobody's.
