@@ -156,10 +156,11 @@ def _attempt(context: RunContext) -> dict[str, Any] | None:
         return None
     except Exception as error:  # (the one place where a job's trace goes to the log and its owner is told)
         log.exception("job %s", job)
-        return _unforeseen(error)
+        return unforeseen(error)
 
 
-def _unforeseen(error: Exception) -> dict[str, Any]:
+def unforeseen(error: Exception) -> dict[str, Any]:
+    """What a job's owner is told of an error that nobody expected."""
     if out_of_memory(error):
         return _failure(
             "out_of_memory", "expected to fit into memory; found none left; use a smaller backbone or less data"
