@@ -85,6 +85,7 @@ def team() -> Iterator[Servers]:
         "NO_PROXY": "127.0.0.1",
     }
     # The harness reads the bucket as well.
+    before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     import boto3
 
@@ -103,6 +104,11 @@ def team() -> Iterator[Servers]:
     try:
         yield Servers(settings, variables, proxies, restart, redis)
     finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
         for proxy in proxies.values():
             proxy.close()
         store.stop()

@@ -195,9 +195,10 @@ def interrupted(*_):
 def test_half_written_objects_are_not_listed(tmp_path, monkeypatch):
     (tmp_path / "source").write_bytes(b"x")
     store = FolderStorage(tmp_path / "store")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", interrupted)
-        store.put("a/b", tmp_path / "source")
+        with pytest.raises(KeyboardInterrupt):
+            store.put("a/b", tmp_path / "source")
     assert list(store.list("a")) == []
     # What a killed process leaves is where the sweep looks for it.
     assert [Path(path).parent.name for path in files_below(tmp_path / "store")] == [DRAFTS]
