@@ -46,6 +46,9 @@ def _loop(context: Context, device: str) -> None:
         except SQLAlchemyError as error:
             # The database may be restarting; the next round tries again.
             log.warning("sweep failed, trying again in %.1f s: %s", interval, error)
+        except Exception:
+            # Storage may be away, or full. Without this thread nobody would take jobs back any more.
+            log.exception("sweep failed, trying again in %.1f s", interval)
         if context.stopping.wait(interval):
             return
 
@@ -112,9 +115,12 @@ def tidy(context: Context) -> None:
 
 
 def expire(context: Context) -> None:
-    """Removes days of prediction logs that are over, deliveries of webhooks, and uploads that nobody goes on with."""
+    """Removes what is over: days of prediction logs, deliveries, checkpoints of ended jobs, uploads."""
     with context.database.read() as session:
         logs.expire(session, context.storage, now().date())
     with context.database.write() as session:
         deliveries.expire(session, context.settings.webhook_keep_days)
+    checkpoints = list(context.storage.list("checkpoints"))
+    with context.database.write() as session:
+        waste.note(session, outcomes.strays(session, checkpoints))
     upload_sweep.run(context.database, context.storage, open_inbox(context.storage))

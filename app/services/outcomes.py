@@ -3,9 +3,10 @@
 Each kind of job has one function in `FINISHERS`; it returns storage prefixes that nothing needs any more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, Report, UserBackbone
@@ -199,6 +200,21 @@ def _predict(session: Session, job: Job, result: Result) -> list[str]:
         version=request["version"],
     )
     return [f"checkpoints/{job.project_id}/{job.id}", *_lost(job)]
+
+
+def strays(session: Session, keys: Iterable[str]) -> list[str]:
+    """Of checkpoints in storage, the prefixes that no attempt will read again.
+
+    A frozen worker's runner goes on after another attempt has ended the job; killed then, it leaves its last ones.
+    """
+    places = {tuple(key.split("/")[1:3]) for key in keys}
+    known = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_({job_id for _, job_id in places})))}
+    gone = []
+    for project, job_id in sorted(places):
+        job, prefix = known.get(job_id), f"checkpoints/{project}/{job_id}"
+        if job is None or job.state == JobState.SUCCEEDED or (job.state in FINAL and prefix in _given_up(job)):
+            gone.append(prefix)
+    return gone
 
 
 def bundles(job: Job) -> list[str]:
