@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.2
 # Between two looks; more, and this process and those that it has started were not run.
 STILL_SECONDS = 1.0
 

