@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
-from benchmarks.chaos import scenarios, verdict
+from benchmarks.chaos import points, scenarios, verdict
 from benchmarks.chaos.clock import wait_until
 from benchmarks.chaos.scenarios import Done, Lab
 from benchmarks.chaos.stack import Stack, with_no_fuss
@@ -56,7 +56,7 @@ def beside(
         done = going.result()
         lab.stack.wait_ready()
         wrong = verdict.judge(lab.stack, done, undisturbed)
-        if scenario.__name__ in ("folds", "tune"):
+        if scenario.__name__ in points.STEPPED:
             row["steps"] = round(verdict.steps(lab.stack, done.jobs[0]), 3)
             if row["steps"] > verdict.MAX_STEPS and verdict.losses(lab.stack, done.jobs[0]) == 1:
                 wrong.append(f"expected at most {verdict.MAX_STEPS} times the steps; found {row['steps']}")
@@ -209,23 +209,21 @@ def outages(lab: Lab) -> Iterator[dict[str, Any]]:
         yield {"what": what, "stack": lab.stack.kind, "wrong": [], "skipped": why}
 
 
-def kills(lab: Lab, number: int, deadline: float) -> Iterator[dict[str, Any]]:
+def kills(lab: Lab, number: int, first: int = 0) -> Iterator[dict[str, Any]]:
     """Random kills at random moments of the cheapest job that checkpoints, and of one that publishes."""
-    chance = random.Random(f"kills on {lab.stack.kind}")
+    chance = random.Random(f"kills on {lab.stack.kind} from {first}")
     known = {one: one(lab) for one in (scenarios.folds, scenarios.transfer)}
     began = time.monotonic()
     for one in known:
         one(lab)
     typical = (time.monotonic() - began) / 2
-    for place in range(number):
-        if time.monotonic() > deadline:
-            return
+    for place in range(first, number):
         victim = VICTIMS[place % len(VICTIMS)]
         one = scenarios.transfer if place % 3 == 2 else scenarios.folds
         yield beside(lab, one, known[one], victim, kill(victim, some_time(chance, typical)))
 
 
-def slow_kills(lab: Lab, deadline: float) -> Iterator[dict[str, Any]]:
+def slow_kills(lab: Lab) -> Iterator[dict[str, Any]]:
     """Five kills for each kind that takes long, one of each victim."""
     chance = random.Random(f"slow kills on {lab.stack.kind}")
     for one in (scenarios.tune, scenarios.adapt, scenarios.own_backbone, scenarios.rank, scenarios.advise):
@@ -233,8 +231,6 @@ def slow_kills(lab: Lab, deadline: float) -> Iterator[dict[str, Any]]:
         undisturbed = one(lab)
         typical = time.monotonic() - began
         for victim in VICTIMS:
-            if time.monotonic() > deadline:
-                return
             yield beside(lab, one, undisturbed, victim, kill(victim, some_time(chance, typical)))
 
 

@@ -64,14 +64,15 @@ ONLY = {"file_linked": "local", "file_placed": "local", "bell_written": "local",
         "object_fetched": "team"}  # fmt: skip
 # A minute of training and export each, on two cores.
 SLOW = frozenset({"tune", "adapt", "own_backbone"})
-# What a fault costs here, in the processes that a kill takes along: nothing but steps is bounded by the issue.
+# Whose parts are told one by one, so that those which were computed twice can be counted.
 STEPPED = frozenset({"folds", "tune"})
 
 
 def on(stack: str) -> list[str]:
     """Points that a stack has, in the order of their scenarios, so that one undisturbed run serves several."""
     have = [name for name in failpoints.POINTS if ONLY.get(name, stack) == stack]
-    return sorted(have, key=lambda name: list(scenarios.SCENARIOS).index(REACHED_BY[name]))
+    order = list(scenarios.SCENARIOS)
+    return sorted(have, key=lambda name: (REACHED_BY[name] in SLOW, order.index(REACHED_BY[name])))
 
 
 def run(lab: Lab, names: list[str]) -> Iterator[dict[str, Any]]:

@@ -12,12 +12,13 @@ from typing import Any
 from app.client import ApiError
 from app.db.models import Job
 from app.states import FINAL
+from benchmarks.chaos import prepare
 from benchmarks.chaos.clock import wait_until
+from benchmarks.chaos.prepare import CNN, OTHER, TINY
 from benchmarks.chaos.stack import Stack
 from tests import factories
 from worker import prepared
 
-TINY, CNN = factories.BACKBONE, "timm/test_efficientnet"
 PROBE = {"method": "linear_probe"}
 TUNE = {"method": "fine_tune", "scope": "full", "epochs": 12, "max_minutes": 30}
 # No figure of time belongs to what must be equal.
@@ -124,6 +125,7 @@ def first_on_backbone(lab: Lab) -> Done:
 
 
 def tune(lab: Lab) -> Done:
+    prepare.network(lab.folder.parent)
     return transfer(lab, TUNE, CNN)
 
 
@@ -141,7 +143,7 @@ def ingest(lab: Lab) -> Done:
 def upload(lab: Lab) -> Done:
     """A dataset out of a resumable upload."""
     client = lab.stack.client
-    sent = client.upload(lab.archive)
+    sent = lab.stack.persist(lambda: client.upload(lab.archive))
     made = client.dataset_of_upload(sent["id"], f"u{next(_numbers)}")
     finish(lab.stack, [made["job_id"]])
     found = lab.stack.persist(lambda: client.dataset(made["id"]))
@@ -156,7 +158,7 @@ def folds(lab: Lab, repeats: int = 4) -> Done:
 
 
 def rank(lab: Lab) -> Done:
-    return _study(lab, "/rankings", {"dataset": lab.dataset, "backbones": [TINY, CNN], "max_minutes": 30})
+    return _study(lab, "/rankings", {"dataset": lab.dataset, "backbones": [TINY, OTHER], "max_minutes": 30})
 
 
 def advise(lab: Lab) -> Done:
@@ -227,6 +229,7 @@ def import_bundle(lab: Lab) -> Done:
 def own_backbone(lab: Lab) -> Done:
     """A network of the user's own, from a file of weights."""
     stack, name = lab.stack, f"b{next(_numbers)}"
+    prepare.network(lab.folder.parent)
     found = prepared.find(CNN, [lab.folder.parent / "prepared"])
     assert found is not None
     data = {"name": name, "architecture": CNN}

@@ -132,7 +132,11 @@ def _owned(session: Any) -> tuple[str, ...]:
         owned |= {f"{row.document['prefix']}/"} if row.state == "ready" else set()
     for job in session.scalars(select(Job).where(Job.kind == "predict", Job.state == "succeeded")):
         owned.add(job.inputs["file"])
-    owned |= {f"incoming/{row.project_id}/{row.id}" for row in session.scalars(select(Upload)) if row.state != "used"}
+    for row in session.scalars(select(Upload).where(Upload.state != "used")):
+        owned |= {f"{top}/{row.project_id}/{row.id}" for top in ("incoming", "uploads")}
+    # A failed transfer may be retried, and goes on from there.
+    for job in session.scalars(select(Job).where(Job.kind == "transfer", Job.state == "failed")):
+        owned.add(f"checkpoints/{job.project_id}/{job.id}/")
     return tuple(owned)
 
 

@@ -23,7 +23,7 @@ def test_every_failpoint_has_something_that_reaches_it():
 
 @pytest.mark.parametrize("kind", SOME)
 def test_a_kill_at_a_durable_write_loses_nothing(kind, tmp_path):
-    folder = prepare.backbones(tmp_path, trained=False)
+    folder = prepare.backbones(tmp_path)
     with running(kind, folder) as service:
         rows = list(points.run(Lab(service), SOME[kind]))
     assert [row for row in rows if row["wrong"]] == []
