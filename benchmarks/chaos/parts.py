@@ -93,3 +93,5 @@ def many(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
 PARTS: dict[str, Callable[[Path, str, Row], Iterator[Row]]] = {
     one.__name__: one for one in (failpoints, kills, slow_kills, frozen, outages, disk, memory, rolling, many)
 }
+# Of the others each run measures all.
+GONE_ON_WITH = frozenset({"failpoints", "kills"})
