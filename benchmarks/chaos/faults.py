@@ -100,7 +100,9 @@ def freeze(parts: tuple[str, ...], seconds: float = FROZEN_SECONDS) -> Callable[
 
     def fault(stack: Stack) -> None:
         running_job(stack)
-        stopped = [stack.process("worker"), *(stack.runners() if "runner" in parts else [])]
+        runner = stack.runners()[0]
+        # Its parent is the process that runners are forked from, whose parent is the worker.
+        stopped = [runner.parent().parent(), *([runner] if "runner" in parts else [])]
         for process in stopped:
             with_no_fuss(process.suspend)
         try:
