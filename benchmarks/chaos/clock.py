@@ -15,16 +15,27 @@ def stood_still() -> float:
     return _still["seconds"]
 
 
+class Patience:
+    """Waits between looks, for so many seconds in which this process was run."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left, self._last = seconds, time.monotonic()
+
+    def wait(self) -> bool:
+        """Whether there is time for another look."""
+        time.sleep(LOOK_SECONDS)
+        passed, self._last = time.monotonic() - self._last, time.monotonic()
+        _still["seconds"] += max(0.0, passed - STILL_SECONDS)
+        self._left -= min(passed, STILL_SECONDS)
+        return self._left > 0
+
+
 def wait_until(check: Callable[[], object], what: str, seconds: float) -> None:
     """Asks until the answer is true.
 
     Raises:
-        AssertionError: it is not within the time, that in which this process stood still left out.
+        AssertionError: it is not within the time.
     """
-    waited, last = 0.0, time.monotonic()
+    patience = Patience(seconds)
     while not check():
-        time.sleep(LOOK_SECONDS)
-        passed, last = time.monotonic() - last, time.monotonic()
-        _still["seconds"] += max(0.0, passed - STILL_SECONDS)
-        waited += min(passed, STILL_SECONDS)
-        assert waited < seconds, f"expected {what} within {seconds:.0f} s"
+        assert patience.wait(), f"expected {what} within {seconds:.0f} s"

@@ -21,7 +21,7 @@ from app.db import migration
 from app.db.session import Database
 from app.settings import Settings
 from app.storage import Storage, open_storage
-from benchmarks.chaos.clock import wait_until
+from benchmarks.chaos.clock import Patience, wait_until
 from benchmarks.chaos.servers import KINDS, Servers
 from tests import processes
 from tests.conftest import free_port
@@ -162,15 +162,14 @@ class Stack:
 
     def persist(self, call: Callable[[], T], seconds: float = 120.0) -> T:
         """A call as a client makes it that does not give up while the service is away."""
-        deadline = time.monotonic() + seconds
+        patience = Patience(seconds)
         while True:
             try:
                 return call()
             except (httpx.TransportError, ApiError) as error:
                 busy = not isinstance(error, ApiError) or error.status >= 500 or error.status == 423
-                if not busy or time.monotonic() > deadline:
+                if not busy or not patience.wait():
                     raise
-                time.sleep(0.2)
 
     def post(self, path: str, key: str, **arguments: Any) -> Any:
         """A POST that may be repeated: it has an idempotency key."""
