@@ -42,6 +42,10 @@ class Channel(filesystem.Channel):
             return message
         raise Empty
 
+    def _size(self, queue: str) -> int:
+        Path(self.data_folder_in).mkdir(parents=True, exist_ok=True)
+        return int(super()._size(queue))
+
     def _lookup(self, exchange: str, routing_key: str, default: str | None = None) -> list[str]:
         # Queues are named as their keys: a table of them that was wiped takes no message along.
         return [routing_key]
