@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app import abandoned
+from app.db.base import now
 from app.db.models import Alignment, Dataset, Job, JobEvent, Model, ModelVersion, UserBackbone
 from app.db.studies import Advice
 from app.db.uploads import Upload
@@ -90,6 +91,9 @@ def await_point(stack: Stack, name: str) -> bool:
 def settle(stack: Stack) -> list[str]:
     """What is still there of ended work after a while that is long enough to clear up."""
     found: list[str] = []
+    # What a killed process had reserved is given up an hour later: that it is known is asked of the sweep now.
+    with stack.database.write() as session:
+        session.execute(update(Waste).values(due_at=now()))
 
     def clear() -> bool:
         found[:] = leftovers(stack)
