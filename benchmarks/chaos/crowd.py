@@ -14,7 +14,7 @@ from app.db.models import Job, JobEvent
 from app.states import FINAL
 from benchmarks.chaos import clock, scenarios, verdict
 from benchmarks.chaos.clock import wait_until
-from benchmarks.chaos.faults import Beside
+from benchmarks.chaos.faults import Beside, workers
 from benchmarks.chaos.scenarios import PROBE, TINY, Lab
 from benchmarks.chaos.stack import Stack, with_no_fuss
 
@@ -28,7 +28,7 @@ def rolling(lab: Lab, times: int = 5) -> Iterator[dict[str, Any]]:
     stack = lab.stack
     undisturbed = scenarios.tune(lab)
     stack.add_worker("worker 2")
-    wait_until(lambda: len(_workers(stack)) == 2, "two workers", 120)
+    wait_until(lambda: len(workers(stack)) == 2, "two workers", 120)
     for _ in range(times):
         going = Beside(lab, scenarios.tune)
         wait_until(lambda: _trains(stack), "a runner that has told a metric", 120)
@@ -46,7 +46,7 @@ def rolling(lab: Lab, times: int = 5) -> Iterator[dict[str, Any]]:
         if verdict.losses(stack, done.jobs[0]):
             wrong.append("expected a job that was handed back not to count as lost; found that it does")
         stack.wait_ready()
-        wait_until(lambda: len(_workers(stack)) == 2, "two workers", 120)
+        wait_until(lambda: len(workers(stack)) == 2, "two workers", 120)
         row = {"what": "SIGTERM of a worker", "stack": stack.kind, "wrong": wrong, "by": "tune"}
         yield row | {"hand_over_seconds": round(seconds, 2), "steps": round(verdict.steps(stack, done.jobs[0]), 3)}
 
@@ -113,13 +113,6 @@ def _kill(stack: Stack, poison: str, ending: threading.Event, counts: dict[str, 
         elif others:
             with_no_fuss(chance.choice(others).kill)
         counts["random"] = counts.get("random", 0) + 1
-
-
-def _workers(stack: Stack) -> list[str]:
-    from app.services import queues
-
-    with stack.database.read() as session:
-        return [row.id for row in queues.live_workers(session, within_seconds=10.0)]
 
 
 def _trains(stack: Stack) -> bool:

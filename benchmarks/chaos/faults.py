@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
+from app.services import queues
 from benchmarks.chaos import points, scenarios, verdict
 from benchmarks.chaos.clock import wait_until
 from benchmarks.chaos.scenarios import Done, Lab
@@ -17,7 +18,19 @@ from benchmarks.chaos.stack import Stack, with_no_fuss
 
 AWAY_SECONDS = 30.0
 FROZEN_SECONDS = 4.0
+FROZEN_AT = {
+    "part_stored": scenarios.folds,
+    "features_half": scenarios.cold,
+    "bundle_file_stored": scenarios.transfer,
+    "dataset_file_stored": scenarios.ingest,
+}
 VICTIMS = ("runner", "worker", "worker and runner", "api", "everything")
+
+
+def workers(stack: Stack) -> list[str]:
+    """Ids of workers that live."""
+    with stack.database.read() as session:
+        return [row.id for row in queues.live_workers(session, within_seconds=10.0)]
 
 
 class Beside(threading.Thread):
@@ -95,16 +108,22 @@ def some_time(chance: random.Random, most: float) -> Callable[[Stack], None]:
     return lambda _: time.sleep(seconds)
 
 
-def freeze(parts: tuple[str, ...], seconds: float = FROZEN_SECONDS) -> Callable[[Stack], None]:
-    """The worker (and its runner) stands still past its lease, while another worker takes over; then it goes on."""
+def freeze(point: str, parts: tuple[str, ...], seconds: float = FROZEN_SECONDS) -> Callable[[Stack], None]:
+    """The worker (and its runner) stands still past its lease, while another worker takes over; then it goes on.
+
+    Args:
+        point: where the runner is meanwhile, or waits a moment.
+        parts: `worker`, and `runner` where it stands still as well.
+        seconds: more than the lease.
+    """
 
     def fault(stack: Stack) -> None:
-        running_job(stack)
-        runner = stack.runners()[0]
+        wait_until(lambda: stack.reached(point), f"{point} to be reached", 120)
+        (runner,) = stack.runners()
         # Its parent is the process that runners are forked from, whose parent is the worker.
         stopped = [runner.parent().parent(), *([runner] if "runner" in parts else [])]
         for process in stopped:
-            with_no_fuss(process.suspend)
+            process.suspend()
         try:
             time.sleep(seconds)
         finally:
@@ -239,9 +258,10 @@ def slow_kills(lab: Lab) -> Iterator[dict[str, Any]]:
 def frozen(lab: Lab) -> Iterator[dict[str, Any]]:
     """A worker, alone and with its runner, past its lease; its late result is refused."""
     lab.stack.add_worker("worker 2")
-    time.sleep(5)
-    for scenario in (scenarios.folds, scenarios.transfer, scenarios.ingest, scenarios.cold):
+    wait_until(lambda: len(workers(lab.stack)) == 2, "two workers", 120)
+    for point, scenario in FROZEN_AT.items():
         undisturbed = scenario(lab)
         for parts in (("worker",), ("worker", "runner")):
-            row = beside(lab, scenario, undisturbed, " and ".join(parts) + " frozen", freeze(parts))
-            yield row
+            lab.stack.arm(point, "sleep 2")
+            what = f"{' and '.join(parts)} frozen at {point}"
+            yield beside(lab, scenario, undisturbed, what, freeze(point, parts))

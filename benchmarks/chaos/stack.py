@@ -189,8 +189,10 @@ class Stack:
                 except subprocess.TimeoutExpired:
                     child.kill()
                     child.wait()
-            for left in processes.members(self.home):
-                with_no_fuss(left.kill)
+            left = processes.members(self.home)
+            for process in left:
+                with_no_fuss(process.kill)
+            processes.wait_for_end(left)
         self.client.close()
         self._database.dispose()
 
