@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from app import VERSION
+from app import VERSION, abandoned
 from app.api import (
     advice,
     alignments,
@@ -64,7 +64,7 @@ from app.serving.logbook import Logbook
 from app.serving.observer import PAGE_SECONDS, Observer
 from app.serving.statistics import Present, Statistics
 from app.settings import Settings
-from app.storage import open_storage, remove_old_uploads
+from app.storage import open_storage
 
 gc.freeze()
 gc.enable()
@@ -165,7 +165,7 @@ async def grpc(settings: Settings, state: State, roles: Sequence[str]) -> AsyncI
 def make_state(settings: Settings, board: Path | None = None) -> State:
     """Opens what the process needs; nothing is opened at import."""
     settings.home_path.mkdir(parents=True, exist_ok=True)
-    remove_old_uploads(settings.scratch)
+    abandoned.remove(settings)
     storage = open_storage(settings.resolved_storage_url, settings.home_path / "cache")
     limits = Limits(settings.max_queued_images, settings.max_queue_seconds, settings.max_predict_pixels)
     database = Database(settings.resolved_database_url)

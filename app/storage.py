@@ -8,17 +8,17 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from app import failpoints
 from app.errors import NotFound, OutOfSpace
 
+# Where objects are written before they get their name; no key begins so.
+DRAFTS = ".put"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=@+-]*(/[A-Za-z0-9][A-Za-z0-9._=@+-]*)*")
-
-ABANDONED_SECONDS = 3600.0
 
 
 class Storage(Protocol):
@@ -67,7 +67,7 @@ class FolderStorage:
         target = self.path(key)
         while True:
             try:
-                return _place(source, target)
+                return _place(source, target, self._root / DRAFTS)
             except FileNotFoundError:
                 # Whoever deleted the last object beside it took the folder along; or there is nothing to put.
                 if not source.exists():
@@ -86,7 +86,7 @@ class FolderStorage:
         """See Storage. Folders above that are empty then go as well: as under S3, there are only objects."""
         path = self.path(prefix)
         if path.is_dir():
-            shutil.rmtree(path)
+            shutil.rmtree(path, onerror=_unless_gone)
         else:
             path.unlink(missing_ok=True)
         folder = path.parent
@@ -96,13 +96,14 @@ class FolderStorage:
     def list(self, prefix: str) -> Iterator[str]:
         """See Storage."""
         top = self.path(prefix)
-        paths = (path for path in top.rglob("*") if path.is_file() and not path.name.startswith(".put-"))
+        paths = (path for path in top.rglob("*") if path.is_file())
         return iter(sorted(path.relative_to(self._root).as_posix() for path in paths))
 
 
-def _place(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".put-")
+def _place(source: Path, target: Path, drafts: Path) -> None:
+    """All that is being written lies in one folder, so that what killed processes leave there is found."""
+    drafts.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=drafts)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -111,10 +112,19 @@ def _place(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        failpoints.reach("file_linked")
         temporary.replace(target)
+        failpoints.reach("file_placed")
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _unless_gone(_action: object, _path: str, found: tuple[type[BaseException], BaseException, object]) -> None:
+    """Two may delete the same at once."""
+    if not isinstance(found[1], FileNotFoundError):
+        raise found[1]
 
 
 def _remove_empty(folder: Path) -> bool:
@@ -131,17 +141,6 @@ def _remove_empty(folder: Path) -> bool:
     return True
 
 
-def remove_old_uploads(scratch: Path) -> None:
-    """Removes uploads that nobody has written to for long: a process that was killed leaves its own behind."""
-    for path in scratch.glob("upload-*"):
-        try:
-            if path.is_file() and time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
-                path.unlink()
-        except FileNotFoundError:
-            # Its request has just ended, or another process removes it as well.
-            continue
-
-
 def out_of_space(error: OSError) -> Exception:
     """A full disk, a quota or a limit on files as an error that can be shown; any other error as it is."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -149,21 +148,29 @@ def out_of_space(error: OSError) -> Exception:
     return error
 
 
-def open_storage(url: str, cache: Path) -> Storage:
+def folder_of(url: str) -> Path | None:
+    """The folder of a storage on disk; None for any other."""
+    parts = urlsplit(url)
+    return Path(parts.path) if parts.scheme == "file" else None
+
+
+def open_storage(url: str, cache: Path, *, patient: bool = False) -> Storage:
     """The storage behind a URL.
 
     Args:
         url: `file:///folder` or `s3://bucket/prefix`.
         cache: folder for local copies of remote objects.
+        patient: whether a call outlasts an outage of the object store; otherwise it fails within seconds.
 
     Raises:
         ValueError: another scheme.
     """
+    folder = folder_of(url)
+    if folder is not None:
+        return FolderStorage(folder)
     parts = urlsplit(url)
-    if parts.scheme == "file":
-        return FolderStorage(Path(parts.path))
     if parts.scheme == "s3":
         from app.storage_s3 import S3Storage
 
-        return S3Storage(parts.netloc, parts.path.strip("/"), cache)
+        return S3Storage(parts.netloc, parts.path.strip("/"), cache, patient=patient)
     raise ValueError(f"GRAFT_STORAGE_URL: expected file:// or s3://, found {url!r}")

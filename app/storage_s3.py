@@ -6,25 +6,47 @@ Credentials and endpoint come from the environment that boto3 reads (`AWS_ACCESS
 import hashlib
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
-from botocore.exceptions import ClientError
+from boto3.exceptions import S3UploadFailedError
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
-from app.errors import NotFound
-from app.storage import check_key, out_of_space
+from app import failpoints
+from app.errors import NotFound, Unavailable
+from app.storage import DRAFTS, check_key, out_of_space
+
+# Times that a call is made before it fails: waits grow to 20 s, so that a job outlasts an outage of half a minute, and
+# a request is answered within seconds.
+PATIENT_ATTEMPTS, ATTEMPTS = 12, 3
+CONNECT_SECONDS, READ_SECONDS = 5, 30
+SERVER_ERROR = 500
 
 
 class S3Storage:
-    """See `app.storage.Storage`."""
+    """See `app.storage.Storage`.
 
-    def __init__(self, bucket: str, prefix: str, cache: Path) -> None:
-        self.client = boto3.client("s3")
+    Args:
+        bucket: that has the objects.
+        prefix: of all their names.
+        cache: folder of local copies.
+        patient: whether a call outlasts an outage of the object store.
+    """
+
+    def __init__(self, bucket: str, prefix: str, cache: Path, *, patient: bool = False) -> None:
+        attempts = PATIENT_ATTEMPTS if patient else ATTEMPTS
+        retries = {"mode": "standard", "total_max_attempts": attempts}
+        config = Config(retries=retries, connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS)
+        self.client = boto3.client("s3", config=config)
         self.bucket, self._prefix, self._cache = bucket, prefix, cache
 
     def put(self, key: str, source: Path) -> None:
         """See Storage."""
-        self.client.upload_file(str(source), self.bucket, self.name(key))
+        with reaching():
+            self.client.upload_file(str(source), self.bucket, self.name(key))
+        failpoints.reach("object_sent")
         self._local(key).unlink(missing_ok=True)
 
     def fetch(self, key: str) -> Path:
@@ -33,9 +55,12 @@ class S3Storage:
         if local.is_file():
             return local
         local.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=local.parent, delete=False) as temporary:
+        drafts = self._cache / DRAFTS
+        drafts.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=drafts, delete=False) as temporary:
             try:
-                self.client.download_fileobj(self.bucket, self.name(key), temporary)
+                with reaching():
+                    self.client.download_fileobj(self.bucket, self.name(key), temporary)
             except ClientError as error:
                 Path(temporary.name).unlink()
                 if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
@@ -44,13 +69,18 @@ class S3Storage:
             except OSError as error:
                 Path(temporary.name).unlink()
                 raise out_of_space(error) from error
+            except BaseException:
+                Path(temporary.name).unlink()
+                raise
+        failpoints.reach("object_fetched")
         Path(temporary.name).replace(local)
         return local
 
     def delete(self, prefix: str) -> None:
         """See Storage."""
         for key in [prefix, *self.list(prefix)]:
-            self.client.delete_object(Bucket=self.bucket, Key=self.name(key))
+            with reaching():
+                self.client.delete_object(Bucket=self.bucket, Key=self.name(key))
             self._local(key).unlink(missing_ok=True)
 
     def list(self, prefix: str) -> Iterator[str]:
@@ -59,9 +89,10 @@ class S3Storage:
             Bucket=self.bucket, Prefix=self.name(prefix) + "/"
         )
         cut = len(self._prefix) + 1 if self._prefix else 0
-        for page in pages:
-            for item in page.get("Contents", []):
-                yield item["Key"][cut:]
+        with reaching():
+            for page in pages:
+                for item in page.get("Contents", []):
+                    yield item["Key"][cut:]
 
     def name(self, key: str) -> str:
         """The key's name in the bucket."""
@@ -70,3 +101,21 @@ class S3Storage:
     def _local(self, key: str) -> Path:
         where = hashlib.sha256(f"{self.bucket}/{self.name(key)}".encode()).hexdigest()
         return self._cache / where[:2] / where
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Tells an object store that is away from one that refuses.
+
+    Raises:
+        Unavailable: it does not answer, or answers that it cannot at the moment.
+    """
+    try:
+        yield
+    except (BotoCoreError, ClientError, S3UploadFailedError) as error:
+        cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
+        if isinstance(cause, ClientError) and cause.response["ResponseMetadata"]["HTTPStatusCode"] < SERVER_ERROR:
+            raise
+        raise Unavailable(
+            f"expected the object store to answer; found {type(error).__name__}: {error}; try again in a moment"
+        ) from error

@@ -190,7 +190,7 @@ def redis_url() -> Iterator[str]:
     command = [redis_server(), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
-            wait_until(lambda: _answers(port), "a Redis that answers")
+            wait_until(lambda: answers(port), "a Redis that answers")
             yield f"redis://127.0.0.1:{port}/0"
         finally:
             process.terminate()
@@ -266,7 +266,8 @@ def wait_until(check: Callable[[], object], what: str, seconds: float = 60.0) ->
         time.sleep(0.02)
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
+    """Whether a Redis listens there."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             connection.sendall(b"PING\r\n")

@@ -192,7 +192,7 @@ def prepared(root: Path, name: str = BACKBONE) -> Path:
     }
     (folder / "record.json").write_text(json.dumps(record))
     pointer = root / "names" / f"{name}.json"
-    pointer.parent.mkdir(parents=True)
+    pointer.parent.mkdir(parents=True, exist_ok=True)
     pointer.write_text(json.dumps({"name": name, "digest": digest}))
     return root
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app import failpoints
 from app.advice import THUMBNAILS, Kind
 from app.services import studies
 from worker import features, sources, transfer
@@ -201,3 +202,4 @@ def _store(context: RunContext, index: Index, rows: list[int]) -> None:
     max_pixels = context.settings.max_image_pixels
     thumbnails.write(path, index, rows, lambda name: context.storage.fetch(f"{index.prefix}/{name}"), max_pixels)
     context.storage.put(f"{studies.prefix(document.project, document.inputs['study_id'])}/{THUMBNAILS}", path)
+    failpoints.reach("thumbnails_stored")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app import alignments
+from app import alignments, failpoints
 from app.alignments import Paired, PairedAffine
 from app.artifact import alignment as artifact
 from app.artifact import bundle, tensors
@@ -222,6 +222,7 @@ def _store(context: RunContext, graph: bytes, fitted: Fitted, moving: Prepared |
     files = {name: bundle.entry(folder / name).model_dump(mode="json") for name in artifact.FILES}
     for name in artifact.FILES:
         context.storage.put(f"{context.document.bundle_prefix}/{name}", folder / name)
+        failpoints.reach("alignment_file_stored")
     if moving is not None:
         key = bundle.shared_key(moving.digest)
         if not any(context.storage.list(key.rpartition("/")[0])):

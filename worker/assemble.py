@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app import failpoints
 from app.artifact import bundle as bundles
 from app.artifact import card, stored
 from app.artifact import reference as references
@@ -86,9 +87,12 @@ def store(context: RunContext, candidate: Candidate, written: Spec) -> None:
     shared = written.files[bundles.BACKBONE].key
     if shared and not any(context.storage.list(shared.rpartition("/")[0])):
         context.storage.put(shared, candidate.graph)
+        failpoints.reach("graph_shared")
     names = [name for name, file in written.files.items() if file.key is None]
     for name in [*names, bundles.SPEC]:
         context.storage.put(f"{context.document.bundle_prefix}/{name}", folder(context) / name)
+        failpoints.reach("bundle_file_stored")
+    failpoints.reach("bundle_stored")
 
 
 def _reference(evaluation: Evaluation) -> dict[str, NDArray[Any]] | None:

@@ -15,6 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from app import failpoints
+from app.errors import NotFound
 from app.storage import Storage
 
 # Between two writes at least this, and as many times the last write's own time: checkpoints cost at most some 5 %.
@@ -56,15 +58,24 @@ class Checkpoints:
 
     def read(self) -> Snapshot | None:
         """The newest snapshot, or None."""
-        keys = list(self._storage.list(self._prefix))
-        if not keys:
+        path = self._newest()
+        if path is None:
             return None
         self.is_empty = False
-        with safe_open(self._storage.fetch(keys[-1]), framework="pt") as file:
+        with safe_open(path, framework="pt") as file:
             content = json.loads(file.metadata()["graft"])
             names = list(file.keys())
             self._step = content["step"]
             return Snapshot(content["step"], {name: file.get_tensor(name) for name in names}, content["facts"])
+
+    def _newest(self) -> Path | None:
+        """A local copy of the newest file. One that goes meanwhile has a successor, of an attempt that is late."""
+        while keys := list(self._storage.list(self._prefix)):
+            try:
+                return self._storage.fetch(keys[-1])
+            except NotFound:
+                continue
+        return None
 
     def is_due(self, step: int, num_steps: int) -> bool:
         """Whether enough training has passed since the last write to pay for another.
@@ -89,8 +100,10 @@ class Checkpoints:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
             save_file(tensors, path, metadata={"graft": json.dumps(content, allow_nan=False)})
             self._storage.put(f"{self._prefix}/{number:09d}.safetensors", path)
+        failpoints.reach("checkpoint_written")
         for key in older:
             self._storage.delete(key)
+        failpoints.reach("checkpoint_stored")
         self.is_empty, self._step = False, snapshot.step
         self._written_at = time.monotonic()
         self._cost_seconds = self._written_at - began

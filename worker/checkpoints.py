@@ -65,7 +65,7 @@ def admit(
     Raises:
         Refused: not a state dict, or too little of it fits; the message lists what does not.
     """
-    source = open_file(file)
+    source = open_file(file, scratch=destination.parent)
     network = backbones.build(base, None)
     features = backbones.feature_module(network, base.provider)
     target = backbones.state_of(features)
@@ -91,19 +91,22 @@ def admit(
     return Admitted(backbone, done, report)
 
 
-def open_file(file: Path, memory_bytes: int | None = None, seconds: int = SECONDS) -> dict[str, Tensor]:
+def open_file(
+    file: Path, memory_bytes: int | None = None, seconds: int = SECONDS, scratch: Path | None = None
+) -> dict[str, Tensor]:
     """State dict of an untrusted file, read by a child without environment and with bounded memory and time.
 
     Args:
         file: torch or safetensors.
         memory_bytes: beside the child's own imports; by default four times the file and some headroom.
         seconds: of processor and of wall time.
+        scratch: folder for the child's answer; the system's by default.
 
     Raises:
         Refused: with the child's words, or how it ended.
     """
     budget = memory_bytes or 4 * file.stat().st_size + HEADROOM_BYTES
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
         result = Path(folder) / "state.safetensors"
         try:
             answer = limited.ask("worker.checkpoint_child", [str(file.absolute()), str(result)], budget, seconds)

@@ -6,6 +6,7 @@ Only trained heads are kept: what is closed form is computed again, to the same 
 import tempfile
 from pathlib import Path
 
+from app import failpoints
 from app.artifact import tensors
 from worker.context import RunContext
 from worker.methods.network_head import NetworkHead
@@ -40,6 +41,7 @@ class Store:
             path = Path(folder) / "head"
             path.write_bytes(tensors.dump({name: getattr(head, name) for name in _ARRAYS}))
             self._context.storage.put(self._key(number), path)
+            failpoints.reach("head_stored")
 
     def _key(self, number: int) -> str:
         return f"{self._prefix}/{number:03d}.safetensors"

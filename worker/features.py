@@ -17,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from app import failpoints
 from app.artifact import preprocess
 from app.artifact.preprocess import Preprocess
 from app.storage import Storage
@@ -70,10 +70,11 @@ class FeatureCache:
         storage: where chunks lie.
         project: owner.
         space: of the features.
+        scratch: folder for files on their way.
     """
 
-    def __init__(self, storage: Storage, project: str, space: Space) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, project: str, space: Space, scratch: Path) -> None:
+        self._storage, self._scratch = storage, scratch
         self._prefix = f"features/{project}/{space.digest}"
 
     def load(
@@ -106,13 +107,16 @@ class FeatureCache:
 
     def add(self, keys_N: NDArray[np.bytes_], features_ND: Features) -> None:
         """Stores one chunk."""
-        name = f"{self._prefix}/{uuid4().hex}"
-        with tempfile.TemporaryDirectory() as folder:
+        # By its content: an attempt that follows one that was killed between the two writes the same again.
+        name = f"{self._prefix}/{hashlib.sha256(keys_N.astype('S64').tobytes()).hexdigest()[:32]}"
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             features, keys = Path(folder) / "features.npy", Path(folder) / "keys"
             np.save(features, features_ND)
             keys.write_bytes(keys_N.astype("S64").tobytes())
             self._storage.put(f"{name}.npy", features)
+            failpoints.reach("features_half")
             self._storage.put(f"{name}.keys", keys)
+            failpoints.reach("features_stored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +156,7 @@ def features(
         result: [N, ...]
     """
     began = time.monotonic()
-    cache = FeatureCache(context.storage, context.document.project, space)
+    cache = FeatureCache(context.storage, context.document.project, space, context.scratch)
     keys_N = index.sha256[rows]
     arrays, chunk_N, row_N = cache.load(keys_N)
     missing = rows[chunk_N < 0]
@@ -191,7 +195,7 @@ def pooled(
 
 def num_missing(context: RunContext, index: Index, rows: NDArray[np.int64], backbone: Prepared) -> int:
     """How many images would have to be extracted for `pooled`."""
-    cache = FeatureCache(context.storage, context.document.project, _pooled_space(context, backbone))
+    cache = FeatureCache(context.storage, context.document.project, _pooled_space(context, backbone), context.scratch)
     _, chunk_N, _ = cache.load(index.sha256[rows])
     return int((chunk_N < 0).sum())
 

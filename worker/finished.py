@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from app import failpoints
 from worker.context import RunContext
 
 
@@ -38,4 +39,5 @@ class Finished:
             path = Path(folder) / "part"
             path.write_text(json.dumps(part, allow_nan=False), "utf-8")
             self._context.storage.put(f"{self._prefix}/{name}.json", path)
+            failpoints.reach("part_stored")
         self._known[name] = part

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from app import failpoints
 from app.storage import Storage
 from worker.context import RunContext
 from worker.data.ingest import BaseDataset, IngestRequest, ingest
@@ -16,12 +17,25 @@ class StoredDataset:
 
     def __init__(self, storage: Storage, prefix: str) -> None:
         self._storage, self._prefix = storage, prefix
+        self._names: set[str] = set()
         self.size_bytes = 0
 
     def put(self, name: str, path: Path) -> None:
         """See worker.data.ingest.DatasetStore."""
         self.size_bytes += path.stat().st_size
+        self._names.add(name)
         self._storage.put(f"{self._prefix}/{name}", path)
+        failpoints.reach("dataset_file_stored")
+
+    def tidy(self) -> None:
+        """Removes what an earlier attempt has stored under other names.
+
+        Never before the own files are there: an attempt that was taken for dead, and comes back, would delete those of
+        its successor. The same upload gives the same files.
+        """
+        for key in list(self._storage.list(self._prefix)):
+            if key.removeprefix(f"{self._prefix}/") not in self._names:
+                self._storage.delete(key)
 
 
 def run(context: RunContext) -> dict[str, Any]:
@@ -33,8 +47,6 @@ def run(context: RunContext) -> dict[str, Any]:
     document, inputs = context.document, context.document.inputs
     assert document.dataset is not None
     store = StoredDataset(context.storage, document.dataset.prefix)
-    # An attempt that was killed in mid-way may have stored some files.
-    context.storage.delete(document.dataset.prefix)
     request = IngestRequest(
         archive=context.storage.fetch(inputs["archive"]) if inputs["archive"] else None,
         filename=inputs["filename"],
@@ -47,6 +59,7 @@ def run(context: RunContext) -> dict[str, Any]:
         scratch=context.scratch,
     )
     result = ingest(request, store, context.reporter.progress)
+    store.tidy()
     return {
         "failure": None if result.failure is None else {"code": result.failure[0], "message": result.failure[1]},
         "task": result.task,

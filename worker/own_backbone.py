@@ -7,7 +7,7 @@ learned from comes along, so that later transfers from it can be asked which of 
 from dataclasses import asdict, replace
 from typing import Any
 
-from app import backbones
+from app import backbones, failpoints
 from app.artifact import bundle, tensors
 from app.artifact import seen as artifact
 from app.artifact import spec as specs
@@ -144,4 +144,5 @@ def _store(context: RunContext, done: Prepared) -> str:
     prefix = f"backbones/{context.document.project}/{done.digest}"
     for path in sorted(done.folder.iterdir()):
         context.storage.put(f"{prefix}/{path.name}", path)
+        failpoints.reach("backbone_file_stored")
     return prefix

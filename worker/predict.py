@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from app import failpoints
 from app.artifact import alignment as artifact
 from app.artifact import bundle
 from app.errors import BadImage, JobFailure, NotFound
@@ -180,4 +181,5 @@ def _write(context: RunContext, layout: Layout, chunks: Chunks) -> tuple[str, in
             write(table)
     key = f"{context.document.bundle_prefix}/{path.name}"
     context.storage.put(key, path)
+    failpoints.reach("predictions_stored")
     return key, num_failed

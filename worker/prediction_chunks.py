@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic_core import to_json
 
+from app import failpoints
 from worker.context import RunContext
 
 _LINES = 64
@@ -39,6 +40,7 @@ class Chunks:
             path = Path(folder) / "chunk"
             pq.write_table(table, path)
             self._context.storage.put(key, path)
+            failpoints.reach("chunk_stored")
         self._keys.append(key)
         self.num_rows = end
 

@@ -3,6 +3,7 @@
 Its exit status means nothing to anybody: what counts is the last line it sends (`result` or `failure`).
 """
 
+import errno
 import logging
 import os
 import shutil
@@ -15,8 +16,8 @@ from typing import Any
 
 from setproctitle import setproctitle
 
-from app import process
-from app.errors import GraftError, JobFailure, OutOfSpace
+from app import failpoints, process
+from app.errors import GraftError, JobFailure, Unavailable
 from app.settings import Settings
 from app.storage import open_storage, out_of_space
 from worker.context import RunContext
@@ -25,6 +26,7 @@ from worker.progress import Reporter, Yielded
 
 # Exit status of an attempt that handed its job back.
 YIELDED = 75
+NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "failed to map segment")
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +117,9 @@ def main(described: str, requests: "Connection[Any, Any]", messages: "Connection
         if message is None:
             sys.exit(YIELDED)
         # Last of all: the supervisor ends this process as soon as it hears it.
+        failpoints.reach("result_ready")
         reporter.end(message)
+        failpoints.reach("result_told")
 
 
 def _in_scratch(settings: Settings, document: JobDocument, reporter: Reporter) -> dict[str, Any] | None:
@@ -125,7 +129,7 @@ def _in_scratch(settings: Settings, document: JobDocument, reporter: Reporter) -
     try:
         context = RunContext(
             settings=settings,
-            storage=open_storage(settings.resolved_storage_url, settings.home_path / "cache"),
+            storage=open_storage(settings.resolved_storage_url, settings.home_path / "cache", patient=True),
             reporter=reporter,
             document=document,
             scratch=scratch,
@@ -146,19 +150,33 @@ def _attempt(context: RunContext) -> dict[str, Any] | None:
         return None
     except JobFailure as failure:
         return _failure(failure.code, failure.message)
-    except MemoryError:
+    except Unavailable as error:
         log.exception("job %s", job)
+        context.reporter.log(f"handed back: {error.detail}", "warning")
+        return None
+    except Exception as error:  # (the one place where a job's trace goes to the log and its owner is told)
+        log.exception("job %s", job)
+        return unforeseen(error)
+
+
+def unforeseen(error: Exception) -> dict[str, Any]:
+    """What a job's owner is told of an error that nobody expected."""
+    if out_of_memory(error):
         return _failure(
             "out_of_memory", "expected to fit into memory; found none left; use a smaller backbone or less data"
         )
-    except GraftError as error:
-        log.exception("job %s", job)
-        return _failure("internal", error.detail)
-    except Exception as error:  # (the one place where a job's trace goes to the log and its owner is told)
-        log.exception("job %s", job)
-        shown = out_of_space(error) if isinstance(error, OSError) else error
-        unknown = f"{type(error).__name__} inside Graft; the worker's log has the trace"
-        return _failure("internal", shown.detail if isinstance(shown, OutOfSpace) else unknown)
+    shown = out_of_space(error) if isinstance(error, OSError) else error
+    unknown = f"{type(error).__name__} inside Graft; the worker's log has the trace"
+    return _failure("internal", shown.detail if isinstance(shown, GraftError) else unknown)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether there was no memory; torch, onnxruntime and the loader of libraries say so in words of their own."""
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return any(word in str(error).lower() for word in NO_MEMORY)
 
 
 def _failure(code: str, message: str) -> dict[str, Any]:

@@ -8,21 +8,24 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from app.db.models import Dataset, Job, UserBackbone
+from app import failpoints
+from app.db.models import Job
 from app.db.session import Database
 from app.errors import GraftError
 from app.queue import Bell
-from app.services import attempts, datasets, jobs, outcomes, queues
+from app.services import attempts, outcomes, queues, waste
 from app.settings import Settings
-from app.states import JobState, Request
+from app.states import Request
 from app.storage import Storage
-from worker.document import DatasetDocument, JobDocument
+from worker.described import describe
+from worker.document import JobDocument
 from worker.runner_process import MAX_BATCH, RunnerProcess
 
 TICK_SECONDS = 0.1
@@ -67,46 +70,15 @@ def _drain(context: Context) -> None:
             with context.database.write() as session:
                 job = attempts.claim(session, context.queues, owner, context.settings.lease_seconds)
                 document = describe(session, job) if job else None
+                if job is not None:
+                    failpoints.reach("claim_commit")
         except UNREACHABLE as error:
             log.warning("no job could be claimed, the sweep will ring again: %s", error)
             return
         if document is None:
             return
+        failpoints.reach("claim_committed")
         _Attempt(context, document, owner).run()
-
-
-def describe(session: Session, job: Job) -> JobDocument:
-    """Everything the runner needs to know."""
-    dataset = session.get(Dataset, job.dataset_id) if job.dataset_id else None
-    own = session.query(UserBackbone).filter_by(project_id=job.project_id, state="ready").all()
-    return JobDocument(
-        id=job.id,
-        project=job.project_id,
-        attempt=job.attempt,
-        kind=job.kind,
-        recipe=job.recipe,
-        seed=job.seed,
-        report_mode=job.report_mode,
-        model_name=job.model_name,
-        backbone=job.backbone,
-        user_backbones=[row.document for row in own],
-        dataset=dataset and _dataset(dataset),
-        inputs=job.inputs,
-        datasets={role: _dataset(other) for role, other in jobs.datasets(session, job.id).items()},
-    )
-
-
-def _dataset(row: Dataset) -> DatasetDocument:
-    return DatasetDocument(
-        id=row.id,
-        prefix=datasets.prefix(row.project_id, row.id),
-        task=row.task,
-        digest=row.digest,
-        seed=row.seed,
-        classes=row.classes,
-        splits=row.splits,
-        base_prefix=datasets.prefix(row.project_id, row.base_id) if row.base_id else None,
-    )
 
 
 class _Attempt:
@@ -126,7 +98,7 @@ class _Attempt:
 
     def run(self) -> None:
         """Supervises the child to its end and writes the outcome."""
-        runner = RunnerProcess(self._document)
+        runner = self._start()
         log.info("job %s attempt %d started in process %d", self._document.id, self._document.attempt, runner.pid)
         reason = "the worker could not supervise it"
         try:
@@ -137,13 +109,31 @@ class _Attempt:
             runner.end(EXIT_SECONDS)
         except attempts.LeaseLost as lost:
             log.warning("%s; its work is dropped", lost)
+            # The child first: it may be storing something at this very moment.
+            runner.end(0.0)
             self._waste = self._unpublished()
         finally:
             runner.end(0.0)
-        for prefix in self._waste:
-            self._context.storage.delete(prefix)
+        waste.clear(self._database, self._context.storage, self._waste)
+        failpoints.reach("outcome_tidied")
         for name in self._bells:
             self._context.bell.ring(name)
+
+    def _start(self) -> RunnerProcess:
+        """The child. The lease is kept meanwhile: what it is forked from may have to be started first."""
+        with ThreadPoolExecutor(1) as thread:
+            starting = thread.submit(RunnerProcess, self._document)
+            while not wait([starting], self._settings.lease_seconds / 3).done:
+                try:
+                    self._try(self._keep)
+                except attempts.LeaseLost:
+                    # The first look at the lease finds it again, when there is a child to end.
+                    break
+            return starting.result()
+
+    def _keep(self) -> None:
+        with self._database.write() as session:
+            attempts.renew(session, self._document.id, self._owner, self._settings.lease_seconds)
 
     def _follow(self, runner: RunnerProcess) -> str:
         """Stores what the child says, keeps the lease, passes requests on; returns why it ended."""
@@ -193,6 +183,7 @@ class _Attempt:
     def _heed(self, runner: RunnerProcess) -> None:
         with self._database.write() as session:
             request = attempts.renew(session, self._document.id, self._owner, self._settings.lease_seconds)
+        failpoints.reach("lease_renewed")
         if request != self._request:
             self._request = request
             if request == "stop":
@@ -208,6 +199,8 @@ class _Attempt:
         if self._entries or self._progress:
             with self._database.write() as session:
                 self._record(session)
+                failpoints.reach("events_commit")
+            failpoints.reach("events_committed")
             self._entries, self._progress = [], None
 
     def _record(self, session: Session) -> None:
@@ -243,14 +236,17 @@ class _Attempt:
                     self._waste = outcomes.clear(
                         session, job, job.failure_code or "cancelled", job.failure_message or reason
                     )
-                    self._waste.append(f"bundles/{job.project_id}/{job_id}")
+                    self._waste += outcomes.bundles(job)
             elif "failure" in self._ended:
                 failure = self._ended["failure"]
                 self._waste = outcomes.fail(session, job_id, self._owner, failure["code"], failure["message"])
-                self._waste.append(self._document.bundle_prefix)
+                self._waste += outcomes.bundles(job)
             else:
                 self._waste = self._publish(session, self._ended["result"])
+            waste.note(session, self._waste)
             bells = queues.take_bells(session)
+            failpoints.reach("outcome_commit")
+        failpoints.reach("outcome_committed")
         self._bells = bells
         log.info("job %s attempt %d: %s", job_id, self._document.attempt, reason)
 
@@ -264,19 +260,19 @@ class _Attempt:
                 return outcomes.succeed(session, self._document.id, self._owner, result)
         except (GraftError, DataError) as error:
             detail = error.detail if isinstance(error, GraftError) else UNSTORABLE
-            waste = outcomes.fail(session, self._document.id, self._owner, "internal", detail)
-            return [*waste, self._document.bundle_prefix]
+            given_up = outcomes.fail(session, self._document.id, self._owner, "internal", detail)
+            return [*given_up, *outcomes.bundles(session.get_one(Job, self._document.id))]
 
     def _unpublished(self) -> list[str]:
-        """What the attempt has stored, unless a commit that seemed to fail has published it after all."""
-        prefix = self._document.bundle_prefix
+        """What the attempt has stored in vain; a commit that seemed to fail may have published it after all."""
+        document = self._document
         try:
-            with self._database.read() as session:
-                job = session.get(Job, self._document.id)
-            done = job is not None and (job.state, job.attempt) == (JobState.SUCCEEDED, self._document.attempt)
-            return [] if done else [prefix]
+            with self._database.write() as session:
+                late = outcomes.late(session, document.id, document.attempt, document.bundle_prefix)
+                waste.note(session, late)
+                return late
         except UNREACHABLE as error:
-            log.warning("%s is left to the next attempt: %s", prefix, error)
+            log.warning("what %s attempt %d has stored stays for now: %s", document.id, document.attempt, error)
             return []
 
     def _timeout_message(self) -> str:

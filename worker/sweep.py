@@ -9,12 +9,12 @@ from datetime import timedelta
 from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import abandoned, failpoints
 from app.db.base import now
 from app.db.models import Job, WorkerProcess
 from app.inbox import open_inbox
-from app.services import attempts, deliveries, jobs, logs, outcomes, queues, upload_sweep
+from app.services import attempts, deliveries, jobs, logs, outcomes, queues, upload_sweep, waste
 from app.states import JobState
-from app.storage import remove_old_uploads
 from worker import weights
 from worker.supervisor import Context
 
@@ -46,6 +46,9 @@ def _loop(context: Context, device: str) -> None:
         except SQLAlchemyError as error:
             # The database may be restarting; the next round tries again.
             log.warning("sweep failed, trying again in %.1f s: %s", interval, error)
+        except Exception:
+            # Storage may be away, or full. Without this thread nobody would take jobs back any more.
+            log.exception("sweep failed, trying again in %.1f s", interval)
         if context.stopping.wait(interval):
             return
 
@@ -61,6 +64,7 @@ def show(context: Context, device: str) -> None:
         row.seen_at, row.backbones = now(), names
         # One that was killed could not take its row away.
         session.execute(delete(WorkerProcess).where(WorkerProcess.seen_at < now() - FORGOTTEN))
+    failpoints.reach("worker_shown")
 
 
 def leave(context: Context) -> None:
@@ -73,17 +77,20 @@ def leave(context: Context) -> None:
 
 def sweep(context: Context) -> None:
     """Hands back jobs whose lease ran out, moves those that nobody serves, rings for queues in which a job waits."""
-    waste: list[str] = []
+    gone: list[str] = []
     with context.database.write() as session:
         for job in attempts.expired(session):
             log.warning("job %s: its worker fell silent", job.id)
             if not attempts.hand_back(session, job, "its worker fell silent", context.settings.max_attempts):
-                waste += outcomes.clear(session, job, "worker_lost", job.failure_message or "")
-                waste.append(_bundles(job))
+                gone += outcomes.clear(session, job, "worker_lost", job.failure_message or "")
+                gone += outcomes.bundles(job)
+        waste.note(session, gone)
         jobs.reroute(session)
         bells = queues.take_bells(session) | attempts.waiting_queues(session)
-    for prefix in waste:
-        context.storage.delete(prefix)
+        failpoints.reach("sweep_commit")
+    failpoints.reach("sweep_committed")
+    waste.clear(context.database, context.storage, gone)
+    waste.sweep(context.database, context.storage)
     tidy(context)
     # A worker whose slots are all taken would only pile messages up; it looks for work itself when one ends.
     if context.slots.acquire(blocking=False):
@@ -94,7 +101,7 @@ def sweep(context: Context) -> None:
 
 def tidy(context: Context) -> None:
     """Removes working folders of attempts that are over: a process that was killed leaves its own behind."""
-    remove_old_uploads(context.settings.scratch)
+    abandoned.remove(context.settings)
     folders = {path: path.name.split("-") for path in context.settings.scratch.glob("job_*-*-*")}
     if not folders:
         return
@@ -108,13 +115,12 @@ def tidy(context: Context) -> None:
 
 
 def expire(context: Context) -> None:
-    """Removes days of prediction logs that are over, deliveries of webhooks, and uploads that nobody goes on with."""
+    """Removes what is over: days of prediction logs, deliveries, checkpoints of ended jobs, uploads."""
     with context.database.read() as session:
         logs.expire(session, context.storage, now().date())
     with context.database.write() as session:
         deliveries.expire(session, context.settings.webhook_keep_days)
+    checkpoints = list(context.storage.list("checkpoints"))
+    with context.database.write() as session:
+        waste.note(session, outcomes.strays(session, checkpoints))
     upload_sweep.run(context.database, context.storage, open_inbox(context.storage))
-
-
-def _bundles(job: Job) -> str:
-    return f"bundles/{job.project_id}/{job.id}"

@@ -14,7 +14,7 @@ from uuid import uuid4
 import httpx
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from app import VERSION, webhooks
+from app import VERSION, failpoints, webhooks
 from app.db.base import now
 from app.outbound import Guard
 from app.services import deliveries
@@ -81,6 +81,7 @@ class Courier:
         owner = f"{self._context.worker_id}/{uuid4().hex[:8]}"
         with self._context.database.write() as session:
             claimed = deliveries.claim(session, owner, wanted, self.lease_seconds)
+        failpoints.reach("delivery_claimed")
         failing = {one.webhook_id for one in found if one.failing}
         for one in claimed:
             with self._changed:
@@ -111,6 +112,7 @@ class Courier:
     def _attempt(self, claimed: Claimed, owner: str, failing: bool) -> None:
         try:
             answer = self._send(claimed)
+            failpoints.reach("delivery_sent")
             self._conclude(claimed, owner, answer)
         except Exception:
             # Nobody waits for this thread: what is said here is all that is said. Another attempt follows the claim.
@@ -146,6 +148,7 @@ class Courier:
                     return
                 time.sleep(RETRY_SECONDS)
             else:
+                failpoints.reach("delivery_concluded")
                 told = answer.error or f"status {answer.status}"
                 log.info("delivery %s of %s: %s (%s)", claimed.id, claimed.event_id, state or "no longer ours", told)
                 return

@@ -9,6 +9,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app import failpoints
 from app.api import multipart
 from app.api.deps import NAME, Context, Limit, Page, Project, ReadSession, State, finish
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
@@ -16,7 +17,7 @@ from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import UserBackbone
 from app.errors import BadRequest, UnsupportedMediaType
-from app.services import backbones, uploads
+from app.services import backbones, uploads, waste
 
 router = APIRouter(prefix="/backbones", tags=["backbones"], responses=RESPONSES)
 # `user/` goes before it, and both together fill the column.
@@ -254,12 +255,17 @@ def _add_uploaded(state: State, project: str, body: BackboneFromUpload) -> OwnBa
 
 def _add(state: State, project: str, form: BackboneForm, landing: Path) -> OwnBackboneOut:
     key = f"incoming/{project}/{uuid4().hex}"
-    with state.database.session() as session:
-        row = backbones.add(session, project, form.name, form.architecture, key)
-        try:
-            state.storage.put(key, landing)
+    waste.reserve(state.database, key)
+    out = None
+    try:
+        state.storage.put(key, landing)
+        failpoints.reach("weights_stored")
+        with state.database.session() as session:
+            row = backbones.add(session, project, form.name, form.architecture, key)
+            waste.keep(session, key)
             finish(state, session)
-        except BaseException:
-            state.storage.delete(key)
-            raise
-        return _own(row)
+            out = _own(row)
+    finally:
+        if out is None:
+            waste.clear(state.database, state.storage, [key])
+    return out

@@ -1,6 +1,7 @@
 """Versions that travel: the bundle out and in, and the folders that other systems load."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,7 @@ from app.bodies import BODY
 from app.db.models import ModelVersion
 from app.db.uploads import Upload
 from app.errors import BadRequest, TooLarge
-from app.services import exports, idempotency, imports, mlflow, models, publications, uploads
+from app.services import exports, idempotency, imports, mlflow, models, publications, uploads, waste
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 ROUTE = "POST /models/{name}/versions"
@@ -188,7 +189,7 @@ def _import(
     with imports.judged(state.storage, state.settings.scratch, path) as found:
         with state.database.read() as session:
             publications.check_labels(session, project, name, found.spec.task, found.spec.labels, allowed)
-        made = imports.store(state.storage, found, project)
+        made = imports.store(state.storage, found, project, partial(waste.reserve, state.database))
     out = None
     try:
         with state.database.session() as session:
@@ -200,6 +201,7 @@ def _import(
                 uploads.take(session, project, uploaded.id, f"{name} version")
                 session.info.setdefault(WASTE, []).append(uploads.key(project, uploaded.id))
             origin = OriginOut(how="imported", bundle_sha256=upload.sha256, size_bytes=upload.size_bytes)
+            waste.keep(session, made.prefix)
             row = publications.admit(session, project, name, made, allowed, origin.model_dump())
             default = models.resolve(session, project, name, None, None)
             answer = _out(name, row, origin, found.checks, default.id == row.id)
@@ -210,7 +212,7 @@ def _import(
             out = answer
     finally:
         if out is None:
-            state.storage.delete(made.prefix)
+            waste.clear(state.database, state.storage, [made.prefix])
     response.headers["Location"] = location
     return out
 

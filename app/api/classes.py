@@ -2,6 +2,7 @@
 
 import hashlib
 import unicodedata
+from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -16,7 +17,7 @@ from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import ModelVersion
 from app.errors import BadRequest
-from app.services import class_checks, classes, idempotency, models, publications
+from app.services import class_checks, classes, idempotency, models, publications, waste
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 ROUTE = "POST /models/{name}/classes"
@@ -151,6 +152,7 @@ def _add(
         name,
         label,
         images,
+        partial(waste.reserve, state.database),
     )
     out = None
     try:
@@ -159,6 +161,7 @@ def _add(
             if kept is not None:
                 session.commit()
                 return replayed(kept, CREATED)
+            waste.keep(session, made.version.prefix)
             row = publications.append(session, name, base, asked, made.version)
             default = models.resolve(session, project, name, None, None)
             answer = _out(name, base, row, made, label, default.id == row.id)
@@ -169,7 +172,7 @@ def _add(
             out = answer
     finally:
         if out is None:
-            state.storage.delete(made.version.prefix)
+            waste.clear(state.database, state.storage, [made.version.prefix])
     response.headers["Location"] = location
     return out
 

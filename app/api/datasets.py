@@ -8,6 +8,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app import failpoints
 from app.api import multipart
 from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession, finish
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed, text_fields
@@ -15,7 +16,7 @@ from app.api.problems import RESPONSES
 from app.db.base import new_id
 from app.db.models import Dataset
 from app.errors import BadRequest, UnsupportedMediaType
-from app.services import datasets, idempotency, samples, uploads
+from app.services import datasets, idempotency, samples, uploads, waste
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], responses=RESPONSES)
 ROUTE = "POST /datasets"
@@ -268,9 +269,12 @@ def _create(
     dataset_id = new_id("ds")
     archive = datasets.incoming(project, dataset_id) if upload else None
     out = None
+    failpoints.reach("archive_received")
     try:
         if archive is not None and upload is not None and upload.path is not None:
+            waste.reserve(state.database, archive)
             state.storage.put(archive, upload.path)
+            failpoints.reach("archive_stored")
         with state.database.session() as session:
             print_ = idempotency.fingerprint(form.model_dump(), upload and upload.sha256)
             kept = idempotency.begin(session, project, ROUTE, key, print_)
@@ -282,6 +286,8 @@ def _create(
                 taken = uploads.take(session, project, form.upload_id, dataset_id)
                 new = _new(form, uploads.key(project, taken.id), taken.filename, taken.received_bytes)
             made = document(datasets.create(session, project, dataset_id, new))
+            if archive is not None:
+                waste.keep(session, archive)
             location = f"/api/v1/datasets/{dataset_id}"
             idempotency.keep(
                 session, project, ROUTE, key, idempotency.Answer(made.model_dump_json().encode(), location)
@@ -290,7 +296,7 @@ def _create(
             out = made
     finally:
         if out is None and archive is not None:
-            state.storage.delete(archive)
+            waste.clear(state.database, state.storage, [archive])
     response.headers["Location"] = location
     return out
 

@@ -8,13 +8,14 @@ from fastapi import Depends, Query, Request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session as SqlSession
 
+from app import failpoints
 from app.api import callers
 from app.api.keyring import Keyring
 from app.api.remote import Remote
 from app.db.session import Database
 from app.inbox import Inbox
 from app.queue import Bell
-from app.services import queues
+from app.services import queues, waste
 from app.services.drift import Observation
 from app.services.predictions import Lookup, Opened
 from app.services.warm_up import WarmUp
@@ -77,9 +78,13 @@ def write_session(state: Annotated[State, Depends(get_state)]) -> Iterator[SqlSe
 
 def finish(state: State, session: SqlSession) -> None:
     """Commits, and then does what may only follow a commit."""
+    gone: list[str] = session.info.pop(WASTE, [])
+    waste.note(session, gone)
+    failpoints.reach("request_commit")
     session.commit()
-    for prefix in session.info.pop(WASTE, []):
-        state.storage.delete(prefix)
+    failpoints.reach("request_committed")
+    waste.clear(state.database, state.storage, gone)
+    failpoints.reach("request_tidied")
     for queue in queues.take_bells(session):
         state.bell.ring(queue)
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
@@ -62,6 +62,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(DataError, _data_error)
+    for away in (OperationalError, InterfaceError):
+        app.add_exception_handler(away, _database_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected_error)
 
@@ -144,6 +146,13 @@ async def _data_error(request: Request, error: Exception) -> JSONResponse:
     log.info("%s %s: %s", request.method, request.url.path, error)
     detail = "expected text that the database can hold; found a NUL character or half a surrogate pair; leave it out"
     return response(request.scope["path"], 400, "bad_request", "Bad request", detail)
+
+
+async def _database_error(request: Request, error: Exception) -> JSONResponse:
+    """Locked, restarting, cut off: it passes, and so the client is told to come again."""
+    log.warning("%s %s: %s", request.method, request.url.path, error)
+    detail = "expected the database to answer; found that it does not; try again in a moment; GET /readyz tells when"
+    return response(request.scope["path"], 503, "unavailable", "Unavailable", detail)
 
 
 async def _gone(request: Request, _: Exception) -> Response:

@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app import failpoints
 from app.artifact import bundle, card, graph, sample, scores, seen, stored, surgery, tensors
 from app.artifact import spec as specs
 from app.artifact.sample import Said, Sample
@@ -75,8 +76,9 @@ def make(
     model: str,
     label: str,
     images: Sequence[bytes],
+    reserve: Callable[[str], None],
 ) -> Made:
-    """The new bundle, stored under a prefix of its own; whoever calls deletes it unless a row names it.
+    """The new bundle, stored under its own, reserved prefix; whoever calls deletes it unless a row names it.
 
     An image that was given twice is used once. Alike are the same bytes: all are decoded, so that a bad one is named by
     its place in the request.
@@ -128,6 +130,7 @@ def make(
             place = Path(folder) / "bundle"
             tried_on = _sample(served, after)
             written = _write(storage, place, base, network, described, grown, scored, report, known, tried_on)
+            reserve(prefix)
             _store(storage, Path(folder) / "bundle", prefix, written)
         except OSError as error:
             raise out_of_space(error) from error
@@ -258,6 +261,7 @@ def _store(storage: Storage, folder: Path, prefix: str, written: Spec) -> None:
     try:
         for name in [*names, bundle.SPEC]:
             storage.put(f"{prefix}/{name}", folder / name)
+        failpoints.reach("class_stored")
     except BaseException:
         storage.delete(prefix)
         raise

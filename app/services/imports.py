@@ -8,13 +8,13 @@ import re
 import tempfile
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app import limited
+from app import failpoints, limited
 from app.artifact import archive, bundle
 from app.artifact import spec as specs
 from app.artifact.preprocess import INTERPOLATIONS
@@ -81,8 +81,8 @@ def judged(storage: Storage, scratch: Path, upload: Path) -> Iterator[Judged]:
         _places.release()
 
 
-def store(storage: Storage, found: Judged, project: str) -> NewVersion:
-    """Puts the bundle under a prefix of its own; whoever calls deletes that unless a row names it.
+def store(storage: Storage, found: Judged, project: str, reserve: Callable[[str], None]) -> NewVersion:
+    """Puts the bundle under a prefix of its own, once that is reserved; whoever calls deletes it unless a row names it.
 
     A shared graph is stored once: what a job or another bundle has brought already is not stored again. It is not taken
     back, since somebody else may have found it by then; the next import of that graph does.
@@ -90,6 +90,7 @@ def store(storage: Storage, found: Judged, project: str) -> NewVersion:
     version_id = new_id("ver")
     prefix = f"bundles/{project}/{version_id}/imported"
     described = found.spec
+    reserve(prefix)
     (found.folder / bundle.SPEC).write_bytes(specs.dump(described))
     try:
         for name, file in described.files.items():
@@ -98,6 +99,7 @@ def store(storage: Storage, found: Judged, project: str) -> NewVersion:
             elif not _has(storage, file.key):
                 storage.put(file.key, found.folder / name)
         storage.put(f"{prefix}/{bundle.SPEC}", found.folder / bundle.SPEC)
+        failpoints.reach("import_stored")
     except BaseException:
         storage.delete(prefix)
         raise

@@ -3,14 +3,15 @@
 Each kind of job has one function in `FINISHERS`; it returns storage prefixes that nothing needs any more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, Report, UserBackbone
-from app.services import alignments, attempts, datasets, forecasts, jobs, publications, studies
-from app.states import JobState
+from app.services import alignments, attempts, datasets, forecasts, jobs, publications, studies, waste
+from app.states import FINAL, JobState
 
 Result = dict[str, Any]
 
@@ -64,6 +65,7 @@ def retry(session: Session, project: str, job_id: str) -> Job:
         BadRequest: the job's input is gone.
     """
     job = jobs.retry(session, project, job_id)
+    waste.forget(session, f"checkpoints/{job.project_id}/{job.id}")
     if job.kind in studies.TABLES:
         studies.reopen(session, job)
     return job
@@ -75,22 +77,50 @@ def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
     Returns:
         storage prefixes to delete after the commit.
     """
-    if job.state == JobState.CANCELLED and job.kind in ("transfer", "predict"):
-        return [f"checkpoints/{job.project_id}/{job.id}"]
     if job.kind == "ingest" and job.dataset_id:
         datasets.invalidate(session, job.dataset_id, code, message)
-        return [*_archive(job), datasets.prefix(job.project_id, job.dataset_id)]
     if job.kind == "backbone":
         row = session.get(UserBackbone, job.inputs["backbone_id"])
         if row is not None:
             row.state, row.failure_message = "invalid", message
-        return _checkpoint(job)
     if job.kind == "align":
         alignments.fail(session, job.inputs["alignment_id"], code, message)
     if job.kind in studies.TABLES:
         studies.fail(session, job, code, message)
-        return [studies.prefix(job.project_id, job.inputs["study_id"]), f"checkpoints/{job.project_id}/{job.id}"]
-    return []
+    return _given_up(job)
+
+
+def _given_up(job: Job) -> list[str]:
+    """Prefixes of a job that ended without a result. What a failed transfer has computed stays: it may be retried."""
+    checkpoints = [f"checkpoints/{job.project_id}/{job.id}"]
+    if job.kind in studies.TABLES:
+        return [studies.prefix(job.project_id, job.inputs["study_id"]), *checkpoints]
+    if job.kind == "ingest" and job.dataset_id:
+        return [*_archive(job), datasets.prefix(job.project_id, job.dataset_id)]
+    if job.kind == "backbone":
+        return _checkpoint(job)
+    return checkpoints if job.state == JobState.CANCELLED and job.kind in ("transfer", "predict") else []
+
+
+def late(session: Session, job_id: str, attempt: int, bundle: str) -> list[str]:
+    """What an attempt that has lost its lease may have stored after others went on or the job ended; nothing needs it.
+
+    Args:
+        session: the open transaction.
+        job_id: of the job, which may be gone.
+        attempt: that is late.
+        bundle: prefix of what it publishes.
+    """
+    job = session.get(Job, job_id)
+    if job is None or job.state not in FINAL:
+        # Checkpoints are shared with the attempt that goes on.
+        return [bundle]
+    if job.state != JobState.SUCCEEDED:
+        return [bundle, *_given_up(job)]
+    given_up = [] if job.attempt == attempt else [bundle]
+    if "deleted_dataset" in job.inputs and job.kind == "ingest":
+        given_up.append(datasets.prefix(job.project_id, job.inputs["deleted_dataset"]))
+    return [*given_up, f"checkpoints/{job.project_id}/{job.id}"]
 
 
 def _ingest(session: Session, job: Job, result: Result) -> list[str]:
@@ -172,9 +202,29 @@ def _predict(session: Session, job: Job, result: Result) -> list[str]:
     return [f"checkpoints/{job.project_id}/{job.id}", *_lost(job)]
 
 
+def strays(session: Session, keys: Iterable[str]) -> list[str]:
+    """Of checkpoints in storage, the prefixes that no attempt will read again.
+
+    A frozen worker's runner goes on after another attempt has ended the job; killed then, it leaves its last ones.
+    """
+    places = {tuple(key.split("/")[1:3]) for key in keys}
+    known = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_({job_id for _, job_id in places})))}
+    gone = []
+    for project, job_id in sorted(places):
+        job, prefix = known.get(job_id), f"checkpoints/{project}/{job_id}"
+        if job is None or job.state == JobState.SUCCEEDED or (job.state in FINAL and prefix in _given_up(job)):
+            gone.append(prefix)
+    return gone
+
+
+def bundles(job: Job) -> list[str]:
+    """Where the job's attempts may have stored something: one that was killed could not take it away."""
+    return [f"bundles/{job.project_id}/{job.id}/attempt-{number}" for number in range(1, job.attempt + 1)]
+
+
 def _lost(job: Job) -> list[str]:
-    """What earlier attempts may have stored: one that was killed after it could not take it away."""
-    return [f"bundles/{job.project_id}/{job.id}/attempt-{number}" for number in range(1, job.attempt)]
+    """What all but the last attempt may have stored."""
+    return bundles(job)[:-1]
 
 
 def _succeeded(session: Session, job: Job, message: str, **data: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Self
 
 from sqlalchemy.orm import Session
 
+from app import failpoints
 from app.db.base import now
 from app.db.uploads import Upload, UploadPart
 from app.errors import BadRequest, Conflict, TimedOut, TooLarge, WrongChecksum
@@ -190,6 +191,7 @@ class Receiver:
             self._lease.renew()
             return
         before, synced = self._held, self._sink.sync(ending=ending)
+        failpoints.reach("upload_synced")
 
         def note(session: Session, row: Upload) -> None:
             held = synced.held
@@ -201,6 +203,7 @@ class Receiver:
             session.add_all(_part(row, part) for part in synced.parts)
 
         self._row = self._lease.change(note)
+        failpoints.reach("upload_noted")
         self._held = synced.held
         if before is not None and before.tail != synced.held.tail:
             self._desk.inbox.forget(before)

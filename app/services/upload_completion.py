@@ -4,6 +4,7 @@ import hashlib
 
 from sqlalchemy.orm import Session
 
+from app import failpoints
 from app.db.base import now
 from app.db.uploads import Upload
 from app.errors import BadRequest, Conflict
@@ -41,6 +42,7 @@ def complete(desk: Desk, project: str, upload_id: str, sha256: str, given: list[
             found.update(data)
             lease.renew()
         _compare(row.id, sha256, found.hexdigest())
+        failpoints.reach("upload_verified")
 
         def note(_session: Session, row: Upload) -> None:
             row.state, row.sha256, row.expires_at = State.COMPLETE, sha256, now() + desk.keep
@@ -62,6 +64,7 @@ def assembled(desk: Desk, lease: Lease, row: Upload, given: list[Part] | None = 
         with desk.database.read() as session:
             parts = uploads.parts(session, row.id)
     desk.inbox.assemble(held, parts, lease)
+    failpoints.reach("upload_assembled")
 
     def note(_session: Session, row: Upload) -> None:
         row.state, row.received_bytes = State.RECEIVED, held.size_bytes

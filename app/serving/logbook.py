@@ -23,6 +23,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from app import failpoints
 from app.db.base import new_id
 from app.serving.call import Images, Result
 from app.storage import Storage
@@ -194,6 +195,7 @@ class Logbook:
             path = Path(place) / "part"
             pq.write_table(pa.Table.from_pylist(rows, schema=schema()), path, compression="zstd")
             self._storage.put(f"{folder}/{records[0].at:%H%M%S}-{uuid4().hex}{SUFFIX}", path)
+        failpoints.reach("log_stored")
 
 
 def schema() -> Any:

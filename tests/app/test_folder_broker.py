@@ -1,10 +1,11 @@
 """The default broker under many hands: each message is read once, and nobody reads half a file."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from app.queue import make_celery
+from app.queue import Bell, make_celery
 from app.settings import Settings
 from tests.app.test_queue import take
 from tests.processes import ROOT
@@ -21,7 +22,7 @@ assert all(bell.ring("cpu") for _ in range(int(sys.argv[2])))
 TAKE = """
 import sys, time
 from pathlib import Path
-from app.queue import make_celery
+from app.queue import Bell, make_celery
 from app.settings import Settings
 from tests.app.test_queue import take
 celery, found, end = make_celery(Settings(home=Path(sys.argv[1]))), 0, time.monotonic() + float(sys.argv[2])
@@ -59,3 +60,14 @@ def start(code: str, home: Path, number: int) -> subprocess.Popen[str]:
     """A process of its own, that writes or reads."""
     command = [sys.executable, "-c", code, str(home), str(number)]
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_broker_that_was_wiped_goes_on(home: Path) -> None:
+    celery = make_celery(Settings(home=home))
+    bell = Bell(celery)
+    assert bell.ring("cpu")
+    assert len(take(celery, "cpu")) == 1
+    shutil.rmtree(home / "broker")
+    assert take(celery, "cpu") == []
+    assert bell.ring("cpu")
+    assert len(take(celery, "cpu")) == 1

@@ -2,14 +2,18 @@
 
 import errno
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import NotFound, OutOfSpace
-from app.storage import FolderStorage, check_key, open_storage
+from app.errors import NotFound, OutOfSpace, Unavailable
+from app.storage import DRAFTS, FolderStorage, check_key, open_storage
+from tests.factories import files_below
 
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.server)])
@@ -106,30 +110,31 @@ def test_deleting_leaves_no_empty_folder_and_no_sibling_loses_its_own(tmp_path):
     store.delete("probe/a")
     store.delete("bundles/default/ver_3/added")
     assert folders_below(tmp_path / "store") == [
-        "bundles", "bundles/default", "bundles/default/ver_2", "bundles/default/ver_2/added"
+        DRAFTS, "bundles", "bundles/default", "bundles/default/ver_2", "bundles/default/ver_2/added"
     ]  # fmt: skip
     store.delete("bundles/default/ver_2/added")
-    assert list((tmp_path / "store").iterdir()) == []
+    assert folders_below(tmp_path / "store") == [DRAFTS]
 
 
 @pytest.mark.parametrize("gone", [1, 3])
 def test_a_folder_that_is_removed_while_something_is_put_there_is_made_again(tmp_path, monkeypatch, gone):
     (tmp_path / "source").write_bytes(b"x")
     store, other = (FolderStorage(tmp_path / "store") for _ in range(2))
-    link, calls = os.link, []
+    replace, calls = Path.replace, []
 
-    def interrupted(source, target):
+    def late(path, target):
         calls.append(target)
         if len(calls) <= gone:
-            # The only other object of the folder is deleted, whose own name has not been linked yet.
+            # The only other object of the folder is deleted, and the folder is empty.
             other.delete("a/b/other")
-        link(source, target)
+        return replace(path, target)
 
-    monkeypatch.setattr("os.link", interrupted)
+    monkeypatch.setattr(Path, "replace", late)
     store.put("a/b/mine", tmp_path / "source")
     assert store.fetch("a/b/mine").read_bytes() == b"x"
     assert len(calls) == gone + 1
-    assert folders_below(tmp_path / "store") == ["a", "a/b"]
+    assert folders_below(tmp_path / "store") == [DRAFTS, "a", "a/b"]
+    assert files_below(tmp_path / "store" / DRAFTS) == []
 
 
 BAD_KEYS = ["", "/a", "a/", "a//b", "../a", "a/../b", "a/..", ".", ".a", "a/.b", "a b", "a\\b", "a\n", "\u00e4", "a\0"]
@@ -180,14 +185,23 @@ def test_other_failures_stay_what_they_are(tmp_path):
     store = FolderStorage(tmp_path / "store")
     with pytest.raises(FileNotFoundError):
         store.put("a", tmp_path / "nothing")
-    assert list((tmp_path / "store").iterdir()) == []
+    assert files_below(tmp_path / "store") == []
 
 
-def test_half_written_objects_are_not_listed(tmp_path):
-    store = FolderStorage(tmp_path)
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / ".put-xyz").write_bytes(b"half")
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_half_written_objects_are_not_listed(tmp_path, monkeypatch):
+    (tmp_path / "source").write_bytes(b"x")
+    store = FolderStorage(tmp_path / "store")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.put("a/b", tmp_path / "source")
     assert list(store.list("a")) == []
+    # What a killed process leaves is where the sweep looks for it.
+    assert [Path(path).parent.name for path in files_below(tmp_path / "store")] == [DRAFTS]
 
 
 @pytest.mark.server
@@ -217,3 +231,49 @@ def test_second_fetch_needs_no_download(s3_url, tmp_path):
 def test_unknown_scheme(tmp_path, wrong):
     with pytest.raises(ValueError, match="file:// or s3://"):
         open_storage(wrong, tmp_path)
+
+
+@pytest.mark.server
+def test_an_object_store_that_is_away_is_told_from_one_that_refuses(s3_url, tmp_path, monkeypatch):
+    monkeypatch.setattr("app.storage_s3.ATTEMPTS", 1)
+    with Answering(503) as store:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", store)
+        found = open_storage(s3_url, tmp_path / "cache")
+        for call in (lambda: found.put("a", Path(__file__)), lambda: found.fetch("a"), lambda: found.delete("a"),
+                     lambda: list(found.list("a"))):  # fmt: skip
+            with pytest.raises(Unavailable, match="expected the object store to answer"):
+                call()
+    with pytest.raises(Unavailable, match="try again"):
+        found.fetch("a")
+    assert files_below(tmp_path / "cache") == []
+    with Answering(403) as store:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", store)
+        with pytest.raises(ClientError, match="403"):
+            open_storage(s3_url, tmp_path / "cache").fetch("a")
+
+
+class Answering:
+    """A server that has one answer to everything."""
+
+    def __init__(self, status):
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self):
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_GET = do_PUT = do_HEAD = do_DELETE = answer
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def __enter__(self):
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()

@@ -73,3 +73,24 @@ def test_a_short_run_writes_before_it_loses_much(storage: FolderStorage, tmp_pat
     assert not checkpoints.is_due(11, 200)
     checkpoints._cost_seconds = 1000.0
     assert not checkpoints.is_due(199, 200)
+
+
+class Overtaken(FolderStorage):
+    """Between its list and its fetch another attempt writes a checkpoint, once."""
+
+    other: Checkpoints | None = None
+
+    def fetch(self, key: str) -> Path:
+        other, self.other = self.other, None
+        if other is not None:
+            other.write(snapshot(9))
+        return super().fetch(key)
+
+
+def test_a_checkpoint_that_goes_while_it_is_read_has_a_successor(storage: FolderStorage, tmp_path: Path) -> None:
+    opened(storage, tmp_path).write(snapshot(7))
+    overtaken = Overtaken(tmp_path / "storage")
+    overtaken.other = opened(storage, tmp_path)
+    found = opened(overtaken, tmp_path).read()
+    assert found is not None
+    assert found.step == 9

@@ -183,6 +183,8 @@ def test_chunk_that_was_cut_off_is_not_seen(bench):
     found, extraction = bench.get(context, index, rows)
     assert extraction.num_extracted == len(index)
     np.testing.assert_allclose(found, expected(context, index, rows), atol=1e-5)
+    # The same chunk again has the same name: nothing of the first is left beside it.
+    assert len(list(bench.storage.list("features"))) == 2
 
 
 def supervisor_that_says(request):

@@ -1,5 +1,6 @@
 """The runner as its supervisor sees it: one document in, JSON lines out, and no trace when it is over."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from tests import factories, processes
 from tests.conftest import SMALL_DISK_BYTES
 from tests.factories import files_below
 from worker.progress import ABANDONED
+from worker.runner import unforeseen
 
 pytestmark = pytest.mark.server
 
@@ -127,6 +129,22 @@ def test_mistake_of_ours_goes_to_the_log_and_not_to_the_owner(runner):
     assert "AssertionError" in failure["message"]
     assert "runner.py" not in failure["message"]
     assert "Traceback" in log
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), "out_of_memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out_of_memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+        (RuntimeError("std::bad_alloc"), "out_of_memory"),
+        (ImportError("libtorch.so: failed to map segment from shared object"), "out_of_memory"),
+        (RuntimeError("shapes do not match"), "internal"),
+        (OSError(errno.ENOENT, "No such file"), "internal"),
+    ],
+)
+def test_memory_that_ends_is_told_from_mistakes(error, code):
+    assert unforeseen(error)["failure"]["code"] == code
 
 
 def test_document_that_is_none(runner, home):

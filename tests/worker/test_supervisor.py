@@ -18,7 +18,7 @@ from app.settings import Settings
 from tests import factories, processes
 from tests.conftest import wait_until
 from tests.factories import files_below
-from worker import supervisor
+from worker import described, supervisor
 from worker.supervisor import Context
 
 pytestmark = pytest.mark.server
@@ -244,6 +244,26 @@ def test_lease_is_kept_while_the_runner_works(bench):
     assert short.job(job_id).state == "succeeded"
 
 
+def test_lease_is_kept_while_the_runner_starts(bench, monkeypatch):
+    _, job_id = bench.upload(factories.pictures(3, COLOURS))
+    short = change(bench, lease_seconds=0.6)
+    go = threading.Event()
+
+    class Late(supervisor.RunnerProcess):
+        def __init__(self, document):
+            go.wait(30)
+            super().__init__(document)
+
+    monkeypatch.setattr(supervisor, "RunnerProcess", Late)
+    thread = short.start()
+    wait_until(lambda: short.job(job_id).state == "running", "a claim")
+    first = short.job(job_id).lease_expires_at
+    wait_until(lambda: short.job(job_id).lease_expires_at > first, "a renewed lease")
+    go.set()
+    thread.join(60)
+    assert (short.job(job_id).state, short.job(job_id).attempt) == ("succeeded", 1)
+
+
 def test_labels_that_changed_meanwhile_fail_the_job_with_the_reason(bench):
     one, _ = bench.upload(factories.pictures(6, COLOURS))
     other, _ = bench.upload(factories.pictures(6, {"red": COLOURS["red"], "green": factories.COLOURS["green"]}))
@@ -373,11 +393,12 @@ def test_claim_without_a_database_is_tried_again_later(bench):
 def test_bundle_that_was_published_after_all_is_kept(bench):
     with bench.database.write() as session:
         job = factories.job(session)
-        document = supervisor.describe(session, job)
+        document = described.describe(session, job)
     attempt = supervisor._Attempt(bench.context, document, "w1/1")
     assert attempt._unpublished() == [document.bundle_prefix]
     # By another attempt: this one's files are still nobody's.
-    for number, left in ((document.attempt + 1, [document.bundle_prefix]), (document.attempt, [])):
+    shared = document.checkpoint_prefix
+    for number, left in ((document.attempt + 1, [document.bundle_prefix, shared]), (document.attempt, [shared])):
         with bench.database.write() as session:
             job = session.get_one(Job, document.id)
             job.state, job.attempt = "succeeded", number

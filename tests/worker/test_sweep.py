@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,8 +11,11 @@ from sqlalchemy import select
 
 from app.db.base import now
 from app.db.models import Dataset, Job, WorkerProcess
+from app.db.waste import Waste
+from app.errors import Unavailable
 from app.queue import Bell, make_celery
 from app.services import attempts, jobs, logs
+from app.storage import FolderStorage
 from tests import factories
 from tests.conftest import wait_until
 from tests.factories import files_below
@@ -212,3 +216,39 @@ def test_prediction_logs_that_are_over_are_removed(context, tmp_path):
     context.stopping.set()
     sweep.start(context, "cpu").join(30)
     assert list(context.storage.list("predictions")) == [f"{days[age]}/a.parquet" for age in (7, 0)]
+
+
+def test_checkpoints_that_a_late_attempt_has_left_are_removed(context, tmp_path):
+    with context.database.write() as session:
+        states = ("succeeded", "failed", "cancelled", "running")
+        ids = {state: factories.job(session, state=state).id for state in states}
+    (tmp_path / "file").write_text("x")
+    for job_id in (*ids.values(), "job_gone"):
+        context.storage.put(f"checkpoints/default/{job_id}/run/1", tmp_path / "file")
+    sweep.expire(context)
+    with context.database.read() as session:
+        noted = {row.prefix.rpartition("/")[2] for row in session.scalars(select(Waste))}
+    assert noted == {ids["succeeded"], ids["cancelled"], "job_gone"}
+
+
+class Away(FolderStorage):
+    """A storage that cannot be reached the first time."""
+
+    reached = False
+
+    def list(self, prefix):
+        if not self.reached:
+            self.reached = True
+            raise Unavailable("expected the object store to answer; found nothing; try again")
+        return super().list(prefix)
+
+
+def test_sweeping_goes_on_when_storage_comes_back(context, home):
+    away = Away(home / "storage")
+    quick = context.settings.model_copy(update={"lease_seconds": 0.1})
+    thread = sweep.start(replace(context, storage=away, settings=quick), "cpu")
+    wait_until(lambda: away.reached, "a look at storage")
+    job_id = silent(context)
+    wait_until(lambda: job(context, job_id).state == "queued", "a job that is taken back")
+    context.stopping.set()
+    thread.join(30)

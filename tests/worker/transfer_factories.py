@@ -120,13 +120,14 @@ def task(context: RunContext, backbone: Prepared, seed: int = 0) -> Task:
 
 
 @functools.cache
-def prepared_backbone(name: str, side: int) -> Prepared:
-    """A small architecture with random weights, prepared once for all tests of the session."""
+def prepared_backbone(name: str, side: int, folder: Path | None = None) -> Prepared:
+    """A small architecture with random weights, prepared once for all tests of the session; or in a folder."""
     found = catalogue.find(name)
     assert found is not None
     shape = replace(found.preprocess, height=side, width=side, resize=side + 8)
-    folder = Path(tempfile.mkdtemp(prefix="graft-prepared-"))
-    atexit.register(shutil.rmtree, folder)
+    if folder is None:
+        folder = Path(tempfile.mkdtemp(prefix="graft-prepared-"))
+        atexit.register(shutil.rmtree, folder)
     network = backbones.build(found, None, SEED)
     _settle(network, shape)
     return prepare.write(network, replace(found, preprocess=shape), "", folder, lambda *_: None)

@@ -6,7 +6,7 @@ from sqlalchemy import func, select
 from app.db.forecasts import ForecastRow
 from app.db.models import Dataset, Job, Model, ModelVersion, Problem, Project, Report, UserBackbone
 from app.errors import Conflict
-from app.services import aliases, attempts, backbones, jobs, models, outcomes
+from app.services import aliases, attempts, backbones, datasets, jobs, models, outcomes
 from app.services.aliases import Target
 from tests import factories
 
@@ -135,6 +135,36 @@ def test_failed_transfer_keeps_its_checkpoints_for_a_retry(database):
     job_id = running(database)
     with database.write() as session:
         assert outcomes.fail(session, job_id, OWNER, "diverged", "not finite") == []
+
+
+@pytest.mark.parametrize(
+    ("end", "left"),
+    [(None, ["b"]), ("succeed", ["b", "checkpoints"]), ("fail", ["b"]), ("cancel", ["b", "checkpoints"])],
+)
+def test_what_a_late_attempt_has_stored_in_vain(database, end, left):
+    job_id = running(database)
+    with database.write() as session:
+        attempts.hand_back(session, session.get_one(Job, job_id), "fell silent", 3)
+        attempts.claim(session, ["cpu"], OWNER, 60)
+    if end == "succeed":
+        succeed(database, job_id)
+    with database.write() as session:
+        if end == "fail":
+            outcomes.fail(session, job_id, OWNER, "diverged", "not finite")
+        elif end == "cancel":
+            jobs.cancel(session, "default", job_id)
+            attempts.hand_back(session, session.get_one(Job, job_id), "cancelled", 3)
+        expected = [f"checkpoints/default/{job_id}" if one == "checkpoints" else one for one in left]
+        assert outcomes.late(session, job_id, 1, "b") == expected
+
+
+def test_a_late_ingestion_leaves_no_files_of_a_dataset_that_is_gone(database):
+    dataset_id, job_id = ingestion(database)
+    succeed(database, job_id, INGESTED)
+    with database.write() as session:
+        assert f"datasets/default/{dataset_id}" not in outcomes.late(session, job_id, 0, "b")
+        datasets.delete(session, "default", dataset_id)
+        assert f"datasets/default/{dataset_id}" in outcomes.late(session, job_id, 0, "b")
 
 
 def test_unknown_failure_code_is_a_mistake_of_ours():

@@ -1,0 +1,84 @@
+"""Objects that nothing needs: noted in a transaction, deleted after its commit, by a sweep where that was cut short.
+
+Every prefix in storage has its project as the second part of its name.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, or_, update
+from sqlalchemy.orm import Session
+
+from app.db.base import now
+from app.db.session import Database
+from app.db.waste import Waste
+from app.errors import Unavailable
+from app.storage import Storage
+
+# Whoever has noted it deletes it at once; a sweep comes after that.
+GRACE = timedelta(seconds=5)
+# From storing something to the commit that makes it wanted.
+RESERVED = timedelta(hours=1)
+# While one sweep deletes, the others leave it alone.
+CLAIMED = timedelta(minutes=1)
+
+log = logging.getLogger(__name__)
+
+
+def note(session: Session, prefixes: Sequence[str]) -> None:
+    """Gives objects up with this transaction; `clear` them once it is committed."""
+    for prefix in prefixes:
+        session.merge(_row(prefix, now() + GRACE))
+
+
+def reserve(database: Database, prefix: str) -> None:
+    """Before something is stored of which no row speaks yet: it goes, unless `keep` says in time that it is wanted."""
+    with database.write() as session:
+        session.merge(_row(prefix, now() + RESERVED))
+
+
+def keep(session: Session, prefix: str) -> None:
+    """What was reserved is wanted, in the transaction whose rows speak of it.
+
+    Raises:
+        Unavailable: too late, it was given up meanwhile.
+    """
+    if session.scalar(delete(Waste).where(Waste.prefix == prefix).returning(Waste.prefix)) is None:
+        raise Unavailable(
+            f"expected the request to be through within {RESERVED.total_seconds():.0f} s of its upload; found that it "
+            "took longer, and what it had stored was deleted; send it again"
+        )
+
+
+def forget(session: Session, top: str) -> None:
+    """What was given up below a prefix is used again: a job is done once more."""
+    below = Waste.prefix.startswith(f"{top}/", autoescape=True)
+    session.execute(delete(Waste).where(or_(Waste.prefix == top, below)))
+
+
+def clear(database: Database, storage: Storage, prefixes: Sequence[str]) -> None:
+    """Deletes what was noted. Where storage or database cannot be reached a sweep does it later, and it is logged."""
+    for prefix in prefixes:
+        try:
+            storage.delete(prefix)
+            with database.write() as session:
+                session.execute(delete(Waste).where(Waste.prefix == prefix))
+        except Exception:
+            # The transaction that gave it up is committed: whatever is wrong here changes nothing of what was said.
+            log.exception("%s could not be deleted; the sweep will try again", prefix)
+
+
+def sweep(database: Database, storage: Storage) -> int:
+    """Deletes what is overdue; says how much that was."""
+    with database.write() as session:
+        due = update(Waste).where(Waste.due_at <= now()).values(due_at=now() + CLAIMED).returning(Waste.prefix)
+        prefixes = list(session.scalars(due))
+    if prefixes:
+        log.info("deleting what was left behind: %s", ", ".join(prefixes))
+    clear(database, storage, prefixes)
+    return len(prefixes)
+
+
+def _row(prefix: str, due_at: datetime) -> Waste:
+    return Waste(prefix=prefix, project_id=prefix.split("/")[1], due_at=due_at)

@@ -1,0 +1,97 @@
+"""The parts of `make chaos`, by name: each yields one row for each fault, with what was wrong after it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.chaos import crowd, faults, points, room
+from benchmarks.chaos.scenarios import Lab
+from benchmarks.chaos.stack import running
+
+Row = dict[str, Any]
+NUM_KILLS = 300
+
+
+def document(before: Row, rows: list[Row]) -> Row:
+    """Counts of what was measured before, and of some rows more."""
+    measured = [row for row in rows if "skipped" not in row]
+    steps = [row["steps"] for row in rows if "steps" in row]
+    notes = {name: row[name] for row in rows for name in row if name.startswith("num_")}
+    told = {**before, **notes}
+    told["num_faults"] = before.get("num_faults", 0) + len(measured)
+    told["num_wrong"] = before.get("num_wrong", 0) + sum(bool(row["wrong"]) for row in measured)
+    told["wrong"] = before.get("wrong", []) + [row for row in rows if row["wrong"]]
+    told["what"] = sorted({*before.get("what", []), *(row["what"] for row in measured)})
+    told["cannot_happen"] = before.get("cannot_happen", {}) | {
+        row["what"]: row["skipped"] for row in rows if "skipped" in row
+    }
+    if steps:
+        told["max_steps"] = max(before.get("max_steps", 0.0), *steps)
+    return told
+
+
+def failpoints(folder: Path, stack: str, before: Row) -> Iterator[Row]:
+    """Each failpoint, once; those that were reached before are left out."""
+    for name, kind in points.ONLY.items():
+        if kind != stack:
+            yield {"what": name, "stack": stack, "wrong": [], "skipped": f"only the stack {kind} writes there"}
+    with running(stack, folder) as service:
+        service.add_worker("worker 2")
+        yield from points.run(Lab(service), [name for name in points.on(stack) if name not in before.get("what", [])])
+
+
+def kills(folder: Path, stack: str, before: Row) -> Iterator[Row]:
+    """150 random kills on each stack."""
+    with running(stack, folder) as service:
+        yield from faults.kills(Lab(service), NUM_KILLS // 2, before.get("num_faults", 0))
+
+
+def slow_kills(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
+    """Five kills of each slow kind."""
+    with running(stack, folder) as service:
+        yield from faults.slow_kills(Lab(service))
+
+
+def frozen(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
+    """SIGSTOP past the lease."""
+    with running(stack, folder, worker_slots=1) as service:
+        yield from faults.frozen(Lab(service))
+
+
+def outages(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
+    """Database, broker, object store: away, restarted, wiped, slow."""
+    with running(stack, folder) as service:
+        yield from faults.outages(Lab(service))
+
+
+def disk(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
+    """A full disk, where there is one."""
+    if stack == "local":
+        yield from room.disk(folder)
+    else:
+        yield {"what": "the disk is full", "stack": stack, "wrong": [], "skipped": "objects lie in a bucket"}
+
+
+def memory(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
+    """No memory left."""
+    with running(stack, folder) as service:
+        yield from room.memory(Lab(service))
+
+
+def rolling(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
+    """SIGTERM of a worker, five times."""
+    with running(stack, folder, worker_slots=1) as service:
+        yield from crowd.rolling(Lab(service))
+
+
+def many(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
+    """200 jobs, three workers."""
+    with running(stack, folder, max_attempts=8) as service:
+        yield from crowd.many(Lab(service))
+
+
+PARTS: dict[str, Callable[[Path, str, Row], Iterator[Row]]] = {
+    one.__name__: one for one in (failpoints, kills, slow_kills, frozen, outages, disk, memory, rolling, many)
+}
+# Of the others each run measures all.
+GONE_ON_WITH = frozenset({"failpoints", "kills"})

@@ -1,0 +1,110 @@
+"""Every failpoint, once on each stack that has it: kill -9 right there, and all is as if nothing had been."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from app import failpoints
+from benchmarks.chaos import scenarios, verdict
+from benchmarks.chaos.scenarios import Done, Lab
+
+# What brings a process to each of them.
+REACHED_BY = {
+    "archive_received": "ingest",
+    "archive_stored": "ingest",
+    "weights_stored": "own_backbone",
+    "class_stored": "add_class",
+    "import_stored": "import_bundle",
+    "request_commit": "alias",
+    "request_committed": "delete",
+    "request_tidied": "transfer",
+    "upload_synced": "upload",
+    "upload_noted": "upload",
+    "upload_assembled": "upload",
+    "upload_verified": "upload",
+    "log_stored": "logged",
+    "file_linked": "ingest",
+    "file_placed": "ingest",
+    "object_sent": "ingest",
+    "object_fetched": "ingest",
+    "bell_written": "transfer",
+    "worker_shown": "transfer",
+    "claim_commit": "transfer",
+    "claim_committed": "transfer",
+    "events_commit": "transfer",
+    "events_committed": "transfer",
+    "lease_renewed": "folds",
+    "outcome_commit": "transfer",
+    "outcome_committed": "folds",
+    "outcome_tidied": "folds",
+    "sweep_commit": "transfer",
+    "sweep_committed": "transfer",
+    "delivery_claimed": "told",
+    "delivery_sent": "told",
+    "delivery_concluded": "told",
+    "dataset_file_stored": "ingest",
+    "features_half": "cold",
+    "features_stored": "cold",
+    "part_stored": "folds",
+    "chunk_stored": "predict",
+    "predictions_stored": "predict",
+    "checkpoint_written": "tune",
+    "checkpoint_stored": "tune",
+    "head_stored": "adapt",
+    "alignment_file_stored": "align",
+    "thumbnails_stored": "advise",
+    "backbone_file_stored": "own_backbone",
+    "graph_shared": "first_on_backbone",
+    "bundle_file_stored": "transfer",
+    "bundle_stored": "transfer",
+    "result_ready": "transfer",
+    "result_told": "transfer",
+}
+ONLY = {"file_linked": "local", "file_placed": "local", "bell_written": "local", "object_sent": "team",
+        "object_fetched": "team"}  # fmt: skip
+# A minute of training and export each, on two cores.
+SLOW = frozenset({"tune", "adapt", "own_backbone"})
+# Whose parts are told one by one, so that those which were computed twice can be counted.
+STEPPED = frozenset({"folds", "tune"})
+
+
+def on(stack: str) -> list[str]:
+    """Points that a stack has, in the order of their scenarios, so that one undisturbed run serves several."""
+    have = [name for name in failpoints.POINTS if ONLY.get(name, stack) == stack]
+    order = list(scenarios.SCENARIOS)
+    return sorted(have, key=lambda name: (REACHED_BY[name] in SLOW, order.index(REACHED_BY[name])))
+
+
+def run(lab: Lab, names: list[str]) -> Iterator[dict[str, Any]]:
+    """One row for each point."""
+    undisturbed: dict[str, Done] = {}
+    for name in names:
+        scenario = REACHED_BY[name]
+        began = time.monotonic()
+        if scenario not in undisturbed:
+            undisturbed[scenario] = scenarios.SCENARIOS[scenario](lab)
+            wrong = verdict.judge(lab.stack, undisturbed[scenario], None)
+            if wrong:
+                yield {"what": f"undisturbed {scenario}", "stack": lab.stack.kind, "wrong": wrong}
+        yield hit(lab, name, scenario, undisturbed[scenario]) | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def hit(lab: Lab, name: str, scenario: str, undisturbed: Done | None, what: str = "kill") -> dict[str, Any]:
+    """The scenario with the point armed."""
+    stack = lab.stack
+    stack.arm(name, what)
+    row: dict[str, Any] = {"what": name, "stack": stack.kind, "by": scenario}
+    try:
+        done = scenarios.SCENARIOS[scenario](lab)
+        # What a worker does by itself: the next turn reaches it.
+        wrong = [] if verdict.await_point(stack, name) else ["expected the point to be reached; found it armed still"]
+        stack.wait_ready()
+        wrong += verdict.judge(stack, done, undisturbed)
+        if scenario in STEPPED:
+            row["steps"] = round(verdict.steps(stack, done.jobs[0]), 3)
+            if row["steps"] > verdict.MAX_STEPS:
+                wrong.append(f"expected at most {verdict.MAX_STEPS} times the steps; found {row['steps']}")
+    except AssertionError as error:
+        wrong = [str(error)]
+        stack.disarm()
+    return row | {"wrong": wrong}

@@ -1,0 +1,146 @@
+"""No room: a disk that is really full (a small tmpfs), and memory that really ends."""
+
+import errno
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sqlalchemy import func, select
+
+from app.db.models import ModelVersion
+from benchmarks.chaos import scenarios, verdict
+from benchmarks.chaos.clock import wait_until
+from benchmarks.chaos.faults import Beside
+from benchmarks.chaos.scenarios import Lab
+from benchmarks.chaos.stack import Stack, running
+
+DISK_BYTES = 64 * 2**20
+# Where the disk fills up while a job of the scenario is under way.
+FULL_AT = {
+    "ingestion": ("ingest", "dataset_file_stored"),
+    "features": ("cold", "features_half"),
+    "a checkpoint": ("tune", "checkpoint_stored"),
+    "publication": ("transfer", "bundle_file_stored"),
+}
+PAUSE_SECONDS = 6
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path | None]:
+    """A file system of its own; None where none may be mounted."""
+    place = folder / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(place)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        yield None
+        return
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(place: Path) -> Path:
+    """Takes all that is left."""
+    ballast = place / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(2**16))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+    return ballast
+
+
+def disk(folder: Path) -> Iterator[dict[str, Any]]:
+    """The disk of objects and working files is full, and has room again later; the database is on another one."""
+    with small_disk(folder) as place:
+        if place is None:
+            yield {"what": "the disk is full", "stack": "local", "wrong": [], "skipped": "nothing may be mounted here"}
+            return
+        url = f"sqlite:///{folder / 'elsewhere.db'}"
+        with running("local", place, database_url=url, prepared=folder / "prepared") as stack:
+            lab = Lab(stack)
+            for what, (scenario, point) in FULL_AT.items():
+                yield full(lab, place, what, scenario, point)
+            yield rejected(lab, place)
+
+
+def full(lab: Lab, place: Path, what: str, scenario: str, point: str) -> dict[str, Any]:
+    """A job meets a full disk: it fails and says so, leaves nothing, and the same succeeds when there is room."""
+    stack, run = lab.stack, scenarios.SCENARIOS[scenario]
+    undisturbed = run(lab)
+    before = _num_versions(stack)
+    stack.arm(point, f"sleep {PAUSE_SECONDS}")
+    going = Beside(lab, run)
+    wait_until(lambda: stack.reached(point), f"{point} to be reached", 120)
+    ballast = fill(place)
+    try:
+        done = going.result()
+        (job,) = scenarios.finish(stack, done.jobs[-1:])
+        wrong = [] if job.state == "failed" and "disk is full" in (job.failure_message or "") else [
+            f"expected a failure that tells of the disk; found {job.state}: {job.failure_message}"
+        ]  # fmt: skip
+        if _num_versions(stack) != before:
+            wrong.append("expected no version; found one")
+    except AssertionError as error:
+        wrong = [str(error)]
+    finally:
+        ballast.unlink()
+    wrong += verdict.settle(stack)
+    wrong += verdict.judge(stack, run(lab), undisturbed)
+    return {"what": f"the disk is full during {what}", "stack": "local", "by": scenario, "wrong": wrong}
+
+
+def rejected(lab: Lab, place: Path) -> dict[str, Any]:
+    """An upload meets a full disk: 507, and nothing of it is left."""
+    stack = lab.stack
+    ballast = fill(place)
+    try:
+        form = {"files": {"file": ("a.zip", lab.archive.read_bytes() * 20)}, "data": {"name": "full"}}
+        answer = stack.client._http.post("/api/v1/datasets", **form)
+        found = (answer.status_code, answer.json().get("code"))
+    finally:
+        ballast.unlink()
+    wrong = [] if found == (507, "insufficient_storage") else [f"expected 507 insufficient_storage; found {found}"]
+    return {"what": "the disk is full during an upload", "stack": "local", "wrong": wrong + verdict.settle(stack)}
+
+
+def memory(lab: Lab) -> Iterator[dict[str, Any]]:
+    """The runner may take no more memory than it has: it fails as out_of_memory, and its worker goes on."""
+    stack = lab.stack
+    undisturbed = scenarios.tune(lab)
+    worker = stack.process("worker").pid
+    stack.arm("checkpoint_stored", f"sleep {PAUSE_SECONDS}")
+    going = Beside(lab, scenarios.tune)
+    wait_until(lambda: stack.reached("checkpoint_stored"), "a checkpoint", 120)
+    (runner,) = stack.runners()
+    with_limit(runner)
+    done = going.result()
+    (job,) = scenarios.finish(stack, done.jobs)
+    wrong = []
+    if (job.state, job.failure_code) != ("failed", "out_of_memory"):
+        wrong.append(f"expected out_of_memory; found {job.state} {job.failure_code}: {job.failure_message}")
+    if stack.process("worker").pid != worker:
+        wrong.append("expected the same worker; found another one")
+    wrong += verdict.judge(stack, scenarios.tune(lab), undisturbed)
+    yield {"what": "no memory is left in the runner", "stack": stack.kind, "wrong": wrong}
+    yield {"what": "no memory is left on the GPU", "stack": stack.kind, "wrong": [], "skipped": "no GPU here; "
+           "tests/worker/test_loop.py halves batches on a device that pretends"}  # fmt: skip
+
+
+def with_limit(process: psutil.Process) -> None:
+    """All its address space is what it has now."""
+    size = process.memory_info().vms
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (size, size))
+
+
+def _num_versions(stack: Stack) -> int:
+    with stack.database.read() as session:
+        return int(session.scalar(select(func.count()).select_from(ModelVersion)) or 0)

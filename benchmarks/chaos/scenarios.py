@@ -1,0 +1,326 @@
+"""What is done to a service while something breaks, as a client that repeats what was not answered."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from app.client import ApiError
+from app.db.models import Job
+from app.states import FINAL
+from benchmarks.chaos import prepare
+from benchmarks.chaos.clock import wait_until
+from benchmarks.chaos.prepare import CNN, OTHER, TINY
+from benchmarks.chaos.stack import Stack
+from tests import factories
+from worker import prepared
+
+PROBE = {"method": "linear_probe"}
+TUNE = {"method": "fine_tune", "scope": "full", "epochs": 12, "max_minutes": 30}
+# No figure of time belongs to what must be equal.
+TIMES = ("seconds", "per_second", "minutes")
+JOB_SECONDS = 300.0
+_numbers = count(1)
+
+
+@dataclass
+class Done:
+    """What a scenario has made.
+
+    Args:
+        jobs: every one of which must have succeeded, once.
+        result: equal to that of an undisturbed run, bit for bit.
+        models: each must have so many versions.
+    """
+
+    jobs: list[str] = field(default_factory=list)
+    result: dict[str, Any] = field(default_factory=dict)
+    models: dict[str, int] = field(default_factory=dict)
+
+
+class Lab:
+    """A stack with what scenarios begin with: a dataset, a published version."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack, self.folder = stack, stack.folder
+        self.archive = self.folder / "colours.zip"
+        self.archive.write_bytes(factories.pack(factories.pictures(16)))
+        self.dataset = self.upload("base")
+        self.model = "base"
+        job = stack.client.start_transfer(self.dataset, self.model, backbone=TINY, recipe=PROBE)
+        finish(stack, [job["id"]])
+
+    def upload(self, name: str) -> str:
+        return str(self.ingest(name)["id"])
+
+    def ingest(self, name: str, archive: Path | None = None) -> dict[str, Any]:
+        """A dataset, once its ingestion has ended."""
+        made = self.post_archive(name, archive)
+        finish(self.stack, [made["job_id"]])
+        return self.stack.persist(lambda: self.stack.client.dataset(made["id"]))
+
+    def post_archive(self, name: str, archive: Path | None = None) -> dict[str, Any]:
+        data = (archive or self.archive).read_bytes()
+        key = f"ingest-{next(_numbers)}"
+        return dict(self.stack.post("/datasets", key, files={"file": ("a.zip", data)}, data={"name": name}))
+
+
+def finish(stack: Stack, job_ids: list[str], seconds: float = JOB_SECONDS) -> list[Job]:
+    """The jobs, once all have ended."""
+    found: list[Job] = []
+
+    def ended() -> bool:
+        def look() -> list[Job]:
+            with stack.database.read() as session:
+                return [session.get_one(Job, one) for one in job_ids]
+
+        try:
+            found[:] = look()
+        except Exception:
+            time.sleep(0.5)
+            return False
+        return all(job.state in FINAL for job in found)
+
+    wait_until(ended, f"the end of {job_ids}", seconds)
+    return found
+
+
+def plain(metrics: dict[str, Any] | None) -> dict[str, Any]:
+    """Figures without those of time."""
+    return {name: value for name, value in (metrics or {}).items() if not any(one in name for one in TIMES)}
+
+
+def transfer(lab: Lab, recipe: dict[str, Any] | None = None, backbone: str = TINY, **fields: Any) -> Done:
+    """A version, and the bits of what it learned."""
+    stack, name = lab.stack, f"m{next(_numbers)}"
+    body = {"kind": "transfer", "dataset": lab.dataset, "backbone": backbone, "recipe": recipe or PROBE,
+            "model": name, "seed": 7, **fields}  # fmt: skip
+    made = stack.post("/jobs", f"transfer-{name}", json=body)
+    return transferred(stack, made["id"], name)
+
+
+def transferred(stack: Stack, job_id: str, name: str) -> Done:
+    (job,) = finish(stack, [job_id])
+    done = Done([job_id], {"metrics": plain(job.metrics)}, {name: 1})
+    if job.state == "succeeded":
+        found = stack.persist(lambda: stack.client.call("GET", f"/models/{name}/versions/1"))
+        done.result["weights"] = found["spec"]["files"]["weights.safetensors"]["sha256"]
+    return done
+
+
+def cold(lab: Lab) -> Done:
+    """A transfer for which nothing is extracted yet."""
+    lab.stack.storage.delete("features/default")
+    return transfer(lab)
+
+
+def first_on_backbone(lab: Lab) -> Done:
+    """A transfer that is the first on its backbone."""
+    lab.stack.storage.delete("graphs")
+    return transfer(lab)
+
+
+def tune(lab: Lab) -> Done:
+    prepare.network(lab.folder.parent)
+    return transfer(lab, TUNE, CNN)
+
+
+def adapt(lab: Lab) -> Done:
+    recipe = {"method": "adapt", "source": lab.dataset, "candidates": ["dann"], "max_minutes": 30}
+    return transfer(lab, recipe, dataset=_unlabelled(lab))
+
+
+def ingest(lab: Lab) -> Done:
+    found = lab.ingest(f"d{next(_numbers)}")
+    named = {name: found[name] for name in ("state", "digest", "splits", "classes", "num_samples", "num_problems")}
+    return Done([_job_of(lab, found["id"])], named)
+
+
+def upload(lab: Lab) -> Done:
+    """A dataset out of a resumable upload."""
+    client = lab.stack.client
+    sent = lab.stack.persist(lambda: client.upload(lab.archive))
+    made = client.dataset_of_upload(sent["id"], f"u{next(_numbers)}")
+    finish(lab.stack, [made["job_id"]])
+    found = lab.stack.persist(lambda: client.dataset(made["id"]))
+    return Done([made["job_id"]], {name: found[name] for name in ("state", "digest", "splits", "num_samples")})
+
+
+def folds(lab: Lab, repeats: int = 4) -> Done:
+    """The cheapest job that checkpoints: a recipe over repeated folds, each of which is kept."""
+    body = {"mode": "folds", "dataset": lab.dataset, "backbone": TINY, "recipe": PROBE, "folds": 5, "repeats": repeats,
+            "seed": 3}  # fmt: skip
+    return _study(lab, "/evaluations", body)
+
+
+def rank(lab: Lab) -> Done:
+    return _study(lab, "/rankings", {"dataset": lab.dataset, "backbones": [TINY, OTHER], "max_minutes": 30})
+
+
+def advise(lab: Lab) -> Done:
+    return _study(lab, f"/datasets/{lab.dataset}/advice", {"backbone": TINY})
+
+
+def predict(lab: Lab) -> Done:
+    stack, number = lab.stack, next(_numbers)
+    body = {"kind": "predict", "dataset": lab.dataset, "model": lab.model, "version": 1, "format": "jsonl"}
+    made = stack.post("/jobs", f"predict-{number}", json=body)
+    (job,) = finish(stack, [made["id"]])
+    target = stack.folder / f"predictions-{number}.jsonl"
+    stack.persist(lambda: stack.client.download_predictions(job.id, target))
+    return Done([job.id], {"metrics": plain(job.metrics), "sha256": sha256(target)})
+
+
+def align(lab: Lab) -> Done:
+    body = {"method": "z_score", "source": lab.dataset, "target": _unlabelled(lab), "backbone": TINY, "seed": 0}
+    made = lab.stack.post("/alignments", f"align-{next(_numbers)}", json=body)
+    finish(lab.stack, [made["job_id"]])
+    found = lab.stack.persist(lambda: lab.stack.client.call("GET", f"/alignments/{made['id']}"))
+    return Done([made["job_id"]], {"result": found["result"]})
+
+
+def alias(lab: Lab) -> Done:
+    stack, name = lab.stack, f"a{next(_numbers)}"
+    found = stack.persist(lambda: stack.client.point_alias(lab.model, name, 1))
+    return Done([], {"version": found["version"]})
+
+
+def delete(lab: Lab) -> Done:
+    """A dataset that goes, with all its files."""
+    stack, made = lab.stack, lab.upload(f"d{next(_numbers)}")
+
+    def gone() -> bool:
+        try:
+            stack.client.call("DELETE", f"/datasets/{made}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+        return True
+
+    return Done([_job_of(lab, made)], {"gone": stack.persist(gone)})
+
+
+def add_class(lab: Lab) -> Done:
+    """A class of a few images, in a model of its own."""
+    base = transfer(lab)
+    (name,) = base.models
+    images = [("file", (str(one), factories.png((240, 230, 40), seed=one))) for one in range(6)]
+    path = f"/models/{name}/classes"
+    lab.stack.post(path, f"class-{name}", files=images, data={"label": "yellow"})
+    found = lab.stack.persist(lambda: lab.stack.client.call("GET", f"/models/{name}/versions/2"))
+    weights = found["spec"]["files"]["weights.safetensors"]["sha256"]
+    return Done(base.jobs, {"weights": weights}, {name: 2})
+
+
+def import_bundle(lab: Lab) -> Done:
+    stack, name = lab.stack, f"i{next(_numbers)}"
+    bundle = stack.folder / "bundle.zip"
+    if not bundle.exists():
+        stack.client.download_bundle(lab.model, 1, bundle)
+    stack.persist(lambda: stack.client.import_bundle(name, bundle, idempotency_key=f"import-{name}"))
+    found = stack.persist(lambda: stack.client.call("GET", f"/models/{name}/versions/1"))
+    return Done([], {"weights": found["spec"]["files"]["weights.safetensors"]["sha256"]}, {name: 1})
+
+
+def own_backbone(lab: Lab) -> Done:
+    """A network of the user's own, from a file of weights."""
+    stack, name = lab.stack, f"b{next(_numbers)}"
+    prepare.network(lab.folder.parent)
+    found = prepared.find(CNN, [lab.folder.parent / "prepared"])
+    assert found is not None
+    data = {"name": name, "architecture": CNN}
+    files = {"file": ("weights.safetensors", found.weights.read_bytes())}
+
+    def added() -> Any:
+        try:
+            return stack.client.call("POST", "/backbones", files=files, data=data)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            return stack.client.call("GET", f"/backbones/own/{name}")
+
+    job_id = stack.persist(added)["job_id"]
+    finish(stack, [job_id])
+    row = stack.persist(lambda: stack.client.call("GET", f"/backbones/own/{name}"))
+    return Done([job_id], {"state": row["state"]})
+
+
+def logged(lab: Lab) -> Done:
+    """Predictions that are written down."""
+    stack = lab.stack
+    stack.persist(lambda: stack.client.set_log(lab.model, 1.0))
+
+    def asked() -> bool:
+        stack.persist(lambda: stack.client.predict(lab.model, [factories.png()]))
+        return bool(list(stack.storage.list("predictions")))
+
+    wait_until(asked, "a file of predictions", 60)
+    stack.persist(lambda: stack.client.delete_log(lab.model) or True)
+    return Done()
+
+
+def told(lab: Lab) -> Done:
+    """A job whose end is told to a receiver, at least once."""
+    stack = lab.stack
+    hook = stack.post(
+        "/webhooks", f"hook-{next(_numbers)}", json={"url": stack.receiver.url, "events": ["job.succeeded"]}
+    )
+    before = len(stack.receiver.got)
+    done = transfer(lab)
+    bodies = lambda: [json.loads(got.body) for got in stack.receiver.got[before:]]  # noqa: E731
+    wait_until(lambda: any(one["data"]["id"] in done.jobs for one in bodies()), "an event that is told", 90)
+    path = f"/webhooks/{hook['id']}"
+
+    def all_delivered() -> bool:
+        rows = stack.persist(lambda: stack.client.call("GET", f"{path}/deliveries"))["data"]
+        return bool(rows) and all(row["state"] == "delivered" for row in rows)
+
+    wait_until(all_delivered, "deliveries that are written down", 90)
+    stack.persist(lambda: stack.client.call("DELETE", path) or True)
+    return done
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _study(lab: Lab, path: str, body: dict[str, Any]) -> Done:
+    made = lab.stack.post(path, f"study-{next(_numbers)}", json=body)
+    finish(lab.stack, [made["job_id"]])
+    place = path.rpartition("/")[2] if "advice" in path else path.strip("/")
+    found = lab.stack.persist(lambda: lab.stack.client.call("GET", f"/{place}/{made['id']}"))
+    return Done([made["job_id"]], {"state": found["state"], "result": _timeless(found["result"])})
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _timeless(one) for name, one in value.items() if not any(word in name for word in TIMES)}
+    return [_timeless(one) for one in value] if isinstance(value, list) else value
+
+
+def _unlabelled(lab: Lab) -> str:
+    """The same pictures a little darker, once for each lab."""
+    if not hasattr(lab, "other"):
+        archive = lab.folder / "other.zip"
+        darker = {name: (red // 2, green // 2, blue // 2) for name, (red, green, blue) in factories.COLOURS.items()}
+        archive.write_bytes(factories.pack(factories.pictures(16, darker, first=40)))
+        lab.other = str(lab.ingest("other", archive)["id"])
+    return lab.other
+
+
+def _job_of(lab: Lab, dataset_id: str) -> str:
+    from app.db.models import Dataset
+
+    with lab.stack.database.read() as session:
+        return str(session.get_one(Dataset, dataset_id).job_id) if session.get(Dataset, dataset_id) else ""
+
+
+SCENARIOS: dict[str, Callable[[Lab], Done]] = {
+    one.__name__: one
+    for one in (transfer, cold, first_on_backbone, tune, adapt, ingest, upload, folds, rank, advise, predict, align,
+                alias, delete, add_class, import_bundle, own_backbone, logged, told)
+}  # fmt: skip

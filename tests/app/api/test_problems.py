@@ -1,0 +1,40 @@
+"""What is away for a while is told as such."""
+
+import sqlite3
+from contextlib import closing
+
+from sqlalchemy import event
+
+from app.errors import Unavailable
+from app.storage import FolderStorage
+from tests import factories
+from tests.checks import problem
+
+
+def test_a_locked_database_is_no_mistake_of_ours(light_client, home):
+    database = light_client.app.state.graft.database
+    database.dispose()
+    event.listen(database.engine, "connect", lambda made, _: made.execute("PRAGMA busy_timeout=50"))
+    with closing(sqlite3.connect(home / "graft.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = light_client.post("/api/v1/webhooks", json={"url": "https://example.org/"})
+    body = problem(answer, 503, "unavailable")
+    assert "database" in body["detail"]
+    assert answer.headers["retry-after"] == "5"
+
+
+class Away(FolderStorage):
+    """A storage that cannot be reached."""
+
+    def put(self, key, source):
+        raise Unavailable("expected the object store to answer; found nothing; try again in a moment")
+
+
+def test_an_upload_without_an_object_store_leaves_nothing(light_client, home):
+    state = light_client.app.state.graft
+    light_client.app.state.graft = state.__class__(**{**vars(state), "storage": Away(home / "storage")})
+    files = {"file": ("a.zip", factories.pack(factories.pictures(2)))}
+    problem(light_client.post("/api/v1/datasets", files=files, data={"name": "a"}), 503, "unavailable")
+    light_client.app.state.graft = state
+    assert light_client.get("/api/v1/datasets").json()["data"] == []
+    assert factories.files_below(home / "scratch", home / "storage") == []

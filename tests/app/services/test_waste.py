@@ -1,0 +1,80 @@
+"""What is given up is deleted, now or later, whatever is cut short in between; what is wanted stays."""
+
+from datetime import timedelta
+
+import pytest
+
+from app.db.base import now
+from app.db.waste import Waste
+from app.errors import Unavailable
+from app.services import waste
+from app.storage import FolderStorage
+
+KEYS = ("checkpoints/default/job_1/a.json", "checkpoints/default/job_1/b.json", "checkpoints/default/job_10/a.json")
+
+
+@pytest.fixture
+def stored(storage, tmp_path):
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+    for key in KEYS:
+        storage.put(key, source)
+    return storage
+
+
+def rows(database):
+    with database.read() as session:
+        return sorted(row.prefix for row in session.query(Waste))
+
+
+def make_due(database):
+    with database.write() as session:
+        session.query(Waste).update({Waste.due_at: now() - timedelta(seconds=1)})
+
+
+def test_what_was_noted_and_not_cleared_is_swept(database, stored):
+    with database.write() as session:
+        waste.note(session, ["checkpoints/default/job_1"])
+    # Whoever noted it comes first.
+    assert waste.sweep(database, stored) == 0
+    make_due(database)
+    assert waste.sweep(database, stored) == 1
+    assert list(stored.list("checkpoints")) == [KEYS[2]]
+    assert (rows(database), waste.sweep(database, stored)) == ([], 0)
+
+
+class Away(FolderStorage):
+    """A storage that cannot be reached."""
+
+    def delete(self, prefix):
+        raise Unavailable("expected the object store to answer; found nothing; try again")
+
+
+def test_what_cannot_be_deleted_now_is_deleted_later(database, stored, home):
+    with database.write() as session:
+        waste.note(session, ["checkpoints/default/job_1"])
+    waste.clear(database, Away(home / "storage"), ["checkpoints/default/job_1"])
+    assert rows(database) == ["checkpoints/default/job_1"]
+    make_due(database)
+    assert waste.sweep(database, stored) == 1
+    assert list(stored.list("checkpoints")) == [KEYS[2]]
+
+
+def test_what_was_reserved_goes_unless_it_is_kept(database, stored):
+    for name in ("job_1", "job_10"):
+        waste.reserve(database, f"checkpoints/default/{name}")
+    with database.write() as session:
+        waste.keep(session, "checkpoints/default/job_1")
+    make_due(database)
+    assert waste.sweep(database, stored) == 1
+    assert list(stored.list("checkpoints")) == list(KEYS[:2])
+    with database.write() as session, pytest.raises(Unavailable, match="send it again"):
+        waste.keep(session, "checkpoints/default/job_10")
+
+
+def test_a_job_that_is_done_again_keeps_its_checkpoints(database, stored):
+    with database.write() as session:
+        waste.note(session, ["checkpoints/default/job_1", "checkpoints/default/job_10", KEYS[0]])
+    with database.write() as session:
+        waste.forget(session, "checkpoints/default/job_1")
+    assert rows(database) == ["checkpoints/default/job_10"]
