@@ -21,11 +21,11 @@ class Proxy:
     def __init__(self, dial: Dial) -> None:
         self._dial = dial
         self._mode = "open"
-        self._loop = asyncio.new_event_loop()
         self._links: set[asyncio.StreamWriter] = set()
         self._ready = threading.Event()
         self.port = 0
-        threading.Thread(target=self._run, daemon=True, name="proxy").start()
+        self._thread = threading.Thread(target=asyncio.run, args=(self._listen(),), daemon=True, name="proxy")
+        self._thread.start()
         assert self._ready.wait(10)
 
     def set(self, mode: str) -> None:
@@ -37,7 +37,8 @@ class Proxy:
     def close(self) -> None:
         """Cuts everything."""
         self.set("refuse")
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._ending.set)
+        self._thread.join(10)
 
     def _change(self, mode: str, done: threading.Event) -> None:
         self._mode = mode
@@ -46,12 +47,12 @@ class Proxy:
                 writer.transport.abort()
         done.set()
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        self._loop.run_forever()
+    async def _listen(self) -> None:
+        self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
+            self.port = server.sockets[0].getsockname()[1]
+            self._ready.set()
+            await self._ending.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._mode == "refuse":
