@@ -102,10 +102,13 @@ def chosen(recipe: FewShot, task: Task) -> tuple[Candidate, Choice]:
     task.foresee(task, pool_PD)
     context.reporter.progress(0.75, "train")
     fitted = fit(pool_PD, task.labels_N[task.pool], task.groups_N[task.pool], task.pool, task.num_classes, task.seed)
-    accuracy = float(np.mean(fitted.fold_accuracy))
-    context.reporter.metric(
-        f"few_shot: {fitted.details['chosen']}, cross-validated accuracy {accuracy:.3f}", cv_accuracy=accuracy
+    accuracy = float(np.mean(fitted.fold_accuracy)) if fitted.fold_accuracy else None
+    told = (
+        "not cross-validated, one picture of each class"
+        if accuracy is None
+        else (f"cross-validated accuracy {accuracy:.3f}")
     )
+    context.reporter.metric(f"few_shot: {fitted.details['chosen']}, {told}", cv_accuracy=accuracy)
     candidate = Candidate(
         method=recipe.method,
         name=f"few_shot ({fitted.details['chosen']})",
@@ -150,7 +153,10 @@ def fit(feats_PD: Float, labels_P: Ints, groups_P: Ints, rows: Rows, num_classes
     temperature, calibrated, num_items = fit_temperature(chosen.logits_PC, labels_P, groups_P)
     logits_PC = refitted(chosen.build, feats_PD, labels_P, folds_P, num_classes)
     right_P = logits_PC.argmax(1) == labels_P
-    fold_accuracy = tuple(float(right_P[folds_P == fold].mean()) for fold in np.unique(folds_P))
+    # With one picture of each class, a class that is left out is unknown: there is nothing to be right about.
+    is_known = len(np.unique(groups_P)) > len(np.unique(labels_P))
+    folds = np.unique(folds_P)
+    fold_accuracy = tuple(float(right_P[folds_P == fold].mean()) for fold in folds) if is_known else ()
     details: dict[str, object] = {
         "chosen": chosen.name,
         "left_out": [{"name": reason.name, "accuracy": reason.mean} for reason in choice.reasons],
@@ -158,7 +164,7 @@ def fit(feats_PD: Float, labels_P: Ints, groups_P: Ints, rows: Rows, num_classes
     }
     return Fitted(
         replace(chosen.build(feats_PD, labels_P), temperature=temperature),
-        Selection(rows, logits_PC, f"out of {len(fold_accuracy)} folds"),
+        Selection(rows, logits_PC, f"out of {len(folds)} folds"),
         fold_accuracy,
         calibrated,
         choice,

@@ -41,6 +41,9 @@ def test_the_cheapest_is_served_where_nothing_can_be_told():
     assert fitted.details["chosen"] == "nearest centroid"
     assert not fitted.calibrated
     assert fitted.head.temperature == few_shot.TEMPERATURE
+    # Whose class is left out with it cannot be named: that is no accuracy of nought.
+    assert fitted.fold_accuracy == ()
+    assert len(fit(*blobs(per_class=2)).fold_accuracy) > 1
 
 
 def test_neighbours_are_served_where_only_they_can():
