@@ -125,7 +125,7 @@ def first_on_backbone(lab: Lab) -> Done:
 
 
 def tune(lab: Lab) -> Done:
-    prepare.network(lab.folder.parent)
+    _network(lab)
     return transfer(lab, TUNE, CNN)
 
 
@@ -229,8 +229,8 @@ def import_bundle(lab: Lab) -> Done:
 def own_backbone(lab: Lab) -> Done:
     """A network of the user's own, from a file of weights."""
     stack, name = lab.stack, f"b{next(_numbers)}"
-    prepare.network(lab.folder.parent)
-    found = prepared.find(CNN, [lab.folder.parent / "prepared"])
+    _network(lab)
+    found = prepared.find(CNN, [lab.stack.prepared])
     assert found is not None
     data = {"name": name, "architecture": CNN}
     files = {"file": ("weights.safetensors", found.weights.read_bytes())}
@@ -286,6 +286,13 @@ def told(lab: Lab) -> Done:
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _network(lab: Lab) -> None:
+    """The network that is trained, once its worker has said that it has it."""
+    prepare.network(lab.stack.prepared, lab.stack.home)
+    call = lab.stack.client.call
+    wait_until(lambda: lab.stack.persist(lambda: call("GET", f"/backbones/{CNN}"))["available"], f"{CNN} at hand", 120)
 
 
 def _study(lab: Lab, path: str, body: dict[str, Any]) -> Done:
