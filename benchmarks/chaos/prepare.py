@@ -4,7 +4,7 @@ from pathlib import Path
 
 from app import backbones as catalogue
 from tests import factories
-from worker import weights
+from worker import prepared, weights
 
 TINY, OTHER, CNN = factories.BACKBONE, "torchvision/mobilenet_v2", "timm/test_efficientnet"
 
@@ -18,10 +18,11 @@ def backbones(folder: Path) -> Path:
 
 def network(root: Path, home: Path) -> None:
     """Prepares the network, which takes torch and some seconds, and makes it available to a home, unless it is."""
-    from tests.worker import transfer_factories
+    if prepared.find(CNN, [root]) is None:
+        from tests.worker import transfer_factories
 
-    made = transfer_factories.prepared_backbone(CNN, 64, root)
-    found = catalogue.find(made.name)
+        transfer_factories.prepared_backbone(CNN, 64, root)
+    found = catalogue.find(CNN)
     assert found is not None
     # What is prepared is never read again: that a file is there is all that is asked of the weights.
     place = weights.download_path(found, home)
