@@ -23,7 +23,7 @@ PROBE = {"method": "linear_probe"}
 TUNE = {"method": "fine_tune", "scope": "full", "epochs": 12, "max_minutes": 30}
 # No figure of time belongs to what must be equal.
 TIMES = ("seconds", "per_second", "minutes")
-JOB_SECONDS = 300.0
+JOB_SECONDS = 1200.0
 _numbers = count(1)
 
 
