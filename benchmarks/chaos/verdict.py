@@ -17,7 +17,7 @@ from benchmarks.chaos.clock import wait_until
 from benchmarks.chaos.scenarios import Done
 from benchmarks.chaos.stack import Stack
 
-SETTLE_SECONDS = 30.0
+SETTLE_SECONDS = 60.0
 MAX_STEPS = 1.3
 
 
