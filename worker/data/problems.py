@@ -60,6 +60,11 @@ PROBLEMS: dict[str, Text] = {
         "expected at most {limit}; found {found}",
         "send fewer or smaller files, or ask the operator to raise the limit",
     ),
+    "opening_failed": Text(
+        "error",
+        "expected an upload that opens; found that the process that opens it ended ({found})",
+        "pack the files again as a zip with one folder per class",
+    ),
     "format_mismatch": Text(
         "error",
         "expected {expected}; found {found}",
