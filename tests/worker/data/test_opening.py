@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,16 +25,20 @@ class Opened:
     def __init__(self, spool: Spool, folder: Path) -> None:
         self.spool, self._folder, self.problems = spool, folder, Problems()
 
-    def opener(self, upload: bytes, limits: Limits | None = None, code: str | None = None) -> Opener:
+    def opener(
+        self, upload: bytes, limits: Limits | None = None, code: str | None = None, ready: str = READY
+    ) -> Opener:
         path = self._folder / "upload"
         path.write_bytes(upload)
-        command = {} if code is None else {"command": (sys.executable, "-c", READY + code)}
+        command = {} if code is None else {"command": (sys.executable, "-c", ready + code)}
         return Opener(
             path, "upload.zip", "auto", None, self.spool, limits or Limits(), self.problems, self._folder, **command
         )
 
-    def read(self, upload: bytes, limits: Limits | None = None, code: str | None = None) -> list[object]:
-        with self.opener(upload, limits, code) as opener:
+    def read(
+        self, upload: bytes, limits: Limits | None = None, code: str | None = None, ready: str = READY
+    ) -> list[object]:
+        with self.opener(upload, limits, code, ready) as opener:
             return list(opener.messages())
 
 
@@ -106,8 +109,8 @@ def test_a_child_that_was_taken_over_is_not_believed(opened: Opened, code: str) 
 
 
 def test_a_child_that_cannot_start_is_our_failure(opened: Opened) -> None:
-    with pytest.raises(RuntimeError, match="expected the opening process to start"):
-        opened.read(GOOD, replace(Limits(), open_memory_bytes=0))
+    with pytest.raises(RuntimeError, match="expected the opening process to start; found exit status 3"):
+        opened.read(GOOD, code="raise SystemExit(3)", ready="")
 
 
 def test_a_full_disk_is_told(opened: Opened) -> None:
