@@ -165,6 +165,12 @@ def parquet_repeats(num_rows: int = 20, num_bytes: int = 2**22) -> bytes:
     return parquet(columns, compression="zstd", store_schema=False)
 
 
+def parquet_labels() -> bytes:
+    """A label of a megabyte that all rows have, and stored once."""
+    label = pa.DictionaryArray.from_arrays(pa.array([0] * 300, pa.int32()), pa.array(["x" * 2**20]))
+    return parquet({"image": [JPG] * 300, "label": label}, compression="zstd", store_schema=False)
+
+
 def manifest(row: bytes, kind: str = "csv") -> Upload:
     """Good pictures, and a manifest with one more row."""
     head = b"file,label\n" + ROW if kind == "csv" else b'{"file": "cat/0.png", "label": "cat"}\n'
@@ -177,6 +183,7 @@ UNSAFE: dict[str, Make] = {
     "dot dot with backslashes": lambda: {**GOOD, "a\\..\\..\\x.jpg": JPG},
     "absolute": lambda: {**GOOD, "/etc/x.jpg": JPG},
     "a drive letter": lambda: {**GOOD, "C:/x.jpg": JPG},
+    "a name of 900,000 characters": lambda: tar_of({**GOOD, f"cat/{'x' * 900_000}.png": JPG}, "w:gz"),
     "another machine": lambda: {**GOOD, "\\\\host\\share\\x.jpg": JPG},
     "dot dot in a tar": lambda: tar_of({**GOOD, "../x.jpg": JPG}),
     "absolute in a tar.gz": lambda: tar_of({**GOOD, "/x.jpg": JPG}, "w:gz"),
@@ -194,8 +201,10 @@ BOMBS: dict[str, Make] = {
     "a flat bomb": lambda: {**GOOD, **{f"cat/big{n}.png": bytes(40_000_000) for n in range(2)}},
     "a flat tar.gz bomb": lambda: tar_of({f"cat/{n}.png": bytes(40_000_000) for n in range(2)}, "w:gz"),
     "a million and more names": lambda: crowded(1_000_001),
+    "a directory that says it has gigabytes": lambda: counting(60_000),
     "rows of nothing": parquet_rows,
     "one picture in many rows": parquet_repeats,
+    "one label in many rows": parquet_labels,
 }
 BROKEN: dict[str, tuple[str, Make]] = {
     "half a zip": ("not_an_archive", lambda: deflated(GOOD)[:1500]),
@@ -203,7 +212,6 @@ BROKEN: dict[str, tuple[str, Make]] = {
     "half a tar": ("not_an_archive", lambda: tar_of(GOOD)[:1500]),
     "a gzip that is no tar": ("not_an_archive", lambda: gzip.compress(b"hello" * 1000)),
     "a gzip of zeros": ("empty_archive", lambda: gzip.compress(bytes(90_000_000))),
-    "a directory that counts too much": ("not_an_archive", lambda: counting(60_000)),
     "a header of megabytes": ("not_an_archive", wide_header),
     "a terabyte of holes": ("nothing_decodable", sparse),
     "a size that is too small": ("nothing_decodable", lambda: lying(100)),

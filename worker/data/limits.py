@@ -22,7 +22,8 @@ class Limits:
         decode_seconds: wall time that one image may take to decode.
         decode_memory_bytes: address space of one decoding process.
         num_processes: decoding processes.
-        max_text_bytes: of all manifests together.
+        max_text_bytes: of all manifests together, or of the labels in all Parquet files.
+        max_name_chars: of all names together.
         open_memory_bytes: that the process which opens the upload may take, beside its own imports.
         open_seconds: of processor time that it may take.
     """
@@ -37,5 +38,6 @@ class Limits:
     decode_memory_bytes: int = 2 * 2**30
     num_processes: int = field(default_factory=_usable_cores)
     max_text_bytes: int = 128 * 2**20
+    max_name_chars: int = 256 * 2**20
     open_memory_bytes: int = 3 * 2**30
     open_seconds: int = 3600

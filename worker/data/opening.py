@@ -19,7 +19,7 @@ from worker.data.problems import PROBLEMS, Problems, Rejected
 from worker.data.spool import Spool, Stored
 
 # No message is longer; more without a line end means that the child was taken over by its input.
-MAX_MESSAGE_BYTES = 2**22
+MAX_MESSAGE_BYTES = 2**20
 _ROOT = Path(worker.__file__).parent.parent
 
 

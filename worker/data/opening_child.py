@@ -31,6 +31,9 @@ from worker.data.members import Budget, Member, UnreadableMember
 from worker.data.problems import Problems, Rejected
 from worker.data.spool import Appender, Stored
 
+# Of one row; a thousand names of classes fit.
+MAX_LABEL_BYTES = 2**16
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -82,7 +85,7 @@ class Opening:
         self._request, self._limits, self._problems = request, limits, Told()
         self._spool = Appender(request.spool_fd, request.spool_end)
         self._tables: Any = None
-        self._num_text_bytes = 0
+        self._num_text_bytes, self._num_name_chars, self._num_rows = 0, 0, 0
 
     def read(self) -> None:
         """Says everything.
@@ -105,6 +108,7 @@ class Opening:
         return self._request.wanted in {"auto", "parquet"}
 
     def _read_member(self, member: Member) -> None:
+        self._count_name(member.path)
         suffix = extension(member.path)
         if suffix == "parquet" and self._takes_tables():
             self._copy_table(member)
@@ -135,11 +139,24 @@ class Opening:
             return None
 
     def _count_text(self, path: str, num_bytes: int) -> None:
-        """Manifests are read whole by the process that keeps the labels."""
+        """What says the labels is kept whole."""
         self._num_text_bytes += num_bytes
         most = self._limits.max_text_bytes
         if self._num_text_bytes > most:
-            raise self._problems.reject("bomb", path, limit=f"{most} bytes of manifests", found="more")
+            raise self._problems.reject("bomb", path, limit=f"{most} bytes of manifests and labels", found="more")
+
+    def _count_labels(self, values: list[Any], filename: str) -> None:
+        num_bytes = len(json.dumps(values))
+        if num_bytes > MAX_LABEL_BYTES:
+            limit = f"{MAX_LABEL_BYTES} bytes of labels in one row"
+            raise self._problems.reject("bomb", filename, limit=limit, found=num_bytes)
+        self._count_text(filename, num_bytes)
+
+    def _count_name(self, path: str) -> None:
+        self._num_name_chars += len(path)
+        most = self._limits.max_name_chars
+        if self._num_name_chars > most:
+            raise self._problems.reject("bomb", limit=f"{most} characters of names", found="more")
 
     def _copy_table(self, member: Member) -> None:
         local = Path(self._request.scratch) / "member.parquet"
@@ -160,8 +177,11 @@ class Opening:
         if self._tables is None:
             self._tables = parquet_files.Rows()
         budget = Budget(path, self._limits, self._problems)
-        most = self._limits.max_entries
+        most = self._limits.max_entries - self._num_rows
         for row in parquet_files.read(path, filename, self._request.task, self._tables, most, self._problems):
+            self._num_rows += 1
+            self._count_name(row.path)
+            self._count_labels(row.values, filename)
             # One picture that stands for a million rows is a few bytes of dictionary.
             stored = self._spool.append((budget.count(row.data, filename),))
             say("row", row.share_before, row.path, *_place(stored), row.values, row.split)
