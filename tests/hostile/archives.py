@@ -240,6 +240,13 @@ OUTSIDE: dict[str, tuple[str, Make]] = {
         "manifest_broken", lambda: manifest(b'{"file": "dog/0.png", "label": [' + b"[]," * 500_000 + b"1]}", "jsonl")),
     "a manifest of brackets": ("manifest_broken", lambda: manifest(b"[" * 100_000 + b"\n", "jsonl")),
 }  # fmt: skip
+# One for each way to say no, for where each costs a job; all of them go through ingestion itself.
+SERVED = (
+    "dot dot", "absolute in a tar.gz", "a name of 900,000 characters", "a symbolic link in a zip", "a device",
+    "overlapping members", "a flat bomb", "a million and more names", "rows of nothing", "one picture in many rows",
+    "one label in many rows", "half a tar.gz", "a size that is too small", "zips in zips", "encrypted", "an executable",
+    "a broken Parquet file", "a manifest to outside", "COCO annotations of files outside", "a manifest of brackets",
+)  # fmt: skip
 REFUSED: dict[str, tuple[str, Make]] = {
     **{name: ("unsafe_path", make) for name, make in UNSAFE.items()},
     **{name: ("unsafe_link", make) for name, make in LINKS.items()},

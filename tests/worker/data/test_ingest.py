@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.hostile import archives
 from tests.hostile.archives import tar_of
 from worker.data.ingest import IngestRequest, IngestResult, Limits, ingest
 from worker.data.problems import PROBLEMS
@@ -243,9 +244,13 @@ REFUSED: dict[str, tuple[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", [*REFUSED, *archives.REFUSED])
 def test_refused(run: Run, name: str) -> None:
-    code, upload = REFUSED[name]
+    if name in REFUSED:
+        code, upload = REFUSED[name]
+    else:
+        code, make = archives.REFUSED[name]
+        upload = make()
     result = run(upload)
     assert result.state == "invalid"
     assert result.failure is not None
