@@ -16,7 +16,7 @@ MAX_ICONS = 64
 MAX_SCANS = 100
 _ICON = b"\0\0\1\0"
 _SCAN = b"\xff\xda"
-_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_TILE_WIDTH, _TILE_LENGTH, _SHORT = 322, 323, 3
 
 
 def check_icon(data: bytes, max_pixels: int) -> None:
@@ -55,9 +55,7 @@ def check(image: Image.Image, data: bytes, max_pixels: int) -> None:
         BadImage: image_too_large or image_unsupported.
     """
     if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        width, length = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
-        _check_size(width, length, max_pixels, "in a tile")
+        _check_size(*_tile(data), max_pixels, "in a tile")
     elif image.format in {"JPEG", "MPO"} and _has_scans(image, data):
         number = data.count(_SCAN)
         if number > MAX_SCANS:
@@ -65,6 +63,34 @@ def check(image: Image.Image, data: bytes, max_pixels: int) -> None:
                 f"expected a JPEG of at most {MAX_SCANS} scans; found {number}; save it again with an image editor",
                 code="image_unsupported",
             )
+
+
+def _tile(data: bytes) -> tuple[int, int]:
+    """Width and length of a TIFF's tiles as its first directory says them, (0, 0) where it has none.
+
+    Read by hand: of a tag that stands there twice, Pillow takes the last and libtiff the first.
+
+    Raises:
+        BadImage: the directory is cut short.
+    """
+    order = "<" if data.startswith(b"II") else ">"
+    is_big = data[2:4] in (b"+\0", b"\0+")
+    place, counted, entry = ("Q", "Q", "HHQQ") if is_big else ("I", "H", "HHII")
+    largest = {_TILE_WIDTH: 0, _TILE_LENGTH: 0}
+    try:
+        (start,) = struct.unpack_from(order + place, data, 8 if is_big else 4)
+        (number,) = struct.unpack_from(order + counted, data, start)
+        start += struct.calcsize(counted)
+        for _ in range(number):
+            tag, kind, _, value = struct.unpack_from(order + entry, data, start)
+            if tag in largest:
+                if kind == _SHORT:
+                    (value,) = struct.unpack_from(order + "H", data, start + struct.calcsize(order + entry[:3]))
+                largest[tag] = max(largest[tag], value)
+            start += struct.calcsize(order + entry)
+    except (struct.error, OverflowError) as error:
+        raise BadImage("expected a whole directory in the TIFF; found one cut short; save it again") from error
+    return largest[_TILE_WIDTH], largest[_TILE_LENGTH]
 
 
 def _check_size(width: int, height: int, max_pixels: int, where: str) -> None:

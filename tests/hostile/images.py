@@ -56,17 +56,26 @@ def icon(*pictures: bytes, number: int | None = None) -> bytes:
     return struct.pack("<HHH", 0, 1, len(pictures) if number is None else number) + entries + b"".join(pictures)
 
 
-def tiff(content: bytes, following: int = 0, **changed: tuple[int, int]) -> bytes:
-    """A grey TIFF of 100 x 100 in one packed strip; `t322=(4, 50)` sets a tag to a LONG of 50, 3 is a SHORT."""
-    tags = {256: (4, 100), 257: (4, 100), 258: (3, 8), 259: (3, 8), 262: (3, 1), 277: (3, 1)}
-    tags |= {int(name[1:]): value for name, value in changed.items()}
-    if 322 not in tags:
-        tags = {273: (4, -1), 278: (4, 100), 279: (4, len(content)), **tags}
+def tiff(content: bytes, *more: tuple[int, int, int], following: int = 0) -> bytes:
+    """A grey TIFF of 100 x 100 in one packed strip, or in what `more` tags say.
+
+    A tag is its number, its type (3 for a SHORT, 4 for a LONG) and its value, where -1 is the place of the content.
+    """
+    tags = [(256, 4, 100), (257, 4, 100), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1), *more]
+    if not any(tag in (273, 322) for tag, _, _ in more):
+        tags += [(273, 4, -1), (278, 4, 100), (279, 4, len(content))]
     start = 8 + 2 + 12 * len(tags) + 4
     out = b"II*\0" + struct.pack("<IH", 8, len(tags))
-    for tag, (kind, value) in sorted(tags.items()):
+    # Tags in their order, and one that comes twice in the order given.
+    for tag, kind, value in sorted(tags, key=lambda one: one[0]):
         out += struct.pack("<HHI", tag, kind, 1) + struct.pack("<I", start if value == -1 else value)
     return out + struct.pack("<I", following) + content
+
+
+def tiled(*sizes: tuple[int, int], kind: int = 4) -> bytes:
+    """A TIFF of those tiles: width and length each, one behind the other."""
+    tags = [(tag, kind, size) for pair in sizes for tag, size in zip((322, 323), pair, strict=True)]
+    return tiff(zeros(10**6), *tags, (324, 4, -1), (325, 4, 999))
 
 
 def gif_in_a_screen_of_one() -> bytes:
@@ -115,8 +124,10 @@ REFUSED: dict[str, tuple[str, Make]] = {
     "a picture larger than its icon": ("image_too_large", lambda: icon(png(20_000, 20_000, zeros(1), colour=0))),
     "a bitmap larger than its icon": (
         "image_too_large", lambda: icon(struct.pack("<IiiHHIIiiII", 40, 20_000, 40_000, 1, 32, 0, 0, 0, 0, 0, 0))),
-    "a tile larger than its image": (
-        "image_too_large", lambda: tiff(zeros(10**6), t322=(4, 20_000), t323=(4, 20_000), t324=(4, -1), t325=(4, 99))),
+    "a tile larger than its image": ("image_too_large", lambda: tiled((20_000, 20_000))),
+    "a tile in short numbers": ("image_too_large", lambda: tiled((20_000, 20_000), kind=3)),
+    "a tile that is said twice": ("image_too_large", lambda: tiled((20_000, 20_000), (64, 64))),
+    "a tile that is said twice, the larger last": ("image_too_large", lambda: tiled((64, 64), (20_000, 20_000))),
     "an animation of 12,000 x 12,000": ("image_too_large", lambda: webp_of(12_000)),
     "a bitmap of 60,000 x -60,000": (
         "image_too_large",
@@ -138,7 +149,7 @@ REFUSED: dict[str, tuple[str, Make]] = {
     "a page": ("image_unreadable", lambda: b"<html><script>alert(1)</script></html>"),
     "an empty file": ("image_unreadable", lambda: b""),
     "an icon that points outside": ("image_unreadable", lambda: icon(plain("PNG", 8))[:40]),
-    "a TIFF without its strip": ("image_unreadable", lambda: tiff(b"", t273=(4, 2**31))),
+    "a TIFF without its strip": ("image_unreadable", lambda: tiff(b"", (273, 4, 2**31))),
     "half a PNG": ("image_truncated", lambda: plain("PNG", 200)[:3000]),
     "half a JPEG": ("image_truncated", lambda: plain("JPEG", 200)[:3000]),
 }  # fmt: skip
