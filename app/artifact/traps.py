@@ -107,5 +107,5 @@ def _has_scans(image: Image.Image, data: bytes) -> bool:
         return True
     layers: int = image.layers  # type: ignore[attr-defined]
     # Pillow stops behind the header of the first scan: marker, length, and two bytes for each colour that is in it.
-    end: int = image.fp.tell()  # type: ignore[union-attr]
+    end: int = image.fp.tell()  # type: ignore[attr-defined]
     return data[end - 8 - 2 * layers : end - 6 - 2 * layers] != _SCAN
