@@ -55,6 +55,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     }
 }
 
+# Of routes that take a part of a protocol which nobody here speaks.
+UNSUPPORTED: dict[int | str, dict[str, Any]] = {
+    501: {**RESPONSES["default"], "description": "A part of the protocol that is not spoken here"}
+}
+
 
 def install(app: FastAPI, of_storage: Sequence[type[Exception]] = ()) -> None:
     """Registers the handlers.
