@@ -71,10 +71,11 @@ class Stack:
     canary: Path
 
     def kept(self) -> tuple[list[str], list[int]]:
-        """Files and rows."""
+        """Files and rows, but for what is kept for later jobs of any dataset: features and graphs."""
+        shared = [f"{self.service.home}/storage/{name}/" for name in ("features", "graphs")]
         with self.database.read() as session:
             rows = [session.scalar(select(func.count()).select_from(table)) or 0 for table in TABLES]
-        return self.service.files(), rows
+        return [path for path in self.service.files() if not path.startswith(tuple(shared))], rows
 
     def outside(self) -> list[str]:
         """Files that are not in the home, but for the sockets of the worker's own processes."""
