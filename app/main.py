@@ -64,7 +64,7 @@ from app.serving.logbook import Logbook
 from app.serving.observer import PAGE_SECONDS, Observer
 from app.serving.statistics import Present, Statistics
 from app.settings import Settings
-from app.storage import open_storage
+from app.storage import failures, open_storage
 
 gc.freeze()
 gc.enable()
@@ -137,7 +137,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
     app.add_middleware(Safety)
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins)
-    problems.install(app)
+    problems.install(app, failures(settings.resolved_storage_url))
     allowed = [Depends(callers.check_scope)]
     # Routes are tried in their order, all of them before one that stands last: predictions come first.
     for role in sorted(roles, reverse=True):

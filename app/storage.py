@@ -154,6 +154,15 @@ def folder_of(url: str) -> Path | None:
     return Path(parts.path) if parts.scheme == "file" else None
 
 
+def failures(url: str) -> tuple[type[Exception], ...]:
+    """What the client of the storage behind a URL raises when it is away or refuses what we ask of it."""
+    if urlsplit(url).scheme != "s3":
+        return ()
+    from app.storage_s3 import FAILURES
+
+    return FAILURES
+
+
 def open_storage(url: str, cache: Path, *, patient: bool = False) -> Storage:
     """The storage behind a URL.
 

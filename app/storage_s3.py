@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
-from boto3.exceptions import S3UploadFailedError
+from boto3.exceptions import Boto3Error, S3UploadFailedError
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -23,6 +23,9 @@ from app.storage import DRAFTS, check_key, out_of_space
 PATIENT_ATTEMPTS, ATTEMPTS = 12, 3
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 SERVER_ERROR = 500
+
+# What the client raises: the store is not reached, does not answer, or refuses.
+FAILURES = (Boto3Error, BotoCoreError, ClientError)
 
 
 class S3Storage:

@@ -56,18 +56,36 @@ def read(file: Path) -> object:
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _answer(file: Path, result: Path) -> dict[str, Any]:
+def check(state: dict[str, Tensor], most_bytes: int) -> None:
+    """Refuses weights that no network can use.
+
+    Raises:
+        ValueError: they would take more than `most_bytes` (a stride of 0 makes any number of one), or one is no number.
+    """
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if num_bytes > most_bytes:
+        raise ValueError(f"expected tensors of at most {most_bytes} bytes, found {num_bytes}; save them as they are")
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"expected finite weights, found NaN or infinity in {name!r}; train it again")
+
+
+def _answer(file: Path, result: Path, memory_bytes: int) -> dict[str, Any]:
     try:
         state = largest(read(file))
+        check(state, memory_bytes)
+        # Tensors of one storage (tied weights) are written apart: safetensors refuses to guess.
+        save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, result)
     except (MemoryError, RuntimeError) as error:
         return {"error": f"it cannot be read ({str(error).partition(chr(10))[0] or 'out of memory'})"}
-    except (pickle.UnpicklingError, EOFError, KeyError, SafetensorError) as error:
+    except pickle.UnpicklingError:
+        # Torch's own words explain how to run what is in the file.
+        return {"error": "it is no plain state dict in torch's format: its pickle has more than tensors and values"}
+    except (EOFError, KeyError, SafetensorError) as error:
         words = str(error).partition("\n")[0]
         return {"error": f"it is no plain state dict in torch's or the safetensors format ({words})"}
     except ValueError as error:
         return {"error": str(error)}
-    # Tensors of one storage (tied weights) are written apart: safetensors refuses to guess.
-    save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, result)
     return {"tensors": len(state)}
 
 
@@ -76,7 +94,7 @@ def main() -> None:
     file, result, memory_bytes, seconds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(1)
     confine(memory_bytes, seconds, file_bytes=memory_bytes)
-    sys.stdout.write(json.dumps(_answer(file, result)) + "\n")
+    sys.stdout.write(json.dumps(_answer(file, result, memory_bytes)) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Every error as one RFC 9457 document: `application/problem+json` with a stable `code`."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +17,7 @@ from starlette.routing import Match
 
 from app.api.oip import errors as oip
 from app.bodies import pointers
-from app.errors import GraftError
+from app.errors import GraftError, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
@@ -55,9 +55,21 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     }
 }
 
+# Of routes that take a part of a protocol which nobody here speaks.
+UNSUPPORTED: dict[int | str, dict[str, Any]] = {
+    501: {**RESPONSES["default"], "description": "A part of the protocol that is not spoken here"}
+}
 
-def install(app: FastAPI) -> None:
-    """Registers the handlers."""
+
+def install(app: FastAPI, of_storage: Sequence[type[Exception]] = ()) -> None:
+    """Registers the handlers.
+
+    Args:
+        app: the application.
+        of_storage: what its storage raises when it refuses, or is away where nothing has told so yet.
+    """
+    for kind in of_storage:
+        app.add_exception_handler(kind, _storage_error)
     app.add_exception_handler(GraftError, _graft_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -153,6 +165,13 @@ async def _database_error(request: Request, error: Exception) -> JSONResponse:
     log.warning("%s %s: %s", request.method, request.url.path, error)
     detail = "expected the database to answer; found that it does not; try again in a moment; GET /readyz tells when"
     return response(request.scope["path"], 503, "unavailable", "Unavailable", detail)
+
+
+async def _storage_error(request: Request, error: Exception) -> JSONResponse:
+    """The store's own words are for the log: they name what is not the caller's."""
+    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    detail = "expected an object store that answers; found one that does not; send it again in a moment"
+    return of_error(request.scope["path"], Unavailable(detail))
 
 
 async def _gone(request: Request, _: Exception) -> Response:

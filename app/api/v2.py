@@ -14,6 +14,7 @@ from app.api.images import read_body
 from app.api.oip import compression, control, http, infer
 from app.api.oip.documents import (
     RESPONSES,
+    UNSUPPORTED,
     InferResponseOut,
     LiveOut,
     ModelIndexOut,
@@ -111,6 +112,7 @@ def model_statistics(state: Context, project: Project, name: str, version: str =
 
 INFER: dict[str, Any] = {
     "response_model": InferResponseOut,
+    "responses": UNSUPPORTED,
     "max_body_size": UNLIMITED,
     "openapi_extra": {
         "requestBody": {
@@ -167,7 +169,14 @@ async def repository_index(request: Request, state: Context, project: Project) -
     return [ModelIndexOut(**row) for row in await to_thread.run_sync(control.index, state, project)]
 
 
-@router.post("/repository/models/{name}/load", max_body_size=UNLIMITED, openapi_extra=_optional("LoadIn"))
+LOAD: dict[str, Any] = {
+    "max_body_size": UNLIMITED,
+    "openapi_extra": _optional("LoadIn"),
+    "responses": UNSUPPORTED,
+}
+
+
+@router.post("/repository/models/{name}/load", **LOAD)
 async def repository_model_load(name: str, request: Request, state: Context, project: Project) -> Response:
     """Brings the version that is served by default into memory, so that the next call does not wait for it."""
     body = await _body(LoadIn, request, state)
@@ -175,7 +184,7 @@ async def repository_model_load(name: str, request: Request, state: Context, pro
     return Response()
 
 
-@router.post("/repository/models/{name}/unload", max_body_size=UNLIMITED, openapi_extra=_optional("LoadIn"))
+@router.post("/repository/models/{name}/unload", **LOAD)
 async def repository_model_unload(name: str, request: Request, state: Context, project: Project) -> Response:
     """Takes a model's versions out of memory; they can still be called, and are loaded again then."""
     await _body(LoadIn, request, state)

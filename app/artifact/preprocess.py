@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from app.artifact import traps
 from app.errors import BadImage
 
 VERSION = 1
@@ -62,6 +63,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         BadImage: not an image of a known format, or more pixels than `max_pixels`.
     """
     try:
+        traps.check_icon(data, max_pixels)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         head = data[:8].hex(" ")
@@ -81,6 +83,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             f"expected sides within a factor of {MAX_ASPECT}; found {width} x {height}; crop it",
             code="image_unsupported",
         )
+    traps.check(image, data, max_pixels)
     return image
 
 

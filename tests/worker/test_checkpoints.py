@@ -1,6 +1,7 @@
 """A user's own checkpoints: found in their wrappers, opened in a limited child, mapped, refused or prepared."""
 
-import pickle
+import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from app import backbones as catalogue
 from app.backbones import Backbone
+from tests.hostile import checkpoints as hostile
 from tests.worker import clip_factories
 from worker import backbones, checkpoint_child, checkpoints, export, prepare
 from worker.checkpoints import Refused
@@ -104,24 +106,24 @@ def test_another_architecture_is_refused_with_the_list(base: Backbone, tmp_path:
     assert not (tmp_path / "prepared").exists()
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
-    file, mark = tmp_path / "evil.pt", tmp_path / "ran"
+@pytest.mark.parametrize("name", hostile.REFUSED)
+def test_hostile_files_are_refused_in_words(name: str, tmp_path: Path) -> None:
+    """What the child says of them; the child itself is met in tests/e2e/test_hostile.py."""
+    file, canary, result = tmp_path / "file.pt", tmp_path / "ran", tmp_path / "result"
+    make, words = hostile.REFUSED[name]
+    file.write_bytes(make(canary))
+    with warnings.catch_warnings():
+        # Torch warns of what it is about to refuse.
+        warnings.simplefilter("ignore")
+        assert re.search(words, checkpoint_child._answer(file, result, 2**30)["error"])
+    assert not canary.exists()
+    assert not result.exists()
 
-    class Evil:
-        def __reduce__(self) -> tuple[object, tuple[Path]]:
-            return (Path.touch, (mark,))
 
-    torch.save({"state_dict": Evil()}, file)
-    with pytest.raises(Refused, match="no plain state dict"):
-        checkpoints.open_file(file)
-    assert not mark.exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", pickle.dumps([1, 2])])
-def test_other_files_are_refused_in_words(content: bytes, tmp_path: Path) -> None:
-    file = tmp_path / "file.pt"
-    file.write_bytes(content)
-    with pytest.raises(Refused, match=r"the checkpoint cannot be used"):
+def test_one_number_that_stands_for_a_terabyte_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "wide.pt"
+    torch.save({"w": torch.zeros(1).expand(10**6, 10**6)}, file)
+    with pytest.raises(Refused, match="found 4000000000000"):
         checkpoints.open_file(file)
 
 

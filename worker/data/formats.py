@@ -1,7 +1,6 @@
 """What the names in an upload say: class folders, below wrapping folders and a level of splits, or no labels at all."""
 
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +22,6 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-# Never handed to the image decoders. Everything else is, whatever its name: the bytes decide.
-# fmt: off
-NOT_IMAGES = frozenset({
-    "7z", "arrow", "avi", "cfg", "conf", "css", "csv", "db", "doc", "docx", "feather", "flac",
-    "gz", "h5", "hdf5", "htm", "html", "ini", "ipynb", "js", "json", "jsonl", "log", "mat",
-    "md", "mkv", "mov", "mp3", "mp4", "ndjson", "npy", "npz", "ogg", "parquet", "pdf", "pickle",
-    "pkl", "ppt", "pptx", "py", "rar", "rst", "sqlite", "svg", "tar", "tgz", "toml", "tsv",
-    "txt", "wav", "webm", "xls", "xlsx", "xml", "yaml", "yml", "zip",
-})
-# fmt: on
-MANIFESTS = frozenset({"csv", "tsv", "jsonl", "ndjson"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +53,6 @@ class Assigned:
     def without_empty(self) -> "Assigned":
         """Drops classes that no sample has."""
         return replace(self, columns=tuple(column.without_empty() for column in self.columns))
-
-
-def extension(path: str) -> str:
-    """Lower-case, without the dot."""
-    return PurePosixPath(path).suffix[1:].lower()
 
 
 def split_number(name: str) -> int:

@@ -3,8 +3,6 @@
 import os
 from dataclasses import dataclass, field
 
-from app.artifact.preprocess import MAX_PIXELS
-
 
 def _usable_cores() -> int:
     return len(os.sched_getaffinity(0))
@@ -24,13 +22,22 @@ class Limits:
         decode_seconds: wall time that one image may take to decode.
         decode_memory_bytes: address space of one decoding process.
         num_processes: decoding processes.
+        max_text_bytes: of all manifests together, or of the labels in all Parquet files.
+        max_name_chars: of all names together.
+        open_memory_bytes: that the process which opens the upload may take, beside its own imports.
+        open_seconds: of processor time that it may take.
     """
 
     max_entries: int = 1_000_000
     max_total_bytes: int = 50 * 2**30
     max_ratio: float = 100.0
     max_entry_bytes: int = 256 * 2**20
-    max_pixels: int = MAX_PIXELS
+    # app.artifact.preprocess has the same, and imports of half a second.
+    max_pixels: int = 100_000_000
     decode_seconds: float = 30.0
     decode_memory_bytes: int = 2 * 2**30
     num_processes: int = field(default_factory=_usable_cores)
+    max_text_bytes: int = 128 * 2**20
+    max_name_chars: int = 256 * 2**20
+    open_memory_bytes: int = 3 * 2**30
+    open_seconds: int = 3600

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from worker.data.formats import Assigned, extension, split_number
+from worker.data.formats import Assigned, split_number
+from worker.data.kinds import extension
 from worker.data.labelling import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, detect_task, to_columns
 from worker.data.members import unsafe
 from worker.data.problems import Problems
@@ -25,6 +26,8 @@ from worker.data.splits import NONE
 from worker.data.spool import Spool, Stored
 
 FILE_COLUMNS = ("file", "file_name")
+# No row is longer; one of a hundred megabytes of brackets would become gigabytes of lists.
+MAX_LINE_CHARS = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,7 @@ def _header(path: str, stored: Stored, spool: Spool) -> list[str]:
         return [name for row in csv.reader([first], delimiter=_delimiter(path, first)) for name in row]
     try:
         row = json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return list(row) if isinstance(row, dict) else []
 
@@ -185,17 +188,37 @@ def _read_rows(manifest: Manifest, spool: Spool, problems: Problems) -> Iterator
     )
     try:
         if extension(manifest.path) in {"csv", "tsv"}:
-            yield from _read_csv(manifest, lines)
+            yield from _read_csv(manifest, _Lines(lines))
         else:
-            yield from _read_jsonl(lines)
+            yield from _read_jsonl(_Lines(lines))
     except (ValueError, RecursionError, csv.Error) as error:
         raise problems.reject("manifest_broken", manifest.path, found=str(error)) from error
 
 
-def _read_csv(manifest: Manifest, lines: io.TextIOWrapper) -> Iterator[tuple[int, dict[str, Any]]]:
-    header = ""
-    while not header.strip():
-        header = lines.readline()
+class _Lines:
+    """Lines of bounded length.
+
+    Raises:
+        ValueError: one is longer, or no UTF-8.
+    """
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(MAX_LINE_CHARS + 1)
+        if not line:
+            raise StopIteration
+        if len(line) > MAX_LINE_CHARS:
+            raise ValueError(f"a line of more than {MAX_LINE_CHARS} characters")
+        return line
+
+
+def _read_csv(manifest: Manifest, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    header = next(line for line in lines if line.strip())
     delimiter = _delimiter(manifest.path, header)
     names = next(csv.reader([header], delimiter=delimiter))
     rows = csv.reader(lines, delimiter=delimiter)
@@ -206,7 +229,7 @@ def _read_csv(manifest: Manifest, lines: io.TextIOWrapper) -> Iterator[tuple[int
             yield rows.line_num + 1, dict(zip(names, row, strict=True))
 
 
-def _read_jsonl(lines: io.TextIOWrapper) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_jsonl(lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:

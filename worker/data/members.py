@@ -8,6 +8,8 @@ from pathlib import Path
 from worker.data.limits import Limits
 from worker.data.problems import Problems
 
+# No file system has longer paths.
+MAX_NAME_CHARS = 4096
 RATIO_FLOOR_BYTES = 64 * 2**20
 CHUNK_BYTES = 2**20
 _JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini", ".ds_store", ".git", ".ipynb_checkpoints"})
@@ -48,6 +50,8 @@ def unsafe(name: str) -> str | None:
         return f"a drive letter, {name!r}"
     if ".." in parts:
         return f"'..' in {name!r}"
+    if len(name) > MAX_NAME_CHARS:
+        return f"a name of {len(name)} characters"
     if "\0" in name:
         return f"a NUL character in {name!r}"
     return None

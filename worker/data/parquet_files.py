@@ -50,19 +50,25 @@ class Row:
     share_before: float
 
 
-def read(path: Path, filename: str, task: str | None, rows: Rows, problems: Problems) -> Iterator[Row]:
+def read(path: Path, filename: str, task: str | None, rows: Rows, max_rows: int, problems: Problems) -> Iterator[Row]:
     """Rows of one file in order.
 
     Raises:
-        Rejected: the file cannot be read, has no image column, or other label columns than the files before it.
+        Rejected: the file cannot be read, has more rows than `max_rows` or no image column, or other label columns than
+            the files before it.
+        MemoryError: a few of its rows take more memory than there is.
     """
     try:
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file:
+            _check_size(file, filename, max_rows, problems)
             schema = file.schema_arrow
             features = _features(schema)
             image = _image_column(schema, features, filename, problems)
             _fix_label_columns(schema, features, task, filename, rows, problems)
             yield from _read_rows(file, filename, image, rows, problems)
+    except MemoryError:
+        # Arrow's own is an ArrowException as well.
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise problems.reject("parquet_broken", filename, found=str(error).split("\n")[0][:300]) from error
 
@@ -82,13 +88,21 @@ def assign(rows: Rows, records: Records, task: str | None, problems: Problems) -
     return assigned.without_empty()
 
 
+def _check_size(file: pq.ParquetFile, filename: str, max_rows: int, problems: Problems) -> None:
+    """A million rows of nothing take a few bytes, so they are counted before they are read."""
+    metadata = file.metadata
+    num_rows = sum(metadata.row_group(place).num_rows for place in range(metadata.num_row_groups))
+    if num_rows > max_rows:
+        raise problems.reject("bomb", filename, limit=f"{max_rows} rows", found=f"{num_rows} of them")
+
+
 def _read_rows(file: pq.ParquetFile, filename: str, image: str, rows: Rows, problems: Problems) -> Iterator[Row]:
     label_columns = rows.label_columns or ()
     has_split = SPLIT_COLUMN in file.schema_arrow.names
     file_split = split_number(PurePosixPath(filename).name.split("-")[0].split(".")[0])
     wanted = [image, *label_columns, *([SPLIT_COLUMN] if has_split else [])]
     number, total = 0, max(1, file.metadata.num_rows)
-    for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=wanted):
+    for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=wanted, use_threads=False):
         for row in batch.to_pylist():
             path, data = _image(row[image], f"{filename}/row-{number:08d}")
             if data is None:
@@ -111,8 +125,17 @@ def _named(value: Any, names: list[str] | None) -> Any:
     if isinstance(value, list):
         return [_named(one, names) for one in value]
     if names is None or not isinstance(value, int):
-        return value
+        return _plain(value)
     return names[value] if 0 <= value < len(names) else None
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can say it: bytes, moments and whatever else Parquet knows become text."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
 def _image_column(schema: pa.Schema, features: dict[str, Any], filename: str, problems: Problems) -> str:

@@ -8,6 +8,8 @@ Severity = Literal["error", "warning"]
 
 # Far above what anybody reads; a bound on memory for an upload made to have a million findings.
 MAX_LISTED = 100_000
+# And for one that has them about names of a megabyte.
+MAX_PATH_CHARS, MAX_MESSAGE_CHARS = 1000, 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ PROBLEMS: dict[str, Text] = {
         "error",
         "expected at most {limit}; found {found}",
         "send fewer or smaller files, or ask the operator to raise the limit",
+    ),
+    "opening_failed": Text(
+        "error",
+        "expected an upload that opens; found that the process that opens it ended ({found})",
+        "pack the files again as a zip with one folder per class",
     ),
     "format_mismatch": Text(
         "error",
@@ -253,7 +260,8 @@ class Problems:
     def add(self, code: str, path: str = "", **found: object) -> None:
         """Notes one finding; `found` fills the code's message."""
         text = PROBLEMS[code]
-        problem = Problem(text.severity, code, path, text.message.format(**found), text.fix)
+        message = text.message.format(**found)[:MAX_MESSAGE_CHARS]
+        problem = Problem(text.severity, code, path[:MAX_PATH_CHARS], message, text.fix)
         if text.severity == "error" and len(self._errors) < MAX_LISTED:
             self._errors.append(problem)
         if len(self._listed) < MAX_LISTED:

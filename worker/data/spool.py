@@ -22,6 +22,26 @@ class Stored:
     sha256: bytes
 
 
+class Appender:
+    """Writes members behind each other, from `end` on."""
+
+    def __init__(self, fd: int, end: int) -> None:
+        self._fd, self.end = fd, end
+
+    def append(self, chunks: Iterable[bytes]) -> Stored:
+        """Writes one member. When `chunks` raises, what was written is forgotten and the next member overwrites it."""
+        digest, start, end = hashlib.sha256(), self.end, self.end
+        for chunk in chunks:
+            digest.update(chunk)
+            view = memoryview(chunk)
+            while view:
+                written = os.pwrite(self._fd, view, end)
+                end += written
+                view = view[written:]
+        self.end = end
+        return Stored(start, end - start, digest.digest())
+
+
 class Spool:
     """An append-only scratch file, removed on exit.
 
@@ -31,22 +51,22 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self.out_fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._end = 0
+        self._appender = Appender(self.out_fd, 0)
+
+    @property
+    def end(self) -> int:
+        """Where the next member goes."""
+        return self._appender.end
 
     def append(self, chunks: Iterable[bytes]) -> Stored:
         """Writes one member. When `chunks` raises, what was written is forgotten and the next member overwrites it."""
-        digest, start, end = hashlib.sha256(), self._end, self._end
-        for chunk in chunks:
-            digest.update(chunk)
-            view = memoryview(chunk)
-            while view:
-                written = os.pwrite(self._out, view, end)
-                end += written
-                view = view[written:]
-        self._end = end
-        return Stored(start, end - start, digest.digest())
+        return self._appender.append(chunks)
+
+    def holds(self, stored: Stored) -> bool:
+        """Whether the file has that many bytes; the process that says so may have been taken over by its input."""
+        return stored.offset >= 0 <= stored.length and stored.offset + stored.length <= os.fstat(self.fd).st_size
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of one member."""
@@ -70,6 +90,6 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._out)
+        os.close(self.out_fd)
         os.close(self.fd)
         self._path.unlink()

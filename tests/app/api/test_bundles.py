@@ -14,11 +14,12 @@ from app.main import create_app
 from app.services import imports
 from app.settings import Settings
 from tests import factories
-from tests.app import bundle_factories, hostile, onnx_factories
+from tests.app import bundle_factories, onnx_factories
 from tests.app.bundle_factories import read
-from tests.app.hostile import MARKUP
 from tests.checks import problem
 from tests.factories import files_below
+from tests.hostile import bundles as hostile
+from tests.hostile.bundles import MARKUP
 
 PICTURES = [factories.png((40 * number, 250 - 40 * number, 90), seed=number) for number in range(5)]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.artifact import spec
-from app.errors import BadRequest
+from app.errors import BadRequest, GraftError
 from tests.app.onnx_factories import MEASURED, make_spec, preprocess
 
 HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -69,6 +69,39 @@ def test_what_is_written_is_read_back(written):
     read = spec.load(data)
     assert read == written
     assert spec.dump(read) == data
+
+
+def places(value, way=()):
+    """The way to everything in a document."""
+    if way:
+        yield way
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, one in inner:
+        yield from places(one, (*way, step))
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+VALUES = st.recursive(
+    SCALARS, lambda one: st.lists(one, max_size=2) | st.dictionaries(st.text(max_size=5), one, max_size=2), max_leaves=4
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), value=VALUES)
+def test_any_one_change_is_refused_in_words_or_read_back(data, value):
+    document = json.loads(spec.dump(make_spec()))
+    *way, last = data.draw(st.sampled_from(list(places(document))))
+    inner = document
+    for step in way:
+        inner = inner[step]
+    inner[last] = value
+    try:
+        read = spec.load(json.dumps(document).encode())
+    except GraftError as error:
+        found = (error.code, "expected" in error.detail)
+    else:
+        found = ("read", spec.load(spec.dump(read)) == read)
+    assert found in {(code, True) for code in ("bundle_invalid", "bundle_too_new", "unsupported_task", "read")}
 
 
 def changed(**fields):

@@ -8,7 +8,8 @@ from app.errors import BadRequest
 from app.serving import admission
 from app.storage import FolderStorage
 from tests import factories
-from tests.app import bundle_factories, hostile
+from tests.app import bundle_factories
+from tests.hostile import bundles as hostile
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,20 @@
+"""What the end of a member's name says: text that may be a manifest, other known files, or perhaps an image."""
+
+from pathlib import PurePosixPath
+
+# Never handed to the image decoders. Everything else is, whatever its name: the bytes decide.
+# fmt: off
+NOT_IMAGES = frozenset({
+    "7z", "arrow", "avi", "cfg", "conf", "css", "csv", "db", "doc", "docx", "feather", "flac",
+    "gz", "h5", "hdf5", "htm", "html", "ini", "ipynb", "js", "json", "jsonl", "log", "mat",
+    "md", "mkv", "mov", "mp3", "mp4", "ndjson", "npy", "npz", "ogg", "parquet", "pdf", "pickle",
+    "pkl", "ppt", "pptx", "py", "rar", "rst", "sqlite", "svg", "tar", "tgz", "toml", "tsv",
+    "txt", "wav", "webm", "xls", "xlsx", "xml", "yaml", "yml", "zip",
+})
+# fmt: on
+MANIFESTS = frozenset({"csv", "tsv", "jsonl", "ndjson"})
+
+
+def extension(path: str) -> str:
+    """Lower-case, without the dot."""
+    return PurePosixPath(path).suffix[1:].lower()
