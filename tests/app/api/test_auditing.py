@@ -94,7 +94,7 @@ def test_a_change_has_its_entry_however_its_process_ends(light, tmp_path):
         dataset = factories.dataset(session).id
     wish = {"dataset": dataset, "model": "m", "backbone": factories.BACKBONE, "recipe": {"method": "linear_probe"}}
     url = f"http://127.0.0.1:{port}"
-    variables = processes.environment(light.home, port=port, require_keys="true", failpoints=points)
+    variables = processes.environment(light.home, port=port, require_keys="true", failpoints=points, offline="false")
     with processes.running(["api"], variables, tmp_path / "log"):
         wait_until(lambda: answers(f"{url}/livez"), "a service that listens")
         # It is committed, and the process ends before anything else is done.
