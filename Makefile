@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test fast lint format check migrate migration openapi docs proto catalogue bench bench-serving chaos eval gpu-check bench-gpu clean
+.PHONY: help setup demo run test fast lint format check migrate migration openapi docs proto catalogue bench bench-serving chaos soak eval gpu-check bench-gpu clean
 
 PYTHONS := python3 python3.13 python3.12 python3.11
 BIN := .venv/bin
@@ -75,6 +75,9 @@ bench-serving: $(DEV) ## measures serving beside LitServe and BentoML (set up in
 
 chaos: $(DEV) ## breaks everything that can break, and counts what was lost or doubled (an hour): all, or P=part
 	$(BIN)/python -m benchmarks.chaos $(P)
+
+soak: $(DEV) ## ten minutes of mixed load: no errors, no growing memory, jobs that can still be looked at
+	$(BIN)/python -m benchmarks soak
 
 eval: $(DEV) ## measures how good the methods are and writes benchmarks/results/evaluation.json: all, or E=name
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.evaluation $(E)

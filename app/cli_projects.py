@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limit.add_argument("--max-bytes", type=_positive, metavar="N", help="of its datasets together")
     limit.add_argument("--max-jobs", type=_positive, metavar="N", help="queued and running together")
     limit.add_argument("--max-requests", type=_rate, metavar="R", help="a second, of each process that answers")
+    limit.add_argument("--max-gpu-seconds", type=_positive, metavar="N", help="of its jobs on GPUs, of a day (UTC)")
 
 
 def run(settings: Settings, given: argparse.Namespace) -> int:
@@ -31,15 +32,16 @@ def run(settings: Settings, given: argparse.Namespace) -> int:
 
 
 def _list(database: "Database", _given: argparse.Namespace) -> int:
-    from app.services import limits
+    from app.services import gpu_use, limits
 
     with database.read() as session:
         rows = limits.every(session)
-    print(f"{'project':<40} {'bytes':>16} {'jobs':>8} {'requests/s':>10}")
+        used = gpu_use.of_all(session)
+    print(f"{'project':<40} {'bytes':>16} {'jobs':>8} {'requests/s':>10} {'GPU s/day':>10} {'used':>8}")
     for name, found in rows:
         shown = ["-" if one is None else f"{one:g}" for one in (found.max_jobs, found.max_requests)]
-        size = "-" if found.max_bytes is None else str(found.max_bytes)
-        print(f"{name:<40} {size:>16} {shown[0]:>8} {shown[1]:>10}")
+        size, gpu = ("-" if one is None else str(one) for one in (found.max_bytes, found.max_gpu_seconds))
+        print(f"{name:<40} {size:>16} {shown[0]:>8} {shown[1]:>10} {gpu:>10} {used.get(name, 0):>8.0f}")
     return 0
 
 
@@ -47,7 +49,7 @@ def _limit(database: "Database", given: argparse.Namespace) -> int:
     from app.services import limits
 
     with database.write() as session:
-        limits.put(session, given.project, limits.Limits(given.max_bytes, given.max_jobs, given.max_requests))
+        limits.put(session, given.project, limits.Limits(**{name: getattr(given, name) for name in LIMITS}))
     return 0
 
 
@@ -65,4 +67,5 @@ def _rate(text: str) -> float:
     return number
 
 
+LIMITS = ("max_bytes", "max_jobs", "max_requests", "max_gpu_seconds")
 VERBS = {"list": _list, "limit": _limit}

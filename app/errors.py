@@ -16,7 +16,7 @@
     |- Unprocessable 422            invalid_payload, idempotency_mismatch
     |- Locked 423                   upload_locked
     |- WrongChecksum 460            checksum_mismatch
-    |- TooMany 429                  rate_limited, too_many_jobs, too_many_bytes
+    |- TooMany 429                  rate_limited, too_many_jobs, too_many_bytes, too_many_gpu_seconds
     |- Unsupported 501              unsupported
     |- OutOfSpace 507               insufficient_storage
     |- Unavailable 503              unavailable

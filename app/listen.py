@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from app import process
+from app import process, tracing
 from app.process import Child
 from app.settings import Settings
 
@@ -36,6 +36,7 @@ def answer(settings: Settings, roles: tuple[str, ...]) -> int:
     from app.main import create_app
 
     process.end_with_parent()
+    process.log_to_stderr(settings.log_level)
     given, board = os.environ.get(SOCKET), os.environ.get(BOARD)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -95,6 +96,10 @@ def may_listen(settings: Settings, roles: Sequence[str]) -> bool:
             "make a key with `graft keys create` and set GRAFT_REQUIRE_KEYS=true, or use 127.0.0.1.",
             file=sys.stderr,
         )
+        return False
+    missing = tracing.missing(settings)
+    if missing is not None:
+        print(f"graft: {missing}", file=sys.stderr)
         return False
     if SOCKET in os.environ:
         return True

@@ -50,6 +50,7 @@ from app.api.head import Head
 from app.api.keyring import Keyring
 from app.api.remote import Remote
 from app.api.safety import Safety
+from app.api.traced import Traced
 from app.db.session import Database
 from app.inbox import open_inbox
 from app.queue import Bell, make_celery
@@ -65,6 +66,7 @@ from app.serving.observer import PAGE_SECONDS, Observer
 from app.serving.statistics import Present, Statistics
 from app.settings import Settings
 from app.storage import failures, open_storage
+from app.tracing import open_tracer
 
 gc.freeze()
 gc.enable()
@@ -118,6 +120,8 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         state.observation.close()
         state.statistics.close()
         state.database.dispose()
+        if state.tracer is not None:
+            state.tracer.close()
 
     app = FastAPI(
         title="Graft",
@@ -134,6 +138,8 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
     hosts = frozenset((settings.host.lower(), *settings.allowed_hosts))
     app.add_middleware(Guard, hosts=hosts, origins=frozenset(settings.cors_origins))
     app.add_middleware(tus.Tus)
+    if settings.otlp_endpoint:
+        app.add_middleware(Traced)
     app.add_middleware(Safety)
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins)
@@ -189,6 +195,7 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
         observation=Observation(Observer(settings.observed_share, observed), logbook, storage),
         keyring=Keyring(database, settings.require_keys),
         warm_up=WarmUp(database, lookup, engine),
+        tracer=open_tracer(settings, "graft-api"),
     )
 
 

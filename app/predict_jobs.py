@@ -10,6 +10,10 @@ KIND: Literal["predict"] = "predict"
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Split = Literal["train", "val", "test"]
+Priority = Annotated[
+    int,
+    Field(ge=-100, le=100, description="Among the project's own waiting jobs the highest goes first, then the oldest."),
+]
 
 
 class PredictIn(BaseModel):
@@ -31,6 +35,7 @@ class PredictIn(BaseModel):
     top_k: int = Field(100, ge=1, le=100, description="Most classes in `scores`.")
     features: bool = Field(False, description="Whether each row brings what the head saw.")
     format: Literal["parquet", "jsonl"] = "parquet"
+    priority: Priority = 0
 
     @model_validator(mode="after")
     def _each_split_once(self) -> Self:

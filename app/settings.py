@@ -122,6 +122,12 @@ class Settings(BaseSettings):
     webhook_keep_days: int = Field(30, ge=1, description="Days that deliveries of webhooks are kept.")
     offline: bool = Field(False, description="Never try to download weights.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    otlp_endpoint: str = Field(
+        "",
+        pattern="^(https?://[^/]+.*)?$",
+        description="Base URL of an OpenTelemetry collector (OTLP over HTTP), such as `http://127.0.0.1:4318`, that "
+        "traces are sent to; needs the extra `otel`. Empty: no traces.",
+    )
 
     @field_validator("webhook_allowed")
     @classmethod

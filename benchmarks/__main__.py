@@ -1,7 +1,8 @@
 """Runs the benchmarks one after the other and keeps their figures: `python -m benchmarks [NAME ...]`.
 
 Each script beside this one prints one JSON document; it is stored under the script's name in `results/HARDWARE.json`.
-Named alone, a benchmark replaces its own figures only. Scripts whose name begins with `gpu` run only when named.
+Named alone, a benchmark replaces its own figures only.
+Scripts in ONLY_NAMED, and those whose name begins with `gpu`, run only when named.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from typing import Any
 from app import process
 
 FOLDER = Path(__file__).parent
+# Ten minutes on a machine that does nothing else.
+ONLY_NAMED = ("soak",)
 LIBRARIES = ("numpy", "onnxruntime", "torch", "torchvision", "timm", "sqlalchemy", "fastapi")
 
 
@@ -55,8 +58,10 @@ def main() -> int:
     """Runs those that were named, or all."""
     known = scripts()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(known)}; all but gpu* by default")
-    wanted = parser.parse_args().names or [name for name in known if not name.startswith("gpu")]
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(known)}; all but gpu* and soak by default")
+    wanted = parser.parse_args().names or [
+        name for name in known if not name.startswith("gpu") and name not in ONLY_NAMED
+    ]
     unknown = [name for name in wanted if name not in known]
     if unknown:
         parser.error(f"expected names of {', '.join(known)}; found {', '.join(unknown)}")

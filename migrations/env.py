@@ -5,7 +5,7 @@ from typing import Literal
 from alembic import context
 from sqlalchemy import text
 
-from app.db import aliases, audit, forecasts, keys, logs, models, studies, uploads, waste, webhooks  # noqa: F401
+from app.db import aliases, audit, forecasts, gpu, keys, logs, models, studies, uploads, waste, webhooks  # noqa: F401
 from app.db.base import Base, Document, UtcDateTime
 from app.db.session import Database
 from app.settings import Settings

@@ -25,6 +25,7 @@ def describe(session: Session, job: Job) -> JobDocument:
         dataset=dataset and _dataset(dataset),
         inputs=job.inputs,
         datasets={role: _dataset(other) for role, other in jobs.datasets(session, job.id).items()},
+        trace_parent=job.trace_parent,
     )
 
 

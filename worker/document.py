@@ -38,6 +38,7 @@ class JobDocument(BaseModel):
     dataset: DatasetDocument | None
     inputs: dict[str, Any]
     datasets: dict[str, DatasetDocument] = {}
+    trace_parent: str | None = None
 
     @property
     def bundle_prefix(self) -> str:

@@ -3,7 +3,6 @@
 A thread only waits for its child process; the children compute.
 """
 
-import logging
 import os
 import socket
 import threading
@@ -17,6 +16,7 @@ from app.db.session import Database
 from app.queue import CPU, GPU, Bell, make_celery
 from app.settings import Settings
 from app.storage import open_storage
+from app.tracing import open_tracer
 from worker import runner_process, sweep, tasks, webhooks
 from worker.supervisor import Context
 
@@ -37,6 +37,7 @@ context = Context(
     queues=QUEUES,
     stopping=threading.Event(),
     slots=threading.Semaphore(settings.worker_slots),
+    tracer=open_tracer(settings, "graft-worker"),
 )
 tasks.register(app, context)
 
@@ -58,8 +59,10 @@ def _stop(**_: Any) -> None:
 def _end(**_: Any) -> None:
     sweep.leave(context)
     context.database.dispose()
+    if context.tracer is not None:
+        context.tracer.close()
 
 
 @signals.setup_logging.connect
 def _logging(**_: Any) -> None:
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    process.log_to_stderr(settings.log_level)

@@ -23,10 +23,13 @@ class Reporter:
 
     Args:
         out: where lines go.
+        stages: whether to tell how long each stage took, for a trace.
     """
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, *, stages: bool = False) -> None:
         self._out = out
+        self._stages = stages
+        self._stage: tuple[str, int] | None = None
         self._lock = threading.Lock()
         self._last = 0.0
         self._request: str | None = None
@@ -46,11 +49,20 @@ class Reporter:
 
     def progress(self, fraction: float, stage: str, eta_seconds: float | None = None) -> None:
         """How far the job is, 0 to 1. Sent at most every MIN_INTERVAL_SECONDS, so it may be called for every image."""
+        if self._stages:
+            self._enter(stage.partition(":")[0])
         moment = time.monotonic()
         if moment - self._last < MIN_INTERVAL_SECONDS:
             return
         self._last = moment
         self._send({"progress": {"fraction": round(fraction, 4), "stage": stage, "eta_seconds": eta_seconds}})
+
+    def end_stage(self) -> None:
+        """Tells of the stage that was entered last; nothing more is to come."""
+        if self._stage is not None:
+            name, began = self._stage
+            self._send({"stage": [name, began, time.time_ns()]})
+            self._stage = None
 
     def end(self, message: dict[str, Any]) -> None:
         """The attempt's last word: `{"result": ...}` or `{"failure": {"code", "message"}}`."""
@@ -79,6 +91,11 @@ class Reporter:
         """
         if self.yield_requested:
             raise Yielded
+
+    def _enter(self, stage: str) -> None:
+        if self._stage is None or self._stage[0] != stage:
+            self.end_stage()
+            self._stage = stage, time.time_ns()
 
     def _send(self, message: dict[str, Any]) -> None:
         line = json.dumps(message, allow_nan=False, separators=(",", ":"))

@@ -16,7 +16,7 @@ from typing import Any
 
 from setproctitle import setproctitle
 
-from app import failpoints, process
+from app import failpoints, process, tracing
 from app.errors import GraftError, JobFailure, Unavailable
 from app.settings import Settings
 from app.storage import open_storage, out_of_space
@@ -105,15 +105,17 @@ def main(described: str, requests: "Connection[Any, Any]", messages: "Connection
     # Threads that spin while they wait would starve the other jobs of a small machine (113 s instead of 22 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = Settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    process.log_to_stderr(settings.log_level)
     document = JobDocument.model_validate_json(described)
     setproctitle(f"graft: worker.runner {document.id}")
     # Never closed here: the thread that waits for requests holds it to the end.
     source = os.fdopen(requests.fileno(), encoding="utf-8", closefd=False)
     with open(messages.fileno(), "w", encoding="utf-8", closefd=False) as out:
-        reporter = Reporter(out)
+        reporter = Reporter(out, stages=document.trace_parent is not None)
         reporter.listen(source)
-        message = _in_scratch(settings, document, reporter)
+        with tracing.within(document.trace_parent):
+            message = _in_scratch(settings, document, reporter)
+        reporter.end_stage()
         if message is None:
             sys.exit(YIELDED)
         # Last of all: the supervisor ends this process as soon as it hears it.

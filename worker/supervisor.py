@@ -15,15 +15,17 @@ from typing import Any
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from app import failpoints
+from app import failpoints, tracing
 from app.db.models import Job
 from app.db.session import Database
 from app.errors import GraftError
 from app.queue import Bell
-from app.services import attempts, outcomes, queues, waste
+from app.services import attempts, gpu_use, outcomes, queues, waste
 from app.settings import Settings
 from app.states import Request
 from app.storage import Storage
+from app.tracing import Tracer
+from worker.attempt_trace import AttemptTrace
 from worker.described import describe
 from worker.document import JobDocument
 from worker.runner_process import MAX_BATCH, RunnerProcess
@@ -55,6 +57,7 @@ class Context:
     queues: tuple[str, ...]
     stopping: threading.Event
     slots: threading.Semaphore
+    tracer: Tracer | None = None
 
 
 def run_next(context: Context) -> None:
@@ -65,7 +68,7 @@ def run_next(context: Context) -> None:
 
 def _drain(context: Context) -> None:
     while not context.stopping.is_set():
-        owner = f"{context.worker_id}/{time.monotonic_ns()}"
+        owner, began = f"{context.worker_id}/{time.monotonic_ns()}", time.time_ns()
         try:
             with context.database.write() as session:
                 job = attempts.claim(session, context.queues, owner, context.settings.lease_seconds)
@@ -78,14 +81,17 @@ def _drain(context: Context) -> None:
         if document is None:
             return
         failpoints.reach("claim_committed")
-        _Attempt(context, document, owner).run()
+        trace = AttemptTrace(context.tracer, document, began)
+        with tracing.within(trace.trace_parent):
+            _Attempt(context, document, owner, trace).run()
 
 
 class _Attempt:
     """The supervision of one child."""
 
-    def __init__(self, context: Context, document: JobDocument, owner: str) -> None:
+    def __init__(self, context: Context, document: JobDocument, owner: str, trace: AttemptTrace) -> None:
         self._context, self._document, self._owner = context, document, owner
+        self._trace = trace
         self._settings, self._database = context.settings, context.database
         self._ended: dict[str, Any] | None = None
         self._entries: list[dict[str, Any]] = []
@@ -95,6 +101,7 @@ class _Attempt:
         self._waste: list[str] = []
         self._bells: set[str] = set()
         self._grace_seconds = 0.0
+        self._counted = time.monotonic()
 
     def run(self) -> None:
         """Supervises the child to its end and writes the outcome."""
@@ -105,15 +112,19 @@ class _Attempt:
             reason = self._follow(runner)
             # A result is final as soon as it is said; how the process then ends matters to nobody.
             status = 0 if self._ended else runner.end(self._grace_seconds)
-            self._conclude(reason, status)
+            with self._trace.concluding():
+                self._conclude(reason, status)
             runner.end(EXIT_SECONDS)
         except attempts.LeaseLost as lost:
             log.warning("%s; its work is dropped", lost)
+            reason = "its lease was lost"
             # The child first: it may be storing something at this very moment.
             runner.end(0.0)
             self._waste = self._unpublished()
         finally:
             runner.end(0.0)
+            succeeded = self._ended is not None and "result" in self._ended
+            self._trace.end("succeeded" if succeeded else reason, failed=not succeeded)
         waste.clear(self._database, self._context.storage, self._waste)
         failpoints.reach("outcome_tidied")
         for name in self._bells:
@@ -122,7 +133,8 @@ class _Attempt:
     def _start(self) -> RunnerProcess:
         """The child. The lease is kept meanwhile: what it is forked from may have to be started first."""
         with ThreadPoolExecutor(1) as thread:
-            starting = thread.submit(RunnerProcess, self._document)
+            told = self._document.model_copy(update={"trace_parent": self._trace.trace_parent})
+            starting = thread.submit(RunnerProcess, told)
             while not wait([starting], self._settings.lease_seconds / 3).done:
                 try:
                     self._try(self._keep)
@@ -142,6 +154,7 @@ class _Attempt:
         while True:
             batch, closed = self._receive(runner)
             self._note(batch)
+            self._trace.stages(batch, runner.pid)
             self._try(self._store)
             moment = time.monotonic()
             if closed or self._ended:
@@ -181,9 +194,12 @@ class _Attempt:
         return self._reached
 
     def _heed(self, runner: RunnerProcess) -> None:
+        moment = time.monotonic()
+        worked = moment - self._counted
         with self._database.write() as session:
-            request = attempts.renew(session, self._document.id, self._owner, self._settings.lease_seconds)
+            request = attempts.renew(session, self._document.id, self._owner, self._settings.lease_seconds, worked)
         failpoints.reach("lease_renewed")
+        self._counted = moment
         if request != self._request:
             self._request = request
             if request == "stop":
@@ -208,15 +224,16 @@ class _Attempt:
 
     def _conclude(self, reason: str, status: int) -> None:
         """Writes the outcome; gives up after a while without a database: the lease runs out, and the job is swept."""
-        deadline = time.monotonic() + CONCLUDE_SECONDS
-        while not self._try(lambda: self._write_outcome(reason, status)):
+        ended = time.monotonic()
+        deadline = ended + CONCLUDE_SECONDS
+        while not self._try(lambda: self._write_outcome(reason, status, ended - self._counted)):
             self._waste = []
             if time.monotonic() > deadline:
                 log.error("job %s: its outcome could not be written; another attempt follows", self._document.id)
                 return
             time.sleep(RETRY_SECONDS)
 
-    def _write_outcome(self, reason: str, status: int) -> None:
+    def _write_outcome(self, reason: str, status: int, worked_seconds: float) -> None:
         """One transaction: the outcome and, with it, whatever the job has made.
 
         What counts is the request on the locked row: a cancel that was accepted meanwhile is kept.
@@ -224,6 +241,7 @@ class _Attempt:
         job_id = self._document.id
         with self._database.write() as session:
             job = attempts.owned(session, job_id, self._owner)
+            gpu_use.add(session, job, worked_seconds)
             cancelled = job.request == Request.CANCEL
             if self._entries or self._progress:
                 self._record(session)

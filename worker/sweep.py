@@ -13,7 +13,7 @@ from app import abandoned, failpoints
 from app.db.base import now
 from app.db.models import Job, WorkerProcess
 from app.inbox import open_inbox
-from app.services import attempts, deliveries, jobs, logs, outcomes, queues, upload_sweep, waste
+from app.services import attempts, audit, deliveries, gpu_use, jobs, logs, outcomes, queues, upload_sweep, waste
 from app.states import JobState
 from worker import weights
 from worker.supervisor import Context
@@ -115,11 +115,13 @@ def tidy(context: Context) -> None:
 
 
 def expire(context: Context) -> None:
-    """Removes what is over: days of prediction logs, deliveries, checkpoints of ended jobs, uploads."""
+    """Removes what is over: logs, deliveries, times on GPUs, checkpoints of ended jobs, uploads."""
     with context.database.read() as session:
         logs.expire(session, context.storage, now().date())
     with context.database.write() as session:
         deliveries.expire(session, context.settings.webhook_keep_days)
+        gpu_use.expire(session)
+        audit.expire(session)
     checkpoints = list(context.storage.list("checkpoints"))
     with context.database.write() as session:
         waste.note(session, outcomes.strays(session, checkpoints))

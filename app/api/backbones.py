@@ -221,7 +221,7 @@ async def add_backbone(request: Request, response: Response, state: Context, pro
         else:
             body = checked_json(BackboneFromVersion, given)
             out = await to_thread.run_sync(_add_version, state, project, body)
-        response.headers["Location"] = f"/api/v1/backbones/own/{body.name}"
+        response.headers["Location"] = _location(body.name)
         return out
     with multipart.landing(state.settings.scratch) as landing:
         parts = await multipart.read(request, state.settings.max_upload_bytes, landing)
@@ -233,14 +233,18 @@ async def add_backbone(request: Request, response: Response, state: Context, pro
             raise BadRequest(f"expected form fields file, name and architecture; missing: {found}", code="file_missing")
         form = checked(BackboneForm, fields)
         out = await to_thread.run_sync(_add, state, project, form, landing)
-    response.headers["Location"] = f"/api/v1/backbones/own/{form.name}"
+    response.headers["Location"] = _location(form.name)
     return out
+
+
+def _location(name: str) -> str:
+    return f"/api/v1/backbones/own/{name}"
 
 
 def _add_version(state: State, project: str, body: BackboneFromVersion) -> OwnBackboneOut:
     with state.database.session() as session:
         row = backbones.add_version(session, project, body.name, body.model, body.version)
-        finish(state, session)
+        finish(state, session, _location(row.name))
         return _own(row)
 
 
@@ -249,7 +253,7 @@ def _add_uploaded(state: State, project: str, body: BackboneFromUpload) -> OwnBa
         key = uploads.key(project, body.upload_id)
         row = backbones.add(session, project, body.name, body.architecture, key)
         uploads.take(session, project, body.upload_id, row.id)
-        finish(state, session)
+        finish(state, session, _location(row.name))
         return _own(row)
 
 
@@ -263,7 +267,7 @@ def _add(state: State, project: str, form: BackboneForm, landing: Path) -> OwnBa
         with state.database.session() as session:
             row = backbones.add(session, project, form.name, form.architecture, key)
             waste.keep(session, key)
-            finish(state, session)
+            finish(state, session, _location(row.name))
             out = _own(row)
     finally:
         if out is None:

@@ -208,7 +208,7 @@ def _import(
             location = f"/api/v1/models/{name}/versions/{row.version}"
             stored = idempotency.Answer(answer.model_dump_json().encode(), location)
             idempotency.keep(session, project, ROUTE, key, stored)
-            finish(state, session)
+            finish(state, session, location)
             out = answer
     finally:
         if out is None:

@@ -292,7 +292,7 @@ def _create(
             idempotency.keep(
                 session, project, ROUTE, key, idempotency.Answer(made.model_dump_json().encode(), location)
             )
-            finish(state, session)
+            finish(state, session, location)
             out = made
     finally:
         if out is None and archive is not None:

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Query, Request, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session as SqlSession
 
 from app import failpoints
-from app.api import callers
+from app.api import auditing, callers
 from app.api.keyring import Keyring
 from app.api.remote import Remote
 from app.db.session import Database
@@ -23,6 +23,7 @@ from app.serving.engine import Engine
 from app.serving.statistics import Statistics
 from app.settings import Settings
 from app.storage import Storage
+from app.tracing import Tracer
 
 WASTE = "waste"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -47,6 +48,7 @@ class State:
     observation: Observation
     keyring: Keyring
     warm_up: WarmUp
+    tracer: Tracer | None
 
 
 class Page(BaseModel, Generic[T]):
@@ -69,19 +71,29 @@ def read_session(state: Annotated[State, Depends(get_state)]) -> Iterator[SqlSes
         yield session
 
 
-def write_session(state: Annotated[State, Depends(get_state)]) -> Iterator[SqlSession]:
+def write_session(state: Annotated[State, Depends(get_state)], response: Response) -> Iterator[SqlSession]:
     """One request = one transaction, committed before the answer goes out; then bells are rung and storage is freed."""
     with state.database.session() as session:
         yield session
-        finish(state, session)
+        finish(state, session, response.headers.get("location"))
 
 
-def finish(state: State, session: SqlSession) -> None:
-    """Commits, and then does what may only follow a commit."""
+def finish(state: State, session: SqlSession, location: str | None = None) -> None:
+    """Commits, with the entry of the audit log, and then does what may only follow a commit.
+
+    Args:
+        state: of the process.
+        session: the request's.
+        location: of what was made, as the answer will say.
+    """
     gone: list[str] = session.info.pop(WASTE, [])
     waste.note(session, gone)
+    note = auditing.current()
+    entry = note.add(session, location) if note is not None else None
     failpoints.reach("request_commit")
     session.commit()
+    if note is not None:
+        note.stored(entry)
     failpoints.reach("request_committed")
     waste.clear(state.database, state.storage, gone)
     failpoints.reach("request_tidied")

@@ -22,7 +22,7 @@ from app.db.models import Job, JobEvent
 from app.errors import BadRequest
 from app.pages import report as pages
 from app.pages.render import POLICY
-from app.predict_jobs import KIND, PredictIn
+from app.predict_jobs import KIND, PredictIn, Priority
 from app.services import adapted, jobs, models, outcomes, predict_jobs, transfers
 from app.states import FINAL
 
@@ -57,6 +57,7 @@ class JobIn(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31)
     report: Literal["fast", "full"] = "fast"
     depends_on: list[str] = Field([], max_length=100)
+    priority: Priority = 0
     allow_label_change: bool = False
     int8: bool = Field(
         False,
@@ -98,6 +99,8 @@ class JobOut(BaseModel):
     id: str
     kind: str
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    queue: Literal["cpu", "gpu"]
+    priority: int
     progress: Progress
     attempt: int
     recipe: dict[str, Any] | None
@@ -134,6 +137,8 @@ def _out(row: Job, published: tuple[str, int] | None) -> JobOut:
         id=row.id,
         kind=row.kind,
         state=row.state,
+        queue=row.queue,
+        priority=row.priority,
         progress=Progress(**row.progress),
         attempt=row.attempt,
         recipe=row.recipe,
@@ -171,6 +176,7 @@ def create_job(body: AnyJob, accept: Accepted, state: Context, session: WriteSes
         seed=body.seed,
         report=body.report,
         depends_on=tuple(body.depends_on),
+        priority=body.priority,
         allow_label_change=body.allow_label_change,
         sample=body.sample,
         int8=body.int8,

@@ -169,7 +169,7 @@ async def create_upload(request: Request, response: Response, state: Context, pr
     elif new.via == uploads.TUS and new.size_bytes == 0:
         row = await to_thread.run_sync(_receive_nothing, Receiver(_desk(state), project, row.id, 0))
     parts = await to_thread.run_sync(_parts, state, row) if new.via == uploads.S3 else None
-    response.headers.update({**tus.headers(row), "Location": f"{tus.PATH}/{row.id}"})
+    response.headers.update({**tus.headers(row), "Location": _location(row)})
     return BegunOut(**_fields(row), parts=parts)
 
 
@@ -248,8 +248,12 @@ def _create(state: State, project: str, new: uploads.NewUpload) -> Upload:
     desk = _desk(state)
     with state.database.session() as session:
         row = uploads.create(session, state.inbox, project, new, desk.most_bytes, desk.keep)
-        finish(state, session)
+        finish(state, session, _location(row))
         return row
+
+
+def _location(row: Upload) -> str:
+    return f"{tus.PATH}/{row.id}"
 
 
 async def _receive_first(request: Request, state: State, row: Upload, receiver: Receiver) -> Upload:

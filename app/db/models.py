@@ -23,6 +23,7 @@ class Project(Base):
     max_bytes: Mapped[int | None] = mapped_column(BigInteger)
     max_jobs: Mapped[int | None]
     max_requests: Mapped[float | None]
+    max_gpu_seconds: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -92,6 +93,7 @@ class Job(Base):
         Index(
             "ix_job_waiting",
             "queue",
+            "project_id",
             "priority",
             "id",
             postgresql_where=text("state = 'queued'"),
@@ -102,6 +104,13 @@ class Job(Base):
             "lease_expires_at",
             postgresql_where=text("state = 'running'"),
             sqlite_where=text("state = 'running'"),
+        ),
+        Index(
+            "ix_job_claimed",
+            "project_id",
+            "claimed_at",
+            postgresql_where=text("claimed_at IS NOT NULL"),
+            sqlite_where=text("claimed_at IS NOT NULL"),
         ),
         Index(None, "dataset_id"),
     )
@@ -123,6 +132,10 @@ class Job(Base):
     losses: Mapped[int] = mapped_column(default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(80))
     lease_expires_at: Mapped[datetime | None]
+    # When its last attempt began; `started_at` is when the first one did.
+    claimed_at: Mapped[datetime | None]
+    # W3C `traceparent` of the request that asked for it, where traces are sent somewhere.
+    trace_parent: Mapped[str | None] = mapped_column(String(60))
     request: Mapped[str | None] = mapped_column(String(10))
     progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
     metrics: Mapped[dict[str, Any] | None]

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from app.db.base import now
-from app.db.models import Job, JobDependency, JobEvent
+from app.db.models import Job, JobEvent
 from app.errors import FAILURES
-from app.services import jobs, queues
+from app.services import gpu_use, jobs, queues, turns
 from app.states import JobState
 
 
@@ -22,44 +22,17 @@ class LeaseLost(Exception):
 
 
 def claim(session: Session, queues: Sequence[str], owner: str, lease_seconds: float) -> Job | None:
-    """Takes the most deserving waiting job: priority, then the project's share of running jobs, then age.
-
-    On PostgreSQL concurrent claims skip each other's row; on SQLite the writing transaction itself excludes them.
-    """
-    job = session.scalar(_waiting(queues))
+    """Takes the job whose turn it is, see `turns`, and leases it."""
+    job = turns.take(session, queues)
     if job is None:
         return None
     job.attempt += 1
     job.lease_owner = owner
-    job.lease_expires_at = now() + timedelta(seconds=lease_seconds)
-    job.started_at = job.started_at or now()
+    job.claimed_at = now()
+    job.lease_expires_at = job.claimed_at + timedelta(seconds=lease_seconds)
+    job.started_at = job.started_at or job.claimed_at
     jobs.move(session, job, JobState.RUNNING, f"attempt {job.attempt} started", attempt=job.attempt)
     return job
-
-
-def _waiting(queues: Sequence[str]) -> Select[Job]:
-    running = aliased(Job)
-    share = (
-        select(func.count())
-        .where(running.state == JobState.RUNNING, running.project_id == Job.project_id)
-        .correlate(Job)
-        .scalar_subquery()
-    )
-    needed = aliased(Job)
-    unmet = (
-        select(JobDependency.job_id)
-        .join(needed, needed.id == JobDependency.depends_on_id)
-        .where(JobDependency.job_id == Job.id, needed.state != JobState.SUCCEEDED)
-        .correlate(Job)
-        .exists()
-    )
-    return (
-        select(Job)
-        .where(Job.state == JobState.QUEUED, Job.queue.in_(queues), ~unmet)
-        .order_by(Job.priority.desc(), share, Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=Job)
-    )
 
 
 def owned(session: Session, job_id: str, owner: str) -> Job:
@@ -74,8 +47,15 @@ def owned(session: Session, job_id: str, owner: str) -> Job:
     return job
 
 
-def renew(session: Session, job_id: str, owner: str, lease_seconds: float) -> str | None:
-    """Extends the lease: one small UPDATE.
+def renew(session: Session, job_id: str, owner: str, lease_seconds: float, worked_seconds: float = 0.0) -> str | None:
+    """Extends the lease: one small UPDATE, and on a GPU another one that counts its time.
+
+    Args:
+        session: the open transaction.
+        job_id: of the job.
+        owner: who believes to hold it.
+        lease_seconds: from now on.
+        worked_seconds: since they were counted last.
 
     Returns:
         what the job's user asked for meanwhile (cancel, stop), or None.
@@ -85,10 +65,13 @@ def renew(session: Session, job_id: str, owner: str, lease_seconds: float) -> st
     """
     statement = update(Job).where(Job.id == job_id, Job.lease_owner == owner)
     row = session.execute(
-        statement.values(lease_expires_at=now() + timedelta(seconds=lease_seconds)).returning(Job.request)
+        statement.values(lease_expires_at=now() + timedelta(seconds=lease_seconds)).returning(
+            Job.id, Job.project_id, Job.queue, Job.request
+        )
     ).one_or_none()
     if row is None:
         raise LeaseLost(f"the lease of {job_id} is no longer held by {owner}")
+    gpu_use.add(session, row, worked_seconds)
     request: str | None = row.request
     return request
 

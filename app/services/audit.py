@@ -8,7 +8,7 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from app.db.audit import AuditEntry
-from app.db.base import new_id, now
+from app.db.base import now
 from app.services.keys import Caller
 
 KEPT = timedelta(days=90)
@@ -19,9 +19,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A request that has ended.
+    """A request that was to change something.
 
     Args:
+        entry_id: of its row.
         caller: whose it was.
         method: of HTTP.
         path: what was asked for, with its ids.
@@ -30,6 +31,7 @@ class Change:
         request_id: what the client called it, or we.
     """
 
+    entry_id: str
     caller: Caller
     method: str
     path: str
@@ -38,17 +40,20 @@ class Change:
     request_id: str
 
 
-def record(session: Session, change: Change) -> None:
-    """Writes it down, and drops what is older than KEPT."""
+def tell(change: Change) -> None:
+    """A line of the log."""
     log.info(
         "audit project=%s key=%s method=%s path=%r location=%s status=%d request=%r",
         change.caller.project, change.caller.key_id, change.method, change.path, change.location, change.status,
         change.request_id,
     )  # fmt: skip
-    session.execute(delete(AuditEntry).where(AuditEntry.at < now() - KEPT))
-    session.add(
+
+
+def record(session: Session, change: Change) -> None:
+    """Writes the entry, or writes it again where it is there already and the request has ended in another way."""
+    session.merge(
         AuditEntry(
-            id=new_id("aud"),
+            id=change.entry_id,
             project_id=change.caller.project,
             key_id=change.caller.key_id,
             method=change.method,
@@ -58,6 +63,11 @@ def record(session: Session, change: Change) -> None:
             request_id=_plain(change.request_id, MAX_REQUEST_ID),
         )
     )
+
+
+def expire(session: Session) -> None:
+    """Drops what is older than KEPT."""
+    session.execute(delete(AuditEntry).where(AuditEntry.at < now() - KEPT))
 
 
 def _plain(text: str, length: int) -> str:

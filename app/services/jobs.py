@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from app import tracing
 from app.db.base import new_id, now
 from app.db.models import Dataset, Job, JobDataset, JobDependency, JobEvent, Report
 from app.errors import BadRequest, Conflict, NotFound
@@ -44,10 +45,11 @@ def create(session: Session, project: str, new: NewJob) -> Job:
     Raises:
         NotFound: a job that it depends on does not exist.
         Conflict: a job that it depends on has failed or was cancelled.
-        TooMany: code too_many_jobs.
+        TooMany: codes too_many_jobs, too_many_gpu_seconds.
     """
     limits.check_job(session, project)
     queue = queues.choose(session, new.kind)
+    limits.check_gpu(session, project, queue)
     job = Job(
         id=new_id("job"),
         project_id=project,
@@ -64,6 +66,7 @@ def create(session: Session, project: str, new: NewJob) -> Job:
         report_mode=new.report_mode,
         inputs=new.inputs,
         progress=dict(NOT_BEGUN),
+        trace_parent=tracing.current(),
     )
     session.add(job)
     session.flush()
@@ -204,7 +207,7 @@ def retry(session: Session, project: str, job_id: str) -> Job:
     Raises:
         Conflict: the job has not failed and was not cancelled, or one that it depends on has, or its dataset is gone.
         BadRequest: the job's input is gone.
-        TooMany: code too_many_jobs.
+        TooMany: codes too_many_jobs, too_many_gpu_seconds.
     """
     # The datasets first, as their deletion does: the other order could end in a deadlock.
     own = get(session, project, job_id).dataset_id
@@ -235,6 +238,7 @@ def retry(session: Session, project: str, job_id: str) -> Job:
     job.failure_code = job.failure_message = None
     job.finished_at = None
     job.queue = queues.choose(session, job.kind)
+    limits.check_gpu(session, project, job.queue)
     move(session, job, JobState.QUEUED, "queued again")
     queues.note_bell(session, job.queue)
     return job

@@ -3,7 +3,7 @@
 Requests are counted by each process for itself (`app.api.rates`); bodies have limits of their own, in the settings.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -12,6 +12,8 @@ from app.db.models import Dataset, Job, Project
 from app.db.uploads import USED as UPLOAD_USED
 from app.db.uploads import Upload
 from app.errors import NotFound, TooMany
+from app.queue import GPU
+from app.services import gpu_use
 from app.states import JobState
 
 # A job may end, or something be deleted, at any moment.
@@ -27,11 +29,13 @@ class Limits:
             uploads, as large as they are to be.
         max_jobs: queued and running together.
         max_requests: a second, of each process that answers.
+        max_gpu_seconds: of a day (UTC) that its jobs are on GPUs, all of them together; those that run go on.
     """
 
     max_bytes: int | None = None
     max_jobs: int | None = None
     max_requests: float | None = None
+    max_gpu_seconds: int | None = None
 
 
 def put(session: Session, project: str, wanted: Limits) -> None:
@@ -43,13 +47,14 @@ def put(session: Session, project: str, wanted: Limits) -> None:
     row = session.get(Project, project, with_for_update={"key_share": True})
     if row is None:
         raise NotFound(f"expected a project; found none named {project!r}; make it with `graft keys create --project`")
-    row.max_bytes, row.max_jobs, row.max_requests = wanted.max_bytes, wanted.max_jobs, wanted.max_requests
+    for name, value in asdict(wanted).items():
+        setattr(row, name, value)
 
 
 def every(session: Session) -> list[tuple[str, Limits]]:
     """Limits of all projects, by their names."""
     rows = session.scalars(select(Project).order_by(Project.id))
-    return [(row.id, Limits(row.max_bytes, row.max_jobs, row.max_requests)) for row in rows]
+    return [(row.id, Limits(row.max_bytes, row.max_jobs, row.max_requests, row.max_gpu_seconds)) for row in rows]
 
 
 def check_job(session: Session, project: str) -> None:
@@ -70,6 +75,29 @@ def check_job(session: Session, project: str) -> None:
             "end, or cancel one",
             code="too_many_jobs",
             retry_after_seconds=RETRY_SECONDS,
+        )
+
+
+def check_gpu(session: Session, project: str, queue: str) -> None:
+    """Refuses a job for a GPU where the project has used up its time of this day.
+
+    Those that wait already are not started before the next day, see `turns`; so nothing is locked here.
+
+    Raises:
+        TooMany: code too_many_gpu_seconds.
+    """
+    if queue != GPU:
+        return
+    most = session.scalar(select(Project.max_gpu_seconds).where(Project.id == project))
+    if most is None:
+        return
+    used = gpu_use.today(session, project)
+    if used >= most:
+        raise TooMany(
+            f"expected less than {most} seconds of the project on GPUs today (UTC); found {used:.0f}; wait for the "
+            "next day, or ask whoever runs the service for more",
+            code="too_many_gpu_seconds",
+            retry_after_seconds=gpu_use.seconds_to_next_day(),
         )
 
 

@@ -26,10 +26,11 @@ def create(session: Session, project: str, wish: PredictIn) -> Job:
     row = models.resolve(session, project, wish.model, wish.version, wish.alias)
     version = served_versions.pinned(session, project, wish.model, row, wish.domain)
     alignment = version["alignment"] and version["alignment"]["id"]
-    request = wish.model_dump(mode="json", exclude={"kind"})
+    request = wish.model_dump(mode="json", exclude={"kind", "priority"})
     request |= {"version": row.version, "alignment": alignment}
     inputs = {"request": request, "version": version}
-    return jobs.create(session, project, jobs.NewJob(kind=KIND, dataset_id=dataset.id, inputs=inputs))
+    new = jobs.NewJob(kind=KIND, dataset_id=dataset.id, priority=wish.priority, inputs=inputs)
+    return jobs.create(session, project, new)
 
 
 def file(session: Session, storage: Storage, project: str, job_id: str) -> tuple[Path, str]:

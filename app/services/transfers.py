@@ -27,6 +27,7 @@ class Wish:
     allow_label_change: bool
     sample: bool = True
     int8: bool = False
+    priority: int = 0
 
 
 def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
@@ -68,6 +69,7 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
             allow_label_change=wish.allow_label_change,
             seed=wish.seed,
             report_mode=wish.report,
+            priority=wish.priority,
             depends_on=wish.depends_on,
             datasets={role: row.id for role, row in beside.items()},
             inputs={"sample": wish.sample, "int8": wish.int8},

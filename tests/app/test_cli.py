@@ -163,7 +163,10 @@ def test_keys_need_a_database(in_home, capsys):
 def test_projects_are_limited(rows, capsys):
     assert cli.main(["projects", "limit", "default", "--max-jobs", "5", "--max-requests", "0.5"]) == 0
     assert cli.main(["projects", "list"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["default", "-", "5", "0.5"]
+    assert capsys.readouterr().out.splitlines()[1].split() == ["default", "-", "5", "0.5", "-", "0"]
+    assert cli.main(["projects", "limit", "default", "--max-gpu-seconds", "3600"]) == 0
+    assert cli.main(["projects", "list"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["default", "-", "-", "-", "3600", "0"]
     assert cli.main(["projects", "limit", "none"]) == 2
     assert "found none named 'none'" in capsys.readouterr().err
     for wrong in (["--max-jobs", "0"], ["--max-bytes", "-1"], ["--max-requests", "0"], ["--max-requests", "nan"]):

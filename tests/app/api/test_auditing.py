@@ -2,13 +2,18 @@
 
 from datetime import timedelta
 
+import httpx
 import pytest
+from sqlalchemy import select
 
 from app.db.audit import AuditEntry
 from app.db.base import new_id, now
-from app.services import audit
-from tests import factories
+from app.db.models import Job
+from app.db.session import Database
+from app.services import audit, keys
+from tests import factories, processes
 from tests.app.api.callers import bearer, key, keyed
+from tests.conftest import free_port, wait_until
 
 
 @pytest.fixture
@@ -49,14 +54,13 @@ def test_changes_are_written_down_and_looks_are_not(client):
 
 def test_a_log_has_its_end(client):
     state = client.app.state.graft
-    made = key(state)
     old = now() - audit.KEPT - timedelta(hours=1)
     fields = {"project_id": "default", "key_id": "key_0", "method": "POST", "path": "/", "status": 200}
     with state.database.write() as session:
         for at in (old, now()):
             session.add(AuditEntry(id=new_id("aud"), at=at, request_id="r", **fields))
-    client.post("/api/v1/jobs/none/cancel", headers=bearer(made))
-    assert [row.status for row in entries(state)] == [200, 404]
+        audit.expire(session)
+    assert [row.at > old for row in entries(state)] == [True]
 
 
 def test_what_was_made_is_named(client):
@@ -66,3 +70,46 @@ def test_what_was_made_is_named(client):
     assert made.status_code == 202
     (entry,) = entries(state)
     assert entry.location == f"/api/v1/datasets/{made.json()['id']}"
+
+
+def test_the_same_answer_again_is_another_request(client):
+    state = client.app.state.graft
+    made = key(state)
+    with state.database.write() as session:
+        dataset = factories.dataset(session).id
+    wish = {"dataset": dataset, "model": "m", "backbone": factories.BACKBONE, "recipe": {"method": "linear_probe"}}
+    headers = {**bearer(made), "Idempotency-Key": "k"}
+    job = [client.post("/api/v1/jobs", json=wish, headers=headers).json()["id"] for _ in range(2)][1]
+    assert [(row.status, row.location) for row in entries(state)] == [(202, f"/api/v1/jobs/{job}")] * 2
+
+
+@pytest.mark.server
+def test_a_change_has_its_entry_however_its_process_ends(light, tmp_path):
+    points = tmp_path / "failpoints"
+    points.mkdir()
+    port = free_port()
+    database = Database(light.resolved_database_url)
+    with database.write() as session:
+        made = keys.create(session, "default", "test", keys.SCOPES, None)
+        dataset = factories.dataset(session).id
+    wish = {"dataset": dataset, "model": "m", "backbone": factories.BACKBONE, "recipe": {"method": "linear_probe"}}
+    url = f"http://127.0.0.1:{port}"
+    variables = processes.environment(light.home, port=port, require_keys="true", failpoints=points, offline="false")
+    with processes.running(["api"], variables, tmp_path / "log"):
+        wait_until(lambda: answers(f"{url}/livez"), "a service that listens")
+        # It is committed, and the process ends before anything else is done.
+        (points / "request_committed").write_text("kill")
+        with pytest.raises(httpx.TransportError):
+            httpx.post(f"{url}/api/v1/jobs", json=wish, headers=bearer(made), timeout=60, trust_env=False)
+    with database.read() as session:
+        job, entry = session.scalars(select(Job)).one(), session.scalars(select(AuditEntry)).one()
+    database.dispose()
+    assert (entry.key_id, entry.path, entry.status) == (made.row.id, "/api/v1/jobs", 202)
+    assert entry.location == f"/api/v1/jobs/{job.id}"
+
+
+def answers(url):
+    try:
+        return httpx.get(url, trust_env=False).is_success
+    except httpx.TransportError:
+        return False

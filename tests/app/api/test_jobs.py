@@ -44,14 +44,16 @@ def make_job(database, **fields):
 
 
 def test_create(client, database, home, dataset_id):
-    wish = body(dataset_id, seed=5, report="full", recipe={"method": "fine_tune", "epochs": 3})
+    wish = body(dataset_id, seed=5, report="full", priority=7, recipe={"method": "fine_tune", "epochs": 3})
     answer = client.post(URL, json=wish)
     job = answer.json()
     assert answer.status_code == 202
     assert answer.headers["Location"] == f"{URL}/{job['id']}"
     assert client.get(answer.headers["Location"]).json() == job
-    assert {name: job[name] for name in ("kind", "state", "attempt", "dataset", "backbone", "seed")} == {
-        "kind": "transfer", "state": "queued", "attempt": 0, "dataset": dataset_id, "backbone": BACKBONE, "seed": 5,
+    shown = ("kind", "state", "queue", "priority", "attempt", "dataset", "backbone", "seed")
+    assert {name: job[name] for name in shown} == {
+        "kind": "transfer", "state": "queued", "queue": "cpu", "priority": 7, "attempt": 0, "dataset": dataset_id,
+        "backbone": BACKBONE, "seed": 5,
     }  # fmt: skip
     assert job["progress"] == {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
     assert [job[name] for name in ("model", "metrics", "failure", "started_at", "finished_at")] == [None] * 5
@@ -81,6 +83,7 @@ REFUSED = {
     "no model name": ({"model": None}, 422, "invalid_payload"),
     "unknown field": ({"colour": 1}, 422, "invalid_payload"),
     "negative seed": ({"seed": -1}, 422, "invalid_payload"),
+    "too urgent": ({"priority": 101}, 422, "invalid_payload"),
     "unknown report": ({"report": "long"}, 422, "invalid_payload"),
 }
 

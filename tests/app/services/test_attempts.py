@@ -41,17 +41,6 @@ def test_priority_goes_before_age(database):
     assert [claim(database) for _ in range(4)] == [urgent, *ages, None]
 
 
-def test_project_that_runs_less_goes_before_age_but_not_before_priority(database):
-    with database.write() as session:
-        factories.project(session, "busy")
-        factories.project(session, "calm")
-        factories.job(session, project_id="busy", state="running")
-        first = factories.job(session, project_id="busy").id
-        second = factories.job(session, project_id="calm").id
-        urgent = factories.job(session, project_id="busy", priority=1).id
-    assert [claim(database) for _ in range(4)] == [urgent, second, first, None]
-
-
 def test_only_own_queues(database):
     with database.write() as session:
         factories.worker(session, queues=["gpu"])

@@ -1,0 +1,59 @@
+"""A span for every request, where traces are sent somewhere; it goes on from the client's `traceparent`."""
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import tracing
+from app.api.callers import CALLER
+from app.tracing import Span
+
+PREFIX = "/api/v1"
+# Asked all day by machines.
+UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+
+
+class Traced:
+    """ASGI middleware, outside of all others but the headers of answers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes everything on."""
+        if scope["type"] != "http" or scope["path"] in UNTRACED:
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
+        span = scope["app"].state.graft.tracer.begin(scope["method"], given.decode("latin-1"), serves=True)
+
+        async def send_seen(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _describe(span, scope, message["status"])
+            await send(message)
+
+        try:
+            with tracing.within(span.trace_parent):
+                await self._app(scope, receive, send_seen)
+        except BaseException as error:
+            span.fail(type(error).__name__)
+            raise
+        finally:
+            span.end()
+
+
+def _describe(span: Span, scope: Scope, status: int) -> None:
+    route = scope.get("route")
+    caller = scope.get(CALLER)
+    path = getattr(route, "path", None)
+    if path is not None and scope["path"].startswith(PREFIX) and not path.startswith(PREFIX):
+        # A route's own path lacks what it was mounted under.
+        path = PREFIX + path
+    span.name(f"{scope['method']} {path}" if path else scope["method"])
+    span.tell(
+        http__request__method=scope["method"],
+        http__route=path,
+        url__path=scope["path"],
+        http__response__status_code=status,
+        graft__project=caller.project if caller is not None and caller.project else None,
+    )
+    if status >= 500:
+        span.fail(str(status))
