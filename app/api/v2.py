@@ -173,6 +173,8 @@ LOAD: dict[str, Any] = {
     "max_body_size": UNLIMITED,
     "openapi_extra": _optional("LoadIn"),
     "responses": UNSUPPORTED,
+    # Without a body, as the protocol has it.
+    "response_class": Response,
 }
 
 
