@@ -26,6 +26,7 @@ from worker.progress import Reporter, Yielded
 
 # Exit status of an attempt that handed its job back.
 YIELDED = 75
+NO_ROOM = "no space left on device"
 NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "failed to map segment")
 
 log = logging.getLogger(__name__)
@@ -167,6 +168,9 @@ def unforeseen(error: Exception) -> dict[str, Any]:
         return _failure(
             "out_of_memory", "expected to fit into memory; found none left; use a smaller backbone or less data"
         )
+    if NO_ROOM in str(error).lower():
+        # Libraries that write by themselves have errors of their own.
+        error = OSError(errno.ENOSPC, str(error))
     shown = out_of_space(error) if isinstance(error, OSError) else error
     unknown = f"{type(error).__name__} inside Graft; the worker's log has the trace"
     return _failure("internal", shown.detail if isinstance(shown, GraftError) else unknown)

@@ -147,6 +147,19 @@ def test_memory_that_ends_is_told_from_mistakes(error, code):
     assert unforeseen(error)["failure"]["code"] == code
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_told_whoever_writes(error):
+    failure = unforeseen(error)["failure"]
+    assert failure["code"] == "internal"
+    assert "the disk is full" in failure["message"]
+
+
 def test_document_that_is_none(runner, home):
     process = runner.start()
     out, log = process.communicate("{}\n", timeout=60)

@@ -19,6 +19,7 @@ from tests import factories, processes
 from tests.conftest import wait_until
 from tests.factories import files_below
 from worker import described, supervisor
+from worker.attempt_trace import AttemptTrace
 from worker.supervisor import Context
 
 pytestmark = pytest.mark.server
@@ -394,7 +395,8 @@ def test_bundle_that_was_published_after_all_is_kept(bench):
     with bench.database.write() as session:
         job = factories.job(session)
         document = described.describe(session, job)
-    attempt = supervisor._Attempt(bench.context, document, "w1/1")
+    trace = AttemptTrace(None, document, 0)
+    attempt = supervisor._Attempt(bench.context, document, "w1/1", trace)
     assert attempt._unpublished() == [document.bundle_prefix]
     # By another attempt: this one's files are still nobody's.
     shared = document.checkpoint_prefix
