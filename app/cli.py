@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from app import cli_keys, cli_projects, cli_upload
+from app import cli_backup, cli_collect, cli_keys, cli_projects, cli_upload
 from app.settings import Settings
 
 
@@ -102,7 +102,14 @@ def _listen(settings: Settings, command: str, roles: tuple[str, ...]) -> int:
 
 
 # Those of administration work in the database itself, since a first key has to come from somewhere.
-WITH_ARGUMENTS = {"keys": cli_keys, "projects": cli_projects, "upload": cli_upload}
+WITH_ARGUMENTS = {
+    "keys": cli_keys,
+    "projects": cli_projects,
+    "collect": cli_collect,
+    "backup": cli_backup,
+    "restore": cli_backup,
+    "upload": cli_upload,
+}
 COMMANDS: dict[str, tuple[Callable[..., int], str]] = {
     "up": (up, "run API, prediction and a worker on this machine"),
     "api": (api, "run the API"),
@@ -112,6 +119,9 @@ COMMANDS: dict[str, tuple[Callable[..., int], str]] = {
     "migrate": (migrate, "bring the database to this version's tables"),
     "keys": (cli_keys.run, "make, list and revoke API keys"),
     "projects": (cli_projects.run, "list projects, and limit what they may have"),
+    "collect": (cli_collect.run, "show, or remove, what lies in storage and nothing refers to"),
+    "backup": (cli_backup.backup, "copy database and storage into a folder, while everything runs"),
+    "restore": (cli_backup.restore, "fill an empty database and storage from such a folder"),
     "upload": (cli_upload.run, "send a large file to a running service, and go on when the connection breaks"),
 }
 

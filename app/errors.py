@@ -20,6 +20,7 @@
     |- Unsupported 501              unsupported
     |- OutOfSpace 507               insufficient_storage
     |- Unavailable 503              unavailable
+    |  |- Collected 503             graph_collected
     |  |- NotReady 503              version_not_ready
     |  `- Overloaded 503            overloaded
     |- DeadlineExceeded 504         deadline_exceeded
@@ -192,6 +193,13 @@ class Unavailable(GraftError):
     status = 503
     code = "unavailable"
     title = "Unavailable"
+
+
+class Collected(Unavailable):
+    """A shared object that was there when it was looked for, and was removed before anything named it."""
+
+    code = "graph_collected"
+    title = "Graph was removed"
 
 
 class NotReady(Unavailable):

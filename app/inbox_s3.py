@@ -13,14 +13,13 @@ from botocore.exceptions import ClientError
 
 from app.errors import NotFound, TooLarge
 from app.inbox import READ_BYTES, Held, Part, Sink, Synced, Writer, lost
-from app.storage_s3 import S3Storage
+from app.storage_s3 import MISSING, S3Storage
 
 MIN_PART_BYTES = 5 * 2**20
 # Ten thousand parts are the most there can be; these make 78 GiB.
 PART_BYTES = 8 * 2**20
 MAX_PARTS = 10_000
 STRAY = timedelta(hours=1)
-MISSING = frozenset({"404", "NoSuchKey", "NoSuchUpload"})
 
 
 class S3Inbox:

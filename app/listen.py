@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from app import process, tracing
+from app import log_lines, process, tracing
 from app.process import Child
 from app.settings import Settings
 
@@ -36,14 +36,14 @@ def answer(settings: Settings, roles: tuple[str, ...]) -> int:
     from app.main import create_app
 
     process.end_with_parent()
-    process.log_to_stderr(settings.log_level)
+    log_lines.setup(settings.log_level, settings.log_format)
     given, board = os.environ.get(SOCKET), os.environ.get(BOARD)
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings, roles, Path(board) if board else None),
             host=settings.host,
             port=settings.port,
-            log_level=settings.log_level.lower(),
+            log_config=None,
             access_log=False,
             # No address of a caller is looked at, and no address of ours is handed out.
             proxy_headers=False,

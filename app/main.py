@@ -49,6 +49,7 @@ from app.api.guard import Guard, allow_origins
 from app.api.head import Head
 from app.api.keyring import Keyring
 from app.api.remote import Remote
+from app.api.requests import Requests
 from app.api.safety import Safety
 from app.api.traced import Traced
 from app.db.session import Database
@@ -65,7 +66,7 @@ from app.serving.logbook import Logbook
 from app.serving.observer import PAGE_SECONDS, Observer
 from app.serving.statistics import Present, Statistics
 from app.settings import Settings
-from app.storage import failures, open_storage
+from app.storage import failures, open_storage, remove_old_copies
 from app.tracing import open_tracer
 
 gc.freeze()
@@ -143,6 +144,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
     app.add_middleware(Safety)
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins)
+    app.add_middleware(Requests)
     problems.install(app, failures(settings.resolved_storage_url))
     allowed = [Depends(callers.check_scope)]
     # Routes are tried in their order, all of them before one that stands last: predictions come first.
@@ -172,6 +174,7 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
     """Opens what the process needs; nothing is opened at import."""
     settings.home_path.mkdir(parents=True, exist_ok=True)
     abandoned.remove(settings)
+    remove_old_copies(settings.home_path / "cache")
     storage = open_storage(settings.resolved_storage_url, settings.home_path / "cache")
     limits = Limits(settings.max_queued_images, settings.max_queue_seconds, settings.max_predict_pixels)
     database = Database(settings.resolved_database_url)

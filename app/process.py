@@ -1,6 +1,5 @@
 """Processes of one machine: `graft up` keeps its children alive, stops them cleanly, takes them along when it dies."""
 
-import logging
 import os
 import shutil
 import signal
@@ -11,8 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-
-from app import tracing
 
 PARENT_PIPE = "GRAFT_PARENT_PIPE"
 STOP_SECONDS = 8.0
@@ -31,14 +28,6 @@ def gpu_name(device: str) -> str | None:
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     names = answer.stdout.strip().splitlines()
     return names[0] if answer.returncode == 0 and names else None
-
-
-def log_to_stderr(level: str) -> None:
-    """Lines of the log, with the trace that they belong to, if any."""
-    handler = logging.StreamHandler()
-    handler.addFilter(tracing.mark)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s%(trace)s"))
-    logging.basicConfig(level=level, handlers=[handler])
 
 
 def end_with_parent() -> None:

@@ -106,6 +106,18 @@ class Settings(BaseSettings):
     stop_grace_seconds: float = Field(
         4.0, gt=0, description="Time a running job gets to save its state when its worker shuts down."
     )
+    collect_seconds: float = Field(
+        21_600.0,
+        ge=0,
+        description="Time between two looks of the workers at all of storage, which remove what nothing refers to any "
+        "more (docs/operations.md); 0: none.",
+    )
+    collect_grace_seconds: float = Field(
+        86_400.0,
+        ge=0,
+        description="Age at which something in storage that nothing refers to is removed: bytes come before the row "
+        "that names them.",
+    )
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="Where the worker computes.")
     compute_threads: int = Field(0, ge=0, description="Threads of one job's arithmetic; 0 means one for each core.")
     webhook_allowed: tuple[str, ...] = Field(
@@ -122,6 +134,12 @@ class Settings(BaseSettings):
     webhook_keep_days: int = Field(30, ge=1, description="Days that deliveries of webhooks are kept.")
     offline: bool = Field(False, description="Never try to download weights.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_format: str = Field(
+        "text",
+        pattern="^(text|json)$",
+        description="Lines of the log on standard error: for people, or one JSON object each, with the ids of request, "
+        "project and job (docs/operations.md).",
+    )
     otlp_endpoint: str = Field(
         "",
         pattern="^(https?://[^/]+.*)?$",

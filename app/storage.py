@@ -1,4 +1,4 @@
-"""Bytes under keys: four verbs over a folder or an S3 bucket.
+"""Bytes under keys: a few verbs over a folder or an S3 bucket.
 
 Keys are relative paths of plain names. Writing is atomic: a reader sees a whole object or none.
 """
@@ -8,7 +8,9 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -19,6 +21,26 @@ from app.errors import NotFound, OutOfSpace
 # Where objects are written before they get their name; no key begins so.
 DRAFTS = ".put"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=@+-]*(/[A-Za-z0-9][A-Za-z0-9._=@+-]*)*")
+
+# Local copies of remote objects that nobody has asked for in so long; the note of it is exact to an hour.
+UNUSED_SECONDS, USE_NOTED_SECONDS = 7 * 86_400.0, 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One object as a listing tells of it.
+
+    Args:
+        key: its own; of what was cut off in mid-writing, where it lies.
+        size_bytes: 0 where the object store does not say, which is so for what was cut off.
+        stored_at: when it came here, in seconds since 1970, by the clock of whoever keeps it.
+        unfinished: empty for an object. Else the name of what a killed process was writing; no reader sees that.
+    """
+
+    key: str
+    size_bytes: int
+    stored_at: float
+    unfinished: str = ""
 
 
 class Storage(Protocol):
@@ -39,6 +61,18 @@ class Storage(Protocol):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys below the prefix, sorted."""
+
+    def walk(self) -> Iterator[Stored]:
+        """Everything that lies here, what was cut off too; in memory is one folder, or one page, at a time.
+
+        Objects of one folder come one after the other, in the order of their names.
+        """
+
+    def stat(self, key: str) -> Stored | None:
+        """The object of that key; None where there is none."""
+
+    def remove(self, stored: Stored) -> None:
+        """Removes exactly what a listing has told of, and nothing below it; nothing there is no error."""
 
 
 def check_key(key: str) -> str:
@@ -89,15 +123,58 @@ class FolderStorage:
             shutil.rmtree(path, onerror=_unless_gone)
         else:
             path.unlink(missing_ok=True)
-        folder = path.parent
-        while folder != self._root and _remove_empty(folder):
-            folder = folder.parent
+        self._remove_above(path)
 
     def list(self, prefix: str) -> Iterator[str]:
         """See Storage."""
-        top = self.path(prefix)
-        paths = (path for path in top.rglob("*") if path.is_file())
-        return iter(sorted(path.relative_to(self._root).as_posix() for path in paths))
+        found = (stored for stored in self._below(self.path(prefix)) if not stored.unfinished)
+        return iter(sorted(stored.key for stored in found))
+
+    def walk(self) -> Iterator[Stored]:
+        """See Storage."""
+        return self._below(self._root)
+
+    def stat(self, key: str) -> Stored | None:
+        """See Storage."""
+        path = self.path(key)
+        try:
+            return self._stored(path, path.stat()) if path.is_file() else None
+        except FileNotFoundError:
+            return None
+
+    def remove(self, stored: Stored) -> None:
+        """See Storage."""
+        path = self._root / stored.key
+        path.unlink(missing_ok=True)
+        self._remove_above(path)
+
+    def _below(self, folder: Path) -> Iterator[Stored]:
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            # It goes with the last object in it, which somebody has just taken away.
+            return
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._below(Path(entry.path))
+                continue
+            try:
+                yield self._stored(Path(entry.path), entry.stat())
+            except FileNotFoundError:
+                continue
+
+    def _stored(self, path: Path, status: os.stat_result) -> Stored:
+        # Not the time of the last change, which a hard link has from its source: a link is made now.
+        key = path.relative_to(self._root).as_posix()
+        # No key has a part with a dot before it: see `check_key`.
+        unfinished = path.name if key.startswith(".") or "/." in key else ""
+        return Stored(key, status.st_size, status.st_ctime, unfinished)
+
+    def _remove_above(self, path: Path) -> None:
+        folder = path.parent
+        while folder != self._root and _remove_empty(folder):
+            folder = folder.parent
 
 
 def _place(source: Path, target: Path, drafts: Path) -> None:
@@ -139,6 +216,23 @@ def _remove_empty(folder: Path) -> bool:
             raise
         return False
     return True
+
+
+def remove_old_copies(cache: Path) -> int:
+    """Removes local copies of remote objects that nobody has asked for lately; says how many.
+
+    Whoever needs one of them again fetches it again; what is open stays readable.
+    """
+    number = 0
+    for path in cache.glob("??/*"):
+        try:
+            if path.is_file() and time.time() - path.stat().st_mtime > UNUSED_SECONDS:
+                path.unlink()
+                number += 1
+        except FileNotFoundError:
+            # Another process of this host removes it as well.
+            continue
+    return number
 
 
 def out_of_space(error: OSError) -> Exception:

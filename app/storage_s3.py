@@ -4,7 +4,9 @@ Credentials and endpoint come from the environment that boto3 reads (`AWS_ACCESS
 """
 
 import hashlib
+import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +18,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app import failpoints
 from app.errors import NotFound, Unavailable
-from app.storage import DRAFTS, check_key, out_of_space
+from app.storage import DRAFTS, USE_NOTED_SECONDS, Stored, check_key, out_of_space
 
+MISSING = frozenset({"404", "NoSuchKey", "NoSuchUpload"})
 # Times that a call is made before it fails: waits grow to 20 s, so that a job outlasts an outage of half a minute, and
 # a request is answered within seconds.
 PATIENT_ATTEMPTS, ATTEMPTS = 12, 3
@@ -55,7 +58,7 @@ class S3Storage:
     def fetch(self, key: str) -> Path:
         """See Storage. Downloaded once, then read from the cache."""
         local = self._local(key)
-        if local.is_file():
+        if _is_there(local):
             return local
         local.parent.mkdir(parents=True, exist_ok=True)
         drafts = self._cache / DRAFTS
@@ -66,7 +69,7 @@ class S3Storage:
                     self.client.download_fileobj(self.bucket, self.name(key), temporary)
             except ClientError as error:
                 Path(temporary.name).unlink()
-                if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                if error.response["Error"]["Code"] in MISSING:
                     raise NotFound(f"expected an object under {key!r}; found none") from error
                 raise
             except OSError as error:
@@ -88,21 +91,66 @@ class S3Storage:
 
     def list(self, prefix: str) -> Iterator[str]:
         """See Storage."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self.name(prefix) + "/"
-        )
-        cut = len(self._prefix) + 1 if self._prefix else 0
+        for stored in self._objects(self.name(prefix) + "/"):
+            yield stored.key
+
+    def walk(self) -> Iterator[Stored]:
+        """See Storage."""
+        yield from self._objects(self._top)
+        pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self._top)
         with reaching():
             for page in pages:
-                for item in page.get("Contents", []):
-                    yield item["Key"][cut:]
+                for item in page.get("Uploads", []):
+                    key = item["Key"].removeprefix(self._top)
+                    yield Stored(key, 0, item["Initiated"].timestamp(), unfinished=item["UploadId"])
+
+    def stat(self, key: str) -> Stored | None:
+        """See Storage."""
+        try:
+            with reaching():
+                found = self.client.head_object(Bucket=self.bucket, Key=self.name(key))
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in MISSING:
+                raise
+            return None
+        return Stored(key, int(found["ContentLength"]), found["LastModified"].timestamp())
+
+    def remove(self, stored: Stored) -> None:
+        """See Storage."""
+        # Not by `name`: in a bucket there may be anything.
+        where = {"Bucket": self.bucket, "Key": self._top + stored.key}
+        if not stored.unfinished:
+            with reaching():
+                self.client.delete_object(**where)
+            self._copy(self._top + stored.key).unlink(missing_ok=True)
+            return
+        try:
+            with reaching():
+                self.client.abort_multipart_upload(**where, UploadId=stored.unfinished)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in MISSING:
+                raise
 
     def name(self, key: str) -> str:
         """The key's name in the bucket."""
         return f"{self._prefix}/{check_key(key)}" if self._prefix else check_key(key)
 
+    @property
+    def _top(self) -> str:
+        return f"{self._prefix}/" if self._prefix else ""
+
+    def _objects(self, prefix: str) -> Iterator[Stored]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        with reaching():
+            for page in pages:
+                for item in page.get("Contents", []):
+                    yield Stored(item["Key"].removeprefix(self._top), item["Size"], item["LastModified"].timestamp())
+
     def _local(self, key: str) -> Path:
-        where = hashlib.sha256(f"{self.bucket}/{self.name(key)}".encode()).hexdigest()
+        return self._copy(self.name(key))
+
+    def _copy(self, name: str) -> Path:
+        where = hashlib.sha256(f"{self.bucket}/{name}".encode()).hexdigest()
         return self._cache / where[:2] / where
 
 
@@ -122,3 +170,13 @@ def reaching() -> Iterator[None]:
         raise Unavailable(
             f"expected the object store to answer; found {type(error).__name__}: {error}; try again in a moment"
         ) from error
+
+
+def _is_there(local: Path) -> bool:
+    """Whether there is a copy; what is used is noted, so that it stays (see `remove_old_copies`)."""
+    try:
+        if time.time() - local.stat().st_mtime > USE_NOTED_SECONDS:
+            os.utime(local)
+    except FileNotFoundError:
+        return False
+    return True

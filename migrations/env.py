@@ -5,8 +5,22 @@ from typing import Literal
 from alembic import context
 from sqlalchemy import text
 
-from app.db import aliases, audit, forecasts, gpu, keys, logs, models, studies, uploads, waste, webhooks  # noqa: F401
+from app.db import (  # noqa: F401
+    aliases,
+    audit,
+    collections,
+    forecasts,
+    gpu,
+    keys,
+    logs,
+    models,
+    studies,
+    uploads,
+    waste,
+    webhooks,
+)
 from app.db.base import Base, Document, UtcDateTime
+from app.db.migration import LOCK_SECONDS
 from app.db.session import Database
 from app.settings import Settings
 
@@ -46,7 +60,7 @@ def run() -> None:
             if postgres:
                 connection.execute(text("SELECT pg_advisory_xact_lock(4711)"))
                 # After that lock, whose holder may migrate for as long as it takes.
-                connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+                connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
             context.run_migrations()
 
 

@@ -28,12 +28,14 @@ def environment(home: Path, **settings: object) -> dict[str, str]:
 
 
 @contextmanager
-def running(arguments: list[str], variables: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`graft ARGUMENTS`; at the end it and everything below it is gone, or the test fails."""
+def running(
+    arguments: list[str], variables: dict[str, str], log: Path, root: Path = ROOT
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`graft ARGUMENTS`, of the code below `root`; at the end it and everything below it is gone, or the test fails."""
     command = [sys.executable, "-m", "app.cli", *arguments]
     with log.open("ab") as out:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=variables, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=root, env=variables, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
         yield process

@@ -225,7 +225,7 @@ def _store(context: RunContext, graph: bytes, fitted: Fitted, moving: Prepared |
         failpoints.reach("alignment_file_stored")
     if moving is not None:
         key = bundle.shared_key(moving.digest)
-        if not any(context.storage.list(key.rpartition("/")[0])):
+        if context.storage.stat(key) is None:
             context.storage.put(key, moving.graph)
     return files
 

@@ -85,7 +85,7 @@ def folder(context: RunContext) -> Path:
 def store(context: RunContext, candidate: Candidate, written: Spec) -> None:
     """Puts the bundle under the attempt's own prefix; spec.json last, so that a prefix that has one is whole."""
     shared = written.files[bundles.BACKBONE].key
-    if shared and not any(context.storage.list(shared.rpartition("/")[0])):
+    if shared and context.storage.stat(shared) is None:
         context.storage.put(shared, candidate.graph)
         failpoints.reach("graph_shared")
     names = [name for name, file in written.files.items() if file.key is None]

@@ -26,6 +26,7 @@ def describe(session: Session, job: Job) -> JobDocument:
         inputs=job.inputs,
         datasets={role: _dataset(other) for role, other in jobs.datasets(session, job.id).items()},
         trace_parent=job.trace_parent,
+        request_id=job.request_id,
     )
 
 

@@ -39,6 +39,13 @@ class JobDocument(BaseModel):
     inputs: dict[str, Any]
     datasets: dict[str, DatasetDocument] = {}
     trace_parent: str | None = None
+    request_id: str | None = None
+
+    def ids(self) -> dict[str, Any]:
+        """What lines of the log are about, see `app.log_lines`."""
+        return {
+            "request_id": self.request_id, "project": self.project, "job_id": self.id, "attempt": self.attempt
+        }  # fmt: skip
 
     @property
     def bundle_prefix(self) -> str:

@@ -17,7 +17,8 @@ from worker import backbones, export, features
 from worker.context import RunContext
 from worker.data.samples import Index
 from worker.export import FromPixels
-from worker.features import Extraction, Extractor, Space
+from worker.feature_cache import Space
+from worker.features import Extraction, Extractor
 from worker.methods.contract import Float, Rows
 from worker.prepared import Prepared
 

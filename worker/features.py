@@ -1,20 +1,15 @@
 """Features of a dataset's images: taken from the cache where they are known, extracted where they are missing.
 
 The cache is content-addressed: project, bytes of the image, preprocessing, backbone, layer, view and precision. A
-second job, or a child dataset with a few more images, extracts only what is new. Every extracted chunk is an immutable
-pair of objects: `NAME.npy` (features) and then `NAME.keys` (digests of the images); a chunk without keys was cut off
-and is never seen.
+second job, or a child dataset with a few more images, extracts only what is new (`worker.feature_cache`).
 
 Shape legend: N images, D features.
 """
 
-import hashlib
-import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -22,20 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app import failpoints
 from app.artifact import preprocess
 from app.artifact.preprocess import Preprocess
-from app.storage import Storage
+from app.errors import JobFailure
 from worker.context import RunContext
 from worker.data.samples import Index, iter_images
+from worker.feature_cache import FeatureCache, Features, Space
 from worker.prepared import Prepared
 
 BATCH_SIZE = 16
 CHUNK_IMAGES = 2048
 AHEAD_BATCHES = 3
+ROUNDS = 4
 
 Images = NDArray[np.uint8]
-Features = NDArray[np.float32]
 Extractor = Callable[[Images], Features]
 View = Callable[[Image.Image, str], Image.Image]
 
@@ -45,78 +40,6 @@ class Left(Exception):
 
     def __init__(self, num_done: int, num_wanted: int) -> None:
         super().__init__(f"{num_done} of {num_wanted} missing images were extracted, and are kept")
-
-
-@dataclass(frozen=True, slots=True)
-class Space:
-    """What features are features of, besides the image: everything that can change a number."""
-
-    backbone: str
-    preprocess: str
-    layer: str
-    view: str
-    precision: str
-
-    @property
-    def digest(self) -> str:
-        """Names the space in storage."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:40]
-
-
-class FeatureCache:
-    """Feature sets of one project in one space.
-
-    Args:
-        storage: where chunks lie.
-        project: owner.
-        space: of the features.
-        scratch: folder for files on their way.
-    """
-
-    def __init__(self, storage: Storage, project: str, space: Space, scratch: Path) -> None:
-        self._storage, self._scratch = storage, scratch
-        self._prefix = f"features/{project}/{space.digest}"
-
-    def load(
-        self, keys_N: NDArray[np.bytes_]
-    ) -> tuple[list[NDArray[np.float32]], NDArray[np.int64], NDArray[np.int64]]:
-        """Where each of the wanted images is.
-
-        Shape:
-            keys_N: [N] S64, hex digests of image bytes
-
-        Returns:
-            the chunks' arrays (memory-mapped), and per image its chunk (-1: missing) and row.
-        """
-        chunk_N = np.full(len(keys_N), -1, np.int64)
-        row_N = np.zeros(len(keys_N), np.int64)
-        arrays: list[NDArray[np.float32]] = []
-        for name in self._storage.list(self._prefix):
-            if not name.endswith(".keys"):
-                continue
-            if (chunk_N >= 0).all():
-                break
-            stored = np.frombuffer(self._storage.fetch(name).read_bytes(), dtype="S64")
-            order = np.argsort(stored)
-            place = np.searchsorted(stored, keys_N, sorter=order).clip(max=len(stored) - 1)
-            found = (stored[order[place]] == keys_N) & (chunk_N < 0)
-            if found.any():
-                chunk_N[found], row_N[found] = len(arrays), order[place[found]]
-                arrays.append(np.load(self._storage.fetch(name.removesuffix(".keys") + ".npy"), mmap_mode="r"))
-        return arrays, chunk_N, row_N
-
-    def add(self, keys_N: NDArray[np.bytes_], features_ND: Features) -> None:
-        """Stores one chunk."""
-        # By its content: an attempt that follows one that was killed between the two writes the same again.
-        name = f"{self._prefix}/{hashlib.sha256(keys_N.astype('S64').tobytes()).hexdigest()[:32]}"
-        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
-            features, keys = Path(folder) / "features.npy", Path(folder) / "keys"
-            np.save(features, features_ND)
-            keys.write_bytes(keys_N.astype("S64").tobytes())
-            self._storage.put(f"{name}.npy", features)
-            failpoints.reach("features_half")
-            self._storage.put(f"{name}.keys", keys)
-            failpoints.reach("features_stored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,23 +77,37 @@ def features(
     Shape:
         rows: [N]
         result: [N, ...]
+
+    Raises:
+        JobFailure: internal, somebody removes what is extracted.
     """
     began = time.monotonic()
     cache = FeatureCache(context.storage, context.document.project, space, context.scratch)
     keys_N = index.sha256[rows]
     arrays, chunk_N, row_N = cache.load(keys_N)
-    missing = rows[chunk_N < 0]
-    # Copies of one image are extracted once.
-    _, first = np.unique(index.sha256[missing], return_index=True)
-    todo = missing[np.sort(first)]
-    if len(todo):
-        _extract(context, index, todo, cache, shape, extractor(), view, stage)
+    num_extracted, run = 0, None
+    # Once, unless a collection takes a chunk of images that were nobody's when it looked (decision 0032).
+    for _ in range(ROUNDS):
+        if (chunk_N >= 0).all():
+            break
+        missing = rows[chunk_N < 0]
+        # Copies of one image are extracted once.
+        _, first = np.unique(index.sha256[missing], return_index=True)
+        todo = missing[np.sort(first)]
+        run = run or extractor()
+        _extract(context, index, todo, cache, shape, run, view, stage)
+        num_extracted += len(todo)
         arrays, chunk_N, row_N = cache.load(keys_N)
+    if (chunk_N < 0).any():
+        raise JobFailure(
+            "internal",
+            f"expected extracted features in storage; found some gone {ROUNDS} times; retry the job",
+        )
     out = np.empty((len(rows), *arrays[0].shape[1:]), np.float32)
     for number, array in enumerate(arrays):
         here = chunk_N == number
         out[here] = array[row_N[here]]
-    return out, Extraction(len(rows) - len(todo), len(todo), time.monotonic() - began)
+    return out, Extraction(len(rows) - num_extracted, num_extracted, time.monotonic() - began)
 
 
 def pooled(

@@ -12,7 +12,8 @@ from torch import nn
 from app.artifact.preprocess import Preprocess
 from worker import backbones, features
 from worker.export import FromPixels
-from worker.features import Extraction, Space
+from worker.feature_cache import Space
+from worker.features import Extraction
 from worker.methods.contract import Float, Rows, Task
 from worker.prepared import Prepared
 

@@ -20,7 +20,8 @@ from worker.augment import CachedView
 from worker.batches import Draws, Rows
 from worker.context import RunContext
 from worker.data.samples import Index
-from worker.features import Extraction, Space
+from worker.feature_cache import Space
+from worker.features import Extraction
 from worker.prepared import Prepared
 
 # In half precision: rounding changes a pooled feature in its fourth digit, and twice as many views fit.

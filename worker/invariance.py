@@ -15,7 +15,7 @@ from PIL import Image
 
 from app.artifact import preprocess
 from worker import augment, features, forward, inputs, trivial
-from worker.features import Space
+from worker.feature_cache import Space
 from worker.methods.contract import Float, Rows, Task
 from worker.methods.heads import LinearHead
 from worker.prepared import Prepared

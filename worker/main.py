@@ -11,16 +11,18 @@ from uuid import uuid4
 
 from celery import signals
 
-from app import process
+from app import log_lines, process
 from app.db.session import Database
 from app.queue import CPU, GPU, Bell, make_celery
 from app.settings import Settings
 from app.storage import open_storage
 from app.tracing import open_tracer
-from worker import runner_process, sweep, tasks, webhooks
+from worker import collect, runner_process, sweep, tasks, webhooks
 from worker.supervisor import Context
 
 settings = Settings()
+# Celery warns of things before it asks who sets the log up.
+log_lines.setup(settings.log_level, settings.log_format)
 app = make_celery(settings)
 
 
@@ -46,6 +48,7 @@ tasks.register(app, context)
 def _begin(**_: Any) -> None:
     process.end_with_parent()
     sweep.start(context, DEVICE)
+    collect.start(context)
     webhooks.start(context)
     runner_process.prepare(ahead=settings.standby)
 
@@ -65,4 +68,4 @@ def _end(**_: Any) -> None:
 
 @signals.setup_logging.connect
 def _logging(**_: Any) -> None:
-    process.log_to_stderr(settings.log_level)
+    """It is set up; without a receiver Celery would do it in its own way."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from setproctitle import setproctitle
 
-from app import failpoints, process, tracing
+from app import failpoints, log_lines, process, tracing
 from app.errors import GraftError, JobFailure, Unavailable
 from app.settings import Settings
 from app.storage import open_storage, out_of_space
@@ -106,8 +106,9 @@ def main(described: str, requests: "Connection[Any, Any]", messages: "Connection
     # Threads that spin while they wait would starve the other jobs of a small machine (113 s instead of 22 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = Settings()
-    process.log_to_stderr(settings.log_level)
+    log_lines.setup(settings.log_level, settings.log_format)
     document = JobDocument.model_validate_json(described)
+    log_lines.bind(**document.ids())
     setproctitle(f"graft: worker.runner {document.id}")
     # Never closed here: the thread that waits for requests holds it to the end.
     source = os.fdopen(requests.fileno(), encoding="utf-8", closefd=False)

@@ -16,6 +16,7 @@ import threading
 from multiprocessing import connection, forkserver
 from typing import Any
 
+from app import log_lines
 from worker import runner
 from worker.document import JobDocument
 
@@ -55,7 +56,7 @@ class RunnerProcess:
         requests.close()
         messages.close()
         self._received: queue.Queue[dict[str, Any] | None] = queue.Queue(maxsize=10_000)
-        threading.Thread(target=self._read, daemon=True, name=f"read-{self.pid}").start()
+        threading.Thread(target=log_lines.carried(self._read), daemon=True, name=f"read-{self.pid}").start()
 
     @property
     def pid(self) -> int:

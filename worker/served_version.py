@@ -27,7 +27,7 @@ from app.serving.runtime import Runtime, Session
 from worker import features, lineage
 from worker.context import RunContext
 from worker.data.samples import Index
-from worker.features import Space
+from worker.feature_cache import Space
 from worker.methods.contract import Rows
 
 Float = NDArray[np.float32]

@@ -15,12 +15,12 @@ from typing import Any
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from app import failpoints, tracing
+from app import failpoints, log_lines, tracing
 from app.db.models import Job
 from app.db.session import Database
-from app.errors import GraftError
+from app.errors import Collected, GraftError
 from app.queue import Bell
-from app.services import attempts, gpu_use, outcomes, queues, waste
+from app.services import attempts, gpu_use, outcomes, queues, shared, waste
 from app.settings import Settings
 from app.states import Request
 from app.storage import Storage
@@ -82,7 +82,7 @@ def _drain(context: Context) -> None:
             return
         failpoints.reach("claim_committed")
         trace = AttemptTrace(context.tracer, document, began)
-        with tracing.within(trace.trace_parent):
+        with tracing.within(trace.trace_parent), log_lines.bound(**document.ids()):
             _Attempt(context, document, owner, trace).run()
 
 
@@ -249,18 +249,13 @@ class _Attempt:
                 on_purpose = self._context.stopping.is_set() or cancelled
                 if not on_purpose:
                     reason = f"{reason} ({_explain(status)})"
-                waits = attempts.hand_back(session, job, reason, self._settings.max_attempts, counts=not on_purpose)
-                if not waits:
-                    self._waste = outcomes.clear(
-                        session, job, job.failure_code or "cancelled", job.failure_message or reason
-                    )
-                    self._waste += outcomes.bundles(job)
+                self._waste = self._hand_back(session, job, reason, counts=not on_purpose)
             elif "failure" in self._ended:
                 failure = self._ended["failure"]
                 self._waste = outcomes.fail(session, job_id, self._owner, failure["code"], failure["message"])
                 self._waste += outcomes.bundles(job)
             else:
-                self._waste = self._publish(session, self._ended["result"])
+                self._waste = self._publish(session, job, self._ended["result"])
             waste.note(session, self._waste)
             bells = queues.take_bells(session)
             failpoints.reach("outcome_commit")
@@ -268,14 +263,25 @@ class _Attempt:
         self._bells = bells
         log.info("job %s attempt %d: %s", job_id, self._document.attempt, reason)
 
-    def _publish(self, session: Session, result: dict[str, Any]) -> list[str]:
+    def _hand_back(self, session: Session, job: Job, reason: str, *, counts: bool = True) -> list[str]:
+        """Leaves it to another attempt; returns what is to be deleted where there were enough of them."""
+        if attempts.hand_back(session, job, reason, self._settings.max_attempts, counts=counts):
+            return []
+        given_up = outcomes.clear(session, job, job.failure_code or "cancelled", job.failure_message or reason)
+        return [*given_up, *outcomes.bundles(job)]
+
+    def _publish(self, session: Session, job: Job, result: dict[str, Any]) -> list[str]:
         """The result becomes rows. One that is refused fails the job, since another attempt would be refused as well.
 
-        That is one for a model that has got other labels meanwhile, or with text that PostgreSQL does not hold.
+        That is one for a model that has got other labels meanwhile, or with text that PostgreSQL does not hold. Where
+        a shared graph was removed since the runner has seen it, another attempt stores it again.
         """
         try:
             with session.begin_nested():
+                shared.keep(session, self._context.storage, shared.of_result(result))
                 return outcomes.succeed(session, self._document.id, self._owner, result)
+        except Collected as error:
+            return self._hand_back(session, job, error.detail)
         except (GraftError, DataError) as error:
             detail = error.detail if isinstance(error, GraftError) else UNSTORABLE
             given_up = outcomes.fail(session, self._document.id, self._owner, "internal", detail)

@@ -9,7 +9,7 @@ from datetime import timedelta
 from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import abandoned, failpoints
+from app import abandoned, failpoints, log_lines
 from app.db.base import now
 from app.db.models import Job, WorkerProcess
 from app.inbox import open_inbox
@@ -80,7 +80,8 @@ def sweep(context: Context) -> None:
     gone: list[str] = []
     with context.database.write() as session:
         for job in attempts.expired(session):
-            log.warning("job %s: its worker fell silent", job.id)
+            with log_lines.bound(project=job.project_id, job_id=job.id, attempt=job.attempt):
+                log.warning("job %s: its worker fell silent", job.id)
             if not attempts.hand_back(session, job, "its worker fell silent", context.settings.max_attempts):
                 gone += outcomes.clear(session, job, "worker_lost", job.failure_message or "")
                 gone += outcomes.bundles(job)
@@ -110,7 +111,8 @@ def tidy(context: Context) -> None:
         running = {(job_id, str(attempt)) for job_id, attempt in session.execute(query)}
     for path, (job_id, attempt, *_) in folders.items():
         if (job_id, attempt) not in running:
-            log.info("removing %s, which a killed attempt left behind", path.name)
+            with log_lines.bound(job_id=job_id):
+                log.info("removing %s, which a killed attempt left behind", path.name)
             shutil.rmtree(path, ignore_errors=True)
 
 

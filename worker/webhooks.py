@@ -14,7 +14,7 @@ from uuid import uuid4
 import httpx
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from app import VERSION, failpoints, webhooks
+from app import VERSION, failpoints, log_lines, webhooks
 from app.db.base import now
 from app.outbound import Guard
 from app.services import deliveries
@@ -110,6 +110,7 @@ class Courier:
         return wanted
 
     def _attempt(self, claimed: Claimed, owner: str, failing: bool) -> None:
+        log_lines.bind(project=claimed.project)
         try:
             answer = self._send(claimed)
             failpoints.reach("delivery_sent")

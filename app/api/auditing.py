@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import log_lines
 from app.api.callers import CALLER
 from app.api.guard import SAFE_METHODS
 from app.api.scopes import SCOPES
@@ -83,8 +84,7 @@ class Auditing:
         if scope["type"] != "http" or scope["method"] in SAFE_METHODS or scope[CALLER].key_id is None:
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        note = Note(scope, given.decode("latin-1") or new_id("req"))
+        note = Note(scope, log_lines.ids().request_id or new_id("req"))
         before = _NOTE.set(note)
         answered = False
 

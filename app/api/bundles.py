@@ -20,7 +20,7 @@ from app.bodies import BODY
 from app.db.models import ModelVersion
 from app.db.uploads import Upload
 from app.errors import BadRequest, TooLarge
-from app.services import exports, idempotency, imports, mlflow, models, publications, uploads, waste
+from app.services import exports, idempotency, imports, mlflow, models, publications, shared, uploads, waste
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 ROUTE = "POST /models/{name}/versions"
@@ -200,6 +200,7 @@ def _import(
             if uploaded is not None:
                 uploads.take(session, project, uploaded.id, f"{name} version")
                 session.info.setdefault(WASTE, []).append(uploads.key(project, uploaded.id))
+            shared.keep(session, state.storage, shared.of_spec(made.spec))
             origin = OriginOut(how="imported", bundle_sha256=upload.sha256, size_bytes=upload.size_bytes)
             waste.keep(session, made.prefix)
             row = publications.admit(session, project, name, made, allowed, origin.model_dump())

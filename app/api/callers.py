@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app import log_lines
 from app.api.problems import of_error
 from app.api.scopes import OPEN, SCOPES, Scopes
 from app.errors import Forbidden, GraftError
@@ -41,7 +42,8 @@ class Callers:
         """Passes what has a caller on."""
         if scope["type"] == "http":
             try:
-                scope[CALLER] = await self._caller(scope)
+                scope[CALLER] = caller = await self._caller(scope)
+                log_lines.bind(project=caller.project or None)
             except GraftError as error:
                 await of_error(scope["path"], error)(scope, receive, send)
                 return

@@ -17,7 +17,7 @@ from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import ModelVersion
 from app.errors import BadRequest
-from app.services import class_checks, classes, idempotency, models, publications, waste
+from app.services import class_checks, classes, idempotency, models, publications, shared, waste
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 ROUTE = "POST /models/{name}/classes"
@@ -162,6 +162,7 @@ def _add(
                 session.commit()
                 return replayed(kept, CREATED)
             waste.keep(session, made.version.prefix)
+            shared.keep(session, state.storage, shared.of_spec(made.version.spec))
             row = publications.append(session, name, base, asked, made.version)
             default = models.resolve(session, project, name, None, None)
             answer = _out(name, base, row, made, label, default.id == row.id)

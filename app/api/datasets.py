@@ -210,7 +210,7 @@ def list_samples(
 @router.delete("/{dataset_id}", status_code=204)
 def delete_dataset(dataset_id: str, session: WriteSession, project: Project) -> None:
     """Removes a dataset that nothing uses."""
-    session.info.setdefault(WASTE, []).append(datasets.delete(session, project, dataset_id))
+    session.info.setdefault(WASTE, []).extend(datasets.delete(session, project, dataset_id))
 
 
 async def _receive(

@@ -25,7 +25,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 EXPOSED = (
     "Location", "Retry-After", "Server-Timing", "WWW-Authenticate", "X-Graft-Alignment", "X-Graft-Shape",
     "X-Graft-Version", "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm",
-    "Upload-Offset", "Upload-Length", "Upload-Defer-Length", "Upload-Metadata", "Upload-Expires",
+    "Upload-Offset", "Upload-Length", "Upload-Defer-Length", "Upload-Metadata", "Upload-Expires", "X-Request-Id",
 )  # fmt: skip
 
 

@@ -142,6 +142,8 @@ class Job(Base):
     last_seq: Mapped[int] = mapped_column(default=0)
     failure_code: Mapped[str | None] = mapped_column(String(40))
     failure_message: Mapped[str | None]
+    # Of the request that made it, for the log; None where no request did.
+    request_id: Mapped[str | None] = mapped_column(String(200))
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

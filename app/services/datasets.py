@@ -212,11 +212,11 @@ def invalidate(session: Session, dataset_id: str, code: str, message: str) -> No
         outbox.dataset_judged(session, dataset)
 
 
-def delete(session: Session, project: str, dataset_id: str) -> str:
-    """Removes the dataset's rows.
+def delete(session: Session, project: str, dataset_id: str) -> list[str]:
+    """Removes the dataset's rows. Jobs on it cannot be tried again, so their checkpoints go as well.
 
     Returns:
-        the storage prefix to delete once the transaction is committed.
+        the storage prefixes to delete once the transaction is committed; features of its images go with a collection.
 
     Raises:
         Conflict: code in_use, with the users' ids.
@@ -232,13 +232,15 @@ def delete(session: Session, project: str, dataset_id: str) -> str:
         raise Conflict(
             f"expected a dataset that nothing uses; found it used by {', '.join(users)}", code="in_use", users=users
         )
+    waste = [prefix(project, dataset_id)]
     for job in session.scalars(select(Job).where(used)):
+        waste.append(f"checkpoints/{project}/{job.id}")
         job.inputs = {**job.inputs, "deleted_dataset": dataset_id}
         job.dataset_id = None if job.dataset_id == dataset_id else job.dataset_id
     session.execute(sql_delete(JobDataset).where(JobDataset.dataset_id == dataset_id))
     session.flush()
     session.delete(dataset)
-    return prefix(project, dataset_id)
+    return waste
 
 
 def _beside(dataset_id: str) -> Select[str]:

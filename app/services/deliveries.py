@@ -32,6 +32,7 @@ class Claimed:
     """A delivery that is to be sent now, and all that is needed to do so."""
 
     id: str
+    project: str
     webhook_id: str
     event_id: str
     url: str
@@ -107,7 +108,7 @@ def claim(session: Session, owner: str, wanted: Mapping[str, int], lease_seconds
             row.owner, row.num_attempts = owner, row.num_attempts + 1
             row.next_attempt_at = moment + timedelta(seconds=lease_seconds)
             keys = tuple(webhooks.signing_keys(hook, moment))
-            found.append(Claimed(row.id, hook.id, row.event_id, hook.url, row.body.encode(), keys))
+            found.append(Claimed(row.id, row.project_id, hook.id, row.event_id, hook.url, row.body.encode(), keys))
     return found
 
 

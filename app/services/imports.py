@@ -85,7 +85,7 @@ def store(storage: Storage, found: Judged, project: str, reserve: Callable[[str]
     """Puts the bundle under a prefix of its own, once that is reserved; whoever calls deletes it unless a row names it.
 
     A shared graph is stored once: what a job or another bundle has brought already is not stored again. It is not taken
-    back, since somebody else may have found it by then; the next import of that graph does.
+    back, since somebody else may have found it by then: a collection removes it when nothing names it.
     """
     version_id = new_id("ver")
     prefix = f"bundles/{project}/{version_id}/imported"
@@ -96,7 +96,7 @@ def store(storage: Storage, found: Judged, project: str, reserve: Callable[[str]
         for name, file in described.files.items():
             if file.key is None:
                 storage.put(f"{prefix}/{name}", found.folder / name)
-            elif not _has(storage, file.key):
+            elif storage.stat(file.key) is None:
                 storage.put(file.key, found.folder / name)
         storage.put(f"{prefix}/{bundle.SPEC}", found.folder / bundle.SPEC)
         failpoints.reach("import_stored")
@@ -206,10 +206,6 @@ def _shared(storage: Storage, described: Spec) -> File:
     except NotFound:
         return file.model_copy(update={"key": bundle.shared_key(file.sha256)})
     return file.model_copy(update={"key": bundle.shared_key(file.sha256)})
-
-
-def _has(storage: Storage, key: str) -> bool:
-    return key in storage.list(key.rpartition("/")[0])
 
 
 def _invalid(words: str) -> BadRequest:

@@ -1,5 +1,6 @@
 """Jobs as their owners see them: create, look, ask to end. Every move between states passes through `move`."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app import tracing
+from app import log_lines, tracing
 from app.db.base import new_id, now
 from app.db.models import Dataset, Job, JobDataset, JobDependency, JobEvent, Report
 from app.errors import BadRequest, Conflict, NotFound
@@ -19,6 +20,8 @@ from app.states import FINAL, JobState, Request, check_move
 # Kinds whose inputs are all in the row, so that the same job can be done again.
 RETRIED = ("transfer", "rank", "evaluate", "advise", "predict")
 NOT_BEGUN = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
+
+lines = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ def create(session: Session, project: str, new: NewJob) -> Job:
         seed=new.seed,
         report_mode=new.report_mode,
         inputs=new.inputs,
+        request_id=log_lines.ids().request_id,
         progress=dict(NOT_BEGUN),
         trace_parent=tracing.current(),
     )
@@ -76,7 +80,9 @@ def create(session: Session, project: str, new: NewJob) -> Job:
     for role, dataset_id in new.datasets.items():
         session.add(JobDataset(job_id=job.id, role=role, dataset_id=dataset_id, project_id=project))
     log(session, job, "state", "queued")
-    queues.note_bell(session, queue)
+    queues.note_bell(session, job.queue)
+    with log_lines.bound(project=project, job_id=job.id):
+        lines.info("a job of kind %s waits", job.kind)
     return job
 
 

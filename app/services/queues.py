@@ -39,6 +39,15 @@ def counts(session: Session, project: str | None = None) -> dict[tuple[str, str]
     return {(queue, state): number for queue, state, number in session.execute(query)}
 
 
+def oldest_seconds(session: Session, project: str | None = None) -> float:
+    """For how long the oldest waiting job has waited, of one project or of all; 0 without one."""
+    query = select(func.min(Job.created_at)).where(Job.state == JobState.QUEUED)
+    if project is not None:
+        query = query.where(Job.project_id == project)
+    first = session.scalar(query)
+    return 0.0 if first is None else max(0.0, (now() - first).total_seconds())
+
+
 def live_workers(session: Session, within_seconds: float = 60.0) -> Sequence[WorkerProcess]:
     """Workers that were seen lately."""
     return session.scalars(

@@ -1,15 +1,18 @@
 """Whether everything that a job needs is there, and figures for Prometheus."""
 
 import tempfile
+from math import nan
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.db.base import now
+from app.db.collections import Collection
 from app.db.session import Database
 from app.queue import Bell
-from app.services import forecasts, queues, served
+from app.services import collections, forecasts, queues, served
 from app.services.drift import Observation
 from app.services.warm_up import WarmUp
 from app.serving.statistics import Statistics
@@ -46,16 +49,41 @@ def metrics(database: Database, statistics: Statistics, observation: Observation
     workers = Gauge("graft_workers", "Workers seen in the last minute", registry=registry)
     memory = Gauge("graft_pool_bytes", "Memory of loaded models", registry=registry)
     loaded = Gauge("graft_pool_graphs", "Loaded graphs", registry=registry)
+    oldest = Gauge("graft_oldest_job_seconds", "For how long the oldest waiting job has waited", registry=registry)
     total = statistics.total()
     with database.read() as session:
         for (queue, state), number in queues.counts(session, project).items():
             waiting.labels(queue, state).set(number)
         workers.set(len(queues.live_workers(session)))
+        oldest.set(queues.oldest_seconds(session, project))
+        _storage_seen(registry, collections.last(session))
         _forecasts(registry, forecasts.errors(session, project))
         answered = served.metrics(session, total, observation, project)
     memory.set(total.present.pool_bytes)
     loaded.set(total.present.pool_graphs)
     return generate_latest(registry).decode() + answered
+
+
+def _storage_seen(registry: CollectorRegistry, last: Collection | None) -> None:
+    """What the last collection has found, of all projects together; not a number as long as there was none."""
+    gauges = {
+        name: Gauge(f"graft_{name}", what, registry=registry)
+        for name, what in (
+            ("storage_bytes", "Bytes in storage, at the last collection"),
+            ("storage_objects", "Objects in storage, at the last collection"),
+            ("storage_removed_bytes", "Bytes that nothing referred to, removed by the last collection"),
+            ("collection_age_seconds", "Time since the last collection that saw all of storage"),
+        )
+    }
+    found = last.report if last is not None else None
+    values = (
+        found["seen"]["size_bytes"] if found else nan,
+        found["seen"]["objects"] if found else nan,
+        found["freed_bytes"] if found else nan,
+        (now() - last.started_at).total_seconds() if last is not None else nan,
+    )
+    for gauge, value in zip(gauges.values(), values, strict=True):
+        gauge.set(value)
 
 
 def _forecasts(registry: CollectorRegistry, found: forecasts.Errors) -> None:

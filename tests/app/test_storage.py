@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import NotFound, OutOfSpace, Unavailable
-from app.storage import DRAFTS, FolderStorage, check_key, open_storage
+from app.storage import DRAFTS, UNUSED_SECONDS, FolderStorage, check_key, open_storage, remove_old_copies
 from tests.factories import files_below
 
 
@@ -135,6 +136,61 @@ def test_a_folder_that_is_removed_while_something_is_put_there_is_made_again(tmp
     assert len(calls) == gone + 1
     assert folders_below(tmp_path / "store") == [DRAFTS, "a", "a/b"]
     assert files_below(tmp_path / "store" / DRAFTS) == []
+
+
+def test_walk_tells_of_every_object_and_remove_takes_that_one(store, put):
+    for key in ("ds/1/b", "ds/1/a", "ds/10", "top"):
+        put(key, b"12345")
+    found = {stored.key: stored for stored in store.walk()}
+    assert list(found) == sorted(found, key=lambda key: key.split("/"))
+    assert {key: (stored.size_bytes, stored.unfinished) for key, stored in found.items()} == {
+        "ds/1/a": (5, ""), "ds/1/b": (5, ""), "ds/10": (5, ""), "top": (5, "")
+    }  # fmt: skip
+    assert all(abs(stored.stored_at - time.time()) < 60 for stored in found.values())
+    assert store.stat("ds/1/a") == found["ds/1/a"]
+    assert store.stat("ds/1") is None
+    assert store.fetch("ds/1/a").read_bytes() == b"12345"
+    store.remove(found["ds/1/a"])
+    store.remove(found["ds/1/a"])
+    assert store.stat("ds/1/a") is None
+    with pytest.raises(NotFound):
+        store.fetch("ds/1/a")
+    assert [stored.key for stored in store.walk()] == ["ds/1/b", "ds/10", "top"]
+
+
+def test_what_is_put_has_come_now_however_old_its_source_is(store, tmp_path):
+    old = tmp_path / "old"
+    old.write_bytes(b"x")
+    os.utime(old, (0, 0))
+    store.put("graphs/a", old)
+    assert time.time() - store.stat("graphs/a").stored_at < 60
+
+
+def test_what_was_cut_off_in_mid_writing_is_told_of_and_can_be_removed(store, put, kind, tmp_path):
+    put("bundles/a", b"x")
+    if kind == "folder":
+        (tmp_path / "store" / DRAFTS / "abc").write_bytes(b"half")
+    else:
+        store.client.create_multipart_upload(Bucket=store.bucket, Key=store.name("bundles/b"))
+    assert list(store.list("bundles")) == ["bundles/a"]
+    (cut_off,) = [stored for stored in store.walk() if stored.unfinished]
+    store.remove(cut_off)
+    assert [stored.key for stored in store.walk()] == ["bundles/a"]
+
+
+@pytest.mark.server
+def test_local_copies_that_nobody_asks_for_go(s3_url, tmp_path):
+    cache = tmp_path / "cache"
+    store = open_storage(s3_url, cache)
+    (tmp_path / "source").write_bytes(b"x")
+    store.put("a", tmp_path / "source")
+    store.put("b", tmp_path / "source")
+    for key in ("a", "b"):
+        os.utime(store.fetch(key), (time.time() - UNUSED_SECONDS - 60,) * 2)
+    used = store.fetch("a")
+    assert remove_old_copies(cache) == 1
+    assert [path for path in cache.rglob("*") if path.is_file()] == [used]
+    assert store.fetch("b").read_bytes() == b"x"
 
 
 BAD_KEYS = ["", "/a", "a/", "a//b", "../a", "a/../b", "a/..", ".", ".a", "a/.b", "a b", "a\\b", "a\n", "\u00e4", "a\0"]

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
+from app import cli
 from app.api.problems import FRAMEWORK_CODES
 from app.errors import FAILURES, GraftError
 from app.settings import Settings
@@ -141,3 +143,26 @@ def test_setup_says_which_python_it_needs(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert "expected Python 3.11, 3.12 or 3.13" in ended.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_operators_are_told_what_to_do_about_every_failure() -> None:
+    _, _, table = (DOCS / "operations.md").read_text().partition("## When jobs fail")
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)) == set(FAILURES)
+
+
+def test_metrics_that_operators_watch_are_there(light_client: TestClient) -> None:
+    _, _, text = (DOCS / "operations.md").read_text().partition("## What to watch")
+    watched = set(re.findall(r"^\| `(graft_[a-z_]+)` \|", text, re.MULTILINE))
+    answer = light_client.get("/metrics").text
+    there = set(re.findall(r"^# TYPE (\S+) ", answer, re.MULTILINE))
+    assert watched
+    assert watched <= there
+    # Nothing was collected yet: no figure is better than a wrong one.
+    assert "graft_storage_bytes NaN" in answer
+
+
+def test_commands_and_settings_that_operators_are_told_of_are_there() -> None:
+    text = (DOCS / "operations.md").read_text()
+    assert set(re.findall(r"`?graft ([a-z]+)", text)) <= cli.COMMANDS.keys()
+    named = {name.lower() for name in re.findall(r"GRAFT_([A-Z_]+)", text)}
+    assert named <= Settings.model_fields.keys()

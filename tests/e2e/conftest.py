@@ -50,14 +50,16 @@ def up(home: Path) -> Iterator[Start]:
 
 
 @contextmanager
-def serve(home: Path, arguments: list[str], *, missing: tuple[str, ...] = (), **settings: object) -> Iterator[Service]:
-    """A service that listens, ready but for what is `missing`."""
+def serve(
+    home: Path, arguments: list[str], *, missing: tuple[str, ...] = (), root: Path = processes.ROOT, **settings: object
+) -> Iterator[Service]:
+    """A service that listens, ready but for what is `missing`; of the code below `root`."""
     home.mkdir(exist_ok=True)
     port = free_port()
     log = home.parent / f"{home.name}.log"
     with ExitStack() as stack:
         variables = processes.environment(home, port=port, **settings)
-        process = stack.enter_context(processes.running(arguments, variables, log))
+        process = stack.enter_context(processes.running(arguments, variables, log, root))
         url = f"http://127.0.0.1:{port}"
         client = stack.enter_context(Client(url))
         service = Service(home, url, process, log, client)

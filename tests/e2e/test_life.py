@@ -2,22 +2,18 @@
 
 import os
 import signal
-from contextlib import ExitStack
 
 import pytest
 
-from app.storage import open_storage
 from tests import factories, processes
 from tests.checks import problem
-from tests.conftest import Cluster, wait_until
-from tests.e2e.conftest import serve
 from tests.factories import files_below
 
 pytestmark = pytest.mark.server
 HELD_OUT = factories.pictures(4, first=100)
 
 
-def live(client, folder, serving=None, model="colours"):
+def live(client, folder, model="colours"):
     """From an upload to predictions; returns the job."""
     archive = folder / "colours.zip"
     archive.write_bytes(factories.pack(factories.pictures(12)))
@@ -31,7 +27,7 @@ def live(client, folder, serving=None, model="colours"):
     assert job["state"] == "succeeded", job["failure"]
     assert [event.id for event in seen] == list(range(1, len(seen) + 1))
     assert job["model"] == {"name": model, "version": 1}
-    answer = (serving or client).predict(model, list(HELD_OUT.values()))
+    answer = client.predict(model, list(HELD_OUT.values()))
     truth = [name.partition("/")[0] for name in HELD_OUT]
     assert [found["label"] for found in answer["predictions"]] == truth
     return job
@@ -59,33 +55,6 @@ def test_on_one_machine(up, tmp_path):
     assert processes.members(service.home) == []
     assert files_below(service.home / "scratch", service.home / "broker" / "messages") == []
     assert "Traceback" not in service.log.read_text()
-
-
-def test_on_several_machines(postgres: Cluster, redis_url, s3_url, tmp_path, s3_environment):
-    """API, prediction and worker have nothing in common but a database, a broker and an object store."""
-    postgres.run("DROP DATABASE IF EXISTS team", "CREATE DATABASE team")
-    shared = {"database_url": postgres.url("team"), "broker_url": redis_url, "storage_url": s3_url}
-    with ExitStack() as stack:
-        homes = [tmp_path / name for name in ("migrate", "api", "serve", "worker")]
-        variables = processes.environment(homes[0], **shared)
-        with processes.running(["migrate"], variables, tmp_path / "migrate.log") as migrating:
-            assert migrating.wait(60) == 0, (tmp_path / "migrate.log").read_text()
-        api = stack.enter_context(serve(homes[1], ["api"], missing=("worker",), **shared))
-        homes[3].mkdir()
-        working = processes.environment(homes[3], **shared)
-        worker = stack.enter_context(processes.running(["worker"], working, tmp_path / "worker.log"))
-        serving = stack.enter_context(serve(homes[2], ["serve"], **shared))
-        job = live(api.client, tmp_path, serving.client)
-        assert api.client.missing() == []
-        refused = serving.request("GET", "/api/v1/jobs")
-        assert refused.status_code == 404
-        worker.send_signal(signal.SIGTERM)
-        worker.wait(30)
-        wait_until(lambda: api.client.missing() == ["worker"], "a worker that has left")
-    keys = list(open_storage(s3_url, tmp_path / "cache").list(f"bundles/default/{job['id']}"))
-    assert {key.split("/")[3] for key in keys} == {"attempt-1"}
-    assert files_below(homes[3] / "scratch", homes[1] / "scratch", homes[3] / "storage") == []
-    postgres.run("DROP DATABASE team WITH (FORCE)")
 
 
 def test_worker_that_is_terminated_hands_its_job_back(up, tmp_path):

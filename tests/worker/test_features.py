@@ -20,7 +20,7 @@ from worker.context import RunContext
 from worker.data.ingest import BaseDataset, IngestRequest, ingest
 from worker.data.samples import iter_images, load_index
 from worker.document import DatasetDocument, JobDocument
-from worker.features import Space
+from worker.feature_cache import Space
 from worker.ingestion import StoredDataset
 from worker.progress import Reporter, Yielded
 

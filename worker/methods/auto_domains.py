@@ -14,6 +14,7 @@ from worker import features
 from worker.domain_spaces import shown
 from worker.evaluate.domains import MIN_ITEMS as MIN_APART
 from worker.evaluate.domains import SAMPLES, distances
+from worker.feature_cache import Features
 from worker.features import Extraction
 from worker.methods import auto_bench, auto_frozen, auto_steps, target_labels
 from worker.methods.auto_bench import Bench
@@ -153,9 +154,7 @@ def _say_if_far(bench: Bench, apart: float) -> None:
         bench.decide(LAYERS, "skipped", reason)
 
 
-def _features(
-    bench: Bench, step: str, task: Task, domain: Domain, rows: Rows
-) -> tuple[features.Features, Extraction] | None:
+def _features(bench: Bench, step: str, task: Task, domain: Domain, rows: Rows) -> tuple[Features, Extraction] | None:
     """Features of another dataset; None where the time or the owner's patience was over before they were there."""
     try:
         with bench.budget.guarded(is_needed=False):

@@ -16,11 +16,13 @@ import grpc
 from anyio import to_thread
 from sqlalchemy.exc import DataError
 
+from app import log_lines
 from app.api import callers
 from app.api.deps import State
 from app.api.oip import control, errors, grpc_messages, infer, proto
 from app.api.oip.proto import message
 from app.api.scopes import GRPC_SCOPES, OPEN
+from app.db.base import new_id
 from app.errors import BadRequest, GraftError, NotFound, NotReady, Unavailable
 from app.services import repository
 from app.serving.call import Result
@@ -84,6 +86,7 @@ class Service:
         given = (value for key, value in context.invocation_metadata() or () if key == "authorization")
         caller = await self._state.keyring.admit(next(given, ""))
         callers.check(caller, needed, method)
+        log_lines.bind(request_id=new_id("req"), project=caller.project)
         return caller.project
 
     async def ServerLive(self, _project: str, _request: Any, _context: Any) -> Any:

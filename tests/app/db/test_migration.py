@@ -1,5 +1,6 @@
 """The migrations make what the models say, on both databases."""
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -54,13 +55,13 @@ def test_models_and_migrations_do_not_differ(empty, empty_database_url):
     command.check(migration.config(empty))
 
 
-def test_every_table_but_the_worker_has_a_project(database):
+def test_every_table_but_those_of_the_service_has_a_project(database):
     without = {
         name
         for name in Base.metadata.tables
         if "project_id" not in {column["name"] for column in inspect(database.engine).get_columns(name)}
     }
-    assert without == {"project", "worker"}
+    assert without == {"project", "worker", "collection"}
 
 
 def test_second_upgrade_changes_nothing(empty, empty_database_url):
@@ -154,3 +155,42 @@ def test_refused_row_leaves_nothing(database):
         fails()
     with database.read() as session:
         assert [row.id for row in session.query(Project)] == ["default"]
+
+
+# Newer migrations follow docs/decisions/0033: the release before them goes on working.
+FIRST_RELEASE = "20261128_uploads"
+# What takes something away, or refuses what the release before writes.
+CONTRACTING = {"drop_table", "drop_column", "rename_table", "alter_column", "create_unique_constraint",
+               "create_check_constraint", "create_foreign_key"}  # fmt: skip
+
+
+def expansions():
+    script = ScriptDirectory(str(migration.ROOT))
+    return [script.get_revision(HEAD), *script.iterate_revisions(HEAD, FIRST_RELEASE)]
+
+
+@pytest.mark.parametrize("revision", expansions(), ids=lambda one: one.revision)
+def test_the_release_before_a_migration_goes_on_working(revision):
+    assert problems_for_the_release_before(Path(revision.path).read_text()) == []
+
+
+def test_what_would_break_the_release_before_is_found():
+    body = "    op.drop_column('job', 'seed')\n    op.add_column('job', sa.Column('a', sa.Integer(), nullable=False))\n"
+    source = f'"""Changes.\n"""\n\ndef upgrade():\n{body}\ndef downgrade():\n    op.drop_table("a")\n'
+    assert problems_for_the_release_before(source) == ["drop_column", "add_column without a default"]
+    assert problems_for_the_release_before(source.replace("Changes.", "Contract: nothing reads it since 2.")) == []
+
+
+def problems_for_the_release_before(source):
+    """Calls in `upgrade` that are no expansion. A file that takes away what two releases no longer use says so."""
+    tree = ast.parse(source)
+    if "Contract:" in (ast.get_docstring(tree) or ""):
+        return []
+    (upgrade,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "upgrade"]
+    calls = [node for node in ast.walk(upgrade) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    found = [call.func.attr for call in calls if call.func.attr in CONTRACTING]
+    for call in calls:
+        text = ast.unparse(call)
+        if call.func.attr == "add_column" and "nullable=False" in text and "server_default" not in text:
+            found.append("add_column without a default")
+    return found

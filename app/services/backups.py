@@ -1,0 +1,167 @@
+"""Back-ups: a folder with a dump of the database and a copy of storage, and the way back into an empty service.
+
+Objects are copied, then the database is dumped, then the objects that came meanwhile are copied: a dump names nothing
+that is missing, unless it came and was deleted again during the last step. Nobody has to stop for it.
+"""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import URL, inspect, make_url
+
+from app.db.session import Database
+from app.errors import BadRequest, Conflict, NotFound
+from app.inbox import open_inbox
+from app.storage import FolderStorage, Storage
+
+SQLITE, POSTGRESQL = "graft.db", "graft.dump"
+OBJECTS = "storage"
+
+
+@dataclass
+class Copied:
+    """Objects that were copied, and those that were there already."""
+
+    objects: int = 0
+    size_bytes: int = 0
+    present: int = 0
+
+
+def backup(url: str, storage: Storage, folder: Path) -> Copied:
+    """Makes a back-up; into the folder of an earlier one only what came since is copied.
+
+    Args:
+        url: of the database, for SQLAlchemy.
+        storage: with the objects.
+        folder: made where it is missing.
+
+    Raises:
+        BadRequest: `pg_dump` is not here, or cannot do it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    there = FolderStorage(folder / OBJECTS)
+    copied = copy(storage, there, folder)
+    _dump(make_url(url), folder)
+    later = copy(storage, there, folder)
+    return Copied(copied.objects + later.objects, copied.size_bytes + later.size_bytes, copied.present)
+
+
+def restore(folder: Path, url: str, storage: Storage) -> Copied:
+    """Fills an empty service: objects first, so that no row names what is missing.
+
+    Args:
+        folder: of a back-up.
+        url: of an empty database.
+        storage: what is there stays, and is taken for the same.
+
+    Raises:
+        NotFound: there is no back-up of such a database.
+        Conflict: the database has tables already.
+        BadRequest: `pg_restore` is not here, or cannot do it.
+    """
+    place = make_url(url)
+    dump = folder / (SQLITE if _is_sqlite(place) else POSTGRESQL)
+    if not dump.is_file():
+        raise NotFound(
+            f"expected a back-up of {place.get_backend_name()} in {folder}; found no {dump.name}; name the folder that "
+            "`graft backup` was given"
+        )
+    database = Database(url)
+    try:
+        tables = inspect(database.engine).get_table_names()
+    finally:
+        database.dispose()
+    if tables:
+        raise Conflict(
+            f"expected an empty database; found one with {len(tables)} tables; name another one in GRAFT_DATABASE_URL "
+            "or GRAFT_HOME"
+        )
+    copied = copy(FolderStorage(folder / OBJECTS), storage, folder)
+    _load(dump, place)
+    return copied
+
+
+def copy(source: Storage, target: Storage, passing: Path) -> Copied:
+    """Copies objects that the target lacks; they never change, so what is there is the same.
+
+    Args:
+        source: of the objects.
+        target: their new place.
+        passing: folder for one of them at a time, where they come from an object store.
+    """
+    copied, inbox = Copied(), open_inbox(source)
+    for stored in source.walk():
+        if stored.unfinished:
+            continue
+        found = target.stat(stored.key)
+        if found is not None and found.size_bytes == stored.size_bytes:
+            copied.present += 1
+            continue
+        try:
+            if isinstance(source, FolderStorage):
+                target.put(stored.key, source.fetch(stored.key))
+            else:
+                # Not by the cache of local copies, which would get all of it.
+                with tempfile.NamedTemporaryFile(dir=passing, prefix="passing-") as file:
+                    file.writelines(inbox.read(stored.key))
+                    file.flush()
+                    target.put(stored.key, Path(file.name))
+        except NotFound:
+            # Deleted since it was listed.
+            continue
+        copied.objects += 1
+        copied.size_bytes += stored.size_bytes
+    return copied
+
+
+def _dump(place: URL, folder: Path) -> None:
+    """Whole or not at all, in the place of an earlier one."""
+    name = SQLITE if _is_sqlite(place) else POSTGRESQL
+    part = folder / f"{name}.part"
+    part.unlink(missing_ok=True)
+    if _is_sqlite(place):
+        with closing(sqlite3.connect(str(place.database))) as source, closing(sqlite3.connect(part)) as target:
+            source.backup(target)
+    else:
+        _postgres("pg_dump", place, "--format=custom", "--no-owner", "--no-privileges", f"--file={part}")
+    part.replace(folder / name)
+
+
+def _load(dump: Path, place: URL) -> None:
+    if _is_sqlite(place):
+        target = Path(str(place.database))
+        # The look at its tables has made an empty one.
+        target.unlink(missing_ok=True)
+        shutil.copyfile(dump, target)
+        return
+    _postgres(
+        "pg_restore", place, "--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction", str(dump)
+    )
+
+
+def _postgres(tool: str, place: URL, *arguments: str) -> None:
+    """A program of PostgreSQL's own; the password is not shown in the list of processes.
+
+    Raises:
+        BadRequest: it is not here, or it fails.
+    """
+    found = shutil.which(tool)
+    if found is None:
+        raise BadRequest(f"expected {tool} on PATH; found none; install PostgreSQL's client of the server's version")
+    url = place.set(drivername="postgresql", password=None).render_as_string()
+    environment = {**os.environ, **({"PGPASSWORD": str(place.password)} if place.password else {})}
+    done = subprocess.run(
+        [found, f"--dbname={url}", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise BadRequest(f"expected {tool} to work; found status {done.returncode}: {done.stderr.strip()[-500:]}")
+
+
+def _is_sqlite(place: URL) -> bool:
+    return place.get_backend_name() == "sqlite"
