@@ -23,7 +23,8 @@ def test_one_trace_from_the_request_to_the_stages_of_the_runner(up, tmp_path):
         answer = service.request("POST", "/api/v1/jobs", json=wish, headers={"traceparent": f"00-{TRACE}-{CALLER}-01"})
         job = service.client.wait_job(answer.json()["id"])
         assert job["state"] == "succeeded", job["failure"]
-        wait_until(lambda: len(collector.of(TRACE)) >= 3 + len(STAGES), "all spans of the trace")
+        # The request, the attempt, its claim, its stages and its conclusion; two processes send them.
+        wait_until(lambda: len(collector.of(TRACE)) >= 4 + len(STAGES), "all spans of the trace")
     request, attempt, *below = collector.of(TRACE)
     assert (request.name, request.parent, request.service) == ("POST /api/v1/jobs", CALLER, "graft-api")
     assert request.attributes["http.response.status_code"] == 202
