@@ -150,7 +150,7 @@ def test_job_whose_graph_was_removed_before_it_published_is_tried_again(light):
     attempt = _Attempt(context, document, "me", AttemptTrace(None, document, 0))
     spec = {"files": {bundle.BACKBONE: {"key": bundle.shared_key("ab" * 32)}}}
     attempt._ended = {"result": {"prefix": document.bundle_prefix, "spec": spec, "metrics": {}, "report": {}}}
-    attempt._write_outcome("its process ended", 0)
+    attempt._write_outcome("its process ended", 0, 0.0)
     with database.read() as session:
         job = session.get_one(Job, document.id)
         assert (job.state, job.losses) == ("queued", 1)
