@@ -1,6 +1,7 @@
 """`graft projects list|limit`: what each project may have, straight in the database."""
 
 import argparse
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from app.cli_keys import on_database
@@ -49,7 +50,11 @@ def _limit(database: "Database", given: argparse.Namespace) -> int:
     from app.services import limits
 
     with database.write() as session:
-        limits.put(session, given.project, limits.Limits(**{name: getattr(given, name) for name in LIMITS}))
+        limits.put(
+            session,
+            given.project,
+            limits.Limits(**{field.name: getattr(given, field.name) for field in fields(limits.Limits)}),
+        )
     return 0
 
 
@@ -67,5 +72,4 @@ def _rate(text: str) -> float:
     return number
 
 
-LIMITS = ("max_bytes", "max_jobs", "max_requests", "max_gpu_seconds")
 VERBS = {"list": _list, "limit": _limit}

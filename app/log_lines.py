@@ -114,7 +114,7 @@ class _Json(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             **asdict(ids()),
-            "trace_id": getattr(record, "trace", "").partition("=")[2] or None,
+            "trace_id": tracing.trace_id(),
             "process": record.process,
             "thread": record.threadName,
         }

@@ -29,6 +29,12 @@ def current() -> str | None:
     return _TRACE_PARENT.get()
 
 
+def trace_id() -> str | None:
+    """Of the trace that it belongs to."""
+    trace_parent = current()
+    return trace_parent.split("-")[1] if trace_parent else None
+
+
 @contextmanager
 def within(trace_parent: str | None) -> Iterator[None]:
     """What is done meanwhile belongs to the trace; lines of the log say so."""
@@ -41,8 +47,8 @@ def within(trace_parent: str | None) -> Iterator[None]:
 
 def mark(record: logging.LogRecord) -> bool:
     """A filter of the log's handlers: gives `trace` to each record, empty where there is none."""
-    trace_parent = current()
-    record.trace = f" trace_id={trace_parent.split('-')[1]}" if trace_parent else ""
+    known = trace_id()
+    record.trace = f" trace_id={known}" if known else ""
     return True
 
 

@@ -20,6 +20,7 @@ from app.db import (  # noqa: F401
     webhooks,
 )
 from app.db.base import Base, Document, UtcDateTime
+from app.db.locks import Lock, hold
 from app.db.migration import LOCK_SECONDS
 from app.db.session import Database
 from app.settings import Settings
@@ -57,8 +58,8 @@ def run() -> None:
             render_item=_render,
         )
         with context.begin_transaction():
+            hold(connection, Lock.MIGRATION)
             if postgres:
-                connection.execute(text("SELECT pg_advisory_xact_lock(4711)"))
                 # After that lock, whose holder may migrate for as long as it takes.
                 connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
             context.run_migrations()

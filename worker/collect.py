@@ -8,7 +8,6 @@ from app.db.base import now
 from app.inbox import open_inbox
 from app.services import collections
 from app.services.collector import Collector, Report
-from app.storage import remove_old_copies
 from worker.supervisor import Context
 
 LOOK_SECONDS = 60.0
@@ -24,7 +23,6 @@ def start(context: Context) -> None:
 def _loop(context: Context) -> None:
     while True:
         try:
-            remove_old_copies(context.settings.home_path / "cache")
             collect(context)
         except Exception:
             # Database or object store may be away, each with errors of its own; nothing is lost but a pass.

@@ -1,8 +1,7 @@
 """Features in storage, found by what they are features of. No table knows of them (decision 0006).
 
-Every extracted chunk is an immutable pair of objects: `NAME.npy` (features) and then `NAME.keys` (digests of the
-images); a chunk without keys was cut off and is never seen. A collection removes rows of images that are nobody's any
-more (`app.services.feature_chunks`).
+Every extracted chunk is an immutable pair of objects (`app.feature_files`). A collection removes rows of images that
+are nobody's any more (`app.services.feature_chunks`).
 
 Shape legend: N images, D features.
 """
@@ -16,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from app import failpoints
+from app import failpoints, feature_files
 from app.errors import NotFound
+from app.feature_files import DIGEST, KEYS, ROWS
 from app.storage import Storage
 
 Features = NDArray[np.float32]
@@ -68,17 +68,17 @@ class FeatureCache:
         row_N = np.zeros(len(keys_N), np.int64)
         arrays: list[NDArray[np.float32]] = []
         for name in self._storage.list(self._prefix):
-            if not name.endswith(".keys"):
+            if not name.endswith(KEYS):
                 continue
             if (chunk_N >= 0).all():
                 break
             try:
-                stored = np.frombuffer(self._storage.fetch(name).read_bytes(), dtype="S64")
+                stored = np.frombuffer(self._storage.fetch(name).read_bytes(), dtype=DIGEST)
                 order = np.argsort(stored)
                 place = np.searchsorted(stored, keys_N, sorter=order).clip(max=len(stored) - 1)
                 found = (stored[order[place]] == keys_N) & (chunk_N < 0)
                 if found.any():
-                    array = np.load(self._storage.fetch(name.removesuffix(".keys") + ".npy"), mmap_mode="r")
+                    array = np.load(self._storage.fetch(name.removesuffix(KEYS) + ROWS), mmap_mode="r")
                     chunk_N[found], row_N[found] = len(arrays), order[place[found]]
                     arrays.append(array)
             except (NotFound, FileNotFoundError):
@@ -88,13 +88,12 @@ class FeatureCache:
 
     def add(self, keys_N: NDArray[np.bytes_], features_ND: Features) -> None:
         """Stores one chunk."""
-        # By its content: an attempt that follows one that was killed between the two writes the same again.
-        name = f"{self._prefix}/{hashlib.sha256(keys_N.astype('S64').tobytes()).hexdigest()[:32]}"
+        name = f"{self._prefix}/{feature_files.name(keys_N)}"
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             features, keys = Path(folder) / "features.npy", Path(folder) / "keys"
             np.save(features, features_ND)
-            keys.write_bytes(keys_N.astype("S64").tobytes())
-            self._storage.put(f"{name}.npy", features)
+            keys.write_bytes(feature_files.packed(keys_N))
+            self._storage.put(name + ROWS, features)
             failpoints.reach("features_half")
-            self._storage.put(f"{name}.keys", keys)
+            self._storage.put(name + KEYS, keys)
             failpoints.reach("features_stored")

@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from datetime import timedelta
+from itertools import islice
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,6 +16,7 @@ from app.db.models import Job, WorkerProcess
 from app.inbox import open_inbox
 from app.services import attempts, audit, deliveries, gpu_use, jobs, logs, outcomes, queues, upload_sweep, waste
 from app.states import JobState
+from app.storage import remove_old_copies
 from worker import weights
 from worker.supervisor import Context
 
@@ -22,6 +24,7 @@ BELL_SECONDS = 5.0
 # Days of prediction logs are listed in storage, which may be far away.
 EXPIRY_SECONDS = 3600.0
 FORGOTTEN = timedelta(hours=1)
+PAGE = 1000
 
 log = logging.getLogger(__name__)
 
@@ -117,14 +120,17 @@ def tidy(context: Context) -> None:
 
 
 def expire(context: Context) -> None:
-    """Removes what is over: logs, deliveries, times on GPUs, checkpoints of ended jobs, uploads."""
+    """Removes what is over: logs, deliveries, times on GPUs, checkpoints of ended jobs, local copies, uploads."""
+    remove_old_copies(context.settings.home_path / "cache")
     with context.database.read() as session:
         logs.expire(session, context.storage, now().date())
     with context.database.write() as session:
         deliveries.expire(session, context.settings.webhook_keep_days)
         gpu_use.expire(session)
         audit.expire(session)
-    checkpoints = list(context.storage.list("checkpoints"))
-    with context.database.write() as session:
-        waste.note(session, outcomes.strays(session, checkpoints))
+    listing = context.storage.list("checkpoints")
+    # By pages: one question names so many jobs, and no more are in memory.
+    while keys := list(islice(listing, PAGE)):
+        with context.database.write() as session:
+            waste.note(session, outcomes.strays(session, keys))
     upload_sweep.run(context.database, context.storage, open_inbox(context.storage))

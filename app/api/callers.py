@@ -7,6 +7,7 @@ checked. Neither touches the database on the event loop (see `app.api.keyring`).
 from typing import Any
 
 from fastapi import Request
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import log_lines
@@ -52,8 +53,8 @@ class Callers:
     async def _caller(self, scope: Scope) -> Caller:
         if scope["path"] in self._open:
             return ANYBODY
-        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        caller: Caller = await scope["app"].state.graft.keyring.admit(header.decode("latin-1"))
+        header = Headers(scope=scope).get("authorization", "")
+        caller: Caller = await scope["app"].state.graft.keyring.admit(header)
         return caller
 
 

@@ -56,10 +56,14 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     }
 }
 
-# Of routes that take a part of a protocol which nobody here speaks.
-UNSUPPORTED: dict[int | str, dict[str, Any]] = {
-    501: {**RESPONSES["default"], "description": "A part of the protocol that is not spoken here"}
-}
+
+def unsupported(responses: Mapping[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
+    """What the schema says of a route that takes a part of a protocol which nobody here speaks.
+
+    Args:
+        responses: that the router describes errors by.
+    """
+    return {501: {**responses["default"], "description": "A part of the protocol that is not spoken here"}}
 
 
 def install(app: FastAPI, of_storage: Sequence[type[Exception]] = ()) -> None:

@@ -1,5 +1,6 @@
 """A span for every request, where traces are sent somewhere; it goes on from the client's `traceparent`."""
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import tracing
@@ -22,8 +23,8 @@ class Traced:
         if scope["type"] != "http" or scope["path"] in UNTRACED:
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
-        span = scope["app"].state.graft.tracer.begin(scope["method"], given.decode("latin-1"), serves=True)
+        given = Headers(scope=scope).get("traceparent", "")
+        span = scope["app"].state.graft.tracer.begin(scope["method"], given, serves=True)
 
         async def send_seen(message: Message) -> None:
             if message["type"] == "http.response.start":

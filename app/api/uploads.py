@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from app.api import multipart, tus
 from app.api.deps import After, Context, Limit, Page, Project, ReadSession, State, WriteSession, finish
 from app.api.forms import UNLIMITED, checked_json, from_json, plain_type
-from app.api.problems import RESPONSES, UNSUPPORTED
+from app.api.problems import RESPONSES, unsupported
 from app.bodies import BODY, FROM_LIST
 from app.db.base import now
 from app.db.uploads import Upload
@@ -144,7 +144,7 @@ async def describe_uploads(state: Context, response: Response) -> None:
     response_model=BegunOut,
     max_body_size=UNLIMITED,
     openapi_extra=CREATE_BODY,
-    responses=UNSUPPORTED,
+    responses=unsupported(RESPONSES),
 )
 async def create_upload(request: Request, response: Response, state: Context, project: Project) -> Any:
     """Begins an upload: with the headers of tus (and with bytes, if there are any), or with JSON."""

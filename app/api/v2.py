@@ -14,7 +14,6 @@ from app.api.images import read_body
 from app.api.oip import compression, control, http, infer
 from app.api.oip.documents import (
     RESPONSES,
-    UNSUPPORTED,
     InferResponseOut,
     LiveOut,
     ModelIndexOut,
@@ -25,6 +24,7 @@ from app.api.oip.documents import (
     ServerMetadataOut,
 )
 from app.api.oip.messages import InferRequest, InferResponse
+from app.api.problems import unsupported
 from app.bodies import BODY
 from app.services import repository
 
@@ -112,7 +112,7 @@ def model_statistics(state: Context, project: Project, name: str, version: str =
 
 INFER: dict[str, Any] = {
     "response_model": InferResponseOut,
-    "responses": UNSUPPORTED,
+    "responses": unsupported(RESPONSES),
     "max_body_size": UNLIMITED,
     "openapi_extra": {
         "requestBody": {
@@ -172,7 +172,7 @@ async def repository_index(request: Request, state: Context, project: Project) -
 LOAD: dict[str, Any] = {
     "max_body_size": UNLIMITED,
     "openapi_extra": _optional("LoadIn"),
-    "responses": UNSUPPORTED,
+    "responses": unsupported(RESPONSES),
     # Without a body, as the protocol has it.
     "response_class": Response,
 }

@@ -3,11 +3,12 @@
 import threading
 from datetime import timedelta
 
-from sqlalchemy import delete, select, text
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app.db.base import new_id, now
 from app.db.collections import Collection
+from app.db.locks import Lock, hold
 from app.db.session import Database
 from app.errors import Conflict
 from app.services.collector import Collector, Report
@@ -15,8 +16,6 @@ from app.services.collector import Collector, Report
 # Nobody has heard of it for so long: its process was killed. A page of a listing takes a second.
 SILENT = timedelta(minutes=10)
 KEPT = timedelta(days=90)
-# Any number that no other lock has.
-_LOCK = 4713
 
 
 def begin(session: Session, *, removes: bool) -> str:
@@ -25,8 +24,7 @@ def begin(session: Session, *, removes: bool) -> str:
     Raises:
         Conflict: another one is under way.
     """
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+    hold(session.connection(), Lock.COLLECTION)
     running = select(Collection).where(Collection.finished_at.is_(None), Collection.seen_at > now() - SILENT)
     other = session.scalars(running.order_by(Collection.started_at.desc()).limit(1)).first()
     if other is not None:

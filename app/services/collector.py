@@ -15,9 +15,10 @@ from typing import Any, Literal
 from app.db.session import Database
 from app.db.uploads import Upload
 from app.errors import NotFound
+from app.feature_files import KEYS, ROWS
 from app.inbox import Inbox
 from app.services import feature_chunks, references, shared
-from app.services.feature_chunks import KEYS, ROWS, LiveImages
+from app.services.feature_chunks import LiveImages
 from app.storage import Storage, Stored
 
 PAGE = 1000

@@ -234,7 +234,7 @@ def delete(session: Session, project: str, dataset_id: str) -> list[str]:
         )
     waste = [prefix(project, dataset_id)]
     for job in session.scalars(select(Job).where(used)):
-        waste.append(f"checkpoints/{project}/{job.id}")
+        waste.append(jobs.checkpoints(project, job.id))
         job.inputs = {**job.inputs, "deleted_dataset": dataset_id}
         job.dataset_id = None if job.dataset_id == dataset_id else job.dataset_id
     session.execute(sql_delete(JobDataset).where(JobDataset.dataset_id == dataset_id))

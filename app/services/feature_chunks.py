@@ -1,11 +1,9 @@
 """Which cached features are still of somebody: those of images that lie in a dataset of their project.
 
-A chunk is a pair of objects, `NAME.keys` (digests of images, 64 bytes each) and `NAME.npy` (a row for each), written in
-the other order; see `worker.features`. Several datasets may share an image, hence a row. Where only some rows are of
+What a chunk is says `app.feature_files`. Several datasets may share an image, hence a row. Where only some rows are of
 nobody any more, the others are written to a new chunk, and the old one goes.
 """
 
-import hashlib
 import tempfile
 from pathlib import Path
 
@@ -13,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 
+from app import feature_files
 from app.db.models import Dataset
 from app.db.session import Database
 from app.errors import NotFound
+from app.feature_files import DIGEST, KEYS, ROWS
 from app.inbox import Inbox
 from app.services import datasets
 from app.states import DatasetState
 from app.storage import Storage
 
-KEYS, ROWS = ".keys", ".npy"
-_DIGEST_BYTES = 64
 _BATCH = 65_536
 
 Digests = NDArray[np.uint64]
@@ -53,7 +51,7 @@ def read_keys(inbox: Inbox, key: str) -> NDArray[np.bytes_]:
     Raises:
         NotFound: somebody has removed it meanwhile.
     """
-    return np.frombuffer(b"".join(inbox.read(key)), dtype=f"S{_DIGEST_BYTES}")
+    return np.frombuffer(b"".join(inbox.read(key)), dtype=DIGEST)
 
 
 def rewrite(storage: Storage, inbox: Inbox, stem: str, keys_N: NDArray[np.bytes_], kept_N: Bools) -> int:
@@ -65,15 +63,13 @@ def rewrite(storage: Storage, inbox: Inbox, stem: str, keys_N: NDArray[np.bytes_
     Raises:
         NotFound: there are no rows of that name.
     """
-    kept = keys_N[kept_N].tobytes()
-    # Named by its content, as the worker does it.
-    new = f"{stem.rpartition('/')[0]}/{hashlib.sha256(kept).hexdigest()[:32]}"
+    new = f"{stem.rpartition('/')[0]}/{feature_files.name(keys_N[kept_N])}"
     with tempfile.TemporaryDirectory() as folder:
         whole, rows, keys = (Path(folder) / name for name in ("whole.npy", "rows.npy", "keys"))
         with whole.open("wb") as file:
             file.writelines(inbox.read(stem + ROWS))
         np.save(rows, np.load(whole, mmap_mode="r")[kept_N])
-        keys.write_bytes(kept)
+        keys.write_bytes(feature_files.packed(keys_N[kept_N]))
         storage.put(new + ROWS, rows)
         storage.put(new + KEYS, keys)
         return rows.stat().st_size + keys.stat().st_size
@@ -92,13 +88,13 @@ def _digests(database: Database, storage: Storage, project: str, dataset_id: str
         return np.empty(0, np.uint64)
     with pq.ParquetFile(path) as file:
         batches = file.iter_batches(batch_size=_BATCH, columns=["sha256"])
-        parts = [_short(np.array(batch["sha256"].to_pylist(), dtype=f"S{_DIGEST_BYTES}")) for batch in batches]
+        parts = [_short(np.array(batch["sha256"].to_pylist(), dtype=DIGEST)) for batch in batches]
     return np.concatenate([np.empty(0, np.uint64), *parts])
 
 
 def _short(keys_N: NDArray[np.bytes_]) -> Digests:
     """The first 16 hexadecimal digits of each as a number; by their characters, since numpy reads no hexadecimal."""
-    digits_NK = np.frombuffer(keys_N.astype(f"S{_DIGEST_BYTES}").tobytes(), np.uint8).reshape(len(keys_N), -1)[:, :16]
+    digits_NK = np.frombuffer(feature_files.packed(keys_N), np.uint8).reshape(len(keys_N), -1)[:, :16]
     values_NK = np.where(digits_NK >= ord("a"), digits_NK - (ord("a") - 10), digits_NK - ord("0")).astype(np.uint64)
     weights_K = np.uint64(1) << np.arange(60, -4, -4, dtype=np.uint64)
     return np.asarray((values_NK * weights_K).sum(1, dtype=np.uint64))

@@ -98,6 +98,11 @@ def get(session: Session, project: str, job_id: str) -> Job:
     return job
 
 
+def checkpoints(project: str, job_id: str) -> str:
+    """Storage prefix of what a job's attempts hand on to each other; `worker.document` tells it to the runner."""
+    return f"checkpoints/{project}/{job_id}"
+
+
 def page(
     session: Session,
     project: str,

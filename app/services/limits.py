@@ -3,7 +3,7 @@
 Requests are counted by each process for itself (`app.api.rates`); bodies have limits of their own, in the settings.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -54,7 +54,7 @@ def put(session: Session, project: str, wanted: Limits) -> None:
 def every(session: Session) -> list[tuple[str, Limits]]:
     """Limits of all projects, by their names."""
     rows = session.scalars(select(Project).order_by(Project.id))
-    return [(row.id, Limits(row.max_bytes, row.max_jobs, row.max_requests, row.max_gpu_seconds)) for row in rows]
+    return [(row.id, Limits(**{field.name: getattr(row, field.name) for field in fields(Limits)})) for row in rows]
 
 
 def check_job(session: Session, project: str) -> None:

@@ -65,7 +65,7 @@ def retry(session: Session, project: str, job_id: str) -> Job:
         BadRequest: the job's input is gone.
     """
     job = jobs.retry(session, project, job_id)
-    waste.forget(session, f"checkpoints/{job.project_id}/{job.id}")
+    waste.forget(session, jobs.checkpoints(job.project_id, job.id))
     if job.kind in studies.TABLES:
         studies.reopen(session, job)
     return job
@@ -92,7 +92,7 @@ def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
 
 def _given_up(job: Job) -> list[str]:
     """Prefixes of a job that ended without a result. What a failed transfer has computed stays: it may be retried."""
-    checkpoints = [f"checkpoints/{job.project_id}/{job.id}"]
+    checkpoints = [jobs.checkpoints(job.project_id, job.id)]
     if job.kind in studies.TABLES:
         return [studies.prefix(job.project_id, job.inputs["study_id"]), *checkpoints]
     if job.kind == "ingest" and job.dataset_id:
@@ -120,7 +120,7 @@ def late(session: Session, job_id: str, attempt: int, bundle: str) -> list[str]:
     given_up = [] if job.attempt == attempt else [bundle]
     if "deleted_dataset" in job.inputs and job.kind == "ingest":
         given_up.append(datasets.prefix(job.project_id, job.inputs["deleted_dataset"]))
-    return [*given_up, f"checkpoints/{job.project_id}/{job.id}"]
+    return [*given_up, jobs.checkpoints(job.project_id, job.id)]
 
 
 def _ingest(session: Session, job: Job, result: Result) -> list[str]:
@@ -148,7 +148,7 @@ def _transfer(session: Session, job: Job, result: Result) -> list[str]:
         model=job.model_name,
         version=version.version,
     )
-    return [f"checkpoints/{job.project_id}/{job.id}", *_lost(job)]
+    return [jobs.checkpoints(job.project_id, job.id), *_lost(job)]
 
 
 def _backbone(session: Session, job: Job, result: Result) -> list[str]:
@@ -185,7 +185,7 @@ def _study(session: Session, job: Job, result: Result) -> list[str]:
     job.metrics = result["metrics"]
     _succeeded(session, job, f"{studies.NAMES[type(row)]} is ready", study=row.id)
     # Methods that a study carries out write checkpoints as they always do.
-    return [f"checkpoints/{job.project_id}/{job.id}"]
+    return [jobs.checkpoints(job.project_id, job.id)]
 
 
 def _predict(session: Session, job: Job, result: Result) -> list[str]:
@@ -199,7 +199,7 @@ def _predict(session: Session, job: Job, result: Result) -> list[str]:
         model=request["model"],
         version=request["version"],
     )
-    return [f"checkpoints/{job.project_id}/{job.id}", *_lost(job)]
+    return [jobs.checkpoints(job.project_id, job.id), *_lost(job)]
 
 
 def strays(session: Session, keys: Iterable[str]) -> list[str]:
@@ -211,7 +211,7 @@ def strays(session: Session, keys: Iterable[str]) -> list[str]:
     known = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_({job_id for _, job_id in places})))}
     gone = []
     for project, job_id in sorted(places):
-        job, prefix = known.get(job_id), f"checkpoints/{project}/{job_id}"
+        job, prefix = known.get(job_id), jobs.checkpoints(project, job_id)
         if job is None or job.state == JobState.SUCCEEDED or (job.state in FINAL and prefix in _given_up(job)):
             gone.append(prefix)
     return gone

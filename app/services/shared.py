@@ -8,14 +8,11 @@ comes second sees what the first has done (decision 0032). On SQLite transaction
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.db.locks import Lock, hold
 from app.errors import Collected
 from app.storage import Storage
-
-# Any number that no other lock has.
-_LOCK = 4712
 
 
 def keep(session: Session, storage: Storage, keys: Iterable[str]) -> None:
@@ -27,7 +24,7 @@ def keep(session: Session, storage: Storage, keys: Iterable[str]) -> None:
     wanted = sorted(set(keys))
     if not wanted:
         return
-    _lock(session, "pg_advisory_xact_lock_shared")
+    hold(session.connection(), Lock.SHARED_OBJECTS, shared=True)
     gone = [key for key in wanted if storage.stat(key) is None]
     if gone:
         raise Collected(
@@ -39,7 +36,8 @@ def keep(session: Session, storage: Storage, keys: Iterable[str]) -> None:
 
 def take(session: Session) -> None:
     """What a collection asks before it looks whether anything names an object, and removes it in this transaction."""
-    _lock(session, "pg_advisory_xact_lock")
+    # A transaction begins with its connection: on SQLite this alone is the lock.
+    hold(session.connection(), Lock.SHARED_OBJECTS)
 
 
 def of_spec(spec: Mapping[str, Any]) -> list[str]:
@@ -55,9 +53,3 @@ def of_result(result: Mapping[str, Any]) -> list[str]:
     if result.get("document"):
         keys.append(f"{result['document']['prefix']}/record.json")
     return keys
-
-
-def _lock(session: Session, function: str) -> None:
-    # A transaction begins with its first statement: on SQLite this alone is the lock.
-    if session.connection().dialect.name == "postgresql":
-        session.execute(text(f"SELECT {function}({_LOCK})"))

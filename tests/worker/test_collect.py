@@ -120,40 +120,38 @@ def test_listed_chunk_that_goes_before_it_is_read_is_missing(bench, database, mo
     assert (chunk_N < 0).all()
 
 
-def test_worker_looks_when_it_is_time(light, tmp_path):
+@pytest.fixture
+def worker(light):
+    """What a worker process works with."""
     database = Database(light.resolved_database_url)
     storage = open_storage(light.resolved_storage_url, light.home_path / "cache")
-    context = Context(
+    yield Context(
         settings=light, database=database, storage=storage, bell=Bell(make_celery(light)), worker_id="w",
         queues=("cpu",), stopping=threading.Event(), slots=threading.Semaphore(1),
     )  # fmt: skip
-    (tmp_path / "source").write_bytes(b"x")
-    storage.put("studies/default/evl_" + "0" * 20 + "/a", tmp_path / "source")
-    assert collect.collect(context).young.objects == 1
-    assert collect.collect(context) is None
-    with database.read() as session:
-        assert collections.last(session).report["seen"] == {"objects": 1, "size_bytes": 1}
     database.dispose()
 
 
-def test_job_whose_graph_was_removed_before_it_published_is_tried_again(light):
+def test_worker_looks_when_it_is_time(worker, tmp_path):
+    (tmp_path / "source").write_bytes(b"x")
+    worker.storage.put("studies/default/evl_" + "0" * 20 + "/a", tmp_path / "source")
+    assert collect.collect(worker).young.objects == 1
+    assert collect.collect(worker) is None
+    with worker.database.read() as session:
+        assert collections.last(session).report["seen"] == {"objects": 1, "size_bytes": 1}
+
+
+def test_job_whose_graph_was_removed_before_it_published_is_tried_again(worker):
     """Its runner found the graph in storage and did not store it; no version named it, and a collection took it."""
-    database = Database(light.resolved_database_url)
-    storage = open_storage(light.resolved_storage_url, light.home_path / "cache")
-    context = Context(
-        settings=light, database=database, storage=storage, bell=Bell(make_celery(light)), worker_id="w",
-        queues=("cpu",), stopping=threading.Event(), slots=threading.Semaphore(1),
-    )  # fmt: skip
-    with database.write() as session:
+    with worker.database.write() as session:
         factories.job(session)
         document = describe(session, attempts.claim(session, ["cpu"], "me", 60.0))
-    attempt = _Attempt(context, document, "me", AttemptTrace(None, document, 0))
+    attempt = _Attempt(worker, document, "me", AttemptTrace(None, document, 0))
     spec = {"files": {bundle.BACKBONE: {"key": bundle.shared_key("ab" * 32)}}}
     attempt._ended = {"result": {"prefix": document.bundle_prefix, "spec": spec, "metrics": {}, "report": {}}}
     attempt._write_outcome("its process ended", 0, 0.0)
-    with database.read() as session:
+    with worker.database.read() as session:
         job = session.get_one(Job, document.id)
         assert (job.state, job.losses) == ("queued", 1)
         assert "found that it was removed" in jobs.events(session, job.id, 0, 100)[0][-1].message
         assert session.query(ModelVersion).all() == []
-    database.dispose()

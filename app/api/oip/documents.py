@@ -10,10 +10,6 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/InferenceError"}}},
     }
 }
-# Of routes that take a part of the protocol which nobody here speaks.
-UNSUPPORTED: dict[int | str, dict[str, Any]] = {
-    501: {**RESPONSES["default"], "description": "A part of the protocol that is not spoken here"}
-}
 
 
 class InferenceError(BaseModel):
