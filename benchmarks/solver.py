@@ -87,7 +87,7 @@ def main() -> None:
         marks.append(time.perf_counter())
         best = cv.best_index
         strength = cv.strengths[best]
-        head = logistic.fit(feats_ND, labels_N, options.classes, strength, start=cv.mean_fits[best], basis=basis)
+        head = logistic.fit(feats_ND, labels_N, options.classes, strength, start=cv.whole_fits[best], basis=basis)
         marks.append(time.perf_counter())
         ridge.leave_one_out(feats_ND, ridge.one_hot(labels_N, options.classes), basis=basis)
         marks.append(time.perf_counter())

@@ -51,7 +51,7 @@ def start_head(
         max_iterations=CV_ITERATIONS,
     )
     best = validated.best_index
-    strength, start = validated.strengths[best], validated.mean_fits[best]
+    strength, start = validated.strengths[best], validated.whole_fits[best]
     linear = logistic.fit(standard_ND, labels_N, num_classes, strength, start, basis=basis)
     logits_NC = validated.logits_SNC[best].astype(np.float64)
     head = LinearHead(

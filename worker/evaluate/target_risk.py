@@ -47,7 +47,7 @@ def weights(source_ND: Floats, target_MD: Floats, asked_KD: Floats, seed: int) -
     folds = stratified_group_folds(is_target, np.arange(len(rows)), _NUM_FOLDS, seed)
     found = logistic.cross_validate(standard, is_target, folds, 2, STRENGTHS)
     best = found.best_index
-    linear = logistic.fit(standard, is_target, 2, found.strengths[best], found.mean_fits[best])
+    linear = logistic.fit(standard, is_target, 2, found.strengths[best], found.whole_fits[best])
     probability_K2 = softmax(linear.outputs((asked_KD - mean_D) / scale_D).astype(np.float64))
     ratio_K = probability_K2[:, 1] / np.maximum(probability_K2[:, 0], np.finfo(np.float64).tiny)
     return np.asarray(ratio_K * len(source) / len(target))

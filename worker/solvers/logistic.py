@@ -36,7 +36,7 @@ _MAX_ELEMENTS = 2**25
 class LogisticCV:
     """Out-of-fold results for every strength.
 
-    ``mean_fits`` holds, per strength, the average of the folds' fits: the start for the final fit.
+    ``whole_fits`` holds, per strength, the fit to all items as far as it was solved: the start for the final fit.
 
     Shape:
         logits_SNC: [S, N, C] float32; accuracy_SF, nll_SF: [S, F], nll is the mean per held-out item.
@@ -46,7 +46,7 @@ class LogisticCV:
     logits_SNC: NDArray[np.float32]
     accuracy_SF: NDArray[np.float64]
     nll_SF: NDArray[np.float64]
-    mean_fits: tuple[Linear, ...]
+    whole_fits: tuple[Linear, ...]
     num_iterations: int
 
     @property
@@ -77,6 +77,8 @@ def cross_validate(
 ) -> LogisticCV:
     """Fit every fold at every strength and predict the rows left out.
 
+    All items are fitted beside the folds: reading the features is what a product costs, whatever the number of folds,
+    and the final fit starts almost where it ends.
     The path goes from strong to weak regularisation, each start extrapolated from the two before it. ``basis`` is
     ``eigenbasis(feats_ND)`` when the caller has it already. ``max_iterations`` bounds each strength: on separable data
     weak regularisation converges slowly, to solutions that overfit. ``clearly`` ends the path at a strength whose
@@ -102,20 +104,23 @@ def cross_validate(
     basis = basis or eigenbasis(feats_ND)
     shape = (len(strengths), labels_N.size, num_classes)
     logits_SNC = np.empty(shape, dtype=np.float32)
-    params_SKP = np.zeros((len(strengths), num_classes, basis.rank + 1))
+    params_SKP = np.zeros((len(strengths), num_classes, basis.rank + 1), dtype=np.float32)
     num_iterations = 0
+    # The last subset leaves nothing out.
+    subsets = num_folds + 1
     group = _folds_at_once(num_classes, labels_N.size)
-    for first in range(0, num_folds, group):
-        members = np.arange(first, min(first + group, num_folds))
+    for first in range(0, subsets, group):
+        members = np.arange(first, min(first + group, subsets))
         problem = _problem(basis, labels_N, folds_N[None, :] != members[:, None], num_classes)
         for index, solution in enumerate(_path(problem, num_classes, strengths, tolerance, max_iterations)):
             num_iterations += solution.num_iterations
             params_FKP, logits_FKN = _finished(problem, solution)
-            params_SKP[index] += params_FKP.sum(axis=0) / num_folds
-            for position, fold in enumerate(members):
+            if members[-1] == num_folds:
+                params_SKP[index] = params_FKP[-1]
+            for position, fold in enumerate(members[members < num_folds]):
                 held_out_N = folds_N == fold
                 logits_SNC[index, held_out_N] = logits_FKN[position][:, held_out_N].T
-            if clearly and len(members) == num_folds and _past_the_best(logits_SNC[: index + 1], labels_N, clearly):
+            if clearly and len(members) == subsets and _past_the_best(logits_SNC[: index + 1], labels_N, clearly):
                 strengths, params_SKP = strengths[: index + 1], params_SKP[: index + 1]
                 logits_SNC = logits_SNC[: index + 1]
                 break
@@ -127,7 +132,7 @@ def cross_validate(
         logits_SNC=logits_SNC,
         accuracy_SF=np.stack([correct_SN[:, rows_N].mean(axis=1) for rows_N in held_out], axis=1),
         nll_SF=np.stack([nll_SN[:, rows_N].mean(axis=1) for rows_N in held_out], axis=1),
-        mean_fits=tuple(_linear(basis, params_KP) for params_KP in params_SKP),
+        whole_fits=tuple(_linear(basis, params_KP) for params_KP in params_SKP),
         num_iterations=num_iterations,
     )
 
@@ -142,7 +147,7 @@ def fit(
     basis: EigenBasis | None = None,
     tolerance: float = FIT_TOLERANCE,
 ) -> Linear:
-    """Fit one classifier on all rows, from ``start`` (for example ``LogisticCV.mean_fits``) when given.
+    """Fit one classifier on all rows, from ``start`` (for example ``LogisticCV.whole_fits``) when given.
 
     Shape:
         feats_ND: [N, D] standardised; labels_N: [N].

@@ -95,7 +95,7 @@ def test_path_ends_where_it_is_clearly_past_the_best_and_the_same_is_chosen() ->
     assert whole.best_index < num - 1 < len(whole.strengths) - 1, "the set has its best in the middle"
     assert short.strengths == whole.strengths[:num]
     assert short.best_index == whole.best_index
-    assert len(short.mean_fits) == num
+    assert len(short.whole_fits) == num
     np.testing.assert_array_equal(short.logits_SNC, whole.logits_SNC[:num])
 
 
@@ -110,7 +110,7 @@ def test_fit_many_equals_separate_fits_and_a_start_changes_nothing() -> None:
     feats_ND, labels_N, folds_N = relu_features(300, 40, 4)
     rows_FN = np.stack([folds_N != 0, np.ones(300, dtype=bool)])
     cv = logistic.cross_validate(feats_ND, labels_N, folds_N, 4, (0.1, 1.0))
-    together = logistic.fit_many(feats_ND, labels_N, rows_FN, 4, 1.0, start=cv.mean_fits[1], tolerance=1e-11)
+    together = logistic.fit_many(feats_ND, labels_N, rows_FN, 4, 1.0, start=cv.whole_fits[1], tolerance=1e-11)
     for rows_N, found in zip(rows_FN, together, strict=True):
         alone = logistic.fit(feats_ND[rows_N], labels_N[rows_N], 4, 1.0, tolerance=1e-11)
         np.testing.assert_allclose(
@@ -124,7 +124,7 @@ def test_folds_solved_one_after_the_other_give_the_same(monkeypatch: pytest.Monk
     monkeypatch.setattr(logistic, "_MAX_ELEMENTS", 2 * 3 * 200)
     apart = logistic.cross_validate(feats_ND, labels_N, folds_N, 3, tolerance=1e-10)
     np.testing.assert_allclose(softmax(apart.logits_SNC, axis=2), softmax(together.logits_SNC, axis=2), atol=5e-4)
-    np.testing.assert_allclose(apart.mean_fits[2].weight_CD, together.mean_fits[2].weight_CD, atol=1e-3)
+    np.testing.assert_allclose(apart.whole_fits[2].weight_CD, together.whole_fits[2].weight_CD, atol=1e-3)
 
 
 def test_class_absent_from_a_fold_leaves_the_others_as_if_it_were_unknown() -> None:
