@@ -50,6 +50,7 @@ from app.api.head import Head
 from app.api.keyring import Keyring
 from app.api.remote import Remote
 from app.api.requests import Requests
+from app.api.room import Room
 from app.api.safety import Safety
 from app.api.traced import Traced
 from app.db.session import Database
@@ -141,6 +142,8 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
     app.add_middleware(tus.Tus)
     if settings.otlp_endpoint:
         app.add_middleware(Traced)
+    if "serve" in roles:
+        app.add_middleware(Room)
     app.add_middleware(Safety)
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins)

@@ -81,7 +81,6 @@ class Ask:
             GraftError: the request, an image, or the engine.
             ClientDisconnect: nobody waits any more.
         """
-        self.state.engine.check_room()
         sent = await images.read(self.request, self.state)
         found = rollouts.chosen(await self.find())
         result = await settled(self.request, self.submit(found, sent))

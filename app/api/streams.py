@@ -43,7 +43,6 @@ async def response(ask: Ask, line: Callable[[Found, NDArray[Any], NDArray[Any]],
     A bad image is a line of its own and does not end the stream. What is wrong with the whole request is an answer of
     its own, before the first line.
     """
-    ask.state.engine.check_room()
     if plain_type(ask.request, "content-type") == MEDIA_TYPE:
         sent = _lines(ask.request, ask.state)
     else:

@@ -139,7 +139,6 @@ async def model_infer(name: str, request: Request, state: Context, project: Proj
     body is one encoded image. The body may come in gzip or deflate, and the answer goes so to those who accept it.
     """
     arrived = time.monotonic()
-    state.engine.check_room()
     limit, headers = state.settings.max_predict_bytes, request.headers
     packed = await read_body(request, limit)
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 
 import numpy as np
 import pytest
@@ -189,6 +190,22 @@ def test_a_timeout_that_has_passed_is_an_error_document(served):
     problem(served.post(URL, params={"timeout": 0}, **multipart(PICTURES)), 422, "invalid_payload")
 
 
+def check_every_door(client):
+    """Each route that predicts refuses before it has read a byte; a new one is found here by its name."""
+
+    def unread():
+        yield b"x"
+        pytest.fail("the body was read")
+
+    paths = re.findall(r'"(/[^"]*/(?:predict|embed|infer))"', client.get("/openapi.json").text)
+    assert len(paths) == 4
+    for path in paths:
+        answer = client.post(path.replace("{name}", "tiny").replace("{version}", "1"), content=unread())
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "1"
+        assert ("error" if path.startswith("/v2") else "code") in answer.json()
+
+
 def test_without_room_a_request_is_told_when_to_come_again(light, tmp_path):
     with TestClient(
         create_app(light.model_copy(update={"max_queued_images": 1})), base_url="http://127.0.0.1"
@@ -202,6 +219,10 @@ def test_without_room_a_request_is_told_when_to_come_again(light, tmp_path):
         answer = client.post(URL, **multipart(PICTURES[:1]))
         assert problem(answer, 503, "overloaded")["retry_after_seconds"] == 1
         assert answer.headers["Retry-After"] == "1"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["X-Request-Id"]
+        check_every_door(client)
+        assert client.get("/api/v1/models/tiny").status_code == 200
         with engine._changed:
             engine._num_images -= 1
         assert client.post(URL, **multipart(PICTURES)).status_code == 200
