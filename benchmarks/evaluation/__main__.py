@@ -13,7 +13,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation import adaptation, aligned, choosing, episodes, foretold, frozen, goals, naming, tuning
+from benchmarks.evaluation import (
+    adaptation,
+    aligned,
+    choosing,
+    episodes,
+    foretold,
+    frozen,
+    goals,
+    mislabelled,
+    naming,
+    tuning,
+)
 from benchmarks.evaluation.lab import BACKBONE, Lab
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +38,7 @@ PARTS: dict[str, Callable[[Lab], Iterator[dict[str, Any]]]] = {
     "adaptation": adaptation.run,
     "tuning": tuning.run,
     "choosing": choosing.run,
+    "mislabelled": mislabelled.run,
 }
 LIBRARIES = ("numpy", "onnxruntime", "torch", "torchvision", "timm")
 

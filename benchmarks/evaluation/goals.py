@@ -85,6 +85,14 @@ def _choosing(rows: list[Goal]) -> list[Goal]:
     return goals
 
 
+def _mislabelled(rows: list[Goal]) -> list[Goal]:
+    return [
+        _least(f"wrong labels of {row['set']}: {field}", row[field], goal)
+        for row in rows
+        for field, goal in (("recall", 0.7), ("precision", 0.5))
+    ]
+
+
 def _most(what: str, found: float, goal: float) -> Goal:
     return {"what": what, "found": found, "goal": goal, "met": found <= goal}
 
@@ -110,4 +118,5 @@ CHECKS: dict[str, Callable[[list[Goal]], list[Goal]]] = {
     "naming": _naming,
     "tuning": _tuning,
     "choosing": _choosing,
+    "mislabelled": _mislabelled,
 }
