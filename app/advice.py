@@ -11,8 +11,9 @@ Action = Literal["remove", "relabel", "look"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # Findings of one kind that are listed, and images that they name together; how many more there are is said.
 LISTED, NAMED = 1000, 10_000
-# Small pictures of what was found: one object under the study's prefix, a zip of `SAMPLE_ID.jpg`.
-THUMBNAILS = "thumbnails.zip"
+# Small pictures of what was found: one object under the study's prefix, a zip of `SAMPLE_ID.jpg`; those of the dataset
+# that was compared with lie in a folder, since a child has the ids of its base.
+THUMBNAILS, AGAINST = "thumbnails.zip", "against/"
 NUM_THUMBNAILS = 200
 
 FindingId = Annotated[str, Field(min_length=1, max_length=60)]

@@ -3,6 +3,7 @@
 It reads all splits and serves nothing: what is trained here is trained to be asked about images that it has not seen.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import failpoints
-from app.advice import THUMBNAILS, Kind
+from app.advice import AGAINST, THUMBNAILS, Kind
 from app.services import studies
 from worker import features, sources, transfer
 from worker.advice import classes, drift, duplicates, findings, label_errors, out_of_fold, outliers, thumbnails
 from worker.advice.findings import Found
+from worker.advice.thumbnails import Part
 from worker.context import RunContext
 from worker.copies import Gallery
 from worker.data.labels import MISSING
@@ -60,14 +62,19 @@ def run(context: RunContext) -> dict[str, Any]:
     backbone = sources.open_best(context)
     feats_ND = _features(context, index, np.arange(len(index)), backbone, ("features", 0.05, 0.6))
     found, about = _search(context, index, feats_ND)
-    compared = None
+    compared, other = None, None
     if "against" in document.datasets:
         reporter.progress(0.75, "drift")
-        found["drift"], compared = _drift(context, index, backbone, feats_ND)
+        other = transfer.load(context, document.datasets["against"])
+        found["drift"], compared = _drift(context, index, other, backbone, feats_ND)
     reporter.check_yield()
     reporter.progress(0.9, "thumbnails")
-    shown = thumbnails.choose(findings.listed(found))
-    _store(context, index, shown)
+    listed = findings.listed(found)
+    shown = [Part(index, thumbnails.choose(listed))]
+    if other is not None:
+        strange = dict.fromkeys(row for one in listed for row in one.against)
+        shown.append(Part(other, list(strange), AGAINST))
+    _store(context, shown)
     result = {
         "backbone": backbone.name,
         "backbone_digest": backbone.digest,
@@ -75,8 +82,8 @@ def run(context: RunContext) -> dict[str, Any]:
         "splits": "all: train, val and test; nothing that is served is trained or chosen here",
         **about,
         "drift": compared,
-        **findings.document(index, found),
-        "num_thumbnails": len(shown),
+        **findings.document(index, found, other),
+        "num_thumbnails": sum(len(part.rows) for part in shown),
     }
     metrics = {f"num_{kind}": count for kind, count in result["counts"].items() if count is not None}
     told = ", ".join(f"{count} {kind}" for kind, count in result["counts"].items() if count) or "nothing"
@@ -168,13 +175,10 @@ def _labels(
 
 
 def _drift(
-    context: RunContext, index: Index, backbone: Prepared, feats_ND: Float
+    context: RunContext, index: Index, other: Index, backbone: Prepared, feats_ND: Float
 ) -> tuple[Found, dict[str, Any] | None]:
     seed = context.document.seed
-    here, there = (
-        drift.draw(index, seed),
-        drift.draw(transfer.load(context, context.document.datasets["against"]), seed),
-    )
+    here, there = drift.draw(index, seed), drift.draw(other, seed)
     why_not = drift.reason(here, there)
     if why_not is not None:
         return Found(reason=why_not), None
@@ -195,11 +199,10 @@ def _features(
     return found
 
 
-def _store(context: RunContext, index: Index, rows: list[int]) -> None:
+def _store(context: RunContext, parts: Sequence[Part]) -> None:
     """Thumbnails, under the study's own prefix: whatever ends it takes them along."""
     document = context.document
     path = context.scratch / THUMBNAILS
-    max_pixels = context.settings.max_image_pixels
-    thumbnails.write(path, index, rows, lambda name: context.storage.fetch(f"{index.prefix}/{name}"), max_pixels)
+    thumbnails.write(path, parts, context.storage.fetch, context.settings.max_image_pixels)
     context.storage.put(f"{studies.prefix(document.project, document.inputs['study_id'])}/{THUMBNAILS}", path)
     failpoints.reach("thumbnails_stored")

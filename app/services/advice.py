@@ -97,7 +97,7 @@ def apply(session: Session, project: str, advice_id: str, wish: ApplyRequest) ->
 
 
 def thumbnails(storage: Storage, row: Advice) -> dict[str, bytes]:
-    """Small JPEGs of images that findings name, by sample; none while the advice is being made."""
+    """Small JPEGs by sample, behind AGAINST those of the other dataset; none while the advice is being made."""
     if row.state != studies.READY:
         return {}
     from zipfile import ZipFile

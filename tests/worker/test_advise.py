@@ -176,9 +176,18 @@ def test_two_classes(advised):
 
 
 def test_drift_is_found_where_there_is_some_and_not_elsewhere(advised):
-    result, _, _ = advised("ds_plain", against="ds_dark")
+    result, _, pictures = advised("ds_plain", against="ds_dark")
     assert result["drift"]["images_differ"] is True
-    assert {one["data"]["test"] for one in of_kind(result, "drift")} >= {"images", "class"}
+    told = of_kind(result, "drift")
+    assert {one["data"]["test"] for one in told} >= {"images", "class"}
+    # Pictures of both: what is here and not there, and the other way round.
+    there = {name for one in told for name in one["samples_against"]}
+    assert there == set(result["samples_against"]) != set()
+    assert {f"{catalogue.AGAINST}{name}.jpg" for name in there} <= set(pictures)
+    assert result["num_thumbnails"] == len(pictures)
+    for name in there:
+        with Image.open(io.BytesIO(pictures[f"{catalogue.AGAINST}{name}.jpg"])) as picture:
+            assert np.asarray(picture).mean() < 80
     same, _, _ = advised("ds_plain", against="ds_other")
     assert same["drift"]["images_differ"] is False
     assert same["counts"]["drift"] == 0

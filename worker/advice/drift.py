@@ -30,7 +30,7 @@ MIN_ITEMS, MIN_CLASS = 20, 8
 # Of a wrong "there is drift", over all tests of images together.
 ALPHA = 0.05
 NUM_MOVED = 10
-# Images of a finding, those of this dataset that are least like the other one.
+# Images of a finding, of either dataset: those that are least like the other one.
 SHOWN = 6
 # Holm's correction over many classes needs small p-values to be possible at all.
 CLASS_PERMUTATIONS = 1999
@@ -49,6 +49,24 @@ class Side:
         """Labels of the drawn pictures; empty for none."""
         column = self.index.columns[0]
         return [column.text(row) if column.kind == "class" else "" for row in self.rows.tolist()]
+
+
+@dataclass(frozen=True)
+class Apart:
+    """One side, and how far each of its pictures lies from the other side.
+
+    The farthest are what this dataset has and the other one has not.
+    """
+
+    side: Side
+    far_M: Double
+
+    def shown(self, name: str | None = None) -> tuple[int, ...]:
+        """Rows of the SHOWN farthest pictures; of one class where it is named."""
+        order = np.argsort(-self.far_M, kind="stable")
+        if name is not None:
+            order = order[(np.array(self.side.names) == name)[order]]
+        return rows(self.side.rows[order[:SHOWN]])
 
 
 def draw(index: Index, seed: int) -> Side:
@@ -111,24 +129,14 @@ def compare(here: Side, there: Side, here_MD: Float, there_ND: Float, seed: int)
         "classes": moved,
     }
     document["message"] = _verdict(document, tests)
-    return Found(tuple(_findings(document, here, there, _far(parts_BR, num)))), document
+    return Found(tuple(_findings(document, *_apart(here, there, parts_BR)))), document
 
 
-def _far(parts_BR: Double, num_here: int) -> Double:
-    """How far each item of the dataset lies on its own side of the line between both means: [M].
-
-    The largest are what this dataset has and the other one has not; the line is that of a nearest-mean classifier.
-    """
-    here_MR, there_NR = parts_BR[:num_here], parts_BR[num_here:]
-    return np.asarray(here_MR @ (here_MR.mean(0) - there_NR.mean(0)))
-
-
-def _shown(here: Side, far_M: Double, name: str | None = None) -> tuple[int, ...]:
-    """Rows of the SHOWN items that are least like the other dataset; of one class where it is named."""
-    order = np.argsort(-far_M, kind="stable")
-    if name is not None:
-        order = order[(np.array(here.names) == name)[order]]
-    return rows(here.rows[order[:SHOWN]])
+def _apart(here: Side, there: Side, parts_BR: Double) -> tuple[Apart, Apart]:
+    """Both sides of the line between both means, that of a nearest-mean classifier."""
+    here_MR, there_NR = parts_BR[: len(here.rows)], parts_BR[len(here.rows) :]
+    line_R = here_MR.mean(0) - there_NR.mean(0)
+    return Apart(here, here_MR @ line_R), Apart(there, there_NR @ -line_R)
 
 
 def _verdict(document: dict[str, Any], tests: dict[str, Tested]) -> str:
@@ -177,7 +185,7 @@ def _moved(here: Side, there: Side, parts_BR: Double, seed: int) -> list[dict[st
     return sorted(found, key=lambda one: (-one["deviations"], one["name"]))[:NUM_MOVED]
 
 
-def _findings(document: dict[str, Any], here: Side, there: Side, far_M: Double) -> list[Finding]:
+def _findings(document: dict[str, Any], here: Apart, there: Apart) -> list[Finding]:
     found = []
     if document["images_differ"]:
         todo = (
@@ -188,14 +196,21 @@ def _findings(document: dict[str, Any], here: Side, there: Side, far_M: Double) 
             todo = "; part of it is that classes are not equally frequent" + todo
         data = {"test": "images", "p": document["p"]}
         found.append(
-            Finding("drift", document["message"] + todo, _shown(here, far_M), confidence=1 - document["p"], data=data)
+            Finding(
+                "drift",
+                document["message"] + todo,
+                here.shown(),
+                confidence=1 - document["p"],
+                data=data,
+                against=there.shown(),
+            )
         )
     shift = document["labels"]
     if shift is not None and shift["differ"]:
         message = (
             f"classes are not equally frequent (chi-square {shift['statistic']:.1f} with {shift['degrees']} degrees of "
-            f"freedom, p {shift['p']:.2g}, Cramer's V {shift['cramers_v']:.2f}){_shares(here, there)}; look at recall "
-            "per class, since accuracy moves with the shares alone"
+            f"freedom, p {shift['p']:.2g}, Cramer's V {shift['cramers_v']:.2f}){_shares(here.side, there.side)}; look at "
+            "recall per class, since accuracy moves with the shares alone"
         )
         data = {"test": "labels", "p": shift["p"], "cramers_v": shift["cramers_v"]}
         found.append(Finding("drift", message, confidence=1 - shift["p"], data=data))
@@ -210,10 +225,11 @@ def _findings(document: dict[str, Any], here: Side, there: Side, far_M: Double) 
                 Finding(
                     "drift",
                     message,
-                    _shown(here, far_M, one["name"]),
+                    here.shown(one["name"]),
                     one["name"],
                     confidence=1 - one["p_adjusted"],
                     data=data,
+                    against=there.shown(one["name"]),
                 )
             )
     return found

@@ -34,6 +34,7 @@ class Finding:
         new_label: of a relabelling, or the other class of a pair.
         confidence: 0 to 1; None where there is nothing to be sure of.
         data: numbers behind it.
+        against: images of the other dataset that it is about, the telling ones first.
     """
 
     kind: Kind
@@ -45,6 +46,7 @@ class Finding:
     new_label: str | None = None
     confidence: float | None = None
     data: dict[str, Any] = field(default_factory=dict)
+    against: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,24 @@ def listed(found: dict[Kind, Found]) -> list[Finding]:
     return kept
 
 
-def document(index: Index, found: dict[Kind, Found]) -> dict[str, Any]:
-    """The parts of `result` that are made of findings: counts by kind, the findings, the images that they name."""
+def document(index: Index, found: dict[Kind, Found], other: Index | None = None) -> dict[str, Any]:
+    """The parts of `result` that are made of findings: counts by kind, the findings, the images that they name.
+
+    Args:
+        index: of the dataset.
+        found: by kind.
+        other: of the dataset that it was compared with.
+    """
     kept = listed(found)
     numbers = dict.fromkeys(KINDS, 0)
     documents: list[dict[str, Any]] = []
     named: set[int] = set()
+    against: set[int] = set()
     for one in kept:
         numbers[one.kind] += 1
-        documents.append(_document(index, one, f"{one.kind}-{numbers[one.kind]}"))
+        documents.append(_document(index, other, one, f"{one.kind}-{numbers[one.kind]}"))
         named.update(one.rows[:SHOWN], one.change)
+        against.update(one.against)
     counts = {kind: len(one.findings) if one.reason is None else None for kind, one in found.items()}
     return {
         "counts": counts,
@@ -86,8 +96,13 @@ def document(index: Index, found: dict[Kind, Found]) -> dict[str, Any]:
         },
         "not_searched": {kind: one.reason for kind, one in found.items() if one.reason is not None},
         "findings": documents,
-        "samples": {_id(index, row): sample(index, row) for row in sorted(named)},
+        "samples": _samples(index, named),
+        "samples_against": _samples(other, against) if other else {},
     }
+
+
+def _samples(index: Index, rows: set[int]) -> dict[str, dict[str, Any]]:
+    return {_id(index, row): sample(index, row) for row in sorted(rows)}
 
 
 def sample(index: Index, row: int) -> dict[str, Any]:
@@ -101,12 +116,13 @@ def rows(values: Sequence[int] | Ints) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def _document(index: Index, one: Finding, name: str) -> dict[str, Any]:
+def _document(index: Index, other: Index | None, one: Finding, name: str) -> dict[str, Any]:
     return {
         "id": name,
         "kind": one.kind,
         "samples": [_id(index, row) for row in one.rows[:SHOWN]],
         "num_samples": len(one.rows),
+        "samples_against": [_id(other, row) for row in one.against] if other else [],
         "label": one.label,
         "suggestion": {
             "action": one.action,

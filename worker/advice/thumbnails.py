@@ -2,7 +2,8 @@
 
 import io
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +35,37 @@ def choose(findings: Sequence[Finding], most: int = NUM_THUMBNAILS) -> list[int]
     return list(chosen)
 
 
-def write(path: Path, index: Index, rows: Sequence[int], locate: Callable[[str], Path], max_pixels: int) -> None:
-    """A zip of `SAMPLE_ID.jpg`, each at most SIDE pixels wide and high; one image is held at a time."""
+@dataclass(frozen=True)
+class Part:
+    """Images of one dataset, and the folder of the zip that they are for."""
+
+    index: Index
+    rows: Sequence[int]
+    folder: str = ""
+
+
+def write(path: Path, parts: Sequence[Part], locate: Callable[[str], Path], max_pixels: int) -> None:
+    """A zip of `SAMPLE_ID.jpg`, each at most SIDE pixels wide and high; one image is held at a time.
+
+    Args:
+        path: of the zip.
+        parts: what to write.
+        locate: where a key of the storage lies on this machine.
+        max_pixels: of an encoded image.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for row, data in iter_images(index, np.array(rows, np.int64), locate):
-            image = preprocess.decode(data, at_least=SIDE, max_pixels=max_pixels)
-            image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
-            out = io.BytesIO()
-            image.save(out, "JPEG", quality=_QUALITY)
-            # A fixed time: the same dataset gives the same bytes.
-            archive.writestr(zipfile.ZipInfo(f"{index.ids[row].decode()}.jpg"), out.getvalue())
+        for part in parts:
+            for name, data in _images(part, locate):
+                image = preprocess.decode(data, at_least=SIDE, max_pixels=max_pixels)
+                image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+                out = io.BytesIO()
+                image.save(out, "JPEG", quality=_QUALITY)
+                # A fixed time: the same dataset gives the same bytes.
+                archive.writestr(zipfile.ZipInfo(f"{part.folder}{name}.jpg"), out.getvalue())
+
+
+def _images(part: Part, locate: Callable[[str], Path]) -> Iterator[tuple[str, bytes]]:
+    """Id and encoded bytes."""
+    rows_N = np.array(part.rows, np.int64)
+    for row, data in iter_images(part.index, rows_N, lambda name: locate(f"{part.index.prefix}/{name}")):
+        yield part.index.ids[row].decode(), data

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 from sqlalchemy import func, select
 
-from app.advice import KINDS, THUMBNAILS
+from app.advice import AGAINST, KINDS, THUMBNAILS
 from app.db.models import Dataset, Job
 from app.db.studies import Advice
 from app.pages import advice as pages
@@ -195,9 +195,14 @@ def with_pictures(session, storage, tmp_path, dataset_id, **overrides):
     }  # fmt: skip
     samples = {"s1": {"path": HOSTILE, "label": HOSTILE, "split": "train"}}
     copies = suggestion("near_duplicate", "remove", "s2")
-    row = factories.advice(session, dataset_id, (finding, copies), samples=samples, **overrides)
+    moved = {**suggestion("drift", "look", "s1"), "samples_against": ["s1", "t2"]}
+    row = factories.advice(session, dataset_id, (finding, copies, moved), samples=samples, **overrides)
     row.result = {
         **row.result,
+        "samples_against": {
+            "s1": {"path": "there.png", "label": HOSTILE, "split": "test"},
+            "t2": {"path": HOSTILE, "label": None, "split": "val"},
+        },
         "labels": {"fit": True, "estimated_share_wrong": 0.05, "possible_share_wrong": 0.07,
                    "accuracy": 0.8, "chance": 0.5,
                    "expected_share_of_listed": 0.97},
@@ -206,6 +211,7 @@ def with_pictures(session, storage, tmp_path, dataset_id, **overrides):
     path = tmp_path / THUMBNAILS
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("s1.jpg", factories.png())
+        archive.writestr(f"{AGAINST}s1.jpg", factories.png((1, 2, 3)))
     storage.put(f"{studies.prefix('default', row.id)}/{THUMBNAILS}", path)
     return row.id
 
@@ -217,12 +223,14 @@ def test_the_page_shows_pictures_and_escapes_everything(client, database, storag
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert answer.headers["content-security-policy"] == POLICY
     page = answer.text
-    assert page.count("data:image/jpeg;base64,") == 1
+    assert page.count("data:image/jpeg;base64,") == 3
     assert "<script" not in page
     assert "<img src=x" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "{{ 7 * 7 }}" in page
-    assert page.count("<img ") == 1
+    # One of the wrong label, and two of the drift, here and there; the second one there has no picture.
+    assert page.count("<img ") == 3
+    assert "there.png" in page
     assert "label_error-1: relabel" in page
     assert client.get(f"{URL}/{advice_id}").json()["result"]["findings"][0]["message"] == HOSTILE
     assert client.delete(f"{URL}/{advice_id}").status_code == 204

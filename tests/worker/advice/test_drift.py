@@ -48,15 +48,16 @@ def test_other_images_and_the_class_that_moved():
     assert findings[0].confidence >= 0.95
     # What is shown of a class is of that class.
     images, moved = findings
-    assert len({*images.rows}) == len({*moved.rows}) == drift.SHOWN
-    assert {NAMES[row] for row in moved.rows} == {"b"}
+    assert len({*images.rows}) == len({*moved.rows}) == len({*images.against}) == drift.SHOWN
+    assert {NAMES[row] for row in moved.rows} == {NAMES[row] for row in moved.against} == {"b"}
 
 
 def test_the_images_shown_are_those_that_the_other_dataset_has_not():
-    here = ["a"] * 60 + ["b"] * 20
-    findings, _ = compare(["a"] * 80, here_names=here)
+    here, there = ["a"] * 60 + ["b"] * 20, ["c"] * 20 + ["a"] * 60
+    findings, _ = compare(there, here_names=here)
     (told,) = [one for one in findings if one.data["test"] == "images"]
     assert {here[row] for row in told.rows} == {"b"}
+    assert {there[row] for row in told.against} == {"c"}
 
 
 def test_other_shares_of_the_same_images():
