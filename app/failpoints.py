@@ -2,7 +2,8 @@
 
 Nothing is armed unless `GRAFT_FAILPOINTS` names a folder: then `reach(name)` looks for a file of that name in it and
 takes it away, which of all processes only one manages. The file's text says what happens there, once: `kill` (kill -9
-of this process), `full` (the disk is full), `sleep SECONDS`. `make chaos` arms them all, one after the other.
+of this process), `full` (the disk is full), `take BYTES` (of memory), `sleep SECONDS`. `make chaos` arms them all, one
+after the other.
 """
 
 import errno
@@ -78,6 +79,7 @@ def reach(name: str) -> None:
 
     Raises:
         OSError: no space left, where the armed file says `full`.
+        MemoryError: so many bytes cannot be had, where it says `take`.
     """
     if _folder is None:
         return
@@ -94,5 +96,7 @@ def reach(name: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
     elif what == "sleep":
         time.sleep(float(more[0]))
+    elif what == "take":
+        bytearray(int(more[0]))
     else:
-        raise ValueError(f"{armed}: expected kill, full or sleep SECONDS; found {what!r}")
+        raise ValueError(f"{armed}: expected kill, full, sleep SECONDS or take BYTES; found {what!r}")

@@ -28,6 +28,8 @@ FULL_AT = {
     "publication": ("transfer", "bundle_file_stored"),
 }
 PAUSE_SECONDS = 6
+# Stacks of threads go into it, a large array does not.
+HEADROOM_BYTES = 256 * 2**20
 
 
 @contextmanager
@@ -122,6 +124,7 @@ def memory(lab: Lab) -> Iterator[dict[str, Any]]:
     wait_until(lambda: stack.reached("checkpoint_stored"), "a checkpoint", 120)
     (runner,) = stack.runners()
     with_limit(runner)
+    stack.arm("checkpoint_stored", f"take {2 * HEADROOM_BYTES}")
     done = going.result()
     (job,) = scenarios.finish(stack, done.jobs)
     wrong = []
@@ -136,8 +139,8 @@ def memory(lab: Lab) -> Iterator[dict[str, Any]]:
 
 
 def with_limit(process: psutil.Process) -> None:
-    """All its address space is what it has now."""
-    size = process.memory_info().vms
+    """Its address space ends a little beyond what it has: Python waits forever for a thread that it cannot start."""
+    size = process.memory_info().vms + HEADROOM_BYTES
     resource.prlimit(process.pid, resource.RLIMIT_AS, (size, size))
 
 
