@@ -9,13 +9,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.proxy import Proxy
 from tests.conftest import Cluster, answers, free_port, redis_server, wait_until
 
-BUCKET = "chaos"
+# What moto keeps is the process's, not the server's: each stack has a bucket of its own.
+_numbers = count(1)
 
 
 @dataclass
@@ -92,11 +94,12 @@ def team() -> Iterator[Servers]:
     os.environ.update(variables)
     import boto3
 
-    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    bucket = f"chaos-{next(_numbers)}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
     settings = {
         "database_url": f"postgresql+psycopg://postgres@127.0.0.1:{proxies['database'].port}/chaos?sslmode=disable",
         "broker_url": f"redis://127.0.0.1:{proxies['broker'].port}/0",
-        "storage_url": f"s3://{BUCKET}/graft",
+        "storage_url": f"s3://{bucket}/graft",
     }
 
     def restart() -> None:
