@@ -16,7 +16,7 @@ from worker.data.problems import PROBLEMS
 DOCS = Path(__file__).parent
 METHODS_HEAD = """# Methods
 
-Generated from `app/recipes.py` by `make docs`; `GET /api/v1/recipes` gives the same as JSON Schema. One section for
+Generated from `app/recipes` by `make docs`; `GET /api/v1/recipes` gives the same as JSON Schema. One section for
 each `method` of a recipe; `dataset`, `backbone` and `seed` belong to the job. Unknown fields are refused. How `auto`
 decides is told in [auto.md](auto.md), how `zero_shot` works in [zero_shot.md](zero_shot.md).
 

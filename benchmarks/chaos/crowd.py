@@ -5,9 +5,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
+import psutil
 from sqlalchemy import select
 
 from app.db.models import Job, JobEvent
@@ -60,14 +62,14 @@ def many(lab: Lab, number: int = 200) -> Iterator[dict[str, Any]]:
     poison = ids[number // 2]
     ending = threading.Event()
     counts: dict[str, int] = {}
-    killer = threading.Thread(target=_kill, args=(stack, poison, ending, counts), daemon=True)
-    killer.start()
     began = time.monotonic()
-    try:
-        jobs = scenarios.finish(stack, ids, CROWD_SECONDS)
-    finally:
-        ending.set()
-        killer.join()
+    with ThreadPoolExecutor(1) as threads:
+        killer = threads.submit(_kill, stack, poison, ending, counts)
+        try:
+            jobs = scenarios.finish(stack, ids, CROWD_SECONDS)
+        finally:
+            ending.set()
+        killer.result()
     stack.wait_ready()
     wrong = [line for job in jobs if job.id != poison for line in verdict.judge_job(stack, job.id)]
     (ended,) = (job for job in jobs if job.id == poison)
@@ -101,18 +103,25 @@ def _kill(stack: Stack, poison: str, ending: threading.Event, counts: dict[str, 
         due = time.monotonic() + chance.uniform(*KILL_SECONDS)
         while time.monotonic() < due:
             for runner in stack.runners():
-                if any(poison in part for part in runner.cmdline()):
+                if _computes(runner, poison):
                     with_no_fuss(runner.kill)
                     counts["poison"] = counts.get("poison", 0) + 1
             if ending.wait(0.05):
                 return
-        others = [one for one in stack.runners() if not any(poison in part for part in one.cmdline())]
+        others = [one for one in stack.runners() if not _computes(one, poison)]
         if turn % 3 == 0:
             name = chance.choice(("worker", "worker 2", "worker 3"))
             stack.kill(name)
         elif others:
             with_no_fuss(chance.choice(others).kill)
         counts["random"] = counts.get("random", 0) + 1
+
+
+def _computes(runner: psutil.Process, job_id: str) -> bool:
+    try:
+        return any(job_id in part for part in runner.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _trains(stack: Stack) -> bool:
