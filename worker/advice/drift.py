@@ -209,8 +209,8 @@ def _findings(document: dict[str, Any], here: Apart, there: Apart) -> list[Findi
     if shift is not None and shift["differ"]:
         message = (
             f"classes are not equally frequent (chi-square {shift['statistic']:.1f} with {shift['degrees']} degrees of "
-            f"freedom, p {shift['p']:.2g}, Cramer's V {shift['cramers_v']:.2f}){_shares(here.side, there.side)}; look at "
-            "recall per class, since accuracy moves with the shares alone"
+            f"freedom, p {shift['p']:.2g}, Cramer's V {shift['cramers_v']:.2f}){_shares(here.side, there.side)}; look "
+            "at recall per class, since accuracy moves with the shares alone"
         )
         data = {"test": "labels", "p": shift["p"], "cramers_v": shift["cramers_v"]}
         found.append(Finding("drift", message, confidence=1 - shift["p"], data=data))

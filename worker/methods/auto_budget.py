@@ -12,7 +12,7 @@ import numpy as np
 
 from worker import features
 from worker.data.samples import Index
-from worker.methods.auto_steps import EPOCHS, Facts, Step
+from worker.methods.auto_steps import EPOCHS, Facts, Step, num_draws
 from worker.methods.contract import Rows, Task
 from worker.methods.reference import MIN_SECONDS, SLACK_SECONDS, TORCH_SECONDS, fit_seconds, seconds_per_image
 from worker.prepared import Prepared
@@ -72,7 +72,7 @@ class Budget:
         """Forecast of a head on features that are there."""
         width, number = backbone.feature_dim / REFERENCE_DIM, facts.num_images
         if step.recipe.method == "few_shot":
-            seconds = 0.5 + width * (1e-3 * number + 5e-8 * number**2)
+            seconds = 0.5 + width * (5e-4 * (1 + num_draws(number)) * number + 5e-8 * number**2)
         else:
             seconds = 1.0 + width * number * (3e-4 + 1.3e-5 * facts.num_classes)
         return seconds * self._slowness.get(step.name, 1.0)

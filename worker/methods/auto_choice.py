@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from worker.evaluate import judged, selection
 from worker.evaluate.selection import Reason, one_standard_error
-from worker.methods.contract import Candidate, Selection, Task
+from worker.methods.contract import Candidate, Rows, Selection, Task
 
 JUDGED = "each half named as the choice by the other half says"
 
@@ -37,21 +37,29 @@ class Chosen:
 
 
 def choose(entries: Sequence[Entry], task: Task, objective: str) -> Chosen:
-    """The cheapest within one standard error of the best, on the items that all have predicted."""
+    """The cheapest within one standard error of the best, on the items that all have predicted.
+
+    An item's score is its mean over the draws of the folds; where something has only one, as a training, over that.
+    """
     evidence = [one.candidate.judged or one.candidate.selection for one in entries]
     rows = evidence[0].rows
     for one in evidence[1:]:
         rows = np.intersect1d(rows, one.rows)
     labels_N = task.labels_N[rows]
-    predicted_WN = np.stack([one.logits[np.searchsorted(one.rows, rows)].argmax(1) for one in evidence])
+    predicted_RWN = _predicted(evidence, rows)
 
     def rule(seen_N: NDArray[np.bool_]) -> selection.Choice:
+        scores_WN = np.mean(
+            [
+                [item_scores(predicted_N[seen_N], labels_N[seen_N], objective) for predicted_N in predicted_WN]
+                for predicted_WN in predicted_RWN
+            ],
+            axis=0,
+        )
         return one_standard_error(
             [
-                selection.Candidate(
-                    entry.step, entry.cost, item_scores(predicted_N[seen_N], labels_N[seen_N], objective)
-                )
-                for entry, predicted_N in zip(entries, predicted_WN, strict=True)
+                selection.Candidate(entry.step, entry.cost, scores_N)
+                for entry, scores_N in zip(entries, scores_WN, strict=True)
             ]
         )
 
@@ -59,11 +67,34 @@ def choose(entries: Sequence[Entry], task: Task, objective: str) -> Chosen:
     taken = entries[choice.index]
     if len(entries) > 1:
         half_N = judged.halves(labels_N, task.groups_N[rows], task.seed)
-        fair_N = judged.cross_fitted(predicted_WN, half_N, lambda seen_N: rule(seen_N).index)
+        fair, *again = [
+            judged.one_hot(
+                judged.cross_fitted(predicted_WN, half_N, lambda seen_N: rule(seen_N).index), task.num_classes
+            )
+            for predicted_WN in predicted_RWN
+        ]
         what = f"{evidence[choice.index].what}, {JUDGED}"
-        found = Selection(rows, judged.one_hot(fair_N, task.num_classes), what, evidence[choice.index].optimism)
+        found = Selection(rows, fair, what, evidence[choice.index].optimism, tuple(again))
         taken = replace(taken, candidate=replace(taken.candidate, judged=found))
     return Chosen(taken, tuple(choice.reasons))
+
+
+def _predicted(evidence: Sequence[Selection], rows: Rows) -> NDArray[np.int64]:
+    """Classes named for the rows in each draw of the folds, R of them; what has one draw says the same in all.
+
+    Shape:
+        rows: [N], sorted
+        result: [R, W, N]
+    """
+    num_draws = 1 + max(len(one.again) for one in evidence)
+    places = [np.searchsorted(one.rows, rows) for one in evidence]
+    drawn = [(one.logits, *(one.again or (one.logits,) * (num_draws - 1))) for one in evidence]
+    return np.array(
+        [
+            [logits[draw][place].argmax(1) for logits, place in zip(drawn, places, strict=True)]
+            for draw in range(num_draws)
+        ]
+    )
 
 
 def item_scores(predicted_N: NDArray[np.int64], labels_N: NDArray[np.int64], objective: str) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from worker.features import Extraction
 from worker.methods import few_shot, linear_probe
 from worker.methods.auto_bench import Bench
 from worker.methods.auto_choice import Entry
-from worker.methods.auto_steps import Step
+from worker.methods.auto_steps import Step, num_draws
 from worker.methods.contract import Candidate, Task
 from worker.methods.reference import SLACK_SECONDS, starts
 from worker.prepared import Prepared
@@ -114,12 +114,12 @@ def _head(
     elif not bench.may_start(name, forecast, most):
         return None
     task.context.reporter.check_yield()
-    began = monotonic()
+    began, draws = monotonic(), num_draws(len(task.pool))
     if isinstance(step.recipe, FewShot):
-        candidate, _ = few_shot.chosen(step.recipe, task)
+        candidate, _ = few_shot.chosen(step.recipe, task, draws)
     else:
         assert isinstance(step.recipe, LinearProbe)
-        candidate = linear_probe.run(step.recipe, task)
+        candidate = linear_probe.run(step.recipe, task, draws)
     seconds = monotonic() - began
     budget.learn(step.name, seconds, forecast)
     candidate = replace(candidate, extraction=extraction, seconds=seconds + extraction.seconds)

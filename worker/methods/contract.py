@@ -118,16 +118,18 @@ class Selection:
         logits: what was said of them.
         what: which they are, for people.
         optimism: what these very items chose, and so may flatter; None where they chose nothing.
+        again: logits under other draws of the folds, for comparisons: which fold an item falls into is luck.
 
     Shape:
         rows: [P]
-        logits: [P, C]
+        logits, and each of again: [P, C]
     """
 
     rows: Rows
     logits: NDArray[np.float64]
     what: str
     optimism: str | None = None
+    again: tuple[NDArray[np.float64], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

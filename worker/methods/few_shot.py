@@ -35,9 +35,8 @@ from worker.evaluate import calibration, selection
 from worker.evaluate.selection import Choice
 from worker.methods.contract import Candidate, Decision, Float, Outcome, Rows, Selection, Task
 from worker.methods.heads import CosineHead, NeighboursHead
-from worker.methods.linear_probe import frozen_features, num_folds
+from worker.methods.linear_probe import draws, frozen_features
 from worker.solvers import left_out, ridge
-from worker.solvers.folds import stratified_group_folds
 from worker.solvers.spectrum import eigenbasis
 
 Ints = NDArray[np.int64]
@@ -94,14 +93,21 @@ def run(recipe: FewShot, task: Task) -> Outcome:
     return Outcome(candidate, decisions)
 
 
-def chosen(recipe: FewShot, task: Task) -> tuple[Candidate, Choice]:
-    """The chosen classifier, and how it was chosen."""
+def chosen(recipe: FewShot, task: Task, num_draws: int = 1) -> tuple[Candidate, Choice]:
+    """The chosen classifier, and how it was chosen.
+
+    Args:
+        recipe: has no settings.
+        task: what is learned.
+        num_draws: of the folds, for the predictions of the selection.
+    """
     began = time.monotonic()
     context = task.context
     pool_PD, extraction = features.pooled(context, task.index, task.pool, task.backbone, ("features", 0.05, 0.7))
     task.foresee(task, pool_PD)
     context.reporter.progress(0.75, "train")
-    fitted = fit(pool_PD, task.labels_N[task.pool], task.groups_N[task.pool], task.pool, task.num_classes, task.seed)
+    labels_P, groups_P = task.labels_N[task.pool], task.groups_N[task.pool]
+    fitted = fit(pool_PD, labels_P, groups_P, task.pool, task.num_classes, task.seed, num_draws)
     accuracy = float(np.mean(fitted.fold_accuracy)) if fitted.fold_accuracy else None
     told = (
         "not cross-validated, one picture of each class"
@@ -130,7 +136,9 @@ def chosen(recipe: FewShot, task: Task) -> tuple[Candidate, Choice]:
     return candidate, fitted.choice
 
 
-def fit(feats_PD: Float, labels_P: Ints, groups_P: Ints, rows: Rows, num_classes: int, seed: int) -> Fitted:
+def fit(
+    feats_PD: Float, labels_P: Ints, groups_P: Ints, rows: Rows, num_classes: int, seed: int, num_draws: int = 1
+) -> Fitted:
     """The method itself, on arrays.
 
     Shape:
@@ -140,7 +148,7 @@ def fit(feats_PD: Float, labels_P: Ints, groups_P: Ints, rows: Rows, num_classes
     Raises:
         JobFailure: dataset_invalid, a single picture cannot be left out of itself.
     """
-    folds_P = stratified_group_folds(labels_P, groups_P, num_folds(groups_P), seed)
+    folds_P, *other_folds = draws(labels_P, groups_P, seed, num_draws)
     tried = candidates(feats_PD, labels_P, groups_P, num_classes)
     costs = range(1, len(tried) + 1)
     choice = selection.one_standard_error(
@@ -152,6 +160,7 @@ def fit(feats_PD: Float, labels_P: Ints, groups_P: Ints, rows: Rows, num_classes
     chosen = tried[choice.index]
     temperature, calibrated, num_items = fit_temperature(chosen.logits_PC, labels_P, groups_P)
     logits_PC = refitted(chosen.build, feats_PD, labels_P, folds_P, num_classes)
+    again = tuple(refitted(chosen.build, feats_PD, labels_P, one_P, num_classes) for one_P in other_folds)
     right_P = logits_PC.argmax(1) == labels_P
     # With one picture of each class, a class that is left out is unknown: there is nothing to be right about.
     is_known = len(np.unique(groups_P)) > len(np.unique(labels_P))
@@ -164,7 +173,7 @@ def fit(feats_PD: Float, labels_P: Ints, groups_P: Ints, rows: Rows, num_classes
     }
     return Fitted(
         replace(chosen.build(feats_PD, labels_P), temperature=temperature),
-        Selection(rows, logits_PC, f"out of {len(folds)} folds"),
+        Selection(rows, logits_PC, f"out of {len(folds)} folds", again=again),
         fold_accuracy,
         calibrated,
         choice,

@@ -23,7 +23,7 @@ from worker.methods.heads import LinearHead
 from worker.solvers import logistic, ridge
 from worker.solvers.folds import stratified_group_folds
 from worker.solvers.linear import Linear
-from worker.solvers.spectrum import eigenbasis
+from worker.solvers.spectrum import EigenBasis, eigenbasis
 
 Scores = NDArray[np.floating[Any]]
 
@@ -41,8 +41,14 @@ FIT_TOLERANCE = 1e-4
 CV_CLEARLY = 3.0
 
 
-def run(recipe: LinearProbe, task: Task) -> Candidate:
-    """Features, folds, both classifiers, the better one refitted on everything but the test split."""
+def run(recipe: LinearProbe, task: Task, num_draws: int = 1) -> Candidate:
+    """Features, folds, both classifiers, the better one refitted on everything but the test split.
+
+    Args:
+        recipe: has no settings.
+        task: what is learned.
+        num_draws: of the folds, for the predictions of the selection.
+    """
     began = time.monotonic()
     context = task.context
     pool_PD, extraction = features.pooled(context, task.index, task.pool, task.backbone, ("features", 0.05, 0.7))
@@ -56,7 +62,7 @@ def run(recipe: LinearProbe, task: Task) -> Candidate:
     task.foresee(task, pool_PD)
     context.reporter.progress(0.75, "train")
     head, selection, fold_accuracy, details = fit(
-        pool_PD, task.labels_N[task.pool], task.groups_N[task.pool], task.pool, task.num_classes, task.seed
+        pool_PD, task.labels_N[task.pool], task.groups_N[task.pool], task.pool, task.num_classes, task.seed, num_draws
     )
     context.reporter.metric(
         f"probe: {details['chosen']}, cross-validated accuracy {np.mean(fold_accuracy):.3f}",
@@ -127,6 +133,7 @@ def fit(
     rows: Rows,
     num_classes: int,
     seed: int,
+    num_draws: int = 1,
 ) -> tuple[LinearHead, Selection, tuple[float, ...], dict[str, object]]:
     """The probe itself, on arrays.
 
@@ -138,7 +145,7 @@ def fit(
     Returns:
         head, out-of-fold selection, accuracy of each fold, details for the report.
     """
-    folds_P = stratified_group_folds(labels_P, groups_P, num_folds(groups_P), seed)
+    folds_P, *other_folds = draws(labels_P, groups_P, seed, num_draws)
     mean_D, scale_D = logistic.standardise(feats_PD)
     # In float32 and in place: the features are the largest thing that a probe holds.
     standard_PD = feats_PD - mean_D.astype(np.float32)
@@ -171,6 +178,7 @@ def fit(
     if name == "ridge":
         strength = left_out.lambdas[ridge_best]
         linear = ridge.fit(standard_PD, targets_PC, strength, basis=basis)
+        again = [ridge.leave_folds_out(standard_PD, targets_PC, one_P, strength, basis=basis) for one_P in other_folds]
         chosen = f"ridge, lambda {strength:.3g}"
     else:
         strength = validated.strengths[best]
@@ -183,6 +191,7 @@ def fit(
             basis=basis,
             tolerance=FIT_TOLERANCE,
         )
+        again = _left_out(standard_PD, labels_P, other_folds, num_classes, strength, linear, basis)
         chosen = f"logistic regression, C {strength:.3g}"
     logits = logits_of[name]
     temperature = calibration.temperature(logits, labels_P)
@@ -203,7 +212,49 @@ def fit(
         ],
     }
     fold_accuracy = tuple(float(right[name][folds_P == fold].mean()) for fold in np.unique(folds_P))
-    return head, Selection(rows, logits, f"out of {len(fold_accuracy)} folds"), fold_accuracy, details
+    selection = Selection(rows, logits, f"out of {len(fold_accuracy)} folds", again=tuple(again))
+    return head, selection, fold_accuracy, details
+
+
+def draws(labels_P: NDArray[np.int64], groups_P: NDArray[np.int64], seed: int, number: int) -> list[NDArray[np.int64]]:
+    """So many draws of the folds, the first of which is that of the seed.
+
+    Shape:
+        labels_P, groups_P, each result: [P]
+
+    Raises:
+        JobFailure: as `num_folds`.
+    """
+    folds = num_folds(groups_P)
+    return [stratified_group_folds(labels_P, groups_P, folds, seed + draw) for draw in range(number)]
+
+
+def _left_out(
+    standard_PD: Float,
+    labels_P: NDArray[np.int64],
+    draws: list[NDArray[np.int64]],
+    num_classes: int,
+    strength: float,
+    start: Linear,
+    basis: EigenBasis,
+) -> list[NDArray[np.float64]]:
+    """Logits of each fold by logistic regression on the others, for each draw of the folds; all in one solve."""
+    if not draws:
+        return []
+    rows_FP = np.concatenate([folds_P != np.unique(folds_P)[:, None] for folds_P in draws])
+    fits = iter(
+        logistic.fit_many(
+            standard_PD, labels_P, rows_FP, num_classes, strength, start, basis=basis, tolerance=CV_TOLERANCE
+        )
+    )
+    found = []
+    for folds_P in draws:
+        logits_PC = np.empty((len(labels_P), num_classes))
+        for fold in np.unique(folds_P):
+            out_P = folds_P == fold
+            logits_PC[out_P] = next(fits).outputs(standard_PD[out_P])
+        found.append(logits_PC)
+    return found
 
 
 def clearly_better(ours_PC: Scores, theirs_PC: Scores, labels_P: NDArray[np.int64]) -> tuple[bool, float]:

@@ -1,5 +1,6 @@
 """How `auto` compares candidates: item scores against slow references, choices, and predictions free of them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -65,6 +66,24 @@ def test_equal_costs_go_to_the_better_and_others_to_the_cheaper():
     chosen = choose([entry("good", good), entry("better", better, cost=3.0)], task, "accuracy")
     assert chosen.entry.step == "good"
     assert [reason.chosen for reason in chosen.reasons] == [True, False]
+
+
+def test_an_item_counts_by_its_mean_over_the_draws_of_the_folds():
+    """Ahead in the first draw alone is luck; a training, which has one draw, says the same in all."""
+    labels_N = np.arange(90) % 3
+
+    def drawn(name, *mistakes):
+        one = entry(name, labels_N)
+        said = [judged.one_hot(np.where(np.arange(90) < bad, (labels_N + 1) % 3, labels_N), 3) for bad in mistakes]
+        found = Selection(np.arange(90), said[0], f"of {name}", again=tuple(said[1:]))
+        return replace(one, candidate=replace(one.candidate, selection=found))
+
+    lucky, steady, single = drawn("lucky", 9, 15, 15), drawn("steady", 10, 10, 10), drawn("single", 12)
+    chosen = choose([lucky, steady, single], data(labels_N), "accuracy")
+    assert chosen.entry.step == "steady"
+    assert [reason.mean for reason in chosen.reasons] == pytest.approx([1 - 13 / 90, 1 - 10 / 90, 1 - 12 / 90])
+    # The next comparison is made over all draws as well.
+    assert len(chosen.entry.candidate.judged.again) == 2
 
 
 def test_they_are_compared_on_items_that_all_have_predicted_and_none_has_learned_from():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from app.errors import JobFailure
-from worker.methods import linear_probe
+from worker.methods import few_shot, linear_probe
 
 
 def blobs(per_class=30, num_classes=3, width=20, distance=6.0, seed=0):
@@ -76,3 +76,24 @@ def test_where_ridge_is_served_its_figures_are_those_of_whole_folds():
         accuracy = float((selection.logits.argmax(1) == labels).mean())
         assert details[f"{name}_accuracy"] == pytest.approx(accuracy)
         assert np.mean(fold_accuracy) == pytest.approx(accuracy, abs=0.02)
+
+
+@pytest.mark.parametrize("method", [linear_probe, few_shot])
+@pytest.mark.parametrize("distance", [2.0, 6.0])
+def test_other_draws_of_the_folds_are_the_same_fit_under_other_folds(method, distance):
+    """Each draw is what the method gives with that draw's seed, as far as its choice does not depend on it."""
+    features, labels = blobs(distance=distance)
+    names = np.arange(len(labels))
+
+    def selection(seed, *more):
+        found = method.fit(features, labels, names, names, 3, seed, *more)
+        return found.selection if method is few_shot else found[1]
+
+    first, *alone = (selection(seed) for seed in (5, 6, 7))
+    drawn = selection(5, 3)
+    assert first.again == ()
+    assert np.array_equal(drawn.logits, first.logits)
+    for logits_NC, other in zip(drawn.again, alone, strict=True):
+        assert not np.array_equal(logits_NC, first.logits)
+        named_N = logits_NC.argmax(1)
+        assert (named_N == other.logits.argmax(1)).mean() >= 0.97
