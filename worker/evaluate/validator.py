@@ -77,7 +77,7 @@ class Evidence:
     information: float
     temperature: float
     confidence: Confidence
-    beside: dict[str, float] = field(default_factory=dict)
+    beside: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def source_accuracy(self) -> float:
@@ -164,8 +164,9 @@ def look(name: str, data: Data, cut: Halves, fit: Callable[[Data], Fitted], back
         temperatures.append(temperature)
     middle = float(np.exp(np.mean(np.log(temperatures))))
     confidence = Confidence(known_N, on_source_N > 0, asked_M)
+    foretold = target_risk.deep_embedded_validation(1.0 - on_source_N, weights_N)
     beside = {
-        "dev_accuracy": 1.0 - target_risk.deep_embedded_validation(1.0 - on_source_N, weights_N),
+        "dev_accuracy": None if foretold is None else 1.0 - foretold,
         "nuclear_norm": float(np.mean(norms)),
     }
     return Evidence(name, on_source_N, way_back_N, float(np.mean(information)), middle, confidence, beside)

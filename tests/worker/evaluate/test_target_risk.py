@@ -46,6 +46,21 @@ def test_dev_foretells_mistakes_under_a_shift_of_the_items(seed):
     assert abs(told - target_wrong.mean()) < 0.1 < target_wrong.mean() - source_wrong.mean()
 
 
+@pytest.mark.parametrize("distance", [10.0, 1e4, 1e30])
+def test_domains_that_a_line_tells_apart_foretell_nothing(distance):
+    generator = np.random.default_rng(4)
+    source, target, asked = (generator.normal(size=(200, 8)) for _ in range(3))
+    asked[0, 0] = distance
+    weights = target_risk.weights(source, target + distance, asked, 0)
+    assert np.isfinite(weights).all()
+    assert target_risk.deep_embedded_validation(np.ones(200), weights) is None
+
+
+def test_so_many_items_of_equal_weight():
+    assert target_risk.effective(np.full(40, 7.0)) == pytest.approx(40)
+    assert target_risk.effective(np.array([1e40, 1e40, 1.0])) == pytest.approx(2)
+
+
 def test_weights_are_even_without_a_shift():
     generator = np.random.default_rng(3)
     source, target, asked = (generator.normal(size=(800, 8)) for _ in range(3))
