@@ -136,7 +136,8 @@ def labels_needed(told: Any) -> dict[str, Any] | None:
             {
                 "accuracy": percent(row.get("accuracy")),
                 "num": NEEDED.get(str(row.get("outcome")), count(row.get("num_samples"))),
-                "interval": _open(row.get("low"), row.get("high")),
+                # Where no number is told, there is nothing that an interval could be of.
+                "interval": "" if str(row.get("outcome")) in NEEDED else _open(row.get("low"), row.get("high")),
                 "probability": percent(row.get("probability")),
             }
             for row in entries[first : last + 1]
@@ -148,7 +149,7 @@ def labels_needed(told: Any) -> dict[str, Any] | None:
 def _open(low: Any, high: Any) -> str:
     """An interval of counts, of which either end may lie where nobody looked."""
     if not (is_number(low) or is_number(high)):
-        return ""
+        return "wider than what was looked at, on both sides"
     first = f"from {count(low)}" if is_number(low) else "from fewer than were looked at"
     return f"{first} to {count(high)}" if is_number(high) else f"{first}, with no end that can be told"
 

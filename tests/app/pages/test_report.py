@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.pages import report
+from app.pages import report, report_tables
 from tests.app.pages.checks import Page
 from tests.app.pages.documents import HOSTILE
 from tests.app.pages.documents import report as document
@@ -219,3 +219,10 @@ def test_an_adaptation_is_shown_among_the_others() -> None:
     assert "job_3: distance 1.500, gain +20.0 points" in chart
     # One alone says nothing of how gain and distance go together.
     assert "gain over distance" not in report.render(document(), "job_1", known[:1])
+
+
+def test_an_interval_that_is_open_on_both_sides_does_not_look_exact():
+    row = {"accuracy": 0.8, "outcome": "within_the_labels", "num_samples": 32, "low": None, "high": None}
+    never = {"accuracy": 0.99, "outcome": "not_reached", "num_samples": None, "low": None, "high": None}
+    told = report_tables.labels_needed({"labels_needed": [row, never]})
+    assert [one["interval"] for one in told["rows"]] == ["wider than what was looked at, on both sides", ""]
