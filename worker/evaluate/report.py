@@ -205,4 +205,8 @@ def _data(task: Task, test: Rows, leaks: dict[str, Any]) -> dict[str, Any]:
 
 def _why(outcome: Outcome) -> str:
     kept = [decision for decision in outcome.decisions if decision.outcome == "served"]
-    return kept[-1].reason if kept else "it is what the recipe asked for"
+    if kept:
+        return kept[-1].reason
+    # A training may have gained nothing, and then what it began with is served.
+    told = (outcome.candidate.details or {}).get("served")
+    return "it is what the recipe asked for" + (f": {told}" if told else "")
