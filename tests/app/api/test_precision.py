@@ -3,27 +3,22 @@
 import io
 import json
 import zipfile
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from app.artifact import bundle, sample
+from app.artifact import bundle
 from app.artifact.precisions import SECOND as PRECISIONS
 from app.artifact.precisions import WORDS
 from app.artifact.spec import load as load_spec
 from app.artifact.spec import version_of
 from app.services import aliases
 from app.services.aliases import Target
-from app.serving import trial
-from tests import factories
-from tests.app import bundle_factories, onnx_factories, sample_factories
+from tests.app import bundle_factories, onnx_factories, second_graphs
+from tests.app.api.oip.requests import LENGTH, binary
+from tests.app.second_graphs import GRAPHS, features, scores
 from tests.checks import inference_error, problem
 from tests.inference import PICTURES, pixels
-
-# Stands for the second graph: another network, so that nobody can mistake one for the other.
-SEED = 13
-SECOND = onnx_factories.backbone_bytes(seed=SEED)
 
 
 @pytest.fixture(params=PRECISIONS)
@@ -31,33 +26,8 @@ def precision(request):
     return request.param
 
 
-def scores(version, seed):
-    weight_CD, bias_C = factories.head_weights(version, 3)
-    return onnx_factories.softmax(onnx_factories.backbone_reference(pixels(), seed=seed) @ weight_CD.T + bias_C)
-
-
-def tried_on(version, precision, off=0.0):
-    """The sample, with features of the second graph that are a share `off`."""
-    made = sample_factories.make(*factories.head_weights(version, 3))
-    found = onnx_factories.backbone_reference(sample_factories.pixels(), seed=SEED) * (1 + off)
-    return sample.pack(replace(made, second={precision: np.float32(found)}))
-
-
 def publish(client, folder, precision, off=0.75):
-    """Version 1 has two graphs, the second a share of its tolerance off; version 2 has one."""
-    state = client.app.state.graft
-    path = folder / "second.onnx"
-    path.write_bytes(SECOND)
-    with state.database.write() as session:
-        of = factories.model(session, "tiny", 0)
-        described = {"spec_version": version_of({precision}), precision: onnx_factories.MEASURED}
-        tried = tried_on(1, precision, off * trial.tolerance(precision))
-        bundle_factories.publish(
-            session, state.storage, folder / "made", of, 1, described=described,
-            parts={"second": {precision: path}, "sample": tried},
-        )  # fmt: skip
-        bundle_factories.publish(session, state.storage, folder / "made", of, 2)
-        of.last_version = 2
+    second_graphs.publish(client.app.state.graft, folder, precision, off=off)
 
 
 def predict(client, model="tiny", **query):
@@ -76,21 +46,15 @@ def said(answer):
 
 def test_the_graph_that_was_asked_for_answers_and_says_so(light_client, tmp_path, precision):
     publish(light_client, tmp_path, precision)
-    for query, told, seed in (
-        ({}, "fp32", 0),
-        ({"precision": "fp32"}, "fp32", 0),
-        ({"precision": precision}, precision, SEED),
-    ):
+    for query, told in (({}, "fp32"), ({"precision": "fp32"}, "fp32"), ({"precision": precision}, precision)):
         found, scored = said(predict(light_client, version=1, **query))
         assert found == told
-        np.testing.assert_allclose(scored, scores(1, seed), atol=1e-5)
+        np.testing.assert_allclose(scored, scores(1, told or "fp32"), atol=1e-5)
     answer = light_client.post(
         "/api/v1/models/tiny/embed", params={"version": 1, "precision": precision}, files={"file": PICTURES[0]}
     )
     assert answer.json()["precision"] == precision
-    np.testing.assert_allclose(
-        answer.json()["features"], onnx_factories.backbone_reference(pixels()[:1], seed=SEED), atol=1e-5
-    )
+    np.testing.assert_allclose(answer.json()["features"], features(pixels()[:1], precision), atol=1e-5)
 
 
 def test_what_cannot_answer_refuses(light_client, tmp_path, precision):
@@ -118,11 +82,18 @@ def test_the_inference_protocol_asks_by_a_parameter(light_client, tmp_path, prec
     publish(light_client, tmp_path, precision)
     url = "/v2/models/tiny/versions/1/infer"
     images = {"name": "images", "datatype": "UINT8", "shape": list(pixels().shape), "data": pixels().ravel().tolist()}
-    for parameters, told, seed in (({}, None, 0), ({"precision": precision}, {"precision": precision}, SEED)):
+    for told in (None, precision):
+        parameters = {"precision": told} if told else {}
         answer = light_client.post(url, json={"inputs": [images], "parameters": parameters}).json()
-        assert answer.get("parameters") in (told, told or {})
+        assert answer.get("parameters", {}) == parameters
         found = np.array(answer["outputs"][0]["data"]).reshape(-1, 3)
-        np.testing.assert_allclose(found, scores(1, seed), atol=1e-5)
+        np.testing.assert_allclose(found, scores(1, told or "fp32"), atol=1e-5)
+    raw = {**images, "parameters": {"binary_data_size": pixels().nbytes}}
+    del raw["data"]
+    document = {"inputs": [raw], "parameters": {"precision": precision, "binary_data_output": True}}
+    packed = light_client.post(url, **binary(document, pixels().tobytes()))
+    found = np.frombuffer(packed.content[int(packed.headers[LENGTH]) :], "<f4").reshape(-1, 3)
+    np.testing.assert_allclose(found, scores(1, precision), atol=1e-5)
     refused = light_client.post(url, json={"inputs": [images], "parameters": {"precision": 8}})
     assert "precision" in inference_error(refused, 400)
 
@@ -137,13 +108,13 @@ def test_a_bundle_with_two_graphs_comes_back_whole(light_client, tmp_path, preci
     publish(light_client, tmp_path, precision)
     content = light_client.get("/api/v1/models/tiny/versions/1/bundle").content
     files = bundle_factories.read(content)
-    assert files[bundle.SECOND[precision]] == SECOND
+    assert files[bundle.SECOND[precision]] == GRAPHS[precision]
     assert json.loads(files[bundle.SPEC])["spec_version"] == version_of({precision})
     answer = light_client.post("/api/v1/models/moved/versions", files={"file": ("b.zip", io.BytesIO(content))})
     assert answer.status_code == 201, answer.text
     moved = said(predict(light_client, "moved", precision=precision))
     assert moved[0] == precision
-    np.testing.assert_allclose(moved[1], scores(1, SEED), atol=1e-5)
+    np.testing.assert_allclose(moved[1], scores(1, precision), atol=1e-5)
     assert light_client.get("/api/v1/models/moved/versions/1/bundle").content == content
 
 
@@ -202,7 +173,7 @@ def test_other_servers_get_the_graph_in_floating_point(light_client, tmp_path, p
     with zipfile.ZipFile(io.BytesIO(content)) as zipped:
         found = onnx_factories.run(zipped.read("tiny/1/model.onnx"), images=pixels())
         assert load_spec(zipped.read("tiny/1/spec.json")).second == {precision: onnx_factories.MEASURED}
-    np.testing.assert_allclose(found["probabilities"], scores(1, 0), atol=1e-5)
+    np.testing.assert_allclose(found["probabilities"], scores(1, "fp32"), atol=1e-5)
 
 
 def test_a_class_that_is_added_has_one_graph(light_client, tmp_path, precision):
