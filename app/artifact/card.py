@@ -231,13 +231,14 @@ def _evaluation(spec: Spec, report: Mapping[str, Any]) -> str:
 
 
 def _second(precision: Second, found: SecondGraph) -> str:
+    change = f"{found.accuracy_change:+.4f} ({found.accuracy_change_low:+.4f} to {found.accuracy_change_high:+.4f})"
+    size = found.size_bytes / found.float_size_bytes
     return (
         f"`backbone.{precision}.onnx` is the backbone in {WORDS[precision]}, calibrated on {found.num_calibration} "
-        f"training images. With it accuracy changes by {found.accuracy_change:+.4f} "
-        f"({found.accuracy_change_low:+.4f} to {found.accuracy_change_high:+.4f}) on {found.num_samples} items ({text(found.what)}); it has "
-        f"{found.size_bytes / found.float_size_bytes:.2f} of the size and takes {found.latency_ratio_alone:.2f} of the "
-        f"time for one image, {found.latency_ratio_batch:.2f} for a batch, on {text(found.machine)}. It answers where "
-        f"it is asked for with `precision={precision}`."
+        f"training images. With it accuracy changes by {change} on {found.num_samples} items ({text(found.what)}); it "
+        f"has {size:.2f} of the size and takes {found.latency_ratio_alone:.2f} of the time for one image, "
+        f"{found.latency_ratio_batch:.2f} for a batch, on {text(found.machine)}. It answers where it is asked for with "
+        f"`precision={precision}`."
     )
 
 
