@@ -1,4 +1,4 @@
-"""What can only be checked on a GPU: torch agrees with the exported graph, and every scope trains and publishes.
+"""What can only be checked on a GPU: torch and served graphs agree, and every scope trains and publishes.
 
     python benchmarks/gpu_check.py
 
@@ -8,6 +8,7 @@ Needs a CUDA device and the prepared starter backbones. Prints one JSON document
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,16 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from app.artifact.precisions import FLOAT, FP16, Precision
+from app.serving import providers
+from app.serving.runtime import Session
+from app.serving.trial import tolerance
+from app.settings import Settings
 from benchmarks._pipeline import run, stored
+from worker import prepared
+from worker.halve import halve
+from worker.prepared import Prepared
+from worker.probes import probe_images
 
 BACKBONE = "timm/tf_efficientnet_lite0"
 # bf16 keeps 8 bits of a number: features agree in direction, not in every digit.
@@ -28,16 +38,18 @@ RECIPES: list[dict[str, Any]] = [
 ]
 
 
-def agreement(device: str) -> dict[str, Any]:
-    """bf16 features of random and of structured images against onnxruntime's."""
-    from app.serving.runtime import Session
-    from app.settings import Settings
-    from worker import prepared
-    from worker.torch_features import TorchExtractor
-
+def starter() -> Prepared:
+    """The backbone that all checks run."""
     found = prepared.find(BACKBONE, [Settings().prepared])
     if found is None:
         raise SystemExit("expected prepared starter backbones; found none; run `make setup`")
+    return found
+
+
+def agreement(found: Prepared, device: str) -> dict[str, Any]:
+    """bf16 features of random and of structured images against onnxruntime's."""
+    from worker.torch_features import TorchExtractor
+
     shape = found.preprocess
     generator = np.random.default_rng(0)
     noise = generator.integers(0, 256, (16, shape.height, shape.width, 3), np.uint8)
@@ -52,34 +64,40 @@ def agreement(device: str) -> dict[str, Any]:
     return {"images": len(images), "min_cosine": round(cosine, 6)}
 
 
-def serving() -> dict[str, Any]:
-    """The served graph on the GPU against the processor: scores within a trial's tolerance, each size of batch."""
-    import time
-
-    from app.serving import providers
-    from app.serving.runtime import Session
-    from app.serving.trial import TOLERANCE
-    from app.settings import Settings
-    from worker import prepared
-    from worker.probes import probe_images
-
-    found = prepared.find(BACKBONE, [Settings().prepared])
-    if found is None:
-        raise SystemExit("expected prepared starter backbones; found none; run `make setup`")
-    images = probe_images(found.preprocess)
+def serving(found: Prepared) -> list[dict[str, Any]]:
+    """The served graph on the GPU against the processor: features within a trial's tolerance, each size of batch."""
     cpu, gpu = Session(found.graph), Session(found.graph, 1, providers.chosen("cuda"))
-    rows = []
-    for size in providers.SIZES:
-        expected, actual = (session.run(images[:size])[0] for session in (cpu, gpu))
-        # Of the largest feature: heads are about as steep as features are large.
-        off = float(np.abs(expected - actual).max() / np.abs(expected).max())
-        if not off <= TOLERANCE:
-            raise SystemExit(f"expected features within {TOLERANCE:g} of the processor's; found {off:.3g} at {size}")
-        began = time.perf_counter()
-        for _ in range(50):
-            gpu.run(images[:size])
-        rows.append({"batch": size, "max_rel": off, "images_per_second": 50 * size / (time.perf_counter() - began)})
-    return {"batches": rows}
+    return [_beside(found, cpu, gpu, FLOAT, size) for size in providers.SIZES]
+
+
+def half(found: Prepared, folder: Path) -> list[dict[str, Any]]:
+    """Half precision against float32, both on the GPU: features and images per second, each size of batch."""
+    graph = folder / "backbone.fp16.onnx"
+    halve(found.graph, [probe_images(found.preprocess)], graph)
+    whole, small = (Session(path, 1, providers.chosen("cuda")) for path in (found.graph, graph))
+    return [
+        {**_beside(found, whole, small, FP16, size), "images_per_second_fp32": _rate(found, whole, size)}
+        for size in providers.SIZES
+    ]
+
+
+def _beside(found: Prepared, known: Session, tried: Session, precision: Precision, size: int) -> dict[str, Any]:
+    images = probe_images(found.preprocess)[:size]
+    expected, actual = (session.run(images)[0] for session in (known, tried))
+    # Of the largest feature: heads are about as steep as features are large.
+    off = float(np.abs(expected - actual).max() / np.abs(expected).max())
+    if not off <= tolerance(precision):
+        raise SystemExit(f"expected features in {precision} within {tolerance(precision):g}; found {off:.3g} at {size}")
+    return {"batch": size, "max_rel": off, "images_per_second": _rate(found, tried, size)}
+
+
+def _rate(found: Prepared, session: Session, size: int) -> float:
+    images = probe_images(found.preprocess)[:size]
+    session.run(images)
+    began = time.perf_counter()
+    for _ in range(50):
+        session.run(images)
+    return 50 * size / (time.perf_counter() - began)
 
 
 def transfers(device: str) -> list[dict[str, Any]]:
@@ -106,10 +124,12 @@ def main() -> None:
 
     if not torch.cuda.is_available():
         raise SystemExit("expected a CUDA device; found none; run this where torch.cuda.is_available()")
-    found: dict[str, Any] = {"agreement": agreement("cuda"), "transfers": transfers("cuda")}
+    backbone = starter()
+    found: dict[str, Any] = {"agreement": agreement(backbone, "cuda"), "transfers": transfers("cuda")}
     # onnxruntime's package for a GPU takes the place of the other one, so not every machine that trains has it.
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        found["serving"] = serving()
+        with tempfile.TemporaryDirectory() as folder:
+            found["serving"] = {"batches": serving(backbone), "fp16": half(backbone, Path(folder))}
     print(json.dumps(found, indent=1))
 
 

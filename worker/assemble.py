@@ -1,6 +1,6 @@
 """From a finished candidate to a verified bundle in storage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +15,18 @@ from app.artifact import card, stored
 from app.artifact import reference as references
 from app.artifact import sample as samples
 from app.artifact import seen as seen_items
+from app.artifact.precisions import FP16, INT8, Second, SecondGraph
 from app.artifact.seen import Seen
-from app.artifact.spec import Backbone, Dataset, File, Parity, Quantised, Spec, classification_outputs, image_input
+from app.artifact.spec import (
+    Backbone,
+    Dataset,
+    File,
+    Parity,
+    Spec,
+    classification_outputs,
+    image_input,
+    version_of,
+)
 from app.errors import JobFailure
 from app.serving import parity
 from app.serving.runtime import Runtime, Session
@@ -24,9 +34,9 @@ from worker import features, sample
 from worker.context import RunContext
 from worker.document import DatasetDocument
 from worker.evaluate.sections import Evaluation
-from worker.int8 import Judged
 from worker.methods.contract import Candidate, Task
 from worker.probes import probe_images
+from worker.second_graph import Judged
 
 # A frozen backbone's graph was proven when it was prepared, and its features come from it: only the head is new.
 PARITY_IMAGES, PARITY_IMAGES_SHARED = 64, 16
@@ -36,7 +46,11 @@ TORCH_LIBRARIES = ("torch", "torchvision", "timm")
 
 
 def bundle(
-    task: Task, candidate: Candidate, evaluation: Evaluation, seen: Sequence[Seen], second: Judged | None = None
+    task: Task,
+    candidate: Candidate,
+    evaluation: Evaluation,
+    seen: Sequence[Seen],
+    judged: Mapping[Second, Judged],
 ) -> tuple[Spec, Parity]:
     """Writes the bundle into the scratch folder, and proves that its graphs say what training said.
 
@@ -45,7 +59,7 @@ def bundle(
         candidate: what is published.
         evaluation: of the candidate.
         seen: what it learned from.
-        second: what became of a graph in 8 bits; None where none was asked for.
+        judged: what became of the graphs in other precisions that were asked for.
 
     Raises:
         JobFailure: the graphs differ from the training side by more than the tolerance.
@@ -55,9 +69,11 @@ def bundle(
     head_graph = head.graph()
     runtime = Runtime(Session(candidate.graph, context.settings.num_compute_threads), Session(head_graph, 1))
     proof = _prove(task, candidate, runtime)
-    graph = second.graph if second else None
-    tried_on = sample.make(task, candidate, runtime, Session(graph, 1) if graph else None)
-    described = _describe(task, candidate, evaluation, proof, second.described if second else None)
+    graphs = {precision: one.graph for precision, one in judged.items() if one.graph is not None}
+    others = {precision: Session(graph, 1) for precision, graph in graphs.items()}
+    tried_on = sample.make(task, candidate, runtime, others)
+    told = {precision: one.described for precision, one in judged.items() if one.described is not None}
+    described = _describe(task, candidate, evaluation, proof, told)
     written = bundles.write(
         folder(context),
         described,
@@ -72,7 +88,7 @@ def bundle(
         reference=_reference(evaluation),
         sample=samples.pack(tried_on),
         state=_state(context, candidate),
-        int8=graph,
+        second=graphs,
     )
     return written, proof
 
@@ -134,12 +150,15 @@ def _prove(task: Task, candidate: Candidate, runtime: Runtime) -> Parity:
     return proof
 
 
-def _describe(task: Task, candidate: Candidate, evaluation: Evaluation, proof: Parity, int8: Quantised | None) -> Spec:
+def _describe(
+    task: Task, candidate: Candidate, evaluation: Evaluation, proof: Parity, second: Mapping[Second, SecondGraph]
+) -> Spec:
     document = task.context.document
     names = LIBRARIES if candidate.shared else LIBRARIES + TORCH_LIBRARIES
     return Spec(
-        spec_version=1 if int8 is None else 2,
-        int8=int8,
+        spec_version=version_of(second),
+        int8=second.get(INT8),
+        fp16=second.get(FP16),
         task="classification",
         inputs=(image_input(candidate.backbone.preprocess),),
         outputs=classification_outputs(task.num_classes, candidate.backbone.feature_dim),

@@ -9,33 +9,31 @@ pixels, the first layers and what pools the features stay in floating point.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from worker import calibration
+from worker.calibration import Batches
 from worker.machine import dot_products
 
-INPUT = "images"
 # Where the time goes, and what lies between two of them; everything else is left as it is.
 OPERATORS = ("Conv", "MatMul", "Gemm", "Add", "Clip", "Relu", "MaxPool")
-# Operators that carry weights: what comes before the first and after the last of them keeps its precision.
-WEIGHTED = frozenset({"Conv", "MatMul", "Gemm"})
-# The first of them see pixels, and everything after them their rounding. EfficientNet-Lite0 on emoji, features off by
-# a share of their length, and seconds of one core for 16 images (0.23 in floating point): none left out 0.13 and 0.11,
-# the first three 0.09 and 0.13, six 0.05 and 0.13, twelve 0.05 and 0.17.
+# Of the layers with weights, the first see pixels, and all others their rounding. EfficientNet-Lite0 on emoji, features
+# off by a share of their length, and seconds of one core for 16 images (0.23 in floating point): none left out 0.13 and
+# 0.11, the first three 0.09 and 0.13, six 0.05 and 0.13, twelve 0.05 and 0.17.
 FLOAT_LAYERS = 6
 
 
-def quantise(graph: Path, batches: Iterable[NDArray[np.uint8]], target: Path) -> None:
+def quantise(graph: Path, batches: Batches, target: Path) -> Path:
     """Writes the graph with 8-bit weights and activations.
 
     Args:
         graph: `images` -> `features`.
         batches: what ranges of activations are read off: the smallest and the largest value.
         target: of the new graph; same inputs and outputs.
+
+    Returns:
+        the graph that shows on a processor what the new one says: itself.
 
     Shape:
         batches: each [N, H, W, 3]
@@ -46,23 +44,8 @@ def quantise(graph: Path, batches: Iterable[NDArray[np.uint8]], target: Path) ->
     import onnx
     from onnxruntime import quantization
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._batches: Iterator[NDArray[np.uint8]] = iter(batches)
-
-        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-            """The next batch; None after the last."""
-            batch = next(self._batches, None)
-            return None if batch is None else {INPUT: batch}
-
-    model = onnx.load(graph)
-    # A graph that was joined of two names ONNX twice, which the tool does not take.
-    version = max(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
-    del model.opset_import[:]
-    model.opset_import.append(onnx.helper.make_opsetid("", version))
+    model = calibration.load(graph)
     nodes = _within(model)
-    if not nodes:
-        raise ValueError(f"expected operators {', '.join(sorted(WEIGHTED))} with weights; found none")
     logger = logging.getLogger()
     level = logger.level
     # It advises to run another tool first, which fuses what our exporter has fused.
@@ -71,7 +54,7 @@ def quantise(graph: Path, batches: Iterable[NDArray[np.uint8]], target: Path) ->
         quantization.quantize_static(
             model,
             target,
-            Reader(),
+            calibration.reader(batches),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=list(OPERATORS),
             nodes_to_quantize=nodes,
@@ -83,32 +66,13 @@ def quantise(graph: Path, batches: Iterable[NDArray[np.uint8]], target: Path) ->
         )
     finally:
         logger.setLevel(level)
-    _clean(target)
+    calibration.write(onnx.load(target), target)
+    return target
 
 
 def _within(model: Any) -> list[str]:
     """Names of the nodes between the first layers and the last with weights, in the graph's order."""
-    nodes = list(model.graph.node)
-    weights = {tensor.name for tensor in model.graph.initializer}
-    places = [
-        place for place, node in enumerate(nodes) if node.op_type in WEIGHTED and weights.intersection(node.input)
-    ]
-    if not places:
-        return []
+    places = calibration.weighted(model)
     # A small network has no first layers to spare.
     first = places[FLOAT_LAYERS if len(places) > 2 * FLOAT_LAYERS else 0]
-    for place, node in enumerate(nodes):
-        node.name = node.name or f"node_{place}"
-    chosen = nodes[first : places[-1] + 1]
-    return [node.name for node in chosen if node.op_type in OPERATORS]
-
-
-def _clean(path: Path) -> None:
-    """The same graph for the same images: without what the tool notes about itself."""
-    import onnx
-
-    model = onnx.load(path)
-    model.ClearField("metadata_props")
-    model.producer_name, model.producer_version = "graft", ""
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    return [node.name for node in model.graph.node[first : places[-1] + 1] if node.op_type in OPERATORS]

@@ -1,10 +1,13 @@
 """The pictures that a version is tried on before it is served, and what its graphs say of them."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from app.artifact import preprocess, sample
+from app.artifact.precisions import Second
 from app.artifact.sample import Said, Sample
 from app.serving.runtime import Runtime, Session
 from worker.data.samples import iter_images
@@ -15,14 +18,14 @@ from worker.probes import probe_images
 MADE_UP = (1, 3)
 
 
-def make(task: Task, candidate: Candidate, runtime: Runtime, int8: Session | None = None) -> Sample:
+def make(task: Task, candidate: Candidate, runtime: Runtime, second: Mapping[Second, Session]) -> Sample:
     """Copies of training images, or made-up pictures: where the job says so, and where there are no images.
 
     Args:
         task: the data.
         candidate: what is published.
         runtime: its graphs, as they will be served.
-        int8: its backbone in 8 bits.
+        second: its backbone in other precisions.
     """
     shape = candidate.backbone.preprocess
     rows = _rows(task) if task.context.document.inputs.get("sample", True) else np.empty(0, np.int64)
@@ -35,8 +38,9 @@ def make(task: Task, candidate: Candidate, runtime: Runtime, int8: Session | Non
         images = [Image.fromarray(probe_images(shape)[place]) for place in MADE_UP]
     pictures = tuple(sample.copy(image, shape) for image in images)
     pixels = np.stack([preprocess.load(picture, shape) for picture in pictures])
-    said, small = runtime.run(pixels), None if int8 is None else int8.run(pixels)[0]
-    return Sample(pictures, bool(len(rows)), Said(said.features, said.probabilities), small)
+    said = runtime.run(pixels)
+    others = {precision: session.run(pixels)[0] for precision, session in second.items()}
+    return Sample(pictures, bool(len(rows)), Said(said.features, said.probabilities), others)
 
 
 def _rows(task: Task) -> Rows:

@@ -8,9 +8,10 @@ import numpy as np
 
 from app import recipes
 from app.artifact import spec as specs
+from app.artifact.precisions import SECOND
 from app.errors import JobFailure
 from app.recipes import Adapt, Auto, FewShot, FineTune, Recipe, ZeroShot
-from worker import assemble, int8, lineage, sources, two_domains
+from worker import assemble, lineage, second_graph, sources, two_domains
 from worker.context import RunContext
 from worker.data import labels
 from worker.data.samples import Index, empty_index, load_index
@@ -43,11 +44,12 @@ def run(context: RunContext) -> dict[str, Any]:
     evaluation = lineage.flagged(task, evaluation, lineage.trace(task, seen, unknown, evaluation))
     for flag in evaluation.report["flags"]:
         reporter.log(flag["message"], "warning", code=flag["code"])
-    second = int8.judge(task, outcome.candidate) if document.inputs.get("int8") else None
-    if second is not None:
-        evaluation = replace(evaluation, report={**evaluation.report, "int8": second.report})
+    wanted = [precision for precision in SECOND if document.inputs.get(precision)]
+    judged = second_graph.judge(task, outcome.candidate, wanted)
+    told: dict[str, Any] = {precision: one.report for precision, one in judged.items()}
+    evaluation = replace(evaluation, report={**evaluation.report, **told})
     reporter.progress(0.95, "assemble")
-    written, parity = assemble.bundle(task, outcome.candidate, evaluation, seen, second)
+    written, parity = assemble.bundle(task, outcome.candidate, evaluation, seen, judged)
     reporter.log(
         f"published graph agrees with training within {parity.max_abs:.2e} on {parity.num_samples} images",
         **asdict(parity),

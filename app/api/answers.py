@@ -15,11 +15,11 @@ from starlette.requests import ClientDisconnect
 
 from app.api import images
 from app.api.deps import NAME, State
+from app.artifact.precisions import FLOAT, Precision
 from app.services import predictions, rollouts
 from app.services.drift import Call
 from app.services.predictions import Found
 from app.serving.call import Result, Timing
-from app.serving.model import FLOAT, Precision
 
 T = TypeVar("T")
 # What clients and proxies call a request.
@@ -32,7 +32,7 @@ class AskQuery(BaseModel):
     version: int | None = Field(None, ge=1, lt=2**31)
     alias: str | None = Field(None, pattern=NAME)
     domain: str | None = Field(None, pattern=NAME, description="Where the images come from.")
-    precision: Precision = Field(FLOAT, description="Which graph answers: int8 where the version has one.")
+    precision: Precision = Field(FLOAT, description="Which graph answers: int8 or fp16 where the version has it.")
     timeout: float | None = Field(
         None, gt=0, le=3600, description="Seconds until nobody waits for the answer any more."
     )

@@ -10,9 +10,9 @@ from app.api.answers import Ask, AskQuery
 from app.api.deps import Project
 from app.api.forms import UNLIMITED, plain_type
 from app.api.problems import RESPONSES
+from app.artifact.precisions import Precision
 from app.services.predictions import Found
 from app.serving.call import Result
-from app.serving.model import Precision
 
 router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES)
 BINARY = "application/octet-stream"

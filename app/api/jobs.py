@@ -64,6 +64,7 @@ class JobIn(BaseModel):
         description="Whether a second graph in 8 bits is made on the job's images; it is published where accuracy is "
         "shown to fall by no more than 0.01, and answers where it is asked for.",
     )
+    fp16: bool = Field(False, description="As int8, for a graph in half precision: for services on a GPU.")
     sample: bool = Field(
         True,
         description="Whether the bundle may hold small copies of two training images, to try the version on before it "
@@ -180,6 +181,7 @@ def create_job(body: AnyJob, accept: Accepted, state: Context, session: WriteSes
         allow_label_change=body.allow_label_change,
         sample=body.sample,
         int8=body.int8,
+        fp16=body.fp16,
     )
 
     def make() -> JobOut:

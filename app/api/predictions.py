@@ -11,9 +11,9 @@ from app.api.answers import Ask, AskQuery
 from app.api.deps import Project
 from app.api.forms import UNLIMITED
 from app.api.problems import RESPONSES
+from app.artifact.precisions import Precision
 from app.services.predictions import Found
 from app.serving import best
-from app.serving.model import Precision
 
 router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES)
 

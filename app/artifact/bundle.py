@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import graph, spec, tensors
+from app.artifact import graph, precisions, spec, tensors
+from app.artifact.precisions import Second
 from app.artifact.spec import BundleError, File, Spec
 
 SPEC = "spec.json"
 HEAD = "head.onnx"
 BACKBONE = "backbone.onnx"
-# The same network in 8 bits, for whoever asks for it; calibrated on the job's images, and so never shared.
-INT8 = "backbone.int8.onnx"
+# The same network in other precisions, for whoever asks for them; fitted to the job's images, and so never shared.
+SECOND: dict[Second, str] = {precision: f"backbone.{precision}.onnx" for precision in precisions.SECOND}
 REPORT = "report.json"
 PREDICTIONS = "predictions.parquet"
 WEIGHTS = "weights.safetensors"
@@ -38,9 +39,22 @@ REFERENCE = "reference.safetensors"
 SAMPLE = "sample.safetensors"
 # The state dict of a network that the job changed, under its library's own names: what backbone.onnx was exported from.
 STATE = "backbone.safetensors"
-FILES = (HEAD, REPORT, PREDICTIONS, WEIGHTS, README, FEATURES, SEEN, REFERENCE, SAMPLE, STATE, INT8, BACKBONE)
+FILES = (
+    HEAD,
+    REPORT,
+    PREDICTIONS,
+    WEIGHTS,
+    README,
+    FEATURES,
+    SEEN,
+    REFERENCE,
+    SAMPLE,
+    STATE,
+    *SECOND.values(),
+    BACKBONE,
+)
 # Bundles written before there was such a file are whole without it; only a changed network has a state of its own.
-OPTIONAL = frozenset({FEATURES, SEEN, REFERENCE, SAMPLE, STATE, INT8})
+OPTIONAL = frozenset({FEATURES, SEEN, REFERENCE, SAMPLE, STATE, *SECOND.values()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +96,7 @@ def write(
     reference: Mapping[str, NDArray[Any]] | None = None,
     sample: Mapping[str, NDArray[Any]] | None = None,
     state: Path | None = None,
-    int8: Path | None = None,
+    second: Mapping[Second, Path] | None = None,
 ) -> Spec:
     """Writes every file of a bundle into an empty or new folder.
 
@@ -100,7 +114,7 @@ def write(
         reference: what `reference.pack` makes of held-out items, to hold against what is served.
         sample: what `sample.pack` makes of the pictures that the version is tried on.
         state: a safetensors file with the weights behind `backbone`, where the job changed them.
-        int8: the graph that `described.int8` tells of.
+        second: the graphs that `described.second` tells of.
 
     Returns:
         The spec as written, with `files`.
@@ -119,9 +133,10 @@ def write(
     for name, arrays in ((FEATURES, features), (SEEN, seen), (REFERENCE, reference), (SAMPLE, sample)):
         if arrays is not None:
             (folder / name).write_bytes(tensors.dump(arrays))
-    for name, path in ((STATE, state), (INT8, int8)):
-        if path is not None:
-            shutil.copyfile(path, folder / name)
+    for precision, path in (second or {}).items():
+        shutil.copyfile(path, folder / SECOND[precision])
+    if state is not None:
+        shutil.copyfile(state, folder / STATE)
     if isinstance(backbone, Path):
         shutil.copyfile(backbone, folder / BACKBONE)
     files = {name: entry(folder / name) for name in FILES if (folder / name).is_file()}
@@ -156,10 +171,11 @@ def verify(folder: Path, shared: Mapping[str, Path] | None = None) -> Spec:
     """
     found = read(folder)
     shared = shared or {}
-    wanted = OPTIONAL - {INT8} if found.int8 is not None else OPTIONAL
-    problems = [f"{name} is not listed" for name in FILES if name not in wanted | found.files.keys()]
-    if found.int8 is None and INT8 in found.files:
-        problems.append(f"{INT8} is listed, and nothing is said of it")
+    told = {SECOND[precision] for precision in found.second}
+    problems = [f"{name} is not listed" for name in FILES if name not in (OPTIONAL - told) | found.files.keys()]
+    problems += [
+        f"{name} is listed, and nothing is said of it" for name in SECOND.values() if name in found.files.keys() - told
+    ]
     problems += [
         f"{path.name} does not belong here"
         for path in sorted(folder.iterdir())

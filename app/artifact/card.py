@@ -10,8 +10,9 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from app.artifact.precisions import WORDS, Second, SecondGraph
 from app.artifact.sample import Sample
-from app.artifact.spec import Quantised, Spec
+from app.artifact.spec import Spec
 
 # Licences that hubs know by these ids; any other is `other` with its own name.
 HUB_LICENCES = frozenset(
@@ -225,19 +226,19 @@ def _evaluation(spec: Spec, report: Mapping[str, Any]) -> str:
             for name, row in baselines.items()
         ]
         parts.append("Baselines:\n\n" + _table(("Baseline", "What", "Value", "95 % interval"), compared))
-    if spec.int8 is not None:
-        parts.append(_int8(spec.int8))
+    parts += [_second(precision, found) for precision, found in spec.second.items()]
     return "\n\n".join(parts)
 
 
-def _int8(found: Quantised) -> str:
+def _second(precision: Second, found: SecondGraph) -> str:
+    change = f"{found.accuracy_change:+.4f} ({found.accuracy_change_low:+.4f} to {found.accuracy_change_high:+.4f})"
+    size = found.size_bytes / found.float_size_bytes
     return (
-        f"`backbone.int8.onnx` is the backbone in 8 bits, calibrated on {found.num_calibration} training images. With "
-        f"it accuracy changes by {found.accuracy_change:+.4f} ({found.accuracy_change_low:+.4f} to "
-        f"{found.accuracy_change_high:+.4f}) on {found.num_samples} items ({text(found.what)}); it has "
-        f"{found.size_bytes / found.float_size_bytes:.2f} of the size and takes {found.latency_ratio_alone:.2f} of the "
-        f"time for one image, {found.latency_ratio_batch:.2f} for a batch, on {text(found.machine)}. It answers where "
-        "it is asked for with `precision=int8`."
+        f"`backbone.{precision}.onnx` is the backbone in {WORDS[precision]}, calibrated on {found.num_calibration} "
+        f"training images. With it accuracy changes by {change} on {found.num_samples} items ({text(found.what)}); it "
+        f"has {size:.2f} of the size and takes {found.latency_ratio_alone:.2f} of the time for one image, "
+        f"{found.latency_ratio_batch:.2f} for a batch, on {text(found.machine)}. It answers where it is asked for with "
+        f"`precision={precision}`."
     )
 
 

@@ -9,7 +9,7 @@ Shape legend: K pictures, D features, C classes.
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from app.artifact.precisions import SECOND, Second
 from app.artifact.preprocess import Preprocess
 
 VERSION = 1
@@ -48,16 +49,16 @@ class Sample:
         pictures: encoded.
         training: whether they are copies of images that the version learned from.
         said: of them when the version was published.
-        int8_features_KD: what the backbone's graph in 8 bits makes of them; None where there is none.
+        second: features that the backbone's other graphs make of them, by precision.
 
     Shape:
-        int8_features_KD: [K, D]
+        second: each [K, D]
     """
 
     pictures: tuple[bytes, ...]
     training: bool
     said: Said
-    int8_features_KD: NDArray[np.float32] | None = None
+    second: Mapping[Second, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def copy(image: Image.Image, shape: Preprocess) -> bytes:
@@ -77,9 +78,8 @@ def copy(image: Image.Image, shape: Preprocess) -> bytes:
 def pack(sample: Sample) -> dict[str, NDArray[Any]]:
     """As arrays of a safetensors file."""
     lengths = [len(picture) for picture in sample.pictures]
-    int8 = sample.int8_features_KD
     return {
-        **({} if int8 is None else {"int8_features": np.asarray(int8, np.float32)}),
+        **{_name(precision): np.asarray(found_KD, np.float32) for precision, found_KD in sample.second.items()},
         "version": np.array(VERSION, np.int64),
         "training": np.array(sample.training),
         "pictures": np.frombuffer(b"".join(sample.pictures), np.uint8),
@@ -108,8 +108,8 @@ def unpack(tensors: Mapping[str, NDArray[Any]], num_features: int, num_classes: 
         "scores": ((len(lengths), num_classes), np.float32),
         "training": ((), np.bool_),
     }
-    if "int8_features" in tensors:
-        wanted["int8_features"] = wanted["features"]
+    second = [precision for precision in SECOND if _name(precision) in tensors]
+    wanted |= {_name(precision): wanted["features"] for precision in second}
     for name, (shape, dtype) in wanted.items():
         if tensors[name].shape != shape or tensors[name].dtype != dtype:
             raise ValueError(
@@ -120,8 +120,12 @@ def unpack(tensors: Mapping[str, NDArray[Any]], num_features: int, num_classes: 
         pictures=_cut(tensors["pictures"].tobytes(), lengths),
         training=bool(tensors["training"]),
         said=Said(tensors["features"], tensors["scores"]),
-        int8_features_KD=tensors.get("int8_features"),
+        second={precision: tensors[_name(precision)] for precision in second},
     )
+
+
+def _name(precision: Second) -> str:
+    return f"{precision}_features"
 
 
 def _cut(joined: bytes, lengths: Sequence[int]) -> tuple[bytes, ...]:

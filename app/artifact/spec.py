@@ -4,26 +4,22 @@ A reader refuses what it does not know (extra fields, a newer version), so that 
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, JsonValue, ValidationError, model_validator
 
+from app.artifact.fields import STRICT, Count, FileName, Sha256, Text
+from app.artifact.precisions import FP16, INT8, SECOND, Second, SecondGraph
 from app.artifact.preprocess import VERSION as PREPROCESS_VERSION
 from app.artifact.preprocess import Preprocess
 from app.errors import BadRequest, GraftError
 
-# Version 2 has a second graph. What has none is written as version 1, which older readers take.
-SPEC_VERSION = 2
+# What older readers understand is written for them: 1 is one graph, 2 has one in 8 bits, 3 one in half precision.
+SPEC_VERSION = 3
 RESERVED_TASKS = ("detection", "text_", "audio_")
 
-# Frozen instances are revalidated so that a dataclass made elsewhere cannot carry a NaN into JSON, which has none.
-STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, revalidate_instances="always")
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Text = Annotated[str, Field(min_length=1)]
-Count = Annotated[int, Field(ge=0)]
 # What head.onnx is, for those who change it: a class is added to some kinds by surgery.
 HeadKind = Literal["linear", "cosine", "neighbours", "text", "network"]
 
@@ -116,38 +112,6 @@ class Parity:
         return self.max_abs <= self.tolerance
 
 
-class Quantised(BaseModel):
-    """A second graph of the backbone, in 8 bits, and what it was measured to be beside the first.
-
-    Args:
-        accuracy_change: accuracy with it minus accuracy without, on items that the head has not learned from.
-        accuracy_change_low: of the 95 % interval.
-        accuracy_change_high: likewise.
-        num_samples: items compared.
-        what: which they are, for people.
-        num_calibration: training images that the ranges of its activations come from.
-        size_bytes: of its file.
-        float_size_bytes: of the other graph's.
-        latency_ratio_alone: its time over the other's, for one image on all cores of `machine`.
-        latency_ratio_batch: likewise, for a full batch on one core.
-        machine: the processor that they were measured on.
-    """
-
-    model_config = STRICT
-
-    accuracy_change: float
-    accuracy_change_low: float
-    accuracy_change_high: float
-    num_samples: int = Field(ge=1)
-    what: Text
-    num_calibration: int = Field(ge=1)
-    size_bytes: Count
-    float_size_bytes: Count
-    latency_ratio_alone: float = Field(gt=0)
-    latency_ratio_batch: float = Field(gt=0)
-    machine: str
-
-
 class Added(BaseModel):
     """A class that was put into a finished head, and the version that it was put into.
 
@@ -173,7 +137,7 @@ class Spec(BaseModel):
 
     model_config = STRICT
 
-    spec_version: Literal[1, 2] = 1
+    spec_version: Literal[1, 2, 3] = 1
     task: Literal["classification", "multi_label", "regression", "multi_task"]
     inputs: tuple[Input, ...] = Field(min_length=1)
     outputs: tuple[Output, ...] = Field(min_length=1)
@@ -191,7 +155,8 @@ class Spec(BaseModel):
     files: dict[FileName, File] = Field(default_factory=dict)
     parity: Parity
     added: Added | None = None
-    int8: Quantised | None = None
+    int8: SecondGraph | None = None
+    fp16: SecondGraph | None = None
     created_at: AwareDatetime
 
     @model_validator(mode="after")
@@ -214,15 +179,28 @@ class Spec(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _second_graph_needs_version_2(self) -> Self:
-        if (self.spec_version == 2) != (self.int8 is not None):
-            raise ValueError(f"expected spec_version 2 with int8, and 1 without; found {self.spec_version}")
+    def _version_is_that_of_its_graphs(self) -> Self:
+        expected = version_of(self.second)
+        if self.spec_version != expected:
+            told = ", ".join(self.second) or "one graph"
+            raise ValueError(f"expected spec_version {expected} with {told}; found {self.spec_version}")
         return self
+
+    @property
+    def second(self) -> dict[Second, SecondGraph]:
+        """What is said of each second graph that the version has."""
+        told: dict[Second, SecondGraph | None] = {INT8: self.int8, FP16: self.fp16}
+        return {precision: one for precision, one in told.items() if one is not None}
 
     @property
     def preprocess(self) -> Preprocess:
         """How the first input's images are prepared."""
         return self.inputs[0].preprocessing
+
+
+def version_of(second: Collection[Second]) -> Literal[1, 2, 3]:
+    """The `spec_version` of a bundle with these second graphs."""
+    return 3 if FP16 in second else 2 if INT8 in second else 1
 
 
 def image_input(preprocess: Preprocess) -> Input:
@@ -240,8 +218,8 @@ def classification_outputs(num_classes: int, feature_dim: int) -> tuple[Output, 
 
 
 def document(spec: Spec) -> dict[str, Any]:
-    """Spec -> what stands in `spec.json` and in the version's row; `int8` only where there is such a graph."""
-    return spec.model_dump(mode="json", exclude={"int8"} if spec.int8 is None else None)
+    """Spec -> what stands in `spec.json` and in the version's row; second graphs only where there are such."""
+    return spec.model_dump(mode="json", exclude=set[str](SECOND) - spec.second.keys())
 
 
 def dump(spec: Spec) -> bytes:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from app import failpoints
 from app.artifact import bundle, card, graph, sample, scores, seen, stored, surgery, tensors
 from app.artifact import spec as specs
+from app.artifact.precisions import SECOND
 from app.artifact.sample import Said, Sample
 from app.artifact.spec import Added, BundleError, File, Parity, Spec, classification_outputs
 from app.db.base import new_id
@@ -112,8 +113,8 @@ def make(
             "calibrated": False,
             "files": {},
             "parity": proof,
-            # What the graph in 8 bits does to the new head is not known.
-            "int8": None,
+            # What other graphs do to the new head is not known.
+            **dict.fromkeys(SECOND),
             "spec_version": 1,
             "added": Added(label=label, model=model, version=base.version, num_images=len(features_MD), how=grown.how),
             "created_at": datetime.now(UTC),

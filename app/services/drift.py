@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.artifact import bundle, reference, tensors
+from app.artifact.precisions import FLOAT
 from app.artifact.reference import Reference
 from app.artifact.spec import BundleError, Spec
 from app.db.models import ModelVersion
@@ -23,7 +24,6 @@ from app.serving import drift
 from app.serving.call import Images, Result
 from app.serving.drift import Drift
 from app.serving.logbook import Asked, Logbook
-from app.serving.model import FLOAT
 from app.serving.moments import Moments, Window
 from app.serving.observer import Key, Observer
 from app.storage import Storage

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.artifact import alignment as artifact
 from app.artifact import bundle
+from app.artifact.precisions import FLOAT, INT8, WORDS, Precision, Second
 from app.artifact.spec import Spec
 from app.db.models import Alignment, ModelVersion
 from app.db.session import Database
@@ -17,7 +18,7 @@ from app.errors import Conflict, NotFound
 from app.services import aliases, domains, logs, models
 from app.serving import stored
 from app.serving.logbook import Policy
-from app.serving.model import FLOAT, INT8, Precision, Served
+from app.serving.model import Served
 from app.serving.providers import CPU, Device
 from app.serving.runtime import Session as GraphSession
 from app.storage import Storage
@@ -84,12 +85,14 @@ class Opened:
         with self._lock:
             return self._known.get(version_id)
 
-    def quantised(self, row: ModelVersion) -> Served | None:
-        """The version on its graph in 8 bits; None where it has none."""
+    def second(self, row: ModelVersion, precision: Second) -> Served | None:
+        """The version on its graph of that precision; None where it has none."""
         served = self.version(row)
-        if bundle.INT8 not in served.spec.files:
+        if precision not in served.spec.second:
             return None
-        return self._remembered(f"{row.id}/{INT8}", lambda: stored.quantised(self.storage, row.prefix, served))
+        return self._remembered(
+            f"{row.id}/{precision}", lambda: stored.second(self.storage, row.prefix, served, precision)
+        )
 
     def through(self, row: ModelVersion, alignment: Alignment) -> Served:
         """The version with an alignment between backbone and head."""
@@ -173,8 +176,8 @@ class Lookup:
 def _find(session: Session, opened: Opened, project: str, wanted: Wanted) -> Found:
     row = models.resolve(session, project, wanted.model, wanted.version, wanted.alias)
     log = logs.policy(session, row.model_id)
-    if wanted.precision == INT8:
-        return _quantised(opened, row, wanted, log)
+    if wanted.precision != FLOAT:
+        return _second(opened, row, wanted, wanted.precision, log)
     if wanted.domain is not None:
         # What fits the version need not fit those that are tried beside it: a domain is answered by the version alone.
         alignment = domains.resolve(session, project, wanted.model, row, wanted.domain)
@@ -187,24 +190,26 @@ def _find(session: Session, opened: Opened, project: str, wanted: Wanted) -> Fou
     return replace(plain, canary=canary, share=beside.share, shadow=shadow)
 
 
-def _quantised(opened: Opened, row: ModelVersion, wanted: Wanted, log: Policy | None) -> Found:
-    """The version alone, on its graph in 8 bits: what is tried beside it need not have one.
+def _second(opened: Opened, row: ModelVersion, wanted: Wanted, precision: Second, log: Policy | None) -> Found:
+    """The version alone, on its graph of that precision: what is tried beside it need not have one.
 
     Raises:
-        NotFound: code no_int8.
-        Conflict: code int8_with_domain.
+        NotFound: code no_int8 or no_fp16.
+        Conflict: code int8_with_domain or fp16_with_domain.
     """
     if wanted.domain is not None:
         raise Conflict(
-            f"expected int8 or a domain; found both; alignments are fitted to features in {FLOAT}; leave one out",
-            code="int8_with_domain",
+            f"expected {precision} or a domain; found both; alignments are fitted to features in {FLOAT}; leave one "
+            "out",
+            code="int8_with_domain" if precision == INT8 else "fp16_with_domain",
         )
-    model = opened.quantised(row)
+    model = opened.second(row, precision)
     if model is None:
         raise NotFound(
-            f"expected a version with a graph in 8 bits; found none in version {row.version} of {wanted.model!r}; its "
-            'report says why under int8, if its job asked for one ("int8": true); leave precision out',
-            code="no_int8",
+            f"expected a version with a graph in {WORDS[precision]}; found none in version {row.version} of "
+            f"{wanted.model!r}; its report says why under {precision}, if its job asked for one "
+            f'("{precision}": true); leave precision out',
+            code="no_int8" if precision == INT8 else "no_fp16",
         )
     return Found(model, row.version, row.id, None, log=log)
 

@@ -27,6 +27,7 @@ class Wish:
     allow_label_change: bool
     sample: bool = True
     int8: bool = False
+    fp16: bool = False
     priority: int = 0
 
 
@@ -72,7 +73,7 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
             priority=wish.priority,
             depends_on=wish.depends_on,
             datasets={role: row.id for role, row in beside.items()},
-            inputs={"sample": wish.sample, "int8": wish.int8},
+            inputs={"sample": wish.sample, "int8": wish.int8, "fp16": wish.fp16},
         ),
     )
 

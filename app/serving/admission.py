@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifact import bundle, foreign, graph, reference, sample, scores, seen, stored, tensors
+from app.artifact.precisions import FLOAT, WORDS, Precision, Second
 from app.artifact.spec import BundleError, Spec
 from app.errors import BadImage, BadRequest
 from app.serving import trial
-from app.serving.model import FLOAT, INT8
 from app.serving.runtime import BATCH_SIZE, Session, failures
 
 ARRAYS = (bundle.WEIGHTS, bundle.FEATURES, bundle.SEEN, bundle.REFERENCE, bundle.SAMPLE, bundle.STATE)
@@ -58,7 +58,7 @@ def judge(folder: Path, spec: Spec) -> Checks:
             weights_unreadable or weights_not_finite.
         MemoryError: it needs more than this process may have.
     """
-    for name in (bundle.BACKBONE, bundle.HEAD, bundle.INT8):
+    for name in (bundle.BACKBONE, bundle.HEAD, *bundle.SECOND.values()):
         if name in spec.files:
             foreign.check_importable(folder / name)
     arrays = {name: _arrays(folder / name) for name in ARRAYS if name in spec.files}
@@ -70,8 +70,8 @@ def judge(folder: Path, spec: Spec) -> Checks:
         if bundle.REFERENCE in arrays:
             _check_reference(arrays[bundle.REFERENCE], spec)
         found = _compare(folder, spec, arrays, features_ND, head)
-        int8 = _run_int8(folder, spec) if bundle.INT8 in spec.files else None
-        return replace(found, sample_max_abs=_try(arrays.get(bundle.SAMPLE), spec, backbone, int8, head))
+        second = {precision: _run_backbone(folder, spec, bundle.SECOND[precision])[1] for precision in spec.second}
+        return replace(found, sample_max_abs=_try(arrays.get(bundle.SAMPLE), spec, backbone, second, head))
     except failures() as error:
         raise _unlike(f"graphs that run; onnxruntime said {error}") from error
     except BundleError as error:
@@ -133,21 +133,22 @@ def _check_reference(arrays: Arrays, spec: Spec) -> None:
         raise _unlike(f"{bundle.REFERENCE} as Graft writes it; {error!r}") from error
 
 
-def _try(arrays: Arrays | None, spec: Spec, backbone: Session, int8: Session | None, head: Session) -> float | None:
+def _try(
+    arrays: Arrays | None, spec: Spec, backbone: Session, second: Mapping[Second, Session], head: Session
+) -> float | None:
     """What is asked of the version each time it is loaded; None without a sample that this Graft reads."""
     if arrays is None:
-        if int8 is not None:
-            raise _unlike(f"{bundle.SAMPLE} beside a graph in 8 bits; there is none")
+        for name in second:
+            raise _unlike(f"{bundle.SAMPLE} beside a graph in {WORDS[name]}; there is none")
         return None
     try:
         found = sample.unpack(arrays, spec.backbone.feature_dim, len(spec.labels))
         if found is None:
             return None
-        graphs = ((backbone, FLOAT), (int8, INT8))
+        graphs: list[tuple[Precision, Session]] = [(FLOAT, backbone), *second.items()]
         apart = {
             precision: trial.differences(found, spec.preprocess, session, head, precision)
-            for session, precision in graphs
-            if session is not None
+            for precision, session in graphs
         }
     except (ValueError, KeyError, TypeError, BadImage) as error:
         raise _unlike(f"{bundle.SAMPLE} as Graft writes it; {error!r}") from error
@@ -173,12 +174,8 @@ def _run(folder: Path, spec: Spec) -> tuple[NDArray[np.float32], Session, Sessio
     return features_ND, backbone, head
 
 
-def _run_int8(folder: Path, spec: Spec) -> Session:
-    """The graph in 8 bits, which takes and gives what the other one does."""
-    return _run_backbone(folder, spec, bundle.INT8)[1]
-
-
 def _run_backbone(folder: Path, spec: Spec, name: str) -> tuple[NDArray[np.float32], Session]:
+    """One of the backbone's graphs, which all take and give the same."""
     shape = spec.preprocess
     session = _open(folder, name, ("images", (shape.height, shape.width, 3)), "features")
     noise = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE - 1, shape.height, shape.width, 3), np.uint8)

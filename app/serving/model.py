@@ -2,17 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Self
 
+from app.artifact.precisions import FLOAT, Precision
 from app.artifact.preprocess import Preprocess
 from app.artifact.sample import Sample
 from app.artifact.spec import Spec, image_input
 from app.serving.providers import CPU, Device
 from app.serving.runtime import Session
-
-Precision = Literal["fp32", "int8"]
-FLOAT: Precision = "fp32"
-INT8: Precision = "int8"
 
 
 @dataclass(frozen=True, slots=True)

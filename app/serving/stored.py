@@ -7,10 +7,11 @@ from app.artifact import alignment as artifact
 from app.artifact import bundle, tensors
 from app.artifact import sample as samples
 from app.artifact.alignment import MovingBackbone
+from app.artifact.precisions import FP16, Second
 from app.artifact.sample import Sample
 from app.artifact.spec import BundleError, Spec
 from app.artifact.spec import load as load_spec
-from app.serving.model import INT8, Graph, Served
+from app.serving.model import Graph, Served
 from app.serving.providers import CPU, Device
 from app.serving.runtime import Session
 from app.storage import Storage
@@ -52,11 +53,13 @@ def version(storage: Storage, prefix: str, device: Device = CPU) -> Served:
     return Served(spec=spec, backbone=backbone, head=head, sample=sample)
 
 
-def quantised(storage: Storage, prefix: str, served: Served) -> Served:
-    """A version that has a second graph, in 8 bits, on that one."""
-    file = served.spec.files[bundle.INT8]
-    graph = _graph(storage, file.sha256, key(prefix, served.spec, bundle.INT8))
-    return replace(served, backbone=graph, precision=INT8)
+def second(storage: Storage, prefix: str, served: Served, precision: Second) -> Served:
+    """A version that has a second graph of that precision, on it: in half precision where the first one is run."""
+    name = bundle.SECOND[precision]
+    # One in 8 bits is made for processors.
+    device = served.backbone.device if precision == FP16 else CPU
+    graph = _graph(storage, served.spec.files[name].sha256, key(prefix, served.spec, name), device)
+    return replace(served, backbone=graph, precision=precision)
 
 
 def through(storage: Storage, served: Served, place: AlignmentPlace) -> Served:

@@ -19,6 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from app.artifact import heads, sample, tensors
+from app.artifact.spec import SPEC_VERSION
 from tests import factories
 from tests.app import onnx_factories, sample_factories
 from tests.app.bundle_factories import Files, edit_spec, pack, replace
@@ -198,7 +199,7 @@ OUTSIDE: dict[str, Case] = {
     "a file is missing": (lambda files: pack(without(files, "head.onnx")), "bundle_invalid", "head.onnx is missing"),
     "no spec": (lambda files: pack(without(files, "spec.json")), "bundle_invalid", "spec.json"),
     "a wrong hash": (lambda files: pack({**files, "README.md": b"# Tiny\n"}), "bundle_invalid", "another content"),
-    "a newer spec": (spec(spec_version=3), "bundle_too_new", "spec_version"),
+    "a newer spec": (spec(spec_version=SPEC_VERSION + 1), "bundle_too_new", "spec_version"),
     "a spec with more": (spec(run="rm -rf /"), "bundle_invalid", "run"),
     "a deep spec": (lambda files: pack({**files, "spec.json": b"[" * 200_000}), "bundle_invalid", "spec.json"),
     "another task": (spec(task="detection"), "unsupported_task", "detection"),

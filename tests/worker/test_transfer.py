@@ -10,13 +10,14 @@ import pytest
 
 from app import recipes
 from app.artifact import bundle, reference, sample, scores, stored, tensors
+from app.artifact.precisions import SECOND
 from app.artifact.spec import load as load_spec
 from app.errors import JobFailure
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests.conftest import COMPUTE_THREADS
 from tests.worker.transfer_factories import Wire, store
-from worker import assemble, int8, sources, transfer
+from worker import assemble, second_graph, sources, transfer
 from worker.context import RunContext
 from worker.document import DatasetDocument, JobDocument
 from worker.foresight import Foresight
@@ -66,7 +67,10 @@ def test_a_probe_leaves_a_whole_bundle_behind(home):
     done = transfer.run(context)
     keys = list(context.storage.list(done["prefix"]))
     assert sorted(key.rpartition("/")[2] for key in keys) == sorted(
-        [bundle.SPEC, *(name for name in bundle.FILES if name not in (bundle.BACKBONE, bundle.STATE, bundle.INT8))]
+        [
+            bundle.SPEC,
+            *(name for name in bundle.FILES if name not in (bundle.BACKBONE, bundle.STATE, *bundle.SECOND.values())),
+        ]
     )
     folder = context.storage.fetch(f"{done['prefix']}/{bundle.SPEC}").parent
     spec = load_spec((folder / bundle.SPEC).read_bytes())
@@ -82,13 +86,15 @@ def test_a_probe_leaves_a_whole_bundle_behind(home):
 
 
 def test_what_the_job_asks_to_be_published_with_it(home):
-    """Too few pictures for a graph in 8 bits, and no training image in the sample."""
+    """Too few pictures for second graphs, and no training image in the sample."""
     context = attempt(home, "asked", {"method": "linear_probe"}, Wire())
-    asked = context.document.model_copy(update={"inputs": {"int8": True, "sample": False}})
+    asked = context.document.model_copy(update={"inputs": {**dict.fromkeys(SECOND, True), "sample": False}})
     done = transfer.run(replace(context, document=asked))
-    assert done["report"]["int8"]["published"] is False
-    assert 0 < done["report"]["int8"]["num_samples"] < int8.MIN_ITEMS
-    assert (done["spec"]["spec_version"], "int8" in done["spec"]) == (1, False)
+    for precision in SECOND:
+        assert done["report"][precision]["published"] is False
+        assert 0 < done["report"][precision]["num_samples"] < second_graph.MIN_ITEMS
+        assert precision not in done["spec"]
+    assert done["spec"]["spec_version"] == 1
     tried = tensors.load(context.storage.fetch(f"{done['prefix']}/{bundle.SAMPLE}"))
     assert not sample.unpack(tried, 1280, len(done["spec"]["labels"])).training
     card = context.storage.fetch(f"{done['prefix']}/{bundle.README}").read_text()

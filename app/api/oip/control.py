@@ -5,10 +5,10 @@ from typing import Any
 
 from app.api.deps import State
 from app.api.oip import messages
+from app.artifact.precisions import FLOAT, Precision
 from app.errors import Unavailable, Unsupported
 from app.services import readiness, repository
 from app.services.predictions import Found, Wanted
-from app.serving.model import FLOAT, Precision
 
 
 def find(

@@ -9,11 +9,11 @@ from anyio import to_thread
 from app.api.deps import State
 from app.api.oip import control, messages, tensors
 from app.api.oip.messages import InferRequest, InferResponse
+from app.artifact.precisions import FLOAT
 from app.services import rollouts
 from app.services.drift import Call
 from app.services.predictions import Found
 from app.serving.call import Images, Result
-from app.serving.model import FLOAT
 
 Read = Callable[[], InferRequest]
 Wait = Callable[[Future[Result]], Awaitable[Result]]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.artifact.precisions import FLOAT, SECOND, Precision
 from app.errors import BadRequest, Unsupported
-from app.serving.model import FLOAT, INT8, Precision
 
 ENCODED, IMAGES = "encoded", "images"
 PROBABILITIES, FEATURES = "probabilities", "features"
@@ -182,11 +182,12 @@ def precision(parameters: Mapping[str, Any]) -> Precision:
         BadRequest: it is none of them.
     """
     found = parameters.get("precision")
-    if found == INT8:
-        return INT8
     if found in (None, "", FLOAT):
         return FLOAT
-    raise BadRequest(f"expected parameter precision as {FLOAT} or {INT8}; found {found!r}; leave it out")
+    for precision in SECOND:
+        if found == precision:
+            return precision
+    raise BadRequest(f"expected parameter precision as {FLOAT} or {' or '.join(SECOND)}; found {found!r}; leave it out")
 
 
 def version_number(text: str) -> int | None:

@@ -104,7 +104,10 @@ def same(found, wanted):
 
 
 def test_a_bundle_is_whole_and_the_same_each_time(origin, content, files):
-    assert list(files) == ["spec.json", *(name for name in bundle.FILES if name not in (bundle.STATE, bundle.INT8))]
+    assert list(files) == [
+        "spec.json",
+        *(name for name in bundle.FILES if name not in (bundle.STATE, *bundle.SECOND.values())),
+    ]
     assert origin.get(url(number=1)).content == content
     described = json.loads(files["spec.json"])
     assert described["files"]["backbone.onnx"]["key"] == "backbone.onnx"

@@ -3,51 +3,31 @@
 import io
 import json
 import zipfile
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from app.artifact import bundle, sample
+from app.artifact import bundle
+from app.artifact.precisions import SECOND as PRECISIONS
+from app.artifact.precisions import WORDS
 from app.artifact.spec import load as load_spec
+from app.artifact.spec import version_of
 from app.services import aliases
 from app.services.aliases import Target
-from tests import factories
-from tests.app import bundle_factories, onnx_factories, sample_factories
+from tests.app import bundle_factories, onnx_factories, second_graphs
+from tests.app.api.oip.requests import LENGTH, binary
+from tests.app.second_graphs import GRAPHS, features, scores
 from tests.checks import inference_error, problem
 from tests.inference import PICTURES, pixels
 
-# Stands for the graph in 8 bits: another network, so that nobody can mistake one for the other.
-SEED = 13
-SECOND = onnx_factories.backbone_bytes(seed=SEED)
+
+@pytest.fixture(params=PRECISIONS)
+def precision(request):
+    return request.param
 
 
-def scores(version, seed):
-    weight_CD, bias_C = factories.head_weights(version, 3)
-    return onnx_factories.softmax(onnx_factories.backbone_reference(pixels(), seed=seed) @ weight_CD.T + bias_C)
-
-
-def tried_on(version, off=0.0):
-    """The sample, with features of the second graph that are a share `off`."""
-    made = sample_factories.make(*factories.head_weights(version, 3))
-    found = onnx_factories.backbone_reference(sample_factories.pixels(), seed=SEED) * (1 + off)
-    return sample.pack(replace(made, int8_features_KD=np.float32(found)))
-
-
-def publish(client, folder, off=0.03):
-    """Version 1 has two graphs, version 2 has one."""
-    state = client.app.state.graft
-    path = folder / "second.onnx"
-    path.write_bytes(SECOND)
-    with state.database.write() as session:
-        of = factories.model(session, "tiny", 0)
-        described = {"spec_version": 2, "int8": onnx_factories.MEASURED}
-        bundle_factories.publish(
-            session, state.storage, folder / "made", of, 1, described=described,
-            parts={"int8": path, "sample": tried_on(1, off)},
-        )  # fmt: skip
-        bundle_factories.publish(session, state.storage, folder / "made", of, 2)
-        of.last_version = 2
+def publish(client, folder, precision, off=0.75):
+    second_graphs.publish(client.app.state.graft, folder, precision, off=off)
 
 
 def predict(client, model="tiny", **query):
@@ -64,140 +44,147 @@ def said(answer):
     return body["precision"], np.array([[row[label] for label in order] for row in rows])
 
 
-def test_the_graph_that_was_asked_for_answers_and_says_so(light_client, tmp_path):
-    publish(light_client, tmp_path)
-    for query, precision, seed in (
-        ({}, "fp32", 0),
-        ({"precision": "fp32"}, "fp32", 0),
-        ({"precision": "int8"}, "int8", SEED),
-    ):
+def test_the_graph_that_was_asked_for_answers_and_says_so(light_client, tmp_path, precision):
+    publish(light_client, tmp_path, precision)
+    for query, told in (({}, "fp32"), ({"precision": "fp32"}, "fp32"), ({"precision": precision}, precision)):
         found, scored = said(predict(light_client, version=1, **query))
-        assert found == precision
-        np.testing.assert_allclose(scored, scores(1, seed), atol=1e-5)
+        assert found == told
+        np.testing.assert_allclose(scored, scores(1, told or "fp32"), atol=1e-5)
     answer = light_client.post(
-        "/api/v1/models/tiny/embed", params={"version": 1, "precision": "int8"}, files={"file": PICTURES[0]}
+        "/api/v1/models/tiny/embed", params={"version": 1, "precision": precision}, files={"file": PICTURES[0]}
     )
-    assert answer.json()["precision"] == "int8"
-    np.testing.assert_allclose(
-        answer.json()["features"], onnx_factories.backbone_reference(pixels()[:1], seed=SEED), atol=1e-5
-    )
+    assert answer.json()["precision"] == precision
+    np.testing.assert_allclose(answer.json()["features"], features(pixels()[:1], precision), atol=1e-5)
 
 
-def test_what_cannot_answer_refuses(light_client, tmp_path):
-    publish(light_client, tmp_path)
-    problem(predict(light_client, version=2, precision="int8"), 404, "no_int8")
-    problem(predict(light_client, precision="int8"), 404, "no_int8")
-    problem(predict(light_client, version=1, precision="int8", domain="shop"), 409, "int8_with_domain")
+def test_what_cannot_answer_refuses(light_client, tmp_path, precision):
+    publish(light_client, tmp_path, precision)
+    found = predict(light_client, version=2, precision=precision)
+    problem(found, 404, f"no_{precision}")
+    assert f"its report says why under {precision}" in found.json()["detail"]
+    problem(predict(light_client, precision=precision), 404, f"no_{precision}")
+    problem(predict(light_client, version=1, precision=precision, domain="shop"), 409, f"{precision}_with_domain")
+    (other,) = set(PRECISIONS) - {precision}
+    problem(predict(light_client, version=1, precision=other), 404, f"no_{other}")
     problem(predict(light_client, version=1, precision="int4"), 422, "invalid_payload")
 
 
-def test_an_alias_is_answered_without_canary(light_client, tmp_path):
-    publish(light_client, tmp_path)
+def test_an_alias_is_answered_without_canary(light_client, tmp_path, precision):
+    publish(light_client, tmp_path, precision)
     with light_client.app.state.graft.database.write() as session:
         aliases.point(session, "default", "tiny", "small", Target(1, canary=2, share=1.0))
-    answer = predict(light_client, alias="small", precision="int8")
-    assert (answer.json()["version"], answer.json()["precision"]) == (1, "int8")
+    answer = predict(light_client, alias="small", precision=precision)
+    assert (answer.json()["version"], answer.json()["precision"]) == (1, precision)
     assert predict(light_client, alias="small").json()["version"] == 2
 
 
-def test_the_inference_protocol_asks_by_a_parameter(light_client, tmp_path):
-    publish(light_client, tmp_path)
+def test_the_inference_protocol_asks_by_a_parameter(light_client, tmp_path, precision):
+    publish(light_client, tmp_path, precision)
     url = "/v2/models/tiny/versions/1/infer"
     images = {"name": "images", "datatype": "UINT8", "shape": list(pixels().shape), "data": pixels().ravel().tolist()}
-    for parameters, told, seed in (({}, None, 0), ({"precision": "int8"}, {"precision": "int8"}, SEED)):
+    for told in (None, precision):
+        parameters = {"precision": told} if told else {}
         answer = light_client.post(url, json={"inputs": [images], "parameters": parameters}).json()
-        assert answer.get("parameters") in (told, told or {})
+        assert answer.get("parameters", {}) == parameters
         found = np.array(answer["outputs"][0]["data"]).reshape(-1, 3)
-        np.testing.assert_allclose(found, scores(1, seed), atol=1e-5)
+        np.testing.assert_allclose(found, scores(1, told or "fp32"), atol=1e-5)
+    raw = {**images, "parameters": {"binary_data_size": pixels().nbytes}}
+    del raw["data"]
+    document = {"inputs": [raw], "parameters": {"precision": precision, "binary_data_output": True}}
+    packed = light_client.post(url, **binary(document, pixels().tobytes()))
+    found = np.frombuffer(packed.content[int(packed.headers[LENGTH]) :], "<f4").reshape(-1, 3)
+    np.testing.assert_allclose(found, scores(1, precision), atol=1e-5)
     refused = light_client.post(url, json={"inputs": [images], "parameters": {"precision": 8}})
     assert "precision" in inference_error(refused, 400)
 
 
-def test_a_second_graph_that_says_something_else_is_refused_alone(light_client, tmp_path):
-    publish(light_client, tmp_path, off=0.06)
-    problem(predict(light_client, version=1, precision="int8"), 503, "version_not_ready")
+def test_a_second_graph_that_says_something_else_is_refused_alone(light_client, tmp_path, precision):
+    publish(light_client, tmp_path, precision, off=1.5)
+    problem(predict(light_client, version=1, precision=precision), 503, "version_not_ready")
     assert said(predict(light_client, version=1))[0] == "fp32"
 
 
-def test_a_bundle_with_two_graphs_comes_back_whole(light_client, tmp_path):
-    publish(light_client, tmp_path)
+def test_a_bundle_with_two_graphs_comes_back_whole(light_client, tmp_path, precision):
+    publish(light_client, tmp_path, precision)
     content = light_client.get("/api/v1/models/tiny/versions/1/bundle").content
     files = bundle_factories.read(content)
-    assert files[bundle.INT8] == SECOND
-    assert json.loads(files[bundle.SPEC])["spec_version"] == 2
+    assert files[bundle.SECOND[precision]] == GRAPHS[precision]
+    assert json.loads(files[bundle.SPEC])["spec_version"] == version_of({precision})
     answer = light_client.post("/api/v1/models/moved/versions", files={"file": ("b.zip", io.BytesIO(content))})
     assert answer.status_code == 201, answer.text
-    moved = said(predict(light_client, "moved", precision="int8"))
-    assert moved[0] == "int8"
-    np.testing.assert_allclose(moved[1], scores(1, SEED), atol=1e-5)
+    moved = said(predict(light_client, "moved", precision=precision))
+    assert moved[0] == precision
+    np.testing.assert_allclose(moved[1], scores(1, precision), atol=1e-5)
     assert light_client.get("/api/v1/models/moved/versions/1/bundle").content == content
 
 
-def other_graph(files):
-    return bundle_factories.replace(files, bundle.INT8, onnx_factories.backbone_bytes(seed=8))
+def other_graph(files, precision):
+    return bundle_factories.replace(files, bundle.SECOND[precision], onnx_factories.backbone_bytes(seed=8))
 
 
-def wider(files):
-    return bundle_factories.replace(files, bundle.INT8, onnx_factories.backbone_bytes(7))
+def wider(files, precision):
+    return bundle_factories.replace(files, bundle.SECOND[precision], onnx_factories.backbone_bytes(7))
 
 
-def unsaid(files):
+def unsaid(files, precision):
     listed = json.loads(files[bundle.SPEC])
     return bundle_factories.edit_spec(
-        {**files, bundle.SPEC: json.dumps({**listed, "spec_version": 1}).encode()}, int8=None
+        {**files, bundle.SPEC: json.dumps({**listed, "spec_version": 1}).encode()}, **{precision: None}
     )
 
 
-def without_sample(files):
+def without_sample(files, _):
     listed = json.loads(files[bundle.SPEC])["files"]
     del listed[bundle.SAMPLE]
     fewer = {name: data for name, data in files.items() if name != bundle.SAMPLE}
     return bundle_factories.edit_spec(fewer, files=listed)
 
 
-def missing(files):
+def missing(files, precision):
     listed = json.loads(files[bundle.SPEC])["files"]
-    del listed[bundle.INT8]
-    return bundle_factories.edit_spec({name: data for name, data in files.items() if name != bundle.INT8}, files=listed)
+    del listed[bundle.SECOND[precision]]
+    return bundle_factories.edit_spec(
+        {name: data for name, data in files.items() if name != bundle.SECOND[precision]}, files=listed
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (other_graph, "in int8 features are"),
+        (other_graph, "in {precision} features are"),
         (wider, "features"),
         (unsaid, "nothing is said of it"),
-        (without_sample, "beside a graph in 8 bits"),
-        (missing, f"{bundle.INT8} is not listed"),
+        (without_sample, "beside a graph in {words}"),
+        (missing, "backbone.{precision}.onnx is not listed"),
     ],
 )
-def test_an_import_is_refused(light_client, tmp_path, change, words):
-    publish(light_client, tmp_path)
+def test_an_import_is_refused(light_client, tmp_path, precision, change, words):
+    publish(light_client, tmp_path, precision)
     files = bundle_factories.read(light_client.get("/api/v1/models/tiny/versions/1/bundle").content)
-    data = bundle_factories.pack(change(files))
+    data = bundle_factories.pack(change(files, precision))
     answer = light_client.post("/api/v1/models/moved/versions", files={"file": ("b.zip", io.BytesIO(data))})
     problem(answer, 400, "bundle_invalid")
-    assert words in answer.json()["detail"]
+    assert words.format(precision=precision, words=WORDS[precision]) in answer.json()["detail"]
 
 
-def test_other_servers_get_the_graph_in_floating_point(light_client, tmp_path):
-    publish(light_client, tmp_path)
+def test_other_servers_get_the_graph_in_floating_point(light_client, tmp_path, precision):
+    publish(light_client, tmp_path, precision)
     content = light_client.get("/api/v1/models/tiny/versions/1/repository").content
     with zipfile.ZipFile(io.BytesIO(content)) as zipped:
         found = onnx_factories.run(zipped.read("tiny/1/model.onnx"), images=pixels())
-        assert load_spec(zipped.read("tiny/1/spec.json")).int8 == onnx_factories.MEASURED
-    np.testing.assert_allclose(found["probabilities"], scores(1, 0), atol=1e-5)
+        assert load_spec(zipped.read("tiny/1/spec.json")).second == {precision: onnx_factories.MEASURED}
+    np.testing.assert_allclose(found["probabilities"], scores(1, "fp32"), atol=1e-5)
 
 
-def test_a_class_that_is_added_has_one_graph(light_client, tmp_path):
-    publish(light_client, tmp_path)
+def test_a_class_that_is_added_has_one_graph(light_client, tmp_path, precision):
+    publish(light_client, tmp_path, precision)
     answer = light_client.post(
         "/api/v1/models/tiny/classes", params={"version": 1}, files={"file": PICTURES[0]}, data={"label": "newt"}
     )
     assert answer.status_code == 201, answer.text
     spec = light_client.get("/api/v1/models/tiny/versions/3/files/spec.json").content
-    assert (load_spec(spec).spec_version, load_spec(spec).int8) == (1, None)
-    problem(predict(light_client, version=3, precision="int8"), 404, "no_int8")
+    assert (load_spec(spec).spec_version, load_spec(spec).second) == (1, {})
+    problem(predict(light_client, version=3, precision=precision), 404, f"no_{precision}")
     assert said_of_four(predict(light_client, version=3)) == "fp32"
 
 

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.artifact import bundle, heads, reference, sample, seen, spec, stored, tensors
+from app.artifact.precisions import SECOND
 from tests.app import sample_factories
 from tests.app.onnx_factories import MEASURED, backbone_bytes, images, make_spec
 
@@ -113,9 +114,10 @@ def test_verification_notices_every_kind_of_damage(tmp_path, backbone, name):
     looks = reference.pack(reference.make(np.zeros((4, 6), np.float32), np.full((4, 3), 1 / 3)))
     known = seen.pack([seen.of_class("owl", [b"1" * 32])])
     tried = sample.pack(sample_factories.make(WEIGHTS["weight"], WEIGHTS["bias"]))
-    two = make_spec(spec_version=2, int8=MEASURED)
+    all_graphs = make_spec(spec_version=3, int8=MEASURED, fp16=MEASURED)
+    second = dict.fromkeys(SECOND, backbone)
     parts = {"features": features, "seen": known, "reference": looks, "sample": tried}
-    write(folder, backbone, two, **parts, state=state, int8=backbone)
+    write(folder, backbone, all_graphs, **parts, state=state, second=second)
     flip(folder / name)
     with pytest.raises(spec.BundleError, match=f"{name} has another content"):
         bundle.verify(folder)

@@ -1,12 +1,14 @@
 """The pictures that a version is tried on: small, without metadata, and what is no sample is refused."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from app.artifact import preprocess, sample, tensors
+from app.artifact.precisions import SECOND
 from tests.app import onnx_factories, sample_factories
 
 SHAPE = onnx_factories.preprocess(side=224, resize=256)
@@ -41,6 +43,20 @@ def test_packed_and_unpacked():
     assert (found.pictures, found.training) == (made.pictures, True)
     np.testing.assert_array_equal(found.said.features_KD, made.said.features_KD)
     np.testing.assert_array_equal(found.said.scores_KC, made.said.scores_KC)
+    assert found.second == {}
+
+
+@pytest.mark.parametrize("second", [SECOND[:1], SECOND[1:], SECOND])
+def test_features_of_other_graphs_come_along_by_their_precision(second):
+    made = sample_factories.make(np.ones((3, 6)), np.arange(3))
+    features = {name: np.float32(place + made.said.features_KD) for place, name in enumerate(second)}
+    packed = sample.pack(replace(made, second=features))
+    found = sample.unpack(tensors.loads(tensors.dump(packed), "sample.safetensors"), 6, 3)
+    assert tuple(found.second) == second
+    for name in second:
+        np.testing.assert_array_equal(found.second[name], features[name])
+        with pytest.raises(ValueError, match=f"expected '{name}_features'"):
+            sample.unpack({**packed, f"{name}_features": np.zeros((2, 7), np.float32)}, 6, 3)
 
 
 def test_one_of_a_newer_graft_is_no_sample():

@@ -111,8 +111,8 @@ def changed(**fields):
 
 
 def test_a_newer_version_is_named_with_the_way_out():
-    with pytest.raises(spec.BundleError, match=r"spec_version up to 2; found 3.*newer Graft; upgrade") as caught:
-        spec.load(changed(spec_version=3, an_unknown_field="of the future"))
+    with pytest.raises(spec.BundleError, match=r"spec_version up to 3; found 4.*newer Graft; upgrade") as caught:
+        spec.load(changed(spec_version=4, an_unknown_field="of the future"))
     assert caught.value.code == "bundle_too_new"
 
 
@@ -205,10 +205,16 @@ def test_parity_is_within_tolerance(max_abs, expected):
     assert spec.Parity(max_abs, 1, 1e-4).ok is expected
 
 
-def test_a_second_graph_makes_it_version_2_and_none_leaves_it_at_1():
-    plain, two = make_spec(), make_spec(spec_version=2, int8=MEASURED)
-    assert "int8" not in json.loads(spec.dump(plain))
-    assert spec.load(spec.dump(two)) == two
-    for fields in ({"spec_version": 2}, {"int8": MEASURED}):
-        with pytest.raises(ValidationError, match="expected spec_version 2 with int8"):
-            make_spec(**fields)
+@pytest.mark.parametrize(
+    ("version", "second", "told"),
+    [(1, (), "one graph"), (2, ("int8",), "int8"), (3, ("fp16",), "fp16"), (3, ("int8", "fp16"), "int8, fp16")],
+)
+def test_the_version_is_the_least_that_tells_of_its_graphs(version, second, told):
+    found = make_spec(spec_version=version, **dict.fromkeys(second, MEASURED))
+    assert spec.load(spec.dump(found)) == found
+    # What is not there is not named, so that older readers take it.
+    assert {"int8", "fp16"} & json.loads(spec.dump(found)).keys() == set(second)
+    assert tuple(found.second) == second
+    for other in {1, 2, 3} - {version}:
+        with pytest.raises(ValidationError, match=f"expected spec_version {version} with {told}; found {other}"):
+            make_spec(spec_version=other, **dict.fromkeys(second, MEASURED))

@@ -110,6 +110,7 @@ def report(num_classes: int = 3, name: str = "class", seed: int = 0, num_points:
             "labels_needed": needed,
         },
         "int8": {"published": False, "reason": "200 labelled pictures can be scored", "num_samples": 200},
+        "fp16": {"published": False, "reason": "200 labelled pictures can be scored", "num_samples": 200},
         "forecast": {
             "expected": 0.78, "low": 0.7, "high": 0.86, "what": name, "found": 0.8, "error": 0.02, "inside": True,
             "more_images": [

@@ -40,9 +40,10 @@ def test_the_job_names_its_source(session):
 
 def test_what_is_to_be_published_with_it_travels_to_the_worker(session):
     target, source = factories.dataset(session), factories.dataset(session)
-    for fields, inputs in (({}, {"sample": True, "int8": False}), ({"sample": False, "int8": True},) * 2):
+    plain = {"sample": True, "int8": False, "fp16": False}
+    for fields in ({}, {"sample": False, "int8": True}, {"fp16": True}):
         asked = replace(wish(target.id, source.id), **fields)
-        assert transfers.create(session, "default", asked, False).inputs == inputs
+        assert transfers.create(session, "default", asked, False).inputs == {**plain, **fields}
 
 
 def test_a_target_without_labels_is_welcome(session):

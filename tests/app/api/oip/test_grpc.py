@@ -9,7 +9,9 @@ from starlette.testclient import TestClient
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from app.api.oip import proto
+from app.artifact.precisions import SECOND
 from app.main import create_app
+from tests.app import second_graphs
 from tests.conftest import free_port, wait_until
 from tests.inference import LABELS, NAME, PICTURES, features, pixels, probabilities, publish
 
@@ -286,3 +288,19 @@ def test_without_a_port_nothing_listens(light):
     with TestClient(create_app(light), base_url="http://127.0.0.1") as client:
         assert client.get("/v2").status_code == 200
     assert light.grpc_port == 0
+
+
+def test_the_graph_that_was_asked_for_answers_and_says_so(call, state, tmp_path):
+    second_graphs.publish(state, tmp_path, *SECOND, name="double")
+    for precision in SECOND:
+        request = asked("ModelInferRequest", model_name="double", model_version="1")
+        request.inputs.add(**images())
+        request.parameters["precision"].string_param = precision
+        answer = call("ModelInfer", request)
+        assert answer.parameters["precision"].string_param == precision
+        found = np.frombuffer(answer.raw_output_contents[0], "<f4").reshape(-1, 3)
+        np.testing.assert_allclose(found, second_graphs.scores(1, precision), atol=1e-5)
+    request.model_version = "2"
+    refused(call, "ModelInfer", request, "NOT_FOUND", "half precision")
+    request.parameters["precision"].string_param = "int4"
+    refused(call, "ModelInfer", request, "INVALID_ARGUMENT", "fp32 or int8 or fp16")

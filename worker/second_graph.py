@@ -1,13 +1,13 @@
-"""Whether a version gets a second graph in 8 bits: made on the job's images, published where its accuracy allows.
+"""Whether a version gets graphs in 8 bits or half precision: made on its job's images, published by their accuracy.
 
-The rule has no setting: the lower end of the 95 % interval of (accuracy in 8 bits - accuracy in floating point) is at
-least -0.01, on items that the head has not learned from, the same for both graphs. The test split has no part in it.
+The rule has no setting: the lower end of the 95 % interval of (accuracy with it - accuracy in floating point) is at
+least -0.01, on items that the head has not learned from, the same for all graphs. The test split has no part in it.
 
 Shape legend: N items, D features, C classes.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import stored
-from app.artifact.spec import Quantised
+from app.artifact import bundle, stored
+from app.artifact.precisions import FP16, INT8, Second, SecondGraph
 from app.serving.runtime import BATCH_SIZE, Session
-from worker import features, quantise
+from worker import features
+from worker.calibration import Batches
 from worker.evaluate import intervals
 from worker.evaluate.intervals import Interval
+from worker.halve import halve
 from worker.machine import describe
-from worker.methods.contract import Candidate, Float, Rows, Task
+from worker.methods.contract import Candidate, Float, Head, Rows, Task
+from worker.quantise import quantise
 from worker.solvers.folds import stratified_group_folds
 
 MARGIN = 0.01
@@ -35,7 +38,12 @@ MIN_ITEMS = 381
 SAME_LOGITS = 1e-3
 TIMED_RUNS = 7
 
-Ints = NDArray[np.int64]
+# From a graph, images and a place for the new graph, to the graph that shows here what the new one says.
+MAKERS: dict[Second, Callable[[Path, Batches, Path], Path]] = {INT8: quantise, FP16: halve}
+
+Right = NDArray[np.bool_]
+# A head with the items that it may score: those that it has not learned from.
+Heads = list[tuple[Right, Head]]
 
 
 @dataclass(frozen=True)
@@ -43,14 +51,14 @@ class Judged:
     """What became of it.
 
     Args:
-        report: part `int8` of the report.
+        report: part `int8` or `fp16` of the report.
         graph: what is published; None where nothing is.
         described: of that graph, for the spec.
     """
 
     report: dict[str, Any]
     graph: Path | None = None
-    described: Quantised | None = None
+    described: SecondGraph | None = None
 
 
 @dataclass(frozen=True)
@@ -68,43 +76,67 @@ class _Items:
     refits: bool
 
 
-def judge(task: Task, candidate: Candidate) -> Judged:
-    """Makes the graph, measures it beside the other one, and decides."""
+@dataclass(frozen=True)
+class _Float:
+    """What each second graph is compared with.
+
+    Args:
+        rows: the items.
+        what: which they are, for people.
+        heads: fitted to features in floating point alone.
+        right_N: whether each item is named right from those.
+    """
+
+    rows: Rows
+    what: str
+    heads: Heads
+    right_N: Right
+
+
+def judge(task: Task, candidate: Candidate, wanted: Collection[Second]) -> dict[Second, Judged]:
+    """Makes each graph that is wanted, measures it beside the one in floating point, and decides."""
+    if not wanted:
+        return {}
     items = _items(task, candidate)
     if isinstance(items, str):
-        return _not_published(items)
+        return dict.fromkeys(wanted, _not_published(items))
     if len(items.rows) < MIN_ITEMS:
-        return _not_published(
+        few = _not_published(
             f"{len(items.rows)} labelled pictures can be scored, and with fewer than {MIN_ITEMS} no interval is narrow "
             f"enough to show that accuracy falls by no more than {MARGIN}",
             num_samples=len(items.rows),
         )
-    reporter = task.context.reporter
-    reporter.progress(0.94, "int8")
-    graph = task.context.scratch / "backbone.int8.onnx"
-    num_images = _make(task, candidate, graph)
-    reporter.check_yield()
+        return dict.fromkeys(wanted, few)
     rows = items.rows[stored.spread(task.labels_N[items.rows], MAX_ITEMS)]
-    threads = task.context.settings.num_compute_threads
-    whole_ND = _features(task, candidate, rows, Session(candidate.graph, threads))
-    small_ND = _features(task, candidate, rows, Session(graph, threads))
-    right_N, small_right_N = _right(task, candidate, rows, items.refits, whole_ND, small_ND)
-    change = intervals.paired_difference(small_right_N, right_N)
-    described = Quantised(
+    feats_ND = _features(task, candidate, rows, candidate.graph)
+    heads = list(_heads(task, candidate, rows, items.refits, feats_ND))
+    found = _Float(rows, items.what, heads, _right(task, rows, heads, feats_ND))
+    return {precision: _judge(task, candidate, found, precision) for precision in wanted}
+
+
+def _judge(task: Task, candidate: Candidate, found: _Float, precision: Second) -> Judged:
+    reporter = task.context.reporter
+    reporter.progress(0.94, precision)
+    graph = task.context.scratch / bundle.SECOND[precision]
+    num_images, shown = _make(task, candidate, precision, graph)
+    reporter.check_yield()
+    right_N = _right(task, found.rows, found.heads, _features(task, candidate, found.rows, shown))
+    change = intervals.paired_difference(right_N, found.right_N)
+    described = SecondGraph(
         accuracy_change=change.value,
         accuracy_change_low=change.low,
         accuracy_change_high=change.high,
-        num_samples=len(rows),
-        what=items.what,
+        num_samples=len(found.rows),
+        what=found.what,
         num_calibration=num_images,
         size_bytes=graph.stat().st_size,
         float_size_bytes=candidate.graph.stat().st_size,
         **_seconds(task, candidate, graph),
     )
-    report = {**described.model_dump(mode="json"), "same": float((small_right_N == right_N).mean())}
+    report = {**described.model_dump(mode="json"), "same": float((right_N == found.right_N).mean())}
     if change.low < -MARGIN:
         return _not_published(f"{_words(change)}, which does not rule out a loss of {MARGIN}", **report)
-    reporter.log(f"int8: {_words(change)}: a second graph is published", **report)
+    reporter.log(f"{precision}: {_words(change)}: a second graph is published", **report)
     return Judged({"published": True, "reason": _words(change), **report}, graph, described)
 
 
@@ -141,20 +173,20 @@ def _own(candidate: Candidate) -> bool:
     return logits_NC.shape == known_NC.shape and bool(np.allclose(logits_NC, known_NC, SAME_LOGITS, SAME_LOGITS))
 
 
-def _make(task: Task, candidate: Candidate, target: Path) -> int:
-    """Calibrates on training images, each class in its share; how many there were."""
+def _make(task: Task, candidate: Candidate, precision: Second, target: Path) -> tuple[int, Path]:
+    """Calibrates on training images, each class in its share; how many there were, and the graph to judge it by."""
     rows = task.train if len(task.train) else task.pool
     labels_N = task.labels_N[rows]
     # Without labels, every n-th of them.
     chosen = rows[stored.spread(labels_N if (labels_N >= 0).all() else np.zeros_like(labels_N), CALIBRATION_IMAGES)]
     shape = candidate.backbone.preprocess
     batches = (images for _, images in features.decoded(task.context, task.index, chosen, shape))
-    quantise.quantise(candidate.graph, batches, target)
-    return len(chosen)
+    return len(chosen), MAKERS[precision](candidate.graph, batches, target)
 
 
-def _features(task: Task, candidate: Candidate, rows: Rows, session: Session) -> Float:
-    """Of one of the two graphs, in the order of the rows; both run here, so that only their precision differs."""
+def _features(task: Task, candidate: Candidate, rows: Rows, graph: Path) -> Float:
+    """Of one of the graphs, in the order of the rows; all run here, so that only their precision differs."""
+    session = Session(graph, task.context.settings.num_compute_threads)
     out: Float | None = None
     place = {int(row): number for number, row in enumerate(rows)}
     for order, images in features.decoded(task.context, task.index, rows, candidate.backbone.preprocess):
@@ -166,22 +198,16 @@ def _features(task: Task, candidate: Candidate, rows: Rows, session: Session) ->
     return out
 
 
-def _right(
-    task: Task, candidate: Candidate, rows: Rows, refits: bool, whole_ND: Float, small_ND: Float
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether each item is named right from the features of each graph; heads are fitted to floating point alone."""
-    labels_N = task.labels_N[rows]
-    named = [np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)]
-    for out_N, head in _heads(task, candidate, rows, refits, whole_ND):
-        for names_N, feats_ND in zip(named, (whole_ND, small_ND), strict=True):
-            names_N[out_N] = head.logits(feats_ND[out_N]).argmax(1)
-    return named[0] == labels_N, named[1] == labels_N
+def _right(task: Task, rows: Rows, heads: Heads, feats_ND: Float) -> Right:
+    """Whether each item is named right from the features of one of the graphs; what is no number names none."""
+    labels_N, named_N = task.labels_N[rows], np.empty(len(rows), np.int64)
+    for out_N, head in heads:
+        named_N[out_N] = head.logits(feats_ND[out_N]).argmax(1)
+    right_N: Right = (named_N == labels_N) & np.isfinite(feats_ND).all(1)
+    return right_N
 
 
-def _heads(
-    task: Task, candidate: Candidate, rows: Rows, refits: bool, feats_ND: Float
-) -> Iterator[tuple[NDArray[np.bool_], Any]]:
-    """Heads, each with the items that it may score: those that it has not learned from."""
+def _heads(task: Task, candidate: Candidate, rows: Rows, refits: bool, feats_ND: Float) -> Iterator[tuple[Right, Head]]:
     if not refits or candidate.refit is None:
         yield np.ones(len(rows), np.bool_), candidate.head
         return
