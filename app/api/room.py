@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api import problems
 from app.errors import Overloaded
 
-# Every path whose requests end in `Engine.submit`.
+# Every path that answers with predictions. Images of a new class are few, and the engine itself refuses them.
 _PREDICTS = re.compile(r"/api/v1/models/[^/]+/(predict|embed)|/v2/models/[^/]+/(versions/[^/]+/)?infer")
 
 

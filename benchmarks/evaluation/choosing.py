@@ -37,12 +37,7 @@ Run = dict[str, Any]
 
 def run(lab: Lab) -> Iterator[dict[str, Any]]:
     """Goes on where the results stop; a document after every run."""
-    found, missing = {}, []
-    for name in SETS:
-        try:
-            found[name] = lab.files(name)
-        except sets.NotFound as error:
-            missing.append(str(error))
+    found, missing = lab.found(SETS)
     seeds = range(max(NUM_SEEDS, len(lab.seeds)))
     known: dict[str, Any] = lab.known.get("choosing", {})
     runs: list[Run] = list(known.get("runs", [])) if known.get("minutes") == MINUTES else []

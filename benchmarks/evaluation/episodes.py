@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.evaluation import sets
 from benchmarks.evaluation.lab import Lab
 from worker.evaluate import episodes
 from worker.methods import few_shot
@@ -24,13 +23,10 @@ Ints = NDArray[np.int64]
 
 def run(lab: Lab) -> Iterator[dict[str, Any]]:
     """Accuracy of `few_shot` by set and number of pictures of each class."""
-    rows, missing = [], []
-    for name in SETS:
-        try:
-            found = lab.measured(lab.store(name, lab.files(name), 0))
-        except sets.NotFound as error:
-            missing.append(str(error))
-            continue
+    there, missing = lab.found(SETS)
+    rows = []
+    for name, pictures in there.items():
+        found = lab.measured(lab.store(name, pictures, 0))
         for shots in SHOTS:
             score = episodes.run(
                 found.features_ND, found.labels_N, _classify, num_shots=shots, num_episodes=DRAWS, seed=0

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.evaluation import sets
 from benchmarks.evaluation.lab import Lab, Measured
 from worker.evaluate.even import even_order
 from worker.evaluate.forecast import Expected, Extrapolation, Forecast, forecast
@@ -35,13 +34,10 @@ def run(lab: Lab) -> Iterator[dict[str, Any]]:
 
     From half of the images, all are foretold, and how many lead to what all gave; then what more of one class buy.
     """
-    document: dict[str, Any] = {"rows": [], "not_found": []}
-    for name in SETS:
-        try:
-            measured = lab.measured(lab.store(name, lab.files(name), 0))
-        except sets.NotFound as error:
-            document["not_found"].append(str(error))
-            continue
+    there, missing = lab.found(SETS)
+    document: dict[str, Any] = {"rows": [], "not_found": missing}
+    for name, pictures in there.items():
+        measured = lab.measured(lab.store(name, pictures, 0))
         for pool, runs in RUNS.items():
             rows = [_split(measured, seed, small=pool == "small") for seed in range(runs)]
             for method in ("linear_probe", "few_shot"):

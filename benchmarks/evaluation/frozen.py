@@ -15,13 +15,9 @@ RECIPES: dict[str, dict[str, Any]] = {"linear_probe": {}, "few_shot": {}}
 
 def run(lab: Lab) -> Iterator[dict[str, Any]]:
     """Test accuracy by set and method, and the paired difference to the linear probe on the same splits."""
-    rows, missing = [], []
-    for name in SETS:
-        try:
-            pictures = lab.files(name)
-        except sets.NotFound as error:
-            missing.append(str(error))
-            continue
+    there, missing = lab.found(SETS)
+    rows = []
+    for name, pictures in there.items():
         found: dict[str, list[float]] = {method: [] for method in RECIPES}
         for seed in lab.seeds:
             chosen = sets.per_class(pictures, SMALL[name], seed) if name in SMALL else pictures

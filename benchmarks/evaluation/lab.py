@@ -69,6 +69,17 @@ class Lab:
         """
         return sets.files(name, self.data, self.fonts)
 
+    def found(self, names: Sequence[str]) -> tuple[dict[str, list[File]], list[str]]:
+        """Every picture of the sets that this machine has, by name; and why it has not the others."""
+        there: dict[str, list[File]] = {}
+        missing = []
+        for name in names:
+            try:
+                there[name] = self.files(name)
+            except sets.NotFound as error:
+                missing.append(str(error))
+        return there, missing
+
     def store(self, name: str, pictures: Sequence[File], seed: int) -> DatasetDocument:
         """Ingests pictures as a dataset of that name and split; once."""
         key = f"{name}-{seed}"

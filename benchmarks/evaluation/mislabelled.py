@@ -24,13 +24,9 @@ SHARE = 0.05
 
 def run(lab: Lab) -> Iterator[dict[str, Any]]:
     """A row for each set."""
-    rows, missing = [], []
-    for name in SETS:
-        try:
-            pictures = lab.files(name)
-        except sets.NotFound as error:
-            missing.append(str(error))
-            continue
+    there, missing = lab.found(SETS)
+    rows = []
+    for name, pictures in there.items():
         chosen = sets.per_class(pictures, SMALL[name], 0) if name in SMALL else pictures
         measured = lab.measured(lab.store(name, chosen, 0))
         rows.append({"set": name, **_scored(measured, range(max(NUM_SEEDS, len(lab.seeds))))})

@@ -97,7 +97,7 @@ def document(index: Index, found: dict[Kind, Found], other: Index | None = None)
         "not_searched": {kind: one.reason for kind, one in found.items() if one.reason is not None},
         "findings": documents,
         "samples": _samples(index, named),
-        "samples_against": _samples(other, against) if other else {},
+        "samples_against": _samples(other, against) if other is not None else {},
     }
 
 
@@ -122,7 +122,7 @@ def _document(index: Index, other: Index | None, one: Finding, name: str) -> dic
         "kind": one.kind,
         "samples": [_id(index, row) for row in one.rows[:SHOWN]],
         "num_samples": len(one.rows),
-        "samples_against": [_id(other, row) for row in one.against] if other else [],
+        "samples_against": [_id(other, row) for row in one.against] if other is not None else [],
         "label": one.label,
         "suggestion": {
             "action": one.action,

@@ -32,19 +32,17 @@ def cross_fitted(predicted_WN: Ints, half_N: Ints, choose: Callable[[NDArray[np.
     """What each half is called by the way that is chosen on the other half.
 
     Args:
-        predicted_WN: what each way says of each item.
+        predicted_WN: what each way says of each item; also of several draws, which the choice is made for once.
         half_N: 0 or 1.
         choose: the rule: which items it may see -> the way that it takes.
 
     Shape:
-        predicted_WN: [W, N]
-        half_N, result: [N]
+        predicted_WN: [..., W, N]
+        half_N: [N]
+        result: [..., N]
     """
-    out_N = np.empty(predicted_WN.shape[1], np.int64)
-    for half in (0, 1):
-        mine_N = half_N == half
-        out_N[mine_N] = predicted_WN[choose(~mine_N)][mine_N]
-    return out_N
+    first_N, second_N = (predicted_WN[..., choose(half_N != half), :] for half in (0, 1))
+    return np.where(half_N == 0, first_N, second_N)
 
 
 def one_hot(predicted_N: Sequence[int] | Ints, num_classes: int) -> NDArray[np.float64]:

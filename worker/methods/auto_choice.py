@@ -67,12 +67,8 @@ def choose(entries: Sequence[Entry], task: Task, objective: str) -> Chosen:
     taken = entries[choice.index]
     if len(entries) > 1:
         half_N = judged.halves(labels_N, task.groups_N[rows], task.seed)
-        fair, *again = [
-            judged.one_hot(
-                judged.cross_fitted(predicted_WN, half_N, lambda seen_N: rule(seen_N).index), task.num_classes
-            )
-            for predicted_WN in predicted_RWN
-        ]
+        fair_RN = judged.cross_fitted(predicted_RWN, half_N, lambda seen_N: rule(seen_N).index)
+        fair, *again = (judged.one_hot(fair_N, task.num_classes) for fair_N in fair_RN)
         what = f"{evidence[choice.index].what}, {JUDGED}"
         found = Selection(rows, fair, what, evidence[choice.index].optimism, tuple(again))
         taken = replace(taken, candidate=replace(taken.candidate, judged=found))

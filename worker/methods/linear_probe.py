@@ -232,23 +232,23 @@ def draws(labels_P: NDArray[np.int64], groups_P: NDArray[np.int64], seed: int, n
 def _left_out(
     standard_PD: Float,
     labels_P: NDArray[np.int64],
-    draws: list[NDArray[np.int64]],
+    other_folds: list[NDArray[np.int64]],
     num_classes: int,
     strength: float,
     start: Linear,
     basis: EigenBasis,
 ) -> list[NDArray[np.float64]]:
     """Logits of each fold by logistic regression on the others, for each draw of the folds; all in one solve."""
-    if not draws:
+    if not other_folds:
         return []
-    rows_FP = np.concatenate([folds_P != np.unique(folds_P)[:, None] for folds_P in draws])
+    rows_FP = np.concatenate([folds_P != np.unique(folds_P)[:, None] for folds_P in other_folds])
     fits = iter(
         logistic.fit_many(
             standard_PD, labels_P, rows_FP, num_classes, strength, start, basis=basis, tolerance=CV_TOLERANCE
         )
     )
     found = []
-    for folds_P in draws:
+    for folds_P in other_folds:
         logits_PC = np.empty((len(labels_P), num_classes))
         for fold in np.unique(folds_P):
             out_P = folds_P == fold
