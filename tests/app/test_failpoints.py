@@ -53,5 +53,13 @@ def test_a_full_disk_is_told_once(tmp_path, monkeypatch):
 def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(failpoints, "_folder", str(tmp_path))
     (tmp_path / "part_stored").write_text("explode")
-    with pytest.raises(ValueError, match="expected kill, full or sleep SECONDS; found 'explode'"):
+    with pytest.raises(ValueError, match="expected kill, full, sleep SECONDS or take BYTES; found 'explode'"):
         failpoints.reach("part_stored")
+
+
+def test_memory_is_taken_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(failpoints, "_folder", str(tmp_path))
+    (tmp_path / "part_stored").write_text(f"take {1 << 60}")
+    with pytest.raises(MemoryError):
+        failpoints.reach("part_stored")
+    failpoints.reach("part_stored")
