@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
-from fastapi import Depends, Query, Request, Response
+from fastapi import Body, Depends, Query, Request, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session as SqlSession
 
@@ -12,6 +12,7 @@ from app import failpoints
 from app.api import auditing, callers
 from app.api.keyring import Keyring
 from app.api.remote import Remote
+from app.bodies import BODY
 from app.db.session import Database
 from app.inbox import Inbox
 from app.queue import Bell
@@ -101,12 +102,24 @@ def finish(state: State, session: SqlSession, location: str | None = None) -> No
         state.bell.ring(queue)
 
 
+class Nothing(BaseModel):
+    """The body of a call that takes none."""
+
+    model_config = BODY
+
+
+async def _no_body(_: Annotated[Nothing | None, Body(alias="body", description="None, or {}.")] = None) -> None:
+    """What somebody sends here is meant to change something, and would not: it is refused, not overlooked."""
+
+
 async def get_project(request: Request) -> str:
     """The project of the caller's key; `default` where keys are off."""
     return callers.of(request.scope).project
 
 
 Context = Annotated[State, Depends(get_state)]
+# Among the dependencies of every call with POST or PUT that takes no body.
+BARE = Depends(_no_body)
 # scope="function": the commit happens before the response is sent, so a failed commit can still become an error.
 ReadSession = Annotated[SqlSession, Depends(read_session, scope="function")]
 WriteSession = Annotated[SqlSession, Depends(write_session, scope="function")]

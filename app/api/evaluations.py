@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from app.api.accepted import Accepted
-from app.api.deps import WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
+from app.api.deps import BARE, WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
 from app.api.problems import RESPONSES
 from app.api.studies import StudyOut
 from app.db.studies import Evaluation
@@ -49,7 +49,7 @@ def delete_evaluation(evaluation_id: str, session: WriteSession, project: Projec
     session.info.setdefault(WASTE, []).append(studies.delete(session, Evaluation, project, evaluation_id))
 
 
-@of_jobs.post("/{job_id}/reproduce", status_code=202, response_model=StudyOut)
+@of_jobs.post("/{job_id}/reproduce", status_code=202, dependencies=[BARE], response_model=StudyOut)
 def reproduce_job(job_id: str, accept: Accepted, state: Context, session: WriteSession, project: Project) -> Any:
     """Carries a finished transfer out again, publishes nothing, and says whether the same came out."""
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.api.accepted import Accepted
 from app.api.datasets import Failure
-from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
+from app.api.deps import BARE, NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
 from app.api.problems import RESPONSES
 from app.bodies import BODY, By
 from app.db.models import Job, JobEvent
@@ -245,7 +245,7 @@ def list_events(
     return Page(data=[_event(row) for row in rows], has_more=more)
 
 
-@router.post("/{job_id}/cancel", response_model=JobOut)
+@router.post("/{job_id}/cancel", dependencies=[BARE], response_model=JobOut)
 def cancel_job(job_id: str, session: WriteSession, project: Project) -> Any:
     """Ends a job and discards its work."""
     job, waste = outcomes.cancel(session, project, job_id)
@@ -253,13 +253,13 @@ def cancel_job(job_id: str, session: WriteSession, project: Project) -> Any:
     return _out(job, None)
 
 
-@router.post("/{job_id}/stop", response_model=JobOut)
+@router.post("/{job_id}/stop", dependencies=[BARE], response_model=JobOut)
 def stop_job(job_id: str, session: WriteSession, project: Project) -> Any:
     """Ends a running job early and keeps the best so far."""
     return _out(jobs.stop(session, project, job_id), None)
 
 
-@router.post("/{job_id}/retry", status_code=202, response_model=JobOut)
+@router.post("/{job_id}/retry", status_code=202, dependencies=[BARE], response_model=JobOut)
 def retry_job(job_id: str, session: WriteSession, project: Project) -> Any:
     """Queues a failed or cancelled job again; it resumes from its checkpoints."""
     return _out(outcomes.retry(session, project, job_id), None)

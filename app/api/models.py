@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field, model_validator
 
-from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
+from app.api.deps import BARE, NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
 from app.api.problems import RESPONSES
 from app.artifact import bundle
 from app.artifact.spec import Spec
@@ -185,7 +185,7 @@ def put_alias(name: str, alias: AliasName, body: AliasIn, session: WriteSession,
     return _alias(aliases.point(session, project, name, alias, target))
 
 
-@router.post("/{name}/aliases/{alias}/rollback", response_model=AliasOut)
+@router.post("/{name}/aliases/{alias}/rollback", dependencies=[BARE], response_model=AliasOut)
 def roll_alias_back(name: str, alias: AliasName, session: WriteSession, project: Project) -> Any:
     """Points an alias at the version that it meant before, without canary or shadow."""
     return _alias(aliases.roll_back(session, project, name, alias))

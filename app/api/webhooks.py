@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from app.api.deps import After, Context, Limit, Page, Project, ReadSession, WriteSession
+from app.api.deps import BARE, After, Context, Limit, Page, Project, ReadSession, WriteSession
 from app.api.problems import RESPONSES
 from app.bodies import BODY, FROM_LIST
 from app.db.webhooks import Webhook, WebhookDelivery
@@ -151,13 +151,13 @@ def delete_webhook(webhook_id: str, session: WriteSession, project: Project) -> 
     webhooks.delete(session, project, webhook_id)
 
 
-@router.post("/{webhook_id}/secret", response_model=WebhookWithSecret)
+@router.post("/{webhook_id}/secret", dependencies=[BARE], response_model=WebhookWithSecret)
 def rotate_secret(webhook_id: str, session: WriteSession, project: Project) -> Any:
     """Makes a new secret. For a day each delivery has two signatures, by the new and by the old one."""
     return WebhookWithSecret.model_validate(webhooks.rotate(session, project, webhook_id), from_attributes=True)
 
 
-@router.post("/{webhook_id}/test", status_code=ACCEPTED, response_model=DeliveryOut)
+@router.post("/{webhook_id}/test", status_code=ACCEPTED, dependencies=[BARE], response_model=DeliveryOut)
 def test_webhook(webhook_id: str, response: Response, session: WriteSession, project: Project) -> Any:
     """Sends an event `webhook.test`; how it went is in its delivery, where Location leads."""
     return _accepted(webhooks.test(session, project, webhook_id), response)
@@ -187,7 +187,12 @@ def get_delivery(webhook_id: str, delivery_id: str, session: ReadSession, projec
     return DeliveryDetail(**_delivery(row).model_dump(), payload=json.loads(row.body), attempts=attempts)
 
 
-@router.post("/{webhook_id}/deliveries/{delivery_id}/replay", status_code=ACCEPTED, response_model=DeliveryOut)
+@router.post(
+    "/{webhook_id}/deliveries/{delivery_id}/replay",
+    status_code=ACCEPTED,
+    dependencies=[BARE],
+    response_model=DeliveryOut,
+)
 def replay_delivery(
     webhook_id: str, delivery_id: str, response: Response, session: WriteSession, project: Project
 ) -> Any:

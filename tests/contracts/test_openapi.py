@@ -62,6 +62,14 @@ def _below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
         yield from _below(one)
 
 
+def test_no_body_is_overlooked() -> None:
+    """A call that takes none says so, and refuses what somebody sends in the belief that it changes something."""
+    sent = {name: one for name, one in OPERATIONS.items() if name.startswith(("POST", "PUT"))}
+    assert [name for name, one in sent.items() if "requestBody" not in one] == []
+    bare = [name for name, one in OPERATIONS.items() if "/Nothing" in json.dumps(one.get("requestBody"))]
+    assert len(bare) == 8
+
+
 def test_names_of_operations_are_unique() -> None:
     names = [operation["operationId"] for operation in OPERATIONS.values()]
     assert len(names) == len(set(names))

@@ -335,6 +335,16 @@ def test_actions_in_every_state(client, database, action, state):
     assert request == (action if wanted == state == "running" and action != "retry" else None)
 
 
+@pytest.mark.parametrize("action", ["cancel", "stop", "retry", "reproduce"])
+def test_actions_take_no_body(client, database, action):
+    job_id = make_job(database, state="running")
+    refused = problem(client.post(f"{URL}/{job_id}/{action}", json={"seed": 7}), 422, "invalid_payload")
+    assert [one["pointer"] for one in refused["errors"]] == ["/body/seed"]
+    assert client.get(f"{URL}/{job_id}").json()["state"] == "running"
+    expected = 409 if action in ("retry", "reproduce") else 200
+    assert client.post(f"{URL}/{job_id}/{action}", json={}).status_code == expected
+
+
 def test_stop_after_cancel_is_refused(client, database):
     job_id = make_job(database, state="running")
     client.post(f"{URL}/{job_id}/cancel")
