@@ -40,7 +40,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     # resolution that its graph is for, whichever the candidate was trained at.
     task = replace(task, backbone=next(one for one in task.backbones if one.digest == candidate.backbone.digest))
     baseline = outcome.frozen or frozen(task, candidate)
-    small, skipped = scratch(task, candidate, outcome.limit_seconds) if compare else (None, foresight.NOT_ASKED)
+    small, skipped = scratch(task, candidate, outcome.compared_by_seconds) if compare else (None, foresight.NOT_ASKED)
     compared_seconds = time.monotonic() - began
     test_features = candidate.features(test)
     labels_T = task.labels_N[test]

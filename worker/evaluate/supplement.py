@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.evaluate import distortion, exposed, feature_map, flags, out_of_distribution, robustness
+from worker.evaluate.corruptions import CORRUPTIONS
 from worker.evaluate.feature_map import Group
 from worker.evaluate.metrics import ClassScores
 from worker.evaluate.out_of_distribution import Strangers
@@ -48,6 +49,12 @@ class Items:
     feats_TD: Float
     frozen_TD: Float | None = None
     learned_PD: Float | None = None
+
+
+def num_passes(num_scored: int) -> int:
+    """How many images a full report runs through the model beside the scored ones themselves."""
+    changed = (1 + len(CORRUPTIONS)) * min(num_scored, robustness.MAX_IMAGES)
+    return changed + (out_of_distribution.NUM_PATTERNS if num_scored >= out_of_distribution.MIN_ITEMS else 0)
 
 
 def of_items(

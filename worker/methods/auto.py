@@ -45,7 +45,7 @@ def run(recipe: Auto, task: Task) -> Outcome:
         candidate=served,
         decisions=tuple(bench.decisions),
         frozen=served if best.step == probe_step else probe,
-        limit_seconds=bench.budget.limit_seconds,
+        compared_by_seconds=bench.budget.compared_by_seconds(backbone),
         adaptation=adaptation,
     )
 

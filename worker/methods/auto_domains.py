@@ -79,7 +79,7 @@ def adapted(recipe: Auto, task: Task) -> Outcome:
     )
     alone = final if outcome.adaptation.source_only is outcome.candidate else outcome.adaptation.source_only
     adaptation = replace(outcome.adaptation, source_only=alone, tried=found)
-    return Outcome(final, tuple(bench.decisions), None, bench.budget.limit_seconds, adaptation)
+    return Outcome(final, tuple(bench.decisions), adaptation=adaptation)
 
 
 def joined(bench: Bench, best: Candidate) -> tuple[list[Entry], Adaptation | None]:

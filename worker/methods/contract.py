@@ -304,10 +304,18 @@ class Adaptation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A method's result: what is to be served, and what it was compared with."""
+    """A method's result: what is to be served, and what it was compared with.
+
+    Args:
+        candidate: that is served.
+        decisions: that led to it.
+        frozen: the linear probe on the same backbone, where there was one.
+        compared_by_seconds: when baselines must have ended, from the job's beginning; None where nobody waits.
+        adaptation: where a source was joined.
+    """
 
     candidate: Candidate
     decisions: tuple[Decision, ...] = ()
     frozen: Candidate | None = None
-    limit_seconds: float | None = None
+    compared_by_seconds: float | None = None
     adaptation: Adaptation | None = None

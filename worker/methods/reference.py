@@ -43,8 +43,13 @@ def frozen(task: Task, candidate: Candidate) -> Candidate:
     return linear_probe.run(LinearProbe(), task)
 
 
-def scratch(task: Task, candidate: Candidate, limit_seconds: float | None) -> tuple[Scratch | None, str]:
+def scratch(task: Task, candidate: Candidate, by_seconds: float | None) -> tuple[Scratch | None, str]:
     """A network from scratch, trained on the same split within the transfer's wall time.
+
+    Args:
+        task: the data without the test split.
+        candidate: what it is compared with.
+        by_seconds: when it must have ended, from the job's beginning, but for the slack; None where nobody waits.
 
     Returns:
         the baseline, or None and why there is none: less time for it than for the transfer would be a straw man.
@@ -53,7 +58,7 @@ def scratch(task: Task, candidate: Candidate, limit_seconds: float | None) -> tu
     forecast, selection = forecast_scratch(seconds), holdout(task)
     reporter = task.context.reporter
     reason = ""
-    if limit_seconds is not None and reporter.elapsed_seconds + forecast > limit_seconds + SLACK_SECONDS:
+    if by_seconds is not None and reporter.elapsed_seconds + forecast > by_seconds + SLACK_SECONDS:
         reason = f"its forecast of {forecast:.0f} s does not fit the time budget"
     elif not len(selection):
         reason = "there are too few images to hold some out"

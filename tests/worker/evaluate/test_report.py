@@ -17,7 +17,7 @@ from worker import sources, transfer
 from worker.context import RunContext
 from worker.data.ingest import IngestRequest, ingest
 from worker.document import DatasetDocument, JobDocument
-from worker.evaluate import exposed, robustness
+from worker.evaluate import exposed, robustness, supplement
 from worker.ingestion import StoredDataset
 from worker.progress import Reporter
 
@@ -136,6 +136,9 @@ def test_a_full_report_runs_corrupted_images_and_patterns(home, monkeypatch):
     strange = report["out_of_distribution"]
     assert strange["synthetic"]
     assert all(0 <= value <= 1 for value in strange["auroc"].values())
+    # What a time budget counts on.
+    told = supplement.num_passes(found["num_test"])
+    assert told == (1 + len(found["corruptions"])) * found["num_images"] + strange["num_strange"]
     assert not {"robustness", "out_of_distribution"} & report["not_computed"].keys()
 
 
