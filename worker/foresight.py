@@ -13,6 +13,7 @@ from worker.evaluate.labels_needed import FORETOLD
 from worker.methods.contract import Candidate, Float, Task
 
 NOT_ASKED = 'not computed for this recipe; ask for "report": "full"'
+NOTHING = "nothing was foretold on this backbone: that needs test images, and others that belong to two groups at least"
 ROUNDING = 1e-9
 
 
@@ -66,7 +67,7 @@ def flat(made: Forecast | None) -> dict[str, float | int | None]:
 def sections(made: Forecast | None, found: float, candidate: Candidate, class_names: tuple[str, ...]) -> dict[str, Any]:
     """`forecast` of the report; null, with the reason in `forecast_skipped`, where nothing could be foretold."""
     if made is None:
-        return missing("nothing was foretold on this backbone")
+        return missing(NOTHING)
     if made.expected is None:
         return missing(made.reason or "")
     what = (

@@ -102,8 +102,12 @@ def _two_domains(context: RunContext, recipe: Adapt, *, full: bool) -> tuple[Tas
     task = replace(task, unlabelled=_unlabelled(context))
     if not recipe.target_labels:
         return task, lambda outcome: adaptation.evaluate(task, outcome, truth)
-    scored = replace(task, labels_N=truth.labels_N)
-    return task, lambda outcome: report.evaluate(scored, outcome, truth.scored, compare=full)
+    # Of the dataset's own labels: what a source adds to them is what the report then tells.
+    foresight = Foresight(len(truth.scored), advise=full, unit=False)
+    scored, task = replace(task, labels_N=truth.labels_N), replace(task, foresee=foresight)
+    return task, lambda outcome: report.evaluate(
+        scored, outcome, truth.scored, compare=full, made=foresight.of(outcome.candidate)
+    )
 
 
 def _unlabelled(context: RunContext) -> Domain | None:

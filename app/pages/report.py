@@ -77,7 +77,7 @@ def render(document: Document, job_id: str, adapted: Sequence[Document] = ()) ->
     sections = [
         {"id": name, "title": title, "what": what, "missing": missing(document, key)}
         for name, title, key, what in SECTIONS
-        if key not in ("details.curve", "domain") or at(document, key)
+        if key not in ("details.curve", "domain") or at(document, key) or reason(document, key)
     ]
     return render_page(
         "report.html",

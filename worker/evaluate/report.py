@@ -21,6 +21,8 @@ from worker.methods.contract import Candidate, Outcome, Rows, Scratch, Selection
 from worker.methods.reference import frozen, scratch
 from worker.solvers.logits import softmax
 
+# What there is of a source that was joined.
+OF_SOURCE = ("domain", "baselines.source_only", "verdicts.vs_source_only")
 SOURCE_ONLY = "the linear probe of the source, as it is, on the same test split"
 
 
@@ -121,6 +123,8 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
             **hidden,
             **unknown,
             **unsaid,
+            **({"curve": foresight.NOTHING} if compare and made is None else {}),
+            **(dict.fromkeys(OF_SOURCE, outcome.unjoined) if outcome.unjoined else {}),
             **({} if told else {"estimate": untold}),
             **intervals.reasons(labels_T, "metrics.test_"),
         },

@@ -47,6 +47,7 @@ def run(recipe: Auto, task: Task) -> Outcome:
         frozen=served if best.step == probe_step else probe,
         compared_by_seconds=bench.budget.compared_by_seconds(backbone),
         adaptation=adaptation,
+        unjoined=bench.skipped(auto_domains.JOINT),
     )
 
 

@@ -43,6 +43,10 @@ class Bench:
         data: dict[str, Any] = asdict(decision)
         self.task.context.reporter.log(f"{step}: {outcome}, {reason}", **data)
 
+    def skipped(self, step: str) -> str:
+        """Why a step was skipped; empty where it was not."""
+        return next((one.reason for one in self.decisions if one.step == step and one.outcome == "skipped"), "")
+
     def may_start(self, step: str, forecast: float, most: float) -> bool:
         """Whether there is time for a step, and nobody has asked to stop; tells its forecast, or why not.
 

@@ -312,6 +312,7 @@ class Outcome:
         frozen: the linear probe on the same backbone, where there was one.
         compared_by_seconds: when baselines must have ended, from the job's beginning; None where nobody waits.
         adaptation: where a source was joined.
+        unjoined: why one that was given was not.
     """
 
     candidate: Candidate
@@ -319,3 +320,4 @@ class Outcome:
     frozen: Candidate | None = None
     compared_by_seconds: float | None = None
     adaptation: Adaptation | None = None
+    unjoined: str = ""

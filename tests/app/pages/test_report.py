@@ -137,9 +137,11 @@ def test_an_empty_report_says_of_every_section_that_it_is_not_there() -> None:
 
 def test_reasons_stand_where_the_figures_would() -> None:
     found = document() | {"robustness": None, "curve": None, "forecast": None, "forecast_skipped": "too few images."}
-    found["not_computed"] = {"robustness": "the reason of robustness", "curve": "the reason of the curve"}
+    found |= {"domain": None}
+    keys = ("robustness", "curve", "domain")
+    found["not_computed"] = {key: f"the reason of {key}" for key in keys}
     text = page(found).text
-    for words in ("the reason of robustness", "the reason of the curve", "too few images"):
+    for words in (*(f"the reason of {key}" for key in keys), "too few images"):
         assert f"Not computed: {words}." in text
 
 

@@ -18,8 +18,10 @@ from worker import sources, transfer
 from worker.context import RunContext
 from worker.data.ingest import IngestRequest, ingest
 from worker.document import DatasetDocument, JobDocument
+from worker.evaluate.report import OF_SOURCE
 from worker.ingestion import StoredDataset
 from worker.methods import adapt, auto, auto_domains, auto_steps
+from worker.methods.auto_budget import Budget
 from worker.progress import Reporter
 
 SOURCE, TARGET, BARE, TWO, MORE, FAR = "ds_source", "ds_target", "ds_bare", "ds_two", "ds_more", "ds_far"
@@ -112,6 +114,19 @@ def test_labels_of_each_class_are_learned_from_with_the_source_and_without(home)
     assert report["domain"]["before"]["proxy_a"] > 0
     assert done["spec"]["labels"] == ["blue", "green", "red"]
     assert json.loads(json.dumps(report)) == report
+    # What is foretold is what the dataset's own labels give.
+    assert report["forecast"]["num_images"] == 24
+    assert report["curve"]["points"] == report["forecast"]["curve"]
+    assert report["forecast_skipped"] is None
+
+
+def test_a_source_that_there_is_no_time_for_is_not_passed_over(home, monkeypatch):
+    monkeypatch.setattr(Budget, "joint", lambda *_: 3600.0)
+    report = transfer.run(attempt(home, "late", source=SOURCE))["report"]
+    assert report["domain"] is report["baselines"]["source_only"] is None
+    why = by_step(report)[auto_domains.JOINT]["reason"]
+    assert "do not fit" in why
+    assert [report["not_computed"][name] for name in OF_SOURCE] == [why] * 3
 
 
 def searched(home, name, **roles):
