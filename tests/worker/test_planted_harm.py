@@ -31,12 +31,13 @@ from worker.prepared import Prepared
 from worker.progress import Reporter
 
 ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "examples" / "data" / "emoji.zip"
+EXAMPLES = ROOT / "examples" / "data"
 PHOTOS = ROOT.parent / "shared" / "data" / "stamps_photos.zip"
 # The photos are not ours to commit: where they are beside the checkout, they are one more case.
 GOOD = ["emoji", *(["photos"] if PHOTOS.is_file() else [])]
-# With all 32 of each class a network from scratch comes nearer the longer a busy machine lets it train.
-EMOJI_PER_CLASS, DIGITS_PER_CLASS = 16, 50
+# Drawings in one style are few, and the interval may end on either side of 0. In two styles the probe is 0.3 to 0.5
+# ahead: what one style teaches a network from scratch does not hold in the other.
+STYLES, EMOJI_PER_STYLE, DIGITS_PER_CLASS = ("emoji", "emoji_twitter"), 24, 50
 NOISE = 3.0
 
 
@@ -46,11 +47,11 @@ def home(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
-def demo() -> list[sets.File]:
-    """The committed pictures as class/file."""
-    with zipfile.ZipFile(DEMO) as archive:
+def drawings(style: str) -> list[sets.File]:
+    """The committed pictures of a style as class/style-file."""
+    with zipfile.ZipFile(EXAMPLES / f"{style}.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".png"))
-        return [("/".join(name.split("/")[-2:]), archive.read(name)) for name in names]
+        return [("{}/{}-{}".format(name.split("/")[-2], style, Path(name).name), archive.read(name)) for name in names]
 
 
 def good() -> Prepared:
@@ -116,16 +117,16 @@ def test_spoilt_weights_are_called_harmful(home, spoilt, tmp_path, monkeypatch):
 def test_good_weights_are_called_helpful(home, name, tmp_path, monkeypatch):
     archive = PHOTOS
     if name == "emoji":
-        archive = sets.pack(tmp_path / "emoji.zip", sets.per_class(demo(), EMOJI_PER_CLASS, 0))
+        few = [one for style in STYLES for one in sets.per_class(drawings(style), EMOJI_PER_STYLE, 0)]
+        archive = sets.pack(tmp_path / "emoji.zip", few)
     report = judged(home, f"ds_{name}", archive, good(), monkeypatch)
     evidence = report["verdict_evidence"]["vs_scratch"]
-    # Few drawings of each class: how wide the interval is hangs on the folds, and its end may fall on either side of 0.
-    assert report["verdict"] in ({"positive"} if name == "photos" else {"positive", "none"}), evidence
+    assert report["verdict"] == "positive", evidence
     assert evidence["difference"] > 0.1
 
 
 def test_names_drawn_at_random_are_learned_no_better_than_chance(home, tmp_path, monkeypatch):
-    pictures = demo()
+    pictures = drawings(STYLES[0])
     drawn = np.random.default_rng(0).permutation([name.split("/")[0] for name, _ in pictures])
     renamed = [(f"{drawn[place]}/{place}.png", data) for place, (_, data) in enumerate(pictures)]
     report = judged(home, "ds_random", sets.pack(tmp_path / "random.zip", renamed), good(), monkeypatch)
