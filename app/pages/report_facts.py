@@ -112,12 +112,21 @@ def mapping(document: Document) -> dict[str, Any]:
             ]
         ),
         "sums": [(what, count(num), count(elements)) for what, (num, elements) in sums.items()],
+        "buffers": _buffers(sum(elements for what, (_, elements) in sums.items() if what != "new"), found),
         "tensors": [
             (str(row.get("name", "")), " x ".join(map(str, row.get("shape") or [])), str(row.get("what", "")))
             for row in tensors[:TENSORS]
         ],
         "hidden": max(0, len(tensors) - TENSORS),
     }
+
+
+def _buffers(num_values: int, mapping: Mapping[str, Any]) -> str | None:
+    """How many values of the backbone's tensors are no parameters, since the two counts stand side by side."""
+    parameters = mapping.get("parameters")
+    if not isinstance(parameters, int) or num_values <= parameters:
+        return None
+    return count(num_values - parameters)
 
 
 def _elements(shape: Any) -> int:

@@ -135,6 +135,16 @@ def test_an_empty_report_says_of_every_section_that_it_is_not_there() -> None:
     assert "No verdict" in shown.text
 
 
+def test_values_that_are_no_parameters_are_told_apart() -> None:
+    found = document()
+    found["mapping"] |= {"parameters": 1000, "tensors": [{"name": "a", "shape": [1032], "what": "frozen"}]}
+    assert "Of these, 32 are no parameters" in page(found).text
+    found["mapping"]["tensors"].append({"name": "head.weight", "shape": [9, 9], "what": "new"})
+    assert "Of these, 32 are no parameters" in page(found).text
+    found["mapping"]["parameters"] = 1032
+    assert "are no parameters" not in page(found).text
+
+
 def test_reasons_stand_where_the_figures_would() -> None:
     found = document() | {"robustness": None, "curve": None, "forecast": None, "forecast_skipped": "too few images."}
     found |= {"domain": None}
