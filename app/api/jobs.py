@@ -1,36 +1,27 @@
-"""Jobs: ask, watch, end, read the report."""
+"""Jobs: ask, watch, end, read the report. Their log is in `job_events`."""
 
-import asyncio
-import json
-import re
-from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from anyio import to_thread
-from fastapi import APIRouter, Header, Query, Request
-from fastapi.responses import HTMLResponse, StreamingResponse
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Discriminator, Field, Tag
 from sqlalchemy.orm import Session
 
 from app.api.accepted import Accepted
 from app.api.datasets import Failure
-from app.api.deps import BARE, NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
+from app.api.deps import BARE, NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
 from app.api.problems import RESPONSES
 from app.bodies import BODY, By
-from app.db.models import Job, JobEvent
+from app.db.models import Job
 from app.errors import BadRequest
 from app.pages import report as pages
 from app.pages.render import POLICY
 from app.predict_jobs import KIND, PredictIn, Priority
 from app.services import adapted, jobs, models, outcomes, predict_jobs, transfers
-from app.states import FINAL
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=RESPONSES)
 LOCATION = "/api/v1/jobs/{id}"
-STREAM_POLL_SECONDS = 0.25
-MAX_EVENT_ID = 2**31 - 1
-STREAM_HEARTBEAT_SECONDS = 10.0
 # Kinds of jobs that are made by asking for what they make.
 ELSEWHERE = {
     "ingest": "/datasets",
@@ -119,17 +110,6 @@ class JobOut(BaseModel):
     finished_at: datetime | None
 
 
-class EventOut(BaseModel):
-    """One entry of a job's log."""
-
-    id: int
-    at: datetime
-    level: Literal["debug", "info", "warning", "error"]
-    type: Literal["log", "progress", "metric", "state"]
-    message: str
-    data: dict[str, Any]
-
-
 def _out(row: Job, published: tuple[str, int] | None) -> JobOut:
     request = row.inputs["request"] if row.kind == KIND else None
     if request is not None:
@@ -154,10 +134,6 @@ def _out(row: Job, published: tuple[str, int] | None) -> JobOut:
         started_at=row.started_at,
         finished_at=row.finished_at,
     )
-
-
-def _event(row: JobEvent) -> EventOut:
-    return EventOut(id=row.seq, at=row.at, level=row.level, type=row.type, message=row.message, data=row.data)
 
 
 @router.post("", status_code=202, response_model=JobOut)
@@ -216,35 +192,6 @@ def get_job(job_id: str, session: ReadSession, project: Project) -> Any:
     return _out(row, models.of_jobs(session, [job_id]).get(job_id))
 
 
-@router.get(
-    "/{job_id}/events",
-    response_model=Page[EventOut],
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
-)
-def list_events(
-    job_id: str,
-    request: Request,
-    state: Context,
-    session: ReadSession,
-    project: Project,
-    limit: Limit = 100,
-    after: Annotated[int, Query(ge=0, lt=2**31, description="Last id that was seen.")] = 0,
-    last_event_id: Annotated[str | None, Header()] = None,
-) -> Any:
-    """The log: a JSON page, or a live stream for `Accept: text/event-stream` that ends with the job."""
-    jobs.get(session, project, job_id)
-    if "text/event-stream" in request.headers.get("accept", ""):
-        start = _event_id(last_event_id, after)
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(
-            _stream(state, project, job_id, start, request.headers.get("authorization", "")),
-            media_type="text/event-stream",
-            headers=headers,
-        )
-    rows, more = jobs.events(session, job_id, after, limit)
-    return Page(data=[_event(row) for row in rows], has_more=more)
-
-
 @router.post("/{job_id}/cancel", dependencies=[BARE], response_model=JobOut)
 def cancel_job(job_id: str, session: WriteSession, project: Project) -> Any:
     """Ends a job and discards its work."""
@@ -278,45 +225,3 @@ def get_report(job_id: str, request: Request, session: ReadSession, project: Pro
         known = adapted.finished(session, project) if "domain" in document else ()
         return HTMLResponse(pages.render(document, job_id, known), headers={"Content-Security-Policy": POLICY})
     return document
-
-
-def _event_id(given: str | None, default: int) -> int:
-    """The number in a Last-Event-ID header; what cannot be one of ours counts as not sent."""
-    if given is None or not re.fullmatch("[0-9]{1,10}", given) or int(given) > MAX_EVENT_ID:
-        return default
-    return int(given)
-
-
-async def _stream(state: State, project: str, job_id: str, start: int, authorization: str) -> AsyncIterator[bytes]:
-    """Server-sent events from the rows themselves, so any process can serve any job and a reconnect misses nothing.
-
-    It ends with the key that asked for it: a stream may last for days.
-    """
-    seen, idle, shown = start, 0.0, ""
-    yield b"retry: 1000\n\n"
-    while await state.keyring.holds(authorization):
-        rows, progress, final = await to_thread.run_sync(_news, state, project, job_id, seen)
-        for row in rows:
-            seen, idle = row.id, 0.0
-            yield f"id: {row.id}\nevent: {row.type}\ndata: {row.model_dump_json()}\n\n".encode()
-        if progress != shown:
-            # Progress is a state, not an entry: it has no id and is not replayed.
-            shown, idle = progress, 0.0
-            yield f"event: progress\ndata: {progress}\n\n".encode()
-        if rows:
-            continue
-        if final:
-            return
-        if idle >= STREAM_HEARTBEAT_SECONDS:
-            idle = 0.0
-            yield b": alive\n\n"
-        await asyncio.sleep(STREAM_POLL_SECONDS)
-        idle += STREAM_POLL_SECONDS
-
-
-def _news(state: State, project: str, job_id: str, seen: int) -> tuple[list[EventOut], str, bool]:
-    """Events that are new. The state is read first: an event can follow it, but none follows a final state."""
-    with state.database.read() as session:
-        job = jobs.get(session, project, job_id)
-        rows, _ = jobs.events(session, job_id, seen, 500)
-        return [_event(row) for row in rows], json.dumps(job.progress), job.state in FINAL

@@ -1,0 +1,110 @@
+"""The log of a job: in pages, or as a stream that follows it to its end."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from app.api.deps import Context, Limit, Page, Project, ReadSession, State
+from app.api.problems import RESPONSES
+from app.db.models import JobEvent
+from app.services import jobs
+from app.states import FINAL
+
+router = APIRouter(prefix="/jobs", tags=["jobs"], responses=RESPONSES)
+STREAM_POLL_SECONDS = 0.25
+MAX_EVENT_ID = 2**31 - 1
+STREAM_HEARTBEAT_SECONDS = 10.0
+
+
+class EventOut(BaseModel):
+    """One entry of a job's log."""
+
+    id: int
+    at: datetime
+    level: Literal["debug", "info", "warning", "error"]
+    type: Literal["log", "progress", "metric", "state"]
+    message: str
+    data: dict[str, Any]
+
+
+def _event(row: JobEvent) -> EventOut:
+    return EventOut(id=row.seq, at=row.at, level=row.level, type=row.type, message=row.message, data=row.data)
+
+
+@router.get(
+    "/{job_id}/events",
+    response_model=Page[EventOut],
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+def list_events(
+    job_id: str,
+    request: Request,
+    state: Context,
+    session: ReadSession,
+    project: Project,
+    limit: Limit = 100,
+    after: Annotated[int, Query(ge=0, lt=2**31, description="Last id that was seen.")] = 0,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Any:
+    """The log: a JSON page, or a live stream for `Accept: text/event-stream` that ends with the job."""
+    jobs.get(session, project, job_id)
+    if "text/event-stream" in request.headers.get("accept", ""):
+        start = _event_id(last_event_id, after)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(
+            _stream(state, project, job_id, start, request.headers.get("authorization", "")),
+            media_type="text/event-stream",
+            headers=headers,
+        )
+    rows, more = jobs.events(session, job_id, after, limit)
+    return Page(data=[_event(row) for row in rows], has_more=more)
+
+
+def _event_id(given: str | None, default: int) -> int:
+    """The number in a Last-Event-ID header; what cannot be one of ours counts as not sent."""
+    if given is None or not re.fullmatch("[0-9]{1,10}", given) or int(given) > MAX_EVENT_ID:
+        return default
+    return int(given)
+
+
+async def _stream(state: State, project: str, job_id: str, start: int, authorization: str) -> AsyncIterator[bytes]:
+    """Server-sent events from the rows themselves, so any process can serve any job and a reconnect misses nothing.
+
+    It ends with the key that asked for it: a stream may last for days.
+    """
+    seen, idle, shown = start, 0.0, ""
+    yield b"retry: 1000\n\n"
+    while await state.keyring.holds(authorization):
+        rows, progress, final = await to_thread.run_sync(_news, state, project, job_id, seen)
+        for row in rows:
+            seen, idle = row.id, 0.0
+            yield f"id: {row.id}\nevent: {row.type}\ndata: {row.model_dump_json()}\n\n".encode()
+        if progress != shown:
+            # Progress is a state, not an entry: it has no id and is not replayed.
+            shown, idle = progress, 0.0
+            yield f"event: progress\ndata: {progress}\n\n".encode()
+        if rows:
+            continue
+        if final:
+            return
+        if idle >= STREAM_HEARTBEAT_SECONDS:
+            idle = 0.0
+            yield b": alive\n\n"
+        await asyncio.sleep(STREAM_POLL_SECONDS)
+        idle += STREAM_POLL_SECONDS
+
+
+def _news(state: State, project: str, job_id: str, seen: int) -> tuple[list[EventOut], str, bool]:
+    """Events that are new. The state is read first: an event can follow it, but none follows a final state."""
+    with state.database.read() as session:
+        job = jobs.get(session, project, job_id)
+        rows, _ = jobs.events(session, job_id, seen, 500)
+        return [_event(row) for row in rows], json.dumps(job.progress), job.state in FINAL
