@@ -1,7 +1,7 @@
 """The model card: README.md in the form that model hubs read (YAML front matter, then prose and tables).
 
-Class names, dataset ids and licences are other people's text. In YAML every string is a double-quoted scalar, in
-Markdown every special character is escaped, so that no name can end a table, start a tag or add a key.
+Class names, dataset ids and licences are other people's text: in Markdown every special character is escaped, so that
+no name can end a table or start a tag.
 """
 
 import json
@@ -10,35 +10,10 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from app.artifact import front_matter
 from app.artifact.precisions import WORDS, Second, SecondGraph
 from app.artifact.sample import Sample
 from app.artifact.spec import Spec
-
-# Licences that hubs know by these ids; any other is `other` with its own name.
-HUB_LICENCES = frozenset(
-    {
-        "afl-3.0", "agpl-3.0", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "cc-by-4.0",
-        "cc-by-nc-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-4.0", "cc0-1.0", "gpl-2.0", "gpl-3.0",
-        "lgpl-3.0", "mit", "mpl-2.0", "openrail", "unlicense",
-    }
-)  # fmt: skip
-PIPELINES = {"classification": "image-classification", "multi_label": "image-classification"}
-
-# Metric of a spec -> (its type on hubs, its name for readers). Intervals stand beside it as `_low` and `_high`.
-METRICS = {
-    "test_accuracy": ("accuracy", "Test accuracy"),
-    "test_balanced_accuracy": ("balanced_accuracy", "Test balanced accuracy"),
-    "test_macro_f1": ("f1", "Test macro F1"),
-    "test_macro_precision": ("precision", "Test macro precision"),
-    "test_macro_recall": ("recall", "Test macro recall"),
-    "test_seen_accuracy": ("accuracy", "Test accuracy, seen classes only"),
-    "test_seen_macro_f1": ("f1", "Test macro F1, seen classes only"),
-    "test_seen_macro_recall": ("recall", "Test macro recall, seen classes only"),
-    "val_accuracy": ("accuracy", "Validation accuracy"),
-    "cv_accuracy_mean": ("accuracy", "Cross-validated accuracy, mean"),
-    "cv_accuracy_std": ("accuracy_std", "Cross-validated accuracy, deviation"),
-    "ece": ("ece", "Expected calibration error"),
-}
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "\\": "&#92;"}
 
@@ -60,7 +35,7 @@ def render(spec: Spec, report: Mapping[str, Any], model: str, sample: Sample | N
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", model):
         raise ValueError(f"expected a model name of letters, digits, '.', '_' and '-'; found {model!r}; rename it")
     parts = [
-        f"---\n{_yaml(front_matter(spec, model))}---",
+        f"---\n{front_matter.render(spec, model)}---",
         f"# {text(model)}",
         _summary(spec),
         "## Intended use",
@@ -81,29 +56,6 @@ def render(spec: Spec, report: Mapping[str, Any], model: str, sample: Sample | N
     return "\n\n".join(parts) + "\n"
 
 
-def front_matter(spec: Spec, model: str) -> dict[str, Any]:
-    """The card's metadata, as hubs index it."""
-    licence = spec.backbone.licence.lower()
-    known = (
-        {"license": licence} if licence in HUB_LICENCES else {"license": "other", "license_name": spec.backbone.licence}
-    )
-    method = spec.recipe.get("method")
-    pipeline = PIPELINES.get(spec.task)
-    metrics = _measured(spec)
-    document: dict[str, Any] = {**known, "library_name": "onnx"}
-    if pipeline:
-        document["pipeline_tag"] = pipeline
-    document["tags"] = ["graft", "onnx", "transfer-learning", *([method] if isinstance(method, str) else [])]
-    if spec.dataset:
-        document["datasets"] = [spec.dataset.id]
-    if metrics:
-        document["metrics"] = list(dict.fromkeys(METRICS[name][0] for name in metrics))
-    document["base_model"] = spec.backbone.name
-    results = _results(spec, pipeline, metrics) if spec.dataset and pipeline and metrics else []
-    document["model-index"] = [{"name": model, "results": results}]
-    return document
-
-
 def text(value: str) -> str:
     """Any string as plain inline Markdown, safe in a table cell; what cannot be printed is shown as its code point."""
     return "".join(_inline(char) for char in value)
@@ -115,49 +67,6 @@ def _inline(char: str) -> str:
     if not char.isprintable():
         return f"&#92;u{{{ord(char):x}}}"
     return "\\" + char if char in string.punctuation else char
-
-
-def _yaml(value: Any, indent: str = "") -> str:
-    """Nested dicts, lists and scalars as block YAML."""
-    if isinstance(value, dict):
-        return "".join(f"{indent}{key}:{_nested(item, indent)}" for key, item in value.items())
-    return "".join(f"{indent}- {_yaml(item, indent + '  ').removeprefix(indent + '  ')}" if isinstance(item, dict)
-                   else f"{indent}- {_scalar(item)}\n" for item in value)  # fmt: skip
-
-
-def _nested(value: Any, indent: str) -> str:
-    if isinstance(value, dict | list) and value:
-        return "\n" + _yaml(value, indent + "  ")
-    return f" {_scalar(value)}\n"
-
-
-def _scalar(value: Any) -> str:
-    if not isinstance(value, str):
-        return json.dumps(value, allow_nan=False)
-    return '"' + "".join(_quoted(char) for char in value) + '"'
-
-
-def _quoted(char: str) -> str:
-    if char in '"\\':
-        return "\\" + char
-    return char if char.isprintable() else f"\\U{ord(char):08x}"
-
-
-def _measured(spec: Spec) -> dict[str, int | float]:
-    return {name: value for name in METRICS if (value := spec.metrics.get(name)) is not None}
-
-
-def _results(spec: Spec, pipeline: str, metrics: Mapping[str, int | float]) -> list[dict[str, Any]]:
-    assert spec.dataset is not None
-    return [
-        {
-            "task": {"type": pipeline},
-            "dataset": {"type": spec.dataset.id, "name": spec.dataset.id, "revision": spec.dataset.digest},
-            "metrics": [
-                {"type": METRICS[name][0], "value": value, "name": METRICS[name][1]} for name, value in metrics.items()
-            ],
-        }
-    ]
 
 
 def _summary(spec: Spec) -> str:
@@ -205,10 +114,13 @@ def _sample(sample: Sample | None) -> list[str]:
 
 
 def _evaluation(spec: Spec, report: Mapping[str, Any]) -> str:
-    metrics = _measured(spec)
+    metrics = front_matter.measured(spec)
     parts = []
     if metrics:
-        rows = [(METRICS[name][1], _number(value), _interval(spec.metrics, name)) for name, value in metrics.items()]
+        rows = [
+            (front_matter.METRICS[name][1], _number(value), _interval(spec.metrics, name))
+            for name, value in metrics.items()
+        ]
         parts.append(_table(("Metric", "Value", "95 % interval"), rows))
     elif spec.added is not None:
         parts.append("The model has not been evaluated since its last class was added; nothing is known of that class.")
@@ -260,7 +172,7 @@ def _limits(spec: Spec, report: Mapping[str, Any]) -> str:
     )
     reach = (
         "The figures hold for images like those of the test split; from another camera, style or place expect less."
-        if _measured(spec)
+        if front_matter.measured(spec)
         else "How well it names images is not known until it is evaluated on labelled ones."
     )
     told = [*(flag["message"] for flag in report.get("flags") or []), *(report.get("warnings") or [])]
