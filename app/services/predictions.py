@@ -102,6 +102,11 @@ class Opened:
             f"{row.id}/{alignment.id}", lambda: stored.through(self.storage, self.version(row), place)
         )
 
+    def ids(self) -> set[str]:
+        """Of the versions that have been looked up."""
+        with self._lock:
+            return {key.partition("/")[0] for key in self._known}
+
     def forget(self, version_ids: Collection[str]) -> set[str]:
         """Drops versions, with and without alignments; the digests of graphs that none of the others needs."""
         with self._lock:
@@ -141,6 +146,10 @@ class Lookup:
     def known(self, project: str, wanted: Wanted) -> Found | None:
         """The graphs that answer a call, if they are remembered; microseconds where the database is local."""
         return self._under(self._database.stamp(), project, wanted)
+
+    def opened_ids(self) -> set[str]:
+        """As `Opened.ids`."""
+        return self._opened.ids()
 
     def forget(self, version_ids: Collection[str]) -> set[str]:
         """As `Opened.forget`: what is asked for again is looked up again."""

@@ -1,17 +1,19 @@
-"""Versions that aliases mean are loaded and tried before a process says that it is ready, and when an alias moves.
+"""What a process holds in memory follows the registry: what aliases mean comes in by itself, what was deleted leaves.
 
-So the first call of such a version finds it in memory. Other versions are loaded by their first call, or by `load`.
+Versions that aliases mean are loaded and tried before the process says that it is ready, and when an alias moves, so
+that their first call finds them. Other versions are loaded by their first call, or by `load`.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.aliases import Alias
-from app.db.models import Model
+from app.db.models import Model, ModelVersion
 from app.db.session import Database
 from app.errors import GraftError
 from app.services.predictions import Lookup, Wanted
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # After which aliases are looked at again, if anything was committed meanwhile.
 PERIOD_SECONDS = 1.0
+# After which deleted versions are looked for, if anything was committed meanwhile.
+DROP_SECONDS = 60.0
 
 
 class WarmUp:
@@ -32,13 +36,19 @@ class WarmUp:
         lookup: what aliases mean.
         engine: that is to serve them.
         period_seconds: after which aliases are looked at again.
+        drop_seconds: after which deleted versions are.
     """
 
     def __init__(
-        self, database: Database, lookup: Lookup, engine: Engine, period_seconds: float = PERIOD_SECONDS
+        self,
+        database: Database,
+        lookup: Lookup,
+        engine: Engine,
+        period_seconds: float = PERIOD_SECONDS,
+        drop_seconds: float = DROP_SECONDS,
     ) -> None:
         self._database, self._lookup, self._engine = database, lookup, engine
-        self._period_seconds = period_seconds
+        self._period_seconds, self._drop_seconds = period_seconds, drop_seconds
         self._ended, self._done = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -59,7 +69,8 @@ class WarmUp:
             self._thread.join()
 
     def _work(self) -> None:
-        seen = None
+        seen = dropped_under = None
+        due = time.monotonic() + self._drop_seconds
         while True:
             try:
                 stamp = self._database.stamp()
@@ -67,6 +78,9 @@ class WarmUp:
                     self._load_all()
                 seen = stamp
                 self._done.set()
+                if stamp != dropped_under and time.monotonic() >= due:
+                    self._drop_deleted()
+                    dropped_under, due = stamp, time.monotonic() + self._drop_seconds
             except (SQLAlchemyError, self._database.driver_error) as error:
                 log.warning("aliases cannot be looked up: %s", error)
             if self._ended.wait(self._period_seconds):
@@ -84,6 +98,14 @@ class WarmUp:
                 self._engine.load(model)
             except Exception:  # (one that fails, in whatever way, keeps none of the others from being loaded)
                 log.exception("%s is not ready", words)
+
+    def _drop_deleted(self) -> None:
+        """Takes deleted versions out of memory, which idle graphs would else fill up to the pool's budget."""
+        held = self._lookup.opened_ids()
+        with self._database.read() as session:
+            there = set(session.scalars(select(ModelVersion.id).where(ModelVersion.id.in_(held))))
+        for digest in self._lookup.forget(held - there):
+            self._engine.unload(digest)
 
     def _served(self) -> Iterator[tuple[str, Served]]:
         """What aliases mean, canaries and shadows included."""

@@ -21,7 +21,9 @@ BATCH_SIZE = 16
 _numbers = itertools.count()
 
 # Measured as resident memory on three starter backbones (graphs of 9 to 18 MB): weights stand there twice, as read and
-# as packed for the kernels, and the arena keeps 240 to 320 bytes per input pixel of a full batch.
+# as packed for the kernels, and the arena keeps 240 to 320 bytes per input pixel of a full batch. A hundred sessions of
+# a head of 10 KB take 200 KB each.
+SESSION_BYTES = 190 * 2**10
 WEIGHT_COPIES = 2
 ACTIVATION_BYTES_PER_PIXEL = 256
 
@@ -102,7 +104,7 @@ class Session:
         """Estimate of the memory that the session holds once it has run a full batch."""
         fixed = [length for length in self.input_shape[1:3] if isinstance(length, int)]
         pixels = math.prod(fixed) if len(self.input_shape) == 4 else 0
-        return WEIGHT_COPIES * self.graph_bytes + ACTIVATION_BYTES_PER_PIXEL * BATCH_SIZE * pixels
+        return SESSION_BYTES + WEIGHT_COPIES * self.graph_bytes + ACTIVATION_BYTES_PER_PIXEL * BATCH_SIZE * pixels
 
     def run(self, batch: NDArray[Any]) -> list[NDArray[np.float32]]:
         """All outputs, in the graph's order, computed in chunks of 16 so that memory does not grow with the batch.

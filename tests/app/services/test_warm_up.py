@@ -7,7 +7,8 @@ import pytest
 
 from app.artifact import sample
 from app.db.session import Database
-from app.services import aliases
+from app.errors import NotFound
+from app.services import aliases, models
 from app.services.aliases import Target
 from app.services.predictions import Lookup, Opened, Wanted
 from app.services.warm_up import WarmUp
@@ -77,6 +78,23 @@ def test_what_was_unloaded_stays_out(parts):
         wait_until(lambda: tried(lookup, engine)[1], "the other alias")
         # One backbone and one head: those of the other one.
         assert engine.pool.stats().num_entries == 2
+
+
+def test_what_was_deleted_leaves_the_memory(parts):
+    database, lookup, engine = parts
+    for number in (1, 3):
+        engine.load(lookup.find("default", Wanted("tiny", number)).model)
+    assert engine.pool.stats().num_entries == 3
+    with closing(WarmUp(database, lookup, engine, period_seconds=0.01, drop_seconds=0.01)) as warm_up:
+        warm_up.start()
+        with database.write() as session:
+            gone = models.version(session, "default", "tiny", 3).id
+            models.delete_version(session, "default", "tiny", 3)
+        # The backbone is the other one's, too.
+        wait_until(lambda: engine.pool.stats().num_entries == 2, "the head of the deleted version to leave")
+    assert gone not in lookup.opened_ids()
+    with pytest.raises(NotFound):
+        lookup.find("default", Wanted("tiny", 3))
 
 
 def test_it_waits_for_a_database_that_is_not_there_yet(parts, light, tmp_path, home):
