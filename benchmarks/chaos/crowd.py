@@ -17,7 +17,8 @@ from app.states import FINAL
 from benchmarks.chaos import clock, scenarios, verdict
 from benchmarks.chaos.clock import wait_until
 from benchmarks.chaos.faults import Beside, workers
-from benchmarks.chaos.scenarios import PROBE, TINY, Lab
+from benchmarks.chaos.lab import PROBE, Lab, finish
+from benchmarks.chaos.prepare import TINY
 from benchmarks.chaos.stack import Stack, with_no_fuss
 
 HAND_OVER_SECONDS = 5.0
@@ -66,7 +67,7 @@ def many(lab: Lab, number: int = 200) -> Iterator[dict[str, Any]]:
     with ThreadPoolExecutor(1) as threads:
         killer = threads.submit(_kill, stack, poison, ending, counts)
         try:
-            jobs = scenarios.finish(stack, ids, CROWD_SECONDS)
+            jobs = finish(stack, ids, CROWD_SECONDS)
         finally:
             ending.set()
         killer.result()

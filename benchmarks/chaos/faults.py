@@ -13,7 +13,7 @@ from typing import Any
 from app.services import queues
 from benchmarks.chaos import points, scenarios, verdict
 from benchmarks.chaos.clock import wait_until
-from benchmarks.chaos.scenarios import Done, Lab
+from benchmarks.chaos.lab import Done, Lab
 from benchmarks.chaos.stack import Stack, with_no_fuss
 
 AWAY_SECONDS = 30.0

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos import crowd, faults, points, room
-from benchmarks.chaos.scenarios import Lab
+from benchmarks.chaos.lab import Lab
 from benchmarks.chaos.stack import running
 
 Row = dict[str, Any]

@@ -6,7 +6,7 @@ from typing import Any
 
 from app import failpoints
 from benchmarks.chaos import scenarios, verdict
-from benchmarks.chaos.scenarios import Done, Lab
+from benchmarks.chaos.lab import Done, Lab
 
 # What brings a process to each of them.
 REACHED_BY = {

@@ -16,7 +16,7 @@ from app.db.models import ModelVersion
 from benchmarks.chaos import scenarios, verdict
 from benchmarks.chaos.clock import wait_until
 from benchmarks.chaos.faults import Beside
-from benchmarks.chaos.scenarios import Lab
+from benchmarks.chaos.lab import Lab, finish
 from benchmarks.chaos.stack import Stack, running
 
 DISK_BYTES = 64 * 2**20
@@ -85,7 +85,7 @@ def full(lab: Lab, place: Path, what: str, scenario: str, point: str) -> dict[st
     ballast = fill(place)
     try:
         done = going.result()
-        (job,) = scenarios.finish(stack, done.jobs[-1:])
+        (job,) = finish(stack, done.jobs[-1:])
         wrong = [] if job.state == "failed" and "disk is full" in (job.failure_message or "") else [
             f"expected a failure that tells of the disk; found {job.state}: {job.failure_message}"
         ]  # fmt: skip
@@ -126,7 +126,7 @@ def memory(lab: Lab) -> Iterator[dict[str, Any]]:
     with_limit(runner)
     stack.arm("checkpoint_stored", f"take {2 * HEADROOM_BYTES}")
     done = going.result()
-    (job,) = scenarios.finish(stack, done.jobs)
+    (job,) = finish(stack, done.jobs)
     wrong = []
     if (job.state, job.failure_code) != ("failed", "out_of_memory"):
         wrong.append(f"expected out_of_memory; found {job.state} {job.failure_code}: {job.failure_message}")

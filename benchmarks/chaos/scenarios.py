@@ -2,101 +2,25 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from app.client import ApiError
-from app.db.models import Job
-from app.states import FINAL
 from benchmarks.chaos import prepare
 from benchmarks.chaos.clock import wait_until
+from benchmarks.chaos.lab import PROBE, Done, Lab, finish, numbers, plain, timeless
 from benchmarks.chaos.prepare import CNN, OTHER, TINY
 from benchmarks.chaos.stack import Stack
 from tests import factories
 from worker import prepared
 
-PROBE = {"method": "linear_probe"}
 TUNE = {"method": "fine_tune", "scope": "full", "epochs": 12, "max_minutes": 30}
-# No figure of time belongs to what must be equal.
-TIMES = ("seconds", "per_second", "minutes")
-JOB_SECONDS = 1200.0
-_numbers = count(1)
-
-
-@dataclass
-class Done:
-    """What a scenario has made.
-
-    Args:
-        jobs: every one of which must have succeeded, once.
-        result: equal to that of an undisturbed run, bit for bit.
-        models: each must have so many versions.
-    """
-
-    jobs: list[str] = field(default_factory=list)
-    result: dict[str, Any] = field(default_factory=dict)
-    models: dict[str, int] = field(default_factory=dict)
-
-
-class Lab:
-    """A stack with what scenarios begin with: a dataset, a published version."""
-
-    def __init__(self, stack: Stack) -> None:
-        self.stack, self.folder = stack, stack.folder
-        self.archive = self.folder / "colours.zip"
-        self.archive.write_bytes(factories.pack(factories.pictures(16)))
-        self.dataset = self.upload("base")
-        self.model = "base"
-        job = stack.client.start_transfer(self.dataset, self.model, backbone=TINY, recipe=PROBE)
-        finish(stack, [job["id"]])
-
-    def upload(self, name: str) -> str:
-        return str(self.ingest(name)["id"])
-
-    def ingest(self, name: str, archive: Path | None = None) -> dict[str, Any]:
-        """A dataset, once its ingestion has ended."""
-        made = self.post_archive(name, archive)
-        finish(self.stack, [made["job_id"]])
-        return self.stack.persist(lambda: self.stack.client.dataset(made["id"]))
-
-    def post_archive(self, name: str, archive: Path | None = None) -> dict[str, Any]:
-        data = (archive or self.archive).read_bytes()
-        key = f"ingest-{next(_numbers)}"
-        return dict(self.stack.post("/datasets", key, files={"file": ("a.zip", data)}, data={"name": name}))
-
-
-def finish(stack: Stack, job_ids: list[str], seconds: float = JOB_SECONDS) -> list[Job]:
-    """The jobs, once all have ended."""
-    found: list[Job] = []
-
-    def ended() -> bool:
-        def look() -> list[Job]:
-            with stack.database.read() as session:
-                return [session.get_one(Job, one) for one in job_ids]
-
-        try:
-            found[:] = look()
-        except Exception:
-            time.sleep(0.5)
-            return False
-        return all(job.state in FINAL for job in found)
-
-    wait_until(ended, f"the end of {job_ids}", seconds)
-    return found
-
-
-def plain(metrics: dict[str, Any] | None) -> dict[str, Any]:
-    """Figures without those of time."""
-    return {name: value for name, value in (metrics or {}).items() if not any(one in name for one in TIMES)}
 
 
 def transfer(lab: Lab, recipe: dict[str, Any] | None = None, backbone: str = TINY, **fields: Any) -> Done:
     """A version, and the bits of what it learned."""
-    stack, name = lab.stack, f"m{next(_numbers)}"
+    stack, name = lab.stack, f"m{next(numbers)}"
     body = {"kind": "transfer", "dataset": lab.dataset, "backbone": backbone, "recipe": recipe or PROBE,
             "model": name, "seed": 7, **fields}  # fmt: skip
     made = stack.post("/jobs", f"transfer-{name}", json=body)
@@ -135,7 +59,7 @@ def adapt(lab: Lab) -> Done:
 
 
 def ingest(lab: Lab) -> Done:
-    found = lab.ingest(f"d{next(_numbers)}")
+    found = lab.ingest(f"d{next(numbers)}")
     named = {name: found[name] for name in ("state", "digest", "splits", "classes", "num_samples", "num_problems")}
     return Done([_job_of(lab, found["id"])], named)
 
@@ -144,7 +68,7 @@ def upload(lab: Lab) -> Done:
     """A dataset out of a resumable upload."""
     client = lab.stack.client
     sent = lab.stack.persist(lambda: client.upload(lab.archive))
-    made = client.dataset_of_upload(sent["id"], f"u{next(_numbers)}")
+    made = client.dataset_of_upload(sent["id"], f"u{next(numbers)}")
     finish(lab.stack, [made["job_id"]])
     found = lab.stack.persist(lambda: client.dataset(made["id"]))
     return Done([made["job_id"]], {name: found[name] for name in ("state", "digest", "splits", "num_samples")})
@@ -166,7 +90,7 @@ def advise(lab: Lab) -> Done:
 
 
 def predict(lab: Lab) -> Done:
-    stack, number = lab.stack, next(_numbers)
+    stack, number = lab.stack, next(numbers)
     body = {"kind": "predict", "dataset": lab.dataset, "model": lab.model, "version": 1, "format": "jsonl"}
     made = stack.post("/jobs", f"predict-{number}", json=body)
     (job,) = finish(stack, [made["id"]])
@@ -177,21 +101,21 @@ def predict(lab: Lab) -> Done:
 
 def align(lab: Lab) -> Done:
     body = {"method": "z_score", "source": lab.dataset, "target": _unlabelled(lab), "backbone": TINY, "seed": 0}
-    made = lab.stack.post("/alignments", f"align-{next(_numbers)}", json=body)
+    made = lab.stack.post("/alignments", f"align-{next(numbers)}", json=body)
     finish(lab.stack, [made["job_id"]])
     found = lab.stack.persist(lambda: lab.stack.client.call("GET", f"/alignments/{made['id']}"))
     return Done([made["job_id"]], {"result": found["result"]})
 
 
 def alias(lab: Lab) -> Done:
-    stack, name = lab.stack, f"a{next(_numbers)}"
+    stack, name = lab.stack, f"a{next(numbers)}"
     found = stack.persist(lambda: stack.client.point_alias(lab.model, name, 1))
     return Done([], {"version": found["version"]})
 
 
 def delete(lab: Lab) -> Done:
     """A dataset that goes, with all its files."""
-    stack, made = lab.stack, lab.upload(f"d{next(_numbers)}")
+    stack, made = lab.stack, lab.upload(f"d{next(numbers)}")
 
     def gone() -> bool:
         try:
@@ -219,7 +143,7 @@ def add_class(lab: Lab) -> Done:
 
 
 def import_bundle(lab: Lab) -> Done:
-    stack, name = lab.stack, f"i{next(_numbers)}"
+    stack, name = lab.stack, f"i{next(numbers)}"
     bundle = stack.folder / "bundle.zip"
     if not bundle.exists():
         stack.client.download_bundle(lab.model, 1, bundle)
@@ -230,7 +154,7 @@ def import_bundle(lab: Lab) -> Done:
 
 def own_backbone(lab: Lab) -> Done:
     """A network of the user's own, from a file of weights."""
-    stack, name = lab.stack, f"b{next(_numbers)}"
+    stack, name = lab.stack, f"b{next(numbers)}"
     _network(lab)
     found = prepared.find(CNN, [lab.stack.prepared])
     assert found is not None
@@ -269,7 +193,7 @@ def told(lab: Lab) -> Done:
     """A job whose end is told to a receiver, at least once."""
     stack = lab.stack
     hook = stack.post(
-        "/webhooks", f"hook-{next(_numbers)}", json={"url": stack.receiver.url, "events": ["job.succeeded"]}
+        "/webhooks", f"hook-{next(numbers)}", json={"url": stack.receiver.url, "events": ["job.succeeded"]}
     )
     before = len(stack.receiver.got)
     done = transfer(lab)
@@ -298,22 +222,16 @@ def _network(lab: Lab) -> None:
 
 
 def _study(lab: Lab, path: str, body: dict[str, Any]) -> Done:
-    made = lab.stack.post(path, f"study-{next(_numbers)}", json=body)
+    made = lab.stack.post(path, f"study-{next(numbers)}", json=body)
     finish(lab.stack, [made["job_id"]])
     place = path.rpartition("/")[2] if "advice" in path else path.strip("/")
     found = lab.stack.persist(lambda: lab.stack.client.call("GET", f"/{place}/{made['id']}"))
-    return Done([made["job_id"]], {"state": found["state"], "result": _timeless(found["result"])})
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _timeless(one) for name, one in value.items() if not any(word in name for word in TIMES)}
-    return [_timeless(one) for one in value] if isinstance(value, list) else value
+    return Done([made["job_id"]], {"state": found["state"], "result": timeless(found["result"])})
 
 
 def _unlabelled(lab: Lab) -> str:
     """The same pictures a little darker, once for each lab."""
-    if not hasattr(lab, "other"):
+    if lab.other is None:
         archive = lab.folder / "other.zip"
         darker = {name: (red // 2, green // 2, blue // 2) for name, (red, green, blue) in factories.COLOURS.items()}
         archive.write_bytes(factories.pack(factories.pictures(16, darker, first=40)))

@@ -14,7 +14,7 @@ from app.db.waste import Waste
 from app.states import FINAL
 from app.storage import FolderStorage
 from benchmarks.chaos.clock import wait_until
-from benchmarks.chaos.scenarios import Done
+from benchmarks.chaos.lab import Done
 from benchmarks.chaos.stack import Stack
 
 SETTLE_SECONDS = 60.0

@@ -4,7 +4,7 @@ import pytest
 
 from app import failpoints
 from benchmarks.chaos import points, prepare, scenarios
-from benchmarks.chaos.scenarios import Lab
+from benchmarks.chaos.lab import Lab
 from benchmarks.chaos.stack import running
 
 pytestmark = pytest.mark.server
