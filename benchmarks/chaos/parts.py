@@ -25,6 +25,7 @@ def document(before: Row, rows: list[Row]) -> Row:
     told["cannot_happen"] = before.get("cannot_happen", {}) | {
         row["what"]: row["skipped"] for row in rows if "skipped" in row
     }
+    told["seconds"] = round(before.get("seconds", 0.0) + sum(row.get("seconds", 0.0) for row in rows), 1)
     if steps:
         told["max_steps"] = max(before.get("max_steps", 0.0), *steps)
     return told
