@@ -139,12 +139,18 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
     code = FRAMEWORK_CODES.get(error.status_code, "bad_request" if error.status_code < 500 else "internal")
-    detail = f"{phrase}: {request.method} {request.url.path} ({error.detail}); see /docs for the routes"
-    answer = response(request.scope["path"], error.status_code, code, phrase, detail)
-    answer.headers.update(error.headers or {})
+    headers = dict(error.headers or {})
+    found = f"{request.method} {request.url.path}"
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # The framework names those of one route only, and a path can have several.
-        answer.headers["Allow"] = ", ".join(_methods(request))
+        headers["Allow"] = ", ".join(_methods(request))
+        detail = f"expected one of {headers['Allow']} at this path; found {found}; see /docs for the routes"
+    elif error.status_code == HTTPStatus.NOT_FOUND:
+        detail = f"expected a path that there is; found {found}; see /docs for the routes"
+    else:
+        detail = f"expected a request that can be answered; found {found}: {error.detail}; see /docs for the routes"
+    answer = response(request.scope["path"], error.status_code, code, phrase, detail)
+    answer.headers.update(headers)
     return answer
 
 

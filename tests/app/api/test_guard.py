@@ -109,7 +109,9 @@ def test_every_answer_tells_browsers_to_be_careful(shared_client, path):
     ],
 )
 def test_what_the_framework_refuses_has_the_same_shape(shared_client, method, path, status, code):
-    problem(shared_client.request(method, path), status, code)
+    found = problem(shared_client.request(method, path), status, code)
+    assert found["detail"].startswith("expected ")
+    assert f"found {method} {path};" in found["detail"]
 
 
 def test_methods_of_a_path_are_all_named(shared_client):

@@ -28,7 +28,7 @@ REFUSED = {
     "wrong rank": ({"json": {"inputs": [images(shape=[8, 8, 3])]}}, 400, "of shape"),
     "no shape": ({"json": {"inputs": [images(shape=[])]}}, 400, "of shape"),
     "negative": ({"json": {"inputs": [images(shape=[-1, 8, 8, 3])]}}, 400, "of shape"),
-    "no images": ({"json": {"inputs": [encoded([])]}}, 400, "of shape"),
+    "no images": ({"json": {"inputs": [encoded([])]}}, 400, "one element for each image"),
     "fraction": ({"json": {"inputs": [encoded(shape=[5.5])]}}, 400, "/inputs/0/shape/0"),
     "huge count": ({"json": {"inputs": [encoded(shape=[10**18])]}}, 400, "at most 256"),
     "huge images": ({"json": {"inputs": [images(shape=[10**30, 8, 8, 3])]}}, 400, "at most 256"),
