@@ -8,19 +8,19 @@ from app.db.base import now
 from app.inbox import open_inbox
 from app.services import collections
 from app.services.collector import Collector, Report
-from worker.supervisor import Context
+from worker.worker_context import WorkerContext
 
 LOOK_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
 
-def start(context: Context) -> None:
+def start(context: WorkerContext) -> None:
     """Looks whether it is time, until the worker shuts down."""
     threading.Thread(target=_loop, args=(context,), daemon=True, name="collect").start()
 
 
-def _loop(context: Context) -> None:
+def _loop(context: WorkerContext) -> None:
     while True:
         try:
             collect(context)
@@ -31,7 +31,7 @@ def _loop(context: Context) -> None:
             return
 
 
-def collect(context: Context) -> Report | None:
+def collect(context: WorkerContext) -> Report | None:
     """Makes a pass if it is time for one, and nobody else makes it."""
     settings = context.settings
     if not settings.collect_seconds:

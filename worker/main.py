@@ -18,7 +18,7 @@ from app.settings import Settings
 from app.storage import open_storage
 from app.tracing import open_tracer
 from worker import collect, runner_process, sweep, tasks, webhooks
-from worker.supervisor import Context
+from worker.worker_context import WorkerContext
 
 settings = Settings()
 # Celery warns of things before it asks who sets the log up.
@@ -30,7 +30,7 @@ GPU_NAME = process.gpu_name(settings.device)
 DEVICE = f"cuda: {GPU_NAME}" if GPU_NAME else "cpu"
 QUEUES = settings.worker_queues or ((CPU, GPU) if GPU_NAME else (CPU,))
 
-context = Context(
+context = WorkerContext(
     settings=settings,
     database=Database(settings.resolved_database_url),
     storage=open_storage(settings.resolved_storage_url, settings.home_path / "cache"),

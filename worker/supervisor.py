@@ -5,11 +5,9 @@ the child dies -> handed back at once; this process dies -> the child sees the p
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
@@ -17,18 +15,14 @@ from sqlalchemy.orm import Session
 
 from app import failpoints, log_lines, tracing
 from app.db.models import Job
-from app.db.session import Database
 from app.errors import Collected, GraftError
-from app.queue import Bell
 from app.services import attempts, gpu_use, outcomes, queues, shared, waste
-from app.settings import Settings
 from app.states import Request
-from app.storage import Storage
-from app.tracing import Tracer
 from worker.attempt_trace import AttemptTrace
 from worker.described import describe
 from worker.document import JobDocument
 from worker.runner_process import MAX_BATCH, RunnerProcess
+from worker.worker_context import WorkerContext
 
 TICK_SECONDS = 0.1
 REQUEST_SECONDS = 0.5
@@ -45,28 +39,13 @@ UNSTORABLE = (
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Context:
-    """What every attempt of one worker process shares."""
-
-    settings: Settings
-    database: Database
-    storage: Storage
-    bell: Bell
-    worker_id: str
-    queues: tuple[str, ...]
-    stopping: threading.Event
-    slots: threading.Semaphore
-    tracer: Tracer | None = None
-
-
-def run_next(context: Context) -> None:
+def run_next(context: WorkerContext) -> None:
     """Claims and supervises jobs until none waits or the worker shuts down."""
     with context.slots:
         _drain(context)
 
 
-def _drain(context: Context) -> None:
+def _drain(context: WorkerContext) -> None:
     while not context.stopping.is_set():
         owner, began = f"{context.worker_id}/{time.monotonic_ns()}", time.time_ns()
         try:
@@ -89,7 +68,7 @@ def _drain(context: Context) -> None:
 class _Attempt:
     """The supervision of one child."""
 
-    def __init__(self, context: Context, document: JobDocument, owner: str, trace: AttemptTrace) -> None:
+    def __init__(self, context: WorkerContext, document: JobDocument, owner: str, trace: AttemptTrace) -> None:
         self._context, self._document, self._owner = context, document, owner
         self._trace = trace
         self._settings, self._database = context.settings, context.database

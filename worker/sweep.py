@@ -18,7 +18,7 @@ from app.services import attempts, audit, deliveries, gpu_use, jobs, logs, outco
 from app.states import JobState
 from app.storage import remove_old_copies
 from worker import weights
-from worker.supervisor import Context
+from worker.worker_context import WorkerContext
 
 BELL_SECONDS = 5.0
 # Days of prediction logs are listed in storage, which may be far away.
@@ -29,14 +29,14 @@ PAGE = 1000
 log = logging.getLogger(__name__)
 
 
-def start(context: Context, device: str) -> threading.Thread:
+def start(context: WorkerContext, device: str) -> threading.Thread:
     """Sweeps in a thread until the worker shuts down."""
     thread = threading.Thread(target=_loop, args=(context, device), daemon=True, name="sweep")
     thread.start()
     return thread
 
 
-def _loop(context: Context, device: str) -> None:
+def _loop(context: WorkerContext, device: str) -> None:
     next_expiry = time.monotonic()
     interval = min(BELL_SECONDS, context.settings.lease_seconds / 2)
     while True:
@@ -56,7 +56,7 @@ def _loop(context: Context, device: str) -> None:
             return
 
 
-def show(context: Context, device: str) -> None:
+def show(context: WorkerContext, device: str) -> None:
     """Writes the worker's row: readiness, the choice of queue and `available` of backbones look at it."""
     names = weights.available(context.settings.home_path)
     with context.database.write() as session:
@@ -70,7 +70,7 @@ def show(context: Context, device: str) -> None:
     failpoints.reach("worker_shown")
 
 
-def leave(context: Context) -> None:
+def leave(context: WorkerContext) -> None:
     """Removes the worker's row at an orderly end."""
     with context.database.write() as session:
         row = session.get(WorkerProcess, context.worker_id)
@@ -78,7 +78,7 @@ def leave(context: Context) -> None:
             session.delete(row)
 
 
-def sweep(context: Context) -> None:
+def sweep(context: WorkerContext) -> None:
     """Hands back jobs whose lease ran out, moves those that nobody serves, rings for queues in which a job waits."""
     gone: list[str] = []
     with context.database.write() as session:
@@ -103,7 +103,7 @@ def sweep(context: Context) -> None:
             context.bell.ring(queue)
 
 
-def tidy(context: Context) -> None:
+def tidy(context: WorkerContext) -> None:
     """Removes working folders of attempts that are over: a process that was killed leaves its own behind."""
     abandoned.remove(context.settings)
     folders = {path: path.name.split("-") for path in context.settings.scratch.glob("job_*-*-*")}
@@ -119,7 +119,7 @@ def tidy(context: Context) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def expire(context: Context) -> None:
+def expire(context: WorkerContext) -> None:
     """Removes what is over: logs, deliveries, times on GPUs, checkpoints of ended jobs, local copies, uploads."""
     remove_old_copies(context.settings.home_path / "cache")
     with context.database.read() as session:

@@ -20,7 +20,7 @@ from app.outbound import Guard
 from app.services import deliveries
 from app.services.deliveries import Answer, Claimed
 from worker.post import post
-from worker.supervisor import Context
+from worker.worker_context import WorkerContext
 
 POLL_SECONDS = 1.0
 SLOTS = 16
@@ -41,7 +41,7 @@ class Courier:
         context: of the worker.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: WorkerContext) -> None:
         settings = context.settings
         self._context, self._timeout = context, settings.webhook_timeout_seconds
         self._guard = Guard(settings.webhook_allowed)
@@ -155,7 +155,7 @@ class Courier:
                 return
 
 
-def start(context: Context) -> threading.Thread:
+def start(context: WorkerContext) -> threading.Thread:
     """Sends in a thread until the worker shuts down."""
     thread = threading.Thread(target=Courier(context).run, daemon=True, name="webhooks")
     thread.start()

@@ -21,7 +21,8 @@ from worker import collect, features
 from worker.attempt_trace import AttemptTrace
 from worker.described import describe
 from worker.features import FeatureCache
-from worker.supervisor import Context, _Attempt
+from worker.supervisor import _Attempt
+from worker.worker_context import WorkerContext
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def worker(light):
     """What a worker process works with."""
     database = Database(light.resolved_database_url)
     storage = open_storage(light.resolved_storage_url, light.home_path / "cache")
-    yield Context(
+    yield WorkerContext(
         settings=light, database=database, storage=storage, bell=Bell(make_celery(light)), worker_id="w",
         queues=("cpu",), stopping=threading.Event(), slots=threading.Semaphore(1),
     )  # fmt: skip

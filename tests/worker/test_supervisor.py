@@ -20,7 +20,7 @@ from tests.conftest import wait_until
 from tests.factories import files_below
 from worker import described, supervisor
 from worker.attempt_trace import AttemptTrace
-from worker.supervisor import Context
+from worker.worker_context import WorkerContext
 
 pytestmark = pytest.mark.server
 
@@ -31,7 +31,7 @@ class Bench:
     def __init__(self, settings, database, storage):
         self.settings, self.database, self.storage = settings, database, storage
         self.home = settings.home_path
-        self.context = Context(
+        self.context = WorkerContext(
             settings=settings, database=database, storage=storage, bell=Bell(make_celery(settings)), worker_id="w1",
             queues=("cpu",), stopping=threading.Event(), slots=threading.Semaphore(2),
         )  # fmt: skip

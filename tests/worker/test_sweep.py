@@ -20,12 +20,12 @@ from tests import factories
 from tests.conftest import wait_until
 from tests.factories import files_below
 from worker import sweep
-from worker.supervisor import Context
+from worker.worker_context import WorkerContext
 
 
 @pytest.fixture
 def context(settings, database, storage):
-    return Context(
+    return WorkerContext(
         settings=settings, database=database, storage=storage, bell=Bell(make_celery(settings)), worker_id="w1",
         queues=("cpu",), stopping=threading.Event(), slots=threading.Semaphore(1),
     )  # fmt: skip
