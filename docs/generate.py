@@ -11,7 +11,7 @@ from app.main import create_app
 from app.recipes import RECIPES, TASKS, Recipe
 from app.settings import Settings
 from docs import measured
-from worker.data.problems import PROBLEMS
+from worker.data.findings import PROBLEMS
 
 DOCS = Path(__file__).parent
 METHODS_HEAD = """# Methods
@@ -52,7 +52,7 @@ boto3 reads: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT_URL`), 
 """
 PROBLEMS_HEAD = """# Findings in a dataset
 
-Generated from `worker/data/problems.py` by `make docs`. `GET /api/v1/datasets/{id}/problems` lists every finding with
+Generated from `worker/data/findings.py` by `make docs`. `GET /api/v1/datasets/{id}/problems` lists every finding with
 `severity`, `code`, `path`, `message` and `fix`. One error makes the dataset `invalid`, and its `failure` has the first
 error's code; with warnings alone it becomes `ready`.
 """

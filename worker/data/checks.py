@@ -102,6 +102,16 @@ def note_leaks(
         problems.add("split_leak", records.path(rows_N[other]), found=found)
 
 
+def note_untaught(columns: tuple[Column, ...], split_N: NDArray[np.int8], problems: Problems) -> None:
+    """Warns of classes that given splits leave nothing to learn from."""
+    taught_N = np.flatnonzero(split_N != SPLITS.index("test"))
+    for column in columns:
+        if column.kind != "number":
+            for name, num in zip(column.names, column.take(taught_N).count.tolist(), strict=True):
+                if not num:
+                    problems.add("class_untaught", "" if column.name == "label" else column.name, name=name)
+
+
 def _check_column(column: Column, good_N: NDArray[np.bool_], problems: Problems) -> None:
     where = "" if column.name == "label" else column.name
     if len(column.names) < 2:

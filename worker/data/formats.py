@@ -61,6 +61,12 @@ def split_number(name: str) -> int:
     return NONE if known is None else SPLITS.index(known)
 
 
+def names_splits(names: set[str]) -> bool:
+    """Whether these are names of splits, two of them at least, one train."""
+    splits = {split_number(name) for name in names}
+    return NONE not in splits and len(splits) > 1 and SPLITS.index("train") in splits
+
+
 def read_folders(records: Records, rows: range, task: str | None, is_required: bool, problems: Problems) -> Assigned:
     """Class folders, or unlabelled images when nothing lies in a folder (unless folders are required).
 
@@ -86,10 +92,14 @@ def read_folders(records: Records, rows: range, task: str | None, is_required: b
     if _has_split_level(inner_F):
         given_F[:] = [split_number(parts[0]) if parts else NONE for parts in inner_F]
         inner_F = _without_wrapping([parts[1:] for parts in inner_F])
+    elif names_splits({parts[0] for parts in inner_F if parts}):
+        # Splits without classes below them: no label.
+        given_F[:] = [split_number(parts[0]) if parts else NONE for parts in inner_F]
+        inner_F = [() for _ in inner_F]
     if not any(inner_F):
         if is_required:
             raise problems.reject("format_mismatch", expected="class folders", found="images outside any folder")
-        return read_unlabelled(rows, task)
+        return replace(read_unlabelled(rows, task), given=given_F[folder_N])
     if task not in {None, "classification"}:
         raise problems.reject("task_mismatch", expected=f"labels for the task {task}", found="class folders")
     column_F = labels.of_names("label", [parts[0] if parts else None for parts in inner_F])
@@ -113,11 +123,6 @@ def read_unlabelled(rows: range, task: str | None) -> Assigned:
     )
 
 
-def looks_like_coco(text: bytes) -> bool:
-    """Whether a JSON file holds detection annotations."""
-    return b'"annotations"' in text and b'"images"' in text
-
-
 def _without_wrapping(folders: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Cuts the leading folders that hold every image, leaving at least one level below; images outside stay outside."""
     inside = [parts for parts in folders if parts]
@@ -129,6 +134,5 @@ def _without_wrapping(folders: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 def _has_split_level(folders: list[tuple[str, ...]]) -> bool:
     """Whether the first level is made of splits, two at least, one of them train, with classes below."""
-    splits = {split_number(parts[0]) for parts in folders if parts}
     has_classes = any(len(parts) > 1 for parts in folders)
-    return has_classes and NONE not in splits and len(splits) > 1 and SPLITS.index("train") in splits
+    return has_classes and names_splits({parts[0] for parts in folders if parts})

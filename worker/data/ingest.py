@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from worker.data import base, duplicates, labels, shards, splits
 from worker.data.base import BaseDataset
-from worker.data.checks import check_samples, note_class_names, note_copies, note_leaks
+from worker.data.checks import check_samples, note_class_names, note_copies, note_leaks, note_untaught
 from worker.data.decoding import Decoders
 from worker.data.formats import Assigned
 from worker.data.labels import Column
@@ -193,6 +193,7 @@ def _split(
     note_copies(records, assigned, group_N[:num], split_N[:num], first_new, problems)
     if (assigned.given != NONE).any():
         note_leaks(records, assigned.rows, group_N[:num], split_N[:num], problems)
+        note_untaught(assigned.columns, split_N[:num], problems)
     _, compact_N = np.unique(group_N[:num], return_inverse=True)
     return compact_N.astype(np.int64), split_N[:num]
 

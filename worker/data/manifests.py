@@ -1,8 +1,8 @@
 """Manifests: CSV, TSV or JSON lines with a file and a label, or several label columns; an optional split.
 
 References are names of members of the same upload and nothing else: relative to the manifest, or to the root of the
-archive. Labels are taken byte for byte. Several manifests (train.csv, test.csv) add up; one named like a split gives
-its rows that split.
+archive. Labels are taken byte for byte. Several manifests (train.csv, test.csv) add up; one that is named like a split,
+or lies in a folder that is, gives its rows that split.
 """
 
 import csv
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.data.formats import Assigned, split_number
+from worker.data.formats import Assigned, names_splits, split_number
 from worker.data.kinds import extension
 from worker.data.labelling import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, detect_task, to_columns
 from worker.data.members import unsafe
@@ -26,6 +26,7 @@ from worker.data.splits import NONE
 from worker.data.spool import Spool, Stored
 
 FILE_COLUMNS = ("file", "file_name")
+TABLES = frozenset({"csv", "tsv"})
 # No row is longer; one of a hundred megabytes of brackets would become gigabytes of lists.
 MAX_LINE_CHARS = 2**20
 
@@ -58,13 +59,13 @@ def find(
     """
     seen, manifests = [], []
     for path, stored in sidecars:
-        header = _header(path, stored, spool)
-        file_column = next((name for name in FILE_COLUMNS if name in header), None)
-        label_columns = _label_columns(header, file_column, task)
+        names = header(path, stored, spool)
+        file_column = next((name for name in FILE_COLUMNS if name in names), None)
+        label_columns = _label_columns(names, file_column, task)
         if file_column and label_columns:
-            others = tuple(name for name in header if name not in {file_column, SPLIT_COLUMN, *label_columns})
+            others = tuple(name for name in names if name not in {file_column, SPLIT_COLUMN, *label_columns})
             manifests.append(Manifest(path, stored, file_column, label_columns, others))
-        seen.append(f"{path}: {', '.join(header) or 'nothing readable'}")
+        seen.append(f"{path}: {', '.join(names) or 'nothing readable'}")
     if is_required and not manifests:
         raise problems.reject("manifest_columns", found="; ".join(seen) or "no CSV, TSV or JSONL file")
     for manifest in manifests[1:]:
@@ -77,18 +78,6 @@ def find(
     return manifests
 
 
-def refuse_without_labels(sidecars: Sequence[tuple[str, Stored]], spool: Spool, problems: Problems) -> None:
-    """Refuses the first table that names files and has further columns, none of them named as a label.
-
-    Raises:
-        Rejected: there is such a table.
-    """
-    for path, stored in sidecars:
-        header = _header(path, stored, spool)
-        if any(name in header for name in FILE_COLUMNS) and len(header) > 1:
-            raise problems.reject("manifest_columns", path, found=f"{path}: {', '.join(header)}")
-
-
 def read(
     manifests: list[Manifest], records: Records, rows: range, spool: Spool, task: str | None, problems: Problems
 ) -> Assigned:
@@ -96,10 +85,14 @@ def read(
     images = dict(zip(records.paths(rows), rows, strict=True))
     found = _Rows()
     first_label: dict[int, list[Any]] = {}
+    # `train/metadata.csv` and `test/metadata.csv`, as the library datasets lays out a folder of images.
+    by_folder = names_splits({_folder(manifest) for manifest in manifests})
     for manifest in manifests:
         for name in manifest.other_columns:
             problems.add("column_ignored", manifest.path, found=name)
         fallback = split_number(PurePosixPath(manifest.path).stem)
+        if fallback == NONE and by_folder:
+            fallback = split_number(_folder(manifest))
         for line, row in _read_rows(manifest, spool, problems):
             where = f"{manifest.path}:{line}"
             image = _resolve(manifest, row, images, where, problems)
@@ -144,11 +137,12 @@ def _label_columns(header: Sequence[str], file_column: str | None, task: str | N
     return tuple(name for name in rest if name.startswith(LABEL_PREFIXES))
 
 
-def _header(path: str, stored: Stored, spool: Spool) -> list[str]:
+def header(path: str, stored: Stored, spool: Spool) -> list[str]:
+    """Names of the columns; none where the first line says none."""
     head = spool.read(stored.offset, min(stored.length, 65536))
     lines = head.decode("utf-8-sig", errors="replace").splitlines()
     first = next((line for line in lines if line.strip()), "")
-    if extension(path) in {"csv", "tsv"}:
+    if extension(path) in TABLES:
         return [name for row in csv.reader([first], delimiter=_delimiter(path, first)) for name in row]
     try:
         row = json.loads(first)
@@ -183,11 +177,9 @@ class _SpoolText(io.RawIOBase):
 def _read_rows(manifest: Manifest, spool: Spool, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and content of each row; a row that cannot be read makes the manifest broken."""
     raw = io.BufferedReader(_SpoolText(spool, manifest.stored))
-    lines = io.TextIOWrapper(
-        raw, encoding="utf-8-sig", newline="" if extension(manifest.path) in {"csv", "tsv"} else None
-    )
+    lines = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="" if extension(manifest.path) in TABLES else None)
     try:
-        if extension(manifest.path) in {"csv", "tsv"}:
+        if extension(manifest.path) in TABLES:
             yield from _read_csv(manifest, _Lines(lines))
         else:
             yield from _read_jsonl(_Lines(lines))
@@ -239,6 +231,10 @@ def _read_jsonl(lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} with a {type(row).__name__} instead of an object")
             yield number, row
+
+
+def _folder(manifest: Manifest) -> str:
+    return PurePosixPath(manifest.path).parent.name
 
 
 def _resolve(

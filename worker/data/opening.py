@@ -13,9 +13,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import worker
+from worker.data.findings import PROBLEMS
 from worker.data.limits import Limits
 from worker.data.opening_child import Request
-from worker.data.problems import PROBLEMS, Problems, Rejected
+from worker.data.problems import Problems, Rejected
 from worker.data.spool import Spool, Stored
 
 # No message is longer; more without a line end means that the child was taken over by its input.

@@ -18,8 +18,11 @@ from worker.data.formats import Assigned, split_number
 from worker.data.labelling import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, detect_task, to_columns
 from worker.data.problems import Problems
 from worker.data.records import Records
+from worker.data.splits import NONE
 
 IMAGE_COLUMNS = ("image", "img")
+# Of our own shards, which say nothing new when they come back.
+OWN_COLUMNS = ("sha256", "id")
 _ROWS_AT_ONCE = 32
 _BUFFER_BYTES = 2**20
 
@@ -65,6 +68,9 @@ def read(path: Path, filename: str, task: str | None, rows: Rows, max_rows: int,
             features = _features(schema)
             image = _image_column(schema, features, filename, problems)
             _fix_label_columns(schema, features, task, filename, rows, problems)
+            for name in schema.names:
+                if name not in {image, SPLIT_COLUMN, *(rows.label_columns or ()), *OWN_COLUMNS}:
+                    problems.add("column_ignored", filename, found=name)
             yield from _read_rows(file, filename, image, rows, problems)
     except MemoryError:
         # Arrow's own is an ArrowException as well.
@@ -105,13 +111,25 @@ def _read_rows(file: pq.ParquetFile, filename: str, image: str, rows: Rows, prob
     for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=wanted, use_threads=False):
         for row in batch.to_pylist():
             path, data = _image(row[image], f"{filename}/row-{number:08d}")
-            if data is None:
-                problems.add("reference_outside", f"{filename}:{number}", found=f"a path without bytes, {path!r}")
+            where = f"{filename}:{number}"
+            if row[image] is None:
+                problems.add("image_missing", where)
+            elif data is None:
+                problems.add("reference_outside", where, found=f"a path without bytes, {path!r}")
             else:
                 values = [_named(row[name], rows.names.get(name)) for name in label_columns]
-                split = split_number(str(row[SPLIT_COLUMN])) if has_split else file_split
+                split = _split(row[SPLIT_COLUMN], where, problems) if has_split else file_split
                 yield Row(path, data, values, split, number / total)
             number += 1
+
+
+def _split(value: Any, where: str, problems: Problems) -> int:
+    if value is None or value == "":
+        return NONE
+    split = split_number(str(value))
+    if split == NONE:
+        problems.add("split_invalid", where, found=repr(value)[:80])
+    return split
 
 
 def _image(value: Any, fallback: str) -> tuple[str, bytes | None]:

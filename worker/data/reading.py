@@ -6,7 +6,7 @@ The upload itself is opened in a process of its own (`opening`), which puts its 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from worker.data import formats, manifests, parquet_files
+from worker.data import formats, manifests, parquet_files, sidecars
 from worker.data.decoding import Checked, Decoders
 from worker.data.formats import Assigned
 from worker.data.kinds import MANIFESTS, extension
@@ -15,8 +15,6 @@ from worker.data.opening import Columns, Found, Opener
 from worker.data.problems import Problems
 from worker.data.records import Records
 from worker.data.spool import Spool, Stored
-
-_COCO_BYTES = 16 * 2**20
 
 
 class Reader:
@@ -91,23 +89,32 @@ class Reader:
         records, problems = self._records, self._problems
         rows = range(self._first, len(records))
         if self._tables.label_columns is not None:
+            self._leave_out(set())
+            for row in sorted(set(rows) - set(self._tables.rows)):
+                problems.add("not_in_manifest", records.path(row))
             return parquet_files.assign(self._tables, records, task, problems)
         if wanted == "parquet":
             raise problems.reject("format_mismatch", expected="Parquet", found="an archive without a Parquet file")
         if wanted == "unlabelled":
+            self._leave_out(set())
             return formats.read_unlabelled(rows, task)
         if wanted in {"auto", "manifest"}:
             texts = [one for one in self._sidecars if extension(one[0]) in MANIFESTS]
             found = manifests.find(texts, self._spool, task, wanted == "manifest", problems)
             if found:
+                self._leave_out({manifest.path for manifest in found})
                 return manifests.read(found, records, rows, self._spool, task, problems)
+        self._leave_out(set(), refuses=wanted == "auto")
         assigned = formats.read_folders(records, rows, task, wanted == "folders", problems)
-        if len(assigned.columns[0].names) < 2 and any(self._is_coco(*one) for one in self._sidecars):
+        if len(assigned.columns[0].names) < 2 and any(sidecars.is_coco(one, self._spool) for one in self._sidecars):
             raise problems.reject("coco_unsupported")
-        if len(assigned.columns[0].names) == 1 and wanted == "auto":
-            # One folder is no class: a table of the files beside it was meant, but says no label by name.
-            manifests.refuse_without_labels(texts, self._spool, problems)
         return assigned
+
+    def _leave_out(self, used: set[str], *, refuses: bool = False) -> None:
+        """Texts that nothing is read from; what seems to say the labels is refused where they are open."""
+        texts = [one for one in self._sidecars if one[0] not in used]
+        paths = self._records.paths(range(self._first, len(self._records))) if refuses else []
+        sidecars.note(texts, paths, self._spool, self._problems, refuses=refuses)
 
     def _check(self, path: str, stored: Stored) -> int:
         row = self._records.add(path, stored)
@@ -136,7 +143,3 @@ class Reader:
             return True
         self._problems.add("case_collision", path, found=repr(first))
         return False
-
-    def _is_coco(self, path: str, stored: Stored) -> bool:
-        text = self._spool.read(stored.offset, min(stored.length, _COCO_BYTES))
-        return extension(path) == "json" and formats.looks_like_coco(text)

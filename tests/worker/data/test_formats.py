@@ -35,7 +35,7 @@ CASES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     "splits that wrap": ({"train/imgs/a/1": "train:imgs", "test/a/2": "test:a"}, ["nested_folders"]),
     "only train": ({"train/a/1": "a", "train/b/2": "b"}, []),
     "no train": ({"val/a/1": "val", "test/a/2": "test"}, ["nested_folders", "nested_folders"]),
-    "classes named like splits": ({"train/1": "train", "test/1": "test"}, []),
+    "splits without classes": ({"x/train/1": "train:", "x/test/1": "test:"}, []),
     "a train among vehicles": ({"train/1": "train", "car/1": "car", "test/2": "test"}, []),
     "test without classes": ({"train/a/1": "train:a", "train/b/1": "train:b", "test/1": None}, ["no_class"]),
 }

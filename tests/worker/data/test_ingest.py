@@ -15,8 +15,8 @@ from PIL import Image
 
 from tests.hostile import archives
 from tests.hostile.archives import tar_of
+from worker.data.findings import PROBLEMS
 from worker.data.ingest import IngestRequest, IngestResult, Limits, ingest
-from worker.data.problems import PROBLEMS
 from worker.data.samples import iter_images, load_index
 
 from .conftest import FolderStore, draw, folders, pack
@@ -85,6 +85,14 @@ def test_a_missing_split_is_taken_from_train_and_said(run: Run, store: FolderSto
     assert all(split == "test" for path, (_, split, _) in stored(store).items() if path.startswith("test/"))
 
 
+def test_a_class_that_only_the_test_split_has_is_named(run: Run) -> None:
+    result = run({**folders(5, prefix="train/"), **folders(5, ("cat", "dog", "emu"), prefix="test/")})
+    assert result.state == "ready"
+    assert [problem.message for problem in result.problems if problem.code == "class_untaught"] == [
+        "expected images of every class outside the test split; found none of 'emu', so nothing can learn it"
+    ]
+
+
 def test_a_lone_train_folder_is_wrapping(run: Run) -> None:
     result = run(folders(10, prefix="train/"))
     assert result.problems == []
@@ -145,6 +153,16 @@ def test_two_manifests_named_like_splits(run: Run, store: FolderStore) -> None:
     assert result.splits["test"] == 4
     assert {path for path, (_, split, _) in stored(store).items() if split == "test"} == {
         f"images/{n}.png" for n in range(8, 12)
+    }
+
+
+def test_manifests_in_folders_named_like_splits(run: Run, store: FolderStore) -> None:
+    rows = [{"file_name": f"{n}.png", "label": "ab"[n % 2]} for n in range(12)]
+    files = {f"set/{'train' if n < 8 else 'test'}/{n}.png": draw(n) for n in range(12)}
+    result = run(files | {"set/train/metadata.csv": table(rows[:8]), "set/test/metadata.csv": table(rows[8:])})
+    assert {one["name"] for one in result.classes} == {"a", "b"}
+    assert {path for path, (_, split, _) in stored(store).items() if split == "test"} == {
+        f"set/test/{n}.png" for n in range(8, 12)
     }
 
 
@@ -565,11 +583,3 @@ def test_labels_of_another_task_are_named(run: Run) -> None:
     assert result.failure is not None
     assert result.failure[0] == "labels_do_not_fit"
     assert "'red'" in result.failure[1]
-
-
-def test_a_table_without_a_named_label_is_what_is_refused(run: Run) -> None:
-    rows = [{"file": name, "colour": "red", "size": "s"} for name in flat()]
-    result = run(flat() | {"m.csv": table(rows)})
-    assert result.failure is not None
-    assert result.failure[0] == "manifest_columns"
-    assert "file, colour, size" in result.failure[1]

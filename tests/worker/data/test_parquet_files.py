@@ -83,6 +83,33 @@ def test_without_labels(run: Run) -> None:
     assert (result.state, result.classes, result.splits["train"]) == ("ready", [], 12)
 
 
+def test_what_is_not_used_of_a_table_is_listed(run: Run) -> None:
+    splits = ["train"] * 8 + ["test"] * 2 + ["foo", None]
+    data = table({"image": [*PICTURES[:11], None], "label": ["a", "b"] * 6, "caption": ["x"] * 12, "split": splits})
+    result = run(data, filename="t.parquet")
+    assert (result.state, result.num_samples) == ("ready", 11)
+    assert [(problem.code, problem.path) for problem in result.problems if problem.code != "split_missing"] == [
+        ("column_ignored", "t.parquet"),
+        ("split_invalid", "t.parquet:10"),
+        ("image_missing", "t.parquet:11"),
+    ]
+
+
+def test_labels_under_another_name_are_listed(run: Run) -> None:
+    result = run(table({"image": PICTURES, "target": ["a", "b"] * 6}))
+    assert result.classes == []
+    assert [problem.code for problem in result.problems] == ["column_ignored"]
+
+
+def test_images_beside_a_table_are_listed(run: Run) -> None:
+    beside = {f"cat/{n}.png": draw(100 + n) for n in range(3)}
+    result = run({"t.parquet": table({"image": PICTURES, "label": ["a", "b"] * 6}), **beside})
+    assert result.num_samples == 12
+    assert [(problem.code, problem.path) for problem in result.problems] == [
+        ("not_in_manifest", path) for path in beside
+    ]
+
+
 @pytest.mark.parametrize(
     ("columns", "code"),
     [
