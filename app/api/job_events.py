@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
 from app.api.deps import Context, Limit, Page, Project, ReadSession, State
 from app.api.problems import RESPONSES
+from app.db.base import now
 from app.db.models import JobEvent
 from app.services import jobs
 from app.states import FINAL
@@ -42,7 +43,10 @@ def _event(row: JobEvent) -> EventOut:
 @router.get(
     "/{job_id}/events",
     response_model=Page[EventOut],
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        204: {"description": "The job has ended, and there is nothing behind `Last-Event-ID`."},
+    },
 )
 def list_events(
     job_id: str,
@@ -54,10 +58,16 @@ def list_events(
     after: Annotated[int, Query(ge=0, lt=2**31, description="Last id that was seen.")] = 0,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Any:
-    """The log: a JSON page, or a live stream for `Accept: text/event-stream` that ends with the job."""
-    jobs.get(session, project, job_id)
+    """The log: a JSON page, or a live stream for `Accept: text/event-stream` that ends with the job.
+
+    204 to a stream that is taken up again (`Last-Event-ID`) behind the last entry of a job that has ended: browsers
+    then stop asking.
+    """
+    job = jobs.get(session, project, job_id)
     if "text/event-stream" in request.headers.get("accept", ""):
         start = _event_id(last_event_id, after)
+        if last_event_id is not None and job.state in FINAL and start >= job.last_seq:
+            return Response(status_code=204)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(
             _stream(state, project, job_id, start, request.headers.get("authorization", "")),
@@ -80,7 +90,8 @@ async def _stream(state: State, project: str, job_id: str, start: int, authoriza
 
     It ends with the key that asked for it: a stream may last for days.
     """
-    seen, idle, shown = start, 0.0, ""
+    seen, idle = start, 0.0
+    shown: dict[str, Any] | None = None
     yield b"retry: 1000\n\n"
     while await state.keyring.holds(authorization):
         rows, progress, final = await to_thread.run_sync(_news, state, project, job_id, seen)
@@ -88,9 +99,8 @@ async def _stream(state: State, project: str, job_id: str, start: int, authoriza
             seen, idle = row.id, 0.0
             yield f"id: {row.id}\nevent: {row.type}\ndata: {row.model_dump_json()}\n\n".encode()
         if progress != shown:
-            # Progress is a state, not an entry: it has no id and is not replayed.
             shown, idle = progress, 0.0
-            yield f"event: progress\ndata: {progress}\n\n".encode()
+            yield f"event: progress\ndata: {json.dumps(_latest(progress))}\n\n".encode()
         if rows:
             continue
         if final:
@@ -102,9 +112,15 @@ async def _stream(state: State, project: str, job_id: str, start: int, authoriza
         idle += STREAM_POLL_SECONDS
 
 
-def _news(state: State, project: str, job_id: str, seen: int) -> tuple[list[EventOut], str, bool]:
+def _latest(progress: dict[str, Any]) -> dict[str, Any]:
+    """In the shape of an entry; it is a state and no entry, so it has no id and is not replayed."""
+    at = now().isoformat()
+    return {"id": None, "at": at, "level": "info", "type": "progress", "message": progress["stage"], "data": progress}
+
+
+def _news(state: State, project: str, job_id: str, seen: int) -> tuple[list[EventOut], dict[str, Any], bool]:
     """Events that are new. The state is read first: an event can follow it, but none follows a final state."""
     with state.database.read() as session:
         job = jobs.get(session, project, job_id)
         rows, _ = jobs.events(session, job_id, seen, 500)
-        return [_event(row) for row in rows], json.dumps(job.progress), job.state in FINAL
+        return [_event(row) for row in rows], job.progress, job.state in FINAL

@@ -28,7 +28,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One message of a job's stream. `id` is None for what is not in the log (the latest progress)."""
+    """One message of a job's stream, whole in `data`. `id` is None for what is not in the log: the latest progress."""
 
     id: int | None
     type: str
@@ -53,7 +53,7 @@ class Watching(Wire):
             if on_event is not None and event.id is not None:
                 on_event(event)
             if on_progress is not None and event.type == "progress" and event.id is None:
-                on_progress(Progress("running", **event.data))
+                on_progress(Progress("running", **event.data["data"]))
         return self.job(job_id)
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
@@ -124,7 +124,7 @@ class Watching(Wire):
                 after = row["id"]
                 yield Event(after, row["type"], row)
             more = page["has_more"]
-        yield Event(None, "progress", self.job(job_id)["progress"])
+        yield Event(None, "progress", {"id": None, "type": "progress", "data": self.job(job_id)["progress"]})
 
 
 def parse_stream(lines: Iterator[str]) -> Iterator[Event]:

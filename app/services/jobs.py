@@ -206,7 +206,8 @@ def stop(session: Session, project: str, job_id: str) -> Job:
             f"{job.kind}, which keeps nothing half done; cancel it"
         )
     if job.state != JobState.RUNNING or job.request == Request.CANCEL:
-        raise Conflict(f"expected a running job; found one that is {job.state}; only a running job has a best so far")
+        found = "being cancelled" if job.state == JobState.RUNNING else job.state
+        raise Conflict(f"expected a running job; found one that is {found}; only a running job has a best so far")
     job.request = Request.STOP
     log(session, job, "log", "stop requested")
     return job

@@ -90,7 +90,7 @@ class Job:
         rows = EVENTS[after : after + self._per_stream]
         text = "retry: 1000\n\n: alive\n\n"
         text += "".join(f"id: {row['id']}\nevent: log\ndata: {json.dumps(row)}\n\n" for row in rows)
-        text += f"event: progress\ndata: {json.dumps(HALF)}\n\n"
+        text += f"event: progress\ndata: {json.dumps({'id': None, 'type': 'progress', 'data': HALF})}\n\n"
         self._shown = after + len(rows)
         cut = b"id: 99\nevent: log\ndata: {"
         handler.send_response(200)

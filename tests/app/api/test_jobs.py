@@ -348,7 +348,7 @@ def test_actions_take_no_body(client, database, action):
 def test_stop_after_cancel_is_refused(client, database):
     job_id = make_job(database, state="running")
     client.post(f"{URL}/{job_id}/cancel")
-    problem(client.post(f"{URL}/{job_id}/stop"), 409, "invalid_state")
+    assert "being cancelled" in problem(client.post(f"{URL}/{job_id}/stop"), 409, "invalid_state")["detail"]
 
 
 def test_retry_forgets_the_failure(client, database, home):
@@ -454,9 +454,15 @@ def test_stream_replays_and_resumes(client, database):
     assert logged == [(1, 1), (2, 2), (3, 3)]
     assert [kind for number, kind, _ in messages if number] == ["state"] * 3
     assert messages[-1][:2] == (None, "progress")
-    assert messages[-1][2].keys() == {"fraction", "stage", "eta_seconds"}
+    told = messages[-1][2]
+    assert told.keys() == messages[0][2].keys()
+    assert (told["id"], told["level"], told["type"]) == (None, "info", "progress")
+    assert told["message"] == told["data"]["stage"]
+    assert told["data"].keys() == {"fraction", "stage", "eta_seconds"}
     assert [number for number, *_ in stream(client, job_id, **{"Last-Event-ID": "2"}) if number] == ["3"]
-    assert [number for number, *_ in stream(client, job_id, **{"Last-Event-ID": "3"}) if number] == []
+    # Browsers would ask again and again for a stream that has ended.
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": "3"}
+    assert client.get(f"{URL}/{job_id}/events", headers=headers).status_code == 204
 
 
 def test_stream_follows_a_job_to_its_end(client, database):
@@ -479,7 +485,7 @@ def test_stream_follows_a_job_to_its_end(client, database):
     assert logged == [
         (1, "queued"), (2, "attempt 1 started"), (3, "line 0"), (4, "line 1"), (5, "line 2"), (6, "succeeded")
     ]  # fmt: skip
-    assert [data["fraction"] for number, _, data in received if number is None][-1] == 2 / 3
+    assert [data["data"]["fraction"] for number, _, data in received if number is None][-1] == 2 / 3
 
 
 def test_report_as_json_and_as_a_page(client, database):
