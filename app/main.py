@@ -22,6 +22,7 @@ from app.api import (
     callers,
     classes,
     datasets,
+    description,
     domains,
     drift,
     embeddings,
@@ -133,6 +134,9 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         summary="Moves knowledge from pretrained models into your own task.",
         lifespan=lifespan,
         max_body_size=settings.max_json_bytes,
+        # They would load scripts from elsewhere: `description` has a page of our own.
+        docs_url=None,
+        redoc_url=None,
     )
     # The last one is the first that a request meets.
     if settings.require_keys:
@@ -159,6 +163,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         for router in PROTOCOLS.get(role, ()):
             app.include_router(router, dependencies=allowed)
     app.include_router(health.router, dependencies=allowed)
+    app.include_router(description.router)
     schema.install(app)
     return app
 

@@ -11,21 +11,23 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import log_lines
+from app.api import description
 from app.api.problems import of_error
 from app.api.scopes import OPEN, SCOPES, Scopes
 from app.errors import Forbidden, GraftError
 from app.services.keys import Caller
 
 CALLER = "graft.caller"
-# The interface's description, which is that of the program and not of what it holds.
-DESCRIPTION = frozenset({"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
 # Where no key is looked at. It has no project, so nothing of any can be reached through it.
 ANYBODY = Caller("", frozenset())
 
 
 def open_paths(*further: str) -> frozenset[str]:
     """Paths that need no key, as they are written in requests: none of them has a parameter."""
-    return DESCRIPTION | {name.partition(" ")[2] for name, needed in SCOPES.items() if needed == OPEN} | {*further}
+    # The interface's description is that of the program and not of what it holds.
+    return (
+        description.PATHS | {name.partition(" ")[2] for name, needed in SCOPES.items() if needed == OPEN} | {*further}
+    )
 
 
 class Callers:

@@ -1,11 +1,9 @@
 """What browsers are told with every answer: what it is, that nobody may frame it, and that it loads nothing.
 
-Pages of ours say themselves what they may do (`app.pages.render`). The interface's description at `/docs` has scripts.
+Pages of ours say themselves what they may do (`app.pages.render`, `app.api.description`).
 """
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from app.api.callers import DESCRIPTION
 
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -31,7 +29,7 @@ class Safety:
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [*message.get("headers", ()), *HEADERS]
-                if scope["path"] not in DESCRIPTION and not any(name == POLICY[0] for name, _ in headers):
+                if not any(name == POLICY[0] for name, _ in headers):
                     headers.append(POLICY)
                 message["headers"] = headers
             await send(message)
