@@ -91,17 +91,17 @@ def from_document(document: dict[str, Any]) -> Backbone:
 
 
 @cache
-def _rows() -> dict[str, dict[str, Any]]:
+def _known() -> dict[str, Backbone]:
+    """By name, read once: some 2,100 documents take 20 ms."""
     rows: list[dict[str, Any]] = json.loads(CATALOGUE.read_text())["backbones"]
-    return {row["name"]: row for row in rows}
+    return {row["name"]: from_document(row) for row in rows}
 
 
 def find(name: str) -> Backbone | None:
     """The catalogue's backbone of that name, or None."""
-    row = _rows().get(name)
-    return from_document(row) if row else None
+    return _known().get(name)
 
 
 def catalogue() -> Iterator[Backbone]:
     """Every backbone of the catalogue, in its order (recommended first, then by name)."""
-    return map(from_document, _rows().values())
+    return iter(_known().values())

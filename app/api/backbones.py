@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app import failpoints
 from app.api import multipart
-from app.api.deps import NAME, Context, Limit, Page, Project, ReadSession, State, finish
+from app.api.deps import NAME, WASTE, Context, Limit, Page, Project, ReadSession, State, WriteSession, finish
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
 from app.api.problems import RESPONSES
 from app.bodies import BODY
@@ -151,8 +151,8 @@ def list_backbones(
     search: Annotated[str | None, Query(max_length=100, description="Part of the name.")] = None,
 ) -> Any:
     """Own backbones, then the recommended ones, then the rest by name."""
-    rows = [
-        _out(known)
+    found = [
+        known
         for known in backbones.every(session, project)
         if (recommended is None or known.backbone.recommended == recommended)
         and (available is None or known.available == available)
@@ -160,17 +160,24 @@ def list_backbones(
         and (search is None or search.lower() in known.backbone.name.lower())
     ]
     if after is not None:
-        names = [row.name for row in rows]
+        names = [known.backbone.name for known in found]
         if after not in names:
-            raise BadRequest(f"expected a name of the previous page; found {after!r}")
-        rows = rows[names.index(after) + 1 :]
-    return Page(data=rows[:limit], has_more=len(rows) > limit)
+            raise BadRequest(f"expected a name of the previous page; found {after!r}; ask for the first one again")
+        found = found[names.index(after) + 1 :]
+    # Only of the page: a document for each of some 1,900 takes 40 ms, during which nobody else is answered.
+    return Page(data=[_out(known) for known in found[:limit]], has_more=len(found) > limit)
 
 
 @router.get("/own/{name}", response_model=OwnBackboneOut)
 def get_own_backbone(name: str, session: ReadSession, project: Project) -> Any:
     """A user's own weights: how far they are, and how their tensors were matched."""
     return _own(backbones.own(session, project, name))
+
+
+@router.delete("/own/{name}", status_code=204)
+def delete_own_backbone(name: str, session: WriteSession, project: Project) -> None:
+    """Removes own weights that no waiting job may open and no version stands on."""
+    session.info.setdefault(WASTE, []).extend(backbones.delete(session, project, name))
 
 
 @router.get("/{provider}/{name}", response_model=BackboneOut)

@@ -52,6 +52,7 @@ SCOPES: dict[str, Scopes] = {
     "GET /backbones": (READ,),
     "POST /backbones": (WRITE,),
     "GET /backbones/own/{name}": (READ,),
+    "DELETE /backbones/own/{name}": (WRITE,),
     "GET /backbones/{provider}/{name}": (READ,),
     "GET /evaluations": (READ,),
     "POST /evaluations": (WRITE,),

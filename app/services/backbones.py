@@ -4,16 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, String, cast, or_, select
 from sqlalchemy.orm import Session
 
 from app import backbones
 from app.artifact import bundle
 from app.backbones import Backbone
 from app.db.base import new_id
-from app.db.models import UserBackbone, WorkerProcess
+from app.db.models import Job, Model, ModelVersion, UserBackbone, WorkerProcess
 from app.errors import BadRequest, Conflict, NotFound
 from app.services import jobs, models
+from app.states import FINAL
 
 AUTO = "auto"
 OWN = "user"
@@ -209,6 +210,40 @@ def own(session: Session, project: str, name: str) -> UserBackbone:
     if row is None:
         raise NotFound(f"expected a backbone that was added to this project; found none named {name!r}")
     return row
+
+
+def delete(session: Session, project: str, name: str) -> list[str]:
+    """Gives up the project's own backbone `user/NAME`; its name is free again.
+
+    Returns:
+        the storage prefixes to delete once the transaction is committed.
+
+    Raises:
+        NotFound: there is none.
+        Conflict: code in_use, with the jobs that may open it and the versions that stand on it.
+    """
+    row = own(session, project, name)
+    may_open = or_(Job.backbone.in_((row.name, AUTO)), _mentions(row.name))
+    jobs_on_it = select(Job.id).where(Job.project_id == project, Job.state.not_in(FINAL), may_open)
+    on_it = ModelVersion.spec["backbone"]["name"].as_string() == row.name
+    versions = select(Model.name, ModelVersion.version).join(Model, Model.id == ModelVersion.model_id)
+    users = [*session.scalars(jobs_on_it)]
+    for model, number in session.execute(versions.where(Model.project_id == project, on_it)):
+        users.append(f"{model} version {number}")
+    if users:
+        raise Conflict(
+            f"expected a backbone that nothing uses; found it used by {', '.join(users[:10])}",
+            code="in_use",
+            users=users,
+        )
+    session.delete(row)
+    stored = row.document.get("prefix")
+    return [str(stored)] if stored else []
+
+
+def _mentions(name: str) -> ColumnElement[bool]:
+    """Jobs that name a backbone among others, as rankings do."""
+    return cast(Job.inputs, String).contains(f'"{name}"', autoescape=True)
 
 
 def _similar(name: str) -> list[str]:

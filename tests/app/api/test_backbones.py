@@ -141,6 +141,30 @@ def test_own_backbone_that_is_ready_is_listed_first(client, database):
         assert session.query(UserBackbone).one().state == "ready"
 
 
+def test_own_weights_go_when_nothing_uses_them(client, database, home):
+    made = send(client).json()
+    assert problem(client.delete(f"{URL}/own/mine"), 409, "in_use")["users"] == [made["job_id"]]
+    with database.write() as session:
+        session.get_one(factories.Job, made["job_id"]).state = "failed"
+        row = session.query(UserBackbone).one()
+        row.state, row.document = "ready", {**row.document, "prefix": "backbones/default/bb_1/1"}
+        version = factories.version(session, factories.model(session, "pets", 0), 1)
+        version.spec = {**version.spec, "backbone": {"name": "user/mine"}}
+        waiting = factories.job(session, kind="rank", inputs={"backbones": [NAME, "user/mine"]}).id
+    weights = home / "storage/backbones/default/bb_1/1/weights.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    assert problem(client.delete(f"{URL}/own/mine"), 409, "in_use")["users"] == [waiting, "pets version 1"]
+    with database.write() as session:
+        session.get_one(factories.Job, waiting).inputs = {"backbones": [NAME, "user/mine_too"]}
+        version = session.get_one(type(version), version.id)
+        version.spec = {**version.spec, "backbone": {"name": NAME}}
+    assert client.delete(f"{URL}/own/mine").status_code == 204
+    assert not weights.exists()
+    problem(client.delete(f"{URL}/own/mine"), 404, "not_found")
+    assert send(client).status_code == 202
+
+
 def test_recipes_are_json_schemas(shared_client):
     rows = shared_client.get("/api/v1/recipes").json()["data"]
     assert [row["method"] for row in rows] == list(recipes.RECIPES)

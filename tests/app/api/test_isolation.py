@@ -144,6 +144,7 @@ REQUESTS = [
     ("POST /v2/repository/models/{name}/unload", "/v2/repository/models/{model}/unload", {}),
     # What takes things away comes last, and the part before the whole.
     ("DELETE /api/v1/jobs/{job_id}/predictions", V1 + "/jobs/{predict}/predictions", {}),
+    ("DELETE /api/v1/backbones/own/{name}", V1 + "/backbones/own/{backbone}", {}),
     ("DELETE /api/v1/models/{name}/log", MODEL + "/log", {}),
     ("DELETE /api/v1/models/{name}/domains/{domain}", MODEL + "/domains/night", {}),
     ("DELETE /api/v1/models/{name}/aliases/{alias}", MODEL + "/aliases/production", {}),
