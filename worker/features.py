@@ -61,6 +61,7 @@ def features(
     *,
     view: View | None = None,
     stage: tuple[str, float, float] = ("features", 0.05, 0.6),
+    is_first: bool = False,
 ) -> tuple[Features, Extraction]:
     """Features of some samples, in the order of `rows`.
 
@@ -73,13 +74,14 @@ def features(
         extractor: opens what turns images into features; called only when something is missing.
         view: changes the decoded image before it is resized (augmentation); depends on the image and its digest alone.
         stage: name for the progress, and the fractions at its start and end.
+        is_first: whether nothing can be served before these are there, so that a stop ends the job.
 
     Shape:
         rows: [N]
         result: [N, ...]
 
     Raises:
-        JobFailure: internal, somebody removes what is extracted.
+        JobFailure: stopped; or internal, somebody removes what is extracted.
     """
     began = time.monotonic()
     cache = FeatureCache(context.storage, context.document.project, space, context.scratch)
@@ -95,7 +97,7 @@ def features(
         _, first = np.unique(index.sha256[missing], return_index=True)
         todo = missing[np.sort(first)]
         run = run or extractor()
-        _extract(context, index, todo, cache, shape, run, view, stage)
+        _extract(context, index, todo, cache, shape, run, view, stage, is_first)
         num_extracted += len(todo)
         arrays, chunk_N, row_N = cache.load(keys_N)
     if (chunk_N < 0).any():
@@ -117,8 +119,14 @@ def pooled(
     backbone: Prepared,
     stage: tuple[str, float, float],
     extractor: Callable[[], Extractor] | None = None,
+    *,
+    is_first: bool = False,
 ) -> tuple[Features, Extraction]:
-    """The pooled features that heads stand on, unaugmented; `extractor` where the caller has it open already."""
+    """The pooled features that heads stand on, unaugmented; `extractor` where the caller has it open already.
+
+    Raises:
+        JobFailure: as `features`.
+    """
     return features(
         context,
         index,
@@ -127,6 +135,7 @@ def pooled(
         backbone.preprocess,
         extractor or (lambda: open_extractor(context, backbone)),
         stage=stage,
+        is_first=is_first,
     )
 
 
@@ -200,12 +209,16 @@ def _extract(
     extractor: Extractor,
     view: View | None,
     stage: tuple[str, float, float],
+    is_first: bool,
 ) -> None:
-    """Extracts and stores chunk by chunk: a killed attempt loses one chunk at most.
+    """Extracts and stores chunk by chunk: a killed attempt loses one chunk at most, and one that is asked to end none.
 
     Raises:
         Left: the context says so.
+        JobFailure: stopped.
+        Yielded: the worker shuts down.
     """
+    reporter = context.reporter
     name, start, end = stage
     began, done = time.monotonic(), 0
     kept_rows: list[NDArray[np.int64]] = []
@@ -216,11 +229,19 @@ def _extract(
         done += len(batch_rows)
         fraction = done / len(rows)
         eta = (time.monotonic() - began) * (1 - fraction) / fraction
-        context.reporter.progress(start + (end - start) * fraction, name, round(eta, 1))
+        reporter.progress(start + (end - start) * fraction, name, round(eta, 1))
         leaves = done < len(rows) and context.leaves()
-        if leaves or sum(map(len, kept)) >= CHUNK_IMAGES or done == len(rows):
+        stops = done < len(rows) and is_first and reporter.stop_requested
+        is_full = sum(map(len, kept)) >= CHUNK_IMAGES or done == len(rows)
+        if is_full or leaves or stops or reporter.yield_requested:
             cache.add(index.sha256[np.concatenate(kept_rows)], np.concatenate(kept))
             kept_rows, kept = [], []
-            context.reporter.check_yield()
+            reporter.check_yield()
         if leaves:
             raise Left(done, len(rows))
+        if stops:
+            raise JobFailure(
+                "stopped",
+                f"expected the features of {len(rows)} images before anything can be learned; found a stop after "
+                f"{done}, which are kept; retry the job, and it goes on from there",
+            )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from app.artifact import preprocess
+from app.errors import JobFailure
 from app.settings import Settings
 from app.storage import FolderStorage, open_storage
 from tests import factories
@@ -205,10 +206,25 @@ def test_job_that_yields_goes_on_where_it_was(bench, monkeypatch):
         bench.get(replace(context, reporter=asked), index, rows)
     assert sum(bench.batches) < len(index)
     found, extraction = bench.get(context, index, rows)
-    assert (extraction.num_cached, extraction.num_extracted) == (32, 48)
+    # At the next batch, not at the end of a chunk, which may be seconds away.
+    assert (extraction.num_cached, extraction.num_extracted) == (16, 64)
     np.testing.assert_allclose(found, expected(context, index, rows), atol=1e-5)
     chunks = [np.load(bench.storage.fetch(name)) for name in bench.storage.list("features") if name.endswith(".npy")]
     assert sorted(len(chunk) for chunk in chunks) == [16, 32, 32]
+
+
+def test_a_stop_before_anything_can_be_served_ends_the_job_and_keeps_what_is_extracted(bench):
+    context, index = bench.dataset("ds_1", factories.pictures(40, COLOURS))
+    rows = np.arange(len(index))
+    asked = Reporter(io.StringIO())
+    asked.listen(supervisor_that_says("stop"))
+    wait_until(lambda: asked.stop_requested, "the request")
+    with pytest.raises(JobFailure, match=r"features of 80 images .* a stop after 16") as failure:
+        bench.get(replace(context, reporter=asked), index, rows, is_first=True)
+    assert failure.value.code == "stopped"
+    # What is extracted later, for what has been learned, is wanted: the best so far is published.
+    _, extraction = bench.get(replace(context, reporter=asked), index, rows)
+    assert (extraction.num_cached, extraction.num_extracted) == (16, 64)
 
 
 def test_view_changes_the_image_before_it_is_resized(bench):

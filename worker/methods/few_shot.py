@@ -103,7 +103,8 @@ def chosen(recipe: FewShot, task: Task, num_draws: int = 1) -> tuple[Candidate, 
     """
     began = time.monotonic()
     context = task.context
-    pool_PD, extraction = features.pooled(context, task.index, task.pool, task.backbone, ("features", 0.05, 0.7))
+    stage = ("features", 0.05, 0.7)
+    pool_PD, extraction = features.pooled(context, task.index, task.pool, task.backbone, stage, is_first=True)
     task.foresee(task, pool_PD)
     context.reporter.progress(0.75, "train")
     labels_P, groups_P = task.labels_N[task.pool], task.groups_N[task.pool]

@@ -51,7 +51,8 @@ def run(recipe: LinearProbe, task: Task, num_draws: int = 1) -> Candidate:
     """
     began = time.monotonic()
     context = task.context
-    pool_PD, extraction = features.pooled(context, task.index, task.pool, task.backbone, ("features", 0.05, 0.7))
+    stage = ("features", 0.05, 0.7)
+    pool_PD, extraction = features.pooled(context, task.index, task.pool, task.backbone, stage, is_first=True)
     context.reporter.log(
         f"features of {len(task.pool)} images: {extraction.num_cached} cached, {extraction.num_extracted} extracted "
         f"in {extraction.seconds:.1f} s",
