@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from app import cli_backup, cli_collect, cli_keys, cli_projects, cli_upload
+from app import cli_backup, cli_collect, cli_keys, cli_projects, cli_upload, starting
+from app.errors import GraftError
 from app.settings import Settings
 
 
@@ -22,16 +23,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name in WITH_ARGUMENTS:
             WITH_ARGUMENTS[name].add_arguments(command)
     given = parser.parse_args(arguments)
-    return int(given.run(Settings(), given) if given.command in WITH_ARGUMENTS else given.run(Settings()))
+    try:
+        settings = starting.settings()
+        return int(given.run(settings, given) if given.command in WITH_ARGUMENTS else given.run(settings))
+    except GraftError as error:
+        print(f"graft: {error.detail}", file=sys.stderr)
+        return 2
 
 
 def up(settings: Settings) -> int:
     """API, prediction and worker on this machine."""
     from app import listen
-    from app.process import Child
 
     if not listen.may_listen(settings, ("api", "serve")):
         return 2
+    starting.make_home(settings)
+    with starting.only_manager(settings):
+        return _manage(settings)
+
+
+def _manage(settings: Settings) -> int:
+    from app import listen
+    from app.process import Child
+
     migrate(settings)
     worker = {"worker": Child([sys.executable, "-m", "app.cli", "worker"])}
     return listen.manage(settings, "both", worker, settings.stop_grace_seconds)
@@ -79,10 +93,8 @@ def _become_celery(settings: Settings) -> NoReturn:
 
 def migrate(settings: Settings) -> int:
     """Brings the database to this version's tables."""
-    from app.db import migration
-
-    settings.home_path.mkdir(parents=True, exist_ok=True)
-    migration.upgrade(settings.resolved_database_url)
+    starting.make_home(settings)
+    starting.upgrade(settings)
     return 0
 
 

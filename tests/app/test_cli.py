@@ -6,7 +6,7 @@ import sys
 import pytest
 from sqlalchemy import inspect, text
 
-from app import cli, listen
+from app import cli, listen, starting
 from app.db.keys import ApiKey
 from app.db.session import Database
 from app.services import keys
@@ -39,6 +39,39 @@ def test_it_listens_on_loopback_only(in_home, monkeypatch, capsys, command, host
     assert f"GRAFT_HOST={host}" in found
     assert "loopback" in found
     assert not in_home.exists()
+
+
+@pytest.mark.parametrize("command", ["up", "migrate"])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"PORT": "abc"}, "GRAFT_PORT=abc: "),
+        ({"PORT": "0x1", "POOL_BYTES": "much"}, "GRAFT_POOL_BYTES=much: "),
+        ({"HOME": "/dev/null/graft"}, "as GRAFT_HOME; found /dev/null/graft: "),
+        (
+            {"DATABASE_URL": "postgresql+psycopg://me:secret@127.0.0.1:1/graft"},
+            "answers at postgresql+psycopg://me:***@",
+        ),
+    ],
+)
+def test_what_keeps_it_from_starting_is_said_in_one_line(in_home, monkeypatch, capsys, command, settings, said):
+    for name, value in settings.items():
+        monkeypatch.setenv(f"GRAFT_{name}", value)
+    assert cli.main([command]) == 2
+    found = capsys.readouterr().err
+    assert found.startswith("graft: expected ")
+    assert said in found
+    assert "secret" not in found
+
+
+def test_a_home_has_one_manager(in_home, capsys):
+    settings = Settings()
+    starting.make_home(settings)
+    with starting.only_manager(settings):
+        assert cli.main(["up"]) == 2
+    assert "found another one that runs there" in capsys.readouterr().err
+    with starting.only_manager(settings):
+        pass
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["up", "--fast"]])
