@@ -84,11 +84,26 @@ def check_beginning(head: bytes) -> None:
         )
 
 
+def _check_changes(new: NewDataset) -> None:
+    relabel = new.relabel or {}
+    both = sorted(relabel.keys() & set(new.remove))
+    if both:
+        raise BadRequest(
+            f"expected each sample to be removed or to get a label; found {', '.join(both[:5])} in both; name it once"
+        )
+    bare = sorted(sample for sample, label in relabel.items() if not label)
+    if bare:
+        raise BadRequest(
+            f"expected a label for each sample of relabel; found none for {', '.join(bare[:5])}; name a class, or "
+            "remove the sample"
+        )
+
+
 def create(session: Session, project: str, dataset_id: str, new: NewDataset) -> Dataset:
     """Writes the dataset and the job that ingests it.
 
     Raises:
-        BadRequest: unknown task or format.
+        BadRequest: unknown task or format, or changes that contradict each other.
         Conflict: the base is not ready.
         TooMany: code too_many_bytes or too_many_jobs.
     """
@@ -98,6 +113,7 @@ def create(session: Session, project: str, dataset_id: str, new: NewDataset) -> 
         base = ready(session, project, new.base_id)
         if new.task not in (None, base.task):
             raise BadRequest(f"expected the base's task {base.task!r}; found {new.task!r}", code="task_mismatch")
+        _check_changes(new)
     elif new.remove or new.relabel:
         raise BadRequest(
             "expected a base dataset to remove or relabel samples of; found none; send base", code="base_missing"
