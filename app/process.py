@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
 PARENT_PIPE = "GRAFT_PARENT_PIPE"
@@ -28,6 +30,19 @@ def gpu_name(device: str) -> str | None:
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     names = answer.stdout.strip().splitlines()
     return names[0] if answer.returncode == 0 and names else None
+
+
+def give_way(by: int) -> None:
+    """Lets other processes go first, for good.
+
+    Args:
+        by: as `nice` counts: 0 leaves all as it is, 19 takes only what nobody else wants.
+    """
+    os.nice(by)
+    # Where the kernel weighs sessions, nice says nothing outside of one's own: then the session itself gives way.
+    # Elsewhere there is no such file, or nobody may write to it.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(by))
 
 
 def end_with_parent() -> None:

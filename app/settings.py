@@ -94,6 +94,13 @@ class Settings(BaseSettings):
         1.0, ge=0, le=1, description="Share of the prediction requests that drift is measured on; 0: none."
     )
     worker_slots: int = Field(2, ge=1, description="Jobs that one worker process runs at the same time.")
+    runner_nice: int = Field(
+        5,
+        ge=0,
+        le=19,
+        description="How much of its turn at the processor a job leaves to others, as `nice` does, so that a machine "
+        "which also answers requests answers soon; alone on a machine a job takes no longer.",
+    )
     standby: bool = Field(
         True, description="Keep one process (about 150 MB) that has done the imports of most jobs; they start at once."
     )

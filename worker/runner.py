@@ -106,6 +106,7 @@ def main(described: str, requests: "Connection[Any, Any]", messages: "Connection
     # Threads that spin while they wait would starve the other jobs of a small machine (113 s instead of 22 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = Settings()
+    process.give_way(settings.runner_nice)
     log_lines.setup(settings.log_level, settings.log_format)
     document = JobDocument.model_validate_json(described)
     log_lines.bind(**document.ids())

@@ -114,3 +114,9 @@ def test_child_that_never_gets_going_ends_all(manage):
     assert "one to run; found it ended 3 times in a row" in found
     assert "status 7" in found
     wait_for_end(children)
+
+
+def test_it_gives_way_to_others():
+    code = "import os; from app import process; process.give_way(3); print(os.nice(0))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(found.stdout) == min(os.nice(0) + 3, 19)

@@ -2,14 +2,17 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
+from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories, processes
-from tests.conftest import SMALL_DISK_BYTES
+from tests.conftest import SMALL_DISK_BYTES, wait_until
 from tests.factories import files_below
 from worker.progress import ABANDONED
 from worker.runner import unforeseen
@@ -176,6 +179,14 @@ def test_it_does_not_outlive_its_supervisor(runner):
     out, _ = process.communicate(json.dumps(document) + "\n", timeout=60)
     assert process.returncode == ABANDONED
     assert "result" not in out
+
+
+def test_it_gives_way_to_whoever_answers_requests(runner):
+    process = runner.start()
+    process.stdin.write(json.dumps(runner.document(archive=factories.pack(factories.pictures(8)))) + "\n")
+    process.stdin.flush()
+    wait_until(lambda: psutil.Process(process.pid).nice() == min(os.nice(0) + Settings().runner_nice, 19), "its turn")
+    process.communicate(timeout=60)
 
 
 def test_full_disk_is_said(tmp_path, request):
