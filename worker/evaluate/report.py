@@ -23,6 +23,8 @@ from worker.solvers.logits import softmax
 
 # What there is of a source that was joined.
 OF_SOURCE = ("domain", "baselines.source_only", "verdicts.vs_source_only")
+OF_SELECTION = ("metrics.val_accuracy", "metrics.selection_accuracy", "metrics.cv_accuracy_mean")
+BLIND = "each class has one picture to learn from; where it is left out the class is unknown; add images"
 SOURCE_ONLY = "the linear probe of the source, as it is, on the same test split"
 
 
@@ -126,6 +128,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
             **({"curve": foresight.NOTHING} if compare and made is None else {}),
             **(dict.fromkeys(OF_SOURCE, outcome.unjoined) if outcome.unjoined else {}),
             **({} if told else {"estimate": untold}),
+            **(dict.fromkeys(OF_SELECTION, BLIND) if candidate.selection.is_blind else {}),
             **intervals.reasons(labels_T, "metrics.test_"),
         },
     }
@@ -151,8 +154,8 @@ def _flat(
     on_val = np.isin(selected.rows, task.val)
     folds = candidate.fold_accuracy
     flat |= {
-        "val_accuracy": float(right[on_val].mean()) if on_val.any() else None,
-        "selection_accuracy": float(right.mean()),
+        "val_accuracy": float(right[on_val].mean()) if on_val.any() and not selected.is_blind else None,
+        "selection_accuracy": None if selected.is_blind else float(right.mean()),
         "cv_accuracy_mean": float(np.mean(folds)) if folds else None,
         "cv_accuracy_std": float(np.std(folds, ddof=1)) if len(folds) > 1 else None,
         "ece": ece,

@@ -129,7 +129,7 @@ def known_classes(task: Task, candidate: Candidate, names: Sequence[str]) -> tup
 def no_better(task: Task, selection: Selection, items: Items | None, what: str) -> list[flags.Flag]:
     """The flag of a model that a constant answer would do as well as: on selection data, and on the scored items."""
     names, found = task.class_names, []
-    if len(selection.rows):
+    if len(selection.rows) and not selection.is_blind:
         labels = task.labels_N[selection.rows]
         right = selection.logits.argmax(1) == labels
         found.append(flags.no_better(right, labels, names, selection.what))

@@ -119,6 +119,7 @@ class Selection:
         what: which they are, for people.
         optimism: what these very items chose, and so may flatter; None where they chose nothing.
         again: logits under other draws of the folds, for comparisons: which fold an item falls into is luck.
+        is_blind: each class had one picture, so that it was unknown where that was left out: nothing could be right.
 
     Shape:
         rows: [P]
@@ -130,6 +131,7 @@ class Selection:
     what: str
     optimism: str | None = None
     again: tuple[NDArray[np.float64], ...] = ()
+    is_blind: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,9 @@ from worker.evaluate import calibration, selection
 from worker.evaluate.selection import Choice
 from worker.methods.contract import Candidate, Decision, Float, Outcome, Rows, Selection, Task
 from worker.methods.heads import CosineHead, NeighboursHead
-from worker.methods.linear_probe import draws, frozen_features
+from worker.methods.linear_probe import cross_validated, draws, frozen_features
 from worker.solvers import left_out, ridge
+from worker.solvers.folds import leaves_others
 from worker.solvers.spectrum import eigenbasis
 
 Ints = NDArray[np.int64]
@@ -110,11 +111,7 @@ def chosen(recipe: FewShot, task: Task, num_draws: int = 1) -> tuple[Candidate, 
     labels_P, groups_P = task.labels_N[task.pool], task.groups_N[task.pool]
     fitted = fit(pool_PD, labels_P, groups_P, task.pool, task.num_classes, task.seed, num_draws)
     accuracy = float(np.mean(fitted.fold_accuracy)) if fitted.fold_accuracy else None
-    told = (
-        "not cross-validated, one picture of each class"
-        if accuracy is None
-        else (f"cross-validated accuracy {accuracy:.3f}")
-    )
+    told = cross_validated(fitted.fold_accuracy)
     context.reporter.metric(f"few_shot: {fitted.details['chosen']}, {told}", cv_accuracy=accuracy)
     candidate = Candidate(
         method=recipe.method,
@@ -163,10 +160,9 @@ def fit(
     logits_PC = refitted(chosen.build, feats_PD, labels_P, folds_P, num_classes)
     again = tuple(refitted(chosen.build, feats_PD, labels_P, one_P, num_classes) for one_P in other_folds)
     right_P = logits_PC.argmax(1) == labels_P
-    # With one picture of each class, a class that is left out is unknown: there is nothing to be right about.
-    is_known = len(np.unique(groups_P)) > len(np.unique(labels_P))
+    is_blind = not leaves_others(labels_P, groups_P)
     folds = np.unique(folds_P)
-    fold_accuracy = tuple(float(right_P[folds_P == fold].mean()) for fold in folds) if is_known else ()
+    fold_accuracy = () if is_blind else tuple(float(right_P[folds_P == fold].mean()) for fold in folds)
     details: dict[str, object] = {
         "chosen": chosen.name,
         "left_out": [{"name": reason.name, "accuracy": reason.mean} for reason in choice.reasons],
@@ -174,7 +170,7 @@ def fit(
     }
     return Fitted(
         replace(chosen.build(feats_PD, labels_P), temperature=temperature),
-        Selection(rows, logits_PC, f"out of {len(folds)} folds", again=again),
+        Selection(rows, logits_PC, f"out of {len(folds)} folds", again=again, is_blind=is_blind),
         fold_accuracy,
         calibrated,
         choice,

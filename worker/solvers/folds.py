@@ -75,6 +75,15 @@ def stratified_group_holdout(
     return mask_N
 
 
+def leaves_others(labels_N: NDArray[np.integer], groups_N: NDArray[np.integer]) -> bool:
+    """Whether any class has another picture when one is left out; if none has, nothing left out can be named right.
+
+    Shape:
+        labels_N, groups_N: [N]; copies of one picture share a group.
+    """
+    return len(np.unique(groups_N)) > len(np.unique(labels_N))
+
+
 class _Groups:
     """Groups in placement order: item indices, (label, count) pairs; and the size of every class."""
 

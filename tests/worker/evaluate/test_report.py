@@ -22,13 +22,13 @@ from worker.ingestion import StoredDataset
 from worker.progress import Reporter
 
 ROOT = Path(__file__).parents[3]
-PLAIN, SHUFFLED = "ds_plain", "ds_shuffled"
+PLAIN, SHUFFLED, TWO = "ds_plain", "ds_shuffled", "ds_two"
 EACH = 60
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """The same pictures under their own labels, and under labels that were dealt out anew."""
+    """The same pictures under their own labels, under labels that were dealt out anew, and two of each class."""
     folder = tmp_path_factory.mktemp("home")
     plain = factories.pictures(EACH)
     names = [name.rpartition("/")[0] for name in plain]
@@ -37,7 +37,7 @@ def home(tmp_path_factory) -> Path:
         f"{label}/{place}.png": data for place, (label, data) in enumerate(zip(dealt, plain.values(), strict=True))
     }
     storage = FolderStorage(folder / "storage")
-    for name, files in ((PLAIN, plain), (SHUFFLED, shuffled)):
+    for name, files in ((PLAIN, plain), (SHUFFLED, shuffled), (TWO, factories.pictures(2))):
         archive, scratch = folder / f"{name}.zip", folder / f"{name}-scratch"
         archive.write_bytes(factories.pack(files))
         scratch.mkdir()
@@ -105,6 +105,15 @@ def test_a_fast_report_has_what_its_items_allow(home):
     assert report["feature_distortion"] is None
     assert report["not_computed"]["feature_distortion"]
     json.dumps(report, allow_nan=False)
+
+
+def test_one_picture_of_each_class_to_learn_from_tells_nothing_before_the_test(home):
+    done, _ = run(home, "two", dataset=TWO)
+    report = done["report"]
+    names = ("val_accuracy", "selection_accuracy", "cv_accuracy_mean")
+    assert [done["metrics"][name] for name in names] == [None] * 3
+    assert all("one picture" in report["not_computed"][f"metrics.{name}"] for name in names)
+    assert [flag["code"] for flag in report["flags"] if flag["code"].startswith("not_better")] == []
 
 
 def test_what_is_null_has_a_reason(home):

@@ -45,11 +45,19 @@ def test_copies_do_not_decide_for_ridge():
     assert (selection.logits.argmax(1) == doubled).mean() < 0.75
 
 
-@pytest.mark.parametrize("per_class", [1, 2])
-def test_few_pictures_get_fewer_folds(per_class):
-    features, labels = blobs(per_class=per_class)
-    _, _, fold_accuracy, _ = fit(features, labels)
-    assert len(fold_accuracy) == min(linear_probe.NUM_FOLDS, 3 * per_class)
+def test_few_pictures_get_fewer_folds():
+    features, labels = blobs(per_class=1)
+    _, selection, fold_accuracy, _ = fit(np.repeat(features, 2, axis=0), np.repeat(labels, 2))
+    assert len(fold_accuracy) == min(linear_probe.NUM_FOLDS, 6)
+    assert not selection.is_blind
+
+
+def test_one_picture_of_each_class_is_fitted_and_tells_no_accuracy():
+    features, labels = blobs(per_class=1)
+    head, selection, fold_accuracy, _ = fit(features, labels)
+    assert (head.logits(features).argmax(1) == labels).all()
+    assert fold_accuracy == ()
+    assert selection.is_blind
 
 
 def test_one_picture_is_refused():
