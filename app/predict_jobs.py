@@ -16,6 +16,16 @@ Priority = Annotated[
 ]
 
 
+def check_once(splits: tuple[Split, ...] | None) -> None:
+    """Passes where no split is named twice.
+
+    Raises:
+        ValueError: one is.
+    """
+    if splits is not None and len(set(splits)) < len(splits):
+        raise ValueError(f"expected each split once; found {', '.join(splits)}")
+
+
 class PredictIn(BaseModel):
     """A published version over all images of a stored dataset; what it says of them becomes a file."""
 
@@ -39,6 +49,5 @@ class PredictIn(BaseModel):
 
     @model_validator(mode="after")
     def _each_split_once(self) -> Self:
-        if self.splits is not None and len(set(self.splits)) < len(self.splits):
-            raise ValueError(f"expected each split once; found {', '.join(self.splits)}")
+        check_once(self.splits)
         return self

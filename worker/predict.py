@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from app import failpoints
 from app.artifact import alignment as artifact
 from app.artifact import bundle
 from app.errors import BadImage, JobFailure, NotFound
@@ -24,12 +23,12 @@ from app.serving.engine import Engine, Limits
 from app.serving.model import Served
 from app.serving.runtime import BATCH_SIZE
 from app.storage import Storage
-from worker import transfer
+from worker import job_file, transfer
 from worker.context import RunContext
 from worker.data.samples import Index, iter_images
 from worker.data.splits import SPLITS
 from worker.methods.contract import Rows
-from worker.prediction_chunks import WRITERS, Chunks
+from worker.prediction_chunks import Chunks
 from worker.prediction_table import Layout, Outcome
 
 CHUNK_ROWS = 2048
@@ -52,7 +51,7 @@ def run(context: RunContext) -> dict[str, Any]:
     request, version = context.document.inputs["request"], context.document.inputs["version"]
     context.reporter.progress(0.01, "load")
     index = transfer.load(context, context.document.dataset)
-    rows = _rows(index, request["splits"])
+    rows = wanted_rows(index, request["splits"])
     chunks = Chunks(context)
     num_known = chunks.num_rows
     if num_known:
@@ -88,8 +87,12 @@ def _metrics(num_rows: int, num_asked: int, num_failed: int, num_known: int, sec
     }
 
 
-def _rows(index: Index, splits: list[str] | None) -> Rows:
-    """Rows of the index in stored order."""
+def wanted_rows(index: Index, splits: list[str] | None) -> Rows:
+    """Rows of the index in stored order.
+
+    Raises:
+        JobFailure: dataset_invalid, none is in the splits.
+    """
     wanted = [SPLITS.index(split) for split in splits or SPLITS]
     rows: Rows = np.flatnonzero(np.isin(index.split, wanted))
     if not len(rows):
@@ -175,11 +178,8 @@ def _write(context: RunContext, layout: Layout, chunks: Chunks) -> tuple[str, in
     """The key of the file, under the attempt's own prefix, and the number of rows with a problem."""
     form = layout.request["format"]
     path, num_failed = context.scratch / f"predictions.{form}", 0
-    with WRITERS[form](path, layout.schema) as write:
+    with job_file.WRITERS[form](path, layout.schema) as write:
         for table in chunks.read():
             num_failed += len(table) - table["problem"].null_count
             write(table)
-    key = f"{context.document.bundle_prefix}/{path.name}"
-    context.storage.put(key, path)
-    failpoints.reach("predictions_stored")
-    return key, num_failed
+    return job_file.store(context, path), num_failed

@@ -5,20 +5,14 @@ follow one another from row 0 on, so every row is there once and in order, whate
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic_core import to_json
 
 from app import failpoints
 from worker.context import RunContext
-
-_LINES = 64
-
-Write = Callable[[pa.Table], None]
 
 
 class Chunks:
@@ -66,25 +60,3 @@ def _chain(keys: list[str]) -> tuple[list[str], int]:
         place, key = longest[place]
         chain.append(key)
     return chain, place
-
-
-@contextmanager
-def parquet(path: Path, schema: pa.Schema) -> Iterator[Write]:
-    """One Parquet file; each table becomes a row group."""
-    with pq.ParquetWriter(path, schema) as writer:
-        yield writer.write_table
-
-
-@contextmanager
-def jsonl(path: Path, _schema: pa.Schema) -> Iterator[Write]:
-    """One JSON object a line, with the fields of the table."""
-    with path.open("wb") as file:
-
-        def write(table: pa.Table) -> None:
-            for batch in table.to_batches(max_chunksize=_LINES):
-                file.writelines(to_json(row, inf_nan_mode="null") + b"\n" for row in batch.to_pylist())
-
-        yield write
-
-
-WRITERS = {"parquet": parquet, "jsonl": jsonl}

@@ -15,10 +15,8 @@ from app.artifact import arrow
 from app.errors import BadImage
 from app.serving import best
 from app.serving.call import Result
-from worker.data import labels
-from worker.data.labels import Column
+from worker import sample_table
 from worker.data.samples import Index
-from worker.data.splits import SPLITS
 
 Outcome = Result | BadImage
 _SCORES = pa.list_(pa.struct([("label", pa.string()), ("score", pa.float32())]))
@@ -42,11 +40,7 @@ class Layout:
     @property
     def schema(self) -> pa.Schema:
         """Names and types, in their order."""
-        columns = self.index.columns
-        fields = [("id", pa.string()), ("path", pa.string()), ("sha256", pa.string()), ("split", pa.string())]
-        fields.append(("label", _label_type(columns[0])))
-        if len(columns) > 1:
-            fields.append(("labels", pa.struct([(column.name, _label_type(column)) for column in columns])))
+        fields = sample_table.fields(self.index)
         fields += [("predicted", pa.string()), ("score", pa.float32()), ("scores", _SCORES)]
         fields += [("model", pa.string()), ("version", pa.int32())]
         fields += [("domain", pa.string()), ("alignment", pa.string()), ("problem", _PROBLEM)]
@@ -61,17 +55,7 @@ class Layout:
             rows: of the index.
             outcomes: as many; each Result is that of one image.
         """
-        index, rows_N = self.index, np.asarray(rows, np.int64)
-        columns = [column.take(rows_N) for column in index.columns]
-        arrays = {
-            "id": arrow.texts([name.decode() for name in index.ids[rows_N]]),
-            "path": index.paths.take(arrow.numbers(rows_N)),
-            "sha256": arrow.texts([digest.decode() for digest in index.sha256[rows_N]]),
-            "split": arrow.texts([SPLITS[split] for split in index.split[rows_N]]),
-            "label": _label(columns[0]),
-        }
-        if len(columns) > 1:
-            arrays["labels"] = arrow.structs({column.name: _label(column) for column in columns})
+        arrays = sample_table.arrays(self.index, np.asarray(rows, np.int64))
         arrays |= self._said(outcomes)
         for name in ("model", "domain", "alignment"):
             value = self.request[name]
@@ -114,20 +98,3 @@ def _problems(outcomes: Sequence[Outcome], is_bad_N: NDArray[np.bool_]) -> pa.Ar
     told = [(one.code, one.detail) if isinstance(one, BadImage) else ("", "") for one in outcomes]
     fields = {name: arrow.texts(texts) for name, texts in zip(("code", "detail"), zip(*told, strict=True), strict=True)}
     return arrow.structs(fields, ~is_bad_N)
-
-
-def _label_type(column: Column) -> pa.DataType:
-    return {"class": pa.string(), "classes": pa.list_(pa.string()), "number": pa.float64()}[column.kind]
-
-
-def _label(column: Column) -> pa.Array:
-    """Names instead of their numbers, as they were uploaded."""
-    stored, names = labels.to_arrow(column), arrow.texts(column.names)
-    if column.kind == "number":
-        return stored
-    if not column.names:
-        return pa.nulls(len(stored), _label_type(column))
-    if column.kind == "class":
-        # A missing label is null, whatever number stands below it.
-        return names.take(stored)
-    return arrow.lists_of(arrow.plain(stored.offsets), names.take(stored.values))

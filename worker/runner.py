@@ -80,6 +80,12 @@ def _predict(context: RunContext) -> dict[str, Any]:
     return predict.run(context)
 
 
+def _extract(context: RunContext) -> dict[str, Any]:
+    from worker import extract
+
+    return extract.run(context)
+
+
 # Imported when called: an ingest job must not pay for what a transfer needs.
 RUNNERS: dict[str, Callable[[RunContext], dict[str, Any]]] = {
     "ingest": _ingest,
@@ -90,6 +96,7 @@ RUNNERS: dict[str, Callable[[RunContext], dict[str, Any]]] = {
     "evaluate": _evaluate,
     "advise": _advise,
     "predict": _predict,
+    "extract": _extract,
 }
 
 

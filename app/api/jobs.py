@@ -10,15 +10,17 @@ from sqlalchemy.orm import Session
 
 from app.api.accepted import Accepted
 from app.api.datasets import Failure
-from app.api.deps import BARE, NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
+from app.api.deps import BARE, NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
 from app.api.problems import RESPONSES
 from app.bodies import BODY, By
 from app.db.models import Job
 from app.errors import BadRequest
+from app.extract_jobs import ExtractIn
 from app.pages import report as pages
 from app.pages.render import POLICY
 from app.predict_jobs import KIND, PredictIn, Priority
-from app.services import adapted, jobs, models, outcomes, predict_jobs, transfers
+from app.services import adapted, extract_jobs, jobs, models, outcomes, predict_jobs, transfers
+from app.services.job_files import MADE
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=RESPONSES)
 LOCATION = "/api/v1/jobs/{id}"
@@ -39,7 +41,8 @@ class JobIn(BaseModel):
     model_config = BODY
 
     kind: str = Field(
-        "transfer", description="transfer, or predict; others have calls of their own, which the refusal names."
+        "transfer",
+        description="transfer, predict or extract; others have calls of their own, which the refusal names.",
     )
     dataset: str | None = Field(None, description="What the model must work on; only zero_shot may do without.")
     backbone: str = Field("auto", max_length=200)
@@ -64,10 +67,14 @@ class JobIn(BaseModel):
 
 
 def _body(given: Any) -> str:
-    return KIND if isinstance(given, dict) and given.get("kind") == KIND else "transfer"
+    kind = given.get("kind") if isinstance(given, dict) else None
+    return kind if isinstance(kind, str) and kind in MADE else "transfer"
 
 
-AnyJob = Annotated[Annotated[JobIn, Tag("transfer")] | Annotated[PredictIn, Tag(KIND)], By(Discriminator(_body))]
+AnyJob = Annotated[
+    Annotated[JobIn, Tag("transfer")] | Annotated[PredictIn, Tag("predict")] | Annotated[ExtractIn, Tag("extract")],
+    By(Discriminator(_body)),
+]
 
 
 class ModelRef(BaseModel):
@@ -101,7 +108,7 @@ class JobOut(BaseModel):
     seed: int
     model: ModelRef | None = Field(description="The version that it has published; of kind predict, the one asked.")
     request: dict[str, Any] | None = Field(
-        description="Of kind predict: what was asked, with the version and the alignment that it means."
+        description="Of kind predict or extract: what was asked, with the version and the alignment that it means."
     )
     metrics: dict[str, float | int | None] | None
     failure: Failure | None
@@ -111,8 +118,8 @@ class JobOut(BaseModel):
 
 
 def _out(row: Job, published: tuple[str, int] | None) -> JobOut:
-    request = row.inputs["request"] if row.kind == KIND else None
-    if request is not None:
+    request = row.inputs["request"] if row.kind in MADE else None
+    if request is not None and row.kind == KIND:
         published = request["model"], request["version"]
     return JobOut(
         id=row.id,
@@ -138,13 +145,17 @@ def _out(row: Job, published: tuple[str, int] | None) -> JobOut:
 
 @router.post("", status_code=202, response_model=JobOut)
 def create_job(body: AnyJob, accept: Accepted, state: Context, session: WriteSession, project: Project) -> Any:
-    """Queues a transfer, or with kind `predict` a published version over all images of a dataset."""
+    """Queues a transfer; with kind `predict` a published version, with `extract` a backbone, over a whole dataset."""
+    if isinstance(body, ExtractIn):
+        return accept.answer("POST /jobs", body.model_dump(), lambda: _extract(state, session, project, body), LOCATION)
     if isinstance(body, PredictIn):
         return accept.answer("POST /jobs", body.model_dump(), lambda: _predict(session, project, body), LOCATION)
     if body.kind != "transfer":
         call = ELSEWHERE.get(body.kind)
         told = "" if call is None else f", which has a call of its own: POST /api/v1{call}"
-        raise BadRequest(f"expected the kind transfer or predict; found {body.kind!r}{told}", code="unknown_kind")
+        raise BadRequest(
+            f"expected the kind transfer, predict or extract; found {body.kind!r}{told}", code="unknown_kind"
+        )
     wish = transfers.Wish(
         dataset_id=body.dataset,
         backbone=body.backbone,
@@ -164,6 +175,10 @@ def create_job(body: AnyJob, accept: Accepted, state: Context, session: WriteSes
         return _out(transfers.create(session, project, wish, state.settings.offline), None)
 
     return accept.answer("POST /jobs", body.model_dump(), make, LOCATION)
+
+
+def _extract(state: State, session: Session, project: str, body: ExtractIn) -> JobOut:
+    return _out(extract_jobs.create(session, project, body, state.settings.offline), None)
 
 
 def _predict(session: Session, project: str, body: PredictIn) -> JobOut:

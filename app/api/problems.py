@@ -1,5 +1,6 @@
 """Every error as one RFC 9457 document: `application/problem+json` with a stable `code`."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -98,12 +99,21 @@ def document(status: int, code: str, title: str, detail: str, instance: str, **e
     }
 
 
+class Document(JSONResponse):
+    """JSON that may quote whatever a client has sent: half a surrogate pair, which UTF-8 has not, stays escaped."""
+
+    def render(self, content: Any) -> bytes:
+        """As bytes."""
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode("utf-8", "backslashreplace")
+
+
 def response(path: str, status: int, code: str, title: str, detail: str, **extra: Any) -> JSONResponse:
     """A problem response; under `/v2` in the shape of the protocol that is spoken there."""
     headers = _headers(status, code, extra)
     if oip.concerns(path):
-        return JSONResponse(oip.document(detail, extra.get("errors")), oip.http_status(status), headers)
-    return JSONResponse(document(status, code, title, detail, path, **extra), status, headers, MEDIA_TYPE)
+        return Document(oip.document(detail, extra.get("errors")), oip.http_status(status), headers)
+    return Document(document(status, code, title, detail, path, **extra), status, headers, MEDIA_TYPE)
 
 
 def _headers(status: int, code: str, extra: Mapping[str, Any]) -> dict[str, str]:

@@ -65,6 +65,8 @@ SCOPES: dict[str, Scopes] = {
     "GET /jobs/{job_id}/events": (READ,),
     "GET /jobs/{job_id}/predictions": (READ,),
     "DELETE /jobs/{job_id}/predictions": (WRITE,),
+    "GET /jobs/{job_id}/features": (READ,),
+    "DELETE /jobs/{job_id}/features": (WRITE,),
     "GET /jobs/{job_id}/report": (READ,),
     "POST /jobs/{job_id}/reproduce": (WRITE,),
     "POST /jobs/{job_id}/retry": (WRITE,),

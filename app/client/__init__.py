@@ -211,6 +211,18 @@ class Client(Watching, Uploading):
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return self.call("POST", "/jobs", json=body, headers=headers)
 
+    def extract_dataset(self, dataset_id: str, backbone: str, **fields: Any) -> Json:
+        """Queues features of all images of a stored dataset; `wait_job`, then `download_features`.
+
+        `fields`: splits, format, priority.
+        """
+        body = {"kind": "extract", "dataset": dataset_id, "backbone": backbone, **fields}
+        return self.call("POST", "/jobs", json=body)
+
+    def download_features(self, job_id: str, target: Path) -> Path:
+        """The file of a job of kind extract; its path."""
+        return self.download(f"/jobs/{quote(job_id, safe='')}/features", target)
+
     def download_predictions(self, job_id: str, target: Path) -> Path:
         """The file of a job that has succeeded: Parquet or JSONL, as the job was asked for."""
         return self.download(f"/jobs/{quote(job_id, safe='')}/predictions", target)

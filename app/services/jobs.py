@@ -18,7 +18,7 @@ from app.services import limits, outbox, paging, queues
 from app.states import FINAL, JobState, Request, check_move
 
 # Kinds whose inputs are all in the row, so that the same job can be done again.
-RETRIED = ("transfer", "rank", "evaluate", "advise", "predict")
+RETRIED = ("transfer", "rank", "evaluate", "advise", "predict", "extract")
 NOT_BEGUN = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
 
 lines = logging.getLogger(__name__)

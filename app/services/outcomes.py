@@ -202,6 +202,13 @@ def _predict(session: Session, job: Job, result: Result) -> list[str]:
     return [jobs.checkpoints(job.project_id, job.id), *_lost(job)]
 
 
+def _extract(session: Session, job: Job, result: Result) -> list[str]:
+    job.inputs = {**job.inputs, "file": result["file"]}
+    job.metrics = result["metrics"]
+    _succeeded(session, job, f"features of {result['metrics']['num_samples']} images under {job.backbone}")
+    return _lost(job)
+
+
 def strays(session: Session, keys: Iterable[str]) -> list[str]:
     """Of checkpoints in storage, the prefixes that no attempt will read again.
 
@@ -238,5 +245,6 @@ FINISHERS: dict[str, Callable[[Session, Job, Result], list[str]]] = {
     "backbone": _backbone,
     "align": _align,
     "predict": _predict,
+    "extract": _extract,
     **dict.fromkeys(studies.TABLES, _study),
 }

@@ -12,7 +12,7 @@ from app.queue import CPU, GPU
 from app.states import JobState
 
 # Kinds that extract features, which a GPU does faster; predict runs the published graph on cores, as it is served.
-EXTRACTING = frozenset({"transfer", "align", "rank", "evaluate", "advise"})
+EXTRACTING = frozenset({"transfer", "align", "rank", "evaluate", "advise", "extract"})
 BELLS = "bells"
 
 

@@ -134,7 +134,7 @@ def _owned(session: Any) -> tuple[str, ...]:
     owned |= {f"studies/{row.project_id}/{row.id}/" for row in session.scalars(select(Advice)) if row.state == "ready"}
     for row in session.scalars(select(UserBackbone)):
         owned |= {f"{row.document['prefix']}/"} if row.state == "ready" else set()
-    for job in session.scalars(select(Job).where(Job.kind == "predict", Job.state == "succeeded")):
+    for job in session.scalars(select(Job).where(Job.kind.in_(("predict", "extract")), Job.state == "succeeded")):
         owned.add(job.inputs["file"])
     for row in session.scalars(select(Upload).where(Upload.state != "used")):
         owned |= {f"{top}/{row.project_id}/{row.id}" for top in ("incoming", "uploads")}

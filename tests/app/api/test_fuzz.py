@@ -39,7 +39,7 @@ NAMED = {
     "dataset_id": ["dataset", "other"], "dataset": ["dataset", "other"], "source": ["dataset"], "base": ["dataset"],
     "target": ["other"], "unlabelled": ["other"], "against": ["other"], "advice_id": ["advice"],
     "alignment_id": ["alignment", "unbound"], "alignment": ["alignment"], "evaluation_id": ["evaluation"],
-    "job_id": ["done", "queued", "running", "failed", "predict"], "ranking_id": ["ranking"],
+    "job_id": ["done", "queued", "running", "failed", "predict", "extract"], "ranking_id": ["ranking"],
     "upload_id": ["upload", "half"], "webhook_id": ["webhook"], "delivery_id": ["delivery"], "key_id": ["key"],
     "model": ["model"],
 }  # fmt: skip

@@ -51,7 +51,8 @@ def make(state: Any, folder: Path, project: str = "default") -> World:
             "queued": factories.job(session, **own).id,
             "running": factories.job(session, state="running", **own).id,
             "failed": factories.job(session, state="failed", **own).id,
-            "predict": _predictions(session, state.storage, folder, ready.id, project),
+            "predict": _made(session, state.storage, folder, ready.id, project, "predict"),
+            "extract": _made(session, state.storage, folder, ready.id, project, "extract"),
         }
         model = _model(session, state.storage, folder, done, ready, project)
         session.add(UserBackbone(id=f"bb_{project}", name="user/mine", state="ready", document=_backbone(), **own))
@@ -117,15 +118,15 @@ def _model(session: Any, storage: Any, folder: Path, job: Any, dataset: Any, pro
     return name
 
 
-def _predictions(session: Any, storage: Any, folder: Path, dataset_id: str, project: str) -> str:
+def _made(session: Any, storage: Any, folder: Path, dataset_id: str, project: str, kind: str) -> str:
     request = {"dataset": dataset_id, "model": f"tiny-{project}", "version": 1, "alignment": None, "format": "jsonl"}
     row = factories.job(
-        session, kind="predict", state="succeeded", dataset_id=dataset_id, project_id=project,
+        session, kind=kind, state="succeeded", dataset_id=dataset_id, project_id=project,
         inputs={"request": request, "file": ""},
     )  # fmt: skip
-    file = f"bundles/{project}/{row.id}/attempt-1/predictions.jsonl"
+    file = f"bundles/{project}/{row.id}/attempt-1/made.jsonl"
     row.inputs = {**row.inputs, "file": file}
-    path = folder / "predictions.jsonl"
+    path = folder / "made.jsonl"
     path.write_bytes(b'{"label": "theirs"}\n')
     storage.put(file, path)
     return str(row.id)
