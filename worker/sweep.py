@@ -9,10 +9,12 @@ from itertools import islice
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from app import abandoned, failpoints, log_lines
 from app.db.base import now
 from app.db.models import Job, WorkerProcess
+from app.errors import GraftError
 from app.inbox import open_inbox
 from app.services import attempts, audit, deliveries, gpu_use, jobs, logs, outcomes, queues, upload_sweep, waste
 from app.states import JobState
@@ -83,11 +85,7 @@ def sweep(context: WorkerContext) -> None:
     gone: list[str] = []
     with context.database.write() as session:
         for job in attempts.expired(session):
-            with log_lines.bound(project=job.project_id, job_id=job.id, attempt=job.attempt):
-                log.warning("job %s: its worker fell silent", job.id)
-            if not attempts.hand_back(session, job, "its worker fell silent", context.settings.max_attempts):
-                gone += outcomes.clear(session, job, "worker_lost", job.failure_message or "")
-                gone += outcomes.bundles(job)
+            gone += _hand_back(session, job, context.settings.max_attempts)
         waste.note(session, gone)
         jobs.reroute(session)
         bells = queues.take_bells(session) | attempts.waiting_queues(session)
@@ -101,6 +99,21 @@ def sweep(context: WorkerContext) -> None:
         context.slots.release()
         for queue in bells & set(context.queues):
             context.bell.ring(queue)
+
+
+def _hand_back(session: Session, job: Job, max_attempts: int) -> list[str]:
+    """What is to be deleted where no other attempt follows. One that cannot be moved keeps no other waiting."""
+    with log_lines.bound(project=job.project_id, job_id=job.id, attempt=job.attempt):
+        log.warning("job %s: its worker fell silent", job.id)
+        try:
+            with session.begin_nested():
+                if attempts.hand_back(session, job, "its worker fell silent", max_attempts):
+                    return []
+                given_up = outcomes.clear(session, job, "worker_lost", job.failure_message or "")
+                return [*given_up, *outcomes.bundles(job)]
+        except (GraftError, SQLAlchemyError):
+            log.exception("job %s cannot be handed back", job.id)
+            return []
 
 
 def tidy(context: WorkerContext) -> None:

@@ -278,5 +278,5 @@ def _add(state: State, project: str, form: BackboneForm, landing: Path) -> OwnBa
             out = _own(row)
     finally:
         if out is None:
-            waste.clear(state.database, state.storage, [key])
+            waste.give_back(state.database, state.storage, key)
     return out

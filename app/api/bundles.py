@@ -213,7 +213,7 @@ def _import(
             out = answer
     finally:
         if out is None:
-            waste.clear(state.database, state.storage, [made.prefix])
+            waste.give_back(state.database, state.storage, made.prefix)
     response.headers["Location"] = location
     return out
 

@@ -173,7 +173,7 @@ def _add(
             out = answer
     finally:
         if out is None:
-            waste.clear(state.database, state.storage, [made.version.prefix])
+            waste.give_back(state.database, state.storage, made.version.prefix)
     response.headers["Location"] = location
     return out
 

@@ -296,7 +296,7 @@ def _create(
             out = made
     finally:
         if out is None and archive is not None:
-            waste.clear(state.database, state.storage, [archive])
+            waste.give_back(state.database, state.storage, archive)
     response.headers["Location"] = location
     return out
 

@@ -257,11 +257,18 @@ def retry(session: Session, project: str, job_id: str) -> Job:
 
 
 def drop_dependents(session: Session, job: Job) -> None:
-    """Cancels what waited for a job that did not succeed, and what waited for those."""
-    waiting = select(Job).join(JobDependency, JobDependency.job_id == Job.id)
-    for other in session.scalars(waiting.where(JobDependency.depends_on_id == job.id, Job.state == JobState.QUEUED)):
-        move(session, other, JobState.CANCELLED, f"cancelled: {job.id}, which it depends on, is {job.state}", "warning")
-        drop_dependents(session, other)
+    """Cancels what waited for a job that did not succeed, and what waited for those, each once and in no deep chain."""
+    ended = [job]
+    while ended:
+        cause = ended.pop()
+        waiting = select(Job).join(JobDependency, JobDependency.job_id == Job.id)
+        waiting = waiting.where(JobDependency.depends_on_id == cause.id, Job.state == JobState.QUEUED)
+        # As they are now, and for the rest of this transaction: of two that one waits for, another may end as well.
+        locked = waiting.order_by(Job.id).with_for_update(of=Job).execution_options(populate_existing=True)
+        for other in session.scalars(locked).all():
+            why = f"cancelled: {cause.id}, which it depends on, is {cause.state}"
+            move(session, other, JobState.CANCELLED, why, "warning")
+            ended.append(other)
 
 
 def reroute(session: Session) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, or_, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db.base import now
@@ -44,7 +45,9 @@ def keep(session: Session, prefix: str) -> None:
     Raises:
         Unavailable: too late, it was given up meanwhile.
     """
-    if session.scalar(delete(Waste).where(Waste.prefix == prefix).returning(Waste.prefix)) is None:
+    # One that is due within a minute may be claimed by a sweep, which is deleting it.
+    kept = delete(Waste).where(Waste.prefix == prefix, Waste.due_at > now() + CLAIMED).returning(Waste.prefix)
+    if session.scalar(kept) is None:
         raise Unavailable(
             f"expected the request to be through within {RESERVED.total_seconds():.0f} s of its upload; found that it "
             "took longer, and what it had stored was deleted; send it again"
@@ -67,6 +70,22 @@ def clear(database: Database, storage: Storage, prefixes: Sequence[str]) -> None
         except Exception:
             # The transaction that gave it up is committed: whatever is wrong here changes nothing of what was said.
             log.exception("%s could not be deleted; the sweep will try again", prefix)
+
+
+def give_back(database: Database, storage: Storage, prefix: str) -> None:
+    """Deletes what was reserved and is not wanted after all, unless a commit has kept it whose answer was lost.
+
+    While the database cannot say so nothing is deleted: the reservation runs out.
+    """
+    claim = update(Waste).where(Waste.prefix == prefix).values(due_at=now() + CLAIMED).returning(Waste.prefix)
+    try:
+        with database.write() as session:
+            is_reserved = session.scalar(claim) is not None
+    except SQLAlchemyError:
+        log.exception("%s stays reserved; the sweep will try again", prefix)
+        return
+    if is_reserved:
+        clear(database, storage, [prefix])
 
 
 def sweep(database: Database, storage: Storage) -> int:

@@ -63,6 +63,23 @@ def test_dependencies_come_first(database):
         assert claim(database) == following
 
 
+def test_what_waits_for_a_job_that_fails_is_cancelled_once_by_whatever_way_it_waits(database):
+    with database.write() as session:
+        first = factories.job(session).id
+        second = factories.job(session, depends_on=(first,)).id
+        waiting = [second, factories.job(session, depends_on=(first, second)).id]
+        # Deeper than any stack.
+        for _ in range(1200):
+            waiting.append(factories.job(session, depends_on=(waiting[-1],)).id)
+    assert claim(database) == first
+    with database.write() as session:
+        attempts.fail(session, session.get_one(Job, first), "diverged", "not finite")
+    with database.read() as session:
+        assert set(session.scalars(select(Job.state).where(Job.id.in_(waiting)))) == {"cancelled"}
+        told = select(JobEvent.job_id).where(JobEvent.message.startswith("cancelled: "))
+        assert sorted(session.scalars(told)) == sorted(waiting)
+
+
 def test_concurrent_claimers_never_get_the_same_job(database):
     with database.write() as session:
         for _ in range(40):

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from app.db.base import now
+from app.db.session import Database
 from app.db.waste import Waste
 from app.errors import Unavailable
 from app.services import waste
@@ -78,3 +79,32 @@ def test_a_job_that_is_done_again_keeps_its_checkpoints(database, stored):
     with database.write() as session:
         waste.forget(session, "checkpoints/default/job_1")
     assert rows(database) == ["checkpoints/default/job_10"]
+
+
+def test_what_is_given_back_goes_unless_a_commit_has_kept_it_whose_answer_was_lost(database, stored):
+    prefix = "checkpoints/default/job_1"
+    waste.reserve(database, prefix)
+    waste.give_back(database, stored, prefix)
+    assert rows(database) == []
+    assert list(stored.list("checkpoints")) == [KEYS[2]]
+    other = "checkpoints/default/job_10"
+    waste.reserve(database, other)
+    with database.write() as session:
+        waste.keep(session, other)
+    waste.give_back(database, stored, other)
+    assert list(stored.list("checkpoints")) == [KEYS[2]]
+
+
+def test_what_a_sweep_has_claimed_cannot_be_kept(database, stored):
+    waste.reserve(database, "checkpoints/default/job_1")
+    with database.write() as session:
+        session.query(Waste).update({Waste.due_at: now() + waste.CLAIMED})
+    with database.write() as session, pytest.raises(Unavailable):
+        waste.keep(session, "checkpoints/default/job_1")
+
+
+def test_while_the_database_is_away_nothing_is_given_back(stored, tmp_path):
+    away = Database(f"sqlite:///{tmp_path / 'none.db'}")
+    waste.give_back(away, stored, "checkpoints/default/job_1")
+    assert len(list(stored.list("checkpoints"))) == 3
+    away.dispose()
