@@ -4,6 +4,7 @@ Credentials and endpoint come from the environment that boto3 reads (`AWS_ACCESS
 """
 
 import hashlib
+import logging
 import os
 import tempfile
 import time
@@ -30,6 +31,8 @@ SERVER_ERROR = 500
 # What the client raises: the store is not reached, does not answer, or refuses.
 FAILURES = (Boto3Error, BotoCoreError, ClientError)
 
+log = logging.getLogger(__name__)
+
 
 class S3Storage:
     """See `app.storage.Storage`.
@@ -44,7 +47,11 @@ class S3Storage:
     def __init__(self, bucket: str, prefix: str, cache: Path, *, patient: bool = False) -> None:
         attempts = PATIENT_ATTEMPTS if patient else ATTEMPTS
         retries = {"mode": "standard", "total_max_attempts": attempts}
-        config = Config(retries=retries, connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS)
+        # Also for URLs, which would else be signed in a way that newer buckets refuse.
+        signing = "s3v4"
+        config = Config(
+            retries=retries, connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, signature_version=signing
+        )
         self.client = boto3.client("s3", config=config)
         self.bucket, self._prefix, self._cache = bucket, prefix, cache
 
@@ -167,8 +174,10 @@ def reaching() -> Iterator[None]:
         cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
         if isinstance(cause, ClientError) and cause.response["ResponseMetadata"]["HTTPStatusCode"] < SERVER_ERROR:
             raise
+        # Its own words name hosts and buckets, which are not for whoever asks.
+        log.warning("the object store: %s", error)
         raise Unavailable(
-            f"expected the object store to answer; found {type(error).__name__}: {error}; try again in a moment"
+            f"expected the object store to answer; found {type(error).__name__}; try again in a moment"
         ) from error
 
 

@@ -80,8 +80,16 @@ class Guard:
             raise Forbidden(
                 "expected a write from our own pages or a program; found a cross-site request", code="cross_site"
             )
-        if origin is not None and _origin_host(origin) not in self._hosts:
+        if origin is not None and not self._is_ours(origin, headers.get("host", "")):
             raise Forbidden(f"expected a write from our own origin; found Origin {origin!r}", code="cross_site")
+
+    def _is_ours(self, origin: str, host: str) -> bool:
+        """Whether a page of that origin is one of ours: on loopback any other port is somebody else's."""
+        name, port = _split(origin)
+        if name in self._hosts - LOCAL:
+            # Named by the operator. A proxy may stand in front, whose port is not the one that we see.
+            return True
+        return name in LOCAL and (_name(host) in LOCAL) and port == _split(f"http://{host}")[1]
 
 
 def _name(host: str) -> str:
@@ -91,9 +99,10 @@ def _name(host: str) -> str:
     return host.partition(":")[0].lower()
 
 
-def _origin_host(origin: str) -> str:
-    """Host of an Origin header; empty when it is none that a browser sends."""
+def _split(origin: str) -> tuple[str, int]:
+    """Host and port of an Origin header; an empty host when it is none that a browser sends."""
     try:
-        return urlsplit(origin).hostname or ""
+        parts = urlsplit(origin)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
-        return ""
+        return "", 0

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 MAX_FIELD_BYTES = 2**20
+# Of all fields together: a thousand large ones would take a gigabyte.
+MAX_TEXT_BYTES = 4 * 2**20
 MAX_PARTS = 1000
 WRITE_BYTES = 2**20
 
@@ -133,6 +135,7 @@ class _Form:
         self._hash = hashlib.sha256()
         self._buffer = bytearray()
         self._header = b""
+        self._num_text_bytes = 0
         self._headers: dict[bytes, bytes] = {}
 
     @property
@@ -203,8 +206,14 @@ class _Form:
         if part.path is not None:
             self._buffer += data[start:end]
             return
-        if part.filename is None and part.size_bytes > MAX_FIELD_BYTES:
-            raise TooLarge(f"expected form field {part.name!r} of at most {MAX_FIELD_BYTES} bytes; found more")
+        if part.filename is None:
+            self._num_text_bytes += end - start
+            if part.size_bytes > MAX_FIELD_BYTES:
+                raise TooLarge(f"expected form field {part.name!r} of at most {MAX_FIELD_BYTES} bytes; found more")
+            if self._num_text_bytes > MAX_TEXT_BYTES:
+                raise TooLarge(
+                    f"expected form fields of at most {MAX_TEXT_BYTES} bytes together; found more; send less"
+                )
         part.body += data[start:end]
 
     def _on_end(self) -> None:

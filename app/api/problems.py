@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -19,7 +19,7 @@ from starlette.routing import Match
 
 from app.api.oip import errors as oip
 from app.bodies import pointers
-from app.errors import GraftError, Unavailable
+from app.errors import Conflict, GraftError, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
@@ -80,6 +80,8 @@ def install(app: FastAPI, of_storage: Sequence[type[Exception]] = ()) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(DataError, _data_error)
+    app.add_exception_handler(UnicodeEncodeError, _data_error)
+    app.add_exception_handler(IntegrityError, _integrity_error)
     for away in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(away, _database_error)
     app.add_exception_handler(ClientDisconnect, _gone)
@@ -179,6 +181,13 @@ async def _data_error(request: Request, error: Exception) -> JSONResponse:
     log.info("%s %s: %s", request.method, request.url.path, error)
     detail = "expected text that the database can hold; found a NUL character or half a surrogate pair; leave it out"
     return response(request.scope["path"], 400, "bad_request", "Bad request", detail)
+
+
+async def _integrity_error(request: Request, error: Exception) -> JSONResponse:
+    """Two requests that make the same at the same moment; both had looked, and found nothing there."""
+    log.warning("%s %s", request.method, request.url.path, exc_info=error)
+    detail = "expected to be alone in making this; found that another request did so at the same moment; send it again"
+    return of_error(request.scope["path"], Conflict(detail))
 
 
 async def _database_error(request: Request, error: Exception) -> JSONResponse:

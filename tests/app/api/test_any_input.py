@@ -72,6 +72,11 @@ RAW = [
     b"NaN",
 ]
 RAW += [b'{"dataset": "ds_0", "model": "m", "recipe": {"method": "linear_probe", "\\ud800": "\\ud800"}}']
+RAW += [b'{"dataset": "\\ud800", "model": "m"}', b'{"dataset": "ds_0", "model": "m", "depends_on": ["\\ud800"]}']
+RAW += [
+    b'{"name": "a", "base": "\\ud800", "remove": ["\\ud800"]}',
+    b'{"kind": "extract", "dataset": "d", "backbone": "\\ud800"}',
+]
 RAW += [b'{"name": "a", "base": "ds_0", "relabel": {"\\ud800": "\\ud800"}}', b'{"\\ud800": 1}']
 
 

@@ -172,6 +172,9 @@ def test_child_takes_task_and_seed_of_its_base(client, database):
         inputs = session.get_one(Job, answer.json()["job_id"]).inputs
     assert (inputs["archive"], inputs["remove"], inputs["relabel"]) == (None, ["a"], {"b": "red"})
     problem(client.post(URL, json={**body, "base": busy}), 409, "dataset_not_ready")
+    odd = {"remove": ["\ud800"]}
+    answer = client.post(URL, content=json.dumps({**body, **odd}), headers={"Content-Type": "application/json"})
+    assert "surrogate" in problem(answer, 400, "bad_request")["detail"]
     for changes, said in (({"relabel": {"a": "red"}}, "found a in both"), ({"relabel": {"b": ""}}, "found none for b")):
         assert said in problem(client.post(URL, json={**body, **changes}), 400, "bad_request")["detail"]
     problem(client.post(URL, json={**body, "task": "regression"}), 400, "task_mismatch")

@@ -17,7 +17,17 @@ ROUTES = all_routes()
 WRITES = [(method, path) for method, path in ROUTES if method not in ("GET", "OPTIONS")]
 FOREIGN_HOSTS = ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8000", "127.0.0.2", "", "[::2]"]
 OUR_HOSTS = ["127.0.0.1", "127.0.0.1:8000", "localhost", "LOCALHOST:1", "[::1]:8000"]
-FOREIGN_ORIGINS = ["https://evil.example", "null", "http://127.0.0.1.evil.example", "file://", "garbage", "http://[bad"]
+FOREIGN_ORIGINS = [
+    "https://evil.example",
+    "null",
+    "http://127.0.0.1.evil.example",
+    "file://",
+    "garbage",
+    "http://[bad",
+    "http://localhost:3000",
+    "https://127.0.0.1:1",
+    "http://127.0.0.1:99999",
+]
 
 
 def filled(path):
@@ -48,7 +58,7 @@ def test_cross_site_writes_are_refused_everywhere(shared_client, method, path):
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_our_own_pages_and_programs_get_through(shared_client, method, path):
     for host in OUR_HOSTS:
-        headers = {"Host": host, "Origin": "http://localhost:8000", "Sec-Fetch-Site": "same-origin"}
+        headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
         assert shared_client.request(method, filled(path), headers=headers).status_code not in (403, 421)
 
 

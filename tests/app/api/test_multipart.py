@@ -148,6 +148,11 @@ def test_large_field_and_many_parts():
     assert len(read([encode([("a", None, bytes(limit))])])[0].body) == limit
     with pytest.raises(TooLarge, match="'a'"):
         read([encode([("a", None, bytes(limit + 1))])])
+    # Together they are bounded as well: a thousand of that size would take a gigabyte.
+    several = multipart.MAX_TEXT_BYTES // limit
+    assert len(read([encode([("a", None, bytes(limit))] * several)])) == several
+    with pytest.raises(TooLarge, match="together"):
+        read([encode([("a", None, bytes(limit))] * (several + 1))])
     with pytest.raises(BadRequest, match="1000 parts"):
         read([encode([("a", None, b"")] * 1001)])
 
