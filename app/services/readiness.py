@@ -15,7 +15,7 @@ from app.queue import Bell
 from app.services import collections, forecasts, queues, served
 from app.services.drift import Observation
 from app.services.warm_up import WarmUp
-from app.serving.statistics import Statistics
+from app.serving.statistics import Present, Statistics
 from app.settings import Settings
 from app.storage import Storage
 
@@ -40,15 +40,14 @@ def check_serving(settings: Settings, database: Database, storage: Storage, warm
 
 
 def metrics(database: Database, statistics: Statistics, observation: Observation, project: str | None = None) -> str:
-    """The present state, as Prometheus reads it; jobs and models of one project, or of all.
+    """The present state, as Prometheus reads it; of one project, or of all.
 
-    Workers and memory are the service's: they name nobody.
+    What is the service's as a whole (storage, memory, what waits) is told of all only: it would tell a project what
+    others do.
     """
     registry = CollectorRegistry()
     waiting = Gauge("graft_jobs", "Unfinished jobs", ["queue", "state"], registry=registry)
     workers = Gauge("graft_workers", "Workers seen in the last minute", registry=registry)
-    memory = Gauge("graft_pool_bytes", "Memory of loaded models", registry=registry)
-    loaded = Gauge("graft_pool_graphs", "Loaded graphs", registry=registry)
     oldest = Gauge("graft_oldest_job_seconds", "For how long the oldest waiting job has waited", registry=registry)
     total = statistics.total()
     with database.read() as session:
@@ -56,12 +55,17 @@ def metrics(database: Database, statistics: Statistics, observation: Observation
             waiting.labels(queue, state).set(number)
         workers.set(len(queues.live_workers(session)))
         oldest.set(queues.oldest_seconds(session, project))
-        _storage_seen(registry, collections.last(session))
+        if project is None:
+            _storage_seen(registry, collections.last(session))
+            _memory(registry, total.present)
         _forecasts(registry, forecasts.errors(session, project))
         answered = served.metrics(session, total, observation, project)
-    memory.set(total.present.pool_bytes)
-    loaded.set(total.present.pool_graphs)
     return generate_latest(registry).decode() + answered
+
+
+def _memory(registry: CollectorRegistry, present: Present) -> None:
+    Gauge("graft_pool_bytes", "Memory of loaded models", registry=registry).set(present.pool_bytes)
+    Gauge("graft_pool_graphs", "Loaded graphs", registry=registry).set(present.pool_graphs)
 
 
 def _storage_seen(registry: CollectorRegistry, last: Collection | None) -> None:

@@ -55,8 +55,9 @@ def metrics(session: Session, total: Tally, observation: Observation, project: s
     ]
     drifts = list(drift.families(session, observation, names))
     used = [row for row in rows if row[2].used]
-    others = [*drifts, _logged(total)]
-    registry.register(_Collector(used, shadows, others, total.present.num_images))
+    others = drifts if project is not None else [*drifts, _logged(total)]
+    # What waits, and what is written down, is that of all projects together.
+    registry.register(_Collector(used, shadows, others, total.present.num_images if project is None else None))
     return generate_latest(registry).decode()
 
 
@@ -72,12 +73,20 @@ def _logged(total: Tally) -> Metric:
 
 
 class _Collector:
-    def __init__(self, rows: list[Row], shadows: list[Shadow], others: list[Metric], num_images: int) -> None:
+    def __init__(self, rows: list[Row], shadows: list[Shadow], others: list[Metric], num_images: int | None) -> None:
         self._rows, self._shadows, self._others, self._num_images = rows, shadows, others, num_images
+
+    def _waiting(self) -> Iterator[Metric]:
+        """Under our name, and under that of other servers."""
+        if self._num_images is not None:
+            yield GaugeMetricFamily("graft_predict_waiting_images", "Images in the engine", self._num_images)
+            pending = UntypedMetricFamily("nv_inference_pending_request_count", "Images in the engine")
+            pending.add_metric([], self._num_images)
+            yield pending
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
-        yield GaugeMetricFamily("graft_predict_waiting_images", "Images in the engine", self._num_images)
+        yield from self._waiting()
         requests = CounterMetricFamily("graft_predict_requests", "Requests", labels=["model", "version", "outcome"])
         images = CounterMetricFamily("graft_predict_images", "Images answered", labels=["model", "version"])
         seconds = HistogramMetricFamily("graft_predict_seconds", "Time of a request", labels=["model", "version"])
@@ -99,9 +108,6 @@ class _Collector:
             for outcome, number in outcomes.items():
                 compared.add_metric([name, version, shadow, outcome], number)
         yield from (requests, images, seconds, compared, *self._others)
-        pending = UntypedMetricFamily("nv_inference_pending_request_count", "Images in the engine")
-        pending.add_metric([], self._num_images)
-        yield pending
         host = socket.gethostname()
         for metric, (what, value) in TRITON.items():
             family = UntypedMetricFamily(metric, what, labels=["model", "version"])
