@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import count
 from typing import Any
 
 from app.services import queues
@@ -65,7 +66,8 @@ def beside(
     row: dict[str, Any] = {"what": what, "stack": lab.stack.kind, "by": scenario.__name__}
     going = Beside(lab, scenario)
     try:
-        fault(lab.stack)
+        if fault(lab.stack) is False:
+            row["missed"] = True
         done = going.result()
         lab.stack.wait_ready()
         wrong = verdict.judge(lab.stack, done, undisturbed)
@@ -78,14 +80,14 @@ def beside(
     return row | {"wrong": wrong, "seconds": round(time.monotonic() - began, 1)}
 
 
-def kill(victim: str, after: Callable[[Stack], None]) -> Callable[[Stack], None]:
-    """Kill -9 of one of VICTIMS once `after` returns."""
+def kill(victim: str, after: Callable[[Stack], None]) -> Callable[[Stack], bool]:
+    """Kill -9 of one of VICTIMS once `after` returns; whether it was there to be killed."""
 
-    def fault(stack: Stack) -> None:
+    def fault(stack: Stack) -> bool:
         after(stack)
         if victim == "everything":
             stack.kill_all()
-            return
+            return True
         runners = stack.runners() if "runner" in victim else []
         if victim.startswith("worker"):
             stack.kill("worker")
@@ -93,6 +95,7 @@ def kill(victim: str, after: Callable[[Stack], None]) -> Callable[[Stack], None]
             stack.kill("api")
         for runner in runners:
             with_no_fuss(runner.kill)
+        return bool(runners) or "runner" not in victim
 
     return fault
 
@@ -238,10 +241,15 @@ def kills(lab: Lab, number: int, first: int = 0) -> Iterator[dict[str, Any]]:
     for one in known:
         one(lab)
     typical = (time.monotonic() - began) / 2
-    for place in range(first, number):
+    num_hit = first
+    for place in count(first):
+        if num_hit >= number:
+            return
         victim = VICTIMS[place % len(VICTIMS)]
         one = scenarios.transfer if place % 3 == 2 else scenarios.folds
-        yield beside(lab, one, known[one], victim, kill(victim, some_time(chance, typical)))
+        row = beside(lab, one, known[one], victim, kill(victim, some_time(chance, typical)))
+        num_hit += "missed" not in row
+        yield row
 
 
 def slow_kills(lab: Lab) -> Iterator[dict[str, Any]]:

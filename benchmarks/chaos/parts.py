@@ -14,7 +14,7 @@ NUM_KILLS = 300
 
 def document(before: Row, rows: list[Row]) -> Row:
     """Counts of what was measured before, and of some rows more."""
-    measured = [row for row in rows if "skipped" not in row]
+    measured = [row for row in rows if "skipped" not in row and "missed" not in row]
     steps = [row["steps"] for row in rows if "steps" in row]
     notes = {name: row[name] for row in rows for name in row if name.startswith("num_")}
     told = {**before, **notes}
@@ -22,6 +22,8 @@ def document(before: Row, rows: list[Row]) -> Row:
     told["num_wrong"] = before.get("num_wrong", 0) + sum(bool(row["wrong"]) for row in measured)
     told["wrong"] = before.get("wrong", []) + [row for row in rows if row["wrong"]]
     told["what"] = sorted({*before.get("what", []), *(row["what"] for row in measured)})
+    # Nothing was there to be killed at that moment: no fault, whatever came of it.
+    told["num_missed"] = before.get("num_missed", 0) + sum("missed" in row for row in rows)
     told["cannot_happen"] = before.get("cannot_happen", {}) | {
         row["what"]: row["skipped"] for row in rows if "skipped" in row
     }
