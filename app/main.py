@@ -57,6 +57,7 @@ from app.api.safety import Safety
 from app.api.traced import Traced
 from app.db.session import Database
 from app.inbox import open_inbox
+from app.local_copies import LocalCopies
 from app.queue import Bell, make_celery
 from app.services import logs as logs_of
 from app.services.drift import Observation
@@ -69,7 +70,7 @@ from app.serving.logbook import Logbook
 from app.serving.observer import PAGE_SECONDS, Observer
 from app.serving.statistics import Present, Statistics
 from app.settings import Settings
-from app.storage import failures, open_storage, remove_old_copies
+from app.storage import failures, open_storage
 from app.tracing import open_tracer
 
 gc.freeze()
@@ -114,12 +115,14 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.graft = state = make_state(settings, board)
+        state.local_copies.start()
         if "serve" in roles:
             state.warm_up.start()
         async with grpc(settings, state, roles):
             yield
         await state.keyring.close()
         state.warm_up.close()
+        state.local_copies.close()
         await state.remote.close()
         state.engine.close()
         state.observation.close()
@@ -184,7 +187,6 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
     """Opens what the process needs; nothing is opened at import."""
     settings.home_path.mkdir(parents=True, exist_ok=True)
     abandoned.remove(settings)
-    remove_old_copies(settings.home_path / "cache")
     storage = open_storage(settings.resolved_storage_url, settings.home_path / "cache")
     limits = Limits(settings.max_queued_images, settings.max_queue_seconds, settings.max_predict_pixels)
     database = Database(settings.resolved_database_url)
@@ -208,6 +210,7 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
         observation=Observation(Observer(settings.observed_share, observed), logbook, storage),
         keyring=Keyring(database, settings.require_keys),
         warm_up=WarmUp(database, lookup, engine),
+        local_copies=LocalCopies(settings.home_path / "cache"),
         tracer=open_tracer(settings, "graft-api"),
     )
 

@@ -15,6 +15,7 @@ from app.api.remote import Remote
 from app.bodies import BODY
 from app.db.session import Database
 from app.inbox import Inbox
+from app.local_copies import LocalCopies
 from app.queue import Bell
 from app.services import queues, waste
 from app.services.drift import Observation
@@ -49,6 +50,7 @@ class State:
     observation: Observation
     keyring: Keyring
     warm_up: WarmUp
+    local_copies: LocalCopies
     tracer: Tracer | None
 
 

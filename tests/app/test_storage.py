@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import NotFound, OutOfSpace, Unavailable
+from app.local_copies import LocalCopies
 from app.storage import DRAFTS, UNUSED_SECONDS, FolderStorage, check_key, open_storage, remove_old_copies
+from tests.conftest import wait_until
 from tests.factories import files_below
 
 
@@ -333,3 +335,14 @@ class Answering:
     def __exit__(self, *_):
         self._server.shutdown()
         self._server.server_close()
+
+
+def test_copies_go_while_the_process_lives(tmp_path):
+    old = tmp_path / "ab" / "cdef"
+    old.parent.mkdir()
+    copies = LocalCopies(tmp_path, period_seconds=0.01)
+    copies.start()
+    old.write_bytes(b"x")
+    os.utime(old, (0, 0))
+    wait_until(lambda: not old.exists(), "the copy to go")
+    copies.close()
