@@ -157,8 +157,8 @@ def fit(
     )
     chosen = tried[choice.index]
     temperature, calibrated, num_items = fit_temperature(chosen.logits_PC, labels_P, groups_P)
-    logits_PC = refitted(chosen.build, feats_PD, labels_P, folds_P, num_classes)
-    again = tuple(refitted(chosen.build, feats_PD, labels_P, one_P, num_classes) for one_P in other_folds)
+    logits_PC = left_out.refitted(chosen.build, feats_PD, labels_P, folds_P, num_classes)
+    again = tuple(left_out.refitted(chosen.build, feats_PD, labels_P, one_P, num_classes) for one_P in other_folds)
     right_P = logits_PC.argmax(1) == labels_P
     is_blind = not leaves_others(labels_P, groups_P)
     folds = np.unique(folds_P)
@@ -190,7 +190,7 @@ def candidates(feats_PD: Float, labels_P: Ints, groups_P: Ints, num_classes: int
     exact = len(np.unique(groups_P)) <= MAX_REFITS
 
     def tried(name: str, build: Build, closed_form: Callable[[], NDArray[np.floating]]) -> Tried:
-        logits_PC = refitted(build, feats_PD, labels_P, groups_P, num_classes) if exact else closed_form()
+        logits_PC = left_out.refitted(build, feats_PD, labels_P, groups_P, num_classes) if exact else closed_form()
         return Tried(name, build, logits_PC)
 
     strength = _best_lambda(unit_PD, labels_P, groups_P, num_classes)
@@ -263,20 +263,6 @@ def neighbours(feats_ND: Float, labels_N: Ints, num_classes: int, num_neighbours
     mean_D = feats_ND.mean(axis=0, dtype=np.float64).astype(np.float32)
     support_ND = scores.unit(feats_ND - mean_D).astype(np.float32)
     return NeighboursHead(support_ND, labels_N, mean_D, min(num_neighbours, len(labels_N) - 1), num_classes)
-
-
-def refitted(build: Build, feats_PD: Float, labels_P: Ints, folds_P: Ints, num_classes: int) -> NDArray[np.float64]:
-    """Each fold as the classifier of all other folds sees it.
-
-    Shape:
-        folds_P: [P]
-        result: [P, C]
-    """
-    logits_PC = np.empty((len(labels_P), num_classes))
-    for fold in np.unique(folds_P):
-        out = folds_P == fold
-        logits_PC[out] = build(feats_PD[~out], labels_P[~out]).logits(feats_PD[out])
-    return logits_PC
 
 
 def fit_temperature(logits_PC: NDArray[np.floating], labels_P: Ints, groups_P: Ints) -> tuple[float, bool, int]:

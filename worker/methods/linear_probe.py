@@ -20,7 +20,7 @@ from worker import features
 from worker.evaluate import calibration
 from worker.methods.contract import Candidate, Float, Rows, Selection, Task
 from worker.methods.heads import LinearHead
-from worker.solvers import logistic, ridge
+from worker.solvers import left_out, logistic, ridge
 from worker.solvers.folds import leaves_others, stratified_group_folds
 from worker.solvers.linear import Linear
 from worker.solvers.spectrum import EigenBasis, eigenbasis
@@ -171,20 +171,20 @@ def fit(
     )
     best = validated.best_index
     targets_PC = ridge.one_hot(labels_P, num_classes)
-    left_out = ridge.leave_one_out(standard_PD, targets_PC, basis=basis)
-    ridge_best = int(left_out.accuracy(labels_P).argmax())
+    alone = ridge.leave_one_out(standard_PD, targets_PC, basis=basis)
+    ridge_best = int(alone.accuracy(labels_P).argmax())
     logits_of = {"logistic": validated.logits_SNC[best].astype(np.float64)}
     # Leaving single items out is the cheap look, which flatters ridge where pictures have copies: only where it seems
     # better by what it would have to be is it judged on the same folds.
-    if clearly_better(left_out.predictions_LNC[ridge_best], logits_of["logistic"], labels_P)[0]:
+    if clearly_better(alone.predictions_LNC[ridge_best], logits_of["logistic"], labels_P)[0]:
         logits_of["ridge"] = ridge.leave_folds_out(
-            standard_PD, targets_PC, folds_P, left_out.lambdas[ridge_best], basis=basis
+            standard_PD, targets_PC, folds_P, alone.lambdas[ridge_best], basis=basis
         )
     right = {name: (logits_PC.argmax(1) == labels_P).astype(np.float64) for name, logits_PC in logits_of.items()}
     is_better, margin = clearly_better(logits_of.get("ridge", logits_of["logistic"]), logits_of["logistic"], labels_P)
     name = "ridge" if is_better else "logistic"
     if name == "ridge":
-        strength = left_out.lambdas[ridge_best]
+        strength = alone.lambdas[ridge_best]
         linear = ridge.fit(standard_PD, targets_PC, strength, basis=basis)
         again = [ridge.leave_folds_out(standard_PD, targets_PC, one_P, strength, basis=basis) for one_P in other_folds]
         chosen = f"ridge, lambda {strength:.3g}"
@@ -210,7 +210,7 @@ def fit(
         "strength": float(strength),
         "logistic_accuracy": float(right["logistic"].mean()),
         "ridge_accuracy": float(right["ridge"].mean()) if "ridge" in right else None,
-        "ridge_leave_one_out_accuracy": float(left_out.accuracy(labels_P)[ridge_best]),
+        "ridge_leave_one_out_accuracy": float(alone.accuracy(labels_P)[ridge_best]),
         "ridge_margin": margin,
         "strengths": [
             {"C": strength, "accuracy": float(accuracy), "nll": float(nll)}
@@ -257,14 +257,10 @@ def _left_out(
             standard_PD, labels_P, rows_FP, num_classes, strength, start, basis=basis, tolerance=CV_TOLERANCE
         )
     )
-    found = []
-    for folds_P in other_folds:
-        logits_PC = np.empty((len(labels_P), num_classes))
-        for fold in np.unique(folds_P):
-            out_P = folds_P == fold
-            logits_PC[out_P] = next(fits).outputs(standard_PD[out_P])
-        found.append(logits_PC)
-    return found
+    return [
+        left_out.by_fold(folds_P, num_classes, lambda out_P: next(fits).outputs(standard_PD[out_P]))
+        for folds_P in other_folds
+    ]
 
 
 def clearly_better(ours_PC: Scores, theirs_PC: Scores, labels_P: NDArray[np.int64]) -> tuple[bool, float]:

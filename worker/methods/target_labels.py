@@ -38,7 +38,7 @@ from worker.methods.contract import Adaptation, Candidate, Decision, Float, Outc
 from worker.methods.heads import LinearHead
 from worker.methods.linear_probe import frozen_features, num_folds
 from worker.methods.reference import fit_seconds, starts
-from worker.solvers import logistic
+from worker.solvers import left_out, logistic
 from worker.solvers.folds import stratified_group_folds
 
 TARGET_ONLY, JOINT = "target_only", "source_and_target"
@@ -157,17 +157,14 @@ def try_all(
         reporter.check_yield()
         starts(reporter, way.name, expected)
         started = time.monotonic()
-        logits_MC = np.empty((len(labels_M), task.num_classes))
-        for fold in np.unique(fold_M):
-            rest = fold_M != fold
-            head = way.fit(target_MD[rest], labels_M[rest]) if way.fit else probe
-            logits_MC[~rest] = head.logits(target_MD[~rest])
+        fit = way.fit or (lambda *_: probe)
+        logits_MC = left_out.refitted(fit, target_MD, labels_M, fold_M, task.num_classes)
         right_M = logits_MC.argmax(1) == labels_M
         what = f"out of {fold_M.max() + 1} folds of the target's labelled images"
         candidate = Candidate(
             method="adapt",
             name=way.name,
-            head=way.fit(target_MD, labels_M) if way.fit else probe,
+            head=fit(target_MD, labels_M),
             graph=task.backbone.graph,
             backbone=task.backbone,
             shared=True,

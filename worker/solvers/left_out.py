@@ -1,10 +1,14 @@
-"""Centroids and neighbours with each group left out, in closed form. Torch-free.
+"""What is said of items that were left out: by fits to the others, and in closed form. Torch-free.
 
-A group is all copies of one picture: leaving one copy out would leave its twin in. Features are centred and of length 1
-by the caller; the group's share of the centring mean stays, which is 1 in the number of groups.
+What is left out together is a fold, or a group, which is all copies of one picture: leaving one copy out would leave
+its twin in. In the closed forms, of centroids and neighbours, features are centred and of length 1 by the caller; the
+group's share of the centring mean stays, which is 1 in the number of groups.
 
-Shapes: N items, D features, C classes, K neighbours.
+Shapes: N items, M of one fold, D features, C classes, K neighbours.
 """
+
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +20,52 @@ from worker.solvers.spectrum import row_chunks
 ABSENT = -2.0
 # Similarities held at once.
 _CHUNK_ELEMENTS = 2**24
+
+
+class Classifier(Protocol):
+    """What scores items by their features."""
+
+    def logits(self, features_ND: NDArray[np.float32], /) -> NDArray[np.floating]:
+        """Scores [N, C]."""
+
+
+def by_fold(
+    folds_N: NDArray[np.integer], num_outputs: int, predict: Callable[[NDArray[np.bool_]], NDArray[np.floating]]
+) -> NDArray[np.float64]:
+    """What is said of every item while its fold is left out.
+
+    Args:
+        folds_N: of the items; any numbers.
+        num_outputs: of each item: classes, or targets.
+        predict: what is said of the items of one fold, given which these are; called once a fold, by rising number.
+
+    Shape:
+        folds_N: [N]; predict: [N] -> [M, C]; returns [N, C].
+    """
+    outputs_NC = np.empty((len(folds_N), num_outputs))
+    for fold in np.unique(folds_N):
+        out_N = folds_N == fold
+        outputs_NC[out_N] = predict(out_N)
+    return outputs_NC
+
+
+def refitted(
+    build: Callable[[NDArray[np.float32], NDArray[np.int64]], Classifier],
+    feats_ND: NDArray[np.float32],
+    labels_N: NDArray[np.int64],
+    folds_N: NDArray[np.integer],
+    num_classes: int,
+) -> NDArray[np.float64]:
+    """Each fold as the classifier of all other folds sees it.
+
+    Shape:
+        feats_ND: [N, D]; labels_N, folds_N: [N]; returns [N, C].
+    """
+    return by_fold(
+        folds_N,
+        num_classes,
+        lambda out_N: build(feats_ND[~out_N], labels_N[~out_N]).logits(feats_ND[out_N]),
+    )
 
 
 def class_sums(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.solvers import left_out
 from worker.solvers.linear import Linear
 from worker.solvers.spectrum import EigenBasis, eigenbasis, row_chunks
 
@@ -121,13 +122,13 @@ def leave_folds_out(
     total_EE, moments_EC = design_NE.T @ design_NE, design_NE.T @ targets_NC
     penalty_E = np.full(design_NE.shape[1], strength)
     penalty_E[-1] = 0.0  # the bias is free
-    predictions_NC = np.empty(targets_NC.shape)
-    for fold in np.unique(folds_N):
-        rows = folds_N == fold
-        own_ME = design_NE[rows]
+
+    def predict(out_N: NDArray[np.bool_]) -> NDArray[np.floating]:
+        own_ME = design_NE[out_N]
         kept_EE = total_EE - own_ME.T @ own_ME + np.diag(penalty_E)
-        predictions_NC[rows] = own_ME @ np.linalg.solve(kept_EE, moments_EC - own_ME.T @ targets_NC[rows])
-    return predictions_NC
+        return np.asarray(own_ME @ np.linalg.solve(kept_EE, moments_EC - own_ME.T @ targets_NC[out_N]))
+
+    return left_out.by_fold(folds_N, targets_NC.shape[1], predict)
 
 
 def leave_groups_out(

@@ -96,12 +96,12 @@ def test_with_many_pictures_one_in_the_mean_changes_nothing():
     groups = np.arange(len(labels))
     assert len(labels) > few_shot.MAX_REFITS
     unit = scores.unit(features - features.mean(0)).astype(np.float32)
-    exact = few_shot.refitted(lambda x, y: few_shot.centroid(x, y, 3), features, labels, groups, 3)
+    exact = left_out.refitted(lambda x, y: few_shot.centroid(x, y, 3), features, labels, groups, 3)
     closed = left_out.centroid(unit, labels, groups, 3)
     assert np.abs(exact - closed).max() < 0.02
     assert (exact.argmax(1) == closed.argmax(1)).mean() > 0.98
     assert abs((exact.argmax(1) == labels).mean() - (closed.argmax(1) == labels).mean()) < 0.01
-    refitted = few_shot.refitted(lambda x, y: few_shot.ridge_head(x, y, 3, 1.0), features, labels, groups, 3)
+    refitted = left_out.refitted(lambda x, y: few_shot.ridge_head(x, y, 3, 1.0), features, labels, groups, 3)
     at_once = ridge.leave_groups_out(unit, ridge.one_hot(labels, 3), groups, 1.0)
     assert np.abs(refitted - at_once).max() < 0.05
 

@@ -34,6 +34,19 @@ def slowly(units, labels, groups, num_classes):
     return logits
 
 
+def test_folds_are_asked_one_by_one_by_rising_number_and_answers_lie_where_the_items_do():
+    folds = np.array([7, 2, 7, 5, 2])
+    asked = []
+
+    def predict(out):
+        asked.append(out.tolist())
+        return np.stack([np.flatnonzero(out), np.full(out.sum(), len(asked))], 1)
+
+    found = left_out.by_fold(folds, 2, predict)
+    assert asked == [(folds == number).tolist() for number in (2, 5, 7)]
+    assert found.tolist() == [[0, 3], [1, 1], [2, 3], [3, 2], [4, 1]]
+
+
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2), (1, 5, 9), (4, 0, 6)])
 def test_centroid_without_the_item_is_what_a_loop_finds(sizes):
     units, labels = blobs(sizes)
