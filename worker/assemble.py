@@ -34,7 +34,8 @@ from worker import features, sample
 from worker.context import RunContext
 from worker.document import DatasetDocument
 from worker.evaluate.sections import Evaluation
-from worker.methods.contract import Candidate, Task
+from worker.methods.outcome import Candidate
+from worker.methods.task import Task
 from worker.probes import probe_images
 from worker.second_graph import Judged
 

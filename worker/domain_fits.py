@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from worker.alignments import unpaired
 from worker.alignments.affine import Affine
 from worker.methods import linear_probe
-from worker.methods.contract import Float, Head
 from worker.methods.network_head import NetworkHead
+from worker.methods.outcome import Head
+from worker.methods.task import Float
 
 if TYPE_CHECKING:
     from worker.domain_training import Objective

@@ -19,7 +19,7 @@ from worker.data.samples import Index
 from worker.export import FromPixels
 from worker.feature_cache import Space
 from worker.features import Extraction, Extractor
-from worker.methods.contract import Float, Rows
+from worker.methods.task import Float, Rows
 from worker.prepared import Prepared
 
 BATCH = 64

@@ -4,7 +4,8 @@ Shape legend: N source items, M target items, D and E features.
 """
 
 from worker.evaluate import feature_map
-from worker.methods.contract import Float, Spaces, Task
+from worker.methods.outcome import Spaces
+from worker.methods.task import Float, Task
 
 
 def shown(task: Task, before: tuple[Float, Float], after: tuple[Float, Float] | None) -> Spaces:

@@ -15,7 +15,7 @@ from app.artifact import arrow
 from worker import features, job_file, sample_table, sources, transfer
 from worker.context import RunContext
 from worker.data.samples import Index
-from worker.methods.contract import Float, Rows
+from worker.methods.task import Float, Rows
 from worker.predict import wanted_rows
 from worker.prepared import Prepared
 

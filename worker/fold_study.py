@@ -25,8 +25,8 @@ from worker.evaluate.resampled import corrected
 from worker.evaluate.versions import WORDS
 from worker.finished import Finished
 from worker.fold_reporter import FoldReporter
-from worker.methods.contract import Rows, Task
 from worker.methods.table import METHODS
+from worker.methods.task import Rows, Task
 from worker.solvers.folds import stratified_group_folds
 
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1")

@@ -10,7 +10,8 @@ import numpy as np
 
 from worker.evaluate.forecast import Forecast, forecast
 from worker.evaluate.labels_needed import FORETOLD
-from worker.methods.contract import Candidate, Float, Task
+from worker.methods.outcome import Candidate
+from worker.methods.task import Float, Task
 
 NOT_ASKED = 'not computed for this recipe; ask for "report": "full"'
 NOTHING = "nothing was foretold on this backbone: that needs test images, and others that belong to two groups at least"
@@ -31,7 +32,7 @@ class Foresight:
         self._made: dict[str, Forecast] = {}
 
     def __call__(self, task: Task, feats_PD: Float, num_learned: int | None = None) -> None:
-        """See `contract.Foresee`. A backbone is foretold once: later calls are those of baselines."""
+        """See `task.Foresee`. A backbone is foretold once: later calls are those of baselines."""
         groups_P = task.groups_N[task.pool]
         if task.backbone.digest in self._made or self._num_test < 1 or len(np.unique(groups_P)) < 2:
             return

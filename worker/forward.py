@@ -14,7 +14,7 @@ from worker import backbones, features
 from worker.export import FromPixels
 from worker.feature_cache import Space
 from worker.features import Extraction
-from worker.methods.contract import Float, Rows, Task
+from worker.methods.task import Float, Rows, Task
 from worker.prepared import Prepared
 
 

@@ -21,7 +21,7 @@ from worker.copies import Gallery, Pictures
 from worker.data.splits import SPLITS
 from worker.evaluate.sections import Evaluation
 from worker.matches import Matches, of_rows
-from worker.methods.contract import Float, Rows, Task
+from worker.methods.task import Float, Rows, Task
 from worker.prepared import Prepared
 
 UPLOADED = "backbone {name} was uploaded: what it learned from elsewhere is not known item by item"

@@ -18,7 +18,7 @@ from app.artifact.seen import DIGEST_BYTES, ID_BYTES, Seen, What
 from worker import copies
 from worker.copies import Gallery, Pictures
 from worker.data.samples import Index
-from worker.methods.contract import Float, Rows
+from worker.methods.task import Float, Rows
 
 Marks = NDArray[np.bool_]
 # Features of some rows of one dataset.

@@ -27,7 +27,7 @@ from worker import job_file, transfer
 from worker.context import RunContext
 from worker.data.samples import Index, iter_images
 from worker.data.splits import SPLITS
-from worker.methods.contract import Rows
+from worker.methods.task import Rows
 from worker.prediction_chunks import Chunks
 from worker.prediction_table import Layout, Outcome
 

@@ -21,7 +21,7 @@ from worker.context import RunContext
 from worker.document import DatasetDocument
 from worker.evaluate import sameness
 from worker.evaluate.sections import Evaluation
-from worker.methods.contract import Candidate
+from worker.methods.outcome import Candidate
 from worker.methods.table import METHODS
 from worker.probes import probe_images
 

@@ -11,7 +11,8 @@ from app.artifact.precisions import Second
 from app.artifact.sample import Said, Sample
 from app.serving.runtime import Runtime, Session
 from worker.data.samples import iter_images
-from worker.methods.contract import Candidate, Rows, Task
+from worker.methods.outcome import Candidate
+from worker.methods.task import Rows, Task
 from worker.probes import probe_images
 
 # Of `probe_images`: a gradient, and rectangles of few colours.

@@ -22,7 +22,7 @@ from worker.batches import Data
 from worker.export import FromPixels
 from worker.features import Extraction
 from worker.inputs import ArraySource, ImageSource
-from worker.methods.contract import Float, Rows, Task
+from worker.methods.task import Float, Rows, Task
 from worker.optim import Optimisation
 from worker.prepared import Prepared
 from worker.views import PILOTS, Views

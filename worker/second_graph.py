@@ -24,7 +24,8 @@ from worker.evaluate import intervals
 from worker.evaluate.intervals import Interval
 from worker.halve import halve
 from worker.machine import describe
-from worker.methods.contract import Candidate, Float, Head, Rows, Task
+from worker.methods.outcome import Candidate, Head
+from worker.methods.task import Float, Rows, Task
 from worker.quantise import quantise
 from worker.solvers.folds import stratified_group_folds
 

@@ -28,7 +28,7 @@ from worker import features, lineage
 from worker.context import RunContext
 from worker.data.samples import Index
 from worker.feature_cache import Space
-from worker.methods.contract import Rows
+from worker.methods.task import Rows
 
 Float = NDArray[np.float32]
 Stage = tuple[str, float, float]

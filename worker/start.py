@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.evaluate import calibration
-from worker.methods.contract import Float
 from worker.methods.heads import LinearHead
 from worker.methods.linear_probe import CV_ITERATIONS, CV_TOLERANCE, num_folds
+from worker.methods.task import Float
 from worker.solvers import logistic
 from worker.solvers.folds import stratified_group_folds
 from worker.solvers.spectrum import eigenbasis

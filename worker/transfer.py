@@ -19,8 +19,9 @@ from worker.document import DatasetDocument
 from worker.evaluate import adaptation, report, unseen
 from worker.evaluate.sections import Evaluation
 from worker.foresight import Foresight
-from worker.methods.contract import Domain, Outcome, Task
+from worker.methods.outcome import Outcome
 from worker.methods.table import METHODS
+from worker.methods.task import Domain, Task
 
 
 def run(context: RunContext) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from worker.data.samples import Index
 from worker.evaluate import estimate, intervals, versions
 from worker.evaluate.estimate import Confidence, negative_entropy
 from worker.matches import Matches
-from worker.methods.contract import Rows
+from worker.methods.task import Rows
 from worker.served_version import ServedVersion
 
 NO_LABELS = "the dataset has no labels; see `estimate`"

@@ -16,7 +16,7 @@ from app.artifact.preprocess import Preprocess
 from app.errors import JobFailure
 from worker import backbones, inputs
 from worker.export import FromPixels
-from worker.methods.contract import Task
+from worker.methods.task import Task
 
 WIDTHS = (32, 64, 128, 256)
 SIDES = (224, 192, 160, 128, 96)

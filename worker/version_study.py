@@ -16,7 +16,7 @@ from worker.data.samples import Index
 from worker.evaluate import versions
 from worker.evaluate.versions import Judged
 from worker.matches import Matches
-from worker.methods.contract import Rows
+from worker.methods.task import Rows
 from worker.served_version import ServedVersion
 
 UNKNOWN = (

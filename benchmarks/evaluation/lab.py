@@ -22,7 +22,7 @@ from benchmarks.evaluation.sets import File
 from worker import features, sources, transfer
 from worker.data.samples import Index
 from worker.document import DatasetDocument
-from worker.methods.contract import Outcome
+from worker.methods.outcome import Outcome
 from worker.methods.table import METHODS
 
 BACKBONE = "timm/tf_efficientnet_lite0"

@@ -11,7 +11,7 @@ from tests.worker.transfer_factories import Wire
 from worker import features, inputs
 from worker.augment import CachedView
 from worker.inputs import ArraySource, ImageSource
-from worker.methods.contract import Task
+from worker.methods.task import Task
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.worker.transfer_factories import Wire, cnn, context, store
 from worker import assemble, calibration, machine, second_graph
 from worker.evaluate import report
 from worker.methods import few_shot, linear_probe
-from worker.methods.contract import Outcome, Selection
+from worker.methods.outcome import Outcome, Selection
 from worker.probes import probe_images
 from worker.second_graph import MAKERS
 

@@ -25,7 +25,7 @@ from worker.data.ingest import IngestRequest, ingest
 from worker.data.samples import load_index
 from worker.document import DatasetDocument, JobDocument
 from worker.ingestion import StoredDataset
-from worker.methods.contract import Task
+from worker.methods.task import Task
 from worker.prepared import Prepared
 from worker.progress import Reporter
 

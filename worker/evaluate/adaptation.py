@@ -18,7 +18,8 @@ from worker.evaluate import estimate, feature_map, flags, intervals, metrics, se
 from worker.evaluate.feature_map import Group
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import NO_LABELS, Items
-from worker.methods.contract import Adaptation, Candidate, Float, Outcome, Task
+from worker.methods.outcome import Adaptation, Candidate, Outcome
+from worker.methods.task import Float, Task
 from worker.two_domains import Truth
 
 SCORES = (

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from worker.evaluate import intervals
 from worker.evaluate.forecast import Forecast
-from worker.methods.contract import Scratch
+from worker.methods.outcome import Scratch
 
 MULTIPLIER = ("label_multiplier", "label_multiplier_low", "label_multiplier_high")
 NO_SCRATCH = "there is no network from scratch to compare with"

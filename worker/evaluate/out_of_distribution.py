@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from app.artifact.preprocess import Preprocess
 from worker import features
 from worker.evaluate import strangers
-from worker.methods.contract import Candidate, Float, Task
+from worker.methods.outcome import Candidate
+from worker.methods.task import Float, Task
 
 # With fewer of either kind the figure is chance.
 MIN_ITEMS = 30

@@ -17,8 +17,9 @@ from worker.evaluate.estimate import Confidence, negative_entropy
 from worker.evaluate.forecast import Forecast
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import Items
-from worker.methods.contract import Candidate, Outcome, Rows, Scratch, Selection, Task
+from worker.methods.outcome import Candidate, Outcome, Scratch, Selection
 from worker.methods.reference import frozen, scratch
+from worker.methods.task import Rows, Task
 from worker.solvers.logits import softmax
 
 # What there is of a source that was joined.

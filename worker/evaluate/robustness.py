@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from worker import features
 from worker.evaluate import intervals
 from worker.evaluate.corruptions import CORRUPTIONS, Images
-from worker.methods.contract import Candidate, Rows, Task
+from worker.methods.outcome import Candidate
+from worker.methods.task import Rows, Task
 
 MAX_IMAGES = 200
 WHAT = "severity 1 of ImageNet-C on images as the network takes them, the same ones for each; changes are paired"

@@ -22,7 +22,8 @@ from worker.evaluate.metrics import ClassificationMetrics
 from worker.evaluate.verdict import gain as gained
 from worker.evaluate.verdict import relative_error_reduction, verdict
 from worker.matches import Matches
-from worker.methods.contract import Candidate, Float, Moved, Rows, Task
+from worker.methods.outcome import Candidate, Moved
+from worker.methods.task import Float, Rows, Task
 from worker.solvers.logits import softmax
 
 MIN_ECE_ITEMS = 200

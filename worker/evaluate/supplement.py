@@ -20,7 +20,8 @@ from worker.evaluate.out_of_distribution import Strangers
 from worker.evaluate.risk_coverage import MIN_ITEMS, risk_coverage
 from worker.evaluate.sections import MIN_ECE_ITEMS, Scored
 from worker.evaluate.worst_class import worst_class
-from worker.methods.contract import Candidate, Float, Rows, Selection, Task
+from worker.methods.outcome import Candidate, Selection
+from worker.methods.task import Float, Rows, Task
 
 Reasons = dict[str, str]
 

@@ -17,7 +17,8 @@ from worker.evaluate.feature_map import Group
 from worker.evaluate.out_of_distribution import OTHERS, Strangers
 from worker.evaluate.sections import MIN_ECE_ITEMS, Evaluation, score
 from worker.evaluate.supplement import Items, Reasons
-from worker.methods.contract import Candidate, Float, Rows, Task
+from worker.methods.outcome import Candidate
+from worker.methods.task import Float, Rows, Task
 
 Double = NDArray[np.float64]
 

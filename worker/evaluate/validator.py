@@ -30,8 +30,8 @@ from worker.alignments import unpaired
 from worker.domain_fits import Data, Fitted
 from worker.evaluate import calibration, target_risk
 from worker.evaluate.estimate import Confidence, negative_entropy
-from worker.methods.contract import Float
 from worker.methods.network_head import NetworkHead
+from worker.methods.task import Float
 from worker.solvers import ridge
 from worker.solvers.folds import stratified_group_folds
 from worker.solvers.linear import standardise

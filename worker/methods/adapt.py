@@ -25,21 +25,11 @@ from worker.evaluate import validator
 from worker.evaluate.domains import distances
 from worker.features import Extraction
 from worker.methods import target_labels
-from worker.methods.contract import (
-    Adaptation,
-    Candidate,
-    Decision,
-    Float,
-    Outcome,
-    Rows,
-    Selection,
-    Spaces,
-    Task,
-    Tried,
-)
 from worker.methods.linear_probe import frozen_features
 from worker.methods.network_head import NetworkHead
+from worker.methods.outcome import Adaptation, Candidate, Decision, Outcome, Selection, Spaces, Tried
 from worker.methods.reference import SLACK_SECONDS, seconds_per_image, starts
+from worker.methods.task import Float, Rows, Task
 
 BATCH_NORM = "batch_norm"
 # The cheap ones first: a budget that ends cuts trainings.

@@ -10,7 +10,8 @@ from dataclasses import replace
 from app.recipes import Auto
 from worker.methods import auto_bench, auto_domains, auto_frozen, auto_steps, auto_tuned
 from worker.methods.auto_choice import Entry
-from worker.methods.contract import Outcome, Task
+from worker.methods.outcome import Outcome
+from worker.methods.task import Task
 
 
 def run(recipe: Auto, task: Task) -> Outcome:

@@ -9,8 +9,9 @@ from worker.methods import auto_steps
 from worker.methods.auto_budget import Budget
 from worker.methods.auto_choice import Chosen, Entry, choose, item_scores
 from worker.methods.auto_steps import Facts
-from worker.methods.contract import Candidate, Decision, Task
+from worker.methods.outcome import Candidate, Decision
 from worker.methods.reference import starts
+from worker.methods.task import Task
 from worker.prepared import Prepared
 
 

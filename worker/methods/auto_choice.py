@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from worker.evaluate import judged, selection
 from worker.evaluate.selection import Reason, one_standard_error
-from worker.methods.contract import Candidate, Rows, Selection, Task
+from worker.methods.outcome import Candidate, Selection
+from worker.methods.task import Rows, Task
 
 JUDGED = "each half named as the choice by the other half says"
 

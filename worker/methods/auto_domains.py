@@ -20,8 +20,9 @@ from worker.methods import auto_bench, auto_frozen, auto_steps, target_labels
 from worker.methods.auto_bench import Bench
 from worker.methods.auto_choice import Entry
 from worker.methods.auto_frozen import cost
-from worker.methods.contract import Adaptation, Candidate, Domain, Outcome, Rows, Task
 from worker.methods.linear_probe import frozen_features
+from worker.methods.outcome import Adaptation, Candidate, Outcome
+from worker.methods.task import Domain, Rows, Task
 
 # Proxy-A distance (0: cannot be told apart, 2: always). Parts of one set are at most 0.5 apart, with 40 images; the
 # same emoji by two vendors 0.8 to 1.05; scikit-learn's digits and MNIST 1.9 to 2.

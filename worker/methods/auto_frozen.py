@@ -12,8 +12,9 @@ from worker.methods import few_shot, linear_probe
 from worker.methods.auto_bench import Bench
 from worker.methods.auto_choice import Entry
 from worker.methods.auto_steps import Step, num_draws
-from worker.methods.contract import Candidate, Task
+from worker.methods.outcome import Candidate
 from worker.methods.reference import SLACK_SECONDS, starts
+from worker.methods.task import Task
 from worker.prepared import Prepared
 
 

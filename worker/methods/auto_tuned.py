@@ -12,8 +12,9 @@ from worker.methods.auto_budget import EXPORT_SECONDS
 from worker.methods.auto_choice import Entry
 from worker.methods.auto_frozen import cost
 from worker.methods.auto_steps import Step
-from worker.methods.contract import Candidate, Task
+from worker.methods.outcome import Candidate
 from worker.methods.reference import holdout
+from worker.methods.task import Task
 
 # To compare on: one item has no spread.
 MIN_HELD = 2

@@ -33,9 +33,10 @@ from app.recipes import FewShot
 from worker import features
 from worker.evaluate import calibration, selection
 from worker.evaluate.selection import Choice
-from worker.methods.contract import Candidate, Decision, Float, Outcome, Rows, Selection, Task
 from worker.methods.heads import CosineHead, NeighboursHead
 from worker.methods.linear_probe import cross_validated, draws, frozen_features
+from worker.methods.outcome import Candidate, Decision, Outcome, Selection
+from worker.methods.task import Float, Rows, Task
 from worker.solvers import left_out, ridge
 from worker.solvers.folds import leaves_others
 from worker.solvers.spectrum import eigenbasis

@@ -27,9 +27,10 @@ from worker import backbones, checks, features, forward, inputs, invariance, mov
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.evaluate import calibration, judged
 from worker.evaluate.distortion import relative_change
-from worker.methods.contract import Candidate, Float, Rows, Selection, Task
 from worker.methods.heads import LinearHead
+from worker.methods.outcome import Candidate, Selection
 from worker.methods.reference import holdout
+from worker.methods.task import Float, Rows, Task
 from worker.moved import Fold
 from worker.network import Network
 from worker.scopes import Material, Part

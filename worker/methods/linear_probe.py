@@ -18,8 +18,9 @@ from app.errors import JobFailure
 from app.recipes import LinearProbe
 from worker import features
 from worker.evaluate import calibration
-from worker.methods.contract import Candidate, Float, Rows, Selection, Task
 from worker.methods.heads import LinearHead
+from worker.methods.outcome import Candidate, Selection
+from worker.methods.task import Float, Rows, Task
 from worker.solvers import left_out, logistic, ridge
 from worker.solvers.folds import leaves_others, stratified_group_folds
 from worker.solvers.linear import Linear

@@ -11,7 +11,8 @@ import numpy as np
 from app.recipes import LinearProbe
 from worker import features
 from worker.methods import linear_probe
-from worker.methods.contract import Candidate, Rows, Scratch, Task
+from worker.methods.outcome import Candidate, Scratch
+from worker.methods.task import Rows, Task
 from worker.progress import Reporter
 from worker.solvers.folds import stratified_group_holdout
 

@@ -28,7 +28,8 @@ from worker.batches import Data, Draws
 from worker.checks import Check
 from worker.inputs import ImageSource
 from worker.loop import Plan, Progress, Trainer
-from worker.methods.contract import Rows, Scratch, Selection, Task
+from worker.methods.outcome import Scratch, Selection
+from worker.methods.task import Rows, Task
 from worker.optim import Optimisation
 from worker.solvers.logits import softmax
 from worker.untrained import Classifier

@@ -18,8 +18,9 @@ from worker.centre import Centre
 from worker.evaluate import class_folds
 from worker.evaluate.class_folds import Judged, Strengths
 from worker.features import Extraction
-from worker.methods.contract import Decision, Float, Head, Task
 from worker.methods.heads import CosineHead
+from worker.methods.outcome import Decision, Head
+from worker.methods.task import Float, Task
 from worker.prepared import Prepared
 from worker.solvers import semantic
 from worker.text import TextEncoder

@@ -34,10 +34,11 @@ from worker.evaluate.domains import MIN_ITEMS, distances
 from worker.evaluate.intervals import clopper_pearson
 from worker.features import Extraction
 from worker.methods import linear_probe
-from worker.methods.contract import Adaptation, Candidate, Decision, Float, Outcome, Selection, Task, Tried
 from worker.methods.heads import LinearHead
 from worker.methods.linear_probe import frozen_features, num_folds
+from worker.methods.outcome import Adaptation, Candidate, Decision, Outcome, Selection, Tried
 from worker.methods.reference import fit_seconds, starts
+from worker.methods.task import Float, Task
 from worker.solvers import left_out, logistic
 from worker.solvers.folds import stratified_group_folds
 
@@ -53,7 +54,7 @@ class Decide(Protocol):
     """Writes a decision down."""
 
     def __call__(self, step: str, outcome: str, reason: str, **numbers: float | None) -> None:
-        """As `contract.Decision`."""
+        """As `outcome.Decision`."""
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,9 @@ from worker.centre import Centre
 from worker.exposure import exposure
 from worker.features import Extraction
 from worker.methods import seen_classes, text_tower
-from worker.methods.contract import Candidate, Float, Head, Rows, Selection, Task
 from worker.methods.heads import CosineHead
+from worker.methods.outcome import Candidate, Head, Selection
+from worker.methods.task import Float, Rows, Task
 from worker.methods.text_head import TextHead
 from worker.prepared import Prepared
 from worker.solvers import semantic

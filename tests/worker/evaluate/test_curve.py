@@ -6,7 +6,7 @@ import pytest
 from worker.evaluate import curve
 from worker.evaluate.draws import Point
 from worker.evaluate.forecast import Expected, Forecast
-from worker.methods.contract import Scratch, Selection
+from worker.methods.outcome import Scratch, Selection
 
 
 def made(accuracies=(0.4, 0.6, 0.8), sizes=(10, 40, 160), reason=None):

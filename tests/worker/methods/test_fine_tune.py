@@ -22,8 +22,9 @@ from worker import backbones, features, forward, scopes, tuning
 from worker.checkpoint import Checkpoints
 from worker.evaluate import calibration
 from worker.methods import fine_tune
-from worker.methods.contract import Candidate, Task
+from worker.methods.outcome import Candidate
 from worker.methods.reference import holdout
+from worker.methods.task import Task
 from worker.network import Network
 from worker.prepared import Prepared
 from worker.progress import Yielded

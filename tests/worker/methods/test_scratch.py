@@ -11,8 +11,8 @@ from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker.methods import reference, scratch
-from worker.methods.contract import Task
 from worker.methods.reference import holdout
+from worker.methods.task import Task
 from worker.progress import Yielded
 from worker.solvers.logits import softmax
 
