@@ -6,7 +6,7 @@ from app.artifact import scores
 from app.errors import JobFailure
 from tests.app.onnx_factories import run as run_graph
 from tests.worker.methods.test_linear_probe import blobs
-from worker.methods import few_shot
+from worker.methods import few_shot, few_shot_heads
 from worker.solvers import left_out, ridge
 
 
@@ -67,7 +67,7 @@ def test_ridge_is_served_where_a_shared_direction_misleads_means():
 
 def test_a_centroid_head_is_scikit_learns_on_equal_classes():
     features, labels = blobs(per_class=6, distance=3.0)
-    head = few_shot.centroid(features, labels, 3)
+    head = few_shot_heads.centroid(features, labels, 3)
     new, _ = blobs(per_class=80, distance=3.0)
     unit = scores.unit(features - features.mean(0))
     known = NearestCentroid().fit(unit, labels).predict(scores.unit(new - features.mean(0)))
@@ -78,9 +78,9 @@ def test_a_centroid_head_is_scikit_learns_on_equal_classes():
 def test_the_graph_says_what_the_head_says(kind):
     features, labels = blobs(per_class=9, distance=3.0)
     build = {
-        "centroid": lambda: few_shot.centroid(features, labels, 3),
-        "ridge": lambda: few_shot.ridge_head(features, labels, 3, 0.5),
-        "neighbours": lambda: few_shot.neighbours(features, labels, 3, 5),
+        "centroid": lambda: few_shot_heads.centroid(features, labels, 3),
+        "ridge": lambda: few_shot_heads.ridge_head(features, labels, 3, 0.5),
+        "neighbours": lambda: few_shot_heads.neighbours(features, labels, 3, 5),
     }
     head = build[kind]()
     new = blobs(per_class=40, distance=3.0, seed=5)[0]
@@ -96,12 +96,12 @@ def test_with_many_pictures_one_in_the_mean_changes_nothing():
     groups = np.arange(len(labels))
     assert len(labels) > few_shot.MAX_REFITS
     unit = scores.unit(features - features.mean(0)).astype(np.float32)
-    exact = left_out.refitted(lambda x, y: few_shot.centroid(x, y, 3), features, labels, groups, 3)
+    exact = left_out.refitted(lambda x, y: few_shot_heads.centroid(x, y, 3), features, labels, groups, 3)
     closed = left_out.centroid(unit, labels, groups, 3)
     assert np.abs(exact - closed).max() < 0.02
     assert (exact.argmax(1) == closed.argmax(1)).mean() > 0.98
     assert abs((exact.argmax(1) == labels).mean() - (closed.argmax(1) == labels).mean()) < 0.01
-    refitted = left_out.refitted(lambda x, y: few_shot.ridge_head(x, y, 3, 1.0), features, labels, groups, 3)
+    refitted = left_out.refitted(lambda x, y: few_shot_heads.ridge_head(x, y, 3, 1.0), features, labels, groups, 3)
     at_once = ridge.leave_groups_out(unit, ridge.one_hot(labels, 3), groups, 1.0)
     assert np.abs(refitted - at_once).max() < 0.05
 
