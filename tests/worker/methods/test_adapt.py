@@ -24,7 +24,7 @@ from worker.document import DatasetDocument, JobDocument
 from worker.evaluate.supplement import NO_LABELS
 from worker.export import FromPixels
 from worker.ingestion import StoredDataset
-from worker.methods import adapt
+from worker.methods import adapt, adapt_candidates
 from worker.methods.network_head import NetworkHead
 from worker.progress import Reporter, Yielded
 
@@ -172,7 +172,7 @@ def test_a_job_that_is_asked_to_stop_serves_what_it_has(home):
     outcome = adapt.run(recipe, task)
     assert outcome.candidate.name == "source_only"
     skipped = [decision.step for decision in outcome.decisions if decision.outcome == "skipped"]
-    assert skipped == list(adapt.ALL[1:])
+    assert skipped == list(adapt_candidates.ALL[1:])
 
 
 def test_what_does_not_fit_the_time_is_skipped_and_said(home):
