@@ -136,7 +136,6 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         version=VERSION,
         summary="Moves knowledge from pretrained models into your own task.",
         lifespan=lifespan,
-        max_body_size=settings.max_json_bytes,
         # They would load scripts from elsewhere: `description` has a page of our own.
         docs_url=None,
         redoc_url=None,
@@ -159,14 +158,16 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
     app.add_middleware(Requests)
     problems.install(app, failures(settings.resolved_storage_url))
     allowed = [Depends(callers.check_scope)]
+    # Of each route, and not of the whole: whoever refuses before a route is reached has a word of its own.
+    most = settings.max_json_bytes
     # Routes are tried in their order, all of them before one that stands last: predictions come first.
     for role in sorted(roles, reverse=True):
         for router in ROLES[role]:
-            app.include_router(router, prefix="/api/v1", dependencies=allowed)
+            app.include_router(router, prefix="/api/v1", dependencies=allowed, max_body_size=most)
         for router in PROTOCOLS.get(role, ()):
-            app.include_router(router, dependencies=allowed)
-    app.include_router(health.router, dependencies=allowed)
-    app.include_router(description.router)
+            app.include_router(router, dependencies=allowed, max_body_size=most)
+    app.include_router(health.router, dependencies=allowed, max_body_size=most)
+    app.include_router(description.router, max_body_size=most)
     schema.install(app)
     return app
 

@@ -136,6 +136,8 @@ def of_error(path: str, error: GraftError) -> JSONResponse:
 
 async def _graft_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, GraftError)
+    if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("%s %s", request.method, request.url.path, exc_info=error)
     return of_error(request.scope["path"], error)
 
 

@@ -18,7 +18,7 @@ from app.api.answers import Ask
 from app.api.deps import State
 from app.api.forms import checked_json, from_json, plain_type
 from app.api.problems import document
-from app.errors import GraftError, TooLarge, Unauthorized
+from app.errors import GraftError, Overloaded, TooLarge, Unauthorized
 from app.services import rollouts
 from app.services.predictions import Found
 from app.serving.call import Result
@@ -26,6 +26,8 @@ from app.serving.call import Result
 MEDIA_TYPE = "application/x-ndjson"
 # Images of one stream that are on their way at once: enough to fill batches while lines are written.
 WINDOW = 64
+# After which an image for which there was no room asks again.
+ROOM_SECONDS = 0.05
 
 Line = dict[str, Any]
 Sent = AsyncIterator[bytes | GraftError]
@@ -52,7 +54,9 @@ async def response(ask: Ask, line: Callable[[Found, NDArray[Any], NDArray[Any]],
     def write(index: int, outcome: Result | GraftError) -> bytes:
         if isinstance(outcome, GraftError):
             path = ask.request.scope["path"]
-            problem = document(outcome.status, outcome.code, outcome.title, outcome.detail, path, **outcome.extra)
+            # Each image is a request of its own here; the place that it has in that says nothing.
+            detail = outcome.detail.removeprefix("image 0: ")
+            problem = document(outcome.status, outcome.code, outcome.title, detail, path, **outcome.extra)
             return _dumped({"index": index, "problem": problem | {"index": index}})
         return _dumped({"index": index, **line(found, outcome.probabilities_NC[0], outcome.features_ND[0])})
 
@@ -96,18 +100,22 @@ async def _begin_all(ask: Ask, found: Found, sent: Sent, begun: asyncio.Queue[Be
             # A stream may last longer than its key.
             await begun.put(Unauthorized("expected a key that still holds; found it ended", code="key_revoked"))
             break
-        await begun.put(_begin(ask, found, image))
+        await begun.put(await _begin(ask, found, image))
     await begun.put(None)
     await answers.disconnected(ask.request)
 
 
-def _begin(ask: Ask, found: Found, image: bytes | GraftError) -> Begun:
+async def _begin(ask: Ask, found: Found, image: bytes | GraftError) -> Begun:
+    """Waits for room: what was taken on is answered, however busy the service gets meanwhile."""
     if isinstance(image, GraftError):
         return image
-    try:
-        return asyncio.wrap_future(ask.submit(found, [image]))
-    except GraftError as error:
-        return error
+    while True:
+        try:
+            return asyncio.wrap_future(ask.submit(found, [image]))
+        except Overloaded:
+            await asyncio.sleep(ROOM_SECONDS)
+        except GraftError as error:
+            return error
 
 
 async def _outcome(one: Begun, connection: answers.Connection) -> Result | GraftError:

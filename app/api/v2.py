@@ -35,7 +35,7 @@ VERSION = "/models/{name}/versions/{version}"
 
 
 class IndexIn(BaseModel):
-    """Which versions are listed: all of them are ready."""
+    """Which versions are listed: all, or those that are ready."""
 
     model_config = BODY
 
@@ -164,8 +164,8 @@ def _written(answer: InferResponse, accepted: str) -> Response:
 @router.post("/repository/index", max_body_size=UNLIMITED, openapi_extra=_optional("IndexIn"))
 async def repository_index(request: Request, state: Context, project: Project) -> list[ModelIndexOut]:
     """Every version of every model, with the reason where one is not ready."""
-    await _body(IndexIn, request, state)
-    return [ModelIndexOut(**row) for row in await to_thread.run_sync(control.index, state, project)]
+    body = await _body(IndexIn, request, state)
+    return [ModelIndexOut(**row) for row in await to_thread.run_sync(control.index, state, project, body.ready)]
 
 
 LOAD: dict[str, Any] = {

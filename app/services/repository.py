@@ -16,6 +16,7 @@ from app.serving.engine import Engine
 from app.serving.statistics import Counters, Tally
 
 NAME = "graft"
+READY = "READY"
 PLATFORM = "onnx_onnxv1"
 BACKEND = "onnxruntime"
 EXTENSIONS = (
@@ -73,7 +74,7 @@ def index(session: Session, project: str, opened: Opened, engine: Engine) -> lis
     for name, number, version_id in models.every_version(session, project):
         known = opened.known(version_id)
         reason = engine.trials.failure(known) if known else None
-        state = "UNAVAILABLE" if reason else "READY"
+        state = "UNAVAILABLE" if reason else READY
         rows.append({"name": name, "version": str(number), "state": state, "reason": reason or ""})
     return rows
 

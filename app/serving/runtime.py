@@ -77,7 +77,9 @@ class Session:
                 source if isinstance(source, bytes) else str(source), options, providers=providers.of(device)
             )
         except failures() as error:
-            raise BundleError(f"expected a graph that onnxruntime loads; found {error}; publish it again") from error
+            # Where the file lies is nothing for whoever asks.
+            said = str(error) if isinstance(source, bytes) else str(error).replace(str(source), source.name)
+            raise BundleError(f"expected a graph that onnxruntime loads; found {said}; publish it again") from error
         # It falls back by itself where a library of the GPU's is missing, and says so in its log alone.
         if PROVIDERS[device] not in session.get_providers():
             raise BundleError(

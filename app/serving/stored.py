@@ -11,6 +11,7 @@ from app.artifact.precisions import FP16, Second
 from app.artifact.sample import Sample
 from app.artifact.spec import BundleError, Spec
 from app.artifact.spec import load as load_spec
+from app.errors import NotFound
 from app.serving.model import Graph, Served
 from app.serving.providers import CPU, Device
 from app.serving.runtime import Session
@@ -81,4 +82,12 @@ def _sample(storage: Storage, prefix: str, spec: Spec) -> Sample | None:
 
 
 def _graph(storage: Storage, sha256: str, place: str, device: Device = CPU) -> Graph:
-    return Graph(sha256=sha256, open=lambda threads: Session(storage.fetch(place), threads, device), device=device)
+    def load(threads: int) -> Session:
+        try:
+            path = storage.fetch(place)
+        except NotFound as error:
+            # No such model is what a caller would take it for.
+            raise BundleError("expected the graph of this version in storage; found none; restore its files") from error
+        return Session(path, threads, device)
+
+    return Graph(sha256=sha256, open=load, device=device)

@@ -65,10 +65,11 @@ def statistics(state: State, project: str, name: str | None = None, version: str
         return repository.statistics(session, project, state.statistics.total(), name, number)
 
 
-def index(state: State, project: str) -> list[dict[str, str]]:
-    """As `repository.index`."""
+def index(state: State, project: str, only_ready: bool = False) -> list[dict[str, str]]:
+    """As `repository.index`, of all versions or of those that are ready."""
     with state.database.read() as session:
-        return repository.index(session, project, state.opened, state.engine)
+        rows = repository.index(session, project, state.opened, state.engine)
+    return [row for row in rows if row["state"] == repository.READY or not only_ready]
 
 
 def load(state: State, project: str, name: str, parameters: Mapping[str, Any]) -> None:

@@ -122,9 +122,9 @@ class Service:
         found = await self._in_thread(control.statistics, project, request.name or None, request.version)
         return grpc_messages.of_document("ModelStatisticsResponse", found)
 
-    async def RepositoryIndex(self, project: str, _request: Any, _context: Any) -> Any:
-        """Every version of every model."""
-        found = await self._in_thread(control.index, project)
+    async def RepositoryIndex(self, project: str, request: Any, _context: Any) -> Any:
+        """Every version of every model, or of those the ready ones."""
+        found = await self._in_thread(control.index, project, request.ready)
         return grpc_messages.of_document("RepositoryIndexResponse", {"models": found})
 
     async def RepositoryModelLoad(self, project: str, request: Any, _context: Any) -> Any:

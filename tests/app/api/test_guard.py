@@ -62,6 +62,15 @@ def test_our_own_pages_and_programs_get_through(shared_client, method, path):
         assert shared_client.request(method, filled(path), headers=headers).status_code not in (403, 421)
 
 
+def test_a_large_body_changes_nothing_of_an_early_refusal(shared_client):
+    large = {"Content-Length": str(10**9)}
+    for headers, status, code in (
+        ({"Host": "evil.example"}, 421, "unknown_host"), ({"Origin": "https://evil.example"}, 403, "cross_site")
+    ):  # fmt: skip
+        problem(shared_client.post("/api/v1/models/m/predict", headers={**large, **headers}), status, code)
+    assert shared_client.post("/api/v1/jobs", headers=large).status_code == 413
+
+
 def test_reads_from_other_sites_are_left_to_the_browser(shared_client):
     headers = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
     answer = shared_client.get("/api/v1/jobs", headers=headers)

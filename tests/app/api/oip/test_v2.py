@@ -304,5 +304,7 @@ def test_a_version_that_says_something_else_of_its_sample_is_not_ready(served, t
     assert found["skewed", "1"] == ("READY", "")
     assert found["skewed", "2"][0] == "UNAVAILABLE"
     assert "scores that are 0.01 off" in found["skewed", "2"][1]
+    ready = served.post("/v2/repository/index", json={"ready": True}).json()
+    assert {(row["name"], row["version"]) for row in ready} == found.keys() - {("skewed", "2")}
     answer = served.post("/api/v1/models/skewed/predict", params={"version": 1}, files={"file": PICTURES[0]})
     assert answer.status_code == 200
