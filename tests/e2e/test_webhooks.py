@@ -29,7 +29,12 @@ def upload(service, path, number):
 
 
 def test_events_of_a_killed_worker_arrive(up, tmp_path):
-    service = up(lease_seconds=1, webhook_allowed=json.dumps([LOOPBACK]), webhook_timeout_seconds=2)
+    # The first attempt waits on its way, once: a fast machine would be through before its worker is killed.
+    armed = tmp_path / "failpoints"
+    armed.mkdir()
+    (armed / "dataset_file_stored").write_text("sleep 30")
+    settings = {"failpoints": armed, "webhook_allowed": json.dumps([LOOPBACK]), "webhook_timeout_seconds": 2}
+    service = up(lease_seconds=1, **settings)
     with receiving() as receiver, ExitStack() as stack:
         hook = service.request("POST", WEBHOOKS, json={"url": receiver.url}).json()
         receiver.answering.clear()
