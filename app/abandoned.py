@@ -11,7 +11,7 @@ from app.storage import DRAFTS, folder_of
 # Nobody takes so long between two looks at a file that is being made.
 SECONDS = 3600.0
 # Of API processes; those of jobs have the job's name, and go as soon as it has ended.
-WORKING = ("upload-*", "bundle-*", "class-*", "log-*")
+WORKING = ("upload-*", "bundle-*", "class-*", "log-*", "sums-*")
 
 
 def remove(settings: Settings, seconds: float = SECONDS) -> int:

@@ -30,6 +30,7 @@ POINTS = {
     "upload_assembled": "an upload that is all there is an object; its row does not say so",
     "upload_verified": "its sha256 is verified; its row does not say so",
     "log_stored": "a file of predictions is in storage",
+    "sums_stored": "sums of what was answered are in storage, beside an older state of them",
     # storage and broker
     "file_linked": "an object's bytes are in storage under a temporary name",
     "file_placed": "an object is in its place in a folder",
@@ -48,6 +49,7 @@ POINTS = {
     "outcome_tidied": "storage is freed; no bell rung",
     "sweep_commit": "jobs of a silent worker are about to be handed back",
     "sweep_committed": "they are handed back; storage is not freed, no bell rung",
+    "sums_joined": "a day's sums are in storage as one object, beside those that it is made of",
     "delivery_claimed": "deliveries of webhooks are claimed; nothing is sent",
     "delivery_sent": "a delivery was answered; its row does not say so",
     "delivery_concluded": "its row says so",

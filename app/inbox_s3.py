@@ -62,7 +62,12 @@ class S3Inbox:
         if not size:
             return
         asked = {} if most_bytes is None else {"Range": f"bytes=0-{most_bytes - 1}"}
-        answer = self.client.get_object(Bucket=self.bucket, Key=self.storage.name(key), **asked)
+        try:
+            answer = self.client.get_object(Bucket=self.bucket, Key=self.storage.name(key), **asked)
+        except ClientError as error:
+            if code(error) not in MISSING:
+                raise
+            raise NotFound(f"expected an object under {key!r}; found that it has just gone") from error
         yield from answer["Body"].iter_chunks(READ_BYTES)
 
     def discard(self, held: Held) -> None:

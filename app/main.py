@@ -60,6 +60,7 @@ from app.inbox import open_inbox
 from app.local_copies import LocalCopies
 from app.queue import Bell, make_celery
 from app.services import logs as logs_of
+from app.services import models as models_of
 from app.services.drift import Observation
 from app.services.predictions import Lookup, Opened
 from app.services.warm_up import WarmUp
@@ -68,6 +69,8 @@ from app.serving.board import Board
 from app.serving.engine import Engine, Limits
 from app.serving.logbook import Logbook
 from app.serving.observer import PAGE_SECONDS, Observer
+from app.serving.parts import Parts
+from app.serving.saver import Saver
 from app.serving.statistics import Present, Statistics
 from app.settings import Settings
 from app.storage import failures, open_storage
@@ -196,7 +199,9 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
     statistics = Statistics(lambda: _present(engine), Board(board) if board else None)
     logbook = Logbook(storage, settings.scratch, partial(logs_of.kept, database), statistics.logged)
     lookup = Lookup(database, opened)
-    observed = Board(board / "observed", PAGE_SECONDS) if board else None
+    observer = Observer(settings.observed_share, Board(board / "observed", PAGE_SECONDS) if board else None)
+    parts = Parts(storage, settings.scratch)
+    saver = Saver(observer, parts, partial(models_of.published, database))
     return State(
         settings=settings,
         database=database,
@@ -208,7 +213,7 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
         lookup=lookup,
         statistics=statistics,
         remote=Remote(settings.image_hosts, settings.max_predict_bytes),
-        observation=Observation(Observer(settings.observed_share, observed), logbook, storage),
+        observation=Observation(observer, parts, saver, logbook, storage, settings.observed_keep_days),
         keyring=Keyring(database, settings.require_keys),
         warm_up=WarmUp(database, lookup, engine),
         local_copies=LocalCopies(settings.home_path / "cache"),

@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     observed_share: float = Field(
         1.0, ge=0, le=1, description="Share of the prediction requests that drift is measured on; 0: none."
     )
+    observed_keep_days: int = Field(
+        30, ge=1, description="Full days that sums of what was answered are kept, which drift is told from."
+    )
     worker_slots: int = Field(2, ge=1, description="Jobs that one worker process runs at the same time.")
     runner_nice: int = Field(
         5,

@@ -23,7 +23,7 @@ from app.serving.engine import Engine, Limits
 from app.serving.model import Served
 from app.serving.runtime import BATCH_SIZE
 from app.storage import Storage
-from worker import job_file, transfer
+from worker import job_file, predicted_drift, transfer
 from worker.context import RunContext
 from worker.data.samples import Index, iter_images
 from worker.data.splits import SPLITS
@@ -60,6 +60,7 @@ def run(context: RunContext) -> dict[str, Any]:
     began = time.monotonic()
     try:
         model = _open(context.storage, version)
+        known = stored.reference(context.storage, version["prefix"], model.spec)
         layout = Layout(index, model.spec.labels, request)
         if num_known < len(rows):
             _predict(context, model, layout, rows, chunks)
@@ -71,9 +72,11 @@ def run(context: RunContext) -> dict[str, Any]:
             f"expected {what} to stay until it was read; found that it was deleted meanwhile; name another one",
         ) from error
     seconds = time.monotonic() - began
+    drift = predicted_drift.told(context.reporter, known, chunks.moments(), model.spec.labels)
     context.reporter.progress(0.97, "write")
     key, num_failed = _write(context, layout, chunks)
-    return {"file": key, "metrics": _metrics(chunks.num_rows, len(rows), num_failed, num_known, seconds)}
+    metrics = _metrics(chunks.num_rows, len(rows), num_failed, num_known, seconds)
+    return {"file": key, "metrics": metrics | drift}
 
 
 def _metrics(num_rows: int, num_asked: int, num_failed: int, num_known: int, seconds: float) -> dict[str, Any]:
@@ -136,7 +139,8 @@ def _predict(context: RunContext, model: Served, layout: Layout, rows: Rows, chu
             reporter.progress(0.02 + 0.94 * done, "predict", round(left / rate, 1))
             leaves = reporter.stop_requested or reporter.yield_requested
             if not left or leaves or len(part) >= CHUNK_ROWS or now - last >= CHUNK_SECONDS:
-                chunks.add(layout.table(*zip(*part, strict=True)))
+                places, said = zip(*part, strict=True)
+                chunks.add(layout.table(places, said), predicted_drift.moments(said, model.spec))
                 part, last = [], now
                 reporter.metric(
                     f"{chunks.num_rows} of {len(rows)} images, {rate:.1f} images/s",

@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from datetime import timedelta
+from functools import cache
 from itertools import islice
 
 from sqlalchemy import delete, select
@@ -16,7 +17,9 @@ from app.db.base import now
 from app.db.models import Job, WorkerProcess
 from app.errors import GraftError
 from app.inbox import open_inbox
-from app.services import attempts, audit, deliveries, gpu_use, jobs, logs, outcomes, queues, upload_sweep, waste
+from app.services import attempts, audit, deliveries, gpu_use, jobs, logs, models, outcomes, queues, upload_sweep, waste
+from app.serving.parts import Parts
+from app.serving.slots import DAY
 from app.states import JobState
 from app.storage import remove_old_copies
 from worker import weights
@@ -133,12 +136,17 @@ def tidy(context: WorkerContext) -> None:
 
 
 def expire(context: WorkerContext) -> None:
-    """Removes what is over: logs, deliveries, times on GPUs, checkpoints of ended jobs, local copies, uploads."""
-    remove_old_copies(context.settings.home_path / "cache")
+    """Removes what is over: logs, sums, deliveries, times on GPUs, checkpoints of ended jobs, local copies, uploads."""
+    settings = context.settings
+    remove_old_copies(settings.home_path / "cache")
     with context.database.read() as session:
         logs.expire(session, context.storage, now().date())
+    # A process may have stored what it still held when the version was deleted.
+    is_published = cache(lambda version_id: bool(models.published(context.database, [version_id])))
+    observed = Parts(context.storage, settings.scratch)
+    observed.tidy(is_published, settings.observed_keep_days * DAY, time.time())
     with context.database.write() as session:
-        deliveries.expire(session, context.settings.webhook_keep_days)
+        deliveries.expire(session, settings.webhook_keep_days)
         gpu_use.expire(session)
         audit.expire(session)
     listing = context.storage.list("checkpoints")

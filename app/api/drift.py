@@ -1,6 +1,7 @@
 """Drift: whether what a version is asked looks like what it was tested on."""
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -9,6 +10,7 @@ from pydantic import BaseModel, Field
 from app.api.deps import NAME, Context, Project, ReadSession
 from app.api.problems import RESPONSES
 from app.services import domains, models
+from app.serving.slots import Window
 
 router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES)
 
@@ -19,8 +21,10 @@ class DriftQuery(BaseModel):
     version: int | None = Field(None, ge=1, lt=2**31)
     alias: str | None = Field(None, pattern=NAME)
     domain: str | None = Field(None, pattern=NAME, description="Calls that named this domain; else those without one.")
-    window: Literal["hour", "day", "start"] = Field(
-        "hour", description="The last hour or day, by slots of ten minutes or an hour, or all since the service began."
+    window: Window = Field(
+        "hour",
+        description="The last hour, day or week, by slots of ten minutes, an hour or a day; or since the start, which "
+        "is all that is kept.",
     )
 
 
@@ -54,13 +58,17 @@ class ClassOut(BaseModel):
 
 
 class DriftOut(BaseModel):
-    """One version in one window of time, as the service has seen it."""
+    """One version in one window of time, as all services have seen it."""
 
     model: str
     version: int
     domain: str | None
     alignment: str | None
-    window: Literal["hour", "day", "start"]
+    window: Window
+    since: datetime | None = Field(description="When the oldest slot begins in which there is an image.")
+    is_whole: bool = Field(
+        description="False where storage could not be read: then only what the service that answers still holds is in."
+    )
     verdict: Literal["stable", "drift", "not_enough", "no_reference"]
     reasons: list[str]
     num_images: int = Field(description="Answered.")
@@ -92,6 +100,8 @@ def get_drift(
         "domain": query.domain,
         "alignment": alignment,
         "window": query.window,
+        "since": seen.since,
+        "is_whole": seen.is_whole,
         "num_images": seen.num_images,
         "num_sampled": seen.num_sampled,
         "num_reference": seen.num_reference,

@@ -152,7 +152,7 @@ def get_version(name: str, version: Version, session: ReadSession, project: Proj
 @router.delete("/{name}/versions/{version}", status_code=204)
 def delete_version(name: str, version: Version, session: WriteSession, project: Project) -> None:
     """Removes a version that no alias points at."""
-    session.info.setdefault(WASTE, []).append(models.delete_version(session, project, name, version))
+    session.info.setdefault(WASTE, []).extend(models.delete_version(session, project, name, version))
 
 
 @router.get("/{name}/versions/{version}/files/{file}", response_class=Response)

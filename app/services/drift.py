@@ -2,10 +2,12 @@
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from prometheus_client.core import GaugeMetricFamily
@@ -13,19 +15,20 @@ from prometheus_client.metrics_core import Metric
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.artifact import bundle, reference, tensors
 from app.artifact.precisions import FLOAT
 from app.artifact.reference import Reference
-from app.artifact.spec import BundleError, Spec
+from app.artifact.spec import Spec
 from app.db.models import ModelVersion
-from app.services import predictions
 from app.services.predictions import Found
-from app.serving import drift
+from app.serving import drift, stored
 from app.serving.call import Images, Result
 from app.serving.drift import Drift
 from app.serving.logbook import Asked, Logbook
-from app.serving.moments import Moments, Window
-from app.serving.observer import Key, Observer
+from app.serving.moments import Moments, total
+from app.serving.observer import Observer
+from app.serving.parts import Parts
+from app.serving.saver import Saver
+from app.serving.slots import DAY, WINDOW_SECONDS, Key, Window, chosen
 from app.storage import Storage
 
 NUM_KEPT = 200
@@ -43,12 +46,16 @@ class Seen:
         num_sampled: of them, looked at.
         num_reference: items behind the reference; None without one.
         drift: what is to be said.
+        since: when the oldest slot with an image in it began.
+        is_whole: whether what has been stored could be read.
     """
 
     num_images: int
     num_sampled: int
     num_reference: int | None
     drift: Drift
+    since: datetime | None = None
+    is_whole: bool = True
 
 
 class Call(NamedTuple):
@@ -75,13 +82,19 @@ class Observation:
 
     Args:
         observer: of the answers.
+        parts: what was stored of them, by whatever process.
+        saver: that stores them.
         logbook: of what is written down.
         storage: where bundles are.
+        keep_days: for which it is kept.
     """
 
     observer: Observer
+    parts: Parts
+    saver: Saver
     logbook: Logbook
     storage: Storage
+    keep_days: int
     # The reference, or why there is none; versions never change, so nothing goes stale.
     _known: OrderedDict[str, Reference | str] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -103,16 +116,31 @@ class Observation:
         if found.model.precision != FLOAT:
             # Rounding moves features as a drift would, and the reference is of the other graph.
             return future
-        return self.observer.watch(Key(found.version_id, found.alignment), future)
+        return self.observer.watch(Key(found.project, found.version_id, found.alignment), future)
 
     def close(self) -> None:
-        """Ends the threads; what waits to be written down is written."""
+        """Ends the threads; what waits to be stored or written down is."""
         self.observer.close()
+        self.saver.close()
         self.logbook.close()
 
     def of(self, row: ModelVersion, alignment: str | None, window: Window) -> Seen:
-        """A version, with or without an alignment before its head: either is held against the same reference."""
-        return self.judge(row, self.observer.within(Key(row.id, alignment), window))
+        """A version, with or without an alignment before its head: either is held against the same reference.
+
+        All that was asked of it, of whatever service. Where storage cannot be read it is what this one holds.
+        """
+        key, is_whole = Key(row.project_id, row.id, alignment), True
+        oldest = time.time() - min(WINDOW_SECONDS[window], self.keep_days * DAY)
+        states = self.observer.states(key)
+        try:
+            states = self.parts.read(key, oldest, states)
+        except Exception:
+            # Storage has errors of its own kinds; the answer says that something is missing.
+            log.exception("stored sums of %s cannot be read", row.id)
+            is_whole = False
+        spans = chosen(states, oldest)
+        since = datetime.fromtimestamp(spans[0].start, UTC) if spans else None
+        return replace(self.judge(row, total(map(states.__getitem__, spans))), since=since, is_whole=is_whole)
 
     def judge(self, row: ModelVersion, moments: Moments | None) -> Seen:
         """What was seen of a version, held against its reference."""
@@ -120,7 +148,7 @@ class Observation:
         known = self._reference(row, spec)
         if moments is None:
             moments = Moments.empty(spec.backbone.feature_dim, len(spec.labels))
-        number = moments.num_images + moments.num_skipped
+        number = moments.num_answered
         if isinstance(known, str):
             return Seen(number, moments.num_images, None, Drift("no_reference", (known,), {}))
         return Seen(number, moments.num_images, known.num_items, drift.compare(known, moments, spec.labels))
@@ -130,7 +158,7 @@ class Observation:
             if row.id in self._known:
                 self._known.move_to_end(row.id)
                 return self._known[row.id]
-        found = _read(self.storage, row, spec)
+        found = stored.reference(self.storage, row.prefix, spec)
         with self._lock:
             self._known[row.id] = found
             while len(self._known) > NUM_KEPT:
@@ -139,14 +167,17 @@ class Observation:
 
 
 def families(session: Session, observation: Observation, names: Mapping[str, tuple[str, str]]) -> Iterator[Metric]:
-    """Gauges for Prometheus, of the last hour; only of what was observed, and of versions that have a name there."""
+    """Gauges for Prometheus, of this service's last hour; of what was observed, and of versions that have a name there.
+
+    Nothing is read from storage: a scrape must not wait for it, and Prometheus asks the other services itself.
+    """
     labels = ["model", "version", "alignment"]
     images = GaugeMetricFamily("graft_drift_images", "Images looked at in the last hour", labels=labels)
     detected = GaugeMetricFamily("graft_drift_detected", "1 where the last hour differs, else 0", labels=labels)
     distances = GaugeMetricFamily(
         "graft_drift_distance", "Distance to the reference beyond chance", labels=[*labels, "of"]
     )
-    observed = observation.observer.seen("hour")
+    observed = observation.observer.recent()
     wanted = {one.version_id for one in observed} & names.keys()
     rows = {row.id: row for row in session.scalars(select(ModelVersion).where(ModelVersion.id.in_(wanted)))}
     for one, moments in observed.items():
@@ -161,24 +192,3 @@ def families(session: Session, observation: Observation, names: Mapping[str, tup
         for of, distance in seen.drift.distances.items():
             distances.add_metric([*values, of], distance.excess)
     yield from (images, detected, distances)
-
-
-def _read(storage: Storage, row: ModelVersion, spec: Spec) -> Reference | str:
-    """The reference of a bundle, or why it cannot be had, in words."""
-    if spec.added is not None:
-        return (
-            f"class {spec.added.label!r} was added to this version, and no test item shows how it is predicted; ask "
-            f"for version {spec.added.version}, or train a version with the class"
-        )
-    if bundle.REFERENCE not in spec.files:
-        return (
-            "this version was published without a reference: before there was one, or without labelled test items; "
-            "train it again on a dataset with a test split"
-        )
-    try:
-        path = predictions.file_path(storage, row.prefix, spec, bundle.REFERENCE)
-        found = reference.unpack(tensors.load(path), spec.backbone.feature_dim, len(spec.labels))
-    except (BundleError, KeyError, TypeError, ValueError) as error:
-        log.warning("reference of %s: %r", row.id, error)
-        return "the reference of this version is damaged; restore its bundle, or train it again"
-    return found or "the reference of this version was written by a newer Graft; upgrade this one"

@@ -1,6 +1,6 @@
 """The registry: named models, numbered versions, aliases with history."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import or_, select
@@ -9,9 +9,10 @@ from sqlalchemy.orm import Session
 from app.db.aliases import Alias, AliasChange
 from app.db.logs import PredictionLog
 from app.db.models import DomainBinding, DomainChange, Job, Model, ModelVersion
+from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.services import paging
-from app.serving import logbook
+from app.serving import logbook, parts
 from app.states import JobState
 
 PRODUCTION = "production"
@@ -93,6 +94,12 @@ def version(session: Session, project: str, name: str, number: int) -> ModelVers
     return row
 
 
+def published(database: Database, version_ids: Iterable[str]) -> set[str]:
+    """Those of the versions that there are, now; of whatever project."""
+    with database.read() as session:
+        return set(session.scalars(select(ModelVersion.id).where(ModelVersion.id.in_(set(version_ids)))))
+
+
 def resolve(session: Session, project: str, name: str, number: int | None, alias: str | None) -> ModelVersion:
     """The version that a prediction means: the one named, else alias `production`, else the newest.
 
@@ -127,11 +134,11 @@ def of_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, tuple[str, in
     return {str(job_id): (name, number) for job_id, name, number in session.execute(query)}
 
 
-def delete_version(session: Session, project: str, name: str, number: int) -> str:
+def delete_version(session: Session, project: str, name: str, number: int) -> list[str]:
     """Removes a version that no alias points at.
 
     Returns:
-        the storage prefix to delete after the commit.
+        the storage prefixes to delete after the commit.
 
     Raises:
         Conflict: code in_use, with the aliases.
@@ -146,7 +153,7 @@ def delete_version(session: Session, project: str, name: str, number: int) -> st
             users=list(users),
         )
     session.delete(row)
-    return row.prefix
+    return [row.prefix, parts.prefix(project, row.id)]
 
 
 def delete(session: Session, project: str, name: str) -> list[str]:
@@ -159,16 +166,18 @@ def delete(session: Session, project: str, name: str) -> list[str]:
         Conflict: code in_use, a job that will publish to it has not ended.
     """
     model = get(session, project, name)
-    query = select(Job.id).where(
+    jobs = select(Job.id).where(
         Job.project_id == project, Job.model_name == name, Job.state.in_([JobState.QUEUED, JobState.RUNNING])
     )
-    users = session.scalars(query).all()
+    users = session.scalars(jobs).all()
     if users:
         raise Conflict(
             f"expected a model that no job will publish to; found {', '.join(users)}", code="in_use", users=list(users)
         )
-    prefixes = list(session.scalars(select(ModelVersion.prefix).where(ModelVersion.model_id == model.id)))
-    prefixes.append(logbook.prefix(project, model.id))
+    prefixes = [logbook.prefix(project, model.id)]
+    query = select(ModelVersion.id, ModelVersion.prefix).where(ModelVersion.model_id == model.id)
+    for version_id, prefix in session.execute(query):
+        prefixes += [prefix, parts.prefix(project, version_id)]
     for table in (Alias, AliasChange, DomainBinding, DomainChange, PredictionLog, ModelVersion):
         session.execute(sql_delete(table).where(table.model_id == model.id))
     session.delete(model)

@@ -43,6 +43,7 @@ class Found:
 
     Args:
         model: the version's graphs.
+        project: the version's.
         version: its number.
         version_id: under which it is counted.
         alignment: id of what the features pass through; None without a domain.
@@ -53,6 +54,7 @@ class Found:
     """
 
     model: Served
+    project: str
     version: int
     version_id: str
     alignment: str | None
@@ -190,7 +192,7 @@ def _find(session: Session, opened: Opened, project: str, wanted: Wanted) -> Fou
     if wanted.domain is not None:
         # What fits the version need not fit those that are tried beside it: a domain is answered by the version alone.
         alignment = domains.resolve(session, project, wanted.model, row, wanted.domain)
-        return Found(opened.through(row, alignment), row.version, row.id, alignment.id, log=log)
+        return Found(opened.through(row, alignment), project, row.version, row.id, alignment.id, log=log)
     plain = _plain(opened, row, log)
     if wanted.version is not None:
         return plain
@@ -220,11 +222,11 @@ def _second(opened: Opened, row: ModelVersion, wanted: Wanted, precision: Second
             f'("{precision}": true); leave precision out',
             code="no_int8" if precision == INT8 else "no_fp16",
         )
-    return Found(model, row.version, row.id, None, log=log)
+    return Found(model, row.project_id, row.version, row.id, None, log=log)
 
 
 def _plain(opened: Opened, row: ModelVersion, log: Policy | None) -> Found:
-    return Found(opened.version(row), row.version, row.id, None, log=log)
+    return Found(opened.version(row), row.project_id, row.version, row.id, None, log=log)
 
 
 def file_path(storage: Storage, prefix: str, spec: Spec, name: str) -> Path:

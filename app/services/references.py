@@ -133,6 +133,11 @@ def _predictions(session: Session, places: Collection[Place]) -> set[Place]:
     return {("predictions", project, model) for project, model in session.execute(query)}
 
 
+def _observed(session: Session, places: Collection[Place]) -> set[Place]:
+    query = select(ModelVersion.project_id, ModelVersion.id).where(ModelVersion.id.in_(_ids(places)))
+    return {("observed", project, name) for project, name in session.execute(query)}
+
+
 def _studies(session: Session, places: Collection[Place]) -> set[Place]:
     found: set[Place] = set()
     for table, _ in studies.TABLES.values():
@@ -170,6 +175,7 @@ ROOMS: dict[str, Room] = {
     "bundles": Room(4, rf"[a-z]+_{_ID}/(attempt-\d+|added|imported)", _bundles),
     "checkpoints": Room(3, f"job_{_ID}", _checkpoints),
     "predictions": Room(3, f"mdl_{_ID}", _predictions),
+    "observed": Room(3, f"ver_{_ID}", _observed),
     "studies": Room(3, f"(rnk|evl|adv)_{_ID}", _studies),
     "backbones": Room(3, _SHA256, _backbones, is_shared=True),
     "graphs": Room(2, _SHA256, _graphs, has_project=False, is_shared=True),

@@ -1,14 +1,13 @@
-"""What was answered, summed up: moments of features, counts of scores and labels, in slots of time.
+"""What was answered, summed up: moments of features, counts of scores and labels.
 
-Memory does not grow with the number of answers: a slot holds two numbers for each feature, and older slots are joined.
+They do not grow with the number of answers: two numbers for each feature, and a few counts.
 
 Shape legend: N images, D features, C classes, B bins of scores.
 """
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +16,6 @@ from app.artifact import reference
 
 Double = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Window = Literal["hour", "day", "start"]
-
-SLOT_SECONDS = 600.0
-HOUR, DAY = 3600.0, 86_400.0
-WINDOW_SECONDS: dict[Window, float] = {"hour": HOUR, "day": DAY, "start": float("inf")}
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +68,11 @@ class Moments:
         return cls(number, len(good_N) - number, mean_D, squares_D, *reference.count(probabilities_NC))
 
     @property
+    def num_answered(self) -> int:
+        """Images, looked at or not."""
+        return self.num_images + self.num_skipped
+
+    @property
     def variance_D(self) -> Double:
         """Of the features, unbiased."""
         return self.squares_D / max(self.num_images - 1, 1)
@@ -92,6 +91,16 @@ class Moments:
         self.num_images = total
 
 
+def total(parts: Iterable[Moments]) -> Moments | None:
+    """All of them together; None of none."""
+    found: Moments | None = None
+    for one in parts:
+        if found is None:
+            found = Moments.empty(len(one.mean_D), len(one.labels_C))
+        found.add(one)
+    return found
+
+
 def pack(moments: Moments) -> dict[str, NDArray[Any]]:
     """Named arrays."""
     return {
@@ -107,58 +116,3 @@ def unpack(arrays: Mapping[str, NDArray[Any]]) -> Moments:
     """The inverse of `pack`."""
     num_images, num_skipped = arrays["numbers"].tolist()
     return Moments(num_images, num_skipped, arrays["mean"], arrays["squares"], arrays["scores"], arrays["labels"])
-
-
-class Slots:
-    """Moments by time: slots of ten minutes in the last hour, of an hour in the last day, and one for all before.
-
-    Args:
-        num_features: of an image.
-        num_classes: of the model.
-    """
-
-    def __init__(self, num_features: int, num_classes: int) -> None:
-        self._shape = num_features, num_classes
-        # Start of each slot, oldest first; the first one's is when anything was first seen.
-        self._slots: deque[tuple[float, Moments]] = deque()
-
-    def open(self, now: float) -> Moments:
-        """The slot of this moment.
-
-        Args:
-            now: seconds, by a clock that does not go back.
-        """
-        start = now // SLOT_SECONDS * SLOT_SECONDS
-        if not self._slots or self._slots[-1][0] < start:
-            self._slots.append((start, Moments.empty(*self._shape)))
-            self._slots = deque(_joined(self._slots, now))
-        return self._slots[-1][1]
-
-    def within(self, window: Window, now: float) -> Moments:
-        """All of the last hour or day, to a slot's length, or since the start; a copy."""
-        oldest = now - WINDOW_SECONDS[window]
-        found = Moments.empty(*self._shape)
-        for start, moments in self._slots:
-            if start > oldest:
-                found.add(moments)
-        return found
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-
-def _joined(slots: Iterable[tuple[float, Moments]], now: float) -> Iterator[tuple[float, Moments]]:
-    """The same, those of one hour together when the hour is past, and those of past days."""
-    before: tuple[float, Moments] | None = None
-    last_kind: tuple[str, float] | None = None
-    for start, moments in slots:
-        age = now - start
-        kind = ("slot", start) if age < HOUR else ("hour", start // HOUR) if age < DAY else ("rest", 0.0)
-        if before is not None and kind == last_kind:
-            before[1].add(moments)
-            continue
-        if before is not None:
-            yield before
-        before, last_kind = (start, moments), kind
-    if before is not None:
-        yield before

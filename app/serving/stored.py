@@ -1,13 +1,16 @@
 """Versions and alignments as they lie in storage -> what can be called. Graphs are fetched when they are first run."""
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
 from app.artifact import alignment as artifact
 from app.artifact import bundle, tensors
+from app.artifact import reference as references
 from app.artifact import sample as samples
 from app.artifact.alignment import MovingBackbone
 from app.artifact.precisions import FP16, Second
+from app.artifact.reference import Reference
 from app.artifact.sample import Sample
 from app.artifact.spec import BundleError, Spec
 from app.artifact.spec import load as load_spec
@@ -16,6 +19,8 @@ from app.serving.model import Graph, Served
 from app.serving.providers import CPU, Device
 from app.serving.runtime import Session
 from app.storage import Storage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,27 @@ def through(storage: Storage, served: Served, place: AlignmentPlace) -> Served:
     moving = MovingBackbone.model_validate(place.moving_backbone)
     network = _graph(storage, moving.graph.sha256, str(moving.graph.key), served.backbone.device)
     return served.through(graph, (network, moving.preprocess))
+
+
+def reference(storage: Storage, prefix: str, spec: Spec) -> Reference | str:
+    """What a version's answers are held against, or why there is nothing, in words."""
+    if spec.added is not None:
+        return (
+            f"class {spec.added.label!r} was added to this version, and no test item shows how it is predicted; ask "
+            f"for version {spec.added.version}, or train a version with the class"
+        )
+    if bundle.REFERENCE not in spec.files:
+        return (
+            "this version was published without a reference: before there was one, or without labelled test items; "
+            "train it again on a dataset with a test split"
+        )
+    try:
+        arrays = tensors.load(storage.fetch(key(prefix, spec, bundle.REFERENCE)))
+        found = references.unpack(arrays, spec.backbone.feature_dim, len(spec.labels))
+    except (BundleError, KeyError, TypeError, ValueError) as error:
+        log.warning("reference of %s: %r", prefix, error)
+        return "the reference of this version is damaged; restore its bundle, or train it again"
+    return found or "the reference of this version was written by a newer Graft; upgrade this one"
 
 
 def _sample(storage: Storage, prefix: str, spec: Spec) -> Sample | None:

@@ -23,6 +23,8 @@ REACHED_BY = {
     "upload_assembled": "upload",
     "upload_verified": "upload",
     "log_stored": "logged",
+    "sums_stored": "observed",
+    "sums_joined": "observed",
     "file_linked": "ingest",
     "file_placed": "ingest",
     "object_sent": "ingest",

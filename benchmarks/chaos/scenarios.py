@@ -2,11 +2,20 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from sqlalchemy import select
+
 from app.client import ApiError
+from app.db.models import ModelVersion
+from app.serving.moments import Moments
+from app.serving.parts import ROOT, Parts, prefix
+from app.serving.slots import DAY, HOUR, Key, Span
 from benchmarks.chaos import prepare
 from benchmarks.chaos.clock import wait_until
 from benchmarks.chaos.lab import PROBE, Done, Lab, finish, numbers, plain, timeless
@@ -189,6 +198,34 @@ def logged(lab: Lab) -> Done:
     return Done()
 
 
+def observed(lab: Lab) -> Done:
+    """Predictions whose sums are stored, and a day of them that a worker joins at its start."""
+    stack = lab.stack
+    before = set(stack.storage.list(ROOT))
+
+    def asked() -> bool:
+        stack.persist(lambda: stack.client.predict(lab.model, [factories.png()]))
+        return set(stack.storage.list(ROOT)) != before
+
+    wait_until(asked, "sums that are stored", 120)
+    with stack.database.read() as session:
+        newest = select(ModelVersion.project_id, ModelVersion.id).order_by(ModelVersion.id.desc()).limit(1)
+        project, version_id = session.execute(newest).one()
+    stored, key = Parts(stack.storage, stack.folder), Key(project, version_id, None)
+    day = int(time.time()) // DAY * DAY - 3 * DAY
+    folder = f"{prefix(project, version_id)}/plain/{datetime.fromtimestamp(day, UTC).date()}"
+    stack.storage.delete(folder)
+    images = Moments.of(np.ones((3, 2), np.float32), np.ones((3, 1), np.float32))
+    for hour in range(3):
+        stored.put(key, Span(day + hour * HOUR, HOUR, "a" * 32, 3), images)
+    stack.kill("worker")
+    wait_until(lambda: any("whole" in name for name in stack.storage.list(folder)), "a day that is joined", 120)
+    found = stored.read(key, day - 1, {})
+    return Done(
+        [], {"joined": [moments.num_images for span, moments in found.items() if span.start // DAY * DAY == day]}
+    )
+
+
 def told(lab: Lab) -> Done:
     """A job whose end is told to a receiver, at least once."""
     stack = lab.stack
@@ -249,5 +286,5 @@ def _job_of(lab: Lab, dataset_id: str) -> str:
 SCENARIOS: dict[str, Callable[[Lab], Done]] = {
     one.__name__: one
     for one in (transfer, cold, first_on_backbone, tune, adapt, ingest, upload, folds, rank, advise, predict, align,
-                alias, delete, add_class, import_bundle, own_backbone, logged, told)
+                alias, delete, add_class, import_bundle, own_backbone, logged, observed, told)
 }  # fmt: skip

@@ -11,6 +11,7 @@ from app.db.models import Alignment, Dataset, Job, JobEvent, Model, ModelVersion
 from app.db.studies import Advice
 from app.db.uploads import Upload
 from app.db.waste import Waste
+from app.serving import parts
 from app.states import FINAL
 from app.storage import FolderStorage
 from benchmarks.chaos.clock import wait_until
@@ -130,6 +131,8 @@ def _owned(session: Any) -> tuple[str, ...]:
     ready = select(Dataset.project_id, Dataset.id).where(Dataset.state == "ready")
     owned |= {f"datasets/{project}/{dataset}/" for project, dataset in session.execute(ready)}
     owned |= {f"{prefix}/" for prefix in session.scalars(select(ModelVersion.prefix))}
+    versions = session.execute(select(ModelVersion.project_id, ModelVersion.id))
+    owned |= {f"{parts.prefix(project, version_id)}/" for project, version_id in versions}
     owned |= {f"{prefix}/" for prefix in session.scalars(select(Alignment.prefix)) if prefix}
     owned |= {f"studies/{row.project_id}/{row.id}/" for row in session.scalars(select(Advice)) if row.state == "ready"}
     for row in session.scalars(select(UserBackbone)):

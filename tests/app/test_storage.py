@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import NotFound, OutOfSpace, Unavailable
+from app.inbox import open_inbox
 from app.local_copies import LocalCopies
 from app.storage import DRAFTS, UNUSED_SECONDS, FolderStorage, check_key, open_storage, remove_old_copies
 from tests.conftest import wait_until
@@ -346,3 +347,14 @@ def test_copies_go_while_the_process_lives(tmp_path):
     os.utime(old, (0, 0))
     wait_until(lambda: not old.exists(), "the copy to go")
     copies.close()
+
+
+@pytest.mark.server
+def test_an_object_that_goes_while_it_is_read_is_not_found(s3_url, tmp_path):
+    """Between the look at its size and its bytes: whoever reads what others replace lists it again."""
+    store = open_storage(s3_url, tmp_path / "cache")
+    (tmp_path / "source").write_bytes(b"one")
+    store.put("a/b", tmp_path / "source")
+    store.client.meta.events.register("before-call.s3.GetObject", lambda **_: store.delete("a/b"))
+    with pytest.raises(NotFound, match="just gone"):
+        list(open_inbox(store).read("a/b"))

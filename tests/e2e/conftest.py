@@ -35,8 +35,9 @@ class Service:
         return processes.named(self.home, "worker.runner")
 
     def files(self) -> list[str]:
-        """Uploads, working files, objects and messages that lie in the home."""
-        return files_below(self.home / "scratch", self.home / "storage", self.home / "broker" / "messages")
+        """Uploads, working files, objects and messages that lie in the home; not sums, which change by the minute."""
+        found = files_below(self.home / "scratch", self.home / "storage", self.home / "broker" / "messages")
+        return [path for path in found if not path.startswith(f"{self.home}/storage/observed/")]
 
 
 Start = Callable[..., Service]

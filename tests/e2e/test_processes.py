@@ -43,6 +43,31 @@ def test_processes_share_a_port_and_count_as_one(tmp_path: Path, sqlite_template
         wait_until(lambda: agreed(service) == {2 * NUM_REQUESTS}, "the requests of before and after")
 
 
+def test_what_was_answered_outlives_the_service_and_is_seen_by_others(tmp_path: Path, sqlite_template: Any) -> None:
+    """Two hosts over one database and one storage; the first one has two processes, and ends."""
+    (tmp_path / "graft.db").write_bytes(sqlite_template.read_bytes())
+    shared = {"database_url": f"sqlite:///{tmp_path / 'graft.db'}", "storage_url": f"file://{tmp_path / 'shared'}"}
+    state = make_state(Settings(home=tmp_path / "operator", **shared))
+    publish(state, tmp_path / "made")
+    state.engine.close()
+    state.database.dispose()
+    with serve(tmp_path / "other", ["serve"], missing=("worker",), **shared) as other:
+        with serve(tmp_path / "one", ["serve"], missing=("worker",), serve_processes=2, **shared) as one:
+            ask(one, NUM_REQUESTS)
+            wait_until(lambda: {observed(one) for _ in range(10)} == {NUM_REQUESTS}, "the images of both processes")
+            assert observed(other) == 0
+        assert observed(other) == NUM_REQUESTS
+        ask(other, 3)
+        assert observed(other) == NUM_REQUESTS + 3
+
+
+def observed(service: Service) -> int:
+    """Images of the last day, as whichever process is asked tells of them."""
+    found = service.request("GET", f"/api/v1/models/{NAME}/drift?window=day").json()
+    assert found["is_whole"]
+    return int(found["num_images"])
+
+
 def ask(service: Service, number: int) -> None:
     """So many predictions, each on a connection of its own."""
     files = {"file": ("a.png", PICTURES[0], "image/png")}

@@ -12,7 +12,8 @@ import pytest
 from datasets import load_dataset
 
 from app.artifact import alignment as artifact
-from app.artifact import bundle, preprocess
+from app.artifact import bundle, preprocess, tensors
+from app.artifact import reference as references
 from app.artifact import spec as specs
 from app.errors import JobFailure
 from app.serving.call import Result, Timing
@@ -24,6 +25,7 @@ from worker import predict, transfer
 from worker.data import labels
 from worker.data.samples import iter_images
 from worker.data.splits import SPLITS
+from worker.prediction_chunks import Chunks
 from worker.prediction_table import Layout
 from worker.progress import Reporter, Yielded
 
@@ -241,6 +243,68 @@ def test_a_version_that_was_deleted_meanwhile_is_a_clear_failure(lab):
     with pytest.raises(JobFailure, match=r"version 1 of 'm' .* deleted meanwhile") as caught:
         predict.run(replace(given, document=document))
     assert caught.value.code == "version_deleted"
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A version that was tested on 90 colours, the same colours again, and darker ones."""
+    found = Lab(tmp_path_factory.mktemp("compared"))
+    found.store("ds_colours", factories.pictures(30))
+    found.store("ds_alike", factories.pictures(30, first=300))
+    darker = {name: tuple(one // 2 for one in colour) for name, colour in factories.COLOURS.items()}
+    found.store("ds_darker", factories.pictures(30, darker))
+    found.made = found.transfer("ds_colours")
+    index = transfer.load(found.context("predict"), found.documents["ds_colours"])
+    said, _ = reference(found, index, np.arange(len(index)))
+    known = references.make(said.features, said.probabilities)
+    path = found.folder / "reference"
+    path.write_bytes(tensors.dump(references.pack(known)))
+    found.storage.put(f"{found.made['prefix']}/{bundle.REFERENCE}", path)
+    return found
+
+
+def test_images_are_held_against_those_that_the_version_was_tested_on(compared):
+    given, wire = told(context(compared, "ds_alike"))
+    metrics = predict.run(given)["metrics"]
+    assert metrics.items() >= {"num_samples": 90, "drifted": 0}.items()
+    assert not any("differ" in message for message in wire.messages())
+    given, wire = told(context(compared, "ds_darker"))
+    metrics = predict.run(given)["metrics"]
+    assert metrics["drifted"] == 1
+    assert metrics["drift_shift"] > 0.25
+    (event,) = (
+        one for one in wire.events("log") if "differ from those that the version was tested on" in one["message"]
+    )
+    assert event["level"] == "warning"
+    assert "features: their mean lies" in event["message"]
+    assert event["data"] == {name: value for name, value in metrics.items() if name.startswith("drift_")}
+
+
+def test_attempts_together_count_each_image_once(compared):
+    whole = predict.run(context(compared, "ds_darker"))["metrics"]
+    given, _ = asked_after(context(compared, "ds_darker"), "yield", 1)
+    with pytest.raises(Yielded):
+        predict.run(given)
+    again, wire = next_attempt(given)
+    kept = {name: value for name, value in predict.run(again)["metrics"].items() if name != "images_per_second"}
+    assert kept == {name: whole[name] for name in kept}
+    assert sum("differ" in message for message in wire.messages()) == 1
+    assert Chunks(again).moments().num_images == 90
+    # Of what a Graft without sums has begun nothing is said.
+    prefix = f"{given.document.checkpoint_prefix}/predictions"
+    first = next(compared.storage.list(prefix))
+    path = compared.folder / "plain"
+    pq.write_table(pq.read_table(compared.storage.fetch(first)).replace_schema_metadata(), path)
+    compared.storage.put(first, path)
+    last, wire = next_attempt(again)
+    assert predict.run(last)["metrics"]["drifted"] is None
+    assert not any("differ" in message for message in wire.messages())
+
+
+def test_where_nothing_can_be_said_nothing_is(lab):
+    metrics = predict.run(context(lab, "ds_strangers"))["metrics"]
+    assert metrics["drifted"] is None
+    assert not any(name.startswith("drift_") for name in metrics)
 
 
 def test_labels_are_told_as_they_were_uploaded(lab):

@@ -6,15 +6,19 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
 from sqlalchemy import select
 
 from app.db.base import now
-from app.db.models import Dataset, Job, WorkerProcess
+from app.db.models import Dataset, Job, ModelVersion, WorkerProcess
 from app.db.waste import Waste
 from app.errors import Unavailable
 from app.queue import Bell, make_celery
 from app.services import attempts, jobs, logs
+from app.serving.moments import Moments
+from app.serving.parts import Parts
+from app.serving.slots import DAY, TEN_MINUTES, Key, Span
 from app.storage import FolderStorage
 from tests import factories
 from tests.conftest import wait_until
@@ -216,6 +220,28 @@ def test_prediction_logs_that_are_over_are_removed(context, tmp_path):
     context.stopping.set()
     sweep.start(context, "cpu").join(30)
     assert list(context.storage.list("predictions")) == [f"{days[age]}/a.parquet" for age in (7, 0)]
+
+
+def test_sums_that_are_over_are_removed_and_those_of_past_days_joined(context, tmp_path):
+    with context.database.write() as session:
+        factories.model(session)
+        version_id = session.scalars(select(ModelVersion.id)).one()
+    parts, images = (
+        Parts(context.storage, tmp_path),
+        Moments.of(np.ones((3, 2), np.float32), np.ones((3, 1), np.float32)),
+    )
+    today = int(time.time()) // DAY * DAY
+    for age in (0, 1, 2, 30, 31):
+        for series in ("a", "b"):
+            span = Span(today - age * DAY, TEN_MINUTES, series * 32, 3)
+            for key in (version_id, "ver_gone"):
+                parts.put(Key("default", key, None), span, images)
+    for _ in range(2):
+        sweep.expire(context)
+        found = parts.read(Key("default", version_id, None), 0, {})
+        assert [(today - span.start) // DAY for span in found] == [30, 2, 1, 1, 0, 0]
+        assert [moments.num_images for moments in found.values()] == [6, 6, 3, 3, 3, 3]
+    assert not any("ver_gone" in name for name in context.storage.list("observed"))
 
 
 def test_checkpoints_that_a_late_attempt_has_left_are_removed(context, tmp_path):

@@ -1,6 +1,7 @@
 """The drift of a version, as its route and Prometheus tell it."""
 
 import io
+from datetime import datetime, timedelta
 from functools import cache
 
 import numpy as np
@@ -10,12 +11,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from app.artifact import bundle, preprocess, reference
+from app.db.base import now
 from app.main import create_app
 from app.services import models
 from tests import factories
 from tests.app import onnx_factories
 from tests.app.api.test_predictions import LABELS, URL, multipart
 from tests.checks import problem
+from tests.factories import files_below
 
 DRIFT = "/api/v1/models/tiny/drift"
 
@@ -75,8 +78,11 @@ def test_alike_pictures_are_stable_and_darker_ones_are_not(served):
     assert few["distances"] == {"scores": None, "labels": None, "shift": None, "spread": None}
     assert "30 more are needed" in few["reasons"][0]
     ask(served, pictures(100, 3))
-    found = served.get(DRIFT, params={"version": 1, "window": "start"}).json()
-    assert (found["verdict"], found["num_images"], found["window"]) == ("stable", 120, "start")
+    for window in ("day", "week", "start"):
+        found = served.get(DRIFT, params={"version": 1, "window": window}).json()
+        assert (found["verdict"], found["num_images"], found["window"]) == ("stable", 120, window)
+    assert found["is_whole"]
+    assert timedelta(0) <= now() - datetime.fromisoformat(found["since"]) < timedelta(minutes=15)
     assert gauges(served)["graft_drift_detected", "1", ""] == 0
     ask(served, pictures(200, 4, brightness=0.4))
     found = served.get(DRIFT, params={"version": 1}).json()
@@ -152,7 +158,7 @@ def test_what_is_wrong_is_said(served):
     problem(served.get(DRIFT, params={"version": 9}), 404, "not_found")
     problem(served.get(DRIFT, params={"version": 1, "alias": "production"}), 409, "ambiguous_version")
     problem(served.get(DRIFT, params={"version": 1, "domain": "none"}), 404, "unknown_domain")
-    problem(served.get(DRIFT, params={"window": "week"}), 422, "invalid_payload")
+    problem(served.get(DRIFT, params={"window": "month"}), 422, "invalid_payload")
 
 
 def test_nothing_is_looked_at_where_the_share_is_none(light, tmp_path):
@@ -165,3 +171,86 @@ def test_nothing_is_looked_at_where_the_share_is_none(light, tmp_path):
         ask(client, pictures(60, 9))
         found = client.get(DRIFT).json()
         assert (found["verdict"], found["num_images"], found["num_sampled"]) == ("not_enough", 60, 0)
+
+
+@pytest.fixture
+def service(light, tmp_path):
+    """A service with a home of its own, over one database and one storage with version 1 of a model in it."""
+    shared = {"database_url": light.resolved_database_url, "storage_url": f"file://{tmp_path}/shared"}
+
+    def made(name):
+        settings = light.model_validate({**light.model_dump(), **shared, "home": tmp_path / name})
+        return TestClient(create_app(settings), base_url="http://127.0.0.1")
+
+    with made("operator") as client:
+        state = client.app.state.graft
+        with state.database.write() as session:
+            of = factories.model(session, "tiny", 0)
+            factories.published(session, state.storage, tmp_path / "made", of, 1, parts={"reference": packed(1)})
+    return made
+
+
+def store(client):
+    client.app.state.graft.observation.saver.save()
+
+
+def number(client, window="day"):
+    found = client.get(DRIFT, params={"window": window}).json()
+    return found["num_images"], found["is_whole"]
+
+
+def test_services_see_what_the_others_have_answered_and_those_before_them(service, tmp_path):
+    with service("other") as other:
+        with service("one") as one:
+            ask(one, pictures(60, 10))
+            ask(other, pictures(30, 11))
+            assert (number(one), number(other)) == ((60, True), (30, True))
+            store(one)
+            store(one)
+            assert (number(one), number(other)) == ((60, True), (90, True))
+            ask(one, pictures(5, 12))
+            store(other)
+            assert (number(one), number(other)) == ((95, True), (90, True))
+            # A scrape tells of the service that is scraped.
+            assert gauges(one)["graft_drift_images", "1", ""] == 65
+        with service("one") as one:
+            for client in (one, other):
+                assert number(client) == number(client, "start") == (95, True)
+            assert one.get(DRIFT).json()["verdict"] == "stable"
+            assert gauges(one) == {}
+    assert files_below(tmp_path / "one" / "scratch", tmp_path / "other" / "scratch") == []
+
+
+def test_what_a_service_holds_is_told_while_storage_is_away(service, tmp_path):
+    observed, away = tmp_path / "shared" / "observed", tmp_path / "away"
+    with service("one") as one, service("other") as other:
+        ask(one, pictures(60, 13))
+        ask(other, pictures(30, 14))
+        for client in (one, other):
+            # The reference is read.
+            number(client)
+            store(client)
+        observed.rename(away)
+        observed.symlink_to(observed)
+        ask(one, pictures(10, 15))
+        store(one)
+        assert number(one) == (70, False)
+        assert one.get("/metrics").status_code == 200
+        observed.unlink()
+        away.rename(observed)
+        store(one)
+        assert number(other) == (100, True)
+
+
+@pytest.mark.parametrize("what", ["/api/v1/models/tiny", "/api/v1/models/tiny/versions/1"])
+def test_nothing_stays_of_what_is_deleted(service, tmp_path, what):
+    observed = tmp_path / "shared" / "observed"
+    with service("one") as one, service("other") as other:
+        for client in (one, other):
+            ask(client, pictures(3, 16))
+            store(client)
+        assert len(files_below(observed)) == 2
+        ask(other, pictures(3, 17))
+        assert one.delete(what).status_code == 204
+        assert files_below(observed) == []
+    assert files_below(observed) == []

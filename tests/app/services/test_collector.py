@@ -93,6 +93,7 @@ def named(session):
         f"{version.prefix}/spec.json", f"{imported.prefix}/spec.json", f"bundles/default/{fit.id}/attempt-1/a.onnx",
         bundle.shared_key(SHA256), bundle.shared_key("ef" * 32),
         f"predictions/default/{model.id}/2026-11-27/a.parquet", f"studies/default/{study.id}/a.parquet",
+        f"observed/default/{version.id}/plain/2026-11-27/whole.safetensors",
         f"backbones/default/{SHA256}/record.json",
     ]  # fmt: skip
 
@@ -112,6 +113,7 @@ def orphans(session):
         f"{other}/spec.json", f"bundles/default/{new_id('ver')}/added/spec.json",
         f"checkpoints/default/{gone.id}/1.safetensors", f"checkpoints/default/{done.id}/1.safetensors",
         f"predictions/default/{model.id}/2026-11-27/a.parquet", f"studies/default/{new_id('evl')}/a.parquet",
+        f"observed/default/{new_id('ver')}/plain/2026-11-27/whole.safetensors",
         f"backbones/other/{'12' * 32}/record.json", bundle.shared_key("34" * 32), "health/probe",
         f"features/default/{SPACE}/{uuid4().hex}.npy",
     ]  # fmt: skip

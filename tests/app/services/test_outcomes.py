@@ -47,7 +47,9 @@ def test_numbers_are_never_given_out_again(database):
     for _ in range(2):
         succeed(database, running(database))
     with database.write() as session:
-        assert models.delete_version(session, "default", "colours", 2) == "bundles/a"
+        version_id = models.version(session, "default", "colours", 2).id
+        gone = models.delete_version(session, "default", "colours", 2)
+    assert gone == ["bundles/a", f"observed/default/{version_id}"]
     succeed(database, running(database))
     with database.read() as session:
         assert session.scalars(select(ModelVersion.version).order_by(ModelVersion.version)).all() == [1, 3]

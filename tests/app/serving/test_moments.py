@@ -1,9 +1,8 @@
-"""Sums over time: the same as over all at once, whatever the batches, and forgotten when a window has passed."""
+"""Sums: the same as over all at once, whatever the batches."""
 
 import numpy as np
-import pytest
 
-from app.serving.moments import DAY, HOUR, SLOT_SECONDS, Moments, Slots
+from app.serving.moments import Moments, total
 
 RNG = np.random.default_rng(0)
 FEATURES = (RNG.normal(size=(500, 12)) * 3 + 100).astype(np.float32)
@@ -37,18 +36,8 @@ def test_what_is_no_number_is_skipped():
     assert found.num_skipped == 4
 
 
-@pytest.mark.parametrize("start", [0.0, 12_345.6])
-def test_windows_forget_and_memory_does_not_grow(start):
-    """One image a slot, for two days: an hour has the last six, a day all of it to the hour, the start everything."""
-    slots = Slots(12, 4)
-    for number in range(300):
-        now = start + number * SLOT_SECONDS
-        slots.open(now).add(Moments.of(FEATURES[number : number + 1], PROBABILITIES[number : number + 1]))
-        assert len(slots) <= 6 + 24 + 2
-    same(slots.within("hour", now), np.arange(294, 300))
-    same(slots.within("start", now), np.arange(300))
-    assert DAY / SLOT_SECONDS - 6 <= slots.within("day", now).num_images <= DAY / SLOT_SECONDS
-    assert slots.within("hour", now + HOUR).num_images == 0
-    same(slots.within("start", now + 9 * DAY), np.arange(300))
-    slots.within("start", now).add(Moments.of(FEATURES, PROBABILITIES))
-    same(slots.within("start", now), np.arange(300))
+def test_parts_are_totalled_and_left_as_they_are():
+    parts = [Moments.of(FEATURES[rows], PROBABILITIES[rows]) for rows in (np.arange(7), np.arange(7, 500))]
+    same(total(parts), np.arange(500))
+    assert [one.num_images for one in parts] == [7, 493]
+    assert total([]) is None
