@@ -1,7 +1,6 @@
 """`graft backup FOLDER` and `graft restore FOLDER`: database and storage, there and back into an empty service."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from app.settings import Settings
@@ -34,21 +33,16 @@ def restore(settings: Settings, given: argparse.Namespace) -> int:
 
 def _do(settings: Settings, given: argparse.Namespace, *, restoring: bool) -> int:
     from app.db import migration
-    from app.errors import GraftError
     from app.services import backups
     from app.storage import open_storage
 
     settings.home_path.mkdir(parents=True, exist_ok=True)
     url = settings.resolved_database_url
     storage = open_storage(settings.resolved_storage_url, settings.home_path / "cache")
-    try:
-        if restoring:
-            copied = backups.restore(given.folder, url, storage)
-            migration.upgrade(url)
-        else:
-            copied = backups.backup(url, storage, given.folder)
-    except GraftError as error:
-        print(f"graft: {error.detail}", file=sys.stderr)
-        return 2
+    if restoring:
+        copied = backups.restore(given.folder, url, storage)
+        migration.upgrade(url)
+    else:
+        copied = backups.backup(url, storage, given.folder)
     print(f"{copied.objects} objects copied, {copied.size_bytes} bytes; {copied.present} were there")
     return 0

@@ -57,13 +57,10 @@ def on_database(settings: Settings, work: Callable[["Database"], int]) -> int:
     from sqlalchemy.exc import SQLAlchemyError
 
     from app.db.session import Database
-    from app.errors import GraftError
 
     database = Database(settings.resolved_database_url)
     try:
         return work(database)
-    except GraftError as error:
-        return _refuse(error.detail)
     except SQLAlchemyError as error:
         return _refuse(f"expected a migrated database; found {type(error).__name__}; run `graft migrate` first")
     finally:

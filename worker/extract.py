@@ -16,7 +16,6 @@ from worker import features, job_file, sample_table, sources, transfer
 from worker.context import RunContext
 from worker.data.samples import Index
 from worker.methods.task import Float, Rows
-from worker.predict import wanted_rows
 from worker.prepared import Prepared
 
 CHUNK_ROWS = 2048
@@ -34,17 +33,18 @@ def run(context: RunContext) -> dict[str, Any]:
     request, reporter = context.document.inputs["request"], context.reporter
     reporter.progress(0.01, "load")
     index = transfer.load(context, context.document.dataset)
-    rows = wanted_rows(index, request["splits"])
+    rows = sample_table.wanted(index, request["splits"])
     (backbone,) = sources.open_backbones(context)
     began, num_cached = time.monotonic(), 0
     path = context.scratch / f"features.{request['format']}"
-    with job_file.WRITERS[request["format"]](path, _schema(context, index, backbone)) as write:
+    schema = _schema(context, index, backbone)
+    with job_file.WRITERS[request["format"]](path, schema) as write:
         for first in range(0, len(rows), CHUNK_ROWS):
             chunk = rows[first : first + CHUNK_ROWS]
             share = (0.02 + 0.95 * first / len(rows), 0.02 + 0.95 * (first + len(chunk)) / len(rows))
             found, extraction = features.pooled(context, index, chunk, backbone, ("features", *share))
             num_cached += extraction.num_cached
-            write(_table(context, index, backbone, chunk, found))
+            write(_table(schema, index, chunk, found))
             reporter.metric(f"{first + len(chunk)} of {len(rows)} images", num_samples=first + len(chunk))
             reporter.check_yield()
     reporter.progress(0.98, "write")
@@ -76,9 +76,8 @@ def _schema(context: RunContext, index: Index, backbone: Prepared) -> pa.Schema:
     return pa.schema(columns, metadata={"graft": json.dumps(made)})
 
 
-def _table(context: RunContext, index: Index, backbone: Prepared, rows: Rows, features_ND: Float) -> pa.Table:
-    schema = _schema(context, index, backbone)
+def _table(schema: pa.Schema, index: Index, rows: Rows, features_ND: Float) -> pa.Table:
     values = arrow.numbers(np.ascontiguousarray(features_ND, np.float32).ravel())
     columns = sample_table.arrays(index, rows)
-    columns["features"] = pa.FixedSizeListArray.from_arrays(values, backbone.feature_dim)
+    columns["features"] = pa.FixedSizeListArray.from_arrays(values, features_ND.shape[1])
     return pa.table(columns).select(schema.names).cast(schema)

@@ -12,8 +12,6 @@ from concurrent.futures import Future
 from contextlib import closing
 from typing import Any
 
-import numpy as np
-
 from app.artifact import alignment as artifact
 from app.artifact import bundle
 from app.errors import BadImage, JobFailure, NotFound
@@ -23,10 +21,9 @@ from app.serving.engine import Engine, Limits
 from app.serving.model import Served
 from app.serving.runtime import BATCH_SIZE
 from app.storage import Storage
-from worker import job_file, predicted_drift, transfer
+from worker import job_file, predicted_drift, sample_table, transfer
 from worker.context import RunContext
-from worker.data.samples import Index, iter_images
-from worker.data.splits import SPLITS
+from worker.data.samples import iter_images
 from worker.methods.task import Rows
 from worker.prediction_chunks import Chunks
 from worker.prediction_table import Layout, Outcome
@@ -51,7 +48,7 @@ def run(context: RunContext) -> dict[str, Any]:
     request, version = context.document.inputs["request"], context.document.inputs["version"]
     context.reporter.progress(0.01, "load")
     index = transfer.load(context, context.document.dataset)
-    rows = wanted_rows(index, request["splits"])
+    rows = sample_table.wanted(index, request["splits"])
     chunks = Chunks(context)
     num_known = chunks.num_rows
     if num_known:
@@ -88,19 +85,6 @@ def _metrics(num_rows: int, num_asked: int, num_failed: int, num_known: int, sec
         "num_failed": num_failed,
         "images_per_second": round(num_new / seconds, 1) if num_new else None,
     }
-
-
-def wanted_rows(index: Index, splits: list[str] | None) -> Rows:
-    """Rows of the index in stored order.
-
-    Raises:
-        JobFailure: dataset_invalid, none is in the splits.
-    """
-    wanted = [SPLITS.index(split) for split in splits or SPLITS]
-    rows: Rows = np.flatnonzero(np.isin(index.split, wanted))
-    if not len(rows):
-        raise JobFailure("dataset_invalid", f"expected images in splits {splits}; found none; ask for others")
-    return rows
 
 
 def _open(storage: Storage, version: dict[str, Any]) -> Served:

@@ -1,14 +1,16 @@
-"""Which sample a row is: columns that every file has which a job makes of a dataset."""
+"""What every file has which a job makes of a dataset: a row for each sample asked for, and which sample it is."""
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from app.artifact import arrow
+from app.errors import JobFailure
 from worker.data import labels
 from worker.data.labels import Column
 from worker.data.samples import Index
 from worker.data.splits import SPLITS
+from worker.methods.task import Rows
 
 
 def fields(index: Index) -> list[tuple[str, pa.DataType]]:
@@ -19,6 +21,19 @@ def fields(index: Index) -> list[tuple[str, pa.DataType]]:
     if len(columns) > 1:
         found.append(("labels", pa.struct([(column.name, _label_type(column)) for column in columns])))
     return found
+
+
+def wanted(index: Index, splits: list[str] | None) -> Rows:
+    """Rows of the index in stored order.
+
+    Raises:
+        JobFailure: dataset_invalid, none is in the splits.
+    """
+    numbers = [SPLITS.index(split) for split in splits or SPLITS]
+    rows: Rows = np.flatnonzero(np.isin(index.split, numbers))
+    if not len(rows):
+        raise JobFailure("dataset_invalid", f"expected images in splits {splits}; found none; ask for others")
+    return rows
 
 
 def arrays(index: Index, rows_N: NDArray[np.int64]) -> dict[str, pa.Array]:

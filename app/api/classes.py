@@ -1,7 +1,6 @@
 """Classes of a served model: one more from a few images, as a new version."""
 
 import hashlib
-import unicodedata
 from functools import partial
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, Field, field_validator
 
+from app import texts
 from app.api import multipart
 from app.api.deps import NAME, Context, Project, State, finish
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed, text_fields
@@ -36,7 +36,7 @@ class ClassIn(BaseModel):
     @classmethod
     def _printable(cls, label: str) -> str:
         """Control characters, halves of surrogate pairs and line breaks are no part of a name."""
-        if not label.strip() or any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in label):
+        if not label.strip() or not texts.is_printable(label):
             raise ValueError("expected a name of printable characters; found only spaces, or a control character")
         return label
 

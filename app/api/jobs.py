@@ -13,12 +13,13 @@ from app.api.datasets import Failure
 from app.api.deps import BARE, NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
 from app.api.problems import RESPONSES
 from app.bodies import BODY, By
+from app.dataset_jobs import Priority
 from app.db.models import Job
 from app.errors import BadRequest
 from app.extract_jobs import ExtractIn
 from app.pages import report as pages
 from app.pages.render import POLICY
-from app.predict_jobs import KIND, PredictIn, Priority
+from app.predict_jobs import KIND, PredictIn
 from app.services import adapted, extract_jobs, jobs, models, outcomes, predict_jobs, transfers
 from app.services.job_files import MADE
 

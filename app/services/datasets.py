@@ -9,6 +9,7 @@ from sqlalchemy import Select, or_, select
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
+from app import texts
 from app.db.models import Dataset, Job, JobDataset, Problem
 from app.errors import BadRequest, Conflict, NotFound
 from app.services import jobs, limits, outbox, paging
@@ -86,7 +87,7 @@ def check_beginning(head: bytes) -> None:
 
 def _check_changes(new: NewDataset) -> None:
     relabel = new.relabel or {}
-    odd = [one for one in (*new.remove, *relabel, *relabel.values()) if not _is_storable(one)]
+    odd = [one for one in (*new.remove, *relabel, *relabel.values()) if not texts.is_storable(one)]
     if odd:
         raise BadRequest(
             f"expected ids and labels that can be written down; found {odd[0]!a}; remove NUL characters and halves "
@@ -103,10 +104,6 @@ def _check_changes(new: NewDataset) -> None:
             f"expected a label for each sample of relabel; found none for {', '.join(bare[:5])}; name a class, or "
             "remove the sample"
         )
-
-
-def _is_storable(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= one <= "\udfff" for one in text)
 
 
 def create(session: Session, project: str, dataset_id: str, new: NewDataset) -> Dataset:

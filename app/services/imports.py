@@ -7,14 +7,13 @@ from, is kept as what the other side says.
 import re
 import tempfile
 import threading
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app import failpoints, limited
+from app import failpoints, limited, texts
 from app.artifact import archive, bundle
 from app.artifact import spec as specs
 from app.artifact.preprocess import INTERPOLATIONS
@@ -149,7 +148,7 @@ def _spec(folder: Path, names: list[str]) -> Spec:
         raise _invalid("a backbone named PROVIDER/NAME with the sha256 of its weights; found other text")
     if any(file.key is not None for name, file in described.files.items() if name != bundle.BACKBONE):
         raise _invalid(f"no shared file but {bundle.BACKBONE}; found another one with a key")
-    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for label in described.labels for char in label):
+    if not all(map(texts.is_printable, described.labels)):
         raise _invalid("labels of printable characters; found a control character in one")
     if not _storable(specs.document(described)):
         raise _invalid(
@@ -161,7 +160,7 @@ def _spec(folder: Path, names: list[str]) -> Spec:
 def _storable(value: Any) -> bool:
     """Whether every database takes the text in a document."""
     if isinstance(value, str):
-        return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value)
+        return texts.is_storable(value)
     if isinstance(value, dict):
         return all(_storable(part) for pair in value.items() for part in pair)
     return not isinstance(value, list) or all(map(_storable, value))

@@ -13,9 +13,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.aliases import Alias
-from app.db.models import Model, ModelVersion
+from app.db.models import Model
 from app.db.session import Database
 from app.errors import GraftError
+from app.services import models
 from app.services.predictions import Lookup, Wanted
 from app.serving.engine import Engine
 from app.serving.model import Served
@@ -102,9 +103,7 @@ class WarmUp:
     def _drop_deleted(self) -> None:
         """Takes deleted versions out of memory, which idle graphs would else fill up to the pool's budget."""
         held = self._lookup.opened_ids()
-        with self._database.read() as session:
-            there = set(session.scalars(select(ModelVersion.id).where(ModelVersion.id.in_(held))))
-        for digest in self._lookup.forget(held - there):
+        for digest in self._lookup.forget(held - models.published(self._database, held)):
             self._engine.unload(digest)
 
     def _served(self) -> Iterator[tuple[str, Served]]:

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from app import texts
 from worker.data.formats import Assigned
 from worker.data.labels import Column
 from worker.data.problems import Problems
@@ -37,7 +38,7 @@ def note_class_names(columns: tuple[Column, ...], problems: Problems) -> None:
     """
     for column in columns:
         for name in column.names:
-            if not _is_storable(name):
+            if not texts.is_storable(name):
                 problems.add("label_unusable", found=ascii(name))
         seen: dict[str, str] = {}
         for name in column.names:
@@ -123,7 +124,3 @@ def _check_column(column: Column, good_N: NDArray[np.bool_], problems: Problems)
             problems.add("class_too_small", where, num=num, name=name)
         elif num < SMALL_CLASS:
             problems.add("small_class", where, limit=SMALL_CLASS, num=num, name=name)
-
-
-def _is_storable(name: str) -> bool:
-    return "\0" not in name and not any("\ud800" <= char <= "\udfff" for char in name)

@@ -1,6 +1,7 @@
 """What the names in an upload say: class folders, below wrapping folders and a level of splits, or no labels at all."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,16 @@ def split_number(name: str) -> int:
     return NONE if known is None else SPLITS.index(known)
 
 
+def given_split(value: Any, fallback: int, where: str, problems: Problems) -> int:
+    """TRAIN, VAL or TEST for what a table says of one sample, and the fallback where it says nothing."""
+    if value is None or value == "":
+        return fallback
+    split = split_number(str(value))
+    if split == NONE:
+        problems.add("split_invalid", where, found=repr(value)[:80])
+    return split
+
+
 def names_splits(names: set[str]) -> bool:
     """Whether these are names of splits, two of them at least, one train."""
     splits = {split_number(name) for name in names}
@@ -89,13 +100,10 @@ def read_folders(records: Records, rows: range, task: str | None, is_required: b
     )
     inner_F = _without_wrapping([tuple(name.split("/")) if name else () for name in numbers])
     given_F = np.full(len(inner_F), NONE, dtype=np.int8)
-    if _has_split_level(inner_F):
+    if names_splits({parts[0] for parts in inner_F if parts}):
         given_F[:] = [split_number(parts[0]) if parts else NONE for parts in inner_F]
+        # Splits without classes below them leave nothing: no label.
         inner_F = _without_wrapping([parts[1:] for parts in inner_F])
-    elif names_splits({parts[0] for parts in inner_F if parts}):
-        # Splits without classes below them: no label.
-        given_F[:] = [split_number(parts[0]) if parts else NONE for parts in inner_F]
-        inner_F = [() for _ in inner_F]
     if not any(inner_F):
         if is_required:
             raise problems.reject("format_mismatch", expected="class folders", found="images outside any folder")
@@ -130,9 +138,3 @@ def _without_wrapping(folders: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     while any(len(parts) > depth + 1 for parts in inside) and len({parts[: depth + 1] for parts in inside}) == 1:
         depth += 1
     return [parts[depth:] for parts in folders]
-
-
-def _has_split_level(folders: list[tuple[str, ...]]) -> bool:
-    """Whether the first level is made of splits, two at least, one of them train, with classes below."""
-    has_classes = any(len(parts) > 1 for parts in folders)
-    return has_classes and names_splits({parts[0] for parts in folders if parts})

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.data.formats import Assigned, names_splits, split_number
+from worker.data.formats import Assigned, given_split, names_splits, split_number
 from worker.data.kinds import extension
 from worker.data.labelling import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, detect_task, to_columns
 from worker.data.members import unsafe
@@ -104,7 +104,7 @@ def read(
                 continue
             first_label[image] = values
             found.rows.append(image)
-            found.splits.append(_split(row, fallback, where, problems))
+            found.splits.append(given_split(row.get(SPLIT_COLUMN), fallback, where, problems))
             found.values.append(values)
     for number in rows:
         if number not in first_label:
@@ -259,13 +259,3 @@ def _note_repetition(where: str, first: list[Any], values: list[Any], problems: 
         problems.add("duplicate_name", where)
     else:
         problems.add("conflicting_labels", where, found=f"{first} first and {values} here; the first is kept")
-
-
-def _split(row: dict[str, Any], fallback: int, where: str, problems: Problems) -> int:
-    text = row.get(SPLIT_COLUMN)
-    if text is None or text == "":
-        return fallback
-    split = split_number(str(text))
-    if split == NONE:
-        problems.add("split_invalid", where, found=repr(text)[:80])
-    return split

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from worker.data.formats import Assigned, split_number
+from worker.data.formats import Assigned, given_split, split_number
 from worker.data.labelling import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, detect_task, to_columns
 from worker.data.problems import Problems
 from worker.data.records import Records
@@ -118,18 +118,9 @@ def _read_rows(file: pq.ParquetFile, filename: str, image: str, rows: Rows, prob
                 problems.add("reference_outside", where, found=f"a path without bytes, {path!r}")
             else:
                 values = [_named(row[name], rows.names.get(name)) for name in label_columns]
-                split = _split(row[SPLIT_COLUMN], where, problems) if has_split else file_split
+                split = given_split(row[SPLIT_COLUMN], NONE, where, problems) if has_split else file_split
                 yield Row(path, data, values, split, number / total)
             number += 1
-
-
-def _split(value: Any, where: str, problems: Problems) -> int:
-    if value is None or value == "":
-        return NONE
-    split = split_number(str(value))
-    if split == NONE:
-        problems.add("split_invalid", where, found=repr(value)[:80])
-    return split
 
 
 def _image(value: Any, fallback: str) -> tuple[str, bytes | None]:

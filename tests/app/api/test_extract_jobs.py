@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.services import attempts, outcomes
 from tests import factories
+from tests.app.api.made_files import finish
 from tests.checks import problem
 
 URL = "/api/v1/jobs"
@@ -21,19 +21,6 @@ def given(database):
     return {"kind": "extract", "dataset": dataset, "backbone": factories.BACKBONE}
 
 
-def finish(client, job_id):
-    """The job's end, as its supervisor writes it, with a file in storage."""
-    state = client.app.state.graft
-    with state.database.write() as session:
-        job = attempts.claim(session, ["cpu"], "me", 60)
-        assert job.id == job_id
-        key = f"bundles/default/{job_id}/attempt-{job.attempt}/features.parquet"
-        path = state.settings.home_path / "made"
-        path.write_bytes(b"PAR1")
-        state.storage.put(key, path)
-        outcomes.succeed(session, job_id, "me", {"file": key, "metrics": {"num_samples": 20}})
-
-
 def test_a_file_is_handed_out_once_it_is_there_and_given_up_on_request(light_client, given):
     answer = light_client.post(URL, json={**given, "splits": ["train"], "priority": 3})
     made = answer.json()
@@ -45,7 +32,7 @@ def test_a_file_is_handed_out_once_it_is_there_and_given_up_on_request(light_cli
     problem(light_client.get(f"{place}/features"), 409, "features_not_ready")
     problem(light_client.get(f"{place}/predictions"), 404, "no_predictions")
     problem(light_client.post(f"{place}/stop"), 409, "invalid_state")
-    finish(light_client, made["id"])
+    finish(light_client, made["id"], "features")
     found = light_client.get(f"{place}/features")
     assert (found.content, found.headers["content-type"]) == (b"PAR1", "application/vnd.apache.parquet")
     assert f"{made['id']}-features.parquet" in found.headers["content-disposition"]

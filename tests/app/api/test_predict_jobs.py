@@ -6,6 +6,7 @@ from sqlalchemy import func, select
 from app.db.models import IdempotencyKey, Job
 from app.services import attempts, outcomes
 from tests import factories
+from tests.app.api.made_files import finish
 from tests.app.api.test_evaluations import SPEC
 from tests.checks import problem
 
@@ -29,19 +30,6 @@ def given(database):
 def row(database, job_id):
     with database.read() as session:
         return session.get_one(Job, job_id)
-
-
-def finish(client, job_id, content=b"PAR1"):
-    """The job's end, as its supervisor writes it, with a file in storage."""
-    state = client.app.state.graft
-    with state.database.write() as session:
-        job = attempts.claim(session, ["cpu"], "me", 60)
-        assert job.id == job_id
-        key = f"bundles/default/{job_id}/attempt-{job.attempt}/predictions.{job.inputs['request']['format']}"
-        path = state.settings.home_path / "made"
-        path.write_bytes(content)
-        state.storage.put(key, path)
-        return outcomes.succeed(session, job_id, "me", {"file": key, "metrics": {"num_samples": 20}})
 
 
 def test_a_job_is_pinned_to_what_the_names_mean_now(light_client, database, given):
@@ -135,7 +123,7 @@ def test_the_file_is_handed_out_and_given_up(light_client, database, given, form
             "queued; wait for it"
             in problem(light_client.request(method, place), 409, "predictions_not_ready")["detail"]
         )
-    waste = finish(light_client, made["id"], b"rows")
+    waste = finish(light_client, made["id"], "predictions", b"rows")
     assert waste == [f"checkpoints/default/{made['id']}"]
     ended = light_client.get(f"{URL}/{made['id']}").json()
     assert (ended["state"], ended["metrics"], ended["request"]) == ("succeeded", {"num_samples": 20}, made["request"])

@@ -1,0 +1,16 @@
+"""What text from outside may be, to be stored and to be shown."""
+
+import unicodedata
+
+
+def is_storable(text: str) -> bool:
+    """Whether UTF-8 and every database can hold it: no NUL character, no half of a surrogate pair."""
+    return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
+
+
+def is_printable(text: str) -> bool:
+    """Whether it can be shown as a name: no control character, no half of a surrogate pair and no line break.
+
+    `str.isprintable` would refuse other kinds of spaces as well, and what joins letters to one sign.
+    """
+    return not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text)
