@@ -6,12 +6,16 @@ open_clip.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
 
 from app.artifact.preprocess import Preprocess
+from app.bodies import BODY, FROM_LIST
+from app.errors import Unprocessable
 
 CATALOGUE = Path(__file__).parent / "data" / "backbones.json"
 OPEN_CLIP = "open_clip"
@@ -82,12 +86,61 @@ class Backbone:
         return self.name.removeprefix(f"{self.provider}/{self.architecture}").removeprefix(".")
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=16, le=1024)]
+Scale = Annotated[float, Field(gt=0, le=1)]
+
+
+class InputChanges(BaseModel):
+    """What differs in the input of own weights from that of their architecture; None is as the architecture has it."""
+
+    model_config = BODY
+
+    height: Side | None = Field(None, description="Pixels.")
+    width: Side | None = Field(None, description="Pixels.")
+    resize: Annotated[int, Field(ge=16, le=2048)] | None = Field(
+        None, description="Shorter side before the centre crop; by default in proportion to height and width."
+    )
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    mean: Annotated[tuple[Share, Share, Share], FROM_LIST] | None = Field(
+        None, description="Of each channel, on a scale of 0 to 1."
+    )
+    std: Annotated[tuple[Scale, Scale, Scale], FROM_LIST] | None = Field(
+        None, description="Of each channel, on a scale of 0 to 1."
+    )
+
+    def applied(self, shape: Preprocess) -> Preprocess:
+        """An architecture's input with these changes.
+
+        Raises:
+            Unprocessable: the picture would be smaller than the crop.
+        """
+        given = self.model_dump(exclude_none=True)
+        if "resize" not in given:
+            longer = max(given.get("height", shape.height), given.get("width", shape.width))
+            given["resize"] = round(longer * shape.resize / max(shape.height, shape.width))
+        changed = replace(shape, **given)
+        crop = max(changed.height, changed.width)
+        if changed.resize < crop:
+            at = {"pointer": "/input/resize", "detail": f"Input should be at least {crop}"}
+            raise Unprocessable(
+                f"expected input.resize of at least {crop}, which is cropped from it; found {changed.resize}; "
+                "leave it out, or make it larger",
+                errors=[at],
+            )
+        return changed
+
+
 def from_document(document: dict[str, Any]) -> Backbone:
     """The catalogue's JSON row -> Backbone; the inverse of `dataclasses.asdict`."""
     fields = dict(document)
-    shape = dict(fields.pop("preprocess"))
-    shape["mean"], shape["std"] = tuple(shape["mean"]), tuple(shape["std"])
-    return Backbone(preprocess=Preprocess(**shape), weights=Weights(**fields.pop("weights")), **fields)
+    shape = preprocess_from(fields.pop("preprocess"))
+    return Backbone(preprocess=shape, weights=Weights(**fields.pop("weights")), **fields)
+
+
+def preprocess_from(document: dict[str, Any]) -> Preprocess:
+    """JSON -> Preprocess; the inverse of `dataclasses.asdict`."""
+    return Preprocess(**{**document, "mean": tuple(document["mean"]), "std": tuple(document["std"])})
 
 
 @cache

@@ -35,6 +35,7 @@ from app.api import (
     lineage,
     logs,
     models,
+    own_backbones,
     predictions,
     problems,
     rankings,
@@ -83,6 +84,7 @@ ROLES: dict[str, tuple[APIRouter, ...]] = {
     "api": (
         datasets.router,
         uploads.router,
+        own_backbones.router,  # before the catalogue, whose `/{provider}/{name}` would take `/own/{name}`
         backbones.router,
         recipes.router,
         jobs.router,

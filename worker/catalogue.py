@@ -29,10 +29,10 @@ HALF = (0.5, 0.5, 0.5)
 TORCHVISION_LICENCE = "BSD-3-Clause code; weights trained on ImageNet (non-commercial research terms)"
 HUB_FILE = "model.safetensors"
 
-# Sound first choices beside the starters, for machines that can download.
+# Sound first choices beside the starters, for machines that can download. None whose licence forbids commercial use;
+# torchvision states none for its weights.
 RECOMMENDED = {
     "timm/convnext_tiny",
-    "timm/convnextv2_tiny",
     "timm/resnet50",
     "timm/vit_small_patch16_224",
     "torchvision/mobilenet_v3_large",

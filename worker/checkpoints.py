@@ -4,6 +4,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from app import limited
@@ -63,7 +64,7 @@ def admit(
         licence: of the weights.
 
     Raises:
-        Refused: not a state dict, or too little of it fits; the message lists what does not.
+        Refused: not a state dict, too little of it fits (the message lists what does not), or the input does not.
     """
     source = open_file(file, scratch=destination.parent)
     network = backbones.build(base, None)
@@ -75,6 +76,7 @@ def admit(
     report = max(found, key=lambda one: one.share)
     if report.share < min_share:
         raise Refused(_refusal(base, report, min_share), report)
+    _try_input(features, base)
     inner: nn.Module = features.network  # type: ignore[assignment]
     inner.load_state_dict(transplant.apply(report, source, target), strict=True)
     backbone = replace(
@@ -118,6 +120,23 @@ def open_file(
         if "error" in answer:
             raise Refused(f"the checkpoint cannot be used: {answer['error']}")
         return backbones.read_state(result)
+
+
+def _try_input(features: nn.Module, base: Backbone) -> None:
+    """One picture of zeros.
+
+    Raises:
+        Refused: the architecture does not take images of that size.
+    """
+    height, width = base.preprocess.height, base.preprocess.width
+    try:
+        with torch.inference_mode():
+            features.eval()(torch.zeros(1, 3, height, width))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise Refused(
+            f"expected an input that {base.architecture} takes; found {height} x {width} pixels: {str(error)[:300]}; "
+            "leave `input.height` and `input.width` out, or choose another architecture"
+        ) from error
 
 
 def _refusal(base: Backbone, report: Mapping, min_share: float) -> str:

@@ -32,7 +32,11 @@ def run(context: RunContext) -> dict[str, Any]:
         raise JobFailure(
             "weights_unavailable", f"expected an architecture of the catalogue; found {inputs['architecture']!r}"
         )
-    return _of_version(context, base) if "source" in inputs else _of_upload(context, base)
+    if "source" in inputs:
+        return _of_version(context, base)
+    # A job that waited while the service was renewed has no input of its own.
+    shape = backbones.preprocess_from(inputs["input"]) if "input" in inputs else base.preprocess
+    return _of_upload(context, replace(base, preprocess=shape))
 
 
 def _of_upload(context: RunContext, base: Backbone) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.api.backbones import BackboneFromUpload, BackboneFromVersion
 from app.api.bundles import BundleFromUpload
 from app.api.classes import ClassIn
 from app.api.datasets import DatasetForm
 from app.api.images import ImagesIn
 from app.api.oip.documents import InferenceError
 from app.api.oip.http import InferRequestIn
+from app.api.own_backbones import BackboneFromUpload, BackboneFromVersion
 from app.api.problems import Problem
 from app.api.scopes import OPEN, SCOPES
 from app.api.uploads import UploadIn

@@ -79,6 +79,7 @@ class UserBackbone(Base):
     prefix: Mapped[str | None]
     document: Mapped[dict[str, Any]]
     mapping: Mapped[dict[str, Any] | None]
+    failure_code: Mapped[str | None] = mapped_column(String(40))
     failure_message: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
 

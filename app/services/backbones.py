@@ -1,7 +1,7 @@
 """Backbones that a project can use: the catalogue's and its own."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, String, cast, or_, select
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app import backbones
 from app.artifact import bundle
-from app.backbones import Backbone
+from app.backbones import Backbone, InputChanges
 from app.db.base import new_id
 from app.db.models import Job, Model, ModelVersion, UserBackbone, WorkerProcess
 from app.errors import BadRequest, Conflict, NotFound
@@ -107,7 +107,7 @@ def has_text_tower(session: Session, project: str, name: str) -> bool:
     return name != AUTO and find(session, project, name).backbone.text_tower
 
 
-def add(session: Session, project: str, name: str, architecture: str, file: str) -> UserBackbone:
+def add(session: Session, project: str, name: str, architecture: str, file: str, changes: InputChanges) -> UserBackbone:
     """Writes the row of a user's own weights, and the job that opens and maps them.
 
     Args:
@@ -116,19 +116,23 @@ def add(session: Session, project: str, name: str, architecture: str, file: str)
         name: under which jobs will name it: `user/...`.
         architecture: a name of the catalogue.
         file: storage key of the checkpoint.
+        changes: of the architecture's input.
 
     Raises:
         NotFound: the architecture is not in the catalogue.
+        Unprocessable: the changes contradict each other.
         Conflict: the name is taken.
     """
-    if backbones.find(architecture) is None:
+    base = backbones.find(architecture)
+    if base is None:
         near = ", ".join(_similar(architecture)) or "none similar"
         raise NotFound(
             f"expected an architecture of the catalogue; found {architecture!r} (similar: {near}); "
             "see GET /api/v1/backbones",
             code="unknown_backbone",
         )
-    return _checking(session, project, name, {"architecture": architecture}, {"file": file})
+    inputs = {"file": file, "input": asdict(changes.applied(base.preprocess))}
+    return _checking(session, project, name, {"architecture": architecture}, inputs)
 
 
 def add_version(session: Session, project: str, name: str, model: str, number: int) -> UserBackbone:

@@ -82,7 +82,7 @@ def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
     if job.kind == "backbone":
         row = session.get(UserBackbone, job.inputs["backbone_id"])
         if row is not None:
-            row.state, row.failure_message = "invalid", message
+            row.state, row.failure_code, row.failure_message = "invalid", code, message
     if job.kind == "align":
         alignments.fail(session, job.inputs["alignment_id"], code, message)
     if job.kind in studies.TABLES:
@@ -155,8 +155,8 @@ def _backbone(session: Session, job: Job, result: Result) -> list[str]:
     row = session.get_one(UserBackbone, job.inputs["backbone_id"])
     row.mapping = result["mapping"]
     if result["failure"]:
-        row.state, row.failure_message = "invalid", result["failure"]
         attempts.fail(session, job, "weights_unavailable", result["failure"])
+        row.state, row.failure_code, row.failure_message = "invalid", job.failure_code, job.failure_message
         return _checkpoint(job)
     row.state, row.document = "ready", result["document"]
     _succeeded(session, job, f"backbone {row.name} added")

@@ -2,8 +2,10 @@
 
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -35,6 +37,33 @@ def trained() -> dict[str, torch.Tensor]:
 
 def silent(share: float, message: str) -> None:
     pass
+
+
+def test_another_input_than_the_architectures(base: Backbone, trained: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    save_file(trained, file)
+    shape = replace(base.preprocess, height=96, width=128, resize=128, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    done = checkpoints.admit("user/mine", replace(base, preprocess=shape), file, tmp_path / "prepared", silent)
+    assert done.backbone.preprocess == done.prepared.preprocess == shape
+    pixels_NHWC = np.random.default_rng(0).integers(0, 256, (2, 96, 128, 3), np.uint8)
+    (found_ND,) = export.open_session(done.prepared.graph).run(None, {"images": pixels_NHWC})
+    network = timm.create_model("test_resnet", num_classes=0)
+    network.load_state_dict({name: value for name, value in trained.items() if not name.startswith("fc.")})
+    scaled = (torch.from_numpy(pixels_NHWC) / 255 - torch.tensor(shape.mean)) / torch.tensor(shape.std)
+    with torch.inference_mode():
+        expected_ND = network.eval()(scaled.permute(0, 3, 1, 2))
+    np.testing.assert_allclose(found_ND, expected_ND.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_an_input_that_the_architecture_does_not_take(tmp_path: Path) -> None:
+    base = catalogue.find("timm/test_vit")
+    assert base is not None
+    file = tmp_path / "mine.safetensors"
+    save_file(timm.create_model("test_vit", num_classes=7).state_dict(), file)
+    shape = replace(base.preprocess, height=170, width=170, resize=200)
+    with pytest.raises(Refused, match=r"found 170 x 170 pixels.*leave `input.height`"):
+        checkpoints.admit("user/mine", replace(base, preprocess=shape), file, tmp_path / "prepared", silent)
+    assert not (tmp_path / "prepared").exists()
 
 
 def test_a_trainers_checkpoint_becomes_a_backbone(

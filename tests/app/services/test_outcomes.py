@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import func, select
 
+from app.backbones import InputChanges
 from app.db.forecasts import ForecastRow
 from app.db.models import Dataset, Job, Model, ModelVersion, Problem, Project, Report, UserBackbone
 from app.errors import Conflict
@@ -179,7 +180,9 @@ def test_unknown_failure_code_is_a_mistake_of_ours():
 @pytest.mark.parametrize("refused", [True, False])
 def test_own_backbone(database, refused):
     with database.write() as session:
-        row = backbones.add(session, "default", "mine", "timm/tf_efficientnet_lite0", "incoming/default/x")
+        row = backbones.add(
+            session, "default", "mine", "timm/tf_efficientnet_lite0", "incoming/default/x", InputChanges()
+        )
         attempts.claim(session, ["cpu"], OWNER, 60)
     document = {"backbone": {"name": "user/mine"}, "architecture": "timm/tf_efficientnet_lite0"}
     result = {"failure": "too few tensors" if refused else None, "mapping": {"mapped": 3}, "document": document}
