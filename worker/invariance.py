@@ -41,7 +41,8 @@ def check(
         names: keys of TRANSFORMS.
 
     Returns:
-        for each: `plain`, `changed`, `allowed`, `num_samples`.
+        for each: `plain`, `changed`, `limit` (the largest drop that is allowed: one standard error of it), `allowed`,
+        `num_samples`.
     """
     rows_N, plain_ND = held[0][:NUM_IMAGES], held[1][:NUM_IMAGES]
     labels_N = task.labels_N[rows_N]
@@ -64,15 +65,19 @@ def check(
         )  # fmt: skip
         changed_N = probe.logits(changed_ND).argmax(1) == labels_N
         drop_N = plain_N.astype(float) - changed_N
-        allowed = bool(drop_N.mean() <= drop_N.std() / np.sqrt(len(drop_N)))
+        drop, limit = float(drop_N.mean()), float(drop_N.std() / np.sqrt(len(drop_N)))
+        allowed = drop <= limit
         found[name] = {
             "plain": float(plain_N.mean()),
             "changed": float(changed_N.mean()),
+            "limit": limit,
             "num_samples": len(drop_N),
             "allowed": allowed,
         }
         task.context.reporter.log(
-            f"augmentation {name}: the probe scores {changed_N.mean():.3f} instead of {plain_N.mean():.3f}; "
-            f"it is {'used' if allowed else 'not used'}"
+            f"augmentation {name}: the probe scores {changed_N.mean():.3f} instead of {plain_N.mean():.3f} on "
+            f"{len(drop_N)} images, {drop:.3f} less, where one standard error of it is {limit:.3f}; "
+            f"it is {'used' if allowed else 'not used'}",
+            **found[name],
         )
     return found

@@ -100,12 +100,15 @@ def _ranked(context: RunContext) -> list[Backbone]:
 
 
 def _prepare(context: RunContext, backbone: Backbone) -> Prepared:
-    """Downloads where needed and exports; torch is imported only here."""
+    """Downloads where needed and exports. Torch is imported only here, and not for weights that cannot be had."""
     home, reporter = context.settings.home_path, context.reporter
     _check_offline(context, backbone)
-    from worker.prepare import prepare
+    from worker import download
 
     reporter.log(f"preparing {backbone.name}: weights, export, proof; done once")
+    download.fetch(backbone, home, lambda share, what: reporter.progress(0.015 * share, what))
+    from worker.prepare import prepare
+
     return prepare(backbone, home / "backbones", home, lambda share, what: reporter.progress(0.05 * share, what))
 
 
