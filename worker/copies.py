@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.artifact import preprocess
+from app.artifact import decoding
 from app.errors import NotFound
 from worker.context import RunContext
 from worker.data.duplicates import MAX_DISTANCE
@@ -92,7 +92,7 @@ class Gallery:
         storage, limit = self._context.storage, self._context.settings.max_image_pixels
         found = iter_images(index, rows, lambda name: storage.fetch(f"{index.prefix}/{name}"))
         for place, (_, data) in enumerate(found):
-            out[place] = small(preprocess.decode(data, at_least=2 * SIDE, max_pixels=limit))
+            out[place] = small(decoding.decode(data, at_least=2 * SIDE, max_pixels=limit))
         return out
 
     def _open(self, dataset: str) -> Index | None:

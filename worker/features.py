@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.artifact import preprocess
+from app.artifact import decoding, preprocess
 from app.artifact.preprocess import Preprocess
 from app.errors import JobFailure
 from worker.context import RunContext
@@ -187,7 +187,7 @@ def decoded(
         row, data = item
         if view is None:
             return row, preprocess.load(data, shape, max_pixels)
-        image = preprocess.decode(data, at_least=shape.resize, max_pixels=max_pixels)
+        image = decoding.decode(data, at_least=shape.resize, max_pixels=max_pixels)
         return row, preprocess.apply(view(image, index.sha256[row].decode()), shape)
 
     source = iter_images(index, rows, lambda name: context.storage.fetch(f"{index.prefix}/{name}"))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.artifact import preprocess, sample
+from app.artifact import decoding, preprocess, sample
 from app.artifact.precisions import Second
 from app.artifact.sample import Said, Sample
 from app.serving.runtime import Runtime, Session
@@ -34,7 +34,7 @@ def make(task: Task, candidate: Candidate, runtime: Runtime, second: Mapping[Sec
         storage, prefix = task.context.storage, task.index.prefix
         found = iter_images(task.index, rows, lambda name: storage.fetch(f"{prefix}/{name}"))
         max_pixels = task.context.settings.max_image_pixels
-        images = [preprocess.decode(data, max_pixels=max_pixels) for _, data in found]
+        images = [decoding.decode(data, max_pixels=max_pixels) for _, data in found]
     else:
         images = [Image.fromarray(probe_images(shape)[place]) for place in MADE_UP]
     pictures = tuple(sample.copy(image, shape) for image in images)

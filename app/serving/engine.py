@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import preprocess
+from app.artifact import decoding, preprocess
 from app.errors import BadImage, Overloaded
 from app.serving import providers
 from app.serving.call import Call, Images, Pixels, Ready, Result
@@ -45,7 +45,7 @@ class Limits:
 
     max_images: int = 1024
     max_wait_seconds: float = 5.0
-    max_pixels: int = preprocess.MAX_PIXELS
+    max_pixels: int = decoding.MAX_PIXELS
 
 
 class Engine:

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from app.artifact import preprocess, sample
+from app.artifact import decoding, preprocess, sample
 from app.artifact.sample import Said, Sample
 from tests import factories
 from tests.app import onnx_factories
 
 PICTURES = tuple(
-    sample.copy(preprocess.decode(factories.png(seed=seed)), onnx_factories.preprocess()) for seed in range(2)
+    sample.copy(decoding.decode(factories.png(seed=seed)), onnx_factories.preprocess()) for seed in range(2)
 )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.artifact import preprocess
+from app.artifact import decoding, preprocess
 from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
@@ -93,7 +93,7 @@ def test_activations_are_the_prefixs_and_cached_by_content(task: Task, flip: boo
     prefix = "datasets/default/ds_1"
     encoded = dict(features.iter_images(task.index, rows, lambda name: task.context.storage.fetch(f"{prefix}/{name}")))
     for row, activation in zip(rows.tolist(), found, strict=True):
-        image = preprocess.decode(encoded[row])
+        image = decoding.decode(encoded[row])
         shape = backbone.preprocess
         if view is not None:
             image, shape = view(image, task.index.sha256[row].decode()), view.shape

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from app.advice import NUM_THUMBNAILS, Kind
-from app.artifact import preprocess
+from app.artifact import decoding
 from worker.advice.findings import Finding
 from worker.data.samples import Index, iter_images
 
@@ -56,7 +56,7 @@ def write(path: Path, parts: Sequence[Part], locate: Callable[[str], Path], max_
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for part in parts:
             for name, data in _images(part, locate):
-                image = preprocess.decode(data, at_least=SIDE, max_pixels=max_pixels)
+                image = decoding.decode(data, at_least=SIDE, max_pixels=max_pixels)
                 image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
                 out = io.BytesIO()
                 image.save(out, "JPEG", quality=_QUALITY)

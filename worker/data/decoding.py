@@ -1,9 +1,10 @@
-"""A few decoding children, kept busy from one thread: which image is good, how large it is, its perceptual hash.
+"""A few decoding children, kept busy from one thread: which image is good, how large it is, its grey levels.
 
 Each child works through a short window of requests in order, so the unanswered image at the front is the one that
 crashed or hung it. That image is reported, and a new child takes over behind it.
 """
 
+import base64
 import json
 import os
 import select
@@ -18,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 import worker
-from worker.data.decode_child import REQUEST
+from worker.data.decode_child import REQUEST, SIDE
 from worker.data.limits import Limits
 
 # Requests waiting at one child. They are 16 bytes each; enough to bridge a large member being unpacked.
@@ -33,12 +34,12 @@ _ROOT = Path(worker.__file__).parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a child found: `code` is empty for a good image."""
+    """What a child found: `code` is empty for a good image, of which `grey` is as `decode_child.grey` makes it."""
 
     index: int
     width: int
     height: int
-    phash: int
+    grey: bytes
     code: str
     message: str
 
@@ -172,7 +173,7 @@ class Decoders:
         self._children[self._children.index(child)] = fresh
         for request in others:
             self._send(fresh, request)
-        return Checked(culprit[0], 0, 0, 0, code, message)
+        return Checked(culprit[0], 0, 0, b"", code, message)
 
     def __enter__(self) -> Self:
         return self
@@ -199,10 +200,19 @@ def _parse(index: int, line: bytes) -> Checked | None:
     except ValueError:
         return None
     match reply:
-        case {"width": int(width), "height": int(height), "phash": int(phash)} if (
-            0 < width < 2**32 and 0 < height < 2**32 and 0 <= phash < 2**64
+        case {"width": int(width), "height": int(height), "grey": str(text)} if (
+            0 < width < 2**32 and 0 < height < 2**32 and (grey := _grey(text))
         ):
-            return Checked(index, width, height, phash, "", "")
+            return Checked(index, width, height, grey, "", "")
         case {"code": str(code), "message": str(message)} if code in _CODES:
-            return Checked(index, 0, 0, 0, code, message[:2000])
+            return Checked(index, 0, 0, b"", code, message[:2000])
     return None
+
+
+def _grey(text: str) -> bytes:
+    """Empty where it is not what it should be."""
+    try:
+        found = base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
+    return found if len(found) == SIDE * SIDE else b""

@@ -7,9 +7,10 @@ Two pictures within a distance of 4 bits are taken for copies; at 8, unrelated d
 import math
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
-SIDE = 32
+from worker.data.decode_child import SIDE
+
 LOW = 8
 # Below this range of grey levels the coefficients are noise: all plain areas would look like copies of each other.
 FLAT_LEVELS = 4
@@ -19,14 +20,18 @@ NONE = 0
 _DCT = np.cos(math.pi / (2 * SIDE) * np.outer(np.arange(LOW), 2 * np.arange(SIDE) + 1))
 
 
-def phash(image: Image.Image) -> int:
-    """64-bit hash of an upright RGB image, or NONE for a plain area, which has nothing to recognise it by."""
-    small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    levels = np.asarray(small, dtype=np.float64)
-    if np.ptp(levels) < FLAT_LEVELS:
-        return NONE
-    low = (_DCT @ levels @ _DCT.T).ravel()
-    ordered = np.sort(low)
-    # The median of 64 numbers lies between the middle two; numpy's own takes longer than all the rest.
-    is_high = low > (ordered[LOW * LOW // 2 - 1] + ordered[LOW * LOW // 2]) / 2
-    return int.from_bytes(np.packbits(is_high).tobytes())
+def phash(grey: bytes | bytearray) -> NDArray[np.uint64]:
+    """64-bit hashes of images, NONE for plain areas, which have nothing to recognise them by.
+
+    Args:
+        grey: of N images, one after the other, as `decode_child.grey` makes it.
+
+    Shape:
+        result: [N]
+    """
+    levels_N = np.frombuffer(bytes(grey), dtype=np.uint8).reshape(-1, SIDE, SIDE).astype(np.float64)
+    low_N64 = (_DCT @ levels_N @ _DCT.T).reshape(-1, LOW * LOW)
+    middle_N2 = np.sort(low_N64)[:, LOW * LOW // 2 - 1 : LOW * LOW // 2 + 1]
+    bits_N64 = low_N64 > middle_N2.mean(axis=1, keepdims=True)
+    hash_N = np.packbits(bits_N64, axis=1).view(">u8").ravel().astype(np.uint64)
+    return np.where(np.ptp(levels_N, axis=(1, 2)) < FLAT_LEVELS, np.uint64(NONE), hash_N)

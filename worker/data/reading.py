@@ -124,7 +124,7 @@ class Reader:
     def _settle(self, done: Iterable[Checked]) -> None:
         for checked in done:
             if not checked.code:
-                self._records.set_good(checked.index, checked.width, checked.height, checked.phash)
+                self._records.set_checked(checked.index, checked.width, checked.height, checked.grey)
                 continue
             self._records.set_bad(checked.index)
             limit = {

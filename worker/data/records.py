@@ -6,8 +6,11 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.data.phash import phash
 from worker.data.spool import Stored
 
+# Images that are hashed together.
+AT_ONCE = 256
 PENDING, GOOD, BAD = 0, 1, 2
 
 
@@ -24,6 +27,8 @@ class Records:
         self._heights = array("I")
         self._phashes = array("Q")
         self._states = array("b")
+        self._grey = bytearray()
+        self._grey_rows: list[int] = []
 
     def __len__(self) -> int:
         return len(self._states)
@@ -41,8 +46,16 @@ class Records:
         self._states.append(PENDING)
         return len(self) - 1
 
+    def set_checked(self, row: int, width: int, height: int, grey: bytes) -> None:
+        """Notes what the decoder measured; hashes are made of many images at once, which takes a tenth of the time."""
+        self.set_good(row, width, height, 0)
+        self._grey += grey
+        self._grey_rows.append(row)
+        if len(self._grey_rows) == AT_ONCE:
+            self._hash()
+
     def set_good(self, row: int, width: int, height: int, phash: int) -> None:
-        """Notes what the decoder measured."""
+        """Notes what is known of a good image."""
         self._widths[row], self._heights[row], self._phashes[row], self._states[row] = width, height, phash, GOOD
 
     def set_bad(self, row: int) -> None:
@@ -74,6 +87,7 @@ class Records:
     @property
     def phash(self) -> NDArray[np.uint64]:
         """Perceptual hashes."""
+        self._hash()
         return np.array(self._phashes, dtype=np.uint64)
 
     @property
@@ -90,3 +104,9 @@ class Records:
     def height(self) -> NDArray[np.uint32]:
         """Upright heights, pixels."""
         return np.array(self._heights, dtype=np.uint32)
+
+    def _hash(self) -> None:
+        for row, value in zip(self._grey_rows, phash(self._grey).tolist(), strict=True):
+            self._phashes[row] = value
+        self._grey.clear()
+        self._grey_rows.clear()

@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 from torchvision.transforms import functional
 
 from app.artifact import preprocess
-from app.artifact.preprocess import Preprocess, apply, decode, load, open_image
+from app.artifact.decoding import decode, open_image
+from app.artifact.preprocess import Preprocess, apply, load
 from app.errors import BadImage
 
 IMAGENET = Preprocess(224, 224, 256, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

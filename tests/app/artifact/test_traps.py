@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from app.artifact import traps
-from app.artifact.preprocess import decode
+from app.artifact.decoding import decode
 from app.errors import BadImage
 from tests.hostile import images
 

@@ -37,7 +37,9 @@ while request := sys.stdin.buffer.read(16):
     if act == b"garbage": say(b"[1, 2\\n")
     if act == b"endless": say(b"x" * 200_000)
     if act == b"unknown": say(b'{"code": "all_well", "message": ""}\\n')
-    if act == b"good": say(b'{"width": 2, "height": 3, "phash": 4}\\n')
+    if act == b"short": say(b'{"width": 2, "height": 3, "grey": "AAAA"}\\n')
+    if act == b"no_base64": say(b'{"width": 2, "height": 3, "grey": "??"}\\n')
+    if act == b"good": say(b'{"width": 2, "height": 3, "grey": "' + 341 * b"AAAA" + b'AA=="}\\n')
 """
 
 
@@ -72,7 +74,7 @@ def test_more_images_than_fit_the_window(check: Callable[..., dict[int, Checked]
     found = check(images, Limits(num_processes=2))
     assert all(found[number].width == 20 + number % 7 for number in found)
     assert all((one.height, one.code) == (30, "") for one in found.values())
-    assert len({one.phash for one in found.values()}) == len(images)
+    assert len({one.grey for one in found.values()}) == len(images)
 
 
 def test_bad_images_are_named(check: Callable[..., dict[int, Checked]]) -> None:
@@ -98,7 +100,7 @@ def test_memory_is_bounded(check: Callable[..., dict[int, Checked]]) -> None:
     assert [found[index].code for index in range(3)] == ["", "decode_out_of_memory", ""]
 
 
-@pytest.mark.parametrize("act", [CRASH, GARBAGE, ENDLESS, UNKNOWN])
+@pytest.mark.parametrize("act", [CRASH, GARBAGE, ENDLESS, UNKNOWN, b"short", b"no_base64"])
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_child_that_fails_costs_one_image(
     check: Callable[..., dict[int, Checked]], act: bytes, num_processes: int
@@ -107,7 +109,7 @@ def test_a_child_that_fails_costs_one_image(
     found = check(images, Limits(num_processes=num_processes), acting=True)
     assert {index for index, one in found.items() if one.code} == {0, 5, 6, 19}
     assert {one.code for one in found.values()} == {"", "decoder_crashed"}
-    assert (found[1].width, found[1].height, found[1].phash) == (2, 3, 4)
+    assert (found[1].width, found[1].height, found[1].grey) == (2, 3, bytes(1024))
 
 
 def test_a_child_that_hangs_costs_one_image(check: Callable[..., dict[int, Checked]]) -> None:
@@ -161,6 +163,6 @@ def test_the_child_finds_nothing_of_ours(tmp_path: Path, spool: Spool, monkeypat
 
 
 def test_importing_the_child_is_light() -> None:
-    heavy = ("torch", "pyarrow", "scipy", "pandas")
+    heavy = ("torch", "pyarrow", "scipy", "pandas", "numpy")
     code = f"import sys, worker.data.decode_child; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"

@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from scipy.fft import dctn
 
+from worker.data.decode_child import grey
 from worker.data.duplicates import MAX_DISTANCE, group, near_pairs
 from worker.data.phash import NONE, phash
+from worker.data.records import AT_ONCE, Records
+from worker.data.spool import Stored
 
 
 def digests(names: list[int]) -> NDArray[np.uint8]:
@@ -92,7 +95,7 @@ def picture(seed: int, size: tuple[int, int] = (96, 80)) -> Image.Image:
 
 
 def distance(one: Image.Image, other: Image.Image) -> int:
-    return (phash(one) ^ phash(other)).bit_count()
+    return int(phash(grey(one))[0] ^ phash(grey(other))[0]).bit_count()
 
 
 def test_the_hash_is_the_sign_of_the_low_frequencies() -> None:
@@ -100,7 +103,7 @@ def test_the_hash_is_the_sign_of_the_low_frequencies() -> None:
     low = dctn(np.asarray(image.convert("L"), dtype=np.float64))[:8, :8].ravel()
     # scipy weighs all coefficients of a row and column alike up to the first, which no comparison sees.
     bits = "".join("1" if value > np.median(low) else "0" for value in low)
-    assert phash(image) == int(bits, 2)
+    assert phash(grey(image)) == [int(bits, 2)]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -122,4 +125,21 @@ def test_copies_of_a_picture_are_near_and_others_far(seed: int) -> None:
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 30)])
 def test_plain_areas_have_no_hash(colour: tuple[int, int, int]) -> None:
-    assert phash(Image.new("RGB", (64, 64), colour)) == NONE
+    assert phash(grey(Image.new("RGB", (64, 64), colour))) == [NONE]
+
+
+def test_many_hashes_at_once_are_those_of_each() -> None:
+    """Of more images than are hashed together, some of which cannot be used."""
+    images = [picture(seed) for seed in range(AT_ONCE + 9)]
+    images[7] = Image.new("RGB", (9, 9))
+    alone = np.concatenate([phash(grey(image)) for image in images])
+    assert (phash(b"".join(map(grey, images))) == alone).all()
+    records = Records()
+    for row, image in enumerate(images):
+        records.add(f"{row}.png", Stored(0, 1, bytes(32)))
+        if row % 5:
+            records.set_checked(row, 96, 80, grey(image))
+    expected_N = np.where(np.arange(len(images)) % 5, alone, np.uint64(NONE))
+    assert records.phash.tolist() == expected_N.tolist()
+    records.set_checked(0, 96, 80, grey(images[0]))
+    assert records.phash[0] == alone[0]

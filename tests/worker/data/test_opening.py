@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.artifact import preprocess
+from app.artifact import decoding
 from tests.hostile import archives
 from worker.data.limits import Limits
 from worker.data.opening import Found, Opener
@@ -120,7 +120,7 @@ def test_a_full_disk_is_told(opened: Opened) -> None:
 
 
 def test_the_limit_on_pixels_is_the_one_of_all_images() -> None:
-    assert Limits().max_pixels == preprocess.MAX_PIXELS
+    assert Limits().max_pixels == decoding.MAX_PIXELS
 
 
 def test_opening_a_zip_imports_little() -> None:
