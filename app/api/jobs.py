@@ -10,7 +10,20 @@ from sqlalchemy.orm import Session
 
 from app.api.accepted import Accepted
 from app.api.datasets import Failure
-from app.api.deps import BARE, NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
+from app.api.deps import (
+    BARE,
+    NAME,
+    WASTE,
+    After,
+    Context,
+    Limit,
+    Page,
+    Project,
+    ReadSession,
+    State,
+    WriteSession,
+    reading,
+)
 from app.api.problems import RESPONSES
 from app.bodies import BODY, By
 from app.dataset_jobs import Priority
@@ -202,10 +215,14 @@ def list_jobs(
 
 
 @router.get("/{job_id}", response_model=JobOut)
-def get_job(job_id: str, session: ReadSession, project: Project) -> Any:
+async def get_job(job_id: str, state: Context, project: Project) -> Any:
     """One job."""
-    row = jobs.get(session, project, job_id)
-    return _out(row, models.of_jobs(session, [job_id]).get(job_id))
+
+    def read(session: Session) -> JobOut:
+        row = jobs.get(session, project, job_id)
+        return _out(row, models.of_jobs(session, [job_id]).get(job_id))
+
+    return await reading(state, read)
 
 
 @router.post("/{job_id}/cancel", dependencies=[BARE], response_model=JobOut)
