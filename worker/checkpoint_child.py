@@ -77,7 +77,8 @@ def _answer(file: Path, result: Path, memory_bytes: int) -> dict[str, Any]:
         # Tensors of one storage (tied weights) are written apart: safetensors refuses to guess.
         save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, result)
     except (MemoryError, RuntimeError) as error:
-        return {"error": f"it cannot be read ({str(error).partition(chr(10))[0] or 'out of memory'})"}
+        found = str(error).partition("\n")[0].partition(".")[0] or "out of memory"
+        return {"error": f"it cannot be read ({found}); save the model's state_dict() with torch.save or safetensors"}
     except pickle.UnpicklingError:
         # Torch's own words explain how to run what is in the file.
         return {"error": "it is no plain state dict in torch's format: its pickle has more than tensors and values"}
