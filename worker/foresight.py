@@ -70,7 +70,7 @@ def sections(made: Forecast | None, found: float, candidate: Candidate, class_na
     if made is None:
         return missing(NOTHING)
     if made.expected is None:
-        return missing(made.reason or "")
+        return missing(made.untold or "")
     what = (
         f"ridge regression on frozen features of {candidate.backbone.name}, {made.num_images} images to learn from; "
         f"95 % prediction interval of the accuracy on {made.num_test} test images"
@@ -111,7 +111,7 @@ def missing(reason: str) -> dict[str, Any]:
 def _announce(task: Task, made: Forecast) -> None:
     reporter, expected = task.context.reporter, made.expected
     if expected is None:
-        reporter.log(f"forecast: none, {made.reason}")
+        reporter.log(f"forecast: none, {made.untold}")
         return
     # A log, not a metric: what is measured begins with training, and whoever waits for the first metric waits for that.
     reporter.log(

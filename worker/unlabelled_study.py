@@ -103,7 +103,10 @@ def _confidence(known: Predictions, asked: set[str], said_MC: NDArray[np.floatin
     pairs = zip(known.labels, known.sha256, strict=True)
     usable_K = np.array([label is not None and digest not in asked for label, digest in pairs], bool)
     right_K = np.array([one == other for one, other in zip(known.labels, known.predicted, strict=True)], bool)
-    return Confidence(negative_entropy(known.probabilities[usable_K]), right_K[usable_K], negative_entropy(said_MC))
+    _, labels_K = np.unique(np.array([str(label) for label in known.labels])[usable_K], return_inverse=True)
+    return Confidence(
+        negative_entropy(known.probabilities[usable_K]), right_K[usable_K], negative_entropy(said_MC), labels_K
+    )
 
 
 def _announce(context: RunContext, side: ServedVersion, result: dict[str, Any]) -> None:

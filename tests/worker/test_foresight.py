@@ -101,5 +101,5 @@ def test_what_cannot_be_told_is_null_with_the_reason():
     made = told.of(candidate())
     assert made.expected is None
     section = foresight.sections(made, 0.8, candidate(), one.class_names)
-    assert section == {"forecast": None, "forecast_skipped": made.reason}
-    assert wire.messages() == [f"forecast: none, {made.reason}"]
+    assert section == {"forecast": None, "forecast_skipped": made.untold}
+    assert wire.messages() == [f"forecast: none, {made.untold}"]

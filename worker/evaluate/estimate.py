@@ -5,7 +5,9 @@ on items with known answers, which taught the model nothing, a threshold is put 
 lies below it as there are wrong answers; the share of the other items' scores that lies above it is the estimate. The
 score is the negative entropy of the probabilities (ATC-NE), which the paper finds ahead of the largest probability.
 
-It chooses nothing. It holds as far as confidence falls where accuracy falls, and no interval can promise that.
+It chooses nothing. It holds as far as confidence falls where accuracy falls, and no interval can promise that. Of a
+model that guesses there is none: its few right answers are no surer than the others, and where the threshold falls
+among them is luck.
 
 Shape legend: K items with known answers, M without, C classes, B draws.
 """
@@ -16,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.evaluate.flags import beats_largest_class
+
 Double = NDArray[np.float64]
 
 # With fewer known items a threshold is one wrong answer more or less.
@@ -23,6 +27,11 @@ MIN_KNOWN, MIN_ASKED = 30, 10
 # Of the bootstrap; of more known items it takes a part.
 _DRAWS, _MAX_DRAWN = 500, 2000
 METHOD = "average thresholded confidence with negative entropy (ATC-NE, arXiv 2201.04234)"
+GUESSES = (
+    "needs a model that is shown to be better than always naming the largest class; found {right:.3f} of the {num} "
+    "known answers right, and {largest:.3f} of them of one class: how sure a model is says nothing where it guesses; "
+    "label some images"
+)
 WARNING = (
     "no label was read: it is right as far as the model is less sure where it is wrong more often. Images of no class "
     "of the model, other shares of classes, and mistakes that it is sure of are not seen; where it is a little less "
@@ -39,14 +48,21 @@ class Confidence:
         known_K: negative entropy of what it says of items that it has not learned from.
         right_K: whether it is right there.
         asked_M: negative entropy of what it says of the others.
+        labels_K: the known answers; classes counted from 0.
 
     Shape:
-        known_K, right_K: [K]; asked_M: [M]
+        known_K, right_K, labels_K: [K]; asked_M: [M]
     """
 
     known_K: Double
     right_K: NDArray[np.bool_]
     asked_M: Double
+    labels_K: NDArray[np.int64]
+
+    @property
+    def guesses(self) -> bool:
+        """Whether nothing shows the model to be better on the known items than always naming the largest class."""
+        return not beats_largest_class(self.right_K, self.labels_K)
 
     @property
     def accuracy(self) -> float:
@@ -104,6 +120,10 @@ def missing(confidence: Confidence) -> str | None:
         return f"needs {MIN_KNOWN} items with known answers; found {len(confidence.known_K)}"
     if len(confidence.asked_M) < MIN_ASKED:
         return f"needs {MIN_ASKED} items to ask about; found {len(confidence.asked_M)}"
+    if confidence.guesses:
+        largest = int(np.bincount(confidence.labels_K).max())
+        num = len(confidence.labels_K)
+        return GUESSES.format(right=confidence.right_K.mean(), num=num, largest=largest / num)
     return None
 
 

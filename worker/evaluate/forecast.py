@@ -19,6 +19,7 @@ from worker.evaluate.draws import Point
 from worker.evaluate.labels_needed import Needed, Reach, Reading
 from worker.evaluate.more_images import More
 from worker.evaluate.power_law import PowerLaw
+from worker.evaluate.stand_in import StandIn
 
 TIMES = (1.5, 2.0, 4.0)
 # Without a curve nothing is foretold for more than this many times what was looked at.
@@ -68,7 +69,7 @@ class Forecast:
     """Everything that can be said before training.
 
     Args:
-        expected: accuracy on the test split; None where the curve would have to lead too far.
+        expected: accuracy on the test split; None for the reason in `untold`.
         num_test: its size.
         num_images: that may be learned from.
         num_sampled: of them that were looked at.
@@ -78,6 +79,7 @@ class Forecast:
         extrapolation: what 1.5, 2 and 4 times the images would give.
         more_images: what more images of each class would give; None where it was not asked for.
         reading: of the curve, by the accuracy that is wanted; None where the points do not tell one.
+        untold: why nothing is expected: the curve would have to lead too far, or its stand-in guesses.
     """
 
     expected: Expected | None
@@ -90,6 +92,7 @@ class Forecast:
     extrapolation: tuple[Extrapolation, ...]
     more_images: tuple[More, ...] | None
     reading: Reading | None = field(compare=False)
+    untold: str | None = None
 
     def points(self) -> list[dict[str, Any]]:
         """The curve, JSON-ready."""
@@ -161,10 +164,11 @@ def forecast(
     curves = law.draw(_DRAWS, chance)
     size = num_learned or len(labels_N)
     test = _Test(num_test, (UNIT_MISMATCH if unit else PROBE_MISMATCH) / np.sqrt(len(found.fitted.labels_N)), chance)
-    blind = reason is not None and size > _MAX_BLIND_TIMES * len(found.fitted.labels_N)
+    far = reason is not None and size > _MAX_BLIND_TIMES * len(found.fitted.labels_N)
+    untold = reason if far else _guessed(found.fitted)
     return Forecast(
         # In this order: each takes its draws after those of the one before.
-        expected=None if blind else test.expected(1.0 - curves.error(size)),
+        expected=None if untold else test.expected(1.0 - curves.error(size)),
         num_test=num_test,
         num_images=size,
         num_sampled=len(found.fitted.labels_N),
@@ -174,6 +178,22 @@ def forecast(
         extrapolation=() if reason else tuple(_extrapolated(curves, size, times, test) for times in TIMES),
         more_images=more_images.advise(found.fitted, law, seed, reason) if advise else None,
         reading=None if reason else Reading(curves, test.offsets(_DRAWS), Reach(float(seen.sizes_S[0]), size)),
+        untold=untold,
+    )
+
+
+def _guessed(fitted: StandIn) -> str | None:
+    """Why what was left out foretells nothing: left out, an item is what its class is short of, so guesses miss more.
+
+    In what was counted, and not by an interval: a small gain over the largest class is expected as such.
+    """
+    num, largest = len(fitted.labels_N), int(np.bincount(fitted.labels_N).max())
+    if fitted.right_N.sum() > largest:
+        return None
+    return (
+        f"on these features the classifier names {fitted.right_N.mean():.3f} of {num} images right when they are left "
+        f"out, and the largest class alone is {largest / num:.3f} of them; check that labels belong to their images, "
+        "or add images"
     )
 
 

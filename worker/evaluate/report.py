@@ -181,6 +181,7 @@ def _confidence(task: Task, candidate: Candidate, tested: Scored) -> Confidence:
         negative_entropy(known_KC),
         known_KC.argmax(1) == task.labels_N[selected.rows],
         negative_entropy(tested.probabilities_TC),
+        task.labels_N[selected.rows],
     )
 
 

@@ -97,7 +97,7 @@ class Evidence:
             "source_accuracy": self.source_accuracy,
             "information": self.information,
             "temperature": self.temperature,
-            "estimated_accuracy": self.confidence.accuracy,
+            "estimated_accuracy": None if self.confidence.guesses else self.confidence.accuracy,
             **self.beside,
         }
 
@@ -163,7 +163,7 @@ def look(name: str, data: Data, cut: Halves, fit: Callable[[Data], Fitted], back
         weights_N[mine_N] = target_risk.weights(source_side, target_side, asked, data.seed)
         temperatures.append(temperature)
     middle = float(np.exp(np.mean(np.log(temperatures))))
-    confidence = Confidence(known_N, on_source_N > 0, asked_M)
+    confidence = Confidence(known_N, on_source_N > 0, asked_M, data.labels_N)
     foretold = target_risk.deep_embedded_validation(1.0 - on_source_N, weights_N)
     beside = {
         "dev_accuracy": None if foretold is None else 1.0 - foretold,

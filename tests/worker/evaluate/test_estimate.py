@@ -10,6 +10,11 @@ from worker.evaluate import estimate
 from worker.evaluate.estimate import Confidence, negative_entropy
 
 
+def confidence(known_K, right_K, asked_M):
+    """Answers of three classes, each right as often as the others."""
+    return Confidence(known_K, right_K, asked_M, np.arange(len(known_K)) % 3)
+
+
 def by_loop(known, right, asked):
     """Equations 1 and 2 of arXiv 2201.04234 by trying every threshold between two known scores."""
     wrong = sum(not one for one in right) / len(right)
@@ -32,7 +37,7 @@ def test_the_estimate_is_that_of_a_loop_over_thresholds():
         known, right = world(60, seed)
         asked, _ = world(45, 100 + seed, shift=0.2)
         scores = negative_entropy(known), negative_entropy(asked)
-        found = Confidence(scores[0], right, scores[1]).accuracy
+        found = confidence(scores[0], right, scores[1]).accuracy
         # Between two known scores any threshold does for eq. 1; those asked about may lie on either side of it.
         between = np.sort(scores[0])[[(~right).sum() - 1, (~right).sum()]]
         unsure = ((scores[1] > between[0]) & (scores[1] < between[1])).mean()
@@ -58,7 +63,7 @@ def clear_and_hard(num, seed, share_hard):
 def test_a_shift_that_confidence_shows_is_seen(share_hard):
     known, right = clear_and_hard(800, 1, 0.2)
     asked, truth = clear_and_hard(800, 2, share_hard)
-    told = estimate.estimate(Confidence(negative_entropy(known), right, negative_entropy(asked)), 0)
+    told = estimate.estimate(confidence(negative_entropy(known), right, negative_entropy(asked)), 0)
     assert told.value == pytest.approx(truth.mean(), abs=0.08)
     assert told.low <= told.value <= told.high
     assert told.known_accuracy == right.mean()
@@ -69,7 +74,7 @@ def test_a_shift_that_confidence_shows_is_seen(share_hard):
 
 def test_a_shift_that_confidence_hides_is_not_seen_and_the_warning_says_so():
     known, right = world(400, 1)
-    told = estimate.estimate(Confidence(negative_entropy(known), right, negative_entropy(known)), 0)
+    told = estimate.estimate(confidence(negative_entropy(known), right, negative_entropy(known)), 0)
     assert told.value == pytest.approx(right.mean())  # whatever the labels of the others are
     assert "mistakes that it is sure of are not seen" in told.warning
 
@@ -77,7 +82,7 @@ def test_a_shift_that_confidence_hides_is_not_seen_and_the_warning_says_so():
 def test_a_model_that_is_less_sure_of_everything_is_told_too_low_and_the_warning_says_so():
     known, right = world(400, 1)
     asked, truth = world(400, 2, shift=0.15)
-    told = estimate.estimate(Confidence(negative_entropy(known), right, negative_entropy(asked)), 0)
+    told = estimate.estimate(confidence(negative_entropy(known), right, negative_entropy(asked)), 0)
     assert told.value < truth.mean() - 0.1
     assert "less sure of every image it falls too far" in told.warning
 
@@ -86,7 +91,7 @@ def test_the_interval_is_as_wide_as_the_spread_over_samples():
     values, widths = [], []
     for seed in range(60):
         (known, right), (asked, _) = world(150, seed), world(150, 1000 + seed)
-        told = estimate.estimate(Confidence(negative_entropy(known), right, negative_entropy(asked)), seed)
+        told = estimate.estimate(confidence(negative_entropy(known), right, negative_entropy(asked)), seed)
         values.append(told.value)
         widths.append(told.high - told.low)
     spread = 2 * 1.96 * np.std(values)
@@ -95,13 +100,34 @@ def test_the_interval_is_as_wide_as_the_spread_over_samples():
 
 def test_all_right_and_all_wrong():
     scores = np.linspace(-1.0, 0.0, 40)
-    assert Confidence(scores, np.ones(40, bool), scores).accuracy == 1.0
-    assert Confidence(scores, np.zeros(40, bool), scores).accuracy == 0.0
+    assert confidence(scores, np.ones(40, bool), scores).accuracy == 1.0
+    assert confidence(scores, np.zeros(40, bool), scores).accuracy == 0.0
 
 
 @pytest.mark.parametrize(("num_known", "num_asked", "words"), [(29, 40, "30 items with known"), (40, 9, "10 items to")])
 def test_few_items_give_the_reason_and_no_number(num_known, num_asked, words):
-    known = Confidence(np.zeros(num_known), np.ones(num_known, bool), np.zeros(num_asked))
+    known = confidence(np.zeros(num_known), np.ones(num_known, bool), np.zeros(num_asked))
     told, reason = estimate.section(known, 0, 0.5)
     assert told is None
     assert words in reason
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_model_that_guesses_has_no_estimate(seed):
+    """Sixty classes and names drawn at random: one answer in sixty is right, and where the threshold falls is luck."""
+    chance = np.random.default_rng(seed)
+    labels_K, named_K = chance.integers(0, 60, (2, 300))
+    asked_M = chance.uniform(-1.0, 0.0, 80)
+    told, reason = estimate.section(
+        Confidence(chance.uniform(-2.0, -0.5, 300), labels_K == named_K, asked_M, labels_K), 0, None
+    )
+    assert told is None
+    assert "better than always naming the largest class" in reason
+
+
+def test_a_model_that_only_knows_the_largest_class_has_no_estimate():
+    labels_K = np.array([0] * 80 + [1] * 20)
+    scores = np.linspace(-1.0, 0.0, 100)
+    told, reason = estimate.section(Confidence(scores, labels_K == 0, scores, labels_K), 0, 0.8)
+    assert told is None
+    assert "found 0.800 of the 100 known answers right, and 0.800 of them of one class" in reason

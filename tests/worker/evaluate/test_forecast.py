@@ -106,7 +106,28 @@ def test_chance_is_no_curve():
     for row in told.more_images:
         assert (row.gain_points, row.low, row.high) == (None, None, None)
         assert told.reason in row.reason
-    assert told.expected.low <= 0.25 <= told.expected.high
+    # By chance a little above one in four or below it: an expectation that says so, or none.
+    assert told.expected is None or told.expected.low <= 0.25 <= told.expected.high
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_answers_under_the_largest_class_promise_no_accuracy(digits, seed):
+    """Names drawn at random: left out, an item is what its class is short of, so a guess is right less often."""
+    feats_ND, labels_N = digits
+    pool, _ = split(labels_N, seed, 300, 100)
+    chance = np.random.default_rng(seed)
+    dealt_N = np.where(chance.random(300) < 0.4, 0, chance.integers(0, 10, 300))
+    told = forecast(feats_ND[pool], dealt_N, pool, 10, seed, 100)
+    assert told.expected is None
+    assert "the largest class alone is 0." in told.untold
+
+
+def test_one_picture_of_each_class_promises_no_accuracy(digits):
+    feats_ND, labels_N = digits
+    pool = np.array([np.flatnonzero(labels_N == label)[0] for label in range(10)])
+    told = forecast(feats_ND[pool], labels_N[pool], pool, 10, 0, 100)
+    assert told.expected is None
+    assert "names 0.000 of 10 images right" in told.untold
 
 
 def test_labels_that_were_dealt_out_anew_promise_nothing_of_more_images(digits):
