@@ -13,6 +13,8 @@ from app.pages.figures import at, is_number, percent, rows, short
 MATRIX_CLASSES = 40
 MATRIX_SIDE, MIN_CELL, MAX_CELL, NUMBER_CELL = 560, 13, 46, 19
 LABEL_LENGTH = 24
+# Of a number below an axis, about.
+TEXT_WIDTH = 40
 # What has more classes is coloured by group.
 MAX_COLOURS = 10
 
@@ -137,7 +139,12 @@ def factors(document: Any, name: str, start: float) -> Chart | None:
         "height": row * len(found) + 30,
         "bottom": row * len(found) + 4,
         "start": x(start),
-        "ends": [{"x": x(value), "text": f"{value:.3g}"} for value in dict.fromkeys((min(ends), start, max(ends)))],
+        # Where training began is always named; an end that would be printed over it is not.
+        "ends": [
+            {"x": x(value), "text": f"{value:.3g}"}
+            for value in dict.fromkeys((min(ends), start, max(ends)))
+            if value == start or abs(x(value) - x(start)) >= TEXT_WIDTH
+        ],
         "rows": [
             {
                 "y": row * place + 14,

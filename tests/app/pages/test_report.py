@@ -5,11 +5,12 @@ import re
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from app.pages import report, report_tables
+from app.pages import maps, report, report_tables
 from tests.app.pages.checks import Page
 from tests.app.pages.documents import HOSTILE
 from tests.app.pages.documents import report as document
@@ -17,6 +18,19 @@ from tests.app.pages.documents import report as document
 ROOT = Path(__file__).parents[3]
 SECTIONS = [name for name, *_ in report.SECTIONS]
 MAX_BYTES, MAX_SECONDS = 1_000_000, 0.2
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [((0.9, 0.95, 1.0, 1.05, 1.1), ["0.9", "1", "1.1"]), ((0.9999, 1.0, 1.0, 1.02, 1.05), ["1", "1.05"]),
+     ((1.0, 1.0, 1.0, 1.0, 1.0), ["1"])],
+)  # fmt: skip
+def test_numbers_below_the_factors_are_not_printed_over_each_other(values, texts):
+    quantiles = dict(zip(("0.05", "0.25", "0.5", "0.75", "0.95"), values, strict=True))
+    drawn = maps.factors({"bn1": {"alpha": {"quantiles": quantiles, "share_moved": 0.5}}}, "alpha", 1.0)
+    assert [end["text"] for end in drawn["ends"]] == texts
+    places = sorted(end["x"] for end in drawn["ends"])
+    assert all(right - left >= maps.TEXT_WIDTH for left, right in pairwise(places))
 
 
 def page(found) -> Page:
