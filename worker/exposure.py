@@ -33,6 +33,12 @@ PARTICULARS = re.compile(
 )
 
 
+# "n02099601_golden_retriever", "001.Black_footed_Albatross".
+NUMBERED = re.compile(r"^n?\d+[\W_]+(?=\S)")
+# A shorter part of a name is no word that says what a thing is.
+MIN_PART = 3
+
+
 def exposure(names: Sequence[str], encoder: TextEncoder) -> list[dict[str, Any]]:
     """Classes that the pretraining had images of.
 
@@ -42,7 +48,7 @@ def exposure(names: Sequence[str], encoder: TextEncoder) -> list[dict[str, Any]]
     `num_pretraining_classes` how many there are.
     """
     labels = encoder.labels
-    words = [(number, singular(lemma.casefold())) for number, lemma in labels.lemmas]
+    words = [(number, key(lemma)) for number, lemma in labels.lemmas]
     kinds_K = [kinds(definition) for definition in labels.descriptions]
     named_CE = encoder.encode([text.spoken(name) for name in names])
     by_lemma_KC = np.full((len(labels.names), len(names)), -1.0)
@@ -50,7 +56,7 @@ def exposure(names: Sequence[str], encoder: TextEncoder) -> list[dict[str, Any]]
     by_class_KC = labels.vectors_KE @ named_CE.T
     found = []
     for row, name in enumerate(names):
-        wanted = singular(text.spoken(name).casefold())
+        wanted = key(name)
         witnesses: dict[str, tuple[list[int], NDArray[np.floating]]] = {
             "name": ([number for number, word in words if word == wanted], by_lemma_KC[:, row]),
             "text": (np.flatnonzero(by_lemma_KC[:, row] >= SAME).tolist(), by_lemma_KC[:, row]),
@@ -75,7 +81,9 @@ def exposure(names: Sequence[str], encoder: TextEncoder) -> list[dict[str, Any]]
 def named(names: Sequence[str], known: Sequence[str], definitions: Sequence[str]) -> list[dict[str, Any]]:
     """As `exposure`, by names and definitions alone: no encoder is opened, which every report can afford.
 
-    A synonym is missed here that the encoder would see; `pretraining_class` is the first of several.
+    A synonym is missed here that the encoder would see; `pretraining_class` is the first of several. A folder's name
+    may be a path in a tree of classes ("animal_mammal"): where its whole is neither a name nor a kind, one of the words
+    between its underscores may be, and `by` is `part`.
 
     Args:
         names: of the wanted classes.
@@ -84,15 +92,18 @@ def named(names: Sequence[str], known: Sequence[str], definitions: Sequence[str]
     """
     called: dict[str, list[int]] = {}
     for number, lemma in text.lemmas(known):
-        called.setdefault(singular(lemma.casefold()), []).append(number)
+        called.setdefault(key(lemma), []).append(number)
     included: dict[str, list[int]] = {}
     for number, definition in enumerate(definitions):
         for kind in kinds(definition):
             included.setdefault(kind, []).append(number)
     found = []
     for name in names:
-        wanted = singular(text.spoken(name).casefold())
-        by, numbers = ("name", called[wanted]) if wanted in called else ("includes", included.get(wanted, []))
+        whole = key(name)
+        parts = [part for part in map(key, name.split("_")) if len(part) >= MIN_PART] if "_" in name else []
+        tried = [("name", called, whole), ("includes", included, whole)]
+        tried += [("part", known_by, part) for part in parts for known_by in (called, included)]
+        by, numbers = next(((by, known_by[word]) for by, known_by, word in tried if word in known_by), ("", []))
         if numbers:
             found.append(
                 {
@@ -134,6 +145,16 @@ def kinds(definition: str) -> set[str]:
         return set()
     head = said[: cut.start()] if cut else said
     return {singular(part.split()[-1]) for part in (head, head.partition(",")[0]) if part.split()}
+
+
+def key(name: str) -> str:
+    """A name as names are compared: in small letters and the singular, without what stands between its words.
+
+    So "T-shirt", "t_shirt" and "T-Shirts" are one, "jack_o_lantern" is "jack-o'-lantern", and the number that folders
+    of ImageNet or CUB begin with is no part of the name.
+    """
+    said = NUMBERED.sub("", text.spoken(name).casefold())
+    return re.sub(r"[\W_]+", "", singular(said))
 
 
 def singular(name: str) -> str:

@@ -182,6 +182,11 @@ def test_exposure_names_classes_of_the_pretraining(home, tmp_path):
     found, reason = exposed.section(task, "timm/tf_efficientnet_lite0", ("daisy", "tigers", "nothing of the kind"))
     assert reason == ""
     assert [(row["name"], row["by"]) for row in found["classes"]] == [("daisy", "name"), ("tigers", "name")]
+    ways = ("t_shirt", "jack_o_lantern", "n02099601_golden_retriever", "Persian_cats", "tabby-cat", "animal_mammal")
+    found, _ = exposed.section(task, "timm/tf_efficientnet_lite0", (*ways, "not_a_word"))
+    assert [(row["name"], row["by"]) for row in found["classes"]] == [
+        *((name, "name") for name in ways[:-1]), ("animal_mammal", "part")
+    ]  # fmt: skip
     for backbone, words in (("user/mine", "not recorded"), ("open_clip/ViT-B-32.openai", "captioned")):
         found, reason = exposed.section(task, backbone, ("daisy",))
         assert found is None
