@@ -87,6 +87,8 @@ def _multiplier(
     """The multiplier and its bounds, and why any of them is null."""
     if scratch is None:
         return dict.fromkeys(MULTIPLIER), dict.fromkeys(MULTIPLIER, NO_SCRATCH)
+    if scratch.hurried:
+        return dict.fromkeys(MULTIPLIER), dict.fromkeys(MULTIPLIER, scratch.hurried)
     right_N = scratch.selection.logits.argmax(1) == labels_N[scratch.selection.rows]
     accuracy = float(right_N.mean())
     size = size_at(sizes, accuracies, accuracy)

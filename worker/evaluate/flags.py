@@ -130,6 +130,29 @@ def of_test(leakage: Mapping[str, Any] | None) -> list[Flag]:
     return found
 
 
+def of_time(details: Mapping[str, Any], hurried: str | None) -> list[Flag]:
+    """Flags of a transfer or of its baseline that had too little time.
+
+    Args:
+        details: what the method tells of itself; of a training its `epochs`.
+        hurried: that the network from scratch that the verdict stands on had too little.
+    """
+    found = []
+    if details.get("epochs") == 0:
+        found.append(
+            Flag(
+                code="nothing_trained",
+                message=(
+                    f"no epoch of the training ran ({details.get('ended')}): what is served is the probe on the frozen "
+                    "backbone; give it more time (max_minutes), or use linear_probe, which needs less"
+                ),
+            )
+        )
+    if hurried:
+        found.append(Flag(code="scratch_cut_short", message=hurried))
+    return found
+
+
 def some_of(*groups: Sequence[Flag]) -> list[Flag]:
     """All groups, in order."""
     return [flag for group in groups for flag in group]

@@ -158,14 +158,15 @@ def forecast(
         )
     found = draws.sample(feats_ND, labels_N, groups_N, num_classes, seed, unit=unit)
     seen = found.seen()
-    reason = power_law.untold(seen)
+    guessed = _guessed(found.fitted)
+    reason = power_law.untold(seen) or guessed
     law = power_law.weigh(seen)
     chance = np.random.default_rng(seed)
     curves = law.draw(_DRAWS, chance)
     size = num_learned or len(labels_N)
     test = _Test(num_test, (UNIT_MISMATCH if unit else PROBE_MISMATCH) / np.sqrt(len(found.fitted.labels_N)), chance)
     far = reason is not None and size > _MAX_BLIND_TIMES * len(found.fitted.labels_N)
-    untold = reason if far else _guessed(found.fitted)
+    untold = guessed or (reason if far else None)
     return Forecast(
         # In this order: each takes its draws after those of the one before.
         expected=None if untold else test.expected(1.0 - curves.error(size)),

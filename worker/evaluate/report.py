@@ -17,7 +17,7 @@ from worker.evaluate.estimate import Confidence, negative_entropy
 from worker.evaluate.forecast import Forecast
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import Items
-from worker.methods.outcome import Candidate, Outcome, Scratch, Selection
+from worker.methods.outcome import Candidate, Decision, Outcome, Scratch, Selection
 from worker.methods.reference import frozen, scratch
 from worker.methods.task import Rows, Task
 from worker.solvers.logits import softmax
@@ -45,7 +45,9 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     # resolution that its graph is for, whichever the candidate was trained at.
     task = replace(task, backbone=next(one for one in task.backbones if one.digest == candidate.backbone.digest))
     baseline = outcome.frozen or frozen(task, candidate)
-    small, skipped = scratch(task, candidate, outcome.compared_by_seconds) if compare else (None, foresight.NOT_ASKED)
+    learned = scratch(task, candidate, outcome.compared_by_seconds) if compare else None
+    small = learned if isinstance(learned, Scratch) else None
+    left_out = small.skipped if small else (learned,) if isinstance(learned, Decision) else ()
     compared_seconds = time.monotonic() - began
     test_features = candidate.features(test)
     labels_T = task.labels_N[test]
@@ -91,7 +93,10 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     document = {
         "job": task.context.document.id,
         "flags": flags.some_of(
-            supplement.no_better(task, ours, items, "test split"), flags.negative(verdicts), flags.of_test(leaks)
+            supplement.no_better(task, ours, items, "test split"),
+            flags.negative(verdicts),
+            flags.of_test(leaks),
+            flags.of_time(candidate.details, fair.hurried if fair else None),
         ),
         "verdict": first and first["verdict"],
         "verdicts": {name: found and found["verdict"] for name, found in verdicts.items()},
@@ -103,7 +108,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
             "scratch": small_tested and small and sections.baseline(small_tested, small.what),
             "source_only": alone_tested and sections.baseline(alone_tested, SOURCE_ONLY),
         },
-        "baselines_skipped": {} if small else {"scratch": skipped},
+        "baselines_skipped": {} if small else {"scratch": left_out[0].reason if left_out else foresight.NOT_ASKED},
         "gain": None if "gain" in unsaid else sections.gain(tested, against, over),
         "per_class": sections.per_class(scores),
         "confusion": scores.confusion(),
@@ -118,7 +123,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
         "mapping": sections.mapping(candidate),
         "data": {**_data(task, test, leaks), "exposure": exposed},
         "cost": sections.cost(task, candidate, compared_seconds),
-        "decisions": [asdict(decision) for decision in outcome.decisions],
+        "decisions": [asdict(decision) for decision in (*outcome.decisions, *left_out)],
         "details": {**candidate.details, "scratch": small.details if small else None},
         "not_computed": {
             **missing,

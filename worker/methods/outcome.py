@@ -147,6 +147,8 @@ class Scratch:
         seconds: wall time of both.
         details: for the report.
         unfair: why a gain over it would be a lie; None where it had its chance.
+        hurried: that its time ended it before it had the epochs that it wanted; None where it had them.
+        skipped: the one of the two that was not trained.
     """
 
     what: str
@@ -155,6 +157,8 @@ class Scratch:
     seconds: float
     details: dict[str, Any] = field(default_factory=dict)
     unfair: str | None = None
+    hurried: str | None = None
+    skipped: tuple["Decision", ...] = ()
 
 
 @dataclass(frozen=True)

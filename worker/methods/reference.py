@@ -5,13 +5,14 @@ of its features included, even where this job found them in the cache.
 """
 
 import time
+from dataclasses import asdict
 
 import numpy as np
 
 from app.recipes import LinearProbe
 from worker import features
 from worker.methods import linear_probe
-from worker.methods.outcome import Candidate, Scratch
+from worker.methods.outcome import Candidate, Decision, Scratch
 from worker.methods.task import Rows, Task
 from worker.progress import Reporter
 from worker.solvers.folds import stratified_group_holdout
@@ -44,7 +45,7 @@ def frozen(task: Task, candidate: Candidate) -> Candidate:
     return linear_probe.run(LinearProbe(), task)
 
 
-def scratch(task: Task, candidate: Candidate, by_seconds: float | None) -> tuple[Scratch | None, str]:
+def scratch(task: Task, candidate: Candidate, by_seconds: float | None) -> Scratch | Decision:
     """A network from scratch, trained on the same split within the transfer's wall time.
 
     Args:
@@ -53,18 +54,23 @@ def scratch(task: Task, candidate: Candidate, by_seconds: float | None) -> tuple
         by_seconds: when it must have ended, from the job's beginning, but for the slack; None where nobody waits.
 
     Returns:
-        the baseline, or None and why there is none: less time for it than for the transfer would be a straw man.
+        the baseline, or why it was skipped: less time for it than for the transfer would be a straw man.
     """
     seconds = max(MIN_SECONDS, wall_seconds(task, candidate))
     forecast, selection = forecast_scratch(seconds), holdout(task)
     reporter = task.context.reporter
     reason = ""
     if by_seconds is not None and reporter.elapsed_seconds + forecast > by_seconds + SLACK_SECONDS:
-        reason = f"its forecast of {forecast:.0f} s does not fit the time budget"
+        left = by_seconds + SLACK_SECONDS - reporter.elapsed_seconds
+        reason = (
+            f"its forecast of {forecast:.1f} s (two networks, {seconds:.1f} s each as the transfer "
+            f"had, and {TORCH_SECONDS:.0f} s to begin) does not fit the {max(0.0, left):.1f} s that are left, "
+            f"{SLACK_SECONDS:.0f} s of slack among them"
+        )
     elif not len(selection):
         reason = "there are too few images to hold some out"
     if reason or reporter.stop_requested:
-        return _skip(task, reason or ASKED_TO_STOP)
+        return _skip(task, reason or ASKED_TO_STOP, forecast)
     from worker.methods import scratch as networks
 
     # Where others have the machine, opening torch takes ten times as long.
@@ -77,12 +83,13 @@ def scratch(task: Task, candidate: Candidate, by_seconds: float | None) -> tuple
         seconds=round(seconds, 2),
     )
     found = networks.run(task, seconds, train, selection)
-    return _skip(task, ASKED_TO_STOP) if reporter.stop_requested else (found, "")
+    return _skip(task, ASKED_TO_STOP) if reporter.stop_requested else found
 
 
-def _skip(task: Task, reason: str) -> tuple[None, str]:
-    task.context.reporter.log(f"baseline from scratch: skipped, {reason}", "warning")
-    return None, reason
+def _skip(task: Task, reason: str, forecast: float | None = None) -> Decision:
+    decision = Decision("baseline from scratch", "skipped", reason, forecast_seconds=forecast and round(forecast, 2))
+    task.context.reporter.log(f"{decision.step}: skipped, {reason}", "warning", **asdict(decision))
+    return decision
 
 
 def forecast_scratch(seconds: float) -> float:

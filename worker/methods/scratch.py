@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from worker.batches import Data, Draws
 from worker.checks import Check
 from worker.inputs import ImageSource
 from worker.loop import Plan, Progress, Trainer
-from worker.methods.outcome import Scratch, Selection
+from worker.methods.outcome import Decision, Scratch, Selection
 from worker.methods.task import Rows, Task
 from worker.optim import Optimisation
 from worker.solvers.logits import softmax
@@ -91,18 +91,37 @@ def run(task: Task, budget_seconds: float, train_rows: Rows, selection_rows: Row
     began = time.monotonic()
     torch.set_num_threads(task.context.settings.num_compute_threads)
     small = _small(task, budget_seconds, train_rows, selection_rows)
-    same, same_details = _same(task, budget_seconds, train_rows, selection_rows)
-    best = small if same is None or _score(small) >= _score(same) else same
+    same = _same(task, budget_seconds, train_rows, selection_rows)
+    best = small if isinstance(same, Decision) or _score(small) >= _score(same) else same
     unfair = straw_man(best.check.accuracy, best.details["epochs"], task.labels_N[selection_rows])
     if unfair:
         task.context.reporter.log(f"baseline from scratch: no verdict over it, {unfair}", "warning")
+    skipped = (same,) if isinstance(same, Decision) else ()
     return Scratch(
         what=f"from scratch: {best.what}, {best.details['epochs']:.1f} epochs in {best.details['seconds']:.1f} s",
         selection=Selection(selection_rows, best.logits, "hold-out of 20 %"),
         predict=best.predict,
         seconds=time.monotonic() - began,
-        details={"budget_seconds": budget_seconds, "small_cnn": small.details, "same_network": same_details},
+        details={
+            "budget_seconds": budget_seconds,
+            "small_cnn": small.details,
+            "same_network": {"what": same.step, "epochs": 0, "skipped": same.reason}
+            if isinstance(same, Decision)
+            else same.details,
+        },
         unfair=unfair,
+        hurried=None if task.context.reporter.stop_requested else hurried(best.what, best.details["epochs"]),
+        skipped=skipped,
+    )
+
+
+def hurried(what: str, num_epochs: float) -> str | None:
+    """That a network ended with its time and not with its training; None where it had the epochs that it wanted."""
+    if num_epochs >= WANTED_EPOCHS:
+        return None
+    return (
+        f"the network from scratch ({what}) had time for {num_epochs:.1f} epochs and wanted {WANTED_EPOCHS} at least: "
+        "a verdict over it says which is better in this time, not what these labels allow without pretraining"
     )
 
 
@@ -155,10 +174,8 @@ def _small(task: Task, budget_seconds: float, train_rows: Rows, selection_rows: 
     )
 
 
-def _same(
-    task: Task, budget_seconds: float, train_rows: Rows, selection_rows: Rows
-) -> tuple[Entry | None, dict[str, Any]]:
-    """The backbone's architecture from random weights; None where not even one epoch fits."""
+def _same(task: Task, budget_seconds: float, train_rows: Rows, selection_rows: Rows) -> Entry | Decision:
+    """The backbone's architecture from random weights; that it was skipped where not even one epoch fits."""
     began = time.monotonic()
     what = f"{task.backbone.architecture} from random weights"
     sides = untrained.sides(task)
@@ -170,13 +187,16 @@ def _same(
     epochs = _epochs(left, seconds, side / sides[-1], train_rows)
     if epochs < 1:
         skipped = f"one epoch at {side} px would take {seconds * len(train_rows):.1f} s; {left:.1f} s are left"
-        task.context.reporter.log(f"baseline {what}: skipped, {skipped}", "warning", epochs=0)
-        return None, {"what": what, "epochs": 0, "skipped": skipped}
+        decision = Decision(
+            f"baseline {what}", "skipped", skipped, forecast_seconds=round(seconds * len(train_rows), 2)
+        )
+        task.context.reporter.log(f"{decision.step}: skipped, {skipped}", "warning", **asdict(decision))
+        return decision
     shape = untrained.at_side(task.backbone.preprocess, side)
     train, held = _decoded(task, train_rows, shape), _decoded(task, selection_rows, shape)
     network = untrained.architecture(task, shape)
     with ThreadPoolExecutor(task.context.settings.num_compute_threads, thread_name_prefix="augment") as threads:
-        entry = _fit(
+        return _fit(
             task,
             network,
             SAME,
@@ -186,7 +206,6 @@ def _same(
             f"{what} at {side} px",
             (began, budget_seconds),
         )
-    return entry, entry.details
 
 
 def _fit(

@@ -17,12 +17,12 @@ def made(accuracies=(0.4, 0.6, 0.8), sizes=(10, 40, 160), reason=None):
     return Forecast(Expected(0.8, 0.7, 0.9), 50, 160, 160, points, fit, reason, (), None, None)
 
 
-def scratch(num_right, num_all=100):
+def scratch(num_right, num_all=100, hurried=None):
     """A network from scratch that has so many of its hold-out right; every label is 0."""
     logits = np.zeros((num_all, 2))
     logits[:num_right, 0] = logits[num_right:, 1] = 1.0
     selection = Selection(np.arange(num_all), logits, "hold-out of 20 %")
-    return Scratch("small CNN", selection, lambda rows: np.zeros((len(rows), 2)), 1.0)
+    return Scratch("small CNN", selection, lambda rows: np.zeros((len(rows), 2)), 1.0, hurried=hurried)
 
 
 LABELS = np.zeros(100, np.int64)
@@ -62,6 +62,12 @@ def test_curves_that_do_not_meet_have_no_multiplier_and_say_why(num_right, reaso
     found = curve.document(made(), scratch(num_right), LABELS, 160)
     assert found["label_multiplier"] is None
     assert reason in found["reasons"]["label_multiplier"]
+
+
+def test_a_network_that_its_time_ended_early_is_worth_no_number_of_labels():
+    found = curve.document(made(), scratch(70, hurried="it had time for 1.4 epochs"), LABELS, 160)
+    assert [found[name] for name in curve.MULTIPLIER] == [None] * 3
+    assert [found["reasons"][name] for name in curve.MULTIPLIER] == ["it had time for 1.4 epochs"] * 3
 
 
 def test_a_bound_outside_the_curve_is_null():

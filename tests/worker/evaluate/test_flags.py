@@ -58,6 +58,14 @@ def leakage(num_test, copies=0, alike=0, chained=0, without=0.5):
     }  # fmt: skip
 
 
+def test_too_little_time_is_flagged() -> None:
+    assert flags.of_time({"epochs": 3, "ended": "all epochs"}, None) == flags.of_time({}, None) == []
+    (found,) = flags.of_time({"epochs": 0, "ended": "no time left"}, None)
+    assert found["code"] == "nothing_trained"
+    assert "(no time left)" in found["message"]
+    assert flags.of_time({}, "it had 1.4 epochs") == [{"code": "scratch_cut_short", "message": "it had 1.4 epochs"}]
+
+
 def test_a_test_split_that_was_seen_or_is_small_is_flagged() -> None:
     assert [flag["code"] for flag in flags.of_test(leakage(29))] == ["few_test_images"]
     assert flags.of_test(leakage(100, copies=4)) == []

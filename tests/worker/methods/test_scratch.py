@@ -41,6 +41,9 @@ def test_both_networks_learn_and_the_better_one_counts(task: Task) -> None:
     assert "small CNN at 32 px" in small["what"]
     assert "test_efficientnet from random weights" in same["what"]
     accuracies = small["selection_accuracy"], same["selection_accuracy"]
+    assert found.skipped == ()
+    best = small if small["what"] in found.what else same
+    assert (found.hurried is None) == (best["epochs"] >= scratch.WANTED_EPOCHS)
     right = found.selection.logits.argmax(1) == task.labels_N[held]
     assert right.mean() == max(accuracies)
     assert right.mean() > 0.6
@@ -58,6 +61,12 @@ def test_a_budget_too_small_for_the_same_network_is_said(task: Task, wire: Wire)
     assert "one epoch at" in found.details["same_network"]["skipped"]
     assert "small CNN" in found.what
     assert found.details["small_cnn"]["steps"] >= 1
+    (skipped,) = found.skipped
+    assert (skipped.step, skipped.outcome) == ("baseline test_efficientnet from random weights", "skipped")
+    assert skipped.reason == found.details["same_network"]["skipped"]
+    event = next(one for one in wire.events("log") if one["data"].get("outcome") == "skipped")
+    assert (event["data"]["step"], event["data"]["reason"]) == (skipped.step, skipped.reason)
+    assert "epochs and wanted 15 at least" in found.hurried
     told = wire.messages()
     assert any("test_efficientnet from random weights: skipped, one epoch at" in text for text in told)
     # One step and no better than a constant: what it had was no time, and no verdict may stand on that.
