@@ -6,7 +6,7 @@ from typing import Any
 from app.recipes import Auto
 from worker.evaluate import intervals
 from worker.methods import auto_steps
-from worker.methods.auto_budget import Budget
+from worker.methods.auto_budget import Budget, Room
 from worker.methods.auto_choice import Chosen, Entry, choose, item_scores
 from worker.methods.auto_steps import Facts
 from worker.methods.outcome import Candidate, Decision
@@ -48,24 +48,20 @@ class Bench:
         """Why a step was skipped; empty where it was not."""
         return next((one.reason for one in self.decisions if one.step == step and one.outcome == "skipped"), "")
 
-    def may_start(self, step: str, forecast: float, most: float) -> bool:
+    def may_start(self, step: str, forecast: float, room: Room) -> bool:
         """Whether there is time for a step, and nobody has asked to stop; tells its forecast, or why not.
 
         Args:
             step: what would start.
             forecast: seconds that it is expected to take.
-            most: seconds that it may take.
+            room: that it has.
         """
         self.task.context.reporter.check_yield()
         if self.task.context.reporter.stop_requested:
             self.decide(step, "skipped", "the job was asked to stop", forecast_seconds=round(forecast, 1))
             return False
-        if forecast > most:
-            reason = (
-                f"its forecast of {forecast:.0f} s, and what must follow it, do not fit the "
-                f"{max(0.0, self.budget.left_seconds):.0f} s that are left"
-            )
-            self.decide(step, "skipped", reason, forecast_seconds=round(forecast, 1))
+        if forecast > room.most:
+            self.decide(step, "skipped", room.refusal(forecast), forecast_seconds=round(forecast, 1))
             return False
         starts(self.task.context.reporter, step, forecast)
         return True

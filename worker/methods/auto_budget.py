@@ -6,7 +6,7 @@ EfficientNet-Lite0 (docs/auto.md). Once a step of a kind has run, what it really
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,42 @@ WHOLE_SHARE = 3.0
 # Ways to join source and target: two fits of the probe's size each, at most.
 JOINT_FITS = 12.0
 REFERENCE_DIM = 1280
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a step may take of the time that is left.
+
+    Args:
+        left_seconds: until the limit.
+        kept_seconds: for what must follow the step.
+        scoring_seconds: of these, for scoring; the rest is for the two networks from scratch.
+        is_followed: whether the networks from scratch are waited for: each gets as much time as the step takes, too.
+    """
+
+    left_seconds: float
+    kept_seconds: float
+    scoring_seconds: float
+    is_followed: bool = True
+
+    @property
+    def most(self) -> float:
+        """Seconds that the step may take."""
+        return (self.left_seconds - self.kept_seconds) / (3 if self.is_followed else 1)
+
+    def refusal(self, forecast: float) -> str:
+        """Why a step with this forecast does not start, in numbers that add up."""
+        others = self.kept_seconds - self.scoring_seconds
+        follows = f"{self.scoring_seconds:.1f} s for scoring"
+        own = f"{forecast:.1f} s"
+        if self.is_followed:
+            follows += f" and {others:.1f} s for two networks from scratch"
+            own = f"3 x {own} (its own, and as much more for each of these networks)"
+        return (
+            f"its forecast of {forecast:.1f} s does not fit: {own} and {self.kept_seconds:.1f} s that must follow "
+            f"({follows}) are {forecast * (3 if self.is_followed else 1) + self.kept_seconds:.1f} s, and "
+            f"{max(0.0, self.left_seconds):.1f} s are left"
+        )
 
 
 class Budget:
@@ -94,14 +130,15 @@ class Budget:
         """Corrects the forecasts of a kind by what one has really taken."""
         self._slowness[kind] = self._slowness.get(kind, 1.0) * float(np.clip(seconds / max(forecast, 1e-3), 0.2, 5.0))
 
-    def finish(self, backbone: Prepared, num_cached: int, *, trained: bool) -> float:
-        """What must follow whatever comes next, but for the time of that itself: scoring, and the baselines.
+    def room(self, backbone: Prepared, num_cached: int, *, trained: bool) -> Room:
+        """For a step that is followed by scoring, and by two networks from scratch that it lengthens.
 
-        Two networks from scratch get as much time as the search took, features that were found in the cache counted in
+        These get as much time as the search took, features that were found in the cache counted in
         (`reference.scratch`).
         """
         so_far = self.seconds + num_cached * self.pace(backbone)
-        return self.scoring(backbone, trained=trained) + 2 * max(MIN_SECONDS, so_far) + TORCH_SECONDS
+        scoring = self.scoring(backbone, trained=trained)
+        return Room(self.left_seconds, scoring + 2 * max(MIN_SECONDS, so_far) + TORCH_SECONDS, scoring)
 
     def scoring(self, backbone: Prepared, *, trained: bool) -> float:
         """Forecast of scoring: a trained network has to see every image again, and a full report changed ones."""
@@ -117,10 +154,6 @@ class Budget:
         if self._task.context.document.report_mode != "full":
             return 0.0
         return supplement.num_passes(len(self.scored[1])) * self.pace(backbone)
-
-    def most(self, after_seconds: float) -> float:
-        """The most that a step may take: it lengthens the two networks from scratch that follow as well."""
-        return (self.left_seconds - after_seconds) / 3
 
     @contextmanager
     def guarded(self, is_needed: bool) -> Iterator[None]:

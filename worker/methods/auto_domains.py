@@ -91,8 +91,8 @@ def joined(bench: Bench, best: Candidate) -> tuple[list[Entry], Adaptation | Non
         return [], None
     missing = features.num_missing(task.context, source.index, source.pool, task.backbone)
     forecast = budget.joint(len(source.pool), bench.facts, task.backbone) + missing * budget.pace(task.backbone)
-    after = budget.finish(task.backbone, _cached(best), trained=False)
-    if not bench.may_start(JOINT, forecast, budget.most(after)):
+    room = budget.room(task.backbone, _cached(best), trained=False)
+    if not bench.may_start(JOINT, forecast, room):
         return [], None
     found = _features(bench, JOINT, task, source, source.pool)
     if found is None:
@@ -100,7 +100,7 @@ def joined(bench: Bench, best: Candidate) -> tuple[list[Entry], Adaptation | Non
     source_ND, extraction = found
     target_MD = frozen_features(task, task.pool)
     both = _sum(best.extraction, extraction)
-    end_seconds = budget.limit_seconds - after
+    end_seconds = budget.limit_seconds - room.kept_seconds
     tried, accuracy = target_labels.try_all(task, source_ND, target_MD, both, end_seconds, bench.decide)
     domain = target_labels.domain(task, source_ND, target_MD)
     if domain["before"] is not None:
@@ -120,7 +120,7 @@ def unlabelled(bench: Bench, best: Candidate) -> None:
     rows = _some(more.pool, task.seed)
     missing = features.num_missing(task.context, more.index, rows, task.backbone)
     forecast = 1.0 + missing * budget.pace(task.backbone)
-    if not bench.may_start(step, forecast, budget.most(budget.finish(task.backbone, _cached(best), trained=False))):
+    if not bench.may_start(step, forecast, budget.room(task.backbone, _cached(best), trained=False)):
         return
     found = _features(bench, step, task, more, rows)
     if found is None:

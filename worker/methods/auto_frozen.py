@@ -10,6 +10,7 @@ from worker import features
 from worker.features import Extraction
 from worker.methods import few_shot, linear_probe
 from worker.methods.auto_bench import Bench
+from worker.methods.auto_budget import Room
 from worker.methods.auto_choice import Entry
 from worker.methods.auto_steps import Step, num_draws
 from worker.methods.outcome import Candidate
@@ -61,8 +62,8 @@ def _features(bench: Bench, task: Task, step: Step, first: bool) -> Extraction |
         _check_first(bench, f"{step.name} on {task.backbone.name}", forecast + head + scoring, missing)
         starts(task.context.reporter, name, forecast)
     else:
-        after = budget.finish(task.backbone, len(task.pool) - missing, trained=False)
-        if not bench.may_start(name, forecast + head, budget.most(after)):
+        room = budget.room(task.backbone, len(task.pool) - missing, trained=False)
+        if not bench.may_start(name, forecast + head, room):
             return None
     try:
         with budget.guarded(is_needed=first):
@@ -109,10 +110,11 @@ def _head(
     budget = bench.budget
     forecast = budget.head(step, bench.facts, task.backbone)
     # The networks from scratch are not waited for here: a head takes seconds, and is worth more than they are.
-    most = budget.left_seconds - budget.scoring(task.backbone, trained=False)
+    scoring = budget.scoring(task.backbone, trained=False)
+    room = Room(budget.left_seconds, scoring, scoring, is_followed=False)
     if is_needed:
         starts(task.context.reporter, name, forecast)
-    elif not bench.may_start(name, forecast, most):
+    elif not bench.may_start(name, forecast, room):
         return None
     task.context.reporter.check_yield()
     began, draws = monotonic(), num_draws(len(task.pool))

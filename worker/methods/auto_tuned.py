@@ -42,13 +42,13 @@ def _train(bench: Bench, task: Task, step: Step, name: str, frozen: Candidate) -
     budget = bench.budget
     forecast = budget.tuning(step, bench.facts, task.backbone)
     cached = frozen.extraction.num_cached if frozen.extraction else 0
-    most = budget.most(budget.finish(task.backbone, cached, trained=True))
-    if not bench.may_start(name, forecast, most):
+    room = budget.room(task.backbone, cached, trained=True)
+    if not bench.may_start(name, forecast, room):
         return None
     from worker.methods import fine_tune
 
     assert isinstance(step.recipe, FineTune)
-    recipe = step.recipe.model_copy(update={"max_minutes": max(1.0, most - EXPORT_SECONDS) / 60})
+    recipe = step.recipe.model_copy(update={"max_minutes": max(1.0, room.most - EXPORT_SECONDS) / 60})
     began = monotonic()
     try:
         with budget.guarded(is_needed=False):

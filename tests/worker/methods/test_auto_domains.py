@@ -125,7 +125,7 @@ def test_a_source_that_there_is_no_time_for_is_not_passed_over(home, monkeypatch
     report = transfer.run(attempt(home, "late", source=SOURCE))["report"]
     assert report["domain"] is report["baselines"]["source_only"] is None
     why = by_step(report)[auto_domains.JOINT]["reason"]
-    assert "do not fit" in why
+    assert "does not fit: 3 x 3600." in why
     assert [report["not_computed"][name] for name in OF_SOURCE] == [why] * 3
 
 

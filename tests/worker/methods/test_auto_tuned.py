@@ -1,5 +1,7 @@
 """Trainings inside `auto`, on a small backbone with random weights."""
 
+import re
+
 import pytest
 
 from app import recipes
@@ -51,5 +53,16 @@ def test_a_training_without_time_or_images_is_skipped_with_its_reason(shades):
     outcome = auto.run(recipes.Auto(max_minutes=0.2), shades)
     skipped = next(one for one in outcome.decisions if one.step.startswith("fine_tune last_stage"))
     assert skipped.outcome == "skipped"
-    assert "and what must follow it, do not fit" in skipped.reason
+    own, kept, scoring, networks, total, left = (
+        float(number)
+        for number in re.search(
+            r"not fit: 3 x ([\d.]+) s .* and ([\d.]+) s that must follow \(([\d.]+) s for scoring and ([\d.]+) s for "
+            r"two networks from scratch\) are ([\d.]+) s, and ([\d.]+) s are left",
+            skipped.reason,
+        ).groups()
+    )
+    assert own == pytest.approx(skipped.forecast_seconds)
+    assert scoring + networks == pytest.approx(kept, abs=0.11)
+    assert 3 * own + kept == pytest.approx(total, abs=0.3)
+    assert total > left
     assert skipped.forecast_seconds > 12
