@@ -32,6 +32,8 @@ def choose_rate(bench: Workbench) -> float:
     if len(rates) > 1 or bench.deadline is not None:
         start = bench.look(bench.trainer(rates[0]))
         while (rate := optim.next_rate(settings, _losses(bench), start.loss)) is not None and not bench.must_end():
+            if not _has_time(bench, rate):
+                break
             _pilot(bench, rate)
     bench.gather_all()
     if not bench.planned_epochs:
@@ -54,11 +56,34 @@ def _losses(bench: Workbench) -> dict[float, float]:
     }
 
 
+def _num_steps(bench: Workbench) -> int:
+    total = bench.epochs * bench.steps_per_epoch
+    return max(1, min(bench.steps_per_epoch, PILOT_STEPS, int(total * PILOT_SHARE)))
+
+
+def _has_time(bench: Workbench, rate: float) -> bool:
+    """Whether a pilot fits the part of the time that pilots have: by the last one, the first by the job's pace."""
+    pace = bench.pace
+    if pace is None:
+        return True
+    images = _num_steps(bench) * bench.batch_size
+    forecast = images * (pace.step_seconds + pace.gather_seconds)
+    if bench.pilots:
+        forecast = float(bench.pilots[-1]["seconds"] or 0.0)
+    left = pace.pilots_by - time.monotonic()
+    if forecast <= left:
+        return True
+    reason = f"its forecast of {forecast:.1f} s does not fit the {max(0.0, left):.1f} s that pilots have"
+    pace.skip(f"pilot of learning rate {rate:g}", reason)
+    return False
+
+
 def _pilot(bench: Workbench, rate: float) -> None:
     material, reporter = bench.material, bench.context.reporter
-    total = bench.epochs * bench.steps_per_epoch
-    limit = max(1, min(bench.steps_per_epoch, PILOT_STEPS, int(total * PILOT_SHARE)))
+    limit = _num_steps(bench)
     bench.gather_some(limit)
+    if bench.is_short:
+        return
     bench.reset()
     trainer, progress = bench.trainer(rate), Progress(micro_batch=material.micro_batch)
     plan = Plan(
@@ -106,9 +131,13 @@ def _pilot(bench: Workbench, rate: float) -> None:
 
 def _plan_epochs(bench: Workbench) -> int:
     """As many epochs as were asked for, or as fit the time by the pilots' pace."""
-    if bench.deadline is None or not bench.pilots:
+    if bench.deadline is None or not (bench.pilots or bench.pace) or (bench.pace and bench.must_end()):
         return bench.epochs
-    pace = sum(float(pilot["seconds"] or 0.0) for pilot in bench.pilots) / max(1, bench.pilot_steps)
+    if bench.pilots:
+        pace = sum(float(pilot["seconds"] or 0.0) for pilot in bench.pilots) / max(1, bench.pilot_steps)
+    else:
+        assert bench.pace is not None
+        pace = bench.pace.step_seconds * bench.batch_size
     left = TIME_SHARE * (bench.deadline - time.monotonic())
     fits = max(1, min(bench.epochs, int(left / max(1e-9, pace * bench.steps_per_epoch))))
     if fits < bench.epochs:

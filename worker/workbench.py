@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worker import checks, loop, optim
+from worker import checks, features, loop, optim
 from worker.batches import epoch_order
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.checks import Check
@@ -42,6 +42,23 @@ class Options:
     wise: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a job that is bounded as a whole plans by: with it, what the time does not allow is left out and not Left.
+
+    Args:
+        step_seconds: of training, for each image of a step.
+        gather_seconds: to gather the inputs of an image.
+        pilots_by: when the pilots must have ended, by `time.monotonic`.
+        skip: writes down what is left out, and why.
+    """
+
+    step_seconds: float
+    gather_seconds: float
+    pilots_by: float
+    skip: Callable[[str, str], None]
+
+
 @dataclass
 class Workbench:
     """One run over all its phases.
@@ -58,8 +75,10 @@ class Workbench:
         start_facts: further facts that every checkpoint carries.
         snapshot: where an earlier attempt stood.
         options: of the recipe.
+        pace: where the whole job has a bound; None where its caller minds that.
         pilots: what the learning rate was chosen by, so far.
         planned_epochs: that the time is thought to allow; 0 until that is known.
+        is_short: whether the inputs could not be gathered in the time, so that nothing is trained.
     """
 
     context: RunContext
@@ -73,8 +92,10 @@ class Workbench:
     start_facts: dict[str, Any]
     snapshot: Snapshot | None
     options: Options = Options()
+    pace: Pace | None = None
     pilots: list[Pilot] = field(default_factory=list)
     planned_epochs: int = 0
+    is_short: bool = False
 
     def __post_init__(self) -> None:
         self._began = time.monotonic()
@@ -119,7 +140,7 @@ class Workbench:
         """The training inputs of the first steps of an epoch, where inputs are gathered on the way.
 
         Raises:
-            Left: see views.
+            Left: see views; without a pace.
         """
         if (views := self.material.views) is not None:
             items_N, draws_N = epoch_order(len(self.material.train), self.seed, 0)
@@ -131,9 +152,9 @@ class Workbench:
         """Every training input, as far as the time allows; all that an earlier attempt had, where one trained on them.
 
         Raises:
-            Left: see views.
+            Left: see views; without a pace.
         """
-        if (views := self.material.views) is not None:
+        if (views := self.material.views) is not None and not self.is_short:
             with self._untimed():
                 views.gather_all(None if self.planned_epochs else self.deadline)
             self.start_facts = self.start_facts | {"views": len(views)}
@@ -142,7 +163,13 @@ class Workbench:
     def _untimed(self) -> Iterator[None]:
         """Gathering is no training: an attempt that finds its activations cached counts them as extractions."""
         began = time.monotonic()
-        yield
+        try:
+            yield
+        except features.Left as left_off:
+            if self.pace is None:
+                raise
+            self.is_short = True
+            self.pace.skip("training", f"the time is over; {left_off}")
         self._began += time.monotonic() - began
 
     def reset(self) -> None:
@@ -154,7 +181,7 @@ class Workbench:
     def must_end(self) -> bool:
         """Whether the time is over or the owner wants what there is."""
         late = self.deadline is not None and time.monotonic() >= self.deadline
-        return late or self.context.reporter.stop_requested
+        return late or self.is_short or self.context.reporter.stop_requested
 
     def look(self, trainer: Trainer) -> Check:
         """The network as it stands on the hold-out."""

@@ -43,7 +43,11 @@ class FineTune(Recipe):
         description="Side of the input in pixels, for scopes full, norm, ssf and lora; the backbone's own by default.",
     )
     max_minutes: float | None = Field(
-        None, gt=0, le=10_080, description="Training stops after this time and keeps the best."
+        None,
+        gt=0,
+        le=10_080,
+        description="Time of the whole job, exceeded by 30 s at most. What does not fit by its forecast is left out, "
+        "and is a row of `decisions`: the networks from scratch first, then views, pilots, epochs, the training.",
     )
     layer_decay: float | None = Field(
         None,

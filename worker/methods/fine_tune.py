@@ -20,15 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.artifact.preprocess import Preprocess
 from app.errors import JobFailure
 from app.recipes import FineTune
-from worker import backbones, checks, features, forward, inputs, invariance, moved, scopes, trivial, tuning
+from worker import backbones, checks, features, forward, inputs, moved, scopes, tuning
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.evaluate import calibration, judged
 from worker.evaluate.distortion import relative_change
+from worker.methods import fine_tune_inputs
+from worker.methods.fine_tune_time import Limit
 from worker.methods.heads import LinearHead
-from worker.methods.outcome import Candidate, Selection
+from worker.methods.outcome import Candidate, Outcome, Selection
 from worker.methods.reference import holdout
 from worker.methods.task import Float, Rows, Task
 from worker.moved import Fold
@@ -38,20 +39,37 @@ from worker.start import start_head
 from worker.tuning import Tuned
 from worker.workbench import Options, Workbench
 
-# Images in the median class from which views take an operation of TrivialAugment.
-TRIVIAL_FROM = 20
-MIXUP, MIXUP_FROM = 0.1, 20_000
 CHOSE = "the hold-out also chose learning rate and epoch, the start among them: a small gain may be that choice"
 JUDGED = "hold-out of 20 %, each half at the epoch that the other half chose"
 JUDGED_OPTIMISM = "the learning rate was chosen on both halves, by the loss after a few steps"
 HEAD_ARRAYS = ("weight_CD", "bias_C", "mean_D", "scale_D")
 
 
-def run(recipe: FineTune, task: Task) -> Candidate:
-    """Probe, material, training, graph.
+def job(recipe: FineTune, task: Task) -> Outcome:
+    """The recipe as a job of its own: `max_minutes` bounds all of it, baselines and scoring included.
 
     Raises:
-        JobFailure: `dataset_invalid`, too few images for a hold-out; `diverged`; `out_of_memory`.
+        JobFailure: as `run`; `timed_out`, not even the features fit the time.
+        Yielded: the worker shuts down.
+    """
+    if recipe.max_minutes is None:
+        return Outcome(run(recipe, task))
+    limit = Limit(task, recipe.max_minutes)
+    candidate = run(recipe, limit.watch(task), limit)
+    return Outcome(candidate, tuple(limit.decisions), compared_by_seconds=limit.compared_by_seconds)
+
+
+def run(recipe: FineTune, task: Task, limit: Limit | None = None) -> Candidate:
+    """Probe, material, training, graph.
+
+    Args:
+        recipe: with `max_minutes` of the training, where there is no limit.
+        task: the data.
+        limit: of the whole job; None where the caller minds what stands around the training.
+
+    Raises:
+        JobFailure: `dataset_invalid`, too few images for a hold-out; `diverged`; `out_of_memory`; `timed_out`, not even
+            the features fit the limit.
         Yielded: the worker shuts down.
     """
     began = time.monotonic()
@@ -68,22 +86,25 @@ def run(recipe: FineTune, task: Task) -> Candidate:
     checkpoints = Checkpoints(context.storage, _checkpoint_prefix(recipe, task), context.scratch)
     snapshot = checkpoints.read()
     scopes.check(task.backbone, recipe)
-    source = replace(task.backbone, preprocess=_shape(recipe, task))
-    pool_PD, extraction = forward.frozen(task, source, task.pool)
+    source = replace(task.backbone, preprocess=fine_tune_inputs.shape(recipe, task))
+    pool_PD, extraction = fine_tune_inputs.frozen(task, source, limit, snapshot)
     task.foresee(task, pool_PD, len(train))
     train_ND, held_ND = (pool_PD[np.searchsorted(task.pool, rows)] for rows in (train, held))
     probe, facts = _probe(task, train, train_ND, snapshot)
     with ThreadPoolExecutor(context.settings.num_compute_threads, thread_name_prefix="augment") as threads:
-        wanted = _groups(recipe, task, train)
-        asked = () if recipe.scope == "head" or recipe.augment == "none" else ("mirror", *wanted)
-        labels_allow = invariance.check(task, source, probe, (held, held_ND), asked)
+        wanted = fine_tune_inputs.groups(recipe, task, train)
+        labels_allow = fine_tune_inputs.labels_allow(
+            recipe, task, source, probe, (held, held_ND), wanted, limit, snapshot
+        )
+        facts |= {"labels_allow": labels_allow}
         allowed = {name for name, found in labels_allow.items() if found["allowed"]}
         groups = tuple(name for name in wanted if name in allowed)
         part = Part(
             train, held, train_ND, held_ND, "mirror" in allowed, threads, groups, crops=recipe.augment != "none"
         )
-        deadline = _deadline(recipe, began, snapshot)
-        material = _material(recipe, task, part, source.preprocess, facts["views"])
+        material, is_trained = fine_tune_inputs.opened(recipe, task, part, source, facts, limit, snapshot)
+        facts |= {"is_trained": is_trained}
+        deadline = (limit.deadline if is_trained else began) if limit else _deadline(recipe, began, snapshot)
         network = Network(material.trunk, probe)
         bench = Workbench(
             context,
@@ -96,9 +117,12 @@ def run(recipe: FineTune, task: Task) -> Candidate:
             start_tensors=_to_tensors(probe),
             start_facts=facts,
             snapshot=snapshot,
-            options=Options(_mixup(recipe, train), recipe.l2_sp, recipe.soup, recipe.wise),
+            options=Options(fine_tune_inputs.mixup(recipe, train), recipe.l2_sp, recipe.soup, recipe.wise),
+            pace=fine_tune_inputs.pace(recipe, task, facts["views"], limit) if limit else None,
         )
         tuned = tuning.run(bench)
+        if limit:
+            limit.trained()
         finished = moved.finish(material.network, task.backbone) if material.network else None
         logits_NC, tuned_ND = network.outputs(material.held, context.device)
     context.reporter.progress(0.8, "export")
@@ -198,7 +222,7 @@ def _candidate(
             "steps": tuned.num_steps,
             "training_seconds": round(tuned.seconds, 3),
             "images_per_second": tuned.images_per_second,
-            "served": "the trained network" if is_changed else "the frozen backbone: training gained nothing",
+            "served": _what(is_changed, tuned),
             "optimiser": material.optimisation.kind,
             "curve": tuned.curve,
             "factors": finished.factors if finished and is_changed else None,
@@ -206,6 +230,12 @@ def _candidate(
             **({"views": len(material.views)} if material.views else {}),
         },
     )
+
+
+def _what(is_changed: bool, tuned: Tuned) -> str:
+    if is_changed:
+        return "the trained network"
+    return f"the frozen backbone: {'training gained nothing' if tuned.epochs else 'no epoch ran'}"
 
 
 def _probe(task: Task, train: Rows, train_ND: Float, snapshot: Snapshot | None) -> tuple[LinearHead, dict[str, Any]]:
@@ -233,52 +263,6 @@ def _to_tensors(probe: LinearHead) -> dict[str, Tensor]:
         f"probe/{name}": torch.from_numpy(np.ascontiguousarray(getattr(probe, name), np.float32))
         for name in HEAD_ARRAYS
     }
-
-
-def _material(recipe: FineTune, task: Task, part: Part, shape: Preprocess, views: int) -> Material:
-    if recipe.scope == "head":
-        return scopes.head_only(task, part)
-    if recipe.scope == "last_stage" and task.context.device == "cpu":
-        if views:
-            return scopes.last_stage(task, part, recipe, views)
-        why = (
-            "it has no proven split" if task.backbone.prefix is None else "its activations exceed the memory set aside"
-        )
-        task.context.reporter.log(f"{task.backbone.name}: the prefix is computed in every step, {why}", "warning")
-    return scopes.on_images(task, part, recipe, shape)
-
-
-def _shape(recipe: FineTune, task: Task) -> Preprocess:
-    """The input's size: the recipe's for the whole network where the network takes it, else the backbone's own."""
-    own = task.backbone.preprocess
-    if recipe.resolution is None or recipe.resolution == own.height:
-        return own
-    if recipe.scope in ("head", "last_stage"):
-        task.context.reporter.log(
-            f"resolution is for scopes full, norm, ssf and lora; {recipe.scope} keeps {own.height} px", "warning"
-        )
-        return own
-    shape = inputs.at_resolution(own, recipe.resolution)
-    try:
-        forward.restore_at(task.backbone, shape)
-    except ValueError as error:
-        task.context.reporter.log(f"{error}; it keeps {own.height} px", "warning")
-        return own
-    return shape
-
-
-def _mixup(recipe: FineTune, train: Rows) -> float:
-    """BiT's rule (arXiv 1912.11370, section 3.3): none on small data."""
-    if recipe.mixup is not None:
-        return recipe.mixup
-    return MIXUP if len(train) >= MIXUP_FROM else 0.0
-
-
-def _groups(recipe: FineTune, task: Task, train: Rows) -> tuple[str, ...]:
-    """Groups of operations that the views take beside crops, as far as the label allows them."""
-    median = float(np.median(np.bincount(task.labels_N[train], minlength=task.num_classes)))
-    kind = recipe.augment or ("trivial" if median >= TRIVIAL_FROM else "default")
-    return tuple(trivial.GROUPS) if kind == "trivial" else ()
 
 
 def _deadline(recipe: FineTune, began: float, snapshot: Snapshot | None) -> float | None:

@@ -26,7 +26,7 @@ def _few_shot(recipe: Any, task: Task) -> Outcome:
 def _fine_tune(recipe: Any, task: Task) -> Outcome:
     from worker.methods import fine_tune
 
-    return Outcome(fine_tune.run(recipe, task))
+    return fine_tune.job(recipe, task)
 
 
 def _adapt(recipe: Any, task: Task) -> Outcome:
