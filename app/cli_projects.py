@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs.add_parser("list", help="show all projects and their limits")
     limit = verbs.add_parser("limit", help="set all limits of a project; one that is not named is taken away")
     limit.add_argument("project")
-    limit.add_argument("--max-bytes", type=_positive, metavar="N", help="of its datasets together")
+    limit.add_argument("--max-bytes", type=_positive, metavar="N", help="of all that it stores")
     limit.add_argument("--max-jobs", type=_positive, metavar="N", help="queued and running together")
     limit.add_argument("--max-requests", type=_rate, metavar="R", help="a second, of each process that answers")
     limit.add_argument("--max-gpu-seconds", type=_positive, metavar="N", help="of its jobs on GPUs, of a day (UTC)")

@@ -65,6 +65,7 @@ from app.services import logs as logs_of
 from app.services import models as models_of
 from app.services.drift import Observation
 from app.services.predictions import Lookup, Opened
+from app.services.storage_probe import StorageProbe
 from app.services.warm_up import WarmUp
 from app.serving import providers
 from app.serving.board import Board
@@ -212,6 +213,7 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
         settings=settings,
         database=database,
         storage=storage,
+        storage_probe=StorageProbe(storage, settings.scratch),
         inbox=open_inbox(storage),
         bell=Bell(make_celery(settings)),
         engine=engine,

@@ -52,7 +52,7 @@ def _of_upload(context: RunContext, base: Backbone) -> dict[str, Any]:
             "mapping": refused.report and refused.report.to_document(),
             "document": None,
         }
-    prefix = _store(context, admitted.prepared)
+    prefix, size_bytes = _store(context, admitted.prepared)
     mapping = admitted.report.to_document()
     context.reporter.log(
         f"{admitted.report.share:.1%} of {base.name} filled from the checkpoint", mapping=mapping["counts"]
@@ -61,6 +61,7 @@ def _of_upload(context: RunContext, base: Backbone) -> dict[str, Any]:
         "failure": None,
         "mapping": mapping,
         "document": {"backbone": asdict(admitted.backbone), "prefix": prefix, "architecture": base.name},
+        "size_bytes": size_bytes,
     }
 
 
@@ -85,7 +86,7 @@ def _of_version(context: RunContext, base: Backbone) -> dict[str, Any]:
         done = _prepare(context, base, backbone, file)
     except ValueError as error:
         return {"failure": str(error), "mapping": None, "document": None}
-    prefix = _store(context, done)
+    prefix, size_bytes = _store(context, done)
     key = f"{prefix}/{bundle.SEEN}"
     record = context.scratch / bundle.SEEN
     record.write_bytes(tensors.dump(artifact.pack(taught)))
@@ -102,6 +103,7 @@ def _of_version(context: RunContext, base: Backbone) -> dict[str, Any]:
             "seen": key,
             "taught_by": [{**one.describe(), "backbone": one.backbone or None} for one in taught],
         },
+        "size_bytes": size_bytes + record.stat().st_size,
     }
 
 
@@ -143,10 +145,11 @@ def _prepare(context: RunContext, base: Backbone, backbone: Backbone, file: Any)
     return prepare.write(inner, backbone, backbone.weights.sha256, destination, context.reporter.progress)
 
 
-def _store(context: RunContext, done: Prepared) -> str:
-    """Puts the prepared files under the digest of what they compute."""
-    prefix = f"backbones/{context.document.project}/{done.digest}"
+def _store(context: RunContext, done: Prepared) -> tuple[str, int]:
+    """Puts the prepared files under the digest of what they compute; that prefix, and their bytes."""
+    prefix, size_bytes = f"backbones/{context.document.project}/{done.digest}", 0
     for path in sorted(done.folder.iterdir()):
         context.storage.put(f"{prefix}/{path.name}", path)
         failpoints.reach("backbone_file_stored")
-    return prefix
+        size_bytes += path.stat().st_size
+    return prefix, size_bytes

@@ -21,6 +21,7 @@ from app.queue import Bell
 from app.services import queues, waste
 from app.services.drift import Observation
 from app.services.predictions import Lookup, Opened
+from app.services.storage_probe import StorageProbe
 from app.services.warm_up import WarmUp
 from app.serving.engine import Engine
 from app.serving.statistics import Statistics
@@ -41,6 +42,7 @@ class State:
     settings: Settings
     database: Database
     storage: Storage
+    storage_probe: StorageProbe
     inbox: Inbox
     bell: Bell
     engine: Engine

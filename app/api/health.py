@@ -31,7 +31,7 @@ def livez() -> str:
 @router.get("/readyz", response_model=Ready, responses={503: {"model": Ready, "description": "Something is missing"}})
 def readyz(state: Context, response: Response) -> Any:
     """Database, broker, storage and a live worker; 503 names what is missing."""
-    checks = readiness.check(state.settings, state.database, state.storage, state.bell, state.warm_up)
+    checks = readiness.check(state.database, state.storage_probe, state.bell, state.warm_up)
     missing = [name for name, finding in checks.items() if finding != "ok"]
     if missing:
         response.status_code = 503

@@ -184,9 +184,11 @@ def _from_version(once: _Once, body: BackboneFromVersion) -> Response | OwnBackb
 
 def _from_upload(once: _Once, body: BackboneFromUpload) -> Response | OwnBackboneOut:
     def make(session: SqlSession) -> UserBackbone:
-        key = uploads.key(once.project, body.upload_id)
-        row = backbones.add(session, once.project, body.name, body.architecture, key, body.input)
-        uploads.take(session, once.project, body.upload_id, row.id)
+        # Its bytes count once: no longer as an upload's, before they count as the backbone's.
+        taken = uploads.take(session, once.project, body.upload_id, body.name)
+        file = backbones.Checkpoint(uploads.key(once.project, taken.id), taken.received_bytes, body.input)
+        row = backbones.add(session, once.project, body.name, body.architecture, file)
+        taken.used_by = row.id
         return row
 
     return once.answer(body.model_dump(), make)
@@ -196,9 +198,10 @@ def _from_form(once: _Once, form: BackboneForm, landing: Path, sha256: str) -> R
     """Stores the file, then one transaction; the file is taken back unless a row was made that speaks of it."""
     database, storage = once.state.database, once.state.storage
     key = f"incoming/{once.project}/{uuid4().hex}"
+    file = backbones.Checkpoint(key, landing.stat().st_size, form.input)
 
     def make(session: SqlSession) -> UserBackbone:
-        row = backbones.add(session, once.project, form.name, form.architecture, key, form.input)
+        row = backbones.add(session, once.project, form.name, form.architecture, file)
         waste.keep(session, key)
         return row
 

@@ -81,6 +81,7 @@ class UserBackbone(Base):
     mapping: Mapped[dict[str, Any] | None]
     failure_code: Mapped[str | None] = mapped_column(String(40))
     failure_message: Mapped[str | None]
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -208,7 +209,11 @@ class ModelVersion(Base):
     """One immutable version; its bundle lies in storage under `prefix`."""
 
     __tablename__ = "model_version"
-    __table_args__ = (UniqueConstraint("model_id", "version"), UniqueConstraint("job_id"))
+    __table_args__ = (
+        UniqueConstraint("model_id", "version"),
+        UniqueConstraint("job_id"),
+        Index(None, "project_id", "size_bytes"),
+    )
     id: Mapped[str] = mapped_column(_ID, primary_key=True)
     project_id: Mapped[str] = mapped_column(_ID, ForeignKey("project.id"))
     model_id: Mapped[str] = mapped_column(_ID, ForeignKey("model.id", ondelete="CASCADE"))
@@ -220,6 +225,8 @@ class ModelVersion(Base):
     metrics: Mapped[dict[str, Any]]
     # Where an imported bundle came from; its metrics and its spec are then what the other side says.
     origin: Mapped[dict[str, Any] | None]
+    # Of its own files, without those that it shares with others.
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

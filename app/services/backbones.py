@@ -13,7 +13,7 @@ from app.backbones import Backbone, InputChanges
 from app.db.base import new_id
 from app.db.models import Job, Model, ModelVersion, UserBackbone, WorkerProcess
 from app.errors import BadRequest, Conflict, NotFound
-from app.services import jobs, models
+from app.services import jobs, limits, models
 from app.states import FINAL
 
 AUTO = "auto"
@@ -26,6 +26,21 @@ class Known:
 
     backbone: Backbone
     available: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A user's file of weights.
+
+    Args:
+        file: its storage key.
+        size_bytes: of that.
+        changes: of the architecture's input.
+    """
+
+    file: str
+    size_bytes: int
+    changes: InputChanges
 
 
 def find(session: Session, project: str, name: str) -> Known:
@@ -107,7 +122,7 @@ def has_text_tower(session: Session, project: str, name: str) -> bool:
     return name != AUTO and find(session, project, name).backbone.text_tower
 
 
-def add(session: Session, project: str, name: str, architecture: str, file: str, changes: InputChanges) -> UserBackbone:
+def add(session: Session, project: str, name: str, architecture: str, checkpoint: Checkpoint) -> UserBackbone:
     """Writes the row of a user's own weights, and the job that opens and maps them.
 
     Args:
@@ -115,12 +130,12 @@ def add(session: Session, project: str, name: str, architecture: str, file: str,
         project: owner.
         name: under which jobs will name it: `user/...`.
         architecture: a name of the catalogue.
-        file: storage key of the checkpoint.
-        changes: of the architecture's input.
+        checkpoint: as it came.
 
     Raises:
         NotFound: the architecture is not in the catalogue.
         Unprocessable: the changes contradict each other.
+        TooMany: the project may store no more bytes.
         Conflict: the name is taken.
     """
     base = backbones.find(architecture)
@@ -131,8 +146,8 @@ def add(session: Session, project: str, name: str, architecture: str, file: str,
             "see GET /api/v1/backbones",
             code="unknown_backbone",
         )
-    inputs = {"file": file, "input": asdict(changes.applied(base.preprocess))}
-    return _checking(session, project, name, {"architecture": architecture}, inputs)
+    inputs = {"file": checkpoint.file, "input": asdict(checkpoint.changes.applied(base.preprocess))}
+    return _checking(session, project, name, {"architecture": architecture}, inputs, checkpoint.size_bytes)
 
 
 def add_version(session: Session, project: str, name: str, model: str, number: int) -> UserBackbone:
@@ -176,11 +191,12 @@ def add_version(session: Session, project: str, name: str, model: str, number: i
         "dataset": (spec["dataset"] or {}).get("id"),
     }
     inputs = {"prefix": row.prefix, "source": source}
-    return _checking(session, project, name, {"architecture": architecture, "source": source}, inputs)
+    size_bytes = spec["files"][bundle.STATE]["size_bytes"]
+    return _checking(session, project, name, {"architecture": architecture, "source": source}, inputs, size_bytes)
 
 
 def _checking(
-    session: Session, project: str, name: str, document: dict[str, Any], inputs: dict[str, Any]
+    session: Session, project: str, name: str, document: dict[str, Any], inputs: dict[str, Any], size_bytes: int
 ) -> UserBackbone:
     """The row in state `checking`, and its job.
 
@@ -194,7 +210,16 @@ def _checking(
     if taken is not None:
         session.delete(taken)
         session.flush()
-    row = UserBackbone(id=new_id("bb"), project_id=project, name=full, state="checking", prefix=None, document=document)
+    limits.check_bytes(session, project, size_bytes)
+    row = UserBackbone(
+        id=new_id("bb"),
+        project_id=project,
+        name=full,
+        state="checking",
+        prefix=None,
+        document=document,
+        size_bytes=size_bytes,
+    )
     session.add(row)
     session.flush()
     inputs = {"backbone_id": row.id, "name": full, "architecture": document["architecture"], **inputs}

@@ -2,6 +2,7 @@
 
 import threading
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -11,7 +12,9 @@ from app.db.collections import Collection
 from app.db.locks import Lock, hold
 from app.db.session import Database
 from app.errors import Conflict
-from app.services.collector import Collector, Report
+
+if TYPE_CHECKING:
+    from app.services.collector import Collector, Report
 
 # Nobody has heard of it for so long: its process was killed. A page of a listing takes a second.
 SILENT = timedelta(minutes=10)
@@ -52,8 +55,8 @@ def begin_if_due(session: Session, seconds: float) -> str | None:
 
 
 def carry_out(
-    database: Database, collector: Collector, collection_id: str, stopping: threading.Event | None = None
-) -> Report:
+    database: Database, collector: "Collector", collection_id: str, stopping: threading.Event | None = None
+) -> "Report":
     """Makes the pass, and notes how it ended; one that failed has no report."""
     report: Report | None = None
     try:

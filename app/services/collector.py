@@ -17,7 +17,7 @@ from app.db.uploads import Upload
 from app.errors import NotFound
 from app.feature_files import KEYS, ROWS
 from app.inbox import Inbox
-from app.services import feature_chunks, references, shared
+from app.services import feature_chunks, references, shared, stored_bytes
 from app.services.feature_chunks import LiveImages
 from app.storage import Storage, Stored
 
@@ -55,6 +55,7 @@ class Report:
         rewritten: chunks of features of which some rows went, at their old size; `freed_bytes` is the difference.
         foreign: not Graft's; never removed.
         is_whole: whether the pass came to the end of storage.
+        beside: bytes that stay and that no row tells the size of, by project and room of storage; once it is whole.
     """
 
     seen: Count = field(default_factory=Count)
@@ -64,6 +65,7 @@ class Report:
     foreign: Count = field(default_factory=Count)
     freed_bytes: int = 0
     is_whole: bool = False
+    beside: stored_bytes.Bytes = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -99,6 +101,7 @@ class Collector:
         self._live: dict[str, LiveImages | None] = {}
         # Of the last chunk of features: its name, and whether its rows go.
         self._chunk: tuple[str, What | None] = ("", None)
+        self._kept: stored_bytes.Bytes = {}
         self.report = Report()
 
     def run(self, stopping: threading.Event | None = None, renew: Callable[[], None] = lambda: None) -> Report:
@@ -114,6 +117,8 @@ class Collector:
             self._look(page)
             if self.report.removed.objects >= self._max_removed or (stopping is not None and stopping.is_set()):
                 return self.report
+        with self._database.read() as session:
+            self.report.beside = stored_bytes.beside(session, self._kept)
         self.report.is_whole = True
         return self.report
 
@@ -125,6 +130,7 @@ class Collector:
         for stored in page:
             place = places[stored.key]
             self.report.seen.add(stored)
+            self._keep(stored, stored.size_bytes)
             if stored.unfinished and references.is_ours(stored.key):
                 self._unfinished(stored)
             elif place is None:
@@ -230,3 +236,11 @@ class Collector:
         self._told(stored, what)
         if self._removes:
             self._storage.remove(stored)
+            self._keep(stored, -stored.size_bytes)
+
+    def _keep(self, stored: Stored, size_bytes: int) -> None:
+        """Counts an object with its project, where rows do not; or takes it off again."""
+        room, _, rest = stored.key.partition("/")
+        if room in stored_bytes.ROOMS and not stored.unfinished:
+            rooms = self._kept.setdefault(rest.partition("/")[0], {})
+            rooms[room] = rooms.get(room, 0) + size_bytes

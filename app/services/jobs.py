@@ -48,9 +48,10 @@ def create(session: Session, project: str, new: NewJob) -> Job:
     Raises:
         NotFound: a job that it depends on does not exist.
         Conflict: a job that it depends on has failed or was cancelled.
-        TooMany: codes too_many_jobs, too_many_gpu_seconds.
+        TooMany: codes too_many_jobs, too_many_gpu_seconds; too_many_bytes, the project stores more than it may already.
     """
     limits.check_job(session, project)
+    limits.check_bytes(session, project, 0)
     queue = queues.choose(session, new.kind)
     limits.check_gpu(session, project, queue)
     job = Job(

@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass, fields
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.db.models import Dataset, Job, Project
-from app.db.uploads import USED as UPLOAD_USED
-from app.db.uploads import Upload
+from app.db.models import Job, Project
 from app.errors import NotFound, TooMany
 from app.queue import GPU
-from app.services import gpu_use
+from app.services import gpu_use, stored_bytes
 from app.states import JobState
 
 # A job may end, or something be deleted, at any moment.
@@ -25,8 +23,8 @@ class Limits:
     """Of one project.
 
     Args:
-        max_bytes: of its datasets, as they are stored; of those that are being ingested, as they were sent; and of its
-            uploads, as large as they are to be.
+        max_bytes: of all that it stores: its datasets (those that are being ingested as they were sent), its uploads as
+            large as they are to be, its versions and backbones, and the rest as the last collection has found it.
         max_jobs: queued and running together.
         max_requests: a second, of each process that answers.
         max_gpu_seconds: of a day (UTC) that its jobs are on GPUs, all of them together; those that run go on.
@@ -102,7 +100,12 @@ def check_gpu(session: Session, project: str, queue: str) -> None:
 
 
 def check_bytes(session: Session, project: str, more: int) -> None:
-    """Refuses an upload that the project has no room for.
+    """Refuses what the project has no room to store.
+
+    Args:
+        session: the open transaction.
+        project: owner.
+        more: bytes that are to come; 0 where nobody knows yet, which is refused where there is too much already.
 
     Raises:
         TooMany: code too_many_bytes.
@@ -111,14 +114,11 @@ def check_bytes(session: Session, project: str, more: int) -> None:
     if most is None:
         return
     _lock(session, project)
-    datasets = select(func.sum(Dataset.size_bytes)).where(Dataset.project_id == project)
-    waiting = Upload.project_id == project, Upload.state != UPLOAD_USED
-    uploads = select(func.sum(func.coalesce(Upload.size_bytes, Upload.received_bytes))).where(*waiting)
-    found = int(session.scalar(datasets) or 0) + int(session.scalar(uploads) or 0)
+    found = stored_bytes.total(session, project)
     if found + more > most:
         raise TooMany(
-            f"expected datasets and uploads of at most {most} bytes in the project; found {found}, and {more} more to "
-            "come; delete one that nobody needs",
+            f"expected at most {most} bytes in the project; found {found}, and {more} more to come; delete a dataset, "
+            "version, backbone or upload that nobody needs (GET /metrics tells what the bytes belong to)",
             code="too_many_bytes",
             retry_after_seconds=RETRY_SECONDS,
         )

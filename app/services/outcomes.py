@@ -82,7 +82,7 @@ def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
     if job.kind == "backbone":
         row = session.get(UserBackbone, job.inputs["backbone_id"])
         if row is not None:
-            row.state, row.failure_code, row.failure_message = "invalid", code, message
+            row.state, row.failure_code, row.failure_message, row.size_bytes = "invalid", code, message, 0
     if job.kind == "align":
         alignments.fail(session, job.inputs["alignment_id"], code, message)
     if job.kind in studies.TABLES:
@@ -157,7 +157,10 @@ def _backbone(session: Session, job: Job, result: Result) -> list[str]:
     if result["failure"]:
         attempts.fail(session, job, "weights_unavailable", result["failure"])
         row.state, row.failure_code, row.failure_message = "invalid", job.failure_code, job.failure_message
+        row.size_bytes = 0
         return _checkpoint(job)
+    # A worker of the release before this one does not tell.
+    row.size_bytes = result.get("size_bytes", row.size_bytes)
     row.state, row.document = "ready", result["document"]
     _succeeded(session, job, f"backbone {row.name} added")
     return _checkpoint(job)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id
 from app.db.models import Job, Model, ModelVersion
 from app.errors import Conflict
-from app.services import models, outbox
+from app.services import limits, models, outbox, stored_bytes
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,8 @@ def check_labels(session: Session, project: str, name: str, task: str, labels: S
 def publish(session: Session, job: Job, prefix: str, spec: dict[str, Any], metrics: dict[str, Any]) -> ModelVersion:
     """Appends a version to the job's model; called in the transaction that makes the job `succeeded`.
 
+    What it stores counts, and is never too much: the work is done, and the next job is refused instead.
+
     Raises:
         Conflict: the label set changed since the job was made and the job does not allow it.
     """
@@ -66,7 +68,9 @@ def admit(
 
     Raises:
         Conflict: code label_change.
+        TooMany: the project may store no more bytes.
     """
+    limits.check_bytes(session, project, _size(made))
     return _append(session, project, name, made, allowed, metrics=made.spec["metrics"], origin=origin)
 
 
@@ -85,7 +89,9 @@ def append(
     Raises:
         NotFound: the base or its model was deleted meanwhile.
         Conflict: code version_moved, the alias or default means another version by now.
+        TooMany: the project may store no more bytes.
     """
+    limits.check_bytes(session, base.project_id, _size(made))
     number = _next_number(session, base.model_id)
     # After the counter, whose lock lets one publication through at a time.
     found = models.resolve(session, base.project_id, name, *asked)
@@ -117,12 +123,17 @@ def _add(
         version=number,
         prefix=made.prefix,
         spec=made.spec,
+        size_bytes=_size(made),
         **fields,
     )
     session.add(row)
     session.flush()
     outbox.version_published(session, session.get_one(Model, model_id).name, row)
     return row
+
+
+def _size(made: NewVersion) -> int:
+    return stored_bytes.own_files(made.spec["files"].values())
 
 
 def _next_number(session: Session, model_id: str) -> int | None:

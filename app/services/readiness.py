@@ -1,41 +1,38 @@
 """Whether everything that a job needs is there, and figures for Prometheus."""
 
-import tempfile
 from math import nan
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from app.db.base import now
 from app.db.collections import Collection
 from app.db.session import Database
 from app.queue import Bell
-from app.services import collections, forecasts, queues, served
+from app.services import collections, forecasts, limits, queues, served, stored_bytes
 from app.services.drift import Observation
+from app.services.storage_probe import StorageProbe
 from app.services.warm_up import WarmUp
 from app.serving.statistics import Present, Statistics
-from app.settings import Settings
-from app.storage import Storage
 
-PROBE = "health/probe"
 LOADING = "expected the versions that aliases mean to be loaded; found that some are not yet; ask again in a moment"
 
 
-def check(settings: Settings, database: Database, storage: Storage, bell: Bell, warm_up: WarmUp) -> dict[str, str]:
+def check(database: Database, storage: StorageProbe, bell: Bell, warm_up: WarmUp) -> dict[str, str]:
     """Each part with `ok`, or what is wrong with it; models only while those that are served are being loaded."""
     found = {"database": _database(database), "broker": "ok" if bell.reachable() else "expected a broker; found none"}
-    found["storage"] = _storage(settings, storage)
+    found["storage"] = storage.look()
     found["worker"] = _worker(database) if found["database"] == "ok" else "unknown without the database"
     if found["database"] == "ok" and warm_up.is_under_way:
         found["models"] = LOADING
     return found
 
 
-def check_serving(settings: Settings, database: Database, storage: Storage, warm_up: WarmUp) -> dict[str, str]:
+def check_serving(database: Database, storage: StorageProbe, warm_up: WarmUp) -> dict[str, str]:
     """What a prediction needs, each part with `ok`, or what is wrong with it."""
-    found = {"database": _database(database), "storage": _storage(settings, storage)}
+    found = {"database": _database(database), "storage": storage.look()}
     return {**found, "models": LOADING} if found["database"] == "ok" and warm_up.is_under_way else found
 
 
@@ -58,6 +55,7 @@ def metrics(database: Database, statistics: Statistics, observation: Observation
         if project is None:
             _storage_seen(registry, collections.last(session))
             _memory(registry, total.present)
+        _projects_seen(registry, session, project)
         _forecasts(registry, forecasts.errors(session, project))
         answered = served.metrics(session, total, observation, project)
     return generate_latest(registry).decode() + answered
@@ -90,6 +88,24 @@ def _storage_seen(registry: CollectorRegistry, last: Collection | None) -> None:
         gauge.set(value)
 
 
+def _projects_seen(registry: CollectorRegistry, session: Session, project: str | None) -> None:
+    """What projects store, and may store; of features, logs and results as the last collection has found them."""
+    stored = Gauge("graft_project_bytes", "Bytes that a project stores", ["project", "of"], registry=registry)
+    most = Gauge("graft_project_bytes_limit", "Bytes that it may store", ["project"], registry=registry)
+    what = "Requests a second that a project may send to each process that answers; this one counts its own"
+    requests = Gauge("graft_project_requests_limit", what, ["project"], registry=registry)
+    for name, sizes in stored_bytes.every(session, project).items():
+        for of, size in sizes.items():
+            stored.labels(name, of).set(size)
+    for name, given in limits.every(session):
+        if project not in (None, name):
+            continue
+        if given.max_bytes is not None:
+            most.labels(name).set(given.max_bytes)
+        if given.max_requests is not None:
+            requests.labels(name).set(given.max_requests)
+
+
 def _forecasts(registry: CollectorRegistry, found: forecasts.Errors) -> None:
     """How far forecasts were off; means are left out, not zero, as long as there is none."""
     Counter("graft_forecasts", "Transfers whose accuracy was foretold", registry=registry).inc(found.num_total)
@@ -109,17 +125,6 @@ def _database(database: Database) -> str:
             session.execute(text("SELECT 1 FROM project LIMIT 1"))
     except SQLAlchemyError as error:
         return f"expected a migrated database; found {type(error).__name__}; run `graft migrate`"
-    return "ok"
-
-
-def _storage(settings: Settings, storage: Storage) -> str:
-    settings.scratch.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.NamedTemporaryFile(dir=settings.scratch) as probe:
-            storage.put(PROBE, Path(probe.name))
-        storage.delete(PROBE)
-    except Exception as error:
-        return f"expected storage that takes a file; found {type(error).__name__}: {error}"
     return "ok"
 
 

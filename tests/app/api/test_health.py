@@ -1,11 +1,19 @@
 """Health, readiness, metrics."""
 
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from app.main import create_app
+from app.services import limits
+from app.services.limits import Limits
+from app.services.storage_probe import FRESH_SECONDS, StorageProbe
 from app.settings import Settings
+from app.storage import FolderStorage
 from tests import factories
 from tests.conftest import free_port
 from tests.factories import files_below
@@ -67,6 +75,46 @@ def test_storage_that_takes_no_file_is_named(light, home):
         assert set(ready(client)["missing"]) == {"storage", "worker"}
 
 
+def test_storage_is_tried_now_and_then_however_often_somebody_asks(light_client, monkeypatch):
+    tried = []
+    state, client = light_client.app.state.graft, light_client
+    put = state.storage.put
+    monkeypatch.setattr(state.storage, "put", lambda key, path: (tried.append(key), put(key, path)))
+    for _ in range(20):
+        ready(client)
+        client.get("/v2/health/ready")
+    assert len(tried) == 1
+
+
+def test_storage_is_tried_again_after_a_while_and_by_one_alone(tmp_path):
+    clock, trying, going_on = [0.0], threading.Event(), threading.Event()
+
+    class Slow(FolderStorage):
+        def put(self, key, source):
+            trying.set()
+            assert going_on.wait(60)
+            super().put(key, source)
+
+    probe = StorageProbe(Slow(tmp_path / "there"), tmp_path / "scratch", lambda: clock[0])
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(probe.look)
+        assert trying.wait(60)
+        going_on.set()
+        assert first.result(60) == "ok"
+        clock[0] = FRESH_SECONDS
+        trying.clear()
+        going_on.clear()
+        shutil.rmtree(tmp_path / "there")
+        (tmp_path / "there").write_text("no folder")
+        second = threads.submit(probe.look)
+        assert trying.wait(60)
+        # Somebody else asks meanwhile: nobody waits for a store that is away.
+        assert probe.look() == "ok"
+        going_on.set()
+        assert "takes a file" in second.result(60)
+    assert "takes a file" in probe.look()
+
+
 def test_broker_that_is_away_is_named_and_jobs_are_still_taken(light):
     away = light.model_copy(update={"broker_url": f"redis://127.0.0.1:{free_port()}/0"})
     with open_client(away) as client:
@@ -109,3 +157,18 @@ def test_metrics_tell_how_far_forecasts_were_off(client, database):
     assert found["graft_forecast_absolute_error",] == pytest.approx(0.15)
     assert found["graft_forecast_bias",] == pytest.approx(-0.05)
     assert found["graft_forecast_inside",] == 0.5
+
+
+def test_metrics_tell_what_projects_store_and_may_store(client, database):
+    with database.write() as session:
+        factories.dataset(session, size_bytes=70)
+        factories.model(session, size_bytes=5)
+        factories.dataset(session, size_bytes=3, project_id=factories.project(session, "other"))
+        limits.put(session, "other", Limits(max_bytes=10, max_requests=2.5))
+    found = samples(client.get("/metrics"))
+    assert found["graft_project_bytes", ("of", "datasets"), ("project", "default")] == 70
+    assert found["graft_project_bytes", ("of", "versions"), ("project", "default")] == 5
+    assert found["graft_project_bytes", ("of", "datasets"), ("project", "other")] == 3
+    assert found["graft_project_bytes_limit", ("project", "other")] == 10
+    assert found["graft_project_requests_limit", ("project", "other")] == 2.5
+    assert ("graft_project_bytes_limit", ("project", "default")) not in found

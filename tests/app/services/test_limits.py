@@ -3,10 +3,25 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
+from app.db.base import new_id, now
+from app.db.logs import PredictionLog
+from app.db.models import ModelVersion
 from app.errors import NotFound, TooMany
 from app.inbox import open_inbox
-from app.services import datasets, jobs, limits, outcomes, uploads
+from app.services import (
+    backbones,
+    collections,
+    datasets,
+    jobs,
+    limits,
+    outcomes,
+    publications,
+    stored_bytes,
+    uploads,
+)
+from app.services.collector import Collector
 from app.services.limits import Limits
 from app.services.receiving import Receiver
 from app.services.upload_leases import Desk
@@ -98,3 +113,63 @@ def test_limits_are_set_as_a_whole_and_taken_away(database):
         assert limits.every(session) == [("default", Limits(None, 3, None))]
         with pytest.raises(NotFound):
             limits.put(session, "none", Limits())
+
+
+def own(key, size_bytes):
+    return {"sha256": "a" * 64, "size_bytes": size_bytes, "key": key}
+
+
+def test_versions_and_backbones_count_and_what_they_share_does_not(database):
+    with database.write() as session:
+        limits.put(session, "default", Limits(max_bytes=1000))
+        files = {"head.onnx": own(None, 600), "backbone.onnx": own("graphs/b", 5000)}
+        spec = {**factories.SPEC, "metrics": {}, "files": files}
+        made = publications.NewVersion(new_id("ver"), "bundles/default/ver_a/imported", spec)
+        row = publications.admit(session, "default", "colours", made, False, {"how": "imported"})
+        assert row.size_bytes == 600
+        architecture = "timm/tf_efficientnet_lite0"
+        checked = backbones.add(session, "default", "mine", architecture, "incoming/default/x", 300)
+        for ask in (
+            lambda: upload(session, 101),
+            lambda: backbones.add(session, "default", "more", architecture, "incoming/default/y", 101),
+            lambda: publications.admit(session, "default", "colours", made, False, {"how": "imported"}),
+        ):
+            with pytest.raises(TooMany) as caught:
+                ask()
+            assert (caught.value.code, caught.value.status) == ("too_many_bytes", 429)
+        outcomes.clear(session, jobs.get(session, "default", checked.job_id), "internal", "a reason")
+        assert stored_bytes.total(session, "default") == 600
+
+
+def test_logs_and_features_count_from_the_collection_that_saw_them(database, storage, tmp_path):
+    (tmp_path / "some").write_bytes(b"x" * 100)
+    with database.write() as session:
+        model = factories.model(session)
+        version = session.scalars(select(ModelVersion)).one()
+        version.size_bytes = 60
+        session.add(PredictionLog(model_id=model.id, project_id="default", share=1.0, keep_days=1, images=False))
+        dataset = factories.dataset(session, size_bytes=100)
+        limits.put(session, "default", Limits(max_bytes=259))
+        jobs.create(session, "default", NEW)
+    for key in (
+        f"predictions/default/{model.id}/2026-01-01/a.parquet",
+        # More than its row tells: spec.json is no file of its own spec.
+        f"{version.prefix}/head.onnx",
+        f"datasets/default/{dataset.id}/shard",
+        "graphs/" + "a" * 64,
+    ):
+        storage.put(key, tmp_path / "some")
+    with database.write() as session:
+        collection_id = collections.begin(session, removes=False)
+    collector = Collector(database, storage, open_inbox(storage), now() - timedelta(hours=1), removes=False)
+    collections.carry_out(database, collector, collection_id)
+    with database.write() as session:
+        expected = {"datasets": 100, "versions": 60, "results": 40, "logs": 100}
+        assert stored_bytes.every(session) == {"default": expected}
+        with pytest.raises(TooMany) as caught:
+            jobs.create(session, "default", NEW)
+        assert caught.value.code == "too_many_bytes"
+        limits.put(session, "default", Limits(max_bytes=300))
+        jobs.create(session, "default", NEW)
+        with pytest.raises(TooMany):
+            upload(session, 1)

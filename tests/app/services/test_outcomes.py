@@ -180,9 +180,8 @@ def test_unknown_failure_code_is_a_mistake_of_ours():
 @pytest.mark.parametrize("refused", [True, False])
 def test_own_backbone(database, refused):
     with database.write() as session:
-        row = backbones.add(
-            session, "default", "mine", "timm/tf_efficientnet_lite0", "incoming/default/x", InputChanges()
-        )
+        file = backbones.Checkpoint("incoming/default/x", 10, InputChanges())
+        row = backbones.add(session, "default", "mine", "timm/tf_efficientnet_lite0", file)
         attempts.claim(session, ["cpu"], OWNER, 60)
     document = {"backbone": {"name": "user/mine"}, "architecture": "timm/tf_efficientnet_lite0"}
     result = {"failure": "too few tensors" if refused else None, "mapping": {"mapped": 3}, "document": document}
