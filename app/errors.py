@@ -12,6 +12,7 @@
     |- WrongVersion 412             tus_version
     |- TooLarge 413                 body_too_large, upload_too_long
     |- UnsupportedMediaType 415     unsupported_media_type
+    |- Unsatisfiable 416            range_not_satisfiable
     |- Misdirected 421              unknown_host
     |- Unprocessable 422            invalid_payload, idempotency_mismatch
     |- Locked 423                   upload_locked
@@ -137,6 +138,14 @@ class UnsupportedMediaType(GraftError):
     status = 415
     code = "unsupported_media_type"
     title = "Unsupported media type"
+
+
+class Unsatisfiable(GraftError):
+    """None of the ranges that are asked for lies in the file."""
+
+    status = 416
+    code = "range_not_satisfiable"
+    title = "Range not satisfiable"
 
 
 class Misdirected(GraftError):

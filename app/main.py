@@ -56,6 +56,7 @@ from app.api.remote import Remote
 from app.api.requests import Requests
 from app.api.room import Room
 from app.api.safety import Safety
+from app.api.slow_bodies import SlowBodies
 from app.api.traced import Traced
 from app.db.session import Database
 from app.inbox import open_inbox
@@ -157,6 +158,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
     app.add_middleware(Head)
     hosts = frozenset((settings.host.lower(), *settings.allowed_hosts))
     app.add_middleware(Guard, hosts=hosts, origins=frozenset(settings.cors_origins))
+    app.add_middleware(SlowBodies, seconds=settings.body_idle_seconds)
     app.add_middleware(tus.Tus)
     if settings.otlp_endpoint:
         app.add_middleware(Traced)

@@ -50,6 +50,12 @@ class Settings(BaseSettings):
         description="Folder of backbones that `make setup` prepared; read only.",
     )
     max_upload_bytes: int = Field(20 * 2**30, ge=1, description="Largest body of one upload.")
+    body_idle_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="Longest time without a byte in the middle of a request's body; then the request is refused (408), "
+        "its connection ends and what came of it is removed, but for resumable uploads, which keep it.",
+    )
     upload_keep_seconds: float = Field(
         86_400.0,
         gt=0,
@@ -76,7 +82,10 @@ class Settings(BaseSettings):
         5.0, gt=0, description="Longest wait, by the rate measured, before requests are refused."
     )
     serve_processes: int = Field(
-        1, ge=1, description="Processes that answer requests on the one port; each has its share of cores and memory."
+        1,
+        ge=1,
+        description="Processes that answer requests on the one port; each has its share of cores and memory, and "
+        "counts a project's requests a second for itself (docs/keys.md).",
     )
     serve_threads: int = Field(
         0,

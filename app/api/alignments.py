@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Any, Literal
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from app import alignments as catalogue
@@ -12,6 +11,7 @@ from app.alignments import LAYER, AnyAlignment
 from app.api.accepted import Accepted
 from app.api.datasets import Failure
 from app.api.deps import WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
+from app.api.files import Attachment
 from app.api.problems import RESPONSES
 from app.artifact import alignment as artifact
 from app.db.models import Alignment
@@ -134,8 +134,8 @@ def delete_alignment(alignment_id: str, session: WriteSession, project: Project)
     session.info.setdefault(WASTE, []).extend(alignments.delete(session, project, alignment_id))
 
 
-@router.get("/{alignment_id}/files/{file}", response_class=FileResponse)
+@router.get("/{alignment_id}/files/{file}", response_class=Attachment)
 def get_alignment_file(alignment_id: str, file: str, state: Context, session: ReadSession, project: Project) -> Any:
     """`alignment.onnx` (features -> aligned) or `alignment.safetensors` (alpha, offset) for stored vectors."""
     path = alignments.file_path(state.storage, alignments.get(session, project, alignment_id), file)
-    return FileResponse(path, filename=file, media_type="application/octet-stream")
+    return Attachment(path, filename=file, media_type="application/octet-stream")

@@ -4,7 +4,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.responses import HTMLResponse, Response
+
+from app.api.files import Attachment
 
 DOCUMENT, PAGE = "/openapi.json", "/docs"
 SCRIPT, STYLE, START = f"{PAGE}/swagger-ui-bundle.js", f"{PAGE}/swagger-ui.css", f"{PAGE}/start.js"
@@ -47,13 +49,13 @@ def start() -> Response:
 @router.get(SCRIPT)
 def script() -> Response:
     """Swagger UI."""
-    return FileResponse(_static() / "swagger-ui-bundle.js", media_type="text/javascript", headers=KEPT)
+    return Attachment(_static() / "swagger-ui-bundle.js", media_type="text/javascript", headers=KEPT)
 
 
 @router.get(STYLE)
 def style() -> Response:
     """Its looks."""
-    return FileResponse(_static() / "swagger-ui.css", media_type="text/css", headers=KEPT)
+    return Attachment(_static() / "swagger-ui.css", media_type="text/css", headers=KEPT)
 
 
 def _static() -> Path:

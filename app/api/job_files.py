@@ -3,10 +3,10 @@
 from typing import Any
 
 from fastapi import APIRouter, Response
-from fastapi.responses import FileResponse
 
 from app import extract_jobs, predict_jobs
 from app.api.deps import WASTE, Context, Project, ReadSession, State, WriteSession
+from app.api.files import Attachment
 from app.api.problems import RESPONSES
 from app.services import job_files
 
@@ -41,6 +41,6 @@ def delete_features(job_id: str, session: WriteSession, project: Project) -> Non
     session.info.setdefault(WASTE, []).append(job_files.delete(session, project, job_id, extract_jobs.KIND))
 
 
-def _attachment(state: State, session: ReadSession, project: str, job_id: str, kind: str) -> FileResponse:
+def _attachment(state: State, session: ReadSession, project: str, job_id: str, kind: str) -> Attachment:
     path, name = job_files.file(session, state.storage, project, job_id, kind)
-    return FileResponse(path, filename=f"{job_id}-{name}", media_type=MEDIA_TYPES[name.partition(".")[2]])
+    return Attachment(path, filename=f"{job_id}-{name}", media_type=MEDIA_TYPES[name.partition(".")[2]])

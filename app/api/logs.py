@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.background import BackgroundTask
 
 from app.api.deps import WASTE, Context, Project, ReadSession, WriteSession
+from app.api.files import Attachment
 from app.api.forms import plain_type
 from app.api.problems import RESPONSES
 from app.bodies import BODY
@@ -107,4 +108,4 @@ def _parquet(storage: Storage, keys: Any, scratch: Path, filename: str) -> Respo
     except BaseException:
         folder.cleanup()
         raise
-    return FileResponse(path, filename=filename, media_type=PARQUET, background=BackgroundTask(folder.cleanup))
+    return Attachment(path, filename=filename, media_type=PARQUET, background=BackgroundTask(folder.cleanup))

@@ -4,10 +4,10 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Path, Response
-from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field, model_validator
 
 from app.api.deps import BARE, NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
+from app.api.files import Attachment
 from app.api.problems import RESPONSES
 from app.artifact import bundle
 from app.artifact.spec import Spec
@@ -171,7 +171,7 @@ def get_file(name: str, version: Version, file: str, state: Context, session: Re
     else:
         names = ", ".join(sorted([*spec.files, bundle.SPEC, MODEL_ONNX]))
         raise NotFound(f"expected one of {names}; found {file!r}")
-    return FileResponse(path, filename=file, media_type="application/octet-stream")
+    return Attachment(path, filename=file, media_type="application/octet-stream")
 
 
 @router.put("/{name}/aliases/{alias}", response_model=AliasOut)

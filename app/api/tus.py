@@ -192,8 +192,14 @@ async def body(request: Request) -> AsyncIterator[bytes]:
     waiting, pauses = bytearray(), 0
     while True:
         message: Message | None = None
-        with anyio.move_on_after(PAUSE_SECONDS):
-            message = await request.receive()
+        try:
+            with anyio.move_on_after(PAUSE_SECONDS):
+                message = await request.receive()
+        except TimedOut:
+            # GRAFT_BODY_IDLE_SECONDS may be less than our own patience.
+            if waiting:
+                yield bytes(waiting)
+            raise
         pauses = 0 if message is not None else pauses + 1
         if message is not None and message["type"] == "http.request":
             waiting += message.get("body", b"")
