@@ -127,8 +127,8 @@ class Inbox(Protocol):
             Unsupported: the storage is none.
         """
 
-    def part_url(self, held: Held, number: int, seconds: int) -> str:
-        """Where the client puts that part, for so long."""
+    def part_url(self, held: Held, number: int, size_bytes: int, seconds: int) -> str:
+        """Where the client puts that part, of that length and no other, for so long."""
 
     def parts(self, held: Held) -> list[Part] | None:
         """Parts that have come; None where the object store knows of no such upload (any more)."""

@@ -73,7 +73,7 @@ class FolderInbox:
             "the bytes to the service, via tus"
         )
 
-    def part_url(self, held: Held, number: int, seconds: int) -> str:
+    def part_url(self, held: Held, number: int, size_bytes: int, seconds: int) -> str:
         """See Inbox."""
         return self.start_parts(held.key)
 

@@ -83,7 +83,8 @@ class PartOut(BaseModel):
     number: int
     size_bytes: int
     url: str = Field(
-        description="PUT the part's bytes there, without further headers; the answer's ETag is wanted later."
+        description="PUT the part's bytes there, all `size_bytes` of them (Content-Length is signed), without further "
+        "headers; the answer's ETag is wanted later."
     )
     etag: str | None = Field(description="Of the part that is there already.")
 
@@ -311,7 +312,7 @@ def _parts(state: State, row: Upload) -> PartsOut:
         PartOut(
             number=number,
             size_bytes=size,
-            url=state.inbox.part_url(held, number, seconds),
+            url=state.inbox.part_url(held, number, size, seconds),
             etag=there.get(number),
         )
         for number, size in enumerate(sizes, 1)

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import threading
 from datetime import timedelta
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -252,6 +253,26 @@ def test_parts_go_to_the_object_store(service):
     assert service.state.storage.fetch(f"incoming/default/{upload_id}").read_bytes() == DATA
     left = service.state.inbox.client.list_multipart_uploads(Bucket=service.state.inbox.bucket)
     assert upload_id not in str(left.get("Uploads"))
+
+
+def test_a_part_has_the_length_that_it_is_to_have(service):
+    if not isinstance(service.state.inbox, S3Inbox):
+        return
+    wish = {"via": "s3", "size_bytes": len(DATA), "part_bytes": 5 * 2**20}
+    begun = {**service.request("POST", json=wish).json(), "part_bytes": wish["part_bytes"]}
+    done, last = put_parts(service, begun), begun["parts"]["data"][-1]
+    for part in begun["parts"]["data"]:
+        signed = parse_qs(urlsplit(part["url"]).query)["X-Amz-SignedHeaders"]
+        assert signed == ["content-length;host"]
+    # This object store looks at no signature; then it is the completion that refuses, and nothing is put together.
+    longer = httpx.put(last["url"], content=DATA, trust_env=False)
+    done[-1]["etag"] = longer.headers["ETag"]
+    said = problem(service.complete(begun["id"], parts=done), 400, "parts_invalid")["detail"]
+    assert f"with {last['size_bytes']} bytes" in said
+    assert f"found {len(DATA)} bytes" in said
+    assert service.request("GET", f"/{begun['id']}").json()["state"] == "receiving"
+    assert service.state.storage.stat(f"incoming/default/{begun['id']}") is None
+    assert service.request("DELETE", f"/{begun['id']}").status_code == 204
 
 
 def test_parts_of_an_upload_that_is_given_up_are_ended(service):
