@@ -77,7 +77,7 @@ def broken(given: argparse.Namespace, stack: str) -> int:
         folder = prepare.backbones(Path(name))
         for part in given.names or parts.PARTS:
             before = {} if given.again else read()["parts"].get(part, {}).get(stack, {})
-            if before.get("complete"):
+            if parts.is_done(part, stack, before):
                 continue
             if part not in parts.GONE_ON_WITH:
                 before = {}
