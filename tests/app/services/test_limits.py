@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
+from app.backbones import InputChanges
 from app.db.base import new_id, now
 from app.db.logs import PredictionLog
 from app.db.models import ModelVersion
@@ -21,6 +22,7 @@ from app.services import (
     stored_bytes,
     uploads,
 )
+from app.services.backbones import Checkpoint
 from app.services.collector import Collector
 from app.services.limits import Limits
 from app.services.receiving import Receiver
@@ -128,10 +130,14 @@ def test_versions_and_backbones_count_and_what_they_share_does_not(database):
         row = publications.admit(session, "default", "colours", made, False, {"how": "imported"})
         assert row.size_bytes == 600
         architecture = "timm/tf_efficientnet_lite0"
-        checked = backbones.add(session, "default", "mine", architecture, "incoming/default/x", 300)
+        checked = backbones.add(
+            session, "default", "mine", architecture, Checkpoint("incoming/default/x", 300, InputChanges())
+        )
         for ask in (
             lambda: upload(session, 101),
-            lambda: backbones.add(session, "default", "more", architecture, "incoming/default/y", 101),
+            lambda: backbones.add(
+                session, "default", "more", architecture, Checkpoint("incoming/default/y", 101, InputChanges())
+            ),
             lambda: publications.admit(session, "default", "colours", made, False, {"how": "imported"}),
         ):
             with pytest.raises(TooMany) as caught:
