@@ -70,10 +70,11 @@ from app.services.storage_probe import StorageProbe
 from app.services.warm_up import WarmUp
 from app.serving import providers
 from app.serving.board import Board
-from app.serving.engine import Engine, Limits
+from app.serving.engine import Engine
 from app.serving.logbook import Logbook
 from app.serving.observer import PAGE_SECONDS, Observer
 from app.serving.parts import Parts
+from app.serving.room import Limits
 from app.serving.saver import Saver
 from app.serving.statistics import Present, Statistics
 from app.settings import Settings

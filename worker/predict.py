@@ -17,8 +17,9 @@ from app.artifact import bundle
 from app.errors import BadImage, JobFailure, NotFound
 from app.serving import stored
 from app.serving.call import Result
-from app.serving.engine import Engine, Limits
+from app.serving.engine import Engine
 from app.serving.model import Served
+from app.serving.room import Limits
 from app.serving.runtime import BATCH_SIZE
 from app.storage import Storage
 from worker import job_file, predicted_drift, sample_table, transfer

@@ -55,7 +55,7 @@ class Ready:
     since: float
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Call:
     """The engine's book about one request; all of it is touched under the engine's lock.
 
@@ -72,6 +72,7 @@ class Call:
     deadline: float | None = None
     future: Future[Result] = field(default_factory=Future)
     timing: Timing = field(default_factory=Timing)
+    since: float = field(default_factory=time.monotonic)
     ready: deque[Ready] = field(default_factory=deque)
     num_taken: int = 0
     num_decoding: int = 0
@@ -89,8 +90,7 @@ class Call:
     def ended(self) -> bool:
         """Whether nobody waits any more: answered, cancelled, or past its deadline, which ends it here."""
         if self.deadline is not None and time.monotonic() > self.deadline:
-            late = "expected an answer before the request's deadline; found none yet; allow more time, or send less"
-            self.fail(DeadlineExceeded(late))
+            self.fail(late())
         return self.future.done()
 
     def take(self) -> int | None:
@@ -116,6 +116,11 @@ class Call:
             place, error = self._failure
             self.fail(BadImage(f"image {place}: {error.detail}", code=error.code, index=place))
 
+    def put_back(self, ready: Ready) -> None:
+        """An image that was taken for a batch, and was not run, is the next one again."""
+        self.num_computing -= 1
+        self.ready.appendleft(ready)
+
     def computed(
         self, rows: Sequence[int], probabilities: NDArray[np.float32], features: NDArray[np.float32], seconds: float
     ) -> None:
@@ -139,3 +144,10 @@ class Call:
     def _settle(self) -> bool:
         """Whether the future may be set now: whoever waits could have cancelled it at any moment."""
         return not self.future.done() and self.future.set_running_or_notify_cancel()
+
+
+def late() -> DeadlineExceeded:
+    """What ends a request that is past its deadline."""
+    return DeadlineExceeded(
+        "expected an answer before the request's deadline; found none yet; allow more time, or send less"
+    )

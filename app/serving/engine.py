@@ -4,6 +4,9 @@ A batch takes what is there when the processor is free, and never waits for more
 load batches fill by themselves while those before run. Images for one backbone share its batches whichever heads they
 are for. Requests take turns image by image, so a large one does not hold up a small one.
 
+What is not in memory is loaded by threads of their own, one for each graph; what needs it waits beside, and nothing
+else does.
+
 Batches run side by side on one core each: threads of one batch wait for each other, all the more while others decode
 (two cores, EfficientNet-Lite0 with decoding: 86 instead of 76 images/s). An image that is alone gets all cores.
 """
@@ -12,40 +15,26 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import decoding, preprocess
-from app.errors import BadImage, Overloaded
-from app.serving import providers
-from app.serving.call import Call, Images, Pixels, Ready, Result
-from app.serving.lanes import Batch, Lane, Lanes, by_head
-from app.serving.model import Graph, Served
-from app.serving.pool import Pool
+from app.artifact import preprocess
+from app.artifact.spec import BundleError
+from app.errors import BadImage, NotReady, Overloaded
+from app.serving.call import Call, Images, Pixels, Ready, Result, late
+from app.serving.deadlines import Deadlines
+from app.serving.lanes import Batch, Lanes, by_head
+from app.serving.model import Served
 from app.serving.rate import Rate
+from app.serving.room import Limits, Room
 from app.serving.runtime import BATCH_SIZE, Session
-from app.serving.trial import Trials
+from app.serving.sessions import Sessions, features
 
 # Of one request, decoded ahead of what runs: two batches of pixels, however many images it brings.
 WINDOW = 2 * BATCH_SIZE
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the engine takes on before it refuses.
-
-    Args:
-        max_images: in the engine at once.
-        max_wait_seconds: that the last one to come would wait, by the rate measured.
-        max_pixels: of an encoded image, width times height.
-    """
-
-    max_images: int = 1024
-    max_wait_seconds: float = 5.0
-    max_pixels: int = decoding.MAX_PIXELS
+# Graphs that are loaded at once beside what runs; each may exceed the budget until it has been run.
+NUM_LOADERS = 4
 
 
 class Engine:
@@ -58,16 +47,22 @@ class Engine:
     """
 
     def __init__(self, pool_bytes: int, num_threads: int, limits: Limits | None = None) -> None:
-        self.pool: Pool[Session] = Pool(pool_bytes)
-        self.trials = Trials()
+        self._sessions = Sessions(pool_bytes, num_threads)
+        self.pool, self.trials = self._sessions.pool, self._sessions.trials
+        self.load, self.unload = self._sessions.load, self._sessions.unload
         self._limits = limits or Limits()
+        self.rate = Rate()
+        self._room = Room(self._limits, self.rate, num_threads)
         self._num_threads = num_threads
         self._decoders = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
+        self._loaders = ThreadPoolExecutor(NUM_LOADERS, thread_name_prefix="load")
         self._changed = threading.Condition(threading.RLock())
+        self._deadlines = Deadlines(self._expire)
         self._lanes = Lanes()
+        # What came for a graph while it is being loaded, by what is missing.
+        self._waiting: dict[str, Batch] = {}
         self._num_images = self._num_idle = 0
         self._closed = False
-        self.rate = Rate()
         self._runners = [threading.Thread(target=self._work, name=f"run-{number}") for number in range(num_threads)]
         for runner in self._runners:
             runner.start()
@@ -88,14 +83,7 @@ class Engine:
         Raises:
             Overloaded: too many images are before it; with the seconds after which to come again.
         """
-        waiting, rate = self._num_images, self.rate.per_second
-        wait = waiting / rate if rate else 0.0
-        if waiting >= self._limits.max_images or wait > self._limits.max_wait_seconds:
-            raise Overloaded(
-                f"expected room for a request; found {waiting} images before it, about {wait:.1f} s of work; send it "
-                "again later, or start more processes that serve",
-                retry_after_seconds=max(1, round(wait / 2)),
-            )
+        self._room.check(self._num_images)
 
     def submit(self, model: Served, images: Images, deadline: float | None = None) -> Future[Result]:
         """Begins a request. Cancelling the future drops what of it has not run.
@@ -106,17 +94,19 @@ class Engine:
             deadline: by `time.monotonic`.
 
         Returns:
-            a future that ends with BadImage (the first that cannot be used; its `index` in `extra`), DeadlineExceeded,
-            or what loading and running the graphs raised.
+            a future that ends with BadImage (the first that cannot be used; its `index` in `extra`), DeadlineExceeded
+            (at the deadline), NotReady, or what running the graphs raised.
 
         Raises:
             Overloaded: as `check_room`.
+            NotReady: the version has failed its trial a moment ago.
             ValueError: no image.
             RuntimeError: the engine is closed.
         """
         if not len(images):
             raise ValueError("expected at least one image; found none")
         self.check_room()
+        self.trials.check_lately(model)
         call = Call(model, images, self._limits.max_pixels, deadline)
         with self._changed:
             if self._closed:
@@ -131,41 +121,28 @@ class Engine:
                 self._queue(call)
             else:
                 self._decode_more(call)
+        self._deadlines.watch(call)
         return call.future
-
-    def load(self, model: Served) -> None:
-        """Brings a model's graphs into memory, for batches and for an image alone; runs them, and tries them.
-
-        Raises:
-            BundleError: they cannot be loaded.
-            NotReady: they do not say of the sample what is stored.
-        """
-        shape = model.spec.preprocess
-        for threads in {1, self._num_threads}:
-            with self._lease(model.backbone, threads) as backbone:
-                for number in providers.sizes(model.backbone.device):
-                    blank_NHWC = np.zeros((number, shape.height, shape.width, 3), np.uint8)
-                    features = _features(backbone, blank_NHWC)
-                self._head(model, backbone, features)
-
-    def unload(self, sha256: str) -> None:
-        """Takes a graph out of memory, at the end of the runs that it is in."""
-        for threads in {1, self._num_threads}:
-            self.pool.discard(_key(sha256, threads))
 
     def close(self) -> None:
         """Ends the threads; requests under way fail."""
         with self._changed:
             self._closed = True
-            waiting = list(self._lanes)
+            self._end([*self._lanes, *(call for batch in self._waiting.values() for call, _ in batch)])
             self._lanes.clear()
-            for call in waiting:
-                call.fail(Overloaded("expected a running service; found it shutting down; send it again"))
             self._changed.notify_all()
+        self._deadlines.close()
         self._decoders.shutdown(wait=True, cancel_futures=True)
+        self._loaders.shutdown(wait=True)
         for runner in self._runners:
             runner.join()
         self.pool.clear()
+
+    def _end(self, calls: Sequence[Call]) -> None:
+        self._fail(calls, Overloaded("expected a running service; found it shutting down; send it again"))
+
+    def _expire(self, call: Call) -> None:
+        self._fail([call], late())
 
     def _leave(self, number: int) -> None:
         with self._changed:
@@ -211,53 +188,80 @@ class Engine:
         while True:
             with self._changed:
                 self._num_idle += 1
-                while not (batch := self._lanes.take(self._num_idle)):
+                while not (taken := self._lanes.take(self._num_idle)):
                     if self._closed:
                         return
                     self.rate.pause()
                     self._changed.wait()
                 self._num_idle -= 1
-            self._run(*batch)
+                lane, batch = taken
+                threads = self._num_threads if self._num_images == 1 else 1
+                batch = self._at_hand(batch, threads)
+            if not batch:
+                continue
+            start = time.monotonic()
+            if self._run(batch, threads):
+                now = time.monotonic()
+                with self._changed:
+                    self._lanes.ran(lane, len(batch), now - start)
+                    self.rate.count(len(batch), now - min(call.since for call, _ in batch))
 
-    def _run(self, lane: Lane, batch: Batch) -> None:
+    def _at_hand(self, batch: Batch, threads: int) -> Batch:
+        """What of a batch can be run at once; the rest goes to whoever loads what it needs."""
+        ready: Batch = []
+        missing: dict[str, Batch] = {}
+        for model, places in by_head(batch):
+            key = self._sessions.missing(model, threads)
+            (ready if key is None else missing.setdefault(key, [])).extend(batch[place] for place in places)
+        for key, part in missing.items():
+            if key in self._waiting:
+                self._waiting[key] += part
+            else:
+                self._waiting[key] = []
+                self._loaders.submit(self._load_and_run, key, part, threads)
+        return ready
+
+    def _load_and_run(self, key: str, batch: Batch, threads: int) -> None:
+        """Loads by running what asked first, so that nothing takes the graphs away in between."""
+        with self._changed:
+            batch = [one for one in batch if not one[0].ended()]
+            if self._closed:
+                self._end([call for call, _ in batch])
+        if batch and not self._closed:
+            self._run(batch, threads)
+        with self._changed:
+            for call, ready in reversed(self._waiting.pop(key)):
+                call.put_back(ready)
+                try:
+                    self.trials.check_lately(call.model)
+                except NotReady as error:
+                    call.fail(error)
+                self._queue(call)
+
+    def _run(self, batch: Batch, threads: int) -> bool:
+        """Runs a batch and answers; whether its backbone could be run."""
         start = time.monotonic()
         try:
-            threads = self._num_threads if self._num_images == 1 else 1
             pixels_NHWC = np.stack([ready.pixels_HWC for _, ready in batch])
-            with self._lease(batch[0][0].model.backbone, threads) as backbone:
-                self._run_heads(batch, backbone, _features(backbone, pixels_NHWC), start)
+            with self._sessions.lease(batch[0][0].model.backbone, threads) as backbone:
+                self._run_heads(batch, backbone, features(backbone, pixels_NHWC), start)
+        except BundleError as error:
+            for model, places in by_head(batch):
+                self._fail([batch[place][0] for place in places], self.trials.failed(model, str(error)))
         except Exception as error:
             self._fail([call for call, _ in batch], error)
-            return
-        seconds = time.monotonic() - start
-        with self._changed:
-            self._lanes.ran(lane, len(batch), seconds)
-            self.rate.count(len(batch))
+        else:
+            return True
+        return False
 
-    def _run_heads(self, batch: Batch, backbone: Session, features: NDArray[np.float32], start: float) -> None:
+    def _run_heads(self, batch: Batch, backbone: Session, features_ND: NDArray[np.float32], start: float) -> None:
         for model, places in by_head(batch):
             try:
-                probabilities, seen = self._head(model, backbone, features[places])
+                probabilities, seen = self._sessions.head(model, backbone, features_ND[places])
             except Exception as error:
                 self._fail([batch[place][0] for place in places], error)
                 continue
             self._answer([batch[place] for place in places], probabilities, seen, start)
-
-    def _head(
-        self, model: Served, backbone: Session, features: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Probabilities, and the features that the head saw; from graphs that have passed their trial."""
-        with self._lease(model.head) as head:
-            self.trials.check(model, backbone, head)
-            if model.alignment is not None:
-                with self._lease(model.alignment) as session:
-                    features = session.run(features)[0]
-            return head.run(features)[head.output_names.index("probabilities")], features
-
-    def _lease(self, graph: Graph, threads: int = 1) -> AbstractContextManager[Session]:
-        # A GPU has one session for all: cores are the processor's.
-        threads = threads if graph.device == providers.CPU else 1
-        return self.pool.lease(_key(graph.sha256, threads), lambda: graph.open(threads))
 
     def _answer(
         self,
@@ -285,12 +289,3 @@ class Engine:
         with self._changed:
             for call in calls:
                 call.fail(error)
-
-
-def _features(backbone: Session, pixels_NHWC: Pixels) -> NDArray[np.float32]:
-    return backbone.run(pixels_NHWC)[backbone.output_names.index("features")]
-
-
-def _key(sha256: str, threads: int) -> str:
-    """Under which the pool holds a session."""
-    return f"{sha256}/{threads}"

@@ -48,9 +48,9 @@ class Served:
     precision: Precision = FLOAT
 
     @property
-    def key(self) -> tuple[str, str]:
-        """Backbone and head, by their digests: what is tried together."""
-        return self.backbone.sha256, self.head.sha256
+    def key(self) -> tuple[str, ...]:
+        """All that a call runs, by its digest: what is ready together, or is not."""
+        return tuple(graph.sha256 for graph in self.graphs)
 
     @property
     def graphs(self) -> tuple[Graph, ...]:

@@ -82,6 +82,14 @@ class Pool(Generic[T]):
         finally:
             self._release(key, entry)
 
+    def peek(self, key: str) -> T | None:
+        """What is loaded under that key now, not to be run; None while it is being loaded, or where there is none."""
+        with self._lock:
+            entry = self._entries.get(key)
+        if entry is None or not entry.loaded.done() or entry.loaded.exception() is not None:
+            return None
+        return entry.loaded.result()
+
     def discard(self, key: str) -> None:
         """Drops the entry, at the end of its last lease if it has any; nothing happens when there is none."""
         with self._lock:

@@ -17,13 +17,23 @@ class Rate:
         """Zero until something was measured."""
         return self._number / self._seconds if self._seconds else 0.0
 
-    def count(self, number: int) -> None:
-        """A batch has come out."""
+    def count(self, number: int, seconds: float) -> None:
+        """A batch has come out.
+
+        With nothing before it, it says what is possible at least: so a rate that was low once rises again where images
+        come one by one.
+
+        Args:
+            number: of images.
+            seconds: since the first of them came.
+        """
         now = time.monotonic()
         if self._last is not None:
             passed = now - self._last
             keep = 0.5 ** (passed / HALF_LIFE_SECONDS)
             self._number, self._seconds = self._number * keep + number, self._seconds * keep + passed
+        elif self._seconds > 0 and number / seconds > self.per_second:
+            self._number, self._seconds = number, seconds
         self._last = now
 
     def pause(self) -> None:

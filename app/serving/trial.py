@@ -4,7 +4,9 @@ A graph that was damaged, another library or another processor that computes som
 and nobody would notice. What has been tried is a pair of loaded sessions; when either is loaded again, so is the trial.
 """
 
+import math
 import threading
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +15,10 @@ from app.artifact import preprocess
 from app.artifact.precisions import FLOAT, FP16, INT8, Precision, Second
 from app.artifact.preprocess import Preprocess
 from app.artifact.sample import Sample
-from app.errors import BadImage, NotReady
+from app.artifact.spec import BundleError
+from app.errors import BadImage, NotFound, NotReady
 from app.serving.model import Served
-from app.serving.runtime import Session
+from app.serving.runtime import Session, failures
 
 # Between scores of the same picture, as between all doors that answer, and between features as a share of the largest:
 # of an image that a steep head has learned from, scores are 0 and 1 whatever becomes of its features. Another order of
@@ -29,6 +32,17 @@ TOLERANCE = 1e-4
 SECOND_TOLERANCES: dict[Second, float] = {INT8: 0.05, FP16: 0.04}
 # Pairs of sessions remembered for each version: one core or all, and some that are loaded anew.
 NUM_PAIRS = 8
+# A version that has failed is loaded anew, and tried again, for the first call after so long: not for each one.
+RETRY_SECONDS = 5.0
+
+Key = tuple[str, ...]
+
+
+class Failure(NamedTuple):
+    """Why a version is not ready, and since when by `time.monotonic`."""
+
+    reason: str
+    since: float
 
 
 class Trials:
@@ -37,8 +51,8 @@ class Trials:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # Replaced, never changed: it is read without the lock.
-        self._passed: dict[tuple[str, str], tuple[tuple[int, int], ...]] = {}
-        self._failed: dict[tuple[str, str], str] = {}
+        self._passed: dict[Key, tuple[tuple[int, int], ...]] = {}
+        self._failed: dict[Key, Failure] = {}
 
     def passed(self, model: Served) -> bool:
         """Whether the version has been tried since the process began, and last with success."""
@@ -46,30 +60,60 @@ class Trials:
 
     def failure(self, model: Served) -> str | None:
         """Why the version is not ready; None where nothing is known against it."""
-        return self._failed.get(model.key)
+        found = self._failed.get(model.key)
+        return None if found is None else found.reason
+
+    def known(self, model: Served, backbone: Session, head: Session) -> bool:
+        """Whether the version has passed on these sessions; a look that takes a microsecond."""
+        return (backbone.number, head.number) in self._passed.get(model.key, ())
+
+    def trusted(self, backbone: Session) -> bool:
+        """Whether any version has passed on this session."""
+        with self._lock:
+            return any(backbone.number == one for pairs in self._passed.values() for one, _ in pairs)
+
+    def check_lately(self, model: Served) -> None:
+        """Refuses a version that has failed a moment ago, before anything is loaded for it.
+
+        Raises:
+            NotReady: it has; with the seconds after which it is tried again.
+        """
+        found = self._failed.get(model.key)
+        if found is not None:
+            left = found.since + RETRY_SECONDS - time.monotonic()
+            if left > 0:
+                raise _refusal(model, found.reason)
 
     def check(self, model: Served, backbone: Session, head: Session) -> None:
-        """Tries the version on these sessions, unless it has passed on them before; that look takes a microsecond.
+        """Tries the version on these sessions, unless it has passed on them before.
 
         Raises:
             NotReady: its scores are not those that were stored.
         """
-        pair = (backbone.number, head.number)
-        if pair in self._passed.get(model.key, ()):
+        if self.known(model, backbone, head):
             return
-        sample = model.sample() if model.sample is not None else None
-        problem = None if sample is None else _problem(sample, model, backbone, head)
+        problem = _problem(model, backbone, head)
+        if problem is not None:
+            raise self.failed(model, problem)
         with self._lock:
-            if problem is None:
-                self._failed.pop(model.key, None)
-                self._passed[model.key] = (*self._passed.get(model.key, ())[1 - NUM_PAIRS :], pair)
-                return
-            self._failed[model.key] = problem
-        raise NotReady(
-            "expected a version that says of its stored sample what it said when it was published, within "
-            f"{tolerance(model.precision):g}; {problem}; restore its files, or serve it with the libraries and on the "
-            "kind of processor that it was published with"
-        )
+            self._failed.pop(model.key, None)
+            pairs = self._passed.get(model.key, ())[1 - NUM_PAIRS :]
+            self._passed[model.key] = (*pairs, (backbone.number, head.number))
+
+    def failed(self, model: Served, reason: str) -> NotReady:
+        """Notes that a version cannot be served, and why; returns what its callers are told."""
+        with self._lock:
+            self._failed[model.key] = Failure(reason, time.monotonic())
+        return _refusal(model, reason)
+
+
+def _refusal(model: Served, reason: str) -> NotReady:
+    return NotReady(
+        "expected a version whose graphs load, and say of its stored sample what they said when it was published, "
+        f"within {tolerance(model.precision):g}; {reason}; restore its files, or serve it with the libraries and on "
+        "the kind of processor that it was published with",
+        retry_after_seconds=math.ceil(RETRY_SECONDS),
+    )
 
 
 class Apart(NamedTuple):
@@ -119,13 +163,19 @@ def differences(
     )
 
 
-def _problem(sample: Sample, model: Served, backbone: Session, head: Session) -> str | None:
+def _problem(model: Served, backbone: Session, head: Session) -> str | None:
+    """What is wrong with the version, in words; None where nothing is, or it has no sample."""
     try:
+        sample = model.sample() if model.sample is not None else None
+        if sample is None:
+            return None
         apart = differences(sample, model.spec.preprocess, backbone, head, model.precision)
     except BadImage as error:
         return f"found a picture that cannot be decoded here: {error.detail}"
-    except ValueError as error:
+    except (BundleError, NotFound, ValueError) as error:
         return str(error)
+    except failures() as error:
+        return f"found a graph that does not run here: {error}"
     if apart.passes(model.precision):
         return None
     return f"found features that are {apart.features:.3g} and scores that are {apart.scores:.3g} off"

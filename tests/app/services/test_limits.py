@@ -121,6 +121,10 @@ def own(key, size_bytes):
     return {"sha256": "a" * 64, "size_bytes": size_bytes, "key": key}
 
 
+def checkpoint(size_bytes):
+    return Checkpoint(f"incoming/default/{size_bytes}", size_bytes, InputChanges())
+
+
 def test_versions_and_backbones_count_and_what_they_share_does_not(database):
     with database.write() as session:
         limits.put(session, "default", Limits(max_bytes=1000))

@@ -10,9 +10,12 @@ from PIL import Image
 
 from app.artifact import heads, preprocess
 from app.artifact.spec import BundleError
-from app.errors import BadImage, DeadlineExceeded, Overloaded
-from app.serving.engine import WINDOW, Engine, Limits
+from app.errors import BadImage, DeadlineExceeded, NotReady, Overloaded
+from app.serving import lanes
+from app.serving.deadlines import MAX_ENDED
+from app.serving.engine import WINDOW, Engine
 from app.serving.model import Graph, Served
+from app.serving.room import Limits
 from app.serving.runtime import BATCH_SIZE, Runtime, Session
 from tests.app.onnx_factories import backbone_bytes, images, make_spec
 
@@ -35,8 +38,12 @@ class Watched(Session):
 
     def __init__(self, data):
         super().__init__(data, threads=1)
-        self.door, self.sizes, self.entered = threading.Event(), [], threading.Semaphore(0)
+        self.door = threading.Event()
         self.door.set()
+        self.forget()
+
+    def forget(self):
+        self.sizes, self.entered = [], threading.Semaphore(0)
 
     def run(self, batch):
         self.sizes.append(len(batch))
@@ -54,10 +61,18 @@ def served(weight=WEIGHT, backbone=None, alignment=None, bias=(0, 0, 0)):
     return Served(SPEC, backbone or graph(backbone_bytes(), "backbone"), graph(head), alignment)
 
 
-def watched():
-    """A model whose backbone can be held, and that backbone."""
+def watched(engine):
+    """A model that is in memory and whose backbone can be held, and that backbone."""
     session = Watched(backbone_bytes())
-    return served(backbone=Graph("watched", lambda _: session)), session
+    model = served(backbone=Graph("watched", lambda _: session))
+    load(engine, model)
+    session.forget()
+    return model, session
+
+
+def load(engine, *models):
+    for model in models:
+        engine.load(model)
 
 
 @contextmanager
@@ -75,8 +90,9 @@ def engine():
 
 
 @pytest.fixture
-def single():
-    """An engine on one core: one batch after the other."""
+def single(monkeypatch):
+    """An engine on one core: one batch after the other, none smaller since a test held the one before."""
+    monkeypatch.setattr(lanes, "BATCH_SECONDS", 1000.0)
     with running(1) as made:
         yield made
 
@@ -136,7 +152,7 @@ def test_the_first_bad_image_is_the_one_named_with_its_own_code(engine):
 
 
 def test_images_that_come_during_a_batch_make_the_next_one_together(single):
-    model, session = watched()
+    model, session = watched(single)
     session.door.clear()
     first = single.submit(model, images(1))
     assert session.entered.acquire(timeout=SECONDS)
@@ -151,6 +167,8 @@ def test_heads_share_the_batches_of_their_backbone(single, reference):
     session = Watched(backbone_bytes())
     shared = Graph("watched", lambda _: session)
     models = [served(weight * WEIGHT, shared) for weight in (1, 2, 3)]
+    load(single, *models)
+    session.forget()
     session.door.clear()
     first = single.submit(models[0], images(1))
     assert session.entered.acquire(timeout=SECONDS)
@@ -176,7 +194,7 @@ def test_an_alignment_stands_before_the_head(engine):
 
 
 def test_idle_runners_share_what_waits(engine):
-    model, session = watched()
+    model, session = watched(engine)
     session.door.clear()
     future = engine.submit(model, images(10))
     for _ in range(2):
@@ -201,7 +219,7 @@ def test_an_image_alone_gets_all_cores(engine):
 
 
 def test_a_small_request_does_not_wait_for_a_large_one(single):
-    model, session = watched()
+    model, session = watched(single)
     session.door.clear()
     large = single.submit(model, [encoded(seed) for seed in range(200)])
     assert session.entered.acquire(timeout=SECONDS)
@@ -214,7 +232,7 @@ def test_a_small_request_does_not_wait_for_a_large_one(single):
 
 
 def test_decoding_runs_a_window_ahead_and_no_further(single):
-    model, session = watched()
+    model, session = watched(single)
     session.door.clear()
     future = single.submit(model, [encoded(0)] * 100)
     assert session.entered.acquire(timeout=SECONDS)
@@ -228,7 +246,7 @@ def test_decoding_runs_a_window_ahead_and_no_further(single):
 
 
 def test_what_was_cancelled_is_not_computed(single):
-    model, session = watched()
+    model, session = watched(single)
     session.door.clear()
     first = single.submit(model, images(1))
     assert session.entered.acquire(timeout=SECONDS)
@@ -244,25 +262,79 @@ def test_what_was_cancelled_is_not_computed(single):
 
 
 def test_a_deadline_ends_what_has_not_been_computed(single):
-    model, session = watched()
+    model, session = watched(single)
     session.door.clear()
     first = single.submit(model, images(1))
     assert session.entered.acquire(timeout=SECONDS)
-    late = single.submit(model, images(2), deadline=time.monotonic() + 0.05)
-    never = single.submit(model, [encoded(0)], deadline=time.monotonic() - 1)
-    with pytest.raises(DeadlineExceeded):
-        never.result(SECONDS)
-    time.sleep(0.06)
+    late = [
+        single.submit(model, pixels, deadline=time.monotonic() + seconds)
+        for pixels, seconds in [(images(2), 0.05), ([encoded(0)], -1), (images(3), 0.2), (images(4), 0.1)]
+    ]
+    answered = single.submit(model, images(1), deadline=time.monotonic() + 3600)
+    # While the only runner is held.
+    for future in late:
+        with pytest.raises(DeadlineExceeded, match="before the request's deadline"):
+            future.result(SECONDS)
+    assert not first.done()
     session.door.set()
-    with pytest.raises(DeadlineExceeded, match="before the request's deadline"):
-        late.result(SECONDS)
     first.result(SECONDS)
-    assert session.sizes == [1]
+    answered.result(SECONDS)
+    assert session.sizes == [1, 1]
+
+
+def test_a_deadline_ends_what_is_being_loaded(single):
+    door = threading.Event()
+    slow = served(backbone=Graph("slow", lambda _: door.wait(SECONDS) and Session(backbone_bytes(), threads=1)))
+    late = single.submit(slow, images(1), deadline=time.monotonic() + 0.05)
+    with pytest.raises(DeadlineExceeded):
+        late.result(SECONDS)
+    door.set()
+
+
+def test_calls_that_were_answered_are_not_kept_until_their_deadline(single):
+    model, _ = watched(single)
+    for _ in range(5 * MAX_ENDED):
+        single.submit(model, images(1), deadline=time.monotonic() + 3600).result(SECONDS)
+    assert len(single._deadlines._waiting) <= MAX_ENDED + 1
+
+
+def test_a_model_that_loads_slowly_keeps_no_other_one_waiting(engine):
+    """However many of its images wait, and for however many heads."""
+    door, opened = threading.Event(), []
+
+    def slow(threads):
+        opened.append(threads)
+        assert door.wait(SECONDS)
+        return Session(backbone_bytes(seed=1), threads)
+
+    loading = [served(weight * WEIGHT, Graph("slow", slow)) for weight in (1, 2, 3)]
+    waiting = [engine.submit(loading[number % 3], images(2, seed=number)) for number in range(20)]
+    for number in range(3):
+        other = served(backbone=graph(backbone_bytes(seed=7 + number)))
+        assert len(engine.submit(other, images(4)).result(SECONDS).features_ND) == 4
+    assert not any(future.done() for future in waiting)
+    door.set()
+    for number, future in enumerate(waiting):
+        alone = Runtime(Session(backbone_bytes(seed=1)), Session(heads.linear((number % 3 + 1) * WEIGHT, np.zeros(3))))
+        expected = alone.run(images(2, seed=number)).probabilities
+        np.testing.assert_allclose(future.result(SECONDS).probabilities_NC, expected, atol=1e-5)
+    assert opened == [1]
+
+
+def test_the_time_that_a_load_takes_says_nothing_about_the_rate(single):
+    def slow(threads):
+        time.sleep(0.3)
+        return Session(backbone_bytes(), threads)
+
+    futures = [single.submit(served(backbone=Graph("slow", slow)), images(1, seed=seed)) for seed in range(40)]
+    for future in futures:
+        future.result(SECONDS)
+    assert not single.rate.per_second or single.rate.per_second > 40 / 0.3
 
 
 def test_too_many_images_are_refused_and_there_is_room_again():
     engine = Engine(1 << 30, 1, limits=Limits(max_images=4))
-    model, session = watched()
+    model, session = watched(engine)
     session.door.clear()
     futures = [engine.submit(model, images(2)) for _ in range(2)]
     for call in (engine.check_room, lambda: engine.submit(model, images(1))):
@@ -296,6 +368,30 @@ def test_whoever_would_wait_too_long_is_refused():
     engine.close()
 
 
+def test_a_rate_that_was_low_once_rises_again_where_images_come_one_by_one(single):
+    class Changing(Session):
+        seconds = 0.3
+
+        def run(self, batch):
+            time.sleep(Changing.seconds)
+            return super().run(batch)
+
+    model = served(backbone=Graph("changing", lambda _: Changing(backbone_bytes(), threads=1)))
+    load(single, model)
+    futures = [single.submit(model, images(20)) for _ in range(2)]
+    for future in futures:
+        future.result(SECONDS)
+    low = single.rate.per_second
+    assert 0 < low < 20 / 0.3
+    Changing.seconds = 0.0
+    for _ in range(5):
+        # Nothing waits, and the next one comes into an engine at rest.
+        until(lambda: single.rate._last is None)
+        single.submit(model, images(10)).result(SECONDS)
+    until(lambda: single.rate._last is None)
+    assert single.rate.per_second > low
+
+
 def test_a_graph_that_does_not_load_fails_its_requests_alone(engine):
     def broken(_):
         raise BundleError("expected a graph; found none")
@@ -304,7 +400,7 @@ def test_a_graph_that_does_not_load_fails_its_requests_alone(engine):
     bad_head = Served(SPEC, graph(backbone_bytes(), "backbone"), Graph("bad head", broken))
     futures = [engine.submit(model, images(2)) for model in (bad, served(), bad_head, served())]
     for future in futures[::2]:
-        with pytest.raises(BundleError):
+        with pytest.raises(NotReady, match="found none"):
             future.result(SECONDS)
     for future in futures[1::2]:
         assert len(future.result(SECONDS).probabilities_NC) == 2
@@ -334,7 +430,7 @@ def test_fifty_graphs_under_a_budget_of_five_all_answer():
 
 def test_a_closed_engine_ends_what_waits():
     engine = Engine(1 << 30, 1)
-    model, session = watched()
+    model, session = watched(engine)
     session.door.clear()
     first = engine.submit(model, images(1))
     assert session.entered.acquire(timeout=SECONDS)

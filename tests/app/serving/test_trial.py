@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from app.artifact import heads
-from app.errors import NotReady
+from app.artifact.spec import BundleError
+from app.errors import NotFound, NotReady, Unavailable
 from app.serving.engine import Engine
 from app.serving.model import Graph, Served
 from app.serving.runtime import Session
@@ -137,3 +138,65 @@ def test_old_bundles_without_a_sample_are_loaded_with_zeros(engine):
     engine.load(plain)
     assert Counted.runs == 2
     assert engine.trials.passed(plain)
+
+
+def broken(name, error=None):
+    def load(_):
+        raise error or BundleError("expected a graph that onnxruntime loads; found text; publish it again")
+
+    return Graph(name, load)
+
+
+@pytest.mark.parametrize("place", ["backbone", "head", "alignment"])
+def test_a_graph_that_does_not_load_is_a_failed_trial(engine, place):
+    model = replace(served(), **{place: broken(f"broken {place}")})
+    with pytest.raises(NotReady, match="found text"):
+        engine.submit(model, images(2)).result(SECONDS)
+    assert "found text" in engine.trials.failure(model)
+    with pytest.raises(NotReady, match="found text"):
+        engine.load(model)
+    assert not engine.trials.passed(model)
+    # What shares its other graphs is served.
+    assert len(engine.submit(served(), images(2)).result(SECONDS).features_ND) == 2
+    assert engine.trials.failure(served()) is None
+
+
+def test_storage_that_is_away_is_no_failed_trial(engine):
+    model = replace(served(), head=broken("away", Unavailable("expected storage; found none")))
+    with pytest.raises(Unavailable, match="expected storage"):
+        engine.submit(model, images(2)).result(SECONDS)
+    assert engine.trials.failure(model) is None
+
+
+@pytest.mark.parametrize("error", [NotFound("expected a sample"), BundleError("expected a sample")])
+def test_a_sample_that_cannot_be_read_is_a_failed_trial(engine, error):
+    def read():
+        raise error
+
+    with pytest.raises(NotReady, match="expected a sample"):
+        engine.load(served(read=read))
+
+
+def test_sessions_of_a_failed_trial_are_given_up_so_that_restored_files_are_read(engine):
+    stored = [backbone_bytes(seed=1), backbone_bytes(), backbone_bytes()]
+    good = served()
+    damaged = replace(good, backbone=Graph("restored", lambda threads: Session(stored.pop(0), threads)))
+    with pytest.raises(NotReady):
+        engine.submit(damaged, images(2)).result(SECONDS)
+    assert engine.pool.stats().num_entries == 0
+    # Nothing is loaded for each call that comes then.
+    with pytest.raises(NotReady):
+        engine.submit(damaged, images(2))
+    assert len(stored) == 2
+    engine.load(damaged)
+    assert len(engine.submit(damaged, images(2)).result(SECONDS).features_ND) == 2
+
+
+def test_a_backbone_on_which_another_version_has_passed_stays(engine):
+    engine.load(served())
+    num_loads = engine.pool.stats().num_loads
+    with pytest.raises(NotReady):
+        engine.load(served(off=0.1))
+    engine.load(served())
+    # The head that failed, and no other graph.
+    assert engine.pool.stats().num_loads == num_loads + 1
