@@ -52,6 +52,7 @@ from app.api.deps import State
 from app.api.guard import Guard, allow_origins
 from app.api.head import Head
 from app.api.keyring import Keyring
+from app.api.large import Large
 from app.api.remote import Remote
 from app.api.requests import Requests
 from app.api.room import Room
@@ -126,7 +127,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.graft = state = make_state(settings, board)
+        app.state.graft = state = make_state(settings, board, roles)
         state.local_copies.start()
         if "serve" in roles:
             state.warm_up.start()
@@ -153,6 +154,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         redoc_url=None,
     )
     # The last one is the first that a request meets.
+    app.add_middleware(Large, max_bytes=settings.max_json_bytes)
     if settings.require_keys:
         app.add_middleware(Auditing)
     app.add_middleware(callers.Callers, open_paths=callers.open_paths(*["/metrics"] * settings.open_metrics))
@@ -197,7 +199,7 @@ async def grpc(settings: Settings, state: State, roles: Sequence[str]) -> AsyncI
         yield
 
 
-def make_state(settings: Settings, board: Path | None = None) -> State:
+def make_state(settings: Settings, board: Path | None = None, roles: Sequence[str] = tuple(ROLES)) -> State:
     """Opens what the process needs; nothing is opened at import."""
     settings.home_path.mkdir(parents=True, exist_ok=True)
     abandoned.remove(settings)
@@ -214,6 +216,7 @@ def make_state(settings: Settings, board: Path | None = None) -> State:
     saver = Saver(observer, parts, partial(models_of.published, database))
     return State(
         settings=settings,
+        takes_jobs="api" in roles,
         database=database,
         storage=storage,
         storage_probe=StorageProbe(storage, settings.scratch),

@@ -37,9 +37,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class State:
-    """Everything that lives as long as the process."""
+    """Everything that lives as long as the process; `takes_jobs` unless it serves predictions alone."""
 
     settings: Settings
+    takes_jobs: bool
     database: Database
     storage: Storage
     storage_probe: StorageProbe

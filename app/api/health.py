@@ -30,8 +30,14 @@ def livez() -> str:
 
 @router.get("/readyz", response_model=Ready, responses={503: {"model": Ready, "description": "Something is missing"}})
 def readyz(state: Context, response: Response) -> Any:
-    """Database, broker, storage and a live worker; 503 names what is missing."""
-    checks = readiness.check(state.database, state.storage_probe, state.bell, state.warm_up)
+    """Database, broker, storage and a live worker; 503 names what is missing.
+
+    A service that answers predictions alone needs neither a broker nor a worker, and is ready without.
+    """
+    if state.takes_jobs:
+        checks = readiness.check(state.database, state.storage_probe, state.bell, state.warm_up)
+    else:
+        checks = readiness.check_serving(state.database, state.storage_probe, state.warm_up)
     missing = [name for name, finding in checks.items() if finding != "ok"]
     if missing:
         response.status_code = 503

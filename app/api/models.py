@@ -15,7 +15,7 @@ from app.bodies import BODY
 from app.db.aliases import Alias
 from app.db.models import Model, ModelVersion
 from app.errors import NotFound
-from app.services import aliases, models, predictions
+from app.services import aliases, models, predictions, rollouts
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 MODEL_ONNX = "model.onnx"
@@ -175,19 +175,27 @@ def get_file(name: str, version: Version, file: str, state: Context, session: Re
 
 
 @router.put("/{name}/aliases/{alias}", response_model=AliasOut)
-def put_alias(name: str, alias: AliasName, body: AliasIn, session: WriteSession, project: Project) -> Any:
+def put_alias(
+    name: str, alias: AliasName, body: AliasIn, state: Context, session: WriteSession, project: Project
+) -> Any:
     """Points an alias at a version; `production` is what `predict` takes by default.
 
     Another version can be tried beside it: a canary answers a share of the requests, a shadow is asked too and only
     compared. Calls that name a version or a domain are answered by the version alone.
+
+    All of them are loaded and tried first; with one that cannot be served the alias means what it did.
     """
     target = aliases.Target(body.version, body.canary, body.share, body.shadow)
+    rollouts.check(state.database, state.opened, state.engine, project, name, target)
     return _alias(aliases.point(session, project, name, alias, target))
 
 
 @router.post("/{name}/aliases/{alias}/rollback", dependencies=[BARE], response_model=AliasOut)
-def roll_alias_back(name: str, alias: AliasName, session: WriteSession, project: Project) -> Any:
-    """Points an alias at the version that it meant before, without canary or shadow."""
+def roll_alias_back(name: str, alias: AliasName, state: Context, session: WriteSession, project: Project) -> Any:
+    """Points an alias at the version that it meant before, without canary or shadow, if that can be served."""
+    with state.database.read() as reading:
+        target = aliases.before(reading, project, name, alias)
+    rollouts.check(state.database, state.opened, state.engine, project, name, target)
     return _alias(aliases.roll_back(session, project, name, alias))
 
 

@@ -54,6 +54,24 @@ def beside(session: Session, row: ModelVersion, alias: str | None) -> Beside:
     return Beside(canary, pointed.share or 0.0, shadow)
 
 
+def versions(session: Session, project: str, name: str, target: Target) -> list[ModelVersion]:
+    """What an alias is to mean, the version that answers first.
+
+    Raises:
+        NotFound, Conflict: as `point`.
+    """
+    row = models.version(session, project, name, target.version)
+    beside = [models.version(session, project, name, one) for one in (target.canary, target.shadow) if one is not None]
+    for other in beside:
+        if other.spec["labels"] != row.spec["labels"]:
+            raise Conflict(
+                f"expected versions with the same labels, in the same order; found version {other.version} with "
+                f"others than version {target.version}; point another alias at it, or move this one",
+                code="label_change",
+            )
+    return [row, *beside]
+
+
 def point(session: Session, project: str, name: str, alias: str, target: Target, how: How = "pointed") -> Alias:
     """Points an alias, remembers since when, and tells those who listen.
 
@@ -61,18 +79,10 @@ def point(session: Session, project: str, name: str, alias: str, target: Target,
         NotFound: no such model or version.
         Conflict: code label_change, a canary or shadow names other classes than the version.
     """
-    row = models.locked_version(session, project, name, target.version)
-    for number in (target.canary, target.shadow):
-        if number is not None:
-            other = models.version(session, project, name, number)
-            if other.spec["labels"] != row.spec["labels"]:
-                raise Conflict(
-                    f"expected versions with the same labels, in the same order; found version {number} with others "
-                    f"than version {target.version}; point another alias at it, or move this one",
-                    code="label_change",
-                )
+    models.locked_version(session, project, name, target.version)
+    row = versions(session, project, name, target)[0]
     pointed = session.get(Alias, (row.model_id, alias))
-    before = None if pointed is None else pointed.version
+    was = None if pointed is None else pointed.version
     if pointed is None:
         pointed = Alias(model_id=row.model_id, alias=alias, project_id=project, version=target.version)
         session.add(pointed)
@@ -80,7 +90,7 @@ def point(session: Session, project: str, name: str, alias: str, target: Target,
         return pointed
     pointed.version, pointed.canary, pointed.share = target.version, target.canary, target.share
     pointed.shadow, pointed.updated_at = target.shadow, now()
-    _remember(session, name, pointed, how, before, target)
+    _remember(session, name, pointed, how, was, target)
     return pointed
 
 
@@ -91,17 +101,26 @@ def roll_back(session: Session, project: str, name: str, alias: str) -> Alias:
         NotFound: no such model or alias, or the version before has been deleted.
         Conflict: code nothing_before, the alias has meant no other version.
     """
+    return point(session, project, name, alias, before(session, project, name, alias), "rolled_back")
+
+
+def before(session: Session, project: str, name: str, alias: str) -> Target:
+    """What an alias meant before its present version, without canary or shadow.
+
+    Raises:
+        NotFound, Conflict: as `roll_back`.
+    """
     pointed = _get(session, project, name, alias)
-    before = next(
+    found = next(
         (row.version for row in history(session, project, name, alias) if row.version != pointed.version), None
     )
-    if before is None:
+    if found is None:
         raise Conflict(
             f"expected alias {alias!r} of {name!r} to have meant another version before; found version "
             f"{pointed.version} only; PUT the version that you want",
             code="nothing_before",
         )
-    return point(session, project, name, alias, Target(before), "rolled_back")
+    return Target(found)
 
 
 def remove(session: Session, project: str, name: str, alias: str) -> None:

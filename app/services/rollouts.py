@@ -1,15 +1,43 @@
-"""A version is tried beside another: a canary answers some of the calls, a shadow is asked too and only compared."""
+"""A version is tried before an alias means it, and beside another.
+
+A canary answers some of the calls, a shadow is asked too and only compared.
+"""
 
 import random
 from concurrent.futures import Future
 
 import numpy as np
 
-from app.errors import Overloaded
-from app.services.predictions import Found
+from app.artifact.spec import BundleError
+from app.db.session import Database
+from app.errors import Conflict, NotFound, NotReady, Overloaded
+from app.services import aliases
+from app.services.aliases import Target
+from app.services.predictions import Found, Opened
 from app.serving.call import Images, Result
 from app.serving.engine import Engine
 from app.serving.statistics import Statistics
+
+
+def check(database: Database, opened: Opened, engine: Engine, project: str, name: str, target: Target) -> None:
+    """Passes when all that an alias is to mean can be served: it is loaded here, and tried on its sample.
+
+    Outside of the transaction that moves the alias, which keeps others from writing; versions do not change.
+
+    Raises:
+        NotFound, Conflict: as `aliases.point`; Conflict with code version_unfit where one cannot be served.
+    """
+    with database.read() as session:
+        rows = aliases.versions(session, project, name, target)
+    for row in rows:
+        try:
+            engine.load(opened.version(row))
+        except (BundleError, NotFound, NotReady) as error:
+            raise Conflict(
+                f"expected a version that can be served; found that version {row.version} of {name!r} cannot: "
+                f"{error.detail}; the alias means what it did",
+                code="version_unfit",
+            ) from error
 
 
 def chosen(found: Found) -> Found:

@@ -6,6 +6,7 @@ from sqlalchemy import func, select
 from app.db.models import Job, UserBackbone
 from app.db.studies import Evaluation
 from app.services import datasets
+from app.services.aliases import Target, point
 from tests import factories
 from tests.checks import problem
 
@@ -84,7 +85,8 @@ def test_two_versions(client, database, given):
     assert [(one["model"], one["version"]) for one in sides] == [("colours", 2), ("colours", 1)]
     assert body["request"]["against"] == {"model": "colours", "version": 1, "alias": None, "domain": None}
     assert body["request"]["split"] == "test"
-    client.put("/api/v1/models/colours/aliases/production", json={"version": 1})
+    with client.app.state.graft.database.write() as session:
+        point(session, "default", "colours", "production", Target(1))
     assert client.post(URL, json=given).json()["request"]["version"] == 1
 
 

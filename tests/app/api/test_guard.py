@@ -68,7 +68,17 @@ def test_a_large_body_changes_nothing_of_an_early_refusal(shared_client):
         ({"Host": "evil.example"}, 421, "unknown_host"), ({"Origin": "https://evil.example"}, 403, "cross_site")
     ):  # fmt: skip
         problem(shared_client.post("/api/v1/models/m/predict", headers={**large, **headers}), status, code)
-    assert shared_client.post("/api/v1/jobs", headers=large).status_code == 413
+    refused = problem(shared_client.post("/api/v1/jobs", headers=large), 413, "body_too_large")
+    assert "GRAFT_MAX_JSON_BYTES" in refused["detail"]
+
+
+def test_a_body_that_grows_too_large_is_refused_as_every_other_one(light):
+    with TestClient(
+        create_app(light.model_copy(update={"max_json_bytes": 1000})), base_url="http://127.0.0.1"
+    ) as client:
+        for path in ("/api/v1/jobs", "/api/v1/rankings"):
+            sent = client.post(path, content=iter([b"x" * 600] * 2), headers={"Content-Type": "application/json"})
+            problem(sent, 413, "body_too_large")
 
 
 def test_reads_from_other_sites_are_left_to_the_browser(shared_client):

@@ -15,7 +15,7 @@ from app.services.storage_probe import FRESH_SECONDS, StorageProbe
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
-from tests.conftest import free_port
+from tests.conftest import free_port, wait_until
 from tests.factories import files_below
 
 PARTS = {"database", "broker", "storage", "worker"}
@@ -51,6 +51,13 @@ def test_ready_with_a_worker(client, database, home):
         factories.worker(session)
     assert ready(client)["missing"] == []
     assert files_below(home / "storage", home / "scratch") == []
+
+
+def test_who_only_serves_needs_no_worker_and_no_broker(light):
+    away = light.model_copy(update={"broker_url": f"redis://127.0.0.1:{free_port()}/0"})
+    with TestClient(create_app(away, ("serve",)), base_url="http://127.0.0.1") as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200, "a service that has looked at its aliases")
+        assert client.get("/readyz").json()["checks"].keys() == {"database", "storage"}
 
 
 def test_silent_worker_is_no_worker(client, database):

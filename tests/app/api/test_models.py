@@ -10,10 +10,13 @@ from sqlalchemy import func, select
 
 from app.db.aliases import Alias, AliasChange
 from app.db.models import Model, ModelVersion
+from app.services import models
+from app.storage import Stored
 from tests import factories
 from tests.app.onnx_factories import images
 from tests.checks import problem
 from tests.factories import files_below
+from tests.inference import publish
 
 URL = "/api/v1/models"
 
@@ -72,8 +75,8 @@ def test_unknown_names(client, database):
     assert num_rows(database, Alias) == 0
 
 
-def test_alias_moves_and_remembers(client, database):
-    make(database)
+def test_alias_moves_and_remembers(client, tmp_path):
+    publish(client.app.state.graft, tmp_path / "made", "colours", 3)
     for version in (1, 2, 2, 1):
         assert point(client, version).json()["version"] == version
     point(client, 3, alias="canary")
@@ -87,8 +90,8 @@ def test_alias_moves_and_remembers(client, database):
     assert moments == sorted(moments, reverse=True)
 
 
-def test_version_under_an_alias_is_kept(client, database):
-    make(database)
+def test_version_under_an_alias_is_kept(client, tmp_path):
+    publish(client.app.state.graft, tmp_path / "made", "colours", 3)
     point(client, 2)
     point(client, 2, alias="canary")
     found = problem(client.delete(f"{URL}/colours/versions/2"), 409, "in_use")
@@ -171,8 +174,8 @@ def put(client, alias="production", **body):
     return client.put(f"{URL}/colours/aliases/{alias}", json=body)
 
 
-def test_an_alias_tries_versions_beside_its_own(client, database):
-    make(database)
+def test_an_alias_tries_versions_beside_its_own(client, tmp_path):
+    publish(client.app.state.graft, tmp_path / "made", "colours", 3)
     body = put(client, version=1, canary=2, share=0.1, shadow=3).json()
     assert {key: body[key] for key in ("version", "canary", "share", "shadow")} == {
         "version": 1, "canary": 2, "share": 0.1, "shadow": 3
@@ -205,8 +208,8 @@ def test_versions_of_other_classes_do_not_stand_beside_each_other(client, databa
     problem(put(client, version=1, canary=2, share=0.5), 409, "label_change")
 
 
-def test_an_alias_rolls_back_to_what_it_meant_before(client, database):
-    make(database)
+def test_an_alias_rolls_back_to_what_it_meant_before(client, tmp_path):
+    publish(client.app.state.graft, tmp_path / "made", "colours", 3)
     back = f"{URL}/colours/aliases/production/rollback"
     problem(client.post(back), 404, "not_found")
     put(client, version=1)
@@ -218,3 +221,36 @@ def test_an_alias_rolls_back_to_what_it_meant_before(client, database):
     assert (body["version"], body["canary"]) == (1, None)
     assert client.get(f"{URL}/colours").json()["aliases"] == {"production": 1}
     assert client.post(back).json()["version"] == 3
+
+
+def head(client, version):
+    with client.app.state.graft.database.read() as session:
+        return f"{models.version(session, 'default', 'colours', version).prefix}/head.onnx"
+
+
+def test_an_alias_is_not_moved_to_what_cannot_be_served(client, storage, tmp_path):
+    publish(client.app.state.graft, tmp_path / "made", "colours", 3)
+    put(client, version=3)
+    put(client, version=1)
+    path = tmp_path / "damaged"
+    path.write_bytes(b"text")
+    storage.put(head(client, 2), path)
+    for body in ({"version": 2}, {"version": 1, "canary": 2, "share": 0.5}, {"version": 1, "shadow": 2}):
+        detail = problem(put(client, **body), 409, "version_unfit")["detail"]
+        assert "version 2 of 'colours'" in detail
+    back = f"{URL}/colours/aliases/production/rollback"
+    assert client.post(back).json()["version"] == 3
+    history = client.get(f"{URL}/colours/aliases/production").json()["data"]
+    assert [row["version"] for row in history] == [3, 1, 3]
+    assert client.get("/v2/models/colours/versions/2/ready").status_code == 503
+    assert client.get("/v2/models/colours/versions/1/ready").status_code == 200
+
+
+def test_an_alias_is_not_rolled_back_to_what_cannot_be_served(client, storage, tmp_path):
+    publish(client.app.state.graft, tmp_path / "made", "colours", 2)
+    put(client, version=1)
+    put(client, version=2)
+    client.app.state.graft.engine.pool.clear()
+    storage.remove(Stored(head(client, 1), 0, 0.0))
+    problem(client.post(f"{URL}/colours/aliases/production/rollback"), 409, "version_unfit")
+    assert client.get(f"{URL}/colours").json()["aliases"] == {"production": 2}

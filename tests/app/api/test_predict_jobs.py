@@ -5,6 +5,7 @@ from sqlalchemy import func, select
 
 from app.db.models import IdempotencyKey, Job
 from app.services import attempts, outcomes
+from app.services.aliases import Target, point
 from tests import factories
 from tests.app.api.made_files import finish
 from tests.app.api.test_evaluations import SPEC
@@ -37,7 +38,8 @@ def test_a_job_is_pinned_to_what_the_names_mean_now(light_client, database, give
         alignment = factories.alignment(session, prefix="bundles/default/aln/attempt-1").id
         other = factories.alignment(session, 2, prefix="bundles/default/aln2/attempt-1").id
     models = "/api/v1/models/colours"
-    light_client.put(f"{models}/aliases/staging", json={"version": 1})
+    with light_client.app.state.graft.database.write() as session:
+        point(session, "default", "colours", "staging", Target(1))
     light_client.put(f"{models}/domains/night", json={"alignment": alignment})
     wish = {**given, "alias": "staging", "domain": "night", "splits": ["val", "train"], "top_k": 3, "format": "jsonl"}
     answer = light_client.post(URL, json=wish)
@@ -49,7 +51,8 @@ def test_a_job_is_pinned_to_what_the_names_mean_now(light_client, database, give
     }  # fmt: skip
     assert (made["kind"], made["state"], made["dataset"]) == ("predict", "queued", given["dataset"])
     assert made["model"] == {"name": "colours", "version": 1}
-    light_client.put(f"{models}/aliases/staging", json={"version": 2})
+    with light_client.app.state.graft.database.write() as session:
+        point(session, "default", "colours", "staging", Target(2))
     light_client.put(f"{models}/domains/night", json={"alignment": other})
     assert light_client.get(f"{URL}/{made['id']}").json() == made
     version = row(database, made["id"]).inputs["version"]
@@ -60,7 +63,8 @@ def test_defaults_are_those_of_predict(light_client, given):
     assert light_client.post(URL, json=given).json()["request"].items() >= {
         "version": 2, "alias": None, "splits": None, "top_k": 100, "features": False, "format": "parquet",
     }.items()  # fmt: skip
-    light_client.put("/api/v1/models/colours/aliases/production", json={"version": 1})
+    with light_client.app.state.graft.database.write() as session:
+        point(session, "default", "colours", "production", Target(1))
     assert light_client.post(URL, json=given).json()["request"]["version"] == 1
     assert light_client.post(URL, json={**given, "version": 2}).json()["request"]["version"] == 2
 

@@ -134,14 +134,10 @@ def test_versions_and_backbones_count_and_what_they_share_does_not(database):
         row = publications.admit(session, "default", "colours", made, False, {"how": "imported"})
         assert row.size_bytes == 600
         architecture = "timm/tf_efficientnet_lite0"
-        checked = backbones.add(
-            session, "default", "mine", architecture, Checkpoint("incoming/default/x", 300, InputChanges())
-        )
+        checked = backbones.add(session, "default", "mine", architecture, checkpoint(300))
         for ask in (
             lambda: upload(session, 101),
-            lambda: backbones.add(
-                session, "default", "more", architecture, Checkpoint("incoming/default/y", 101, InputChanges())
-            ),
+            lambda: backbones.add(session, "default", "more", architecture, checkpoint(101)),
             lambda: publications.admit(session, "default", "colours", made, False, {"how": "imported"}),
         ):
             with pytest.raises(TooMany) as caught:
