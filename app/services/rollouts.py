@@ -65,6 +65,9 @@ def compare(engine: Engine, statistics: Statistics, found: Found, images: Images
     except Overloaded:
         statistics.compared(pair, "dropped", number)
         return
+    except NotReady:
+        statistics.compared(pair, "failed", number)
+        return
     future.add_done_callback(lambda ended: _count(statistics, pair, number, answered, ended))
 
 
