@@ -51,6 +51,7 @@ from app.api.auditing import Auditing
 from app.api.deps import State
 from app.api.guard import Guard, allow_origins
 from app.api.head import Head
+from app.api.held import Held
 from app.api.keyring import Keyring
 from app.api.large import Large
 from app.api.remote import Remote
@@ -226,6 +227,11 @@ def make_state(settings: Settings, board: Path | None = None, roles: Sequence[st
         opened=opened,
         lookup=lookup,
         statistics=statistics,
+        held=Held(
+            settings.max_held_bytes // settings.serve_processes,
+            settings.max_predict_bytes,
+            settings.body_idle_seconds,
+        ),
         remote=Remote(settings.image_hosts, settings.max_predict_bytes),
         observation=Observation(observer, parts, saver, logbook, storage, settings.observed_keep_days),
         keyring=Keyring(database, settings.require_keys),

@@ -53,8 +53,9 @@ class Settings(BaseSettings):
     body_idle_seconds: float = Field(
         60.0,
         gt=0,
-        description="Longest time without a byte in the middle of a request's body; then the request is refused (408), "
-        "its connection ends and what came of it is removed, but for resumable uploads, which keep it.",
+        description="Longest time without a byte in the middle of a request's body, or of one line of a stream of "
+        "images; then the request is refused (408), its connection ends and what came of it is removed, but for "
+        "resumable uploads, which keep it.",
     )
     upload_keep_seconds: float = Field(
         86_400.0,
@@ -62,6 +63,11 @@ class Settings(BaseSettings):
         description="Time that a resumable upload is kept after the last bytes of it came, or after its completion.",
     )
     max_predict_bytes: int = Field(64 * 2**20, ge=1, description="Largest body of one prediction request.")
+    max_held_bytes: int = Field(
+        512 * 2**20,
+        ge=1,
+        description="Bodies of prediction requests in memory, of all processes together; what has no room is refused.",
+    )
     max_predict_images: int = Field(256, ge=1, description="Most images in one prediction request.")
     max_json_bytes: int = Field(16 * 2**20, ge=1, description="Largest JSON body of every other request.")
     image_hosts: tuple[str, ...] = Field(

@@ -19,7 +19,7 @@ from app.artifact.precisions import FLOAT, Precision
 from app.services import predictions, rollouts
 from app.services.drift import Call
 from app.services.predictions import Found
-from app.serving.call import Result, Timing
+from app.serving.call import Result, Timing, late
 
 T = TypeVar("T")
 # What clients and proxies call a request.
@@ -63,6 +63,24 @@ class Ask:
         deadline = None if query.timeout is None else time.monotonic() + query.timeout
         return cls(request, request.app.state.graft, project, wanted, deadline)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether nobody waits any more."""
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    async def read(self) -> list[bytes]:
+        """The images of the request.
+
+        Raises:
+            DeadlineExceeded: they are not there in time.
+            GraftError: as `images.read`.
+        """
+        try:
+            async with asyncio.timeout(None if self.deadline is None else self.deadline - time.monotonic()):
+                return await images.read(self.request, self.state)
+        except TimeoutError:
+            raise late() from None
+
     async def find(self) -> Found:
         """The graphs that answer.
 
@@ -81,7 +99,7 @@ class Ask:
             GraftError: the request, an image, or the engine.
             ClientDisconnect: nobody waits any more.
         """
-        sent = await images.read(self.request, self.state)
+        sent = await self.read()
         found = rollouts.chosen(await self.find())
         result = await settled(self.request, self.submit(found, sent))
         rollouts.compare(self.state.engine, self.state.statistics, found, sent, result)

@@ -98,3 +98,9 @@ def of(scope: Any) -> Caller:
     """Who a request comes from, by its scope."""
     caller: Caller = scope[CALLER]
     return caller
+
+
+def project(scope: Any) -> str | None:
+    """Whose request it is; None as long as no key was looked at."""
+    caller: Caller | None = scope.get(CALLER)
+    return None if caller is None else caller.project

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session as SqlSession
 
 from app import failpoints
 from app.api import auditing, callers
+from app.api.held import Held
 from app.api.keyring import Keyring
 from app.api.remote import Remote
 from app.bodies import BODY
@@ -50,6 +51,7 @@ class State:
     opened: Opened
     lookup: Lookup
     statistics: Statistics
+    held: Held
     remote: Remote
     observation: Observation
     keyring: Keyring

@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
+from starlette.types import Scope
 
 from app.api.oip import errors as oip
 from app.bodies import pointers
@@ -33,6 +34,8 @@ FRAMEWORK_CODES = {
     413: "body_too_large",
     415: "unsupported_media_type",
 }
+
+_CODE = "graft.code"
 
 log = logging.getLogger(__name__)
 
@@ -134,8 +137,20 @@ def of_error(path: str, error: GraftError) -> JSONResponse:
     return response(path, error.status, error.code, error.title, error.detail, **error.extra)
 
 
+def note(scope: Scope, code: str) -> None:
+    """Remembers with a request what its answer says, for whoever counts refusals."""
+    scope[_CODE] = code
+
+
+def code(scope: Scope) -> str:
+    """What an answer says that was no success."""
+    found: str = scope.get(_CODE, Unavailable.code)
+    return found
+
+
 async def _graft_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, GraftError)
+    note(request.scope, error.code)
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s %s", request.method, request.url.path, exc_info=error)
     return of_error(request.scope["path"], error)

@@ -1,4 +1,4 @@
-"""Refuses predictions that the engine has no room for, before anything is put into them.
+"""Refuses predictions that the engine or memory has no room for, before anything is put into them, and counts refusals.
 
 A service at its limit spends on each refusal what it cannot spend on answers, and holds each body that it has read. So
 this comes before keys, routes and bodies: at twice the saturation that was 1.3 ms of the event loop for each refusal.
@@ -7,13 +7,18 @@ What it says is no secret: how busy the service is.
 
 import re
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api import problems
-from app.errors import Overloaded
+from app.api import callers, problems
+from app.api.held import REFUSALS, Hold
+from app.errors import GraftError
 
-# Every path that answers with predictions. Images of a new class are few, and the engine itself refuses them.
-_PREDICTS = re.compile(r"/api/v1/models/[^/]+/(predict|embed)|/v2/models/[^/]+/(versions/[^/]+/)?infer")
+# Every path that answers with predictions, and the one that learns a class from images.
+_HOLDS = re.compile(
+    r"/api/v1/models/(?P<native>[^/]+)/(predict|embed|classes)|/v2/models/(?P<oip>[^/]+)/(versions/[^/]+/)?infer"
+)
+# Images of a new class are few, and the engine itself refuses them.
+_WITHOUT_ENGINE = "/classes"
 
 
 class Room:
@@ -24,10 +29,28 @@ class Room:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes on whatever is not a prediction, and predictions while there is room."""
-        if scope["type"] == "http" and scope["method"] == "POST" and _PREDICTS.fullmatch(scope["path"]):
-            try:
-                scope["app"].state.graft.engine.check_room()
-            except Overloaded as error:
-                await problems.of_error(scope["path"], error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        found = _HOLDS.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if found is None:
+            await self._app(scope, receive, send)
+            return
+        state = scope["app"].state.graft
+
+        async def send_counted(message: Message) -> None:
+            if message.get("status") in REFUSALS:
+                project = callers.project(scope) or ("" if state.settings.require_keys else "default")
+                state.statistics.refused(project, found["native"] or found["oip"], problems.code(scope))
+            await send(message)
+
+        hold = Hold(state.held)
+        try:
+            if not scope["path"].endswith(_WITHOUT_ENGINE):
+                state.engine.check_room()
+            receive_held = hold.receiving(scope, receive)
+        except GraftError as error:
+            problems.note(scope, error.code)
+            await problems.of_error(scope["path"], error)(scope, receive, send_counted)
+            return
+        try:
+            await self._app(scope, receive_held, send_counted)
+        finally:
+            hold.close()

@@ -1,7 +1,8 @@
 """Gives up requests whose body has stopped coming; neither the framework nor its server has such a limit.
 
 A client that is silent in the middle of a body would hold its connection, a file in scratch and its place among the
-requests for as long as it likes.
+requests for as long as it likes. Predictions keep a clock of their own (`held`): a stream of images may rest between
+two lines.
 """
 
 import time
@@ -11,6 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
 from app.errors import TimedOut
+
+# In the scope of a request whose reader keeps the clock.
+OWN_CLOCK = "graft.own_clock"
 
 
 class SlowBodies:
@@ -27,7 +31,7 @@ class SlowBodies:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(receive, send, self._seconds)
+        body = _Body(scope, receive, send, self._seconds)
         try:
             await self._app(scope, body.receive, body.send)
         except TimedOut:
@@ -43,8 +47,8 @@ class SlowBodies:
 class _Body:
     """One request's body, on the clock."""
 
-    def __init__(self, receive: Receive, send: Send, seconds: float) -> None:
-        self._receive, self._send, self._seconds = receive, send, seconds
+    def __init__(self, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
+        self._scope, self._receive, self._send, self._seconds = scope, receive, send, seconds
         # Without a byte, over all that have waited: some give up after a while, and wait again.
         self._waited = 0.0
         self._is_over = False
@@ -57,7 +61,7 @@ class _Body:
         Raises:
             TimedOut: none came for too long, whoever has waited for it meanwhile.
         """
-        if self._is_over:
+        if self._is_over or OWN_CLOCK in self._scope:
             # What comes behind a body is the end of the connection, for which anybody may wait.
             return await self._receive()
         began = time.monotonic()

@@ -13,15 +13,15 @@ from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 
-from app.api import answers, images
+from app.api import answers, held, images
 from app.api.answers import Ask
 from app.api.deps import State
 from app.api.forms import checked_json, from_json, plain_type
 from app.api.problems import document
-from app.errors import GraftError, Overloaded, TooLarge, Unauthorized
+from app.errors import GraftError, Overloaded, TimedOut, TooLarge, Unauthorized
 from app.services import rollouts
 from app.services.predictions import Found
-from app.serving.call import Result
+from app.serving.call import Result, late
 
 MEDIA_TYPE = "application/x-ndjson"
 # Images of one stream that are on their way at once: enough to fill batches while lines are written.
@@ -113,6 +113,8 @@ async def _begin(ask: Ask, found: Found, image: bytes | GraftError) -> Begun:
         try:
             return asyncio.wrap_future(ask.submit(found, [image]))
         except Overloaded:
+            if ask.is_late:
+                return late()
             await asyncio.sleep(ROOM_SECONDS)
         except GraftError as error:
             return error
@@ -134,14 +136,26 @@ async def _each(sent: list[bytes]) -> Sent:
 
 async def _lines(request: Request, state: State) -> Sent:
     """The images of a body of lines, `ImageIn` each, as they come; a bad line is an error in its place."""
-    limit, rest = state.settings.max_predict_bytes, bytearray()
-    async for chunk in request.stream():
+    limit, rest, hold = state.settings.max_predict_bytes, bytearray(), held.of(request.scope)
+    chunks = request.stream()
+    while True:
+        hold.is_patient = not rest
+        try:
+            chunk = await anext(chunks, None)
+        except (Overloaded, TimedOut) as error:
+            yield error
+            return
+        if chunk is None:
+            break
+        begun = len(rest)
         rest += chunk
-        *whole, last = rest.split(b"\n") if b"\n" in chunk else (rest,)
-        rest = bytearray(last)
-        for line in whole:
+        # Looked for in what is new: a long line comes in many chunks.
+        end = rest.rfind(b"\n", begun)
+        whole, rest = (rest[:end], rest[end + 1 :]) if end >= 0 else (b"", rest)
+        for line in whole.split(b"\n"):
             if line.strip():
                 yield await _image(bytes(line), state)
+        hold.release(len(whole))
         if len(rest) > limit:
             yield TooLarge(f"expected lines of at most {limit} bytes; found more; send a smaller image")
             return
@@ -151,7 +165,8 @@ async def _lines(request: Request, state: State) -> Sent:
 
 async def _image(line: bytes, state: State) -> bytes | GraftError:
     try:
-        return (await images.given([checked_json(images.ImageIn, from_json("line", line))], state))[0]
+        wanted = await images.aside(len(line), lambda: checked_json(images.ImageIn, from_json("line", line)))
+        return (await images.given([wanted], state))[0]
     except GraftError as error:
         return error
 

@@ -4,22 +4,25 @@ Times of our own are histograms in seconds. Triton's and TorchServe's names are 
 """
 
 import socket
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, UntypedMetricFamily
 from prometheus_client.metrics_core import Metric
 from sqlalchemy.orm import Session
 
+from app.errors import Overloaded
 from app.services import drift, models
 from app.services.drift import Observation
 from app.serving.statistics import BUCKETS, Counters, Tally
 
 Value = Callable[[Counters], int]
 
+TRITON_FAILURES = "nv_inference_request_failure"
 TRITON: dict[str, tuple[str, Value]] = {
     "nv_inference_request_success": ("Requests answered", lambda it: it.success.count),
-    "nv_inference_request_failure": ("Requests that failed", lambda it: it.fail.count),
+    TRITON_FAILURES: ("Requests that failed", lambda it: it.fail.count),
     "nv_inference_count": ("Images answered", lambda it: it.inference_count),
     "nv_inference_exec_count": ("Batches run", lambda it: it.execution_count),
     "nv_inference_request_duration_us": ("Time of all requests answered", lambda it: it.success.ns // 1000),
@@ -55,14 +58,44 @@ def metrics(session: Session, total: Tally, observation: Observation, project: s
     ]
     drifts = list(drift.families(session, observation, names))
     used = [row for row in rows if row[2].used]
-    others = drifts if project is not None else [*drifts, _logged(total)]
+    refused = _refused(total, {name for name, _ in names.values()}, project)
+    others = [*drifts, _refusals(refused)]
+    if project is None:
+        others.append(_logged(total))
+    rejected = {name: number for (name, code), number in refused.items() if code == Overloaded.code}
     # What waits, and what is written down, is that of all projects together.
-    registry.register(_Collector(used, shadows, others, total.present.num_images if project is None else None))
+    waiting = total.present.num_images if project is None else None
+    registry.register(_Collector(used, shadows, others, waiting, rejected))
     return generate_latest(registry).decode()
 
 
 Row = tuple[str, str, Counters]
 Shadow = tuple[str, str, str, dict[str, int]]
+
+
+def _refused(total: Tally, known: set[str], project: str | None) -> Mapping[tuple[str, str], int]:
+    """Refusals by model and code; models that there are not have one name together, which is empty.
+
+    Where no key was looked at, nobody knows whose model was meant: that is told of all projects only.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    for owner, of_models in total.refused.items():
+        if project is not None and owner != project:
+            continue
+        for name, codes in of_models.items():
+            label = name if owner in ("", "default", project) else f"{owner}/{name}"
+            is_known = label in known or (not owner and any(one.endswith(f"/{name}") for one in known))
+            for code, number in codes.items():
+                counts[label if is_known else "", code] += number
+    return counts
+
+
+def _refusals(counts: Mapping[tuple[str, str], int]) -> Metric:
+    what = "Requests answered with 408, 503 or 504"
+    family = CounterMetricFamily("graft_predict_refused", what, labels=["model", "reason"])
+    for labels, number in sorted(counts.items()):
+        family.add_metric(labels, number)
+    return family
 
 
 def _logged(total: Tally) -> Metric:
@@ -73,8 +106,16 @@ def _logged(total: Tally) -> Metric:
 
 
 class _Collector:
-    def __init__(self, rows: list[Row], shadows: list[Shadow], others: list[Metric], num_images: int | None) -> None:
-        self._rows, self._shadows, self._others, self._num_images = rows, shadows, others, num_images
+    def __init__(
+        self,
+        rows: list[Row],
+        shadows: list[Shadow],
+        others: list[Metric],
+        num_images: int | None,
+        rejected: Mapping[str, int],
+    ) -> None:
+        self._rows, self._shadows, self._others = rows, shadows, others
+        self._num_images, self._rejected = num_images, rejected
 
     def _waiting(self) -> Iterator[Metric]:
         """Under our name, and under that of other servers."""
@@ -83,6 +124,17 @@ class _Collector:
             pending = UntypedMetricFamily("nv_inference_pending_request_count", "Images in the engine")
             pending.add_metric([], self._num_images)
             yield pending
+
+    def _triton(self) -> Iterator[Metric]:
+        for metric, (what, value) in TRITON.items():
+            family = UntypedMetricFamily(metric, what, labels=["model", "version"])
+            for name, version, counters in self._rows:
+                family.add_metric([name, version], value(counters))
+            if metric == TRITON_FAILURES:
+                # Which version would have answered was not asked any more.
+                for name, number in sorted(self._rejected.items()):
+                    family.add_metric([name, ""], number)
+            yield family
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
@@ -109,11 +161,7 @@ class _Collector:
                 compared.add_metric([name, version, shadow, outcome], number)
         yield from (requests, images, seconds, compared, *self._others)
         host = socket.gethostname()
-        for metric, (what, value) in TRITON.items():
-            family = UntypedMetricFamily(metric, what, labels=["model", "version"])
-            for name, version, counters in self._rows:
-                family.add_metric([name, version], value(counters))
-            yield family
+        yield from self._triton()
         for metric, (what, value) in TORCHSERVE.items():
             family = UntypedMetricFamily(metric, what, labels=["model_name", "model_version", "hostname"])
             for name, version, counters in self._rows:

@@ -20,6 +20,9 @@ from app.serving.call import Result
 
 # Upper ends in seconds; one more bucket holds what took longer.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# Projects, models and codes of refusals that are told apart.
+MAX_REFUSED = 2000
+OTHERS = ""
 
 
 @dataclass(slots=True)
@@ -103,12 +106,15 @@ class Tally:
         compared: images that a shadow was asked for, by id of the version, id of the shadow, and outcome.
         present: what is held now.
         logged: images by what became of their record in the prediction log: `written`, `dropped` or `failed`.
+        refused: requests that were answered with 408, 503 or 504, by project, model and code of the error; the project
+            is empty where no key was looked at.
     """
 
     counters: dict[str, Counters] = field(default_factory=dict)
     compared: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     present: Present = field(default_factory=Present)
     logged: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
 
     def of(self, version_id: str) -> Counters:
         """A version's counters; zeros where nothing was asked of it."""
@@ -131,6 +137,7 @@ class Statistics:
         self._counters: dict[str, Counters] = defaultdict(Counters)
         self._compared: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self._logged: Counter[str] = Counter()
+        self._refused: Counter[tuple[str, str, str]] = Counter()
         self._present, self._board = present, board
         if board is not None:
             board.keep(lambda: _TALLY.dump_json(self._own()))
@@ -160,6 +167,20 @@ class Statistics:
         with self._lock:
             self._compared[pair][outcome] += number
 
+    def refused(self, project: str, model: str, code: str) -> None:
+        """Counts a request that was refused, or not answered in time.
+
+        Args:
+            project: whose it was; empty where no key was looked at.
+            model: as it was named, which need not be one that there is.
+            code: of the error.
+        """
+        with self._lock:
+            if len(self._refused) >= MAX_REFUSED and (project, model, code) not in self._refused:
+                # Whoever asks for names that there are not does not take memory for each.
+                model = OTHERS
+            self._refused[project, model, code] += 1
+
     def logged(self, outcome: str, number: int) -> None:
         """Counts images that were to be written down: `written`, `dropped` or `failed`."""
         with self._lock:
@@ -177,6 +198,10 @@ class Statistics:
                 for shadow_id, outcomes in shadows.items():
                     ours[shadow_id] = dict(Counter(ours.get(shadow_id, {})) + Counter(outcomes))
             total.logged = dict(Counter(total.logged) + Counter(other.logged))
+            for project, of_models in other.refused.items():
+                for model, codes in of_models.items():
+                    known = total.refused.setdefault(project, {})
+                    known[model] = dict(Counter(known.get(model, {})) + Counter(codes))
             if page.is_fresh:
                 total.present += other.present
         return total
@@ -191,7 +216,11 @@ class Statistics:
             compared: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
             for (version_id, shadow_id), outcomes in self._compared.items():
                 compared[version_id][shadow_id] = dict(outcomes)
-            return Tally(deepcopy(dict(self._counters)), dict(compared), self._present(), dict(self._logged))
+            refused: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
+            for (project, model, code), number in self._refused.items():
+                refused[project][model][code] = number
+            own = {project: dict(of_models) for project, of_models in refused.items()}
+            return Tally(deepcopy(dict(self._counters)), dict(compared), self._present(), dict(self._logged), own)
 
     def _ended(self, version_id: str, future: Future[Result], seconds: float) -> None:
         with self._lock:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DataError
 from app import log_lines
 from app.api import callers
 from app.api.deps import State
+from app.api.held import REFUSALS, Hold
 from app.api.oip import control, errors, grpc_messages, infer, proto
 from app.api.oip.proto import message
 from app.api.scopes import GRPC_SCOPES, OPEN
@@ -159,10 +160,19 @@ class Service:
 
     async def _infer(self, project: str, request: Any, context: Any) -> Any:
         arrived, left = time.monotonic(), context.time_remaining()
-        self._state.engine.check_room()
         latest = arrived + left if left is not None else None
-        answer = await infer.infer(self._state, project, lambda: grpc_messages.read(request), _wait, arrived, latest)
-        return await to_thread.run_sync(grpc_messages.write, answer)
+        state, hold = self._state, Hold(self._state.held)
+        try:
+            state.engine.check_room()
+            hold.take(request.ByteSize())
+            answer = await infer.infer(state, project, lambda: grpc_messages.read(request), _wait, arrived, latest)
+            return await to_thread.run_sync(grpc_messages.write, answer)
+        except GraftError as error:
+            if error.status in REFUSALS:
+                state.statistics.refused(project, request.model_name, error.code)
+            raise
+        finally:
+            hold.close()
 
     async def _in_thread(self, function: Callable[..., Any], project: str, *arguments: Any) -> Any:
         return await to_thread.run_sync(function, self._state, project, *arguments)

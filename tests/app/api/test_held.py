@@ -1,0 +1,127 @@
+"""Bodies that stall, and more of them than memory is to hold; refusals in the metrics."""
+
+import asyncio
+import json
+import socket
+import threading
+from contextlib import closing
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.api import images
+from tests.app.api.test_streams import PICTURES, sent
+from tests.conftest import wait_until
+from tests.inference import publish
+from tests.listening import application
+
+URL, LIMIT = "/api/v1/models/tiny/predict", 4000
+DOORS = (URL, "/api/v1/models/tiny/embed", "/api/v1/models/tiny/classes", "/v2/models/tiny/infer")
+
+
+@pytest.fixture
+def served(light, tmp_path):
+    """Address and state of a service in which two of the largest bodies have room."""
+    limits = {"max_predict_bytes": LIMIT, "max_held_bytes": 2 * LIMIT + 100, "body_idle_seconds": 2.0}
+    with application(light.model_copy(update=limits)) as (address, state):
+        publish(state, tmp_path / "made", "tiny")
+        yield address, state
+
+
+def begun(address, path, length, body=b"", kind="image/png"):
+    """A connection on which the beginning of a request was sent."""
+    host, port = address.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=60)
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def answer(connection):
+    with closing(connection), connection.makefile("rb") as file:
+        status = int(file.readline().split()[1])
+        headers = dict(iter(lambda: file.readline().decode().lower().strip().partition(": ")[::2], ("", "")))
+        return status, headers, json.loads(file.read(int(headers["content-length"])))
+
+
+def refused(address):
+    families = text_string_to_metric_families(httpx.get(f"{address}/metrics").text)
+    return {
+        (sample.labels["model"], sample.labels["reason"]): sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "graft_predict_refused_total"
+    }
+
+
+def test_a_body_that_stalls_is_given_up_at_every_door(served):
+    address, state = served
+    kinds = ["image/png", "image/png", "application/json", "application/octet-stream"]
+    waiting = [begun(address, path, 1000, b"x" * 10, kind) for path, kind in zip(DOORS, kinds, strict=True)]
+    for path, connection in zip(DOORS, waiting, strict=True):
+        status, _, body = answer(connection)
+        assert status == 408
+        assert "GRAFT_BODY_IDLE_SECONDS" in (body["error"] if path.startswith("/v2") else body["detail"])
+    wait_until(lambda: state.held.num_bytes == 0, "bodies that are held no more")
+    assert refused(address) == {("tiny", "body_stalled"): 4}
+
+
+def test_all_bodies_together_have_a_bound(served):
+    address, state = served
+    waiting = [begun(address, URL, LIMIT, b"x" * (LIMIT - 1)) for _ in range(2)]
+    wait_until(lambda: state.held.num_bytes == 2 * (LIMIT - 1), "two bodies")
+    # Before its body comes.
+    status, headers, body = answer(begun(address, URL, LIMIT))
+    assert (status, body["code"], headers["retry-after"]) == (503, "overloaded", "1")
+    assert "GRAFT_MAX_HELD_BYTES" in body["detail"]
+    assert refused(address) == {("tiny", "overloaded"): 1}
+    for connection in waiting:
+        connection.close()
+    wait_until(lambda: state.held.num_bytes == 0, "bodies that are held no more")
+    assert httpx.post(address + URL, content=PICTURES[0], headers={"Content-Type": "image/png"}).status_code == 200
+
+
+def test_a_stream_waits_between_lines_and_not_in_one(served):
+    address, state = served
+    line = sent(PICTURES[:1]) + b"\n"
+    connection = begun(address, URL, 10**6, line, "application/x-ndjson")
+    found = []
+    with closing(connection), connection.makefile("rb") as file:
+
+        def read():
+            found.extend(json.loads(row) for row in file if row.startswith(b"{"))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        wait_until(lambda: len(found) == 1, "the first answer")
+        # Longer than a line may take.
+        reader.join(1.5 * state.settings.body_idle_seconds)
+        connection.sendall(line + line[:10])
+        reader.join(60)
+    assert [row["index"] for row in found] == [0, 1, 2]
+    assert found[2]["problem"]["code"] == "body_stalled"
+
+
+def test_names_that_there_are_not_are_counted_together(served):
+    address, state = served
+    for number in range(3):
+        state.statistics.refused("default", f"unknown-{number}", "overloaded")
+    state.statistics.refused("", "tiny", "deadline_exceeded")
+    assert refused(address) == {("", "overloaded"): 3, ("tiny", "deadline_exceeded"): 1}
+
+
+def test_a_deadline_holds_while_the_body_is_read(served):
+    address, _ = served
+    status, _, body = answer(begun(address, f"{URL}?timeout=0.1", 1000, b"x"))
+    assert (status, body["code"]) == (504, "deadline_exceeded")
+    assert refused(address) == {("tiny", "deadline_exceeded"): 1}
+
+
+def test_large_texts_are_read_beside_the_event_loop():
+    async def where(size):
+        return await images.aside(size, threading.get_ident)
+
+    here = threading.get_ident()
+    assert asyncio.run(where(images.LARGE_BYTES - 1)) == here
+    assert asyncio.run(where(images.LARGE_BYTES)) != here
