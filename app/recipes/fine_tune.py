@@ -46,8 +46,8 @@ class FineTune(Recipe):
         None,
         gt=0,
         le=10_080,
-        description="Time of the whole job, exceeded by 30 s at most where its forecasts hold. What does not fit is left "
-        "out, and is a row of `decisions`: the networks from scratch first, then views, pilots, epochs, the training. "
+        description="Time of the whole job, exceeded by 30 s at most where its forecasts hold. What does not fit is "
+        "left out, and is a row of `decisions`: the networks from scratch first, then views, pilots, epochs, training. "
         "Features alone that do not fit end the job (timed_out), and are kept for its next run.",
     )
     layer_decay: float | None = Field(

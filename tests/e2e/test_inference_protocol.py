@@ -44,7 +44,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Any) ->
     state.engine.close()
     state.database.dispose()
     port = free_port()
-    with serve(home, ["serve"], missing=("worker",), grpc_port=port) as service:
+    with serve(home, ["serve"], grpc_port=port) as service:
         yield {"http": service.url.removeprefix("http://"), "grpc": f"127.0.0.1:{port}"}
 
 

@@ -28,7 +28,7 @@ def test_processes_share_a_port_and_count_as_one(tmp_path: Path, sqlite_template
     publish(state, tmp_path / "made")
     state.engine.close()
     state.database.dispose()
-    with serve(home, ["serve"], missing=("worker",), serve_processes=2, grpc_port=free_port()) as service:
+    with serve(home, ["serve"], serve_processes=2, grpc_port=free_port()) as service:
         answering = [one for one in processes.named(home, "serve") if one.pid != service.process.pid]
         assert len(answering) == 2
         ask(service, NUM_REQUESTS)
@@ -51,8 +51,8 @@ def test_what_was_answered_outlives_the_service_and_is_seen_by_others(tmp_path: 
     publish(state, tmp_path / "made")
     state.engine.close()
     state.database.dispose()
-    with serve(tmp_path / "other", ["serve"], missing=("worker",), **shared) as other:
-        with serve(tmp_path / "one", ["serve"], missing=("worker",), serve_processes=2, **shared) as one:
+    with serve(tmp_path / "other", ["serve"], **shared) as other:
+        with serve(tmp_path / "one", ["serve"], serve_processes=2, **shared) as one:
             ask(one, NUM_REQUESTS)
             wait_until(lambda: {observed(one) for _ in range(10)} == {NUM_REQUESTS}, "the images of both processes")
             assert observed(other) == 0
