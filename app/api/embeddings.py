@@ -9,7 +9,7 @@ from app.api import answers, images
 from app.api.answers import Ask, AskQuery
 from app.api.deps import Project
 from app.api.forms import UNLIMITED, plain_type
-from app.api.problems import RESPONSES
+from app.api.problems import RESPONSES, TOO_LATE
 from app.artifact.precisions import Precision
 from app.services.predictions import Found
 from app.serving.call import Result
@@ -37,7 +37,8 @@ class EmbedOut(BaseModel):
     max_body_size=UNLIMITED,
     openapi_extra=images.request_body(),
     responses={
-        200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}, "description": "The features"}
+        200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}, "description": "The features"},
+        **TOO_LATE,
     },
 )
 async def embed(name: str, request: Request, project: Project, query: Annotated[AskQuery, Query()]) -> Any:

@@ -10,7 +10,7 @@ from app.api import answers, images, streams
 from app.api.answers import Ask, AskQuery
 from app.api.deps import Project
 from app.api.forms import UNLIMITED
-from app.api.problems import RESPONSES
+from app.api.problems import RESPONSES, TOO_LATE
 from app.artifact.precisions import Precision
 from app.services.predictions import Found
 from app.serving import best
@@ -59,7 +59,7 @@ class PredictOut(BaseModel):
     response_model=PredictOut,
     max_body_size=UNLIMITED,
     openapi_extra=images.request_body(streams.MEDIA_TYPE),
-    responses={200: {"content": {streams.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {streams.MEDIA_TYPE: {"schema": {"type": "string"}}}}, **TOO_LATE},
 )
 async def predict(name: str, request: Request, project: Project, query: Annotated[PredictQuery, Query()]) -> Any:
     """Classifies images: multipart `file` (repeated), a raw image body, JSON `images`, or lines of NDJSON.

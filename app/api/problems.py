@@ -59,6 +59,8 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 }
+# Of routes that take a `timeout`.
+TOO_LATE: dict[int | str, dict[str, Any]] = {504: {**RESPONSES["default"], "description": "The time asked for is over"}}
 
 
 def unsupported(responses: Mapping[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:

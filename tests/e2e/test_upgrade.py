@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from app.db import migration
 from app.db.base import new_id
@@ -147,10 +147,11 @@ ROUNDS = (read, post_jobs, send_uploads)
 
 @contextmanager
 def held(url):
-    """Somebody looks at jobs and does not come to an end: what alters the table waits, and whoever comes behind it."""
+    """Somebody looks at all tables and does not come to an end: what alters one waits, and whoever comes behind it."""
     database = Database(url)
     with database.engine.connect() as connection:
-        connection.execute(text("SELECT count(*) FROM job"))
+        for table in inspect(connection).get_table_names():
+            connection.execute(text(f"SELECT count(*) FROM {table}"))
         yield
     database.dispose()
 
