@@ -134,7 +134,7 @@ async def import_version(
     said, and nothing is left. Where no alias `production` points elsewhere the version is served at once.
     """
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
-        raw = b"".join([chunk async for chunk in multipart.limited(request, state.settings.max_json_bytes)])
+        raw = await multipart.whole(request, state.settings.max_json_bytes)
         body = checked_json(BundleFromUpload, from_json("body", raw))
         return await to_thread.run_sync(_import_uploaded, state, project, name, body, idempotency_key, response)
     with multipart.landing(state.settings.scratch) as landing:

@@ -12,7 +12,7 @@ from app import texts
 from app.api import multipart
 from app.api.deps import NAME, Context, Project, State, finish
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed, text_fields
-from app.api.images import FILES, ImageIn, aside, check_number, given, read_body
+from app.api.images import FILES, ImageIn, aside, check_number, given
 from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import ModelVersion
@@ -108,7 +108,7 @@ async def add_class(
 async def _receive(request: Request, state: State) -> tuple[str, list[bytes]]:
     limit = state.settings.max_predict_bytes
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
-        body = await read_body(request, limit)
+        body = await multipart.whole(request, limit)
         wanted = await aside(len(body), lambda: checked_json(ClassIn, from_json("body", body)))
         check_number(wanted.images, state)
         return wanted.label, await given(wanted.images, state)

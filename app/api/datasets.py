@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 
 from app import failpoints
 from app.api import multipart
-from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession, finish
-from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed, text_fields
+from app.api.accepted import Once, OnceEach
+from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
+from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
 from app.api.problems import RESPONSES
 from app.db.base import new_id
 from app.db.models import Dataset
 from app.errors import BadRequest, UnsupportedMediaType
-from app.services import datasets, idempotency, samples, uploads, waste
+from app.services import datasets, samples, uploads, waste
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], responses=RESPONSES)
 ROUTE = "POST /datasets"
@@ -147,17 +149,11 @@ def document(row: Dataset) -> DatasetOut:
         "DatasetForm",
     ),
 )
-async def create_dataset(
-    request: Request,
-    response: Response,
-    state: Context,
-    project: Project,
-    idempotency_key: Annotated[str | None, Header()] = None,
-) -> Any:
+async def create_dataset(request: Request, once: OnceEach) -> Any:
     """Takes an upload and starts its ingestion."""
-    with multipart.landing(state.settings.scratch) as landing:
-        form, upload = await _receive(request, state, project, landing)
-        return await to_thread.run_sync(_create, state, project, form, upload, idempotency_key, response)
+    with multipart.landing(once.state.settings.scratch) as landing:
+        form, upload = await _receive(request, once.state, once.project, landing)
+        return await to_thread.run_sync(_create, once, form, upload)
 
 
 @router.get("", response_model=Page[DatasetOut])
@@ -217,10 +213,7 @@ async def _receive(
     request: Request, state: State, project: str, landing: Path
 ) -> tuple[DatasetForm, multipart.Part | None]:
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
-        raw = bytearray()
-        async for chunk in multipart.limited(request, state.settings.max_json_bytes):
-            raw += chunk
-        body = from_json("body", bytes(raw))
+        body = from_json("body", await multipart.whole(request, state.settings.max_json_bytes))
         if isinstance(body, dict) and not body.keys() & {"upload_id", "base", "remove", "relabel"}:
             raise UnsupportedMediaType(
                 "expected multipart/form-data with the upload as field `file`, or JSON that names an `upload_id` or a "
@@ -259,15 +252,24 @@ def _look(state: State, project: str, upload_id: str | None) -> None:
         datasets.check_beginning(head)
 
 
-def _create(
-    state: State, project: str, form: DatasetForm, upload: multipart.Part | None, key: str | None, response: Response
-) -> Response | DatasetOut:
+def _create(once: Once, form: DatasetForm, upload: multipart.Part | None) -> Response | DatasetOut:
     """Stores the archive, then one transaction; the archive is taken back unless a dataset was made of it.
 
     An upload that came in pieces is stored already, and changes hands in that transaction.
     """
-    dataset_id = new_id("ds")
+    state, project, dataset_id = once.state, once.project, new_id("ds")
     archive = datasets.incoming(project, dataset_id) if upload else None
+
+    def make(session: Session) -> tuple[DatasetOut, str]:
+        new = _new(form, archive, upload.filename if upload else None, upload.size_bytes if upload else 0)
+        if form.upload_id is not None:
+            taken = uploads.take(session, project, form.upload_id, dataset_id)
+            new = _new(form, uploads.key(project, taken.id), taken.filename, taken.received_bytes)
+        made = document(datasets.create(session, project, dataset_id, new))
+        if archive is not None:
+            waste.keep(session, archive)
+        return made, f"/api/v1/datasets/{dataset_id}"
+
     out = None
     failpoints.reach("archive_received")
     try:
@@ -275,29 +277,10 @@ def _create(
             waste.reserve(state.database, archive)
             state.storage.put(archive, upload.path)
             failpoints.reach("archive_stored")
-        with state.database.session() as session:
-            print_ = idempotency.fingerprint(form.model_dump(), upload and upload.sha256)
-            kept = idempotency.begin(session, project, ROUTE, key, print_)
-            if kept is not None:
-                session.commit()
-                return replayed(kept)
-            new = _new(form, archive, upload.filename if upload else None, upload.size_bytes if upload else 0)
-            if form.upload_id is not None:
-                taken = uploads.take(session, project, form.upload_id, dataset_id)
-                new = _new(form, uploads.key(project, taken.id), taken.filename, taken.received_bytes)
-            made = document(datasets.create(session, project, dataset_id, new))
-            if archive is not None:
-                waste.keep(session, archive)
-            location = f"/api/v1/datasets/{dataset_id}"
-            idempotency.keep(
-                session, project, ROUTE, key, idempotency.Answer(made.model_dump_json().encode(), location)
-            )
-            finish(state, session, location)
-            out = made
+        out = once.answer(ROUTE, [form.model_dump(), upload and upload.sha256], make)
     finally:
-        if out is None and archive is not None:
+        if not isinstance(out, DatasetOut) and archive is not None:
             waste.give_back(state.database, state.storage, archive)
-    response.headers["Location"] = location
     return out
 
 

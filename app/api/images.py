@@ -78,12 +78,12 @@ async def read(request: Request, state: State) -> list[bytes]:
                 "expected images as form fields `file`; found none; send -F file=@photo.jpg", code="file_missing"
             )
     elif kind == "application/json":
-        body = await read_body(request, limit)
+        body = await multipart.whole(request, limit)
         wanted = await aside(len(body), lambda: checked_json(ImagesIn, from_json("body", body)))
         check_number(wanted.images, state)
         images = await given(wanted.images, state)
     else:
-        images = [await read_body(request, limit)]
+        images = [await multipart.whole(request, limit)]
     check_number(images, state)
     return images
 
@@ -99,18 +99,6 @@ def check_number(images: Sequence[object], state: State) -> None:
         raise TooLarge(
             f"expected at most {most} images; found {len(images)}; send less at once", code="too_many_images"
         )
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body.
-
-    Raises:
-        TooLarge: it is larger than the limit.
-    """
-    body = bytearray()
-    async for chunk in multipart.limited(request, limit):
-        body += chunk
-    return bytes(body)
 
 
 async def given(images: Sequence[ImageIn], state: State) -> list[bytes]:

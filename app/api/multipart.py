@@ -113,6 +113,18 @@ async def limited(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
         yield chunk
 
 
+async def whole(request: Request, max_bytes: int) -> bytes:
+    """A body that is no form.
+
+    Raises:
+        TooLarge: it is larger than the limit.
+    """
+    body = bytearray()
+    async for chunk in limited(request, max_bytes):
+        body += chunk
+    return bytes(body)
+
+
 @contextmanager
 def landing(folder: Path) -> Iterator[Path]:
     """Where an upload comes in; nothing stays there."""

@@ -1,27 +1,27 @@
 """A user's own weights: sent as a form, in pieces, or taken out of a finished version; checked, mapped, given up."""
 
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session as SqlSession
 
 from app import failpoints
 from app.api import multipart
+from app.api.accepted import Once, OnceEach
 from app.api.datasets import Failure
-from app.api.deps import NAME, WASTE, Context, Project, ReadSession, State, WriteSession, finish
-from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed, text_fields
+from app.api.deps import NAME, WASTE, Project, ReadSession, WriteSession
+from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
 from app.api.problems import RESPONSES
 from app.backbones import InputChanges
 from app.bodies import BODY
 from app.db.models import UserBackbone
 from app.errors import BadRequest, UnsupportedMediaType
-from app.services import backbones, idempotency, uploads, waste
+from app.services import backbones, uploads, waste
 
 router = APIRouter(prefix="/backbones", tags=["backbones"], responses=RESPONSES)
 ROUTE = "POST /backbones"
@@ -111,24 +111,18 @@ def delete_own_backbone(name: str, session: WriteSession, project: Project) -> N
         "BackboneFromUpload",
     ),
 )
-async def add_backbone(
-    request: Request,
-    response: Response,
-    state: Context,
-    project: Project,
-    idempotency_key: Annotated[str | None, Header()] = None,
-) -> Any:
+async def add_backbone(request: Request, once: OnceEach) -> Any:
     """Takes a user's own checkpoint under a known architecture, or a finished version's network, and starts its check.
 
     A checkpoint comes as a form, or was uploaded before and is named in JSON: `{"name", "architecture", "upload_id"}`.
     A version is named in JSON: `{"name", "model", "version"}`.
     """
-    once = _Once(state, project, idempotency_key, response)
+    settings = once.state.settings
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
-        raw = b"".join([chunk async for chunk in multipart.limited(request, state.settings.max_json_bytes)])
+        raw = await multipart.whole(request, settings.max_json_bytes)
         return await to_thread.run_sync(_from_json, once, from_json("body", raw))
-    with multipart.landing(state.settings.scratch) as landing:
-        parts = await multipart.read(request, state.settings.max_upload_bytes, landing)
+    with multipart.landing(settings.scratch) as landing:
+        parts = await multipart.read(request, settings.max_upload_bytes, landing)
         texts = text_fields(part for part in parts if part.filename is None)
         upload = next((part for part in parts if part.filename is not None and part.size_bytes), None)
         missing = [name for name in ("name", "architecture") if not texts.get(name)]
@@ -139,31 +133,7 @@ async def add_backbone(
         return await to_thread.run_sync(_from_form, once, checked(BackboneForm, fields), landing, upload.sha256)
 
 
-class _Once:
-    """The transaction that makes the row, once for each Idempotency-Key."""
-
-    def __init__(self, state: State, project: str, key: str | None, response: Response) -> None:
-        self.state, self.project = state, project
-        self._key, self._response = key, response
-
-    def answer(self, asked: Any, make: Callable[[SqlSession], UserBackbone]) -> Response | OwnBackboneOut:
-        """The document of what was made; a stored answer, as a response, where nothing was made now."""
-        print_ = idempotency.fingerprint(asked)
-        with self.state.database.session() as session:
-            kept = idempotency.begin(session, self.project, ROUTE, self._key, print_)
-            if kept is not None:
-                session.commit()
-                return replayed(kept)
-            row = make(session)
-            out, location = _out(row), f"/api/v1/backbones/own/{row.name.removeprefix('user/')}"
-            stored = idempotency.Answer(out.model_dump_json().encode(), location)
-            idempotency.keep(session, self.project, ROUTE, self._key, stored)
-            finish(self.state, session, location)
-        self._response.headers["Location"] = location
-        return out
-
-
-def _from_json(once: _Once, given: Any) -> Response | OwnBackboneOut:
+def _from_json(once: Once, given: Any) -> Response | OwnBackboneOut:
     if isinstance(given, dict) and not given.keys() & {"model", "version", "upload_id"}:
         raise UnsupportedMediaType(
             "expected multipart/form-data with the weights as field `file`, or JSON that names a `model` and a "
@@ -175,46 +145,50 @@ def _from_json(once: _Once, given: Any) -> Response | OwnBackboneOut:
     return _from_version(once, checked_json(BackboneFromVersion, given))
 
 
-def _from_version(once: _Once, body: BackboneFromVersion) -> Response | OwnBackboneOut:
-    def make(session: SqlSession) -> UserBackbone:
-        return backbones.add_version(session, once.project, body.name, body.model, body.version)
+def _from_version(once: Once, body: BackboneFromVersion) -> Response | OwnBackboneOut:
+    def make(session: SqlSession) -> tuple[OwnBackboneOut, str]:
+        return _made(backbones.add_version(session, once.project, body.name, body.model, body.version))
 
-    return once.answer(body.model_dump(), make)
+    return once.answer(ROUTE, [body.model_dump()], make)
 
 
-def _from_upload(once: _Once, body: BackboneFromUpload) -> Response | OwnBackboneOut:
-    def make(session: SqlSession) -> UserBackbone:
+def _from_upload(once: Once, body: BackboneFromUpload) -> Response | OwnBackboneOut:
+    def make(session: SqlSession) -> tuple[OwnBackboneOut, str]:
         # Its bytes count once: no longer as an upload's, before they count as the backbone's.
         taken = uploads.take(session, once.project, body.upload_id, body.name)
         file = backbones.Checkpoint(uploads.key(once.project, taken.id), taken.received_bytes, body.input)
         row = backbones.add(session, once.project, body.name, body.architecture, file)
         taken.used_by = row.id
-        return row
+        return _made(row)
 
-    return once.answer(body.model_dump(), make)
+    return once.answer(ROUTE, [body.model_dump()], make)
 
 
-def _from_form(once: _Once, form: BackboneForm, landing: Path, sha256: str) -> Response | OwnBackboneOut:
+def _from_form(once: Once, form: BackboneForm, landing: Path, sha256: str) -> Response | OwnBackboneOut:
     """Stores the file, then one transaction; the file is taken back unless a row was made that speaks of it."""
     database, storage = once.state.database, once.state.storage
     key = f"incoming/{once.project}/{uuid4().hex}"
     file = backbones.Checkpoint(key, landing.stat().st_size, form.input)
 
-    def make(session: SqlSession) -> UserBackbone:
+    def make(session: SqlSession) -> tuple[OwnBackboneOut, str]:
         row = backbones.add(session, once.project, form.name, form.architecture, file)
         waste.keep(session, key)
-        return row
+        return _made(row)
 
     waste.reserve(database, key)
     out = None
     try:
         storage.put(key, landing)
         failpoints.reach("weights_stored")
-        out = once.answer((form.model_dump(), sha256), make)
+        out = once.answer(ROUTE, [form.model_dump(), sha256], make)
     finally:
         if not isinstance(out, OwnBackboneOut):
             waste.give_back(database, storage, key)
     return out
+
+
+def _made(row: UserBackbone) -> tuple[OwnBackboneOut, str]:
+    return _out(row), f"/api/v1/backbones/own/{row.name.removeprefix('user/')}"
 
 
 def _out(row: UserBackbone) -> OwnBackboneOut:

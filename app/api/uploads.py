@@ -151,7 +151,7 @@ async def create_upload(request: Request, response: Response, state: Context, pr
     """Begins an upload: with the headers of tus (and with bytes, if there are any), or with JSON."""
     kind, body_bytes = plain_type(request, "content-type"), tus.body_bytes(request)
     if kind == "application/json":
-        raw = b"".join([chunk async for chunk in multipart.limited(request, state.settings.max_json_bytes)])
+        raw = await multipart.whole(request, state.settings.max_json_bytes)
         new = _new(checked_json(UploadIn, from_json("body", raw)))
     else:
         tus.check_version(request)

@@ -7,10 +7,9 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api import answers
+from app.api import answers, multipart
 from app.api.deps import Context, Project, State
 from app.api.forms import UNLIMITED
-from app.api.images import read_body
 from app.api.oip import compression, control, http, infer
 from app.api.oip.documents import (
     RESPONSES,
@@ -140,7 +139,7 @@ async def model_infer(name: str, request: Request, state: Context, project: Proj
     """
     arrived = time.monotonic()
     limit, headers = state.settings.max_predict_bytes, request.headers
-    packed = await read_body(request, limit)
+    packed = await multipart.whole(request, limit)
 
     def read() -> InferRequest:
         body = compression.inflate(packed, headers.get("content-encoding", "").strip().lower(), limit)
@@ -195,5 +194,5 @@ async def repository_model_unload(name: str, request: Request, state: Context, p
 
 async def _body(model: type[M], request: Request, state: State) -> M:
     """A body that may be left out; its content type does not matter, since clients do not send one."""
-    body = await read_body(request, state.settings.max_json_bytes)
+    body = await multipart.whole(request, state.settings.max_json_bytes)
     return http.parse(model, body or b"{}")

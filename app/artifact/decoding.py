@@ -1,6 +1,6 @@
 """The one decode: ingestion checks, extraction, training and serving all run this code.
 
-No numpy until a 16-bit image needs it: the processes that check an upload's images start in a third of the time.
+No numpy until a 16-bit image needs it: the processes that check an upload's images start in less than half the time.
 """
 
 import io
