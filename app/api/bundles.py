@@ -6,13 +6,15 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 
 from app.api import multipart
-from app.api.deps import NAME, WASTE, Context, Project, ReadSession, State, finish
-from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed, text_fields
+from app.api.accepted import Once, OnceEach
+from app.api.deps import NAME, WASTE, Context, Project, ReadSession, State
+from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
 from app.api.models import OriginOut
 from app.api.problems import RESPONSES
 from app.artifact import archive
@@ -20,7 +22,7 @@ from app.bodies import BODY
 from app.db.models import ModelVersion
 from app.db.uploads import Upload
 from app.errors import BadRequest, TooLarge
-from app.services import exports, idempotency, imports, mlflow, models, publications, shared, uploads, waste
+from app.services import exports, imports, mlflow, models, publications, shared, uploads, waste
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 ROUTE = "POST /models/{name}/versions"
@@ -120,25 +122,19 @@ def _zip(files: Mapping[str, bytes | FilePath], filename: str) -> StreamingRespo
         "BundleFromUpload",
     ),
 )
-async def import_version(
-    name: Annotated[str, Path(pattern=NAME)],
-    request: Request,
-    response: Response,
-    state: Context,
-    project: Project,
-    idempotency_key: Annotated[str | None, Header()] = None,
-) -> Any:
+async def import_version(name: Annotated[str, Path(pattern=NAME)], request: Request, once: OnceEach) -> Any:
     """Takes a bundle that another Graft made as the model's next version; the model is made when it is new.
 
     Every file is looked at, and the graphs run, in a process of its own before anything is stored. What is wrong is
     said, and nothing is left. Where no alias `production` points elsewhere the version is served at once.
     """
+    settings = once.state.settings
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
-        raw = await multipart.whole(request, state.settings.max_json_bytes)
+        raw = await multipart.whole(request, settings.max_json_bytes)
         body = checked_json(BundleFromUpload, from_json("body", raw))
-        return await to_thread.run_sync(_import_uploaded, state, project, name, body, idempotency_key, response)
-    with multipart.landing(state.settings.scratch) as landing:
-        limit = min(state.settings.max_upload_bytes, MAX_BUNDLE_BYTES)
+        return await to_thread.run_sync(_import_uploaded, once, name, body)
+    with multipart.landing(settings.scratch) as landing:
+        limit = min(settings.max_upload_bytes, MAX_BUNDLE_BYTES)
         parts = await multipart.read(request, limit, landing)
         files = [part for part in parts if part.filename is not None]
         if not files or files[0].name != "file":
@@ -147,18 +143,15 @@ async def import_version(
                 code="file_missing",
             )
         form = checked(BundleForm, text_fields(part for part in parts if part.filename is None))
-        upload, allowed = files[0], form.allow_label_change
-        return await to_thread.run_sync(_import, state, project, name, upload, allowed, idempotency_key, response)
+        return await to_thread.run_sync(_import, once, name, files[0], form.allow_label_change)
 
 
-def _import_uploaded(
-    state: State, project: str, name: str, body: BundleFromUpload, key: str | None, response: Response
-) -> Response | ImportOut:
+def _import_uploaded(once: Once, name: str, body: BundleFromUpload) -> Response | ImportOut:
     """The same of an upload that came in pieces; one that is refused stays there."""
-    with state.database.read() as session:
-        row = uploads.get(session, project, body.upload_id)
+    with once.state.database.read() as session:
+        row = uploads.get(session, once.project, body.upload_id)
     part = multipart.Part("file", row.filename, sha256=row.sha256 or "", size_bytes=row.size_bytes or 0)
-    return _import(state, project, name, part, body.allow_label_change, key, response, row)
+    return _import(once, name, part, body.allow_label_change, row)
 
 
 def _fetched(state: State, row: Upload) -> FilePath:
@@ -169,52 +162,37 @@ def _fetched(state: State, row: Upload) -> FilePath:
 
 
 def _import(
-    state: State,
-    project: str,
-    name: str,
-    upload: multipart.Part,
-    allowed: bool,
-    key: str | None,
-    response: Response,
-    uploaded: Upload | None = None,
+    once: Once, name: str, upload: multipart.Part, allowed: bool, uploaded: Upload | None = None
 ) -> Response | ImportOut:
     """Judged without a transaction; one makes the bundle a version, and else it is taken back."""
-    print_ = idempotency.fingerprint(name, upload.sha256, allowed)
-    with state.database.read() as session:
-        kept = idempotency.kept(session, project, ROUTE, key, print_)
-    if kept is not None:
-        return replayed(kept, CREATED)
+    state, project, asked = once.state, once.project, (name, upload.sha256, allowed)
+    if (kept := once.before(ROUTE, asked, CREATED)) is not None:
+        return kept
     path = upload.path if uploaded is None else _fetched(state, uploaded)
     assert path is not None
     with imports.judged(state.storage, state.settings.scratch, path) as found:
         with state.database.read() as session:
             publications.check_labels(session, project, name, found.spec.task, found.spec.labels, allowed)
         made = imports.store(state.storage, found, project, partial(waste.reserve, state.database))
+
+    def make(session: Session) -> tuple[ImportOut, str]:
+        if uploaded is not None:
+            uploads.take(session, project, uploaded.id, f"{name} version")
+            session.info.setdefault(WASTE, []).append(uploads.key(project, uploaded.id))
+        shared.keep(session, state.storage, shared.of_spec(made.spec))
+        origin = OriginOut(how="imported", bundle_sha256=upload.sha256, size_bytes=upload.size_bytes)
+        waste.keep(session, made.prefix)
+        row = publications.admit(session, project, name, made, allowed, origin.model_dump())
+        default = models.resolve(session, project, name, None, None)
+        answer = _out(name, row, origin, found.checks, default.id == row.id)
+        return answer, f"/api/v1/models/{name}/versions/{row.version}"
+
     out = None
     try:
-        with state.database.session() as session:
-            kept = idempotency.begin(session, project, ROUTE, key, print_)
-            if kept is not None:
-                session.commit()
-                return replayed(kept, CREATED)
-            if uploaded is not None:
-                uploads.take(session, project, uploaded.id, f"{name} version")
-                session.info.setdefault(WASTE, []).append(uploads.key(project, uploaded.id))
-            shared.keep(session, state.storage, shared.of_spec(made.spec))
-            origin = OriginOut(how="imported", bundle_sha256=upload.sha256, size_bytes=upload.size_bytes)
-            waste.keep(session, made.prefix)
-            row = publications.admit(session, project, name, made, allowed, origin.model_dump())
-            default = models.resolve(session, project, name, None, None)
-            answer = _out(name, row, origin, found.checks, default.id == row.id)
-            location = f"/api/v1/models/{name}/versions/{row.version}"
-            stored = idempotency.Answer(answer.model_dump_json().encode(), location)
-            idempotency.keep(session, project, ROUTE, key, stored)
-            finish(state, session, location)
-            out = answer
+        out = once.answer(ROUTE, asked, make, CREATED)
     finally:
-        if out is None:
+        if not isinstance(out, ImportOut):
             waste.give_back(state.database, state.storage, made.prefix)
-    response.headers["Location"] = location
     return out
 
 

@@ -5,19 +5,21 @@ from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, field_validator
+from sqlalchemy.orm import Session
 
 from app import texts
 from app.api import multipart
-from app.api.deps import NAME, Context, Project, State, finish
-from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, replayed, text_fields
+from app.api.accepted import Once, OnceEach
+from app.api.deps import NAME, State
+from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
 from app.api.images import FILES, ImageIn, aside, check_number, given
 from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import ModelVersion
 from app.errors import BadRequest
-from app.services import class_checks, classes, idempotency, models, publications, shared, waste
+from app.services import class_checks, classes, models, publications, shared, waste
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 ROUTE = "POST /models/{name}/classes"
@@ -87,22 +89,18 @@ class ClassOut(BaseModel):
 async def add_class(
     name: str,
     request: Request,
-    response: Response,
-    state: Context,
-    project: Project,
+    once: OnceEach,
     version: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
     alias: Annotated[str | None, Query(pattern=NAME)] = None,
-    idempotency_key: Annotated[str | None, Header()] = None,
 ) -> Any:
     """Adds a class to a version from a few images, without training: a new version, which no alias points at yet.
 
     Where no alias `production` points elsewhere it is served at once, also when it has harmed the other classes: then
     `warnings` says so, and how the version before is served again. With `production` set, look before you move it.
     """
-    label, images = await _receive(request, state)
-    check_number(images, state)
-    asked = (version, alias)
-    return await to_thread.run_sync(_add, state, project, name, asked, label, images, idempotency_key, response)
+    label, images = await _receive(request, once.state)
+    check_number(images, once.state)
+    return await to_thread.run_sync(_add, once, name, (version, alias), label, images)
 
 
 async def _receive(request: Request, state: State) -> tuple[str, list[bytes]]:
@@ -124,29 +122,20 @@ async def _receive(request: Request, state: State) -> tuple[str, list[bytes]]:
 
 
 def _add(
-    state: State,
-    project: str,
-    name: str,
-    asked: tuple[int | None, str | None],
-    label: str,
-    images: list[bytes],
-    key: str | None,
-    response: Response,
+    once: Once, name: str, wanted: tuple[int | None, str | None], label: str, images: list[bytes]
 ) -> Response | ClassOut:
     """The bundle is made without a transaction; one makes it a version, and else it is taken back."""
-    digests = [hashlib.sha256(image).hexdigest() for image in images]
-    print_ = idempotency.fingerprint(name, *asked, label, digests)
+    state, project = once.state, once.project
+    asked = (name, *wanted, label, [hashlib.sha256(image).hexdigest() for image in images])
+    if (kept := once.before(ROUTE, asked, CREATED)) is not None:
+        return kept
     with state.database.read() as session:
-        kept = idempotency.kept(session, project, ROUTE, key, print_)
-        if kept is not None:
-            return replayed(kept, CREATED)
-        base = models.resolve(session, project, name, *asked)
-    settings = state.settings
+        base = models.resolve(session, project, name, *wanted)
     served = state.opened.version(base)
     class_checks.check(served.spec, label)
     made = classes.make(
         state.storage,
-        settings.scratch,
+        state.settings.scratch,
         state.engine,
         served,
         base,
@@ -155,27 +144,20 @@ def _add(
         images,
         partial(waste.reserve, state.database),
     )
+
+    def make(session: Session) -> tuple[ClassOut, str]:
+        waste.keep(session, made.version.prefix)
+        shared.keep(session, state.storage, shared.of_spec(made.version.spec))
+        row = publications.append(session, name, base, wanted, made.version)
+        default = models.resolve(session, project, name, None, None)
+        return _out(name, base, row, made, label, default.id == row.id), f"/api/v1/models/{name}/versions/{row.version}"
+
     out = None
     try:
-        with state.database.session() as session:
-            kept = idempotency.begin(session, project, ROUTE, key, print_)
-            if kept is not None:
-                session.commit()
-                return replayed(kept, CREATED)
-            waste.keep(session, made.version.prefix)
-            shared.keep(session, state.storage, shared.of_spec(made.version.spec))
-            row = publications.append(session, name, base, asked, made.version)
-            default = models.resolve(session, project, name, None, None)
-            answer = _out(name, base, row, made, label, default.id == row.id)
-            location = f"/api/v1/models/{name}/versions/{row.version}"
-            stored = idempotency.Answer(answer.model_dump_json().encode(), location)
-            idempotency.keep(session, project, ROUTE, key, stored)
-            finish(state, session, location)
-            out = answer
+        out = once.answer(ROUTE, asked, make, CREATED)
     finally:
-        if out is None:
+        if not isinstance(out, ClassOut):
             waste.give_back(state.database, state.storage, made.version.prefix)
-    response.headers["Location"] = location
     return out
 
 
