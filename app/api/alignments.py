@@ -81,7 +81,7 @@ def _out(row: Alignment) -> AlignmentOut:
         recipe=recipe,
         job_id=row.job_id,
         result=row.result,
-        failure=Failure(code=row.failure_code, message=row.failure_message or "") if row.failure_code else None,
+        failure=Failure.of(row.failure_code, row.failure_message),
         created_at=row.created_at,
         finished_at=row.finished_at,
     )

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
@@ -52,6 +52,11 @@ class Failure(BaseModel):
 
     code: str
     message: str
+
+    @classmethod
+    def of(cls, code: str | None, message: str | None) -> Self | None:
+        """As a row has it; None where nothing has failed."""
+        return cls(code=code, message=message or "") if code else None
 
 
 class DatasetOut(BaseModel):
@@ -103,7 +108,7 @@ class SampleOut(BaseModel):
 
 def document(row: Dataset) -> DatasetOut:
     """The document of a row."""
-    failure = Failure(code=row.failure_code, message=row.failure_message or "") if row.failure_code else None
+    failure = Failure.of(row.failure_code, row.failure_message)
     return DatasetOut(
         id=row.id,
         name=row.name,

@@ -150,7 +150,7 @@ def _out(row: Job, published: tuple[str, int] | None) -> JobOut:
         model=ModelRef(name=published[0], version=published[1]) if published else None,
         request=request,
         metrics=row.metrics,
-        failure=Failure(code=row.failure_code, message=row.failure_message or "") if row.failure_code else None,
+        failure=Failure.of(row.failure_code, row.failure_message),
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,

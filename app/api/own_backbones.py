@@ -193,7 +193,7 @@ def _made(row: UserBackbone) -> tuple[OwnBackboneOut, str]:
 
 def _out(row: UserBackbone) -> OwnBackboneOut:
     # Refusals that an older release has written have no code.
-    code = row.failure_code or "weights_unavailable"
+    code = row.failure_message and (row.failure_code or "weights_unavailable")
     return OwnBackboneOut(
         id=row.id,
         name=row.name,
@@ -203,6 +203,6 @@ def _out(row: UserBackbone) -> OwnBackboneOut:
         mapping=row.mapping,
         source=row.document.get("source"),
         taught_by=row.document.get("taught_by"),
-        failure=Failure(code=code, message=row.failure_message) if row.failure_message else None,
+        failure=Failure.of(code, row.failure_message),
         created_at=row.created_at,
     )
