@@ -42,7 +42,7 @@ def _collect(settings: Settings, database: "Database", given: argparse.Namespace
     from app.db.base import now
     from app.inbox import open_inbox
     from app.services import collections
-    from app.services.collector import Collector
+    from app.services.collector import Collector, carry_out
     from app.storage import open_storage
 
     def told(stored: "Stored", what: "What") -> None:
@@ -62,7 +62,7 @@ def _collect(settings: Settings, database: "Database", given: argparse.Namespace
         told=told,
         max_removed=sys.maxsize,
     )
-    _show(collections.carry_out(database, collector, collection_id), given.remove)
+    _show(carry_out(database, collector, collection_id), given.remove)
     return 0
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from app.db import (  # noqa: F401
     aliases,
+    alignments,
     audit,
     collections,
     forecasts,

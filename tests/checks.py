@@ -3,7 +3,7 @@
 from typing import Any
 from urllib.parse import unquote
 
-from app.api.oip import errors as oip
+from app.api import oip_errors as oip
 
 PROBLEM = "application/problem+json"
 

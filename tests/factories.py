@@ -18,9 +18,10 @@ from sqlalchemy.orm import Session
 from app.artifact import alignment as alignments
 from app.artifact import bundle, heads, tensors
 from app.artifact import spec as specs
+from app.db.alignments import Alignment
 from app.db.base import new_id, now
 from app.db.forecasts import ForecastRow
-from app.db.models import Alignment, Dataset, Job, Model, ModelVersion, Problem, Project, WorkerProcess
+from app.db.models import Dataset, Job, Model, ModelVersion, Problem, Project, WorkerProcess
 from app.db.studies import Advice
 from app.db.uploads import Upload
 from app.db.webhooks import Webhook, WebhookDelivery

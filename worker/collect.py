@@ -7,7 +7,7 @@ from datetime import timedelta
 from app.db.base import now
 from app.inbox import open_inbox
 from app.services import collections
-from app.services.collector import Collector, Report
+from app.services.collector import Collector, Report, carry_out
 from worker.worker_context import WorkerContext
 
 LOOK_SECONDS = 60.0
@@ -42,7 +42,7 @@ def collect(context: WorkerContext) -> Report | None:
         return None
     before = now() - timedelta(seconds=settings.collect_grace_seconds)
     collector = Collector(context.database, context.storage, open_inbox(context.storage), before, removes=True)
-    report = collections.carry_out(context.database, collector, collection_id, context.stopping)
+    report = carry_out(context.database, collector, collection_id, context.stopping)
     if report.freed_bytes:
         log.info(
             "removed %d objects that nothing refers to, and %d bytes with them; looked at %d objects of %d bytes",

@@ -14,7 +14,7 @@ from app.api.deps import WASTE, After, Context, Limit, Page, Project, ReadSessio
 from app.api.files import Attachment
 from app.api.problems import RESPONSES
 from app.artifact import alignment as artifact
-from app.db.models import Alignment
+from app.db.alignments import Alignment
 from app.services import alignments
 
 router = APIRouter(prefix="/alignments", tags=["alignments"], responses=RESPONSES)

@@ -108,7 +108,6 @@ class SampleOut(BaseModel):
 
 def document(row: Dataset) -> DatasetOut:
     """The document of a row."""
-    failure = Failure.of(row.failure_code, row.failure_message)
     return DatasetOut(
         id=row.id,
         name=row.name,
@@ -125,7 +124,7 @@ def document(row: Dataset) -> DatasetOut:
         size_bytes=row.size_bytes,
         job_id=row.job_id,
         created_at=row.created_at,
-        failure=failure,
+        failure=Failure.of(row.failure_code, row.failure_message),
     )
 
 

@@ -33,7 +33,7 @@ from app.extract_jobs import ExtractIn
 from app.pages import report as pages
 from app.pages.render import POLICY
 from app.predict_jobs import KIND, PredictIn
-from app.services import adapted, extract_jobs, jobs, models, outcomes, predict_jobs, transfers
+from app.services import adapted, extract_jobs, job_requests, jobs, models, outcomes, predict_jobs, transfers
 from app.services.job_files import MADE
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=RESPONSES)
@@ -236,7 +236,7 @@ def cancel_job(job_id: str, session: WriteSession, project: Project) -> Any:
 @router.post("/{job_id}/stop", dependencies=[BARE], response_model=JobOut)
 def stop_job(job_id: str, session: WriteSession, project: Project) -> Any:
     """Ends a running job early and keeps the best so far."""
-    return _out(jobs.stop(session, project, job_id), None)
+    return _out(job_requests.stop(session, project, job_id), None)
 
 
 @router.post("/{job_id}/retry", status_code=202, dependencies=[BARE], response_model=JobOut)

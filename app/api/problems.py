@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope
 
-from app.api.oip import errors as oip
+from app.api import oip_errors as oip
 from app.bodies import pointers
 from app.errors import Conflict, GraftError, Unavailable
 

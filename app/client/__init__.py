@@ -8,23 +8,20 @@ Usage::
         answer = graft.predict("pets", [Path("cat.jpg")])
 """
 
-import base64
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from app.client.predicting import Predicting
 from app.client.uploading import Uploading
 from app.client.watching import Event, Progress, Watching, parse_stream
 from app.client.wire import ApiError, Json
 
 __all__ = ["ApiError", "Client", "Event", "Json", "Progress", "parse_stream"]
 
-NDJSON = "application/x-ndjson"
 
-
-class Client(Watching, Uploading):
+class Client(Watching, Uploading, Predicting):
     """What the service can be asked, noun by noun; `call` does the rest."""
 
     def missing(self) -> list[str]:
@@ -182,35 +179,6 @@ class Client(Watching, Uploading):
         """One model with its versions."""
         return self.call("GET", f"/models/{quote(name, safe='')}")
 
-    def predict(self, model: str, images: Sequence[Path | bytes], **query: str | int | float) -> Json:
-        """Predictions in the order of the images, in one request.
-
-        `query`: version, alias, domain, precision, top_k, threshold, features, timeout.
-        """
-        with ExitStack() as stack:
-            path = f"/models/{quote(model, safe='')}/predict"
-            return self.call("POST", path, files=_files(images, stack), params=query)
-
-    def predict_lines(self, model: str, images: Iterable[Path | bytes], **query: str | int | float) -> Iterator[Json]:
-        """Predictions one by one as they are made, of any number of images; memory holds a few of them.
-
-        Each has its `index`, and `problem` instead of a prediction where the image cannot be used.
-        """
-        headers = {"Content-Type": NDJSON, "Accept": NDJSON}
-        path = f"/models/{quote(model, safe='')}/predict"
-        yield from self.lines("POST", path, content=map(_line, images), headers=headers, params=query)
-
-    def predict_dataset(
-        self, dataset_id: str, model: str, *, idempotency_key: str | None = None, **fields: Any
-    ) -> Json:
-        """Queues predictions over all images of a stored dataset; `wait_job`, then `download_predictions`.
-
-        `fields` are the body's others: version or alias, domain, splits, top_k, features, format.
-        """
-        body = {"kind": "predict", "dataset": dataset_id, "model": model, **fields}
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return self.call("POST", "/jobs", json=body, headers=headers)
-
     def extract_dataset(self, dataset_id: str, backbone: str, **fields: Any) -> Json:
         """Queues features of all images of a stored dataset; `wait_job`, then `download_features`.
 
@@ -222,16 +190,6 @@ class Client(Watching, Uploading):
     def download_features(self, job_id: str, target: Path) -> Path:
         """The file of a job of kind extract; its path."""
         return self.download(f"/jobs/{quote(job_id, safe='')}/features", target)
-
-    def download_predictions(self, job_id: str, target: Path) -> Path:
-        """The file of a job that has succeeded: Parquet or JSONL, as the job was asked for."""
-        return self.download(f"/jobs/{quote(job_id, safe='')}/predictions", target)
-
-    def embed(self, model: str, images: Sequence[Path | bytes], **query: str | int | float) -> Json:
-        """Features in the order of the images; `query`: version, alias, domain, precision, timeout."""
-        with ExitStack() as stack:
-            path = f"/models/{quote(model, safe='')}/embed"
-            return self.call("POST", path, files=_files(images, stack), params=query)
 
     def download_bundle(self, model: str, version: int, target: Path) -> None:
         """Streams a whole version into a zip, which `import_bundle` of another service takes."""
@@ -277,33 +235,3 @@ class Client(Watching, Uploading):
     def roll_back(self, model: str, alias: str = "production") -> Json:
         """Points an alias at the version that it meant before."""
         return self.call("POST", f"/models/{quote(model, safe='')}/aliases/{quote(alias, safe='')}/rollback")
-
-    def add_class(
-        self,
-        model: str,
-        label: str,
-        images: Sequence[Path | bytes],
-        *,
-        idempotency_key: str | None = None,
-        **query: str | int,
-    ) -> Json:
-        """Adds a class to a model from a few images, as a new version; `query`: version or alias to add it to."""
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        with ExitStack() as stack:
-            path = f"/models/{quote(model, safe='')}/classes"
-            return self.call(
-                "POST", path, files=_files(images, stack), data={"label": label}, params=query, headers=headers
-            )
-
-
-def _files(images: Sequence[Path | bytes], stack: ExitStack) -> list[Any]:
-    """Images as form fields; files are closed with the stack."""
-    return [
-        ("file", (str(index), image if isinstance(image, bytes) else stack.enter_context(image.open("rb"))))
-        for index, image in enumerate(images)
-    ]
-
-
-def _line(image: Path | bytes) -> bytes:
-    data = image if isinstance(image, bytes) else image.read_bytes()
-    return b'{"b64": "' + base64.b64encode(data) + b'"}\n'

@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from app.alignments import AnyAlignment, Paired
 from app.artifact import alignment as artifact
+from app.db.alignments import Alignment, DomainBinding
 from app.db.base import new_id, now
-from app.db.models import Alignment, DomainBinding, Model, Project
+from app.db.models import Model, Project
 from app.errors import BadRequest, Conflict, NotFound
 from app.services import backbones, datasets, jobs, paging
 from app.storage import Storage

@@ -1,8 +1,6 @@
-"""Collections: one at a time, of whichever process; and what the last one has found."""
+"""Collections: one at a time, of whichever process; and what the last one has found. `collector` makes them."""
 
-import threading
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -10,11 +8,7 @@ from sqlalchemy.orm import Session
 from app.db.base import new_id, now
 from app.db.collections import Collection
 from app.db.locks import Lock, hold
-from app.db.session import Database
 from app.errors import Conflict
-
-if TYPE_CHECKING:
-    from app.services.collector import Collector, Report
 
 # Nobody has heard of it for so long: its process was killed. A page of a listing takes a second.
 SILENT = timedelta(minutes=10)
@@ -52,26 +46,6 @@ def begin_if_due(session: Session, seconds: float) -> str | None:
         return begin(session, removes=True)
     except Conflict:
         return None
-
-
-def carry_out(
-    database: Database, collector: "Collector", collection_id: str, stopping: threading.Event | None = None
-) -> "Report":
-    """Makes the pass, and notes how it ended; one that failed has no report."""
-    report: Report | None = None
-    try:
-        report = collector.run(stopping, lambda: _renew(database, collection_id))
-        return report
-    finally:
-        with database.write() as session:
-            row = session.get_one(Collection, collection_id)
-            row.finished_at = row.seen_at = now()
-            row.report = None if report is None else report.document()
-
-
-def _renew(database: Database, collection_id: str) -> None:
-    with database.write() as session:
-        session.get_one(Collection, collection_id).seen_at = now()
 
 
 def last(session: Session) -> Collection | None:

@@ -12,6 +12,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Literal
 
+from app.db.base import now
+from app.db.collections import Collection
 from app.db.session import Database
 from app.db.uploads import Upload
 from app.errors import NotFound
@@ -244,3 +246,23 @@ class Collector:
         if room in stored_bytes.ROOMS and not stored.unfinished:
             rooms = self._kept.setdefault(rest.partition("/")[0], {})
             rooms[room] = rooms.get(room, 0) + size_bytes
+
+
+def carry_out(
+    database: Database, collector: Collector, collection_id: str, stopping: threading.Event | None = None
+) -> Report:
+    """Makes the pass, and notes how it ended; one that failed has no report."""
+    report: Report | None = None
+    try:
+        report = collector.run(stopping, lambda: _renew(database, collection_id))
+        return report
+    finally:
+        with database.write() as session:
+            row = session.get_one(Collection, collection_id)
+            row.finished_at = row.seen_at = now()
+            row.report = None if report is None else report.document()
+
+
+def _renew(database: Database, collection_id: str) -> None:
+    with database.write() as session:
+        session.get_one(Collection, collection_id).seen_at = now()

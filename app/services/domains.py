@@ -7,8 +7,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.artifact import bundle
+from app.db.alignments import Alignment, DomainBinding, DomainChange
 from app.db.base import new_id, now
-from app.db.models import Alignment, DomainBinding, DomainChange, Model, ModelVersion
+from app.db.models import Model, ModelVersion
 from app.errors import Conflict, NotFound
 from app.services import alignments, models
 

@@ -1,4 +1,7 @@
-"""Jobs as their owners see them: create, look, ask to end. Every move between states passes through `move`."""
+"""Jobs as their owners see them; what they ask of one is in `job_requests`.
+
+Every move between states passes through `move`.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -11,11 +14,10 @@ from sqlalchemy.orm import Session
 from app import log_lines, tracing
 from app.db.base import new_id, now
 from app.db.models import Dataset, Job, JobDataset, JobDependency, JobEvent, Report
-from app.errors import BadRequest, Conflict, NotFound
-from app.evaluations import FOLDS
+from app.errors import Conflict, NotFound
 from app.queue import CPU
 from app.services import limits, outbox, paging, queues
-from app.states import FINAL, JobState, Request, check_move
+from app.states import FINAL, JobState, check_move
 
 # Kinds whose inputs are all in the row, so that the same job can be done again.
 RETRIED = ("transfer", "rank", "evaluate", "advise", "predict", "extract")
@@ -76,7 +78,7 @@ def create(session: Session, project: str, new: NewJob) -> Job:
     session.add(job)
     session.flush()
     for other in dict.fromkeys(new.depends_on):
-        _check_dependency(_locked(session, project, other))
+        check_dependency(locked(session, project, other))
         session.add(JobDependency(job_id=job.id, depends_on_id=other, project_id=project))
     for role, dataset_id in new.datasets.items():
         session.add(JobDataset(job_id=job.id, role=role, dataset_id=dataset_id, project_id=project))
@@ -174,89 +176,6 @@ def log(session: Session, job: Job, kind: str, message: str, level: str = "info"
     return seq
 
 
-def cancel(session: Session, project: str, job_id: str) -> Job:
-    """Ends the job and discards its work: at once when it waits, through its supervisor when it runs.
-
-    Raises:
-        Conflict: the job has already ended.
-    """
-    job = _locked(session, project, job_id)
-    if job.state == JobState.QUEUED:
-        move(session, job, JobState.CANCELLED, "cancelled before it started")
-        drop_dependents(session, job)
-    elif job.state == JobState.RUNNING:
-        job.request = Request.CANCEL
-        log(session, job, "log", "cancel requested")
-    else:
-        raise Conflict(f"expected a job that waits or runs; found one that is {job.state}; nothing to cancel")
-    return job
-
-
-def stop(session: Session, project: str, job_id: str) -> Job:
-    """Asks a running job to end early and keep the best so far.
-
-    Raises:
-        Conflict: the job does not run, or it is of a kind that has no best so far.
-    """
-    job = _locked(session, project, job_id)
-    # Of repeated folds those that are finished are kept, of a ranking the order of those that were looked at, of
-    # predictions those of the first images.
-    if job.kind not in ("transfer", "rank", "predict") and job.inputs.get("mode") != FOLDS:
-        raise Conflict(
-            "expected a transfer, a ranking, predictions or an evaluation by folds; found a job of kind "
-            f"{job.kind}, which keeps nothing half done; cancel it"
-        )
-    if job.state != JobState.RUNNING or job.request == Request.CANCEL:
-        found = "being cancelled" if job.state == JobState.RUNNING else job.state
-        raise Conflict(f"expected a running job; found one that is {found}; only a running job has a best so far")
-    job.request = Request.STOP
-    log(session, job, "log", "stop requested")
-    return job
-
-
-def retry(session: Session, project: str, job_id: str) -> Job:
-    """Queues an ended job again; checkpoints of its last attempt are used. See `outcomes.retry` for what it makes.
-
-    Raises:
-        Conflict: the job has not failed and was not cancelled, or one that it depends on has, or its dataset is gone.
-        BadRequest: the job's input is gone.
-        TooMany: codes too_many_jobs, too_many_gpu_seconds.
-    """
-    # The datasets first, as their deletion does: the other order could end in a deadlock.
-    own = get(session, project, job_id).dataset_id
-    for dataset_id in [own, *(row.id for row in datasets(session, job_id).values())]:
-        keep_dataset(session, dataset_id)
-    limits.check_job(session, project)
-    job = _locked(session, project, job_id)
-    if job.state not in (JobState.FAILED, JobState.CANCELLED):
-        raise Conflict(f"expected a job that failed or was cancelled; found one that is {job.state}")
-    if job.kind not in RETRIED:
-        why = (
-            "whose upload is gone; upload it again"
-            if job.kind in ("ingest", "backbone") and "source" not in job.inputs
-            else "whose result failed with it; post it again"
-        )
-        raise BadRequest(
-            f"expected a job of kind {', '.join(RETRIED)}; found one of kind {job.kind}, {why}", code="not_retryable"
-        )
-    if "deleted_dataset" in job.inputs:
-        raise Conflict(
-            f"expected a job whose dataset is there; found {job.inputs['deleted_dataset']} deleted; "
-            "upload it again and create a new job"
-        )
-    for needed in session.scalars(select(JobDependency.depends_on_id).where(JobDependency.job_id == job_id)):
-        _check_dependency(_locked(session, project, needed))
-    job.losses = 0
-    job.progress = dict(NOT_BEGUN)
-    job.failure_code = job.failure_message = None
-    job.finished_at = None
-    job.queue = queues.choose(session, job.kind)
-    limits.check_gpu(session, project, job.queue)
-    move(session, job, JobState.QUEUED, "queued again")
-    queues.note_bell(session, job.queue)
-    return job
-
-
 def drop_dependents(session: Session, job: Job) -> None:
     """Cancels what waited for a job that did not succeed, and what waited for those, each once and in no deep chain."""
     ended = [job]
@@ -296,7 +215,7 @@ def keep_dataset(session: Session, dataset_id: str | None) -> None:
     session.execute(select(Dataset.id).where(Dataset.id == dataset_id).with_for_update(read=True, key_share=True))
 
 
-def _locked(session: Session, project: str, job_id: str) -> Job:
+def locked(session: Session, project: str, job_id: str) -> Job:
     """The project's job, as it is now and for the rest of this transaction: no worker or other request moves it.
 
     Raises:
@@ -306,7 +225,7 @@ def _locked(session: Session, project: str, job_id: str) -> Job:
     return session.get_one(Job, job_id, with_for_update=True)
 
 
-def _check_dependency(needed: Job) -> None:
+def check_dependency(needed: Job) -> None:
     """Refuses to wait for a job that will not succeed: nothing would ever end the waiting.
 
     Raises:

@@ -7,8 +7,9 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app.db.aliases import Alias, AliasChange
+from app.db.alignments import DomainBinding, DomainChange
 from app.db.logs import PredictionLog
-from app.db.models import DomainBinding, DomainChange, Job, Model, ModelVersion
+from app.db.models import Job, Model, ModelVersion
 from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.services import paging

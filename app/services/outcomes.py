@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, Report, UserBackbone
-from app.services import alignments, attempts, datasets, forecasts, jobs, publications, studies, waste
+from app.services import alignments, attempts, datasets, forecasts, job_requests, jobs, publications, studies, waste
 from app.states import FINAL, JobState
 
 Result = dict[str, Any]
@@ -44,7 +44,7 @@ def fail(session: Session, job_id: str, owner: str, code: str, message: str) -> 
 
 
 def cancel(session: Session, project: str, job_id: str) -> tuple[Job, list[str]]:
-    """Ends the job as its owner asked; see `jobs.cancel`.
+    """Ends the job as its owner asked; see `job_requests.cancel`.
 
     Returns:
         the job, and storage prefixes to delete after the commit: a running job's are freed by its supervisor.
@@ -52,19 +52,19 @@ def cancel(session: Session, project: str, job_id: str) -> tuple[Job, list[str]]
     Raises:
         Conflict: the job has already ended.
     """
-    job = jobs.cancel(session, project, job_id)
+    job = job_requests.cancel(session, project, job_id)
     waste = clear(session, job, "cancelled", "cancelled before it started") if job.state == JobState.CANCELLED else []
     return job, waste
 
 
 def retry(session: Session, project: str, job_id: str) -> Job:
-    """Queues an ended job again, and opens what it is to make; see `jobs.retry`.
+    """Queues an ended job again, and opens what it is to make; see `job_requests.retry`.
 
     Raises:
-        Conflict: see `jobs.retry`; or what the job was to answer was deleted.
+        Conflict: see `job_requests.retry`; or what the job was to answer was deleted.
         BadRequest: the job's input is gone.
     """
-    job = jobs.retry(session, project, job_id)
+    job = job_requests.retry(session, project, job_id)
     waste.forget(session, jobs.checkpoints(job.project_id, job.id))
     if job.kind in studies.TABLES:
         studies.reopen(session, job)

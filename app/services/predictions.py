@@ -12,7 +12,8 @@ from app.artifact import alignment as artifact
 from app.artifact import bundle
 from app.artifact.precisions import FLOAT, INT8, WORDS, Precision, Second
 from app.artifact.spec import Spec
-from app.db.models import Alignment, ModelVersion
+from app.db.alignments import Alignment
+from app.db.models import ModelVersion
 from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.services import aliases, domains, logs, models

@@ -12,8 +12,9 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app.artifact import bundle
+from app.db.alignments import Alignment
 from app.db.logs import PredictionLog
-from app.db.models import Alignment, Dataset, Job, ModelVersion, UserBackbone
+from app.db.models import Dataset, Job, ModelVersion, UserBackbone
 from app.db.uploads import USED, Upload
 from app.services import jobs, studies
 from app.states import FINAL, DatasetState, JobState

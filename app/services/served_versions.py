@@ -4,7 +4,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db.models import Alignment, ModelVersion
+from app.db.alignments import Alignment
+from app.db.models import ModelVersion
 from app.errors import BadRequest
 from app.services import domains
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from app.errors import NotFound, OutOfSpace, Unavailable
 from app.inbox import open_inbox
 from app.local_copies import LocalCopies
-from app.storage import DRAFTS, UNUSED_SECONDS, FolderStorage, check_key, open_storage, remove_old_copies
+from app.storage import DRAFTS, FolderStorage, check_key, open_storage, remove_old_copies
+from app.storage.copies import UNUSED_SECONDS
 from tests.conftest import wait_until
 from tests.factories import files_below
 
@@ -294,7 +295,7 @@ def test_unknown_scheme(tmp_path, wrong):
 
 @pytest.mark.server
 def test_an_object_store_that_is_away_is_told_from_one_that_refuses(s3_url, tmp_path, monkeypatch):
-    monkeypatch.setattr("app.storage_s3.ATTEMPTS", 1)
+    monkeypatch.setattr("app.storage.s3.ATTEMPTS", 1)
     with Answering(503) as store:
         monkeypatch.setenv("AWS_ENDPOINT_URL", store)
         found = open_storage(s3_url, tmp_path / "cache")

@@ -68,7 +68,10 @@ def test_client_imports_nothing_of_ours(tmp_path: Path) -> None:
     code = "import sys, app.client; print(sorted(name for name in sys.modules if name.startswith(('app.', 'worker'))))"
     command = [sys.executable, "-c", code]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert shown.strip() == "['app.client', 'app.client.uploading', 'app.client.watching', 'app.client.wire']"
+    assert (
+        shown.strip()
+        == "['app.client', 'app.client.predicting', 'app.client.uploading', 'app.client.watching', 'app.client.wire']"
+    )
 
 
 def test_no_registry_host_and_no_machine_path_is_tracked() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from app.api.oip import errors as oip
+from app.api import oip_errors as oip
 from app.api.problems import MEDIA_TYPE
 from app.bodies import BODY
 from app.main import ROLES, create_app

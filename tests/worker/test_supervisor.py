@@ -13,7 +13,7 @@ from sqlalchemy import event, select
 from app.db.models import Dataset, Job, ModelVersion
 from app.db.session import Database
 from app.queue import Bell, make_celery
-from app.services import attempts, datasets, jobs, models, transfers
+from app.services import attempts, datasets, job_requests, jobs, models, transfers
 from app.settings import Settings
 from tests import factories, processes
 from tests.conftest import wait_until
@@ -189,7 +189,7 @@ def test_cancel_kills(bench, home):
     thread = bench.start()
     found = bench.freeze(job_id)
     with bench.database.write() as session:
-        jobs.cancel(session, "default", job_id)
+        job_requests.cancel(session, "default", job_id)
     thread.join(60)
     assert not processes.alive(found)
     assert bench.job(job_id).state == "cancelled"

@@ -15,7 +15,7 @@ from app.db.models import Dataset, Job, ModelVersion, WorkerProcess
 from app.db.waste import Waste
 from app.errors import Unavailable
 from app.queue import Bell, make_celery
-from app.services import attempts, jobs, logs
+from app.services import attempts, job_requests, jobs, logs
 from app.serving.moments import Moments
 from app.serving.parts import Parts
 from app.serving.slots import DAY, TEN_MINUTES, Key, Span
@@ -99,7 +99,7 @@ def test_attempts_that_run_out_leave_nothing_behind(context, home, storage, tmp_
 def test_silent_job_that_was_cancelled_ends(context):
     job_id = silent(context)
     with context.database.write() as session:
-        jobs.cancel(session, "default", job_id)
+        job_requests.cancel(session, "default", job_id)
     sweep.sweep(context)
     assert job(context, job_id).state == "cancelled"
 

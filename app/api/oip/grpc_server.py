@@ -17,10 +17,10 @@ from anyio import to_thread
 from sqlalchemy.exc import DataError
 
 from app import log_lines
-from app.api import callers
+from app.api import callers, oip_errors
 from app.api.deps import State
 from app.api.held import REFUSALS, Hold
-from app.api.oip import control, errors, grpc_messages, infer, proto
+from app.api.oip import control, grpc_messages, infer, proto
 from app.api.oip.proto import message
 from app.api.scopes import GRPC_SCOPES, OPEN
 from app.db.base import new_id
@@ -233,5 +233,5 @@ async def _refuse(context: Any, error: GraftError) -> NoReturn:
     later = error.extra.get("retry_after_seconds")
     # The name that gRPC's own retries look for.
     trailing = (("grpc-retry-pushback-ms", str(1000 * later)),) if later else ()
-    await context.abort(grpc.StatusCode[errors.grpc_code(error.status)], error.detail, trailing)
+    await context.abort(grpc.StatusCode[oip_errors.grpc_code(error.status)], error.detail, trailing)
     raise AssertionError("abort never returns")

@@ -5,7 +5,8 @@ import hashlib
 import pytest
 from sqlalchemy import func, select
 
-from app.db.models import Alignment, Job
+from app.db.alignments import Alignment
+from app.db.models import Job
 from app.services import datasets
 from tests import factories
 from tests.checks import problem

@@ -4,7 +4,8 @@ import pytest
 from sqlalchemy import select
 
 from app.alignments import parse
-from app.db.models import Alignment, DomainBinding, Job
+from app.db.alignments import Alignment, DomainBinding
+from app.db.models import Job
 from app.errors import GraftError
 from app.services import alignments, attempts, domains, jobs, models, outcomes
 from app.states import DatasetState

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from app.db.base import now
 from app.db.models import Dataset, Job, JobEvent, ModelVersion, Report
-from app.services import attempts, jobs, outcomes, queues
+from app.services import attempts, job_requests, jobs, outcomes, queues
 from app.services.attempts import LeaseLost
 from tests import factories
 
@@ -145,7 +145,7 @@ def test_renew_extends_and_tells_the_request(database):
     with database.write() as session:
         first = session.get_one(Job, job_id).lease_expires_at
         assert attempts.renew(session, job_id, "me", 100) is None
-        jobs.stop(session, "default", job_id)
+        job_requests.stop(session, "default", job_id)
     with database.write() as session:
         assert attempts.renew(session, job_id, "me", 100) == "stop"
         assert session.get_one(Job, job_id).lease_expires_at > first + timedelta(seconds=50)
@@ -205,7 +205,7 @@ def test_handing_back_a_cancelled_job_ends_it(database):
         job_id = factories.job(session).id
     claim(database)
     with database.write() as session:
-        jobs.cancel(session, "default", job_id)
+        job_requests.cancel(session, "default", job_id)
         assert not attempts.hand_back(session, session.get_one(Job, job_id), "gone", 3)
     with database.read() as session:
         assert session.get_one(Job, job_id).state == "cancelled"
@@ -216,13 +216,13 @@ def test_stop_outlives_the_attempt_that_it_was_asked_of(database):
         job_id = factories.job(session).id
     claim(database)
     with database.write() as session:
-        jobs.stop(session, "default", job_id)
+        job_requests.stop(session, "default", job_id)
         attempts.hand_back(session, session.get_one(Job, job_id), "gone", 3)
     claim(database)
     with database.write() as session:
         assert attempts.renew(session, job_id, "me", 60) == "stop"
         attempts.fail(session, session.get_one(Job, job_id), "diverged", "not finite")
-        jobs.retry(session, "default", job_id)
+        job_requests.retry(session, "default", job_id)
     claim(database)
     with database.write() as session:
         assert attempts.renew(session, job_id, "me", 60) is None

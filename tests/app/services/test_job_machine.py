@@ -13,7 +13,7 @@ from app.db.base import now
 from app.db.models import Job, JobDependency
 from app.db.session import Database
 from app.errors import Conflict
-from app.services import attempts, jobs, outcomes
+from app.services import attempts, job_requests, jobs, outcomes
 from app.states import JobState
 from tests import factories
 from tests.app.services.test_jobs import check
@@ -116,7 +116,7 @@ class Jobs(RuleBasedStateMachine):
             for job in lost:
                 attempts.hand_back(session, job, "fell silent", MAX_ATTEMPTS)
 
-    @rule(job=known, wish=st.sampled_from([outcomes.cancel, jobs.stop, jobs.retry]))
+    @rule(job=known, wish=st.sampled_from([outcomes.cancel, job_requests.stop, job_requests.retry]))
     def wish(self, job: str, wish: Any) -> None:
         before = self.states()
         try:

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from app.db.models import Job, JobEvent
 from app.errors import Conflict
-from app.services import attempts, datasets, jobs, outcomes, queues
+from app.services import attempts, datasets, job_requests, jobs, outcomes, queues
 from app.states import FINAL, MOVES, JobState
 from tests import factories
 
@@ -26,8 +26,8 @@ def running(session, job):
 OPERATIONS = {
     "claim": lambda session, job: attempts.claim(session, ["cpu"], OWNER, 60),
     "cancel": lambda session, job: outcomes.cancel(session, "default", job.id),
-    "stop": lambda session, job: jobs.stop(session, "default", job.id),
-    "retry": lambda session, job: jobs.retry(session, "default", job.id),
+    "stop": lambda session, job: job_requests.stop(session, "default", job.id),
+    "retry": lambda session, job: job_requests.retry(session, "default", job.id),
     "renew": lambda session, job: attempts.renew(session, job.id, OWNER, 60),
     "record": lambda session, job: attempts.record(session, job.id, OWNER, [{"type": "log", "message": "a"}] * 3, None),
     "lose": lambda session, job: attempts.hand_back(session, running(session, job), "lost", MAX_ATTEMPTS),
@@ -129,8 +129,8 @@ def test_two_retries_at_once_queue_it_once(database, second):
     with database.write() as session:
         job_id = factories.job(session, state="failed").id
     with database.write() as session:
-        jobs.retry(session, "default", job_id)
-        other = second(lambda session: jobs.retry(session, "default", job_id))
+        job_requests.retry(session, "default", job_id)
+        other = second(lambda session: job_requests.retry(session, "default", job_id))
     with pytest.raises(Conflict):
         other.result(30)
 
@@ -140,7 +140,7 @@ def test_cancel_that_meets_a_claim_is_passed_on(database, second):
         job_id = factories.job(session).id
     with database.write() as session:
         attempts.claim(session, ["cpu"], OWNER, 60)
-        other = second(lambda session: jobs.cancel(session, "default", job_id))
+        other = second(lambda session: job_requests.cancel(session, "default", job_id))
     other.result(30)
     with database.read() as session:
         job = session.get_one(Job, job_id)
@@ -182,4 +182,4 @@ def test_a_dataset_beside_the_jobs_own_is_kept_while_the_job_needs_it(database):
         assert jobs.datasets(session, job.id) == {}
         assert job.dataset_id == own.id
         with pytest.raises(Conflict, match=f"{source.id} deleted"):
-            jobs.retry(session, "default", job.id)
+            job_requests.retry(session, "default", job.id)

@@ -23,7 +23,7 @@ from app.services import (
     uploads,
 )
 from app.services.backbones import Checkpoint
-from app.services.collector import Collector
+from app.services.collector import Collector, carry_out
 from app.services.limits import Limits
 from app.services.receiving import Receiver
 from app.services.upload_leases import Desk
@@ -168,7 +168,7 @@ def test_logs_and_features_count_from_the_collection_that_saw_them(database, sto
     with database.write() as session:
         collection_id = collections.begin(session, removes=False)
     collector = Collector(database, storage, open_inbox(storage), now() - timedelta(hours=1), removes=False)
-    collections.carry_out(database, collector, collection_id)
+    carry_out(database, collector, collection_id)
     with database.write() as session:
         expected = {"datasets": 100, "versions": 60, "results": 40, "logs": 100}
         assert stored_bytes.every(session) == {"default": expected}

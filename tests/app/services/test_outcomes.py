@@ -7,7 +7,7 @@ from app.backbones import InputChanges
 from app.db.forecasts import ForecastRow
 from app.db.models import Dataset, Job, Model, ModelVersion, Problem, Project, Report, UserBackbone
 from app.errors import Conflict
-from app.services import aliases, attempts, backbones, datasets, jobs, models, outcomes
+from app.services import aliases, attempts, backbones, datasets, job_requests, jobs, models, outcomes
 from app.services.aliases import Target
 from tests import factories
 
@@ -155,7 +155,7 @@ def test_what_a_late_attempt_has_stored_in_vain(database, end, left):
         if end == "fail":
             outcomes.fail(session, job_id, OWNER, "diverged", "not finite")
         elif end == "cancel":
-            jobs.cancel(session, "default", job_id)
+            job_requests.cancel(session, "default", job_id)
             attempts.hand_back(session, session.get_one(Job, job_id), "cancelled", 3)
         expected = [f"checkpoints/default/{job_id}" if one == "checkpoints" else one for one in left]
         assert outcomes.late(session, job_id, 1, "b") == expected

@@ -16,7 +16,7 @@ import pytest
 
 from app.api.deps import State
 from app.db.uploads import Upload
-from app.inbox_s3 import PART_BYTES
+from app.inbox.s3 import PART_BYTES
 from app.settings import Settings
 from app.storage import open_storage
 from tests import listening

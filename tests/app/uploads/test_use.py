@@ -12,7 +12,7 @@ import pytest
 from app.db.base import now
 from app.db.models import Job
 from app.errors import Gone, Locked
-from app.inbox_s3 import S3Inbox
+from app.inbox.s3 import S3Inbox
 from app.services import upload_sweep, uploads
 from app.services.receiving import Receiver
 from app.services.upload_leases import Desk, Lease

@@ -5,9 +5,7 @@ Credentials and endpoint come from the environment that boto3 reads (`AWS_ACCESS
 
 import hashlib
 import logging
-import os
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +17,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from app import failpoints
 from app.errors import NotFound, Unavailable
-from app.storage import DRAFTS, USE_NOTED_SECONDS, Stored, check_key, out_of_space
+from app.storage.base import DRAFTS, Stored, check_key, out_of_space
+from app.storage.copies import is_there
 
 MISSING = frozenset({"404", "NoSuchKey", "NoSuchUpload"})
 # Times that a call is made before it fails: waits grow to 20 s, so that a job outlasts an outage of half a minute, and
@@ -65,7 +64,7 @@ class S3Storage:
     def fetch(self, key: str) -> Path:
         """See Storage. Downloaded once, then read from the cache."""
         local = self._local(key)
-        if _is_there(local):
+        if is_there(local):
             return local
         local.parent.mkdir(parents=True, exist_ok=True)
         drafts = self._cache / DRAFTS
@@ -179,13 +178,3 @@ def reaching() -> Iterator[None]:
         raise Unavailable(
             f"expected the object store to answer; found {type(error).__name__}; try again in a moment"
         ) from error
-
-
-def _is_there(local: Path) -> bool:
-    """Whether there is a copy; what is used is noted, so that it stays (see `remove_old_copies`)."""
-    try:
-        if time.time() - local.stat().st_mtime > USE_NOTED_SECONDS:
-            os.utime(local)
-    except FileNotFoundError:
-        return False
-    return True

@@ -12,8 +12,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from app.errors import NotFound, TooLarge
-from app.inbox import READ_BYTES, Held, Part, Sink, Synced, Writer, lost
-from app.storage_s3 import MISSING, S3Storage
+from app.inbox.base import READ_BYTES, Held, Part, Sink, Synced, Writer, lost
+from app.storage.s3 import MISSING, S3Storage
 
 MIN_PART_BYTES = 5 * 2**20
 # Ten thousand parts are the most there can be; these make 78 GiB.

@@ -1,15 +1,10 @@
-"""Where the bytes of resumable uploads gather until they are whole: beside the objects of the same storage.
-
-The row of an upload says how many bytes are durably there (`app.db.uploads`). What lies beyond that number, because a
-process was killed before it could write the number down, is overwritten by the next request.
-"""
+"""What every kind of storage can do with resumable uploads, and what they share."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.errors import Gone, NotFound
-from app.storage import FolderStorage, Storage
+from app.errors import Gone
 
 ROOT = "uploads"
 READ_BYTES = 2**20
@@ -137,30 +132,9 @@ class Inbox(Protocol):
         """Ends multipart uploads that are old and that `known(key, remote_id)` does not name; says how many."""
 
 
-def open_inbox(storage: Storage) -> Inbox:
-    """The inbox of a storage."""
-    if isinstance(storage, FolderStorage):
-        from app.inbox_folder import FolderInbox
-
-        return FolderInbox(storage)
-    from app.inbox_s3 import S3Inbox
-    from app.storage_s3 import S3Storage
-
-    assert isinstance(storage, S3Storage)
-    return S3Inbox(storage)
-
-
 def lost(held: Held) -> Gone:
     """What is said when the row knows of bytes that are not there."""
     return Gone(
         f"expected the first {held.size_bytes} bytes of the upload in storage; found them gone; delete the upload and "
         "begin a new one"
     )
-
-
-def first(inbox: Inbox, key: str, most_bytes: int) -> bytes:
-    """The beginning of an object; empty where there is none."""
-    try:
-        return b"".join(inbox.read(key, most_bytes))
-    except NotFound:
-        return b""

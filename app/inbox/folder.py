@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from app.errors import Locked, Unsupported
-from app.inbox import READ_BYTES, ROOT, Held, Part, Sink, Synced, Writer, lost
+from app.inbox.base import READ_BYTES, ROOT, Held, Part, Sink, Synced, Writer, lost
 from app.storage import FolderStorage, out_of_space
 
 
