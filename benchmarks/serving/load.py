@@ -18,9 +18,10 @@ OK = 200
 
 @dataclass(slots=True)
 class Seen:
-    """Answers by status, and the seconds that those of status 200 took."""
+    """Answers by status, and the seconds that those of status 200 took; how many requests were due but never sent."""
 
     seconds: float = 0.0
+    unsent: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
 
@@ -30,6 +31,8 @@ class Seen:
             "answers_per_second": round(self.statuses[OK] / self.seconds, 2),
             "statuses": {str(status): number for status, number in sorted(self.statuses.items())},
         }
+        if self.unsent:
+            found["unsent"] = self.unsent
         if self.latencies:
             for name, percent in (("p50_ms", 50), ("p95_ms", 95), ("p99_ms", 99)):
                 found[name] = round(1000 * float(np.percentile(self.latencies, percent)), 2)
@@ -57,7 +60,11 @@ def closed(host: str, port: int, requests: Sequence[bytes], clients: int, second
 
 
 def opened(host: str, port: int, requests: Sequence[bytes], rate: float, seconds: float, most: int = 2000) -> Seen:
-    """Requests at random moments, `rate` a second; `most` connections at once."""
+    """Requests at random moments, `rate` a second; `most` connections at once.
+
+    What finds no connection free until the time is over is never sent. The rate of answers is over all the time until
+    the last one, so that a backlog that drains afterwards adds nothing to it.
+    """
     return asyncio.run(_opened(host, port, requests, rate, seconds, most))
 
 
@@ -150,13 +157,16 @@ async def _once(host: str, port: int, requests: Sequence[bytes], clients: int) -
 
 
 async def _opened(host: str, port: int, requests: Sequence[bytes], rate: float, seconds: float, most: int) -> Seen:
-    seen = Seen(seconds)
+    seen, begin = Seen(), time.perf_counter()
     chance = np.random.default_rng(0)
     idle: list[_Connection] = []
     room = asyncio.Semaphore(most)
 
     async def one(due: float, data: bytes) -> None:
         async with room:
+            if time.perf_counter() >= end:
+                seen.unsent += 1
+                return
             connection = idle.pop() if idle else _Connection(host, port)
             status = await connection.send(data)
             idle.append(connection)
@@ -164,7 +174,7 @@ async def _opened(host: str, port: int, requests: Sequence[bytes], rate: float, 
         if status == OK:
             seen.latencies.append(time.perf_counter() - due)
 
-    due, end, tasks = time.perf_counter(), time.perf_counter() + seconds, []
+    due, end, tasks = begin, begin + seconds, []
     for place in range(int(2 * rate * seconds) + 1):
         due += float(chance.exponential(1 / rate))
         if due >= end:
@@ -172,6 +182,7 @@ async def _opened(host: str, port: int, requests: Sequence[bytes], rate: float, 
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         tasks.append(asyncio.create_task(one(due, requests[place % len(requests)])))
     await asyncio.gather(*tasks)
+    seen.seconds = time.perf_counter() - begin
     for connection in idle:
         connection.close()
     return seen
