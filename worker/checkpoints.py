@@ -1,6 +1,7 @@
 """A user's own checkpoint under a known architecture: opened in a limited child, mapped, refused or prepared."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def admit(
         licence: of the weights.
 
     Raises:
-        Refused: not a state dict, too little of it fits (the message lists what does not), or the input does not.
+        Refused: not a state dict, too little of it fits, or it is of a deeper network (the message lists what does
+            not fit), or the input does not.
     """
     source = open_file(file, scratch=destination.parent)
     network = backbones.build(base, None)
@@ -76,6 +78,8 @@ def admit(
     report = max(found, key=lambda one: one.share)
     if report.share < min_share:
         raise Refused(_refusal(base, report, min_share), report)
+    if report.share_beyond > 1 - min_share:
+        raise Refused(_larger(base, report), report)
     _try_input(features, base)
     inner: nn.Module = features.network  # type: ignore[assignment]
     inner.load_state_dict(transplant.apply(report, source, target), strict=True)
@@ -149,6 +153,13 @@ def _refusal(base: Backbone, report: Mapping, min_share: float) -> str:
     )
 
 
-def _some(names: list[str | None]) -> str:
+def _larger(base: Backbone, report: Mapping) -> str:
+    return (
+        f"expected a checkpoint of {base.name}; found one of a deeper network, with {report.share_beyond:.1%} of it in "
+        f"blocks that {base.name} does not have: {_some(report.beyond)}; name the architecture that it was trained as"
+    )
+
+
+def _some(names: Sequence[str | None]) -> str:
     shown = ", ".join(str(name) for name in names[:NUM_SHOWN]) or "none"
     return f"{shown} and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else shown

@@ -6,6 +6,7 @@ bytes are fetched with ranges into `NAME.part`, which survives a broken connecti
 
 import fcntl
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -134,15 +135,30 @@ def download(source: Source, path: Path, progress: Progress, pause_seconds: floa
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part")
-        with part.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if path.is_file():
-                return
-            _attempts(source, file, progress, pause_seconds)
+        with _locked(part) as file:
+            try:
+                if path.is_file():
+                    return
+                _attempts(source, file, progress, pause_seconds)
+            finally:
+                # Nothing came, or another process has fetched it meanwhile.
+                if not file.tell():
+                    part.unlink()
             _check(source, part)
             part.rename(path)
     except OSError as error:
         raise Refused(f"{path.parent} cannot be written ({error.strerror or error})") from error
+
+
+def _locked(part: Path) -> BinaryIO:
+    """The part, open behind its end, and nobody else's until it is closed."""
+    while True:
+        file = part.open("ab")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        # Whoever had it before may have finished it, or removed it.
+        if part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno())):
+            return file
+        file.close()
 
 
 def _attempts(source: Source, file: BinaryIO, progress: Progress, pause_seconds: float) -> None:

@@ -52,7 +52,7 @@ def run(context: RunContext) -> dict[str, Any]:
         filename=inputs["filename"],
         dataset_id=document.dataset.id,
         format=inputs["format"],
-        task=document.dataset.task,
+        task=inputs.get("task", document.dataset.task),
         seed=document.dataset.seed,
         limits=Limits(max_pixels=context.settings.max_image_pixels, num_processes=context.settings.num_compute_threads),
         base=_base(context),

@@ -58,9 +58,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """The whole report: one entry per target tensor, then one per source tensor that went nowhere."""
+    """The whole report: one entry per target tensor, then one per source tensor that went nowhere.
+
+    Args:
+        entries: of all tensors.
+        beyond: names of source tensors in blocks that the target's rows of blocks do not reach: of a deeper network.
+    """
 
     entries: tuple[Entry, ...]
+    beyond: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -76,6 +82,14 @@ class Mapping:
         total = sum(entry.size for entry in self.entries if entry.target is not None)
         filled = sum(entry.size for entry in self.entries if entry.target is not None and entry.source is not None)
         return filled / total if total else 0.0
+
+    @property
+    def share_beyond(self) -> float:
+        """Elements in blocks that the target does not have, over these and what is filled; 0 to 1."""
+        named = set(self.beyond)
+        filled = sum(entry.size for entry in self.entries if entry.target is not None and entry.source is not None)
+        left = sum(entry.size for entry in self.entries if entry.target is None and entry.source in named)
+        return left / (filled + left) if left else 0.0
 
     def pairs(self) -> dict[str, str]:
         """Target name -> source name, of every tensor that gets a value."""
@@ -110,8 +124,29 @@ def match(source: Sequence[TensorSpec], target: Sequence[TensorSpec], rename: Re
     entries = [_entry(spec, found.get(spec.name), by_place) for spec in target]
     used = {entry.source for entry in entries}
     misfits = {partner.name for partner in found.values()}
-    entries += [_skipped(spec, spec.name in misfits) for spec in source if spec.name not in used]
-    return Mapping(tuple(entries))
+    left = [spec for spec in source if spec.name not in used]
+    blocks = _blocks(spec.name for spec in target)
+    beyond = tuple(spec.name for spec in left if _is_beyond(names[spec.name], blocks))
+    entries += [_skipped(spec, spec.name in misfits) for spec in left]
+    return Mapping(tuple(entries), beyond)
+
+
+def _blocks(names: Iterable[str]) -> dict[str, set[str]]:
+    """Numbers of the blocks that there are, by where they lie: `layer1` -> {0, 1}."""
+    found: dict[str, set[str]] = {}
+    for name in names:
+        parts = name.split(".")
+        for place, part in enumerate(parts):
+            if part.isdigit():
+                found.setdefault(".".join(parts[:place]), set()).add(part)
+    return found
+
+
+def _is_beyond(name: str, blocks: dict[str, set[str]]) -> bool:
+    """Whether a tensor lies in a row of blocks behind its end. A classifier or a second tower does not."""
+    parts = name.split(".")
+    rows = {place: blocks.get(".".join(parts[:place])) for place, part in enumerate(parts) if part.isdigit()}
+    return any(row is not None and parts[place] not in row for place, row in rows.items())
 
 
 def resizable(source: TensorSpec, target: TensorSpec) -> bool:

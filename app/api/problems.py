@@ -160,10 +160,22 @@ async def _graft_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    errors = pointers(error.errors())
+    errors = pointers(map(_placed, error.errors()))
     places = ", ".join(item["pointer"] for item in errors)
     detail = f"expected a payload that fits the schema at /openapi.json; found problems at {places}; see errors"
+    given = request.headers.get("content-type", "none")
+    if any(item["pointer"] == "/body" for item in errors) and "json" not in given:
+        detail += f"; the body's content type is {given}: send it with Content-Type: application/json"
     return response(request.scope["path"], 422, "invalid_payload", "Invalid payload", detail, errors=errors)
+
+
+def _placed(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What does not parse as JSON has the number of a character for its place, which no pointer can name."""
+    if item["type"] != "json_invalid":
+        return item
+    where, number = item["loc"][:-1], item["loc"][-1]
+    reason = item.get("ctx", {}).get("error", "")
+    return {**item, "loc": where, "msg": f"{item['msg']} at character {number}: {reason}"}
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

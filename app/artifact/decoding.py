@@ -39,7 +39,9 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise BadImage(
-            f"expected at most {max_pixels} pixels; found {width} x {height}; make it smaller", code="image_too_large"
+            f"expected at most {max_pixels} pixels; found {width} x {height}; make it smaller, or raise "
+            "GRAFT_MAX_IMAGE_PIXELS (of datasets) or GRAFT_MAX_PREDICT_PIXELS (of predictions)",
+            code="image_too_large",
         )
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise BadImage(

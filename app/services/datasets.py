@@ -145,6 +145,8 @@ def create(session: Session, project: str, dataset_id: str, new: NewDataset) -> 
         "archive": new.archive,
         "filename": new.filename,
         "format": new.format,
+        # Where none is named, the labels say it once they are read.
+        "task": new.task or (base.task if new.base_id else None),
         "remove": list(new.remove),
         "relabel": new.relabel or {},
         "base_id": new.base_id,

@@ -47,6 +47,8 @@ def create(session: Session, project: str, wish: Wish, offline: bool) -> Job:
     labelled = beside.get(companions.SOURCE) or dataset
     if labelled is not None:
         check_task(labelled, recipe.method, companions.SOURCE if companions.SOURCE in beside else "dataset")
+    for one in {id(row): row for row in (labelled, dataset) if row is not None and row.classes}.values():
+        check_testable(one)
     labels = [item["name"] for item in labelled.classes] if labelled else []
     task = labelled.task if labelled else "classification"
     if isinstance(recipe, ZeroShot):
@@ -115,6 +117,20 @@ def check_attention(session: Session, project: str, backbone: str) -> None:
         "transformer",
         code="unsupported_scope",
     )
+
+
+def check_testable(dataset: Dataset) -> None:
+    """Refuses a labelled dataset that has no test split: of what it teaches nobody could say how good it is.
+
+    Raises:
+        BadRequest: code no_test_items.
+    """
+    if not dataset.splits.get("test"):
+        raise BadRequest(
+            f"expected a dataset with a test split; found {dataset.id} with none; add different pictures of its "
+            "classes, or send a test split",
+            code="no_test_items",
+        )
 
 
 def check_task(dataset: Dataset, method: str, field: str = "dataset") -> None:

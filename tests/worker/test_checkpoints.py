@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from app import backbones as catalogue
@@ -132,6 +133,19 @@ def test_another_architecture_is_refused_with_the_list(base: Backbone, tmp_path:
         checkpoints.admit("user/other", base, file, tmp_path / "prepared", silent)
     assert caught.value.report is not None
     assert caught.value.report.share < 0.1
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_a_deeper_network_is_refused_with_what_has_no_place(tmp_path: Path) -> None:
+    """All that a ResNet-18 has is filled by a ResNet-34, whose other blocks would be dropped."""
+    file = tmp_path / "deeper.safetensors"
+    save_file(torchvision.models.resnet34().state_dict(), file)
+    base = catalogue.find("torchvision/resnet18")
+    assert base is not None
+    with pytest.raises(Refused, match=r"of a deeper network, with 4\d\.\d% of it in blocks .*layer1\.2\.bn1") as caught:
+        checkpoints.admit("user/deeper", base, file, tmp_path / "prepared", silent)
+    assert caught.value.report is not None
+    assert caught.value.report.share == 1.0
     assert not (tmp_path / "prepared").exists()
 
 

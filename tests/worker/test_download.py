@@ -158,6 +158,14 @@ def test_a_connection_that_brings_nothing_is_given_up(host: Host, tmp_path: Path
     with pytest.raises(Refused, match="4 attempts"):
         download.download(Source(host.address, DIGEST), tmp_path / "tiny.pth", quiet, pause_seconds=0)
     assert len(host.asked) == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_came_of_a_file_stays_for_the_next_attempt(host: Host, tmp_path: Path) -> None:
+    host.cut_after = [1000, *[0] * 20]
+    with pytest.raises(Refused, match="4 attempts"):
+        download.download(Source(host.address, DIGEST), tmp_path / "tiny.pth", quiet, pause_seconds=0)
+    assert (tmp_path / "tiny.pth.part").stat().st_size == 1000
 
 
 @pytest.mark.parametrize(("status", "asked"), [(404, 1), (403, 1), (503, 4)])
@@ -166,7 +174,7 @@ def test_only_answers_that_may_change_are_asked_for_again(host: Host, tmp_path: 
     with pytest.raises(Refused, match=str(status)):
         download.download(Source(host.address, DIGEST), tmp_path / "tiny.pth", quiet, pause_seconds=0)
     assert len(host.asked) == asked
-    assert not (tmp_path / "tiny.pth").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_wrong_digest_leaves_nothing_behind(host: Host, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Runner:
             "id": "ds_1", "prefix": "datasets/default/ds_1", "task": "classification", "digest": "d" * 64, "seed": 0,
             "classes": [], "splits": {},
         }  # fmt: skip
-        inputs = {"archive": key, "filename": "a.zip", "format": "auto", "remove": [], "relabel": {}}
+        inputs = {"archive": key, "filename": "a.zip", "format": "auto", "task": None, "remove": [], "relabel": {}}
         return {
             "id": "job_1", "project": "default", "attempt": 2, "kind": kind, "recipe": {"method": "linear_probe"},
             "seed": 0, "report_mode": "fast", "model_name": "m", "backbone": factories.BACKBONE, "user_backbones": [],

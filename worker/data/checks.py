@@ -8,7 +8,7 @@ from worker.data.formats import Assigned
 from worker.data.labels import Column
 from worker.data.problems import Problems
 from worker.data.records import Records
-from worker.data.splits import SPLITS
+from worker.data.splits import SPLITS, TEST
 
 MIN_GOOD = 2
 SMALL_CLASS = 5
@@ -45,6 +45,18 @@ def note_class_names(columns: tuple[Column, ...], problems: Problems) -> None:
             other = seen.setdefault(name.casefold(), name)
             if other != name:
                 problems.add("case_collision", name, found=repr(other))
+
+
+def note_untested(split_N: NDArray[np.int8], problems: Problems) -> None:
+    """Warns of labelled data without a test split: every class has one distinct picture, or all are given elsewhere."""
+    if not (split_N == TEST).any():
+        problems.add("no_test_items")
+
+
+def note_unused_splits(is_given: NDArray[np.bool_], problems: Problems) -> None:
+    """Warns of splits that unlabelled images came with: they may have been meant as classes."""
+    if is_given.any():
+        problems.add("splits_unused", num=int(is_given.sum()))
 
 
 def note_copies(

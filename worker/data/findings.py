@@ -228,6 +228,17 @@ PROBLEMS: dict[str, Text] = {
         "expected the splits train, val and test; found no {missing}, so a part of train is taken for it",
         "nothing, or send that split as well",
     ),
+    "no_test_items": Text(
+        "warning",
+        "expected an image to test on; found none: no class has two different pictures outside the given splits",
+        "add different pictures, or send a test split; nothing is trained on a dataset that cannot be tested",
+    ),
+    "splits_unused": Text(
+        "warning",
+        "expected unlabelled images without splits; found {num} in folders or rows of train, val or test, which are "
+        "left out of account: all unlabelled images are in train",
+        "put class folders inside the split's folder; or rename the folders, if they are the classes",
+    ),
     "small_class": Text(
         "warning", "expected {limit} or more images in a class; found {num} in {name!r}", "add images to the class"
     ),

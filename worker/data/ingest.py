@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 
 from worker.data import base, duplicates, labels, shards, splits
 from worker.data.base import BaseDataset
-from worker.data.checks import check_samples, note_class_names, note_copies, note_leaks, note_untaught
+from worker.data.checks import (
+    check_samples,
+    note_class_names,
+    note_copies,
+    note_leaks,
+    note_untaught,
+    note_untested,
+    note_unused_splits,
+)
 from worker.data.decoding import Decoders
 from worker.data.formats import Assigned
 from worker.data.labels import Column
@@ -174,28 +182,43 @@ def _ids(
 def _split(
     seed: int, assigned: Assigned, old: base.Old | None, records: Records, first_new: int, problems: Problems
 ) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """Groups and splits. Samples removed from the base take part, so that a copy of one follows its split."""
+    """Groups and splits."""
+    group_N, given_N = _known(assigned, old, records, first_new)
+    is_given = assigned.given != NONE
+    if not assigned.is_labelled:
+        split_N = np.zeros(len(group_N), dtype=np.int8)
+        note_unused_splits(is_given[assigned.rows >= first_new], problems)
+    else:
+        stratum_N = _strata(assigned.columns[0])
+        sha256_N32 = records.sha256[assigned.rows]
+        split_N = _fill_splits(seed, sha256_N32, group_N, stratum_N, given_N, problems, is_child=old is not None)
+        note_untested(split_N, problems)
+    note_copies(records, assigned, group_N, split_N, first_new, problems)
+    if is_given.any():
+        note_leaks(records, assigned.rows, group_N, split_N, problems)
+        note_untaught(assigned.columns, split_N, problems)
+    return group_N, split_N
+
+
+def _known(
+    assigned: Assigned, old: base.Old | None, records: Records, first_new: int
+) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """Groups, numbered without gaps, and the splits that are known before any is chosen.
+
+    Copies of what the base has follow its split, of what was removed from it as well. Else what was removed counts no
+    more: it belongs to no class, and must not fill the share of one.
+    """
     num = len(assigned.rows)
     rows_N = assigned.rows if old is None else np.concatenate([assigned.rows, old.removed_rows])
-    sha256_N32 = records.sha256[rows_N]
-    group_N = duplicates.group(sha256_N32, records.phash[rows_N])
-    stratum_N = np.zeros(len(rows_N), dtype=np.int64)
-    stratum_N[:num] = _strata(assigned.columns[0])
+    group_N = duplicates.group(records.sha256[rows_N], records.phash[rows_N])
     given_N = assigned.given
     if old is not None:
         given_N = np.concatenate([given_N, old.removed_split])
         is_old = rows_N < first_new
         given_N[~is_old & np.isin(group_N, group_N[is_old])] = NONE
-    if not assigned.is_labelled:
-        split_N = np.zeros(len(rows_N), dtype=np.int8)
-    else:
-        split_N = _fill_splits(seed, sha256_N32, group_N, stratum_N, given_N, problems)
-    note_copies(records, assigned, group_N[:num], split_N[:num], first_new, problems)
-    if (assigned.given != NONE).any():
-        note_leaks(records, assigned.rows, group_N[:num], split_N[:num], problems)
-        note_untaught(assigned.columns, split_N[:num], problems)
+        given_N = splits.follow(group_N, given_N)
     _, compact_N = np.unique(group_N[:num], return_inverse=True)
-    return compact_N.astype(np.int64), split_N[:num]
+    return compact_N.astype(np.int64), given_N[:num]
 
 
 def _fill_splits(
@@ -205,14 +228,16 @@ def _fill_splits(
     stratum_N: NDArray[np.int64],
     given_N: NDArray[np.int8],
     problems: Problems,
+    *,
+    is_child: bool,
 ) -> NDArray[np.int8]:
-    """Given splits as they are; what they leave open, by share."""
-    if not (given_N == SPLITS.index("train")).any():
+    """Given splits as they are; what they leave open, by share. Those of an upload without train say nothing."""
+    if not is_child and not (given_N == SPLITS.index("train")).any():
         return splits.choose(seed, sha256_N32, group_N, stratum_N, np.full_like(given_N, NONE))
     if (given_N == NONE).any():
         return splits.choose(seed, sha256_N32, group_N, stratum_N, given_N)
-    split_N, missing = splits.complete(seed, sha256_N32, group_N, stratum_N, given_N)
-    for name in missing:
+    split_N, filled = splits.complete(seed, sha256_N32, group_N, stratum_N, given_N)
+    for name in filled:
         problems.add("split_missing", missing=name)
     return split_N
 

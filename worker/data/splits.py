@@ -42,10 +42,8 @@ def choose(
     """
     if not len(group_N):
         return given_N.copy()
-    num_groups = int(group_N.max()) + 1
-    given_G = np.full(num_groups, NONE, dtype=np.int8)
-    # TEST > VAL > TRAIN > NONE, so the maximum is the one to follow.
-    np.maximum.at(given_G, group_N, given_N)
+    given_G = _of_groups(group_N, given_N)
+    num_groups = len(given_G)
     first_G = _first_members(sha256_N32, group_N, num_groups)
     split_G = given_G.copy()
     free_G = np.flatnonzero(given_G == NONE)
@@ -65,9 +63,10 @@ def complete(
     stratum_N: NDArray[np.int64],
     given_N: NDArray[np.int8],
 ) -> tuple[NDArray[np.int8], list[str]]:
-    """Given splits, with val and test taken from train where the upload has none; returns also the names of those.
+    """Given splits, with val and test taken from train where the upload has none; also the names of those that were.
 
-    The given test and val items stay where they are; only train items move, group by group.
+    The given test and val items stay where they are; only train items move, group by group, and none that its class
+    cannot spare.
     """
     missing = [split for split in (VAL, TEST) if not (given_N == split).any()]
     if not missing or not (given_N == TRAIN).any():
@@ -84,7 +83,28 @@ def complete(
     chosen[~np.isin(chosen, missing)] = TRAIN
     open_N[train] = TRAIN
     open_N[free] = chosen
-    return open_N, [SPLITS[split] for split in missing]
+    return open_N, [SPLITS[split] for split in missing if (open_N == split).any()]
+
+
+def follow(group_N: NDArray[np.int64], given_N: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Given splits; a sample without one has that of its group, if any is given there: see `choose`.
+
+    Args:
+        group_N: groups, numbered from 0 without gaps.
+        given_N: TRAIN, VAL, TEST or NONE.
+
+    Shape:
+        result: [N]
+    """
+    return np.where(given_N == NONE, _of_groups(group_N, given_N)[group_N], given_N)
+
+
+def _of_groups(group_N: NDArray[np.int64], given_N: NDArray[np.int8]) -> NDArray[np.int8]:
+    """The split that a group without one would follow."""
+    given_G = np.full(int(group_N.max(initial=-1)) + 1, NONE, dtype=np.int8)
+    # TEST > VAL > TRAIN > NONE, so the maximum is the one to follow.
+    np.maximum.at(given_G, group_N, given_N)
+    return given_G
 
 
 def number_strata(values_N: NDArray[np.float64], num_bins: int = 10) -> NDArray[np.int64]:

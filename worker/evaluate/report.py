@@ -49,6 +49,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     small = learned if isinstance(learned, Scratch) else None
     left_out = small.skipped if small else (learned,) if isinstance(learned, Decision) else ()
     compared_seconds = time.monotonic() - began
+    unheld = _unheld(task, candidate.selection)
     test_features = candidate.features(test)
     labels_T = task.labels_N[test]
     # Features of a trained graph are not kept for the training images.
@@ -134,6 +135,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
             **({"curve": foresight.NOTHING} if compare and made is None else {}),
             **(dict.fromkeys(OF_SOURCE, outcome.unjoined) if outcome.unjoined else {}),
             **({} if told else {"estimate": untold}),
+            **({"metrics.val_accuracy": unheld} if unheld else {}),
             **(dict.fromkeys(OF_SELECTION, BLIND) if candidate.selection.is_blind else {}),
             **intervals.reasons(labels_T, "metrics.test_"),
         },
@@ -158,9 +160,10 @@ def _flat(
     selected = candidate.selection
     right = selected.logits.argmax(1) == task.labels_N[selected.rows]
     on_val = np.isin(selected.rows, task.val)
+    is_told = len(task.val) > 0 and not _unheld(task, selected) and not selected.is_blind
     folds = candidate.fold_accuracy
     flat |= {
-        "val_accuracy": float(right[on_val].mean()) if on_val.any() and not selected.is_blind else None,
+        "val_accuracy": float(right[on_val].mean()) if is_told else None,
         "selection_accuracy": None if selected.is_blind else float(right.mean()),
         "cv_accuracy_mean": float(np.mean(folds)) if folds else None,
         "cv_accuracy_std": float(np.std(folds, ddof=1)) if len(folds) > 1 else None,
@@ -168,6 +171,17 @@ def _flat(
         "num_test": len(tested.correct_T),
     }
     return flat
+
+
+def _unheld(task: Task, selected: Selection) -> str:
+    """Why there is no accuracy on the validation split; empty where all of it was held out."""
+    num, total = int(np.isin(task.val, selected.rows).sum()), len(task.val)
+    if num == total:
+        return ""
+    return (
+        f"{num} of {total} items of the validation split were held out, the others were learned from; see "
+        "selection_accuracy, which is of all that were held out"
+    )
 
 
 def _curve(task: Task, made: Forecast | None, small: Scratch | None) -> dict[str, Any] | None:

@@ -55,6 +55,13 @@ def test_upload_makes_dataset_and_job(client, home):
     assert client.get(answer.headers["Location"]).json() == body
 
 
+@pytest.mark.parametrize(("fields", "task"), [({}, None), ({"task": "multi_label"}, "multi_label")])
+def test_where_no_task_is_named_the_labels_say_it(client, database, fields, task):
+    job_id = upload(client, **fields).json()["job_id"]
+    with database.read() as session:
+        assert session.get_one(Job, job_id).inputs["task"] == task
+
+
 def test_stored_archive_is_what_was_sent(client, home):
     body = factories.pack(factories.pictures(2))
     upload(client, body=body)

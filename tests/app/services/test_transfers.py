@@ -70,6 +70,18 @@ def test_domains_that_do_not_fit_are_refused(session, source, target, fields, co
     assert caught.value.code == code
 
 
+def test_what_cannot_be_tested_is_refused(session):
+    untested = {"splits": {"train": 18, "val": 2, "test": 0}}
+    whole = factories.dataset(session)
+    for target, source in (
+        (factories.dataset(session, **untested), whole),
+        (whole, factories.dataset(session, **untested)),
+    ):
+        with pytest.raises(BadRequest, match="expected a dataset with a test split") as caught:
+            create(session, target.id, source.id)
+        assert caught.value.code == "no_test_items"
+
+
 def test_one_dataset_is_no_two_domains(session):
     only = factories.dataset(session)
     with pytest.raises(BadRequest) as caught:

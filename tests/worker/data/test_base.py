@@ -175,3 +175,35 @@ def test_numbers_and_sets_are_relabelled(run: Run, store: FolderStore, tmp_path:
     run(None, into=child, base=BaseDataset("ds_p", sets.folder, (), {one: "a"}))
     assert rows(child)["2.png"][1] == "a"
     assert rows(child)["3.png"][1] == "a|b"
+
+
+@pytest.mark.parametrize("removed", ["test", "train"])
+def test_what_is_removed_of_other_classes_fills_no_share(run: Run, tmp_path: Path, removed: str) -> None:
+    """The new images of a class are split as if nothing had been removed of the others."""
+    parent = FolderStore(tmp_path / "parent")
+    run(folders(30, ("cat", "dog", "owl")), into=parent)
+    gone = tuple(
+        sample for sample, label, split in rows(parent).values() if split == removed and label in ("dog", "owl")
+    )
+    new = {f"new/cat/{number}.png": draw(6000 + number) for number in range(30)}
+    splits = []
+    for name, leave in (("whole", ()), ("less", gone)):
+        child = FolderStore(tmp_path / name)
+        run(new, into=child, base=BaseDataset("ds_parent", parent.folder, leave))
+        splits.append({path: split for path, (_, _, split) in rows(child).items() if path.startswith("new/")})
+    assert list(splits[1].values()).count("test") == 6
+    assert sum(splits[0][path] != splits[1][path] for path in new) <= 2, "a few for the tenth of the whole"
+
+
+def test_old_items_stay_where_they_are_when_nothing_of_train_is_left(run: Run, tmp_path: Path) -> None:
+    parent, child = FolderStore(tmp_path / "parent"), FolderStore(tmp_path / "child")
+    run(folders(10), into=parent)
+    gone = tuple(sample for sample, _, split in rows(parent).values() if split == "train")
+    new = {
+        f"new/{label}/{number}.png": draw(6000 + number + 100 * place)
+        for place, label in enumerate(("cat", "dog"))
+        for number in range(5)
+    }
+    run(new, into=child, base=BaseDataset("ds_parent", parent.folder, gone))
+    old, found = rows(parent), rows(child)
+    assert all(found[path][2] == split for path, (_, _, split) in old.items() if split != "train")

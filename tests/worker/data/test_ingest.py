@@ -93,6 +93,25 @@ def test_a_class_that_only_the_test_split_has_is_named(run: Run) -> None:
     ]
 
 
+def test_copies_of_one_picture_alone_cannot_be_tested(run: Run) -> None:
+    files = {f"{name}/{number}.png": draw(place) for place, name in enumerate(("cat", "dog")) for number in range(3)}
+    result = run(files)
+    assert result.splits == {"train": 6, "val": 0, "test": 0}
+    assert "no_test_items" in codes(result)
+
+
+def test_splits_of_images_without_classes_are_left_out_of_account_and_said(run: Run) -> None:
+    files = {
+        f"{split}/{n}.png": draw(100 * place + n) for place, split in enumerate(("train", "test")) for n in range(4)
+    }
+    result = run(files)
+    assert (result.classes, result.splits) == ([], {"train": 8, "val": 0, "test": 0})
+    assert [problem.message for problem in result.problems if problem.code == "splits_unused"] == [
+        "expected unlabelled images without splits; found 8 in folders or rows of train, val or test, which are left "
+        "out of account: all unlabelled images are in train"
+    ]
+
+
 def test_a_lone_train_folder_is_wrapping(run: Run) -> None:
     result = run(folders(10, prefix="train/"))
     assert result.problems == []

@@ -168,3 +168,11 @@ def test_numbers_are_stratified_by_their_size() -> None:
 
 def test_no_samples_no_splits() -> None:
     assert len(choose(0, digests(0), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), none(0))) == 0
+
+
+def test_a_split_that_no_class_can_spare_is_not_said_to_be_filled() -> None:
+    """One group in each class: nothing can move."""
+    given = np.zeros(2, dtype=np.int8)
+    found, filled = complete(0, digests(2), np.arange(2), np.arange(2), given)
+    assert found.tolist() == [0, 0]
+    assert filled == []
