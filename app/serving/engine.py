@@ -13,7 +13,7 @@ Batches run side by side on one core each: threads of one batch wait for each ot
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -61,6 +61,8 @@ class Engine:
         self._lanes = Lanes()
         # What came for a graph while it is being loaded, by what is missing.
         self._waiting: dict[str, Batch] = {}
+        # From submission to the end, by `id`; so closing forgets none, wherever it is.
+        self._calls: dict[int, Call] = {}
         self._num_images = self._num_idle = 0
         self._closed = False
         self._runners = [threading.Thread(target=self._work, name=f"run-{number}") for number in range(num_threads)]
@@ -95,7 +97,7 @@ class Engine:
 
         Returns:
             a future that ends with BadImage (the first that cannot be used; its `index` in `extra`), DeadlineExceeded
-            (at the deadline), NotReady, or what running the graphs raised.
+            (at the deadline), NotReady, Overloaded (the engine is closed meanwhile), or what running the graphs raised.
 
         Raises:
             Overloaded: as `check_room`.
@@ -112,8 +114,11 @@ class Engine:
             if self._closed:
                 raise RuntimeError("expected an open engine; found it closed")
             number = len(images)
+            key = id(call)
+            self._calls[key] = call
             self._num_images += number
-            call.future.add_done_callback(lambda _: self._leave(number))
+            # Not with the call itself: it would hold itself, and its images, until garbage is collected.
+            call.future.add_done_callback(lambda _: self._leave(key, number))
             if isinstance(images, np.ndarray):
                 now = time.monotonic()
                 call.num_taken = len(images)
@@ -125,10 +130,11 @@ class Engine:
         return call.future
 
     def close(self) -> None:
-        """Ends the threads; requests under way fail."""
+        """Ends the threads. Requests that are computing altogether are answered, all others fail; none stays open."""
         with self._changed:
             self._closed = True
-            self._end([*self._lanes, *(call for batch in self._waiting.values() for call, _ in batch)])
+            loading = [call for batch in self._waiting.values() for call, _ in batch]
+            self._end([*loading, *(call for call in self._calls.values() if not call.is_computing)])
             self._lanes.clear()
             self._changed.notify_all()
         self._deadlines.close()
@@ -138,14 +144,15 @@ class Engine:
             runner.join()
         self.pool.clear()
 
-    def _end(self, calls: Sequence[Call]) -> None:
+    def _end(self, calls: Iterable[Call]) -> None:
         self._fail(calls, Overloaded("expected a running service; found it shutting down; send it again"))
 
     def _expire(self, call: Call) -> None:
         self._fail([call], late())
 
-    def _leave(self, number: int) -> None:
+    def _leave(self, key: int, number: int) -> None:
         with self._changed:
+            del self._calls[key]
             self._num_images -= number
 
     def _decode_more(self, call: Call) -> None:
@@ -285,7 +292,7 @@ class Engine:
                 )
                 self._decode_more(call)
 
-    def _fail(self, calls: Sequence[Call], error: Exception) -> None:
+    def _fail(self, calls: Iterable[Call], error: Exception) -> None:
         with self._changed:
             for call in calls:
                 call.fail(error)

@@ -428,24 +428,6 @@ def test_fifty_graphs_under_a_budget_of_five_all_answer():
     engine.close()
 
 
-def test_a_closed_engine_ends_what_waits():
-    engine = Engine(1 << 30, 1)
-    model, session = watched(engine)
-    session.door.clear()
-    first = engine.submit(model, images(1))
-    assert session.entered.acquire(timeout=SECONDS)
-    waiting = engine.submit(model, images(1))
-    closing = threading.Thread(target=engine.close)
-    closing.start()
-    with pytest.raises(Overloaded, match="shutting down"):
-        waiting.result(SECONDS)
-    session.door.set()
-    closing.join(SECONDS)
-    assert len(first.result(SECONDS).probabilities_NC) == 1
-    with pytest.raises(RuntimeError, match="closed"):
-        engine.submit(model, images(1))
-
-
 def test_many_threads_many_models_all_right(engine, reference):
     """Random requests from many threads, some cancelled, some bad: every answer is the one that it gets alone."""
     broken = []
