@@ -13,7 +13,6 @@ from app.db.base import new_id, now
 from app.db.models import Dataset, Job, JobDataset, JobDependency, JobEvent, Report
 from app.errors import BadRequest, Conflict, NotFound
 from app.evaluations import FOLDS
-from app.queue import CPU
 from app.services import limits, outbox, paging, queues
 from app.states import FINAL, JobState, Request, check_move
 
@@ -270,18 +269,6 @@ def drop_dependents(session: Session, job: Job) -> None:
             why = f"cancelled: {cause.id}, which it depends on, is {cause.state}"
             move(session, other, JobState.CANCELLED, why, "warning")
             ended.append(other)
-
-
-def reroute(session: Session) -> None:
-    """Moves jobs that wait where no worker serves any more to the CPU: a machine with a GPU may leave for good."""
-    served = {queue for worker in queues.live_workers(session) for queue in worker.queues}
-    if CPU not in served:
-        return
-    lost = select(Job).where(Job.state == JobState.QUEUED, Job.queue.not_in(served)).limit(100)
-    for job in session.scalars(lost.with_for_update(skip_locked=True)).all():
-        log(session, job, "log", f"no worker serves the queue {job.queue} any more; moved to {CPU}", "warning")
-        job.queue = CPU
-        queues.note_bell(session, CPU)
 
 
 def datasets(session: Session, job_id: str) -> dict[str, Dataset]:
