@@ -207,9 +207,15 @@ class Client(Watching, Uploading):
 
         `fields` are the body's others: version or alias, domain, splits, top_k, features, format.
         """
-        body = {"kind": "predict", "dataset": dataset_id, "model": model, **fields}
+        return self._predict_all(model, idempotency_key, dataset=dataset_id, **fields)
+
+    def predict_upload(self, upload_id: str, model: str, *, idempotency_key: str | None = None, **fields: Any) -> Json:
+        """Queues predictions over all images of a complete upload, which is used up; else as `predict_dataset`."""
+        return self._predict_all(model, idempotency_key, upload_id=upload_id, **fields)
+
+    def _predict_all(self, model: str, idempotency_key: str | None, **fields: Any) -> Json:
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return self.call("POST", "/jobs", json=body, headers=headers)
+        return self.call("POST", "/jobs", json={"kind": "predict", "model": model, **fields}, headers=headers)
 
     def extract_dataset(self, dataset_id: str, backbone: str, **fields: Any) -> Json:
         """Queues features of all images of a stored dataset; `wait_job`, then `download_features`.

@@ -16,7 +16,7 @@ from app.evaluations import FOLDS
 from app.services import limits, outbox, paging, queues
 from app.states import FINAL, JobState, Request, check_move
 
-# Kinds whose inputs are all in the row, so that the same job can be done again.
+# Kinds whose inputs stay, so that the same job can be done again; where it had an upload, that is gone.
 RETRIED = ("transfer", "rank", "evaluate", "advise", "predict", "extract")
 NOT_BEGUN = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
 
@@ -25,7 +25,10 @@ lines = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """What a job is made from; `datasets` are those beside its own by role, `inputs` is what only its kind knows."""
+    """What a job is made from; `datasets` are those beside its own by role, `inputs` is what only its kind knows.
+
+    `id` is given where something else has to name the job first.
+    """
 
     kind: str
     dataset_id: str | None = None
@@ -39,6 +42,7 @@ class NewJob:
     depends_on: tuple[str, ...] = ()
     datasets: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
+    id: str | None = None
 
 
 def create(session: Session, project: str, new: NewJob) -> Job:
@@ -54,7 +58,7 @@ def create(session: Session, project: str, new: NewJob) -> Job:
     queue = queues.choose(session, new.kind)
     limits.check_gpu(session, project, queue)
     job = Job(
-        id=new_id("job"),
+        id=new.id or new_id("job"),
         project_id=project,
         kind=new.kind,
         state=JobState.QUEUED,
@@ -101,6 +105,11 @@ def get(session: Session, project: str, job_id: str) -> Job:
 def checkpoints(project: str, job_id: str) -> str:
     """Storage prefix of what a job's attempts hand on to each other; `worker.document` tells it to the runner."""
     return f"checkpoints/{project}/{job_id}"
+
+
+def is_retried(kind: str, inputs: dict[str, Any]) -> bool:
+    """Whether such a job can be done again after it has failed: all that it works on is still there."""
+    return kind in RETRIED and "archive" not in inputs
 
 
 def page(
@@ -229,10 +238,10 @@ def retry(session: Session, project: str, job_id: str) -> Job:
     job = _locked(session, project, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Conflict(f"expected a job that failed or was cancelled; found one that is {job.state}")
-    if job.kind not in RETRIED:
+    if not is_retried(job.kind, job.inputs):
         why = (
             "whose upload is gone; upload it again"
-            if job.kind in ("ingest", "backbone") and "source" not in job.inputs
+            if job.kind in ("ingest", "backbone", "predict") and "source" not in job.inputs
             else "whose result failed with it; post it again"
         )
         raise BadRequest(
