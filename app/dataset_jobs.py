@@ -1,4 +1,4 @@
-"""What jobs are asked alike that make a file of a stored dataset: which images, in which form, and how urgently."""
+"""What jobs are asked alike that make a file about many images: of which, in which form, and how urgently."""
 
 from typing import Annotated, Literal, Self
 
@@ -13,12 +13,11 @@ Priority = Annotated[
 ]
 
 
-class DatasetJobIn(BaseModel):
-    """A job over images of a stored dataset, whose result is a file with one row for each of them."""
+class FileJobIn(BaseModel):
+    """A job whose result is a file with one row for each of many images."""
 
     model_config = BODY
 
-    dataset: str = Field(min_length=1, max_length=40, description="Ready; labelled or not.")
     splits: Annotated[tuple[Split, ...] | None, FROM_LIST] = Field(
         None, min_length=1, max_length=3, description="Only images of these splits; by default all."
     )
@@ -30,3 +29,9 @@ class DatasetJobIn(BaseModel):
         if self.splits is not None and len(set(self.splits)) < len(self.splits):
             raise ValueError(f"expected each split once; found {', '.join(self.splits)}")
         return self
+
+
+class DatasetJobIn(FileJobIn):
+    """Over images of a stored dataset."""
+
+    dataset: str = Field(min_length=1, max_length=40, description="Ready; labelled or not.")

@@ -242,7 +242,7 @@ class OutOfSpace(GraftError):
 
 
 FAILURES = {
-    "dataset_invalid": "The uploaded data cannot be used; the dataset's problems say why.",
+    "dataset_invalid": "The uploaded data cannot be used; the dataset's problems, or the job's log, say why.",
     "weights_unavailable": "The backbone's weights cannot be had here.",
     "unsupported_scope": "The backbone has nothing that the recipe's scope trains.",
     "out_of_memory": "The job needed more memory than there is.",

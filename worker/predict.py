@@ -1,4 +1,4 @@
-"""A published version over all images of a stored dataset: load -> predict chunk by chunk -> one file. No torch.
+"""A published version over many images: open the dataset or upload -> predict chunk by chunk -> one file. No torch.
 
 What is run is the engine that answers `predict`: the same decoding, the same sessions, the same batches.
 """
@@ -22,11 +22,11 @@ from app.serving.model import Served
 from app.serving.room import Limits
 from app.serving.runtime import BATCH_SIZE
 from app.storage import Storage
-from worker import job_file, predicted_drift, sample_table, transfer
+from worker import job_file, predicted_drift
+from worker import prediction_sources as sources
 from worker.context import RunContext
-from worker.data.samples import iter_images
-from worker.methods.task import Rows
 from worker.prediction_chunks import Chunks
+from worker.prediction_sources import Image, Source
 from worker.prediction_table import Layout, Outcome
 
 CHUNK_ROWS = 2048
@@ -35,6 +35,8 @@ CHUNK_SECONDS = 30.0
 # Images that are on their way at once, for each core, and the bytes of all of them.
 WINDOW = 2 * BATCH_SIZE
 WINDOW_BYTES = 64 * 2**20
+# Of the job's progress, when all is predicted and the file is to be written.
+PREDICTED_SHARE = 0.96
 
 
 def run(context: RunContext) -> dict[str, Any]:
@@ -44,36 +46,36 @@ def run(context: RunContext) -> dict[str, Any]:
         `file`, its key in storage, and `metrics`.
 
     Raises:
-        JobFailure: version_deleted, or dataset_invalid: no image in the splits.
+        JobFailure: version_deleted, or dataset_invalid: see `prediction_sources.opened`.
     """
     request, version = context.document.inputs["request"], context.document.inputs["version"]
     context.reporter.progress(0.01, "load")
-    index = transfer.load(context, context.document.dataset)
-    rows = sample_table.wanted(index, request["splits"])
     chunks = Chunks(context)
     num_known = chunks.num_rows
-    if num_known:
-        told = f"resumed from step {num_known}: {num_known} of {len(rows)} images were predicted before"
-        context.reporter.log(told, step=num_known)
-    began = time.monotonic()
-    try:
-        model = _open(context.storage, version)
-        known = stored.reference(context.storage, version["prefix"], model.spec)
-        layout = Layout(index, model.spec.labels, request)
-        if num_known < len(rows):
-            _predict(context, model, layout, rows, chunks)
-    except NotFound as error:
-        what = f"version {version['version']} of {version['model']!r}"
-        what += " or its domain's alignment" if version["alignment"] else ""
-        raise JobFailure(
-            "version_deleted",
-            f"expected {what} to stay until it was read; found that it was deleted meanwhile; name another one",
-        ) from error
-    seconds = time.monotonic() - began
+    with sources.opened(context, num_known) as source:
+        num_asked = len(source.rows)
+        if num_known:
+            told = f"resumed from step {num_known}: {num_known} of {num_asked} images were predicted before"
+            context.reporter.log(told, step=num_known)
+        began = time.monotonic()
+        try:
+            model = _open(context.storage, version)
+            known = stored.reference(context.storage, version["prefix"], model.spec)
+            layout = Layout(source.index, model.spec.labels, request)
+            if num_known < num_asked:
+                _predict(context, model, layout, source, chunks)
+        except NotFound as error:
+            what = f"version {version['version']} of {version['model']!r}"
+            what += " or its domain's alignment" if version["alignment"] else ""
+            raise JobFailure(
+                "version_deleted",
+                f"expected {what} to stay until it was read; found that it was deleted meanwhile; name another one",
+            ) from error
+        seconds = time.monotonic() - began
     drift = predicted_drift.told(context.reporter, known, chunks.moments(), model.spec.labels)
     context.reporter.progress(0.97, "write")
     key, num_failed = _write(context, layout, chunks)
-    metrics = _metrics(chunks.num_rows, len(rows), num_failed, num_known, seconds)
+    metrics = _metrics(chunks.num_rows, num_asked, num_failed, num_known, seconds)
     return {"file": key, "metrics": metrics | drift}
 
 
@@ -103,7 +105,7 @@ def _open(storage: Storage, version: dict[str, Any]) -> Served:
     return stored.through(storage, model, place)
 
 
-def _predict(context: RunContext, model: Served, layout: Layout, rows: Rows, chunks: Chunks) -> None:
+def _predict(context: RunContext, model: Served, layout: Layout, source: Source, chunks: Chunks) -> None:
     """Adds a chunk for all rows that have none; fewer when the user wants what there is.
 
     Raises:
@@ -111,48 +113,56 @@ def _predict(context: RunContext, model: Served, layout: Layout, rows: Rows, chu
     """
     reporter, threads = context.reporter, context.settings.num_compute_threads
     limits = Limits(sys.maxsize, math.inf, context.settings.max_image_pixels)
-    todo = rows[chunks.num_rows :]
+    todo, num_asked = source.rows[chunks.num_rows :], len(source.rows)
     part: list[tuple[int, Outcome]] = []
     began = last = time.monotonic()
     with closing(Engine(sys.maxsize, threads, limits)) as engine:
-        images = iter_images(layout.index, todo, lambda name: context.storage.fetch(f"{layout.index.prefix}/{name}"))
-        for number, one in enumerate(_answers(engine, model, images, threads), start=1):
+        for number, one in enumerate(_answers(engine, model, source.images(todo), threads), start=1):
             part.append(one)
             now, left = time.monotonic(), len(todo) - number
             rate = number / (now - began)
-            done = 1 - left / len(rows)
-            reporter.progress(0.02 + 0.94 * done, "predict", round(left / rate, 1))
+            before, done = source.share_before, 1 - left / num_asked
+            reporter.progress(before + (PREDICTED_SHARE - before) * done, "predict", round(left / rate, 1))
             leaves = reporter.stop_requested or reporter.yield_requested
             if not left or leaves or len(part) >= CHUNK_ROWS or now - last >= CHUNK_SECONDS:
                 places, said = zip(*part, strict=True)
                 chunks.add(layout.table(places, said), predicted_drift.moments(said, model.spec))
                 part, last = [], now
                 reporter.metric(
-                    f"{chunks.num_rows} of {len(rows)} images, {rate:.1f} images/s",
+                    f"{chunks.num_rows} of {num_asked} images, {rate:.1f} images/s",
                     num_samples=chunks.num_rows,
                     images_per_second=round(rate, 1),
                 )
                 reporter.check_yield()
             if reporter.stop_requested and left:
-                reporter.log(f"stopped: {left} of {len(rows)} images have no prediction", "warning", num_left=left)
+                reporter.log(f"stopped: {left} of {num_asked} images have no prediction", "warning", num_left=left)
                 return
 
 
 def _answers(
-    engine: Engine, model: Served, images: Iterator[tuple[int, bytes]], threads: int
+    engine: Engine, model: Served, images: Iterator[tuple[int, Image]], threads: int
 ) -> Iterator[tuple[int, Outcome]]:
     """What the model says of each image, in their order; those behind it are on their way meanwhile."""
     waiting: deque[tuple[int, int, Future[Result]]] = deque()
     held = 0
-    for row, data in images:
-        waiting.append((row, len(data), engine.submit(model, [data])))
-        held += len(data)
+    for row, image in images:
+        size = 0 if isinstance(image, BadImage) else len(image)
+        waiting.append((row, size, _asked(engine, model, image)))
+        held += size
         while len(waiting) > WINDOW * threads or held > WINDOW_BYTES:
             first, size, future = waiting.popleft()
             held -= size
             yield first, _outcome(future)
     for first, _, future in waiting:
         yield first, _outcome(future)
+
+
+def _asked(engine: Engine, model: Served, image: Image) -> Future[Result]:
+    if not isinstance(image, BadImage):
+        return engine.submit(model, [image])
+    known: Future[Result] = Future()
+    known.set_exception(image)
+    return known
 
 
 def _outcome(future: Future[Result]) -> Outcome:

@@ -9,7 +9,7 @@ from app.errors import JobFailure
 from worker.data import labels
 from worker.data.labels import Column
 from worker.data.samples import Index
-from worker.data.splits import SPLITS
+from worker.data.splits import NONE, SPLITS
 from worker.methods.task import Rows
 
 
@@ -37,17 +37,17 @@ def wanted(index: Index, splits: list[str] | None) -> Rows:
 
 
 def arrays(index: Index, rows_N: NDArray[np.int64]) -> dict[str, pa.Array]:
-    """The columns of some rows of the index.
+    """The columns of some rows of the index; null where it has nothing.
 
     Shape:
         rows_N: [N]
     """
     columns = [column.take(rows_N) for column in index.columns]
     found = {
-        "id": arrow.texts([name.decode() for name in index.ids[rows_N]]),
+        "id": arrow.texts([name.decode() or None for name in index.ids[rows_N]]),
         "path": index.paths.take(arrow.numbers(rows_N)),
-        "sha256": arrow.texts([digest.decode() for digest in index.sha256[rows_N]]),
-        "split": arrow.texts([SPLITS[split] for split in index.split[rows_N]]),
+        "sha256": arrow.texts([digest.decode() or None for digest in index.sha256[rows_N]]),
+        "split": arrow.texts([None if split == NONE else SPLITS[split] for split in index.split[rows_N]]),
         "label": _label(columns[0]),
     }
     if len(columns) > 1:

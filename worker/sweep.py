@@ -17,7 +17,7 @@ from app.db.base import now
 from app.db.models import Job, WorkerProcess
 from app.errors import GraftError
 from app.inbox import open_inbox
-from app.services import attempts, audit, deliveries, gpu_use, jobs, logs, models, outcomes, queues, upload_sweep, waste
+from app.services import attempts, audit, deliveries, gpu_use, logs, models, outcomes, queues, upload_sweep, waste
 from app.serving.parts import Parts
 from app.serving.slots import DAY
 from app.states import JobState
@@ -90,7 +90,7 @@ def sweep(context: WorkerContext) -> None:
         for job in attempts.expired(session):
             gone += _hand_back(session, job, context.settings.max_attempts)
         waste.note(session, gone)
-        jobs.reroute(session)
+        attempts.reroute(session)
         bells = queues.take_bells(session) | attempts.waiting_queues(session)
         failpoints.reach("sweep_commit")
     failpoints.reach("sweep_committed")

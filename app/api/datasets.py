@@ -247,13 +247,10 @@ async def _receive(
 
 
 def _look(state: State, project: str, upload_id: str | None) -> None:
-    """Refuses an upload that cannot be an archive; one that cannot be used at all is refused when it is taken."""
-    if upload_id is None:
-        return
-    with state.database.read() as session:
-        head = uploads.beginning(session, state.inbox, project, upload_id, datasets.HEAD_BYTES)
-    if head is not None:
-        datasets.check_beginning(head)
+    """Refuses an upload that cannot be an archive."""
+    if upload_id is not None:
+        with state.database.read() as session:
+            datasets.check_beginning_of(session, state.inbox, project, upload_id)
 
 
 def _create(once: Once, form: DatasetForm, upload: multipart.Part | None) -> Response | DatasetOut:

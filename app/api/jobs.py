@@ -159,11 +159,11 @@ def _out(row: Job, published: tuple[str, int] | None) -> JobOut:
 
 @router.post("", status_code=202, response_model=JobOut)
 def create_job(body: AnyJob, accept: Accepted, state: Context, session: WriteSession, project: Project) -> Any:
-    """Queues a transfer; with kind `predict` a published version, with `extract` a backbone, over a whole dataset."""
+    """Queues a transfer; of kind `predict` a version over a dataset or an upload, of kind `extract` a backbone."""
     if isinstance(body, ExtractIn):
         return accept.answer("POST /jobs", body.model_dump(), lambda: _extract(state, session, project, body), LOCATION)
     if isinstance(body, PredictIn):
-        return accept.answer("POST /jobs", body.model_dump(), lambda: _predict(session, project, body), LOCATION)
+        return accept.answer("POST /jobs", body.model_dump(), lambda: _predict(state, session, project, body), LOCATION)
     if body.kind != "transfer":
         call = ELSEWHERE.get(body.kind)
         told = "" if call is None else f", which has a call of its own: POST /api/v1{call}"
@@ -195,8 +195,8 @@ def _extract(state: State, session: Session, project: str, body: ExtractIn) -> J
     return _out(extract_jobs.create(session, project, body, state.settings.offline), None)
 
 
-def _predict(session: Session, project: str, body: PredictIn) -> JobOut:
-    return _out(predict_jobs.create(session, project, body), None)
+def _predict(state: State, session: Session, project: str, body: PredictIn) -> JobOut:
+    return _out(predict_jobs.create(session, state.inbox, project, body), None)
 
 
 @router.get("", response_model=Page[JobOut])

@@ -44,7 +44,7 @@ class Room:
         hold = Hold(state.held)
         try:
             if not scope["path"].endswith(_WITHOUT_ENGINE):
-                state.engine.check_room()
+                state.engine.check_room(state.lookup.backbones(found["native"] or found["oip"]))
             receive_held = hold.receiving(scope, receive)
         except GraftError as error:
             problems.note(scope, error.code)

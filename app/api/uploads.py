@@ -1,22 +1,20 @@
 """Uploads in pieces: via tus through the service, or in parts that the client puts into the object store itself."""
 
-import asyncio
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from anyio import CancelScope, to_thread
+from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
-from starlette.requests import ClientDisconnect
 
-from app.api import multipart, tus
+from app.api import multipart, tus, upload_bodies
 from app.api.deps import After, Context, Limit, Page, Project, ReadSession, State, WriteSession, finish
 from app.api.forms import UNLIMITED, checked_json, from_json, plain_type
 from app.api.problems import RESPONSES, unsupported
 from app.bodies import BODY, FROM_LIST
 from app.db.base import now
 from app.db.uploads import Upload
-from app.errors import BadRequest, TimedOut, UnsupportedMediaType
+from app.errors import BadRequest, UnsupportedMediaType
 from app.inbox import Part
 from app.services import upload_completion, uploads
 from app.services.receiving import Receiver
@@ -166,9 +164,9 @@ async def create_upload(request: Request, response: Response, state: Context, pr
     row = await to_thread.run_sync(_create, state, project, new)
     if new.via == uploads.TUS and kind == tus.BODY:
         receiver = Receiver(_desk(state), project, row.id, 0, num_bytes=body_bytes, checksum=checksum)
-        row = await _receive_first(request, state, row, receiver)
+        row = await upload_bodies.first(request, state, row, receiver)
     elif new.via == uploads.TUS and new.size_bytes == 0:
-        row = await to_thread.run_sync(_receive_nothing, Receiver(_desk(state), project, row.id, 0))
+        row = await to_thread.run_sync(upload_bodies.nothing, Receiver(_desk(state), project, row.id, 0))
     parts = await to_thread.run_sync(_parts, state, row) if new.via == uploads.S3 else None
     response.headers.update({**tus.headers(row), "Location": _location(row)})
     return BegunOut(**_fields(row), parts=parts)
@@ -211,7 +209,7 @@ async def write_upload(upload_id: str, request: Request, response: Response, sta
         num_bytes=tus.body_bytes(request),
         checksum=tus.checksum(request),
     )
-    row = await _receive(request, receiver)
+    row = await upload_bodies.received(request, receiver)
     response.headers.update(tus.headers(row))
 
 
@@ -219,9 +217,7 @@ async def write_upload(upload_id: str, request: Request, response: Response, sta
 def delete_upload(upload_id: str, request: Request, state: Context, session: WriteSession, project: Project) -> None:
     """Removes an upload and its bytes; a request that writes at the moment ends."""
     tus.check_version(request, required=False)
-    gone = uploads.delete(session, project, upload_id)
-    finish(state, session)
-    state.inbox.discard(gone)
+    upload_bodies.delete(state, session, project, upload_id)
 
 
 @router.post("/{upload_id}/complete", response_model=UploadOut)
@@ -255,52 +251,6 @@ def _create(state: State, project: str, new: uploads.NewUpload) -> Upload:
 
 def _location(row: Upload) -> str:
     return f"{tus.PATH}/{row.id}"
-
-
-async def _receive_first(request: Request, state: State, row: Upload, receiver: Receiver) -> Upload:
-    """Bytes that come with the beginning; where that fails nobody has been told of the upload, and it goes."""
-    try:
-        return await _receive(request, receiver)
-    except BaseException:
-        with CancelScope(shield=True):
-            await to_thread.run_sync(_delete, state, row)
-        raise
-
-
-def _delete(state: State, row: Upload) -> None:
-    with state.database.session() as session:
-        gone = uploads.delete(session, row.project_id, row.id)
-        finish(state, session)
-    state.inbox.discard(gone)
-
-
-def _receive_nothing(receiver: Receiver) -> Upload:
-    """An empty file is all there at once."""
-    try:
-        return receiver.open().end()
-    finally:
-        receiver.close()
-
-
-async def _receive(request: Request, receiver: Receiver) -> Upload:
-    """Brings a request's body into its upload; whatever ends it, what came and can be kept is kept."""
-    try:
-        await to_thread.run_sync(receiver.open)
-        try:
-            async for data in tus.body(request):
-                if data:
-                    await to_thread.run_sync(receiver.write, data)
-                else:
-                    await to_thread.run_sync(receiver.pause)
-            return await to_thread.run_sync(receiver.end)
-        except (ClientDisconnect, TimedOut, asyncio.CancelledError):
-            # The last of them: the process is told to end.
-            with CancelScope(shield=True):
-                await to_thread.run_sync(receiver.keep)
-            raise
-    finally:
-        with CancelScope(shield=True):
-            await to_thread.run_sync(receiver.close)
 
 
 def _parts(state: State, row: Upload) -> PartsOut:

@@ -40,9 +40,15 @@ class Predicting(Wire):
 
         `fields` are the body's others: version or alias, domain, splits, top_k, features, format.
         """
-        body = {"kind": "predict", "dataset": dataset_id, "model": model, **fields}
+        return self._predict_all(model, idempotency_key, dataset=dataset_id, **fields)
+
+    def predict_upload(self, upload_id: str, model: str, *, idempotency_key: str | None = None, **fields: Any) -> Json:
+        """Queues predictions over all images of a complete upload, which is used up; else as `predict_dataset`."""
+        return self._predict_all(model, idempotency_key, upload_id=upload_id, **fields)
+
+    def _predict_all(self, model: str, idempotency_key: str | None, **fields: Any) -> Json:
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return self.call("POST", "/jobs", json=body, headers=headers)
+        return self.call("POST", "/jobs", json={"kind": "predict", "model": model, **fields}, headers=headers)
 
     def download_predictions(self, job_id: str, target: Path) -> Path:
         """The file of a job that has succeeded: Parquet or JSONL, as the job was asked for."""

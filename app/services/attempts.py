@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.db.base import now
 from app.db.models import Job, JobEvent
 from app.errors import FAILURES
+from app.queue import CPU
 from app.services import gpu_use, jobs, queues, turns
 from app.states import JobState
 
@@ -149,3 +150,15 @@ def expired(session: Session) -> Sequence[Job]:
 def waiting_queues(session: Session) -> set[str]:
     """Queues in which a job waits: their bells may have been lost."""
     return set(session.scalars(select(Job.queue).where(Job.state == JobState.QUEUED).distinct()))
+
+
+def reroute(session: Session) -> None:
+    """Moves jobs that wait where no worker serves any more to the CPU: a machine with a GPU may leave for good."""
+    served = {queue for worker in queues.live_workers(session) for queue in worker.queues}
+    if CPU not in served:
+        return
+    lost = select(Job).where(Job.state == JobState.QUEUED, Job.queue.not_in(served)).limit(100)
+    for job in session.scalars(lost.with_for_update(skip_locked=True)).all():
+        jobs.log(session, job, "log", f"no worker serves the queue {job.queue} any more; moved to {CPU}", "warning")
+        job.queue = CPU
+        queues.note_bell(session, CPU)

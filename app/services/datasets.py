@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from app import texts
 from app.db.models import Dataset, Job, JobDataset, Problem
 from app.errors import BadRequest, Conflict, NotFound
-from app.services import jobs, limits, outbox, paging
+from app.inbox import Inbox
+from app.services import jobs, limits, outbox, paging, uploads
 from app.states import FINAL, DatasetState
 
 TASKS = ("classification", "multi_label", "regression", "multi_task")
@@ -83,6 +84,18 @@ def check_beginning(head: bytes) -> None:
             "pack the images into a zip with one folder per class",
             code="not_an_archive",
         )
+
+
+def check_beginning_of(session: Session, inbox: Inbox, project: str, upload_id: str) -> None:
+    """The same, of a complete upload; one that cannot be used at all is refused when it is taken.
+
+    Raises:
+        BadRequest: with code not_an_archive.
+        NotFound, Gone: as `uploads.get`.
+    """
+    head = uploads.beginning(session, inbox, project, upload_id, HEAD_BYTES)
+    if head is not None:
+        check_beginning(head)
 
 
 def _check_changes(new: NewDataset) -> None:

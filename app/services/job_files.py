@@ -16,7 +16,7 @@ MADE = {predict_jobs.KIND: "predictions", extract_jobs.KIND: "features"}
 
 
 def file(session: Session, storage: Storage, project: str, job_id: str, kind: str) -> tuple[Path, str]:
-    """A local path of what the job has made, complete and in the dataset's order, and the name that says its format.
+    """A local path of what the job has made, whole and in the order of its images, and the name that says its format.
 
     Raises:
         NotFound: no such job; code no_predictions or no_features, it makes none, or they were deleted.
@@ -65,7 +65,8 @@ def _finished(session: Session, project: str, job_id: str, kind: str) -> Job:
         raise _none(kind, f"expected a job of kind {kind}; found {found}")
     if job.state != JobState.SUCCEEDED:
         ended = f": {job.failure_message}" if job.failure_message else ""
-        todo = "retry it" if job.state in (JobState.FAILED, JobState.CANCELLED) else "wait for it"
+        again = "retry it" if jobs.is_retried(job.kind, job.inputs) else "send the file again, and post a new job"
+        todo = again if job.state in (JobState.FAILED, JobState.CANCELLED) else "wait for it"
         raise Conflict(
             f"expected a job that has succeeded; found {job_id} {job.state}{ended}; {todo}",
             code="predictions_not_ready" if kind == predict_jobs.KIND else "features_not_ready",

@@ -66,10 +66,10 @@ def retry(session: Session, project: str, job_id: str) -> Job:
     job = jobs.locked(session, project, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Conflict(f"expected a job that failed or was cancelled; found one that is {job.state}")
-    if job.kind not in jobs.RETRIED:
+    if not jobs.is_retried(job.kind, job.inputs):
         why = (
             "whose upload is gone; upload it again"
-            if job.kind in ("ingest", "backbone") and "source" not in job.inputs
+            if job.kind in ("ingest", "backbone", "predict") and "source" not in job.inputs
             else "whose result failed with it; post it again"
         )
         raise BadRequest(

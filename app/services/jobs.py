@@ -15,11 +15,10 @@ from app import log_lines, tracing
 from app.db.base import new_id, now
 from app.db.models import Dataset, Job, JobDataset, JobDependency, JobEvent, Report
 from app.errors import Conflict, NotFound
-from app.queue import CPU
 from app.services import limits, outbox, paging, queues
 from app.states import FINAL, JobState, check_move
 
-# Kinds whose inputs are all in the row, so that the same job can be done again.
+# Kinds whose inputs stay, so that the same job can be done again; where it had an upload, that is gone.
 RETRIED = ("transfer", "rank", "evaluate", "advise", "predict", "extract")
 NOT_BEGUN = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
 
@@ -28,7 +27,10 @@ lines = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """What a job is made from; `datasets` are those beside its own by role, `inputs` is what only its kind knows."""
+    """What a job is made from; `datasets` are those beside its own by role, `inputs` is what only its kind knows.
+
+    `id` is given where something else has to name the job first.
+    """
 
     kind: str
     dataset_id: str | None = None
@@ -42,6 +44,7 @@ class NewJob:
     depends_on: tuple[str, ...] = ()
     datasets: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
+    id: str | None = None
 
 
 def create(session: Session, project: str, new: NewJob) -> Job:
@@ -57,7 +60,7 @@ def create(session: Session, project: str, new: NewJob) -> Job:
     queue = queues.choose(session, new.kind)
     limits.check_gpu(session, project, queue)
     job = Job(
-        id=new_id("job"),
+        id=new.id or new_id("job"),
         project_id=project,
         kind=new.kind,
         state=JobState.QUEUED,
@@ -104,6 +107,11 @@ def get(session: Session, project: str, job_id: str) -> Job:
 def checkpoints(project: str, job_id: str) -> str:
     """Storage prefix of what a job's attempts hand on to each other; `worker.document` tells it to the runner."""
     return f"checkpoints/{project}/{job_id}"
+
+
+def is_retried(kind: str, inputs: dict[str, Any]) -> bool:
+    """Whether such a job can be done again after it has failed: all that it works on is still there."""
+    return kind in RETRIED and "archive" not in inputs
 
 
 def page(
@@ -189,18 +197,6 @@ def drop_dependents(session: Session, job: Job) -> None:
             why = f"cancelled: {cause.id}, which it depends on, is {cause.state}"
             move(session, other, JobState.CANCELLED, why, "warning")
             ended.append(other)
-
-
-def reroute(session: Session) -> None:
-    """Moves jobs that wait where no worker serves any more to the CPU: a machine with a GPU may leave for good."""
-    served = {queue for worker in queues.live_workers(session) for queue in worker.queues}
-    if CPU not in served:
-        return
-    lost = select(Job).where(Job.state == JobState.QUEUED, Job.queue.not_in(served)).limit(100)
-    for job in session.scalars(lost.with_for_update(skip_locked=True)).all():
-        log(session, job, "log", f"no worker serves the queue {job.queue} any more; moved to {CPU}", "warning")
-        job.queue = CPU
-        queues.note_bell(session, CPU)
 
 
 def datasets(session: Session, job_id: str) -> dict[str, Dataset]:

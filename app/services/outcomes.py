@@ -91,7 +91,7 @@ def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
 
 
 def _given_up(job: Job) -> list[str]:
-    """Prefixes of a job that ended without a result. What a failed transfer has computed stays: it may be retried."""
+    """Prefixes of a job that ended without a result. What a failed one that may be retried has computed stays."""
     checkpoints = [jobs.checkpoints(job.project_id, job.id)]
     if job.kind in studies.TABLES:
         return [studies.prefix(job.project_id, job.inputs["study_id"]), *checkpoints]
@@ -99,6 +99,8 @@ def _given_up(job: Job) -> list[str]:
         return [*_archive(job), datasets.prefix(job.project_id, job.dataset_id)]
     if job.kind == "backbone":
         return _checkpoint(job)
+    if job.kind == "predict" and "archive" in job.inputs:
+        return [*_archive(job), *checkpoints]
     return checkpoints if job.state == JobState.CANCELLED and job.kind in ("transfer", "predict") else []
 
 
@@ -167,9 +169,11 @@ def _backbone(session: Session, job: Job, result: Result) -> list[str]:
 
 
 def _archive(job: Job) -> list[str]:
-    """The upload behind a dataset: what came in pieces keeps its own key."""
-    assert job.dataset_id is not None
-    return [job.inputs.get("archive") or datasets.incoming(job.project_id, job.dataset_id)]
+    """The upload behind a dataset or behind predictions: what came in pieces keeps its own key."""
+    if job.kind == "ingest":
+        assert job.dataset_id is not None
+        return [job.inputs.get("archive") or datasets.incoming(job.project_id, job.dataset_id)]
+    return [job.inputs["archive"]] if "archive" in job.inputs else []
 
 
 def _checkpoint(job: Job) -> list[str]:
@@ -202,7 +206,7 @@ def _predict(session: Session, job: Job, result: Result) -> list[str]:
         model=request["model"],
         version=request["version"],
     )
-    return [jobs.checkpoints(job.project_id, job.id), *_lost(job)]
+    return [*_archive(job), jobs.checkpoints(job.project_id, job.id), *_lost(job)]
 
 
 def _extract(session: Session, job: Job, result: Result) -> list[str]:

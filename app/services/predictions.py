@@ -145,6 +145,15 @@ class Lookup:
         self._lock = threading.Lock()
         self._stamp = ""
         self._known: dict[tuple[str, Wanted], Found] = {}
+        # By the name of the model alone, whoever's it is: read where nobody's key has been looked at.
+        self._backbones: dict[str, frozenset[str]] = {}
+
+    def backbones(self, name: str) -> Collection[str]:
+        """Digests of all that have lately answered for models of that name, in any project; none where that is unknown.
+
+        Never waits, and may be older than the call: it is for a guess about the load, and not for an answer.
+        """
+        return self._backbones.get(name, ())
 
     def known(self, project: str, wanted: Wanted) -> Found | None:
         """The graphs that answer a call, if they are remembered; microseconds where the database is local."""
@@ -157,7 +166,7 @@ class Lookup:
     def forget(self, version_ids: Collection[str]) -> set[str]:
         """As `Opened.forget`: what is asked for again is looked up again."""
         with self._lock:
-            self._known = {}
+            self._known, self._backbones = {}, {}
         return self._opened.forget(version_ids)
 
     def find(self, project: str, wanted: Wanted) -> Found:
@@ -176,8 +185,10 @@ class Lookup:
             found = _find(session, self._opened, project, wanted)
         with self._lock:
             if stamp != self._stamp or len(self._known) >= NUM_OPENED:
-                self._stamp, self._known = stamp, {}
+                self._stamp, self._known, self._backbones = stamp, {}, {}
             self._known[project, wanted] = found
+            answering = {one.model.backbone.sha256 for one in (found, found.canary) if one is not None}
+            self._backbones[wanted.model] = self._backbones.get(wanted.model, frozenset()) | answering
         return found
 
     def _under(self, stamp: str, project: str, wanted: Wanted) -> Found | None:

@@ -91,9 +91,14 @@ def _incoming(session: Session, places: Collection[Place]) -> set[Place]:
     """Uploads that nothing was made of yet, and files that a job is to read."""
     query = select(Upload.project_id, Upload.id).where(Upload.id.in_(_ids(places)), Upload.state != USED)
     found = {("incoming", project, name) for project, name in session.execute(query)}
-    active = select(Job.inputs).where(Job.kind.in_(("ingest", "backbone")), Job.state.not_in(FINAL))
+    return found | {tuple(key.split("/")) for key in sent(session)}
+
+
+def sent(session: Session) -> set[str]:
+    """Keys of the files that clients have sent and jobs are yet to read."""
+    active = select(Job.inputs).where(Job.kind.in_(("ingest", "backbone", "predict")), Job.state.not_in(FINAL))
     keys = {inputs.get(name) for inputs in session.scalars(active) for name in ("archive", "file")}
-    return found | {tuple(key.split("/")) for key in keys if key}
+    return {key for key in keys if key}
 
 
 def _uploads(session: Session, places: Collection[Place]) -> set[Place]:
@@ -123,7 +128,7 @@ def _checkpoints(session: Session, places: Collection[Place]) -> set[Place]:
     query = select(Job.project_id, Job.id, Job.state, Job.kind, Job.inputs).where(Job.id.in_(_ids(places)))
     found: set[Place] = set()
     for project, job_id, state, kind, inputs in session.execute(query):
-        again = state == JobState.FAILED and kind in jobs.RETRIED and "deleted_dataset" not in inputs
+        again = state == JobState.FAILED and jobs.is_retried(kind, inputs) and "deleted_dataset" not in inputs
         if again or state not in FINAL:
             found.add(("checkpoints", project, job_id))
     return found

@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.db.models import Dataset, ModelVersion, UserBackbone
+from app.db.models import Dataset, Job, ModelVersion, UserBackbone
 from app.db.uploads import USED, Upload
+from app.predict_jobs import KIND
 from app.services import collections
+from app.states import JobState
 
 # Bytes by what they belong to, by project.
 Bytes = dict[str, dict[str, int]]
@@ -65,6 +67,12 @@ def of_rows(session: Session, project: str | None = None) -> Bytes:
             query = query.where(Upload.state != USED)
         for name, size_bytes in session.execute(query):
             found.setdefault(name, {})[what] = int(size_bytes)
+    # Whatever else is made of an upload has a row with its bytes; predictions of one hold them until their job ends.
+    held = select(Job.project_id, func.coalesce(func.sum(Job.inputs["archive_bytes"].as_numeric(20, 0)), 0))
+    held = held.where(Job.kind == KIND, Job.state.in_([JobState.QUEUED, JobState.RUNNING])).group_by(Job.project_id)
+    for name, size_bytes in session.execute(held if project is None else held.where(Job.project_id == project)):
+        mine = found.setdefault(name, {})
+        mine["uploads"] = mine.get("uploads", 0) + int(size_bytes)
     return found
 
 

@@ -6,13 +6,11 @@ from sqlalchemy import select
 
 from app import inbox as inboxes
 from app.db.base import now
-from app.db.models import Job
 from app.db.session import Database
 from app.db.uploads import Upload
 from app.inbox import Inbox
-from app.services import uploads
+from app.services import references, uploads
 from app.services.uploads import State
-from app.states import FINAL
 from app.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -45,10 +43,7 @@ def _strays(database: Database, storage: Storage) -> int:
         return 0
     with database.read() as session:
         known = {(row.project_id, row.id) for row in session.execute(select(Upload.project_id, Upload.id))}
-        active = session.scalars(
-            select(Job.inputs).where(Job.kind.in_(("ingest", "backbone")), Job.state.not_in(FINAL))
-        )
-        wanted = {inputs.get(name) for inputs in active for name in ("archive", "file")}
+        wanted = references.sent(session)
     strays = [key for key in gathering | (whole - wanted) if tuple(key.split("/")[1:3]) not in known]
     for key in strays:
         storage.delete(key)

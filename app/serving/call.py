@@ -87,6 +87,11 @@ class Call:
         """Images whose pixels are held, or soon will be."""
         return self.num_decoding + len(self.ready) + self.num_computing
 
+    @property
+    def is_computing(self) -> bool:
+        """Whether every image is in a batch or was, and nothing is left to begin."""
+        return self.num_computing + self.num_done == len(self.images)
+
     def ended(self) -> bool:
         """Whether nobody waits any more: answered, cancelled, or past its deadline, which ends it here."""
         if self.deadline is not None and time.monotonic() > self.deadline:

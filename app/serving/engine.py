@@ -13,7 +13,7 @@ Batches run side by side on one core each: threads of one batch wait for each ot
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -26,7 +26,6 @@ from app.serving.call import Call, Images, Pixels, Ready, Result, late
 from app.serving.deadlines import Deadlines
 from app.serving.lanes import Batch, Lanes, by_head
 from app.serving.model import Served
-from app.serving.rate import Rate
 from app.serving.room import Limits, Room
 from app.serving.runtime import BATCH_SIZE, Session
 from app.serving.sessions import Sessions, features
@@ -51,8 +50,7 @@ class Engine:
         self.pool, self.trials = self._sessions.pool, self._sessions.trials
         self.load, self.unload = self._sessions.load, self._sessions.unload
         self._limits = limits or Limits()
-        self.rate = Rate()
-        self._room = Room(self._limits, self.rate, num_threads)
+        self.room = Room(self._limits, num_threads)
         self._num_threads = num_threads
         self._decoders = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
         self._loaders = ThreadPoolExecutor(NUM_LOADERS, thread_name_prefix="load")
@@ -61,7 +59,9 @@ class Engine:
         self._lanes = Lanes()
         # What came for a graph while it is being loaded, by what is missing.
         self._waiting: dict[str, Batch] = {}
-        self._num_images = self._num_idle = 0
+        # From submission to the end, by `id`; so closing forgets none, wherever it is.
+        self._calls: dict[int, Call] = {}
+        self._num_idle = 0
         self._closed = False
         self._runners = [threading.Thread(target=self._work, name=f"run-{number}") for number in range(num_threads)]
         for runner in self._runners:
@@ -70,20 +70,23 @@ class Engine:
     @property
     def num_images(self) -> int:
         """Images in the engine, from submission to the end of their request."""
-        return self._num_images
+        return self.room.num_images
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is in the engine."""
-        return not self._num_images
+        return not self.num_images
 
-    def check_room(self) -> None:
+    def check_room(self, backbones: Collection[str] = ()) -> None:
         """Refuses before work is put into a request; cheap enough to be asked before its body is read.
+
+        Args:
+            backbones: digests of those that may answer it; unknown where there is none.
 
         Raises:
             Overloaded: too many images are before it; with the seconds after which to come again.
         """
-        self._room.check(self._num_images)
+        self.room.check(backbones)
 
     def submit(self, model: Served, images: Images, deadline: float | None = None) -> Future[Result]:
         """Begins a request. Cancelling the future drops what of it has not run.
@@ -95,7 +98,7 @@ class Engine:
 
         Returns:
             a future that ends with BadImage (the first that cannot be used; its `index` in `extra`), DeadlineExceeded
-            (at the deadline), NotReady, or what running the graphs raised.
+            (at the deadline), NotReady, Overloaded (the engine is closed meanwhile), or what running the graphs raised.
 
         Raises:
             Overloaded: as `check_room`.
@@ -105,18 +108,21 @@ class Engine:
         """
         if not len(images):
             raise ValueError("expected at least one image; found none")
-        self.check_room()
+        backbone, number = model.backbone.sha256, len(images)
+        self.check_room((backbone,))
         self.trials.check_lately(model)
         call = Call(model, images, self._limits.max_pixels, deadline)
         with self._changed:
             if self._closed:
                 raise RuntimeError("expected an open engine; found it closed")
-            number = len(images)
-            self._num_images += number
-            call.future.add_done_callback(lambda _: self._leave(number))
+            key = id(call)
+            self._calls[key] = call
+            self.room.enter(backbone, number)
+            # Not with the call itself: it would hold itself, and its images, until garbage is collected.
+            call.future.add_done_callback(lambda _: self._leave(key, backbone, number))
             if isinstance(images, np.ndarray):
                 now = time.monotonic()
-                call.num_taken = len(images)
+                call.num_taken = number
                 call.ready.extend(Ready(index, pixels, now) for index, pixels in enumerate(images))
                 self._queue(call)
             else:
@@ -125,10 +131,11 @@ class Engine:
         return call.future
 
     def close(self) -> None:
-        """Ends the threads; requests under way fail."""
+        """Ends the threads. Requests that are computing altogether are answered, all others fail; none stays open."""
         with self._changed:
             self._closed = True
-            self._end([*self._lanes, *(call for batch in self._waiting.values() for call, _ in batch)])
+            loading = [call for batch in self._waiting.values() for call, _ in batch]
+            self._end([*loading, *(call for call in self._calls.values() if not call.is_computing)])
             self._lanes.clear()
             self._changed.notify_all()
         self._deadlines.close()
@@ -138,15 +145,16 @@ class Engine:
             runner.join()
         self.pool.clear()
 
-    def _end(self, calls: Sequence[Call]) -> None:
+    def _end(self, calls: Iterable[Call]) -> None:
         self._fail(calls, Overloaded("expected a running service; found it shutting down; send it again"))
 
     def _expire(self, call: Call) -> None:
         self._fail([call], late())
 
-    def _leave(self, number: int) -> None:
+    def _leave(self, key: int, backbone: str, number: int) -> None:
         with self._changed:
-            self._num_images -= number
+            del self._calls[key]
+            self.room.leave(backbone, number)
 
     def _decode_more(self, call: Call) -> None:
         """Hands images to the decoders while the window has room; one for each thread, lest others stand behind."""
@@ -191,11 +199,10 @@ class Engine:
                 while not (taken := self._lanes.take(self._num_idle)):
                     if self._closed:
                         return
-                    self.rate.pause()
                     self._changed.wait()
                 self._num_idle -= 1
                 lane, batch = taken
-                threads = self._num_threads if self._num_images == 1 else 1
+                threads = self._num_threads if self.num_images == 1 else 1
                 batch = self._at_hand(batch, threads)
             if not batch:
                 continue
@@ -204,7 +211,8 @@ class Engine:
                 now = time.monotonic()
                 with self._changed:
                     self._lanes.ran(lane, len(batch), now - start)
-                    self.rate.count(len(batch), now - min(call.since for call, _ in batch))
+                    since, is_last = min(call.since for call, _ in batch), not self._lanes.holds(lane[0])
+                    self.room.ran(lane[0], len(batch), now - since, now - start, is_last=is_last)
 
     def _at_hand(self, batch: Batch, threads: int) -> Batch:
         """What of a batch can be run at once; the rest goes to whoever loads what it needs."""
@@ -285,7 +293,7 @@ class Engine:
                 )
                 self._decode_more(call)
 
-    def _fail(self, calls: Sequence[Call], error: Exception) -> None:
+    def _fail(self, calls: Iterable[Call], error: Exception) -> None:
         with self._changed:
             for call in calls:
                 call.fail(error)

@@ -9,6 +9,8 @@ from app.serving.runtime import BATCH_SIZE
 
 # A batch that takes longer makes the others wait; where one image takes long, batches are smaller.
 BATCH_SECONDS = 0.25
+# Of which that is remembered, those that ran last.
+NUM_LANES = 256
 
 # Digest of the backbone, and shape of its input.
 Lane = tuple[str, tuple[int, ...]]
@@ -25,6 +27,15 @@ class Lanes:
     def __iter__(self) -> Iterator[Call]:
         """Every request that waits."""
         return (call for calls in self._calls.values() for call in calls)
+
+    def holds(self, backbone: str) -> bool:
+        """Whether an image that somebody waits for stands in line for the backbone of that digest."""
+        return any(
+            call.ready and not call.future.done()
+            for (sha256, _), calls in self._calls.items()
+            if sha256 == backbone
+            for call in calls
+        )
 
     def put(self, call: Call) -> None:
         """Lines up a request that has something ready."""
@@ -51,8 +62,10 @@ class Lanes:
 
     def ran(self, lane: Lane, number: int, seconds: float) -> None:
         """Notes how long a batch took, for the size of the next ones."""
-        known = self._seconds_per_image.get(lane)
+        known = self._seconds_per_image.pop(lane, None)
         self._seconds_per_image[lane] = (known + seconds / number) / 2 if known else seconds / number
+        if len(self._seconds_per_image) > NUM_LANES:
+            del self._seconds_per_image[next(iter(self._seconds_per_image))]
 
     def clear(self) -> None:
         """Forgets every request."""

@@ -1,4 +1,4 @@
-"""How many images a second come out while there is always one waiting: what the wait of the last in line is told by."""
+"""How many images a second come out of a line in which one always waits: what the wait of the last is told by."""
 
 import time
 
@@ -17,22 +17,25 @@ class Rate:
         """Zero until something was measured."""
         return self._number / self._seconds if self._seconds else 0.0
 
-    def count(self, number: int, seconds: float) -> None:
+    def count(self, number: int, seconds: float, computing_seconds: float) -> None:
         """A batch has come out.
 
         With nothing before it, it says what is possible at least: so a rate that was low once rises again where images
-        come one by one.
+        come one by one. The first of all may have waited for its graphs, so what it says is how long it was computed.
 
         Args:
             number: of images.
             seconds: since the first of them came.
+            computing_seconds: since the batch began.
         """
         now = time.monotonic()
         if self._last is not None:
             passed = now - self._last
             keep = 0.5 ** (passed / HALF_LIFE_SECONDS)
             self._number, self._seconds = self._number * keep + number, self._seconds * keep + passed
-        elif self._seconds > 0 and number / seconds > self.per_second:
+        elif not self._seconds:
+            self._number, self._seconds = number, computing_seconds
+        elif number / seconds > self.per_second:
             self._number, self._seconds = number, seconds
         self._last = now
 

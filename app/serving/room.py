@@ -1,10 +1,15 @@
 """What an engine takes on, and when it refuses."""
 
+from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from app.artifact import decoding
 from app.errors import Overloaded
 from app.serving.rate import Rate
+
+# Backbones whose rates are remembered.
+NUM_RATES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +18,7 @@ class Limits:
 
     Args:
         max_images: in the engine at once.
-        max_wait_seconds: that the last one to come would wait, by the rate measured.
+        max_wait_seconds: that the last one to come would wait, by the rate of its backbone.
         max_pixels: of an encoded image, width times height.
     """
 
@@ -23,29 +28,84 @@ class Limits:
 
 
 class Room:
-    """Asked before work is put into a request, and cheap enough for that.
+    """What is in the engine, and whether more would wait too long; changed under the engine's lock, read without it.
+
+    Backbones take turns, so each has a line and a rate of its own: a slow one that is full says nothing about a fast
+    one, and a fast one's rate promises nothing of a slow one. What a rate is measured beside is in it.
 
     Args:
         limits: beyond which requests are refused.
-        rate: as it is measured.
         num_threads: images that are worked at side by side.
     """
 
-    def __init__(self, limits: Limits, rate: Rate, num_threads: int) -> None:
-        self._limits, self._rate, self._num_threads = limits, rate, num_threads
+    def __init__(self, limits: Limits, num_threads: int) -> None:
+        self._limits, self._num_threads = limits, num_threads
+        self.num_images = 0
+        self._waiting: dict[str, int] = {}
+        # Those that ran last, the latest at the end.
+        self._rates: OrderedDict[str, Rate] = OrderedDict()
 
-    def check(self, waiting: int) -> None:
-        """Refuses where too many images are before a request.
+    def check(self, backbones: Collection[str]) -> None:
+        """Refuses where too many images are before a request: in all, or for each backbone that may answer it.
+
+        Cheap enough to be asked before work is put into a request.
+
+        Args:
+            backbones: their digests; where there is none, only images in all count.
 
         Raises:
             Overloaded: with the seconds after which to come again.
         """
-        rate = self._rate.per_second
-        # One for which there is a core waits for nobody.
-        wait = waiting / rate if rate and waiting >= self._num_threads else 0.0
-        if waiting >= self._limits.max_images or wait > self._limits.max_wait_seconds:
-            raise Overloaded(
-                f"expected room for a request; found {waiting} images before it, about {wait:.1f} s of work; send it "
-                "again later, or start more processes that serve",
-                retry_after_seconds=max(1, round(wait / 2)),
-            )
+        number, wait = min(map(self._line, backbones), key=lambda line: line[1], default=(0, 0.0))
+        if self.num_images >= self._limits.max_images:
+            number = self.num_images
+        elif wait <= self._limits.max_wait_seconds:
+            return
+        raise Overloaded(
+            f"expected room for a request; found {number} images before it, about {wait:.1f} s of work; send it "
+            "again later, or start more processes that serve",
+            retry_after_seconds=max(1, round(wait / 2)),
+        )
+
+    def enter(self, backbone: str, number: int) -> None:
+        """So many images for the backbone of that digest are in the engine from now on."""
+        self.num_images += number
+        self._waiting[backbone] = self._waiting.get(backbone, 0) + number
+
+    def leave(self, backbone: str, number: int) -> None:
+        """They are not any more."""
+        self.num_images -= number
+        self._waiting[backbone] -= number
+        if not self._waiting[backbone]:
+            del self._waiting[backbone]
+            if backbone in self._rates:
+                self._rates[backbone].pause()
+
+    def ran(self, backbone: str, number: int, seconds: float, computing_seconds: float, *, is_last: bool) -> None:
+        """A batch has come out.
+
+        Args:
+            backbone: digest of its graph.
+            number: of images.
+            seconds: since the first of them came.
+            computing_seconds: since the batch began.
+            is_last: whether nothing waits for the backbone now.
+        """
+        rate = self._rates.setdefault(backbone, Rate())
+        self._rates.move_to_end(backbone)
+        rate.count(number, seconds, computing_seconds)
+        if is_last:
+            rate.pause()
+        while len(self._rates) > NUM_RATES:
+            self._rates.popitem(last=False)
+
+    def per_second(self, backbone: str) -> float:
+        """Images that come out for a backbone while some wait; zero as long as nothing was measured."""
+        rate = self._rates.get(backbone)
+        return 0.0 if rate is None else rate.per_second
+
+    def _line(self, backbone: str) -> tuple[int, float]:
+        """Images in the engine for a backbone, and the seconds that one more would wait for them."""
+        number, rate = self._waiting.get(backbone, 0), self.per_second(backbone)
+        # One for which there is a core waits for nobody: so a rate that was low once is measured again.
+        return number, number / rate if rate and number >= self._num_threads else 0.0

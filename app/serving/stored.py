@@ -9,7 +9,7 @@ from app.artifact import bundle, tensors
 from app.artifact import reference as references
 from app.artifact import sample as samples
 from app.artifact.alignment import MovingBackbone
-from app.artifact.precisions import FP16, Second
+from app.artifact.precisions import FLOAT, FP16, Precision, Second
 from app.artifact.reference import Reference
 from app.artifact.sample import Sample
 from app.artifact.spec import BundleError, Spec
@@ -64,7 +64,7 @@ def second(storage: Storage, prefix: str, served: Served, precision: Second) -> 
     name = bundle.SECOND[precision]
     # One in 8 bits is made for processors.
     device = served.backbone.device if precision == FP16 else CPU
-    graph = _graph(storage, served.spec.files[name].sha256, key(prefix, served.spec, name), device)
+    graph = _graph(storage, served.spec.files[name].sha256, key(prefix, served.spec, name), device, precision)
     return replace(served, backbone=graph, precision=precision)
 
 
@@ -107,13 +107,13 @@ def _sample(storage: Storage, prefix: str, spec: Spec) -> Sample | None:
         raise BundleError(f"expected {bundle.SAMPLE} as Graft writes it; found {error!r}; restore it") from error
 
 
-def _graph(storage: Storage, sha256: str, place: str, device: Device = CPU) -> Graph:
+def _graph(storage: Storage, sha256: str, place: str, device: Device = CPU, precision: Precision = FLOAT) -> Graph:
     def load(threads: int) -> Session:
         try:
             path = storage.fetch(place)
         except NotFound as error:
             # No such model is what a caller would take it for.
             raise BundleError("expected the graph of this version in storage; found none; restore its files") from error
-        return Session(path, threads, device)
+        return Session(path, threads, device, precision=precision)
 
     return Graph(sha256=sha256, open=load, device=device)

@@ -53,6 +53,34 @@ def backbone_bytes(num_features=NUM_FEATURES, side=SIDE, seed=0, opset=18, ir_ve
     return model.SerializeToString(deterministic=True)
 
 
+def heavy_backbone_bytes(num_layers=200, width=1024):
+    """As `backbone_bytes`, through so many wide layers: hundreds of times slower."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "first": rng.normal(size=(3, width)),
+        "inner": rng.normal(size=(width, width)) / width**0.5,
+        "last": rng.normal(size=(width, NUM_FEATURES)) / width**0.5,
+    }
+    nodes = [
+        helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "first"], ["layer 0"]),
+        *(helper.make_node("MatMul", [f"layer {at}", "inner"], [f"layer {at + 1}"]) for at in range(num_layers)),
+        helper.make_node("MatMul", [f"layer {num_layers}", "last"], ["features"]),
+    ]
+    initializers = [numpy_helper.from_array(np.array([1, 2], np.int64), "axes")]
+    initializers += [numpy_helper.from_array(np.float32(weight), name) for name, weight in weights.items()]
+    graph = helper.make_graph(
+        nodes,
+        "heavy",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", SIDE, SIDE, 3])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", NUM_FEATURES])],
+        initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return model.SerializeToString(deterministic=True)
+
+
 def backbone_reference(images, num_features=NUM_FEATURES, seed=0):
     """The same network in numpy."""
     rng = np.random.default_rng(seed)

@@ -265,7 +265,7 @@ def test_a_download_is_a_whole_file_or_none(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_predictions_of_a_dataset_are_asked_for() -> None:
+def test_predictions_of_a_dataset_or_an_upload_are_asked_for() -> None:
     seen: list[Any] = []
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -275,8 +275,10 @@ def test_predictions_of_a_dataset_are_asked_for() -> None:
 
     with scripted(answer) as url, Client(url) as graft:
         graft.predict_dataset("ds_1", "pets", idempotency_key="k", alias="staging", splits=["test"])
+        graft.predict_upload("up_1", "pets", top_k=2)
     asked = {"kind": "predict", "dataset": "ds_1", "model": "pets", "alias": "staging", "splits": ["test"]}
-    assert seen == [("/api/v1/jobs", "k", asked)]
+    other = {"kind": "predict", "upload_id": "up_1", "model": "pets", "top_k": 2}
+    assert seen == [("/api/v1/jobs", "k", asked), ("/api/v1/jobs", None, other)]
 
 
 def test_findings_are_read_page_by_page() -> None:

@@ -33,6 +33,8 @@ class Problems:
         self._listed: list[Problem] = []
         self._errors: list[Problem] = []
         self._num_unlisted = 0
+        # The one that was added last; None where it is not listed.
+        self.last: Problem | None = None
 
     def add(self, code: str, path: str = "", **found: object) -> None:
         """Notes one finding; `found` fills the code's message."""
@@ -43,8 +45,10 @@ class Problems:
             self._errors.append(problem)
         if len(self._listed) < MAX_LISTED:
             self._listed.append(problem)
+            self.last = problem
         else:
             self._num_unlisted += 1
+            self.last = None
 
     def reject(self, code: str, path: str = "", **found: object) -> Rejected:
         """Notes a finding that ends the ingestion; to be raised by the caller."""

@@ -12,7 +12,7 @@ from worker.data.formats import Assigned
 from worker.data.kinds import MANIFESTS, extension
 from worker.data.limits import Limits
 from worker.data.opening import Columns, Found, Opener
-from worker.data.problems import Problems
+from worker.data.problems import Problem, Problems
 from worker.data.records import Records
 from worker.data.spool import Spool, Stored
 
@@ -45,6 +45,9 @@ class Reader:
         self._sidecars: list[tuple[str, Stored]] = []
         self._tables = parquet_files.Rows()
         self._first = len(records)
+        self._num_checked, self._keeps_repeated = 0, False
+        # What is wrong with an image, by its row; as many as are listed.
+        self.bad: dict[int, Problem] = {}
         # Hashes of names in lower case, to their first row: a tenth of the names themselves.
         self._seen: dict[int, int] = {}
 
@@ -54,11 +57,28 @@ class Reader:
         Raises:
             Rejected: the upload cannot be read, or is not of the wanted format.
         """
+        self._open(path, filename, wanted, task)
+        return self._assign(wanted, task)
+
+    def read_images(self, path: Path, filename: str, num_checked: int = 0) -> None:
+        """Reads all images and no labels: a record for each, good or bad, a second one of the same name included.
+
+        Args:
+            path: of the upload.
+            filename: as the client named it.
+            num_checked: records whose images need not be decoded any more; nothing is said of them.
+
+        Raises:
+            Rejected: the upload cannot be read.
+        """
+        self._num_checked, self._keeps_repeated = num_checked, True
+        self._open(path, filename, "auto", None)
+
+    def _open(self, path: Path, filename: str, wanted: str, task: str | None) -> None:
         with Opener(path, filename, wanted, task, self._spool, self._limits, self._problems, self._scratch) as opener:
             for message in opener.messages():
                 self._note(message, wanted)
         self._settle(self._decoders.drain())
-        return self._assign(wanted, task)
 
     def _note(self, message: str | Found | Columns, wanted: str) -> None:
         match message:
@@ -71,6 +91,8 @@ class Reader:
                 self._keep(message)
 
     def _keep(self, found: Found) -> None:
+        # Of a member that is lost, why that is comes right before it.
+        why = self._problems.last
         if found.what == "text":
             self._sidecars.append((found.path, found.stored))
         elif found.what == "row":
@@ -78,12 +100,23 @@ class Reader:
             self._tables.rows.append(self._check(found.path, found.stored))
             self._tables.values.append(found.values)
             self._tables.splits.append(found.split)
-        elif not self._is_repeated(found.path):
-            if found.what == "image":
-                self._check(found.path, found.stored)
-            else:
-                # A row for an image that could not even be stored: its class has to know.
-                self._records.set_bad(self._records.add(found.path, found.stored))
+        elif self._is_repeated(found.path):
+            if self._keeps_repeated:
+                self._lose(found, self._problems.last)
+        elif found.what == "image":
+            self._check(found.path, found.stored)
+        else:
+            # A row for an image that could not even be stored: its class has to know.
+            self._lose(found, why)
+
+    def _lose(self, found: Found, why: Problem | None) -> None:
+        row = self._records.add(found.path, found.stored)
+        self._records.set_bad(row)
+        self._note_bad(row, why)
+
+    def _note_bad(self, row: int, why: Problem | None) -> None:
+        if why is not None:
+            self.bad[row] = why
 
     def _assign(self, wanted: str, task: str | None) -> Assigned:
         records, problems = self._records, self._problems
@@ -118,6 +151,8 @@ class Reader:
 
     def _check(self, path: str, stored: Stored) -> int:
         row = self._records.add(path, stored)
+        if row < self._num_checked:
+            return row
         self._settle(self._decoders.submit(row, stored.offset, stored.length))
         return row
 
@@ -132,6 +167,7 @@ class Reader:
                 "decode_out_of_memory": self._limits.decode_memory_bytes // 2**20,
             }.get(checked.code)
             self._problems.add(checked.code, self._records.path(checked.index), found=checked.message, limit=limit)
+            self._note_bad(checked.index, self._problems.last)
 
     def _is_repeated(self, path: str) -> bool:
         row = self._seen.setdefault(hash(path.casefold()), len(self._records))

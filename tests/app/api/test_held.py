@@ -11,11 +11,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.api import images
+from tests import factories
+from tests.app import onnx_factories
 from tests.app.api.test_streams import PICTURES, sent
 from tests.conftest import wait_until
 from tests.inference import publish
 from tests.listening import application
 
+PNG = {"Content-Type": "image/png"}
 URL, LIMIT = "/api/v1/models/tiny/predict", 4000
 DOORS = (URL, "/api/v1/models/tiny/embed", "/api/v1/models/tiny/classes", "/v2/models/tiny/infer")
 
@@ -80,6 +83,31 @@ def test_all_bodies_together_have_a_bound(served):
         connection.close()
     wait_until(lambda: state.held.num_bytes == 0, "bodies that are held no more")
     assert httpx.post(address + URL, content=PICTURES[0], headers={"Content-Type": "image/png"}).status_code == 200
+
+
+def test_a_model_without_room_is_refused_before_its_body_comes_and_no_other_one_is(served, tmp_path):
+    address, state = served
+    graph = tmp_path / "heavy.onnx"
+    graph.write_bytes(onnx_factories.heavy_backbone_bytes(num_layers=1))
+    with state.database.write() as session:
+        of = factories.model(session, "heavy", 0)
+        factories.published(session, state.storage, tmp_path / "own", of, 1, shared=False, parts={"backbone": graph})
+    for name in ("tiny", "heavy"):
+        answered = httpx.post(f"{address}/api/v1/models/{name}/predict", content=PICTURES[0], headers=PNG)
+        assert answered.status_code == 200
+    (backbone,) = state.lookup.backbones("heavy")
+    room, number = state.engine.room, 1000
+    room.enter(backbone, number)
+    room.ran(backbone, 1, 1000.0, 1000.0, is_last=True)
+    assert room.per_second(backbone) == pytest.approx(0.001)
+    for path in ("/api/v1/models/heavy/predict", "/v2/models/heavy/infer"):
+        status, headers, body = answer(begun(address, path, 1000))
+        assert status == 503
+        assert int(headers["retry-after"]) >= 1
+        assert f"found {number} images before it" in (body["error"] if path.startswith("/v2") else body["detail"])
+    assert httpx.post(address + URL, content=PICTURES[0], headers=PNG).status_code == 200
+    assert refused(address) == {("heavy", "overloaded"): 2}
+    room.leave(backbone, number)
 
 
 def test_a_stream_waits_between_lines_and_not_in_one(served):

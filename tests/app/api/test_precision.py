@@ -14,6 +14,7 @@ from app.artifact.spec import load as load_spec
 from app.artifact.spec import version_of
 from app.services import aliases
 from app.services.aliases import Target
+from app.serving.runtime import Session
 from tests.app import bundle_factories, onnx_factories, second_graphs
 from tests.app.api.oip.requests import LENGTH, binary
 from tests.app.second_graphs import GRAPHS, features, scores
@@ -55,6 +56,17 @@ def test_the_graph_that_was_asked_for_answers_and_says_so(light_client, tmp_path
     )
     assert answer.json()["precision"] == precision
     np.testing.assert_allclose(answer.json()["features"], features(pixels()[:1], precision), atol=1e-5)
+
+
+def test_the_pool_counts_the_graph_by_its_precision(light_client, tmp_path, precision):
+    publish(light_client, tmp_path, precision)
+    pool = light_client.app.state.graft.engine.pool
+    predict(light_client, version=1)
+    before = pool.stats()
+    assert predict(light_client, version=1, precision=precision).status_code == 200
+    after = pool.stats()
+    size = Session(GRAPHS[precision], precision=precision).size_bytes
+    assert after.size_bytes - before.size_bytes == (after.num_entries - before.num_entries) * size > 0
 
 
 def test_what_cannot_answer_refuses(light_client, tmp_path, precision):

@@ -46,8 +46,9 @@ def test_a_job_is_pinned_to_what_the_names_mean_now(light_client, database, give
     made = answer.json()
     assert (answer.status_code, answer.headers["Location"]) == (202, f"{URL}/{made['id']}")
     assert made["request"] == {
-        "dataset": given["dataset"], "model": "colours", "version": 1, "alias": "staging", "domain": "night",
-        "alignment": alignment, "splits": ["val", "train"], "top_k": 3, "features": False, "format": "jsonl",
+        "dataset": given["dataset"], "upload_id": None, "model": "colours", "version": 1, "alias": "staging",
+        "domain": "night", "alignment": alignment, "splits": ["val", "train"], "top_k": 3, "features": False,
+        "format": "jsonl",
     }  # fmt: skip
     assert (made["kind"], made["state"], made["dataset"]) == ("predict", "queued", given["dataset"])
     assert made["model"] == {"name": "colours", "version": 1}
@@ -111,7 +112,7 @@ def test_refused_jobs_leave_nothing_behind(light_client, database, given):
         if status == 422:
             (named,) = changes
             # What is wrong with a field by itself is told before what is wrong with the whole.
-            whole = case == "a split twice"
+            whole = case in ("a split twice", "no dataset")
             assert found["errors"][0]["pointer"].startswith("/body" if whole else f"/body/{named}"), case
     with database.read() as session:
         assert [session.scalar(select(func.count()).select_from(table)) for table in (Job, IdempotencyKey)] == [0, 0]

@@ -65,6 +65,7 @@ def named(session):
     dataset, other = factories.dataset(session), factories.dataset(session)
     waits = factories.job(session, kind="ingest", inputs={"archive": f"incoming/default/{dataset.id}"})
     checks = factories.job(session, kind="backbone", inputs={"file": f"incoming/other/{'0' * 32}"})
+    asks = factories.job(session, kind="predict", inputs={"archive": f"incoming/default/{new_id('up')}"})
     runs = factories.job(session, state="running")
     # May be tried again; and one that may not, since its dataset is gone.
     failed = factories.job(session, state="failed", dataset_id=other.id)
@@ -86,7 +87,7 @@ def named(session):
     session.add(UserBackbone(id=new_id("bb"), project_id="default", name="user/a", state="ready", document=document))
     return [
         f"datasets/default/{dataset.id}/data/train-00000.parquet",
-        waits.inputs["archive"], checks.inputs["file"], f"incoming/default/{upload.id}",
+        waits.inputs["archive"], checks.inputs["file"], asks.inputs["archive"], f"incoming/default/{upload.id}",
         f"uploads/default/{upload.id}/tail-1",
         f"bundles/default/{runs.id}/attempt-1/head.onnx", f"checkpoints/default/{runs.id}/000000001.safetensors",
         f"checkpoints/default/{failed.id}/000000001.safetensors", predicted.inputs["file"],
@@ -102,6 +103,9 @@ def orphans(session):
     """Keys of the same rooms, whose rows are gone or never were; and other places of rows that are there."""
     gone = factories.job(session, state="failed")
     gone.inputs = {"deleted_dataset": "ds_1"}
+    # Predictions of an upload, which is gone: nobody can try them again.
+    unread = factories.job(session, kind="predict", state="failed")
+    unread.inputs = {"archive": f"incoming/default/{new_id('up')}"}
     done = factories.job(session, state="succeeded")
     invalid = factories.dataset(session, state="invalid")
     model = factories.model(session, "silent")
@@ -112,6 +116,7 @@ def orphans(session):
         f"incoming/default/{uuid4().hex}", f"incoming/default/{new_id('up')}", f"uploads/default/{new_id('up')}/tail",
         f"{other}/spec.json", f"bundles/default/{new_id('ver')}/added/spec.json",
         f"checkpoints/default/{gone.id}/1.safetensors", f"checkpoints/default/{done.id}/1.safetensors",
+        unread.inputs["archive"], f"checkpoints/default/{unread.id}/predictions/1.parquet",
         f"predictions/default/{model.id}/2026-11-27/a.parquet", f"studies/default/{new_id('evl')}/a.parquet",
         f"observed/default/{new_id('ver')}/plain/2026-11-27/whole.safetensors",
         f"backbones/other/{'12' * 32}/record.json", bundle.shared_key("34" * 32), "health/probe",

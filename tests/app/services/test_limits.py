@@ -87,6 +87,22 @@ def test_uploads_count_as_large_as_they_are_to_be_and_once(database, storage):
             upload(session, 1, "ds_more")
 
 
+def test_an_upload_that_predictions_are_made_of_counts_until_their_job_ends(database):
+    with database.write() as session:
+        limits.put(session, "default", Limits(max_bytes=1000))
+        inputs = {"archive": "incoming/default/up_1", "archive_bytes": 5_000_000_000_000}
+        factories.job(session, kind="predict", inputs={"request": {}})
+        factories.job(session, kind="predict", inputs=inputs, project_id=factories.project(session, "other"))
+        waiting = factories.job(session, kind="predict", inputs={**inputs, "archive_bytes": 600})
+        assert stored_bytes.of_rows(session)["other"]["uploads"] == 5_000_000_000_000
+        upload(session, 400)
+        with pytest.raises(TooMany):
+            upload(session, 1, "ds_more")
+        jobs.move(session, waiting, JobState.CANCELLED)
+        session.flush()
+        upload(session, 600, "ds_more")
+
+
 def test_an_upload_of_unknown_size_ends_at_the_limit(database, storage):
     desk = Desk(database, open_inbox(storage), timedelta(days=1), 2**30)
     with database.write() as session:

@@ -329,7 +329,8 @@ def test_the_time_that_a_load_takes_says_nothing_about_the_rate(single):
     futures = [single.submit(served(backbone=Graph("slow", slow)), images(1, seed=seed)) for seed in range(40)]
     for future in futures:
         future.result(SECONDS)
-    assert not single.rate.per_second or single.rate.per_second > 40 / 0.3
+    rate = single.room.per_second("slow")
+    assert not rate or rate > 40 / 0.3
 
 
 def test_too_many_images_are_refused_and_there_is_room_again():
@@ -359,37 +360,13 @@ def test_whoever_would_wait_too_long_is_refused():
     for _ in range(6):
         engine.submit(model, images(1))
     engine.submit(model, images(100)).result(SECONDS)
-    assert 100 < engine.rate.per_second < 16 / 0.02
+    assert 100 < engine.room.per_second("slow") < 16 / 0.02
     # Alone, a request is never too large.
     large = engine.submit(model, images(400))
     with pytest.raises(Overloaded):
         engine.submit(model, images(1))
     large.result(SECONDS)
     engine.close()
-
-
-def test_a_rate_that_was_low_once_rises_again_where_images_come_one_by_one(single):
-    class Changing(Session):
-        seconds = 0.3
-
-        def run(self, batch):
-            time.sleep(Changing.seconds)
-            return super().run(batch)
-
-    model = served(backbone=Graph("changing", lambda _: Changing(backbone_bytes(), threads=1)))
-    load(single, model)
-    futures = [single.submit(model, images(20)) for _ in range(2)]
-    for future in futures:
-        future.result(SECONDS)
-    low = single.rate.per_second
-    assert 0 < low < 20 / 0.3
-    Changing.seconds = 0.0
-    for _ in range(5):
-        # Nothing waits, and the next one comes into an engine at rest.
-        until(lambda: single.rate._last is None)
-        single.submit(model, images(10)).result(SECONDS)
-    until(lambda: single.rate._last is None)
-    assert single.rate.per_second > low
 
 
 def test_a_graph_that_does_not_load_fails_its_requests_alone(engine):
@@ -426,24 +403,6 @@ def test_fifty_graphs_under_a_budget_of_five_all_answer():
         np.testing.assert_allclose(first, second, atol=1e-5)
     assert engine.pool.stats().size_bytes <= room
     engine.close()
-
-
-def test_a_closed_engine_ends_what_waits():
-    engine = Engine(1 << 30, 1)
-    model, session = watched(engine)
-    session.door.clear()
-    first = engine.submit(model, images(1))
-    assert session.entered.acquire(timeout=SECONDS)
-    waiting = engine.submit(model, images(1))
-    closing = threading.Thread(target=engine.close)
-    closing.start()
-    with pytest.raises(Overloaded, match="shutting down"):
-        waiting.result(SECONDS)
-    session.door.set()
-    closing.join(SECONDS)
-    assert len(first.result(SECONDS).probabilities_NC) == 1
-    with pytest.raises(RuntimeError, match="closed"):
-        engine.submit(model, images(1))
 
 
 def test_many_threads_many_models_all_right(engine, reference):

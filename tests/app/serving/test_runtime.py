@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from app.artifact import heads
+from app.artifact.precisions import FP16, INT8
 from app.artifact.spec import BundleError
 from app.serving import runtime
 from app.serving.runtime import Runtime, Session
@@ -66,6 +67,14 @@ def test_a_file_and_its_bytes_are_the_same_session(tmp_path):
 def test_more_pixels_count_for_a_full_batch_of_them():
     small, large = Session(backbone_bytes(side=8)), Session(backbone_bytes(side=32))
     assert large.size_bytes - small.size_bytes == pytest.approx(16 * 256 * (32 * 32 - 8 * 8), abs=64)
+
+
+def test_half_precision_counts_as_what_a_processor_makes_of_it():
+    """float32 weights, twice, of a file of half their size, and casts between them."""
+    data = backbone_bytes(side=32)
+    plain, half = Session(data), Session(data, precision=FP16)
+    assert half.size_bytes - plain.size_bytes == 4 * len(data) + 16 * (430 - 256) * 32 * 32
+    assert Session(data, precision=INT8).size_bytes == plain.size_bytes
 
 
 def test_a_larger_graph_counts_as_larger():
