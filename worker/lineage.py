@@ -35,7 +35,7 @@ def teachers(task: Task, backbone: Prepared) -> tuple[tuple[Seen, ...], str | No
     """
     document = task.context.document
     found: list[Seen] = []
-    not_test = np.flatnonzero(task.index.split != SPLITS.index("test"))
+    not_test = np.setdiff1d(np.flatnonzero(task.index.split != SPLITS.index("test")), task.left_out)
     if task.source is not None:
         assert document.dataset is not None
         found.append(of_rows(task.source.index, task.source.pool, "source", document.datasets["source"].id))
