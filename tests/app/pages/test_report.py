@@ -243,6 +243,10 @@ def test_a_map_by_class_still_tells_its_groups_apart() -> None:
     assert legend is not None
     assert '<i class="pale"></i>which' in legend[0]
     assert '<i class="full"></i>test' in legend[0]
+    # Under a trained network the test split is alone, and is no background.
+    alone = document()["feature_map"]["groups"][1:]
+    (only,) = maps.feature_map(document()["feature_map"] | {"groups": alone})["groups"]
+    assert only["is_front"]
 
 
 def test_decisions_keep_their_order() -> None:
