@@ -36,10 +36,11 @@ View = Callable[[Image.Image, str], Image.Image]
 
 
 class Left(Exception):
-    """An extraction was left unfinished, as `RunContext.leaves` said; what was extracted is in the cache."""
+    """Images were left undone, as `RunContext.leaves` said; what was extracted is in the cache."""
 
-    def __init__(self, num_done: int, num_wanted: int) -> None:
-        super().__init__(f"{num_done} of {num_wanted} missing images were extracted, and are kept")
+    def __init__(self, num_done: int, num_wanted: int, *, is_kept: bool = True) -> None:
+        told = "missing images were extracted, and are kept" if is_kept else "images were decoded"
+        super().__init__(f"{num_done} of {num_wanted} {told}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def pooled(
         context,
         index,
         rows,
-        _pooled_space(context, backbone),
+        pooled_space(context, backbone),
         backbone.preprocess,
         extractor or (lambda: open_extractor(context, backbone)),
         stage=stage,
@@ -141,12 +142,18 @@ def pooled(
 
 def num_missing(context: RunContext, index: Index, rows: NDArray[np.int64], backbone: Prepared) -> int:
     """How many images would have to be extracted for `pooled`."""
-    cache = FeatureCache(context.storage, context.document.project, _pooled_space(context, backbone), context.scratch)
+    return num_missing_in(context, index, rows, pooled_space(context, backbone))
+
+
+def num_missing_in(context: RunContext, index: Index, rows: NDArray[np.int64], space: Space) -> int:
+    """How many images the cache does not have in a space."""
+    cache = FeatureCache(context.storage, context.document.project, space, context.scratch)
     _, chunk_N, _ = cache.load(index.sha256[rows])
     return int((chunk_N < 0).sum())
 
 
-def _pooled_space(context: RunContext, backbone: Prepared) -> Space:
+def pooled_space(context: RunContext, backbone: Prepared) -> Space:
+    """Of the features that heads stand on."""
     return Space(backbone.digest, backbone.preprocess.digest, "pooled", "center", precision(context))
 
 

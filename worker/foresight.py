@@ -31,10 +31,13 @@ class Foresight:
         self._num_test, self._advise, self._unit = num_test, advise, unit
         self._made: dict[str, Forecast] = {}
 
-    def __call__(self, task: Task, feats_PD: Float, num_learned: int | None = None) -> None:
+    def __call__(
+        self, task: Task, feats_PD: Float, num_learned: int | None = None, num_test: int | None = None
+    ) -> None:
         """See `task.Foresee`. A backbone is foretold once: later calls are those of baselines."""
         groups_P = task.groups_N[task.pool]
-        if task.backbone.digest in self._made or self._num_test < 1 or len(np.unique(groups_P)) < 2:
+        num_test = self._num_test if num_test is None else num_test
+        if task.backbone.digest in self._made or num_test < 1 or len(np.unique(groups_P)) < 2:
             return
         made = forecast(
             feats_PD,
@@ -42,7 +45,7 @@ class Foresight:
             groups_P,
             task.num_classes,
             task.seed,
-            self._num_test,
+            num_test,
             num_learned=num_learned,
             unit=self._unit,
             advise=self._advise,

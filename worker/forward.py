@@ -3,6 +3,7 @@
 Shape legend: N items, D features.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,31 @@ from worker.methods.task import Float, Rows, Task
 from worker.prepared import Prepared
 
 
-def frozen(task: Task, backbone: Prepared, rows: Rows) -> tuple[Float, Extraction]:
-    """Features of rows under the unchanged backbone, at its own resolution or another one."""
-    context, stage = task.context, ("features", 0.05, 0.2)
-    shape = backbone.preprocess
-    if shape == task.backbone.preprocess:
-        return features.pooled(context, task.index, rows, backbone, stage)
-    space = Space(backbone.digest, shape.digest, "pooled", "center", "fp32")
-    return features.features(context, task.index, rows, space, shape, lambda: extractor(task, backbone), stage=stage)
+def frozen(
+    task: Task, backbone: Prepared, rows: Rows, opened: Callable[[], features.Extractor] | None = None
+) -> tuple[Float, Extraction]:
+    """Features of rows under the unchanged backbone, at its own resolution or another one.
+
+    Args:
+        task: the data.
+        backbone: with the input size that is wanted.
+        rows: of the data.
+        opened: its extractor, where one is open already.
+    """
+    opened = opened or (lambda: extractor(task, backbone))
+    space, shape = _space(task, backbone), backbone.preprocess
+    return features.features(task.context, task.index, rows, space, shape, opened, stage=("features", 0.05, 0.2))
+
+
+def num_missing(task: Task, backbone: Prepared, rows: Rows) -> int:
+    """How many images would have to be extracted for `frozen`."""
+    return features.num_missing_in(task.context, task.index, rows, _space(task, backbone))
+
+
+def _space(task: Task, backbone: Prepared) -> Space:
+    if backbone.preprocess == task.backbone.preprocess:
+        return features.pooled_space(task.context, backbone)
+    return Space(backbone.digest, backbone.preprocess.digest, "pooled", "center", "fp32")
 
 
 def extractor(task: Task, backbone: Prepared) -> features.Extractor:

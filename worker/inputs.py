@@ -88,6 +88,9 @@ def decode_all(
 
     Shape:
         result: [N, S, S, 3]
+
+    Raises:
+        Left: the context says so.
     """
     square = replace(shape, height=shape.resize, width=shape.resize)
     size = (len(rows), shape.resize, shape.resize, 3)
@@ -102,6 +105,8 @@ def decode_all(
         images[order[np.searchsorted(rows, batch_rows, sorter=order)]] = pixels
         done += len(batch_rows)
         context.reporter.progress(start + (end - start) * done / len(rows), name)
+        if done < len(rows) and context.leaves():
+            raise features.Left(done, len(rows), is_kept=False)
     return images
 
 

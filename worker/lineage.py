@@ -15,9 +15,10 @@ from app.artifact import bundle, tensors
 from app.artifact import seen as artifact
 from app.artifact.seen import Seen, What
 from app.storage import Storage
-from worker import matches
+from worker import features, matches
 from worker.context import RunContext
 from worker.copies import Gallery, Pictures
+from worker.data.samples import Index
 from worker.data.splits import SPLITS
 from worker.evaluate.sections import Evaluation
 from worker.matches import Matches, of_rows
@@ -35,7 +36,7 @@ def teachers(task: Task, backbone: Prepared) -> tuple[tuple[Seen, ...], str | No
     """
     document = task.context.document
     found: list[Seen] = []
-    not_test = np.flatnonzero(task.index.split != SPLITS.index("test"))
+    not_test = np.setdiff1d(np.flatnonzero(task.index.split != SPLITS.index("test")), task.left_out)
     if task.source is not None:
         assert document.dataset is not None
         found.append(of_rows(task.source.index, task.source.pool, "source", document.datasets["source"].id))
@@ -84,7 +85,11 @@ def meet(
     if task.source is not None:
         known[document.datasets["source"].id] = task.source.index
     pool = {} if learned_PD is None or document.dataset is None else {document.dataset.id: (task.pool, learned_PD)}
-    return matches.match(Pictures(task.index, rows, feats_TD), found, Gallery(task.context, known), pool)
+
+    def extract(index: Index, wanted: Rows) -> Float:
+        return features.pooled(task.context, index, wanted, task.backbone, ("lineage", 0.9, 0.92))[0]
+
+    return matches.match(Pictures(task.index, rows, feats_TD), found, Gallery(task.context, known, extract), pool)
 
 
 def trace(task: Task, found: Sequence[Seen], unknown: str | None, evaluation: Evaluation) -> dict[str, Any]:

@@ -32,6 +32,10 @@ EVALUATION_BATCH = 64
 CUDA_CHECK_STEPS = 25
 
 
+class _Left(Exception):
+    """A step was left between two of its parts; nothing has moved."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How long, how much at a time, and by what schedule.
@@ -127,8 +131,11 @@ def train(
     after_step: Callable[[], bool],
     after_epoch: Callable[[dict[str, float | int]], None],
     warn: Callable[[str], None],
+    leaves: Callable[[], bool] = lambda: False,
 ) -> str:
     """Runs until the plan's end, no more gain, or `after_step` says so.
+
+    `leaves` is asked between the parts of a step, which may take a minute on a busy machine: whether to end without it.
 
     Returns:
         why it ended: `all epochs`, `no gain for N epochs`, or `asked to end`.
@@ -152,7 +159,12 @@ def train(
         for inputs, labels_B in batches:
             share = plan.fraction() if plan.fraction else progress.step / (plan.epochs * steps_per_epoch)
             optim.set_factor(trainer.optimizer, plan.schedule(share))
-            pending.append(_step(trainer, inputs, labels_B, plan, progress, warn) * len(labels_B))
+            try:
+                loss = _step(trainer, inputs, labels_B, plan, progress, warn, leaves)
+            except _Left:
+                _collect(pending, progress)
+                return ASKED
+            pending.append(loss * len(labels_B))
             progress.step += 1
             progress.step_in_epoch += 1
             progress.num_seen += len(labels_B)
@@ -188,7 +200,7 @@ def predict(trainer: Trainer, data: Data, batch_size: int = EVALUATION_BATCH) ->
     parts = []
     for start in range(0, len(data), batch_size):
         items_B = np.arange(start, min(start + batch_size, len(data)))
-        with torch.no_grad(), _autocast(trainer.device):
+        with torch.no_grad(), autocast(trainer.device):
             logits_BC = trainer.network(data.source.take(items_B, None).to(trainer.device))
         parts.append(logits_BC.float().cpu().numpy().astype(np.float64))
     return np.concatenate(parts)
@@ -201,15 +213,20 @@ def _step(
     plan: Plan,
     progress: Progress,
     warn: Callable[[str], None],
+    leaves: Callable[[], bool],
 ) -> Tensor:
-    """One update; halves the part that is computed at once until it fits the device's memory."""
+    """One update; halves the part that is computed at once until it fits the device's memory.
+
+    Raises:
+        _Left: it was left.
+    """
     progress.micro_batch = progress.micro_batch or len(labels_B)
     generator = np.random.default_rng((plan.seed, progress.epoch, progress.step))
     mixed = mix(inputs, labels_B, plan.mixup, generator)
     while True:
         trainer.optimizer.zero_grad(set_to_none=True)
         try:
-            loss = _gradient(trainer, mixed, progress.micro_batch)
+            loss = _gradient(trainer, mixed, progress.micro_batch, leaves)
         except torch.OutOfMemoryError:
             if progress.micro_batch == 1:
                 raise JobFailure(
@@ -233,13 +250,15 @@ def _step(
     return loss
 
 
-def _gradient(trainer: Trainer, mixed: Mixed, micro_batch: int) -> Tensor:
+def _gradient(trainer: Trainer, mixed: Mixed, micro_batch: int, leaves: Callable[[], bool]) -> Tensor:
     """Adds up the parts' gradients to the batch's; the mean loss."""
     labels_B = mixed.labels_B
     total = torch.zeros((), device=labels_B.device)
     for start in range(0, len(labels_B), micro_batch):
+        if start and leaves():
+            raise _Left
         here = slice(start, start + micro_batch)
-        with _autocast(trainer.device):
+        with autocast(trainer.device):
             logits_MC = trainer.forward(mixed.inputs[here])
         loss = mixed.loss(logits_MC, here)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -247,7 +266,8 @@ def _gradient(trainer: Trainer, mixed: Mixed, micro_batch: int) -> Tensor:
     return total
 
 
-def _autocast(device: str) -> torch.autocast:
+def autocast(device: str) -> torch.autocast:
+    """Half precision where the device is made for it."""
     return torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
 
 

@@ -68,12 +68,11 @@ def _factors(network: nn.Module) -> dict[str, dict[str, Any]] | None:
     for stage, _ in splitting.stages(network):
         here = [pair for pair in pairs if pair[0] == stage or pair[0].startswith(f"{stage}.")]
         if here:
-            found[stage] = {
-                "alpha": _spread(torch.cat([alpha_C for _, alpha_C, _ in here]), 1.0),
-                "beta": _spread(
-                    torch.cat([beta_C for _, _, beta_C in here if beta_C is not None] or [here[0][1][:0]]), 0.0
-                ),
-            }
+            found[stage] = {"alpha": _spread(torch.cat([alpha_C for _, alpha_C, _ in here]), 1.0)}
+            # Layers without a bias have no beta.
+            shifts = [beta_C for _, _, beta_C in here if beta_C is not None]
+            if shifts:
+                found[stage]["beta"] = _spread(torch.cat(shifts), 0.0)
     return found
 
 

@@ -3,10 +3,16 @@
 import math
 import time
 
+import numpy as np
+import torch
+from torch import nn
+
 from app.errors import JobFailure
 from worker import checks, loop, optim
+from worker.batches import Data
 from worker.checks import Check
 from worker.loop import Plan, Progress
+from worker.losses import cross_entropy
 from worker.views import END, REST
 from worker.workbench import Pilot, Workbench
 
@@ -15,12 +21,13 @@ PILOT_STEPS = 50
 PILOT_SHARE = 0.05
 # What is planned into the time that is left; the rest is for checks and surprises.
 TIME_SHARE = 0.9
+TIMED_ITEMS = 8
 
 
 def choose_rate(bench: Workbench) -> float:
     """The rate whose short pilot leaves the smallest loss on the hold-out.
 
-    A single rate needs no pilot, unless the time is bounded and one step must be timed.
+    A single rate needs no pilot, unless the time is bounded and no step was timed before.
 
     Raises:
         Yielded: the worker shuts down; a checkpoint is written.
@@ -29,7 +36,7 @@ def choose_rate(bench: Workbench) -> float:
     """
     settings = bench.material.optimisation
     rates = settings.rates
-    if len(rates) > 1 or bench.deadline is not None:
+    if len(rates) > 1 or (bench.deadline is not None and bench.pace is None):
         start = bench.look(bench.trainer(rates[0]))
         while (rate := optim.next_rate(settings, _losses(bench), start.loss)) is not None and not bench.must_end():
             if not _has_time(bench, rate):
@@ -46,6 +53,25 @@ def choose_rate(bench: Workbench) -> float:
         tried = ", ".join(_describe(pilot) for pilot in bench.pilots)
         bench.context.reporter.log(f"learning rate {rate:g}: {tried}", rate=rate, pilots=bench.pilots)
     return rate
+
+
+def step_seconds(network: nn.Module, data: Data, device: str) -> float:
+    """Seconds that a gradient step takes for each item, inputs included: timed on a few; no parameter is moved."""
+    items_B = np.arange(min(TIMED_ITEMS, len(data)))
+    labels_B = torch.from_numpy(data.labels_N[items_B]).to(device)
+    network.to(device).to(memory_format=torch.channels_last).eval()
+    began = 0.0
+    # The first one makes what later ones reuse.
+    for _ in range(2):
+        began = time.monotonic()
+        inputs = data.source.take(items_B, np.zeros(len(items_B), np.uint64)).to(device)
+        with loop.autocast(device):
+            logits_BC = network(inputs)
+        cross_entropy(logits_BC.float(), labels_B).backward()  # type: ignore[no-untyped-call]
+        network.zero_grad(set_to_none=True)
+        if device == "cuda":
+            torch.cuda.synchronize()
+    return (time.monotonic() - began) / len(items_B)
 
 
 def _losses(bench: Workbench) -> dict[float, float]:
@@ -138,13 +164,11 @@ def _plan_epochs(bench: Workbench) -> int:
     else:
         assert bench.pace is not None
         pace = bench.pace.step_seconds * bench.batch_size
-    left = TIME_SHARE * (bench.deadline - time.monotonic())
-    fits = max(1, min(bench.epochs, int(left / max(1e-9, pace * bench.steps_per_epoch))))
+    left = TIME_SHARE * ((bench.train_by or bench.deadline) - time.monotonic())
+    each = pace * bench.steps_per_epoch + bench.look_seconds
+    fits = max(1, min(bench.epochs, int(left / max(1e-9, each))))
     if fits < bench.epochs:
-        bench.warn(
-            f"{fits} of {bench.epochs} epochs fit the time: "
-            f"{pace * bench.steps_per_epoch:.1f} s each, {left:.0f} s left"
-        )
+        bench.warn(f"{fits} of {bench.epochs} epochs fit the time: {each:.1f} s each, {left:.0f} s left")
     return fits
 
 

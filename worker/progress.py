@@ -24,16 +24,17 @@ class Reporter:
     Args:
         out: where lines go.
         stages: whether to tell how long each stage took, for a trace.
+        began: when the attempt began, by `time.monotonic`, which all processes of a machine share; now by default.
     """
 
-    def __init__(self, out: TextIO, *, stages: bool = False) -> None:
+    def __init__(self, out: TextIO, *, stages: bool = False, began: float | None = None) -> None:
         self._out = out
         self._stages = stages
         self._stage: tuple[str, int] | None = None
         self._lock = threading.Lock()
         self._last = 0.0
         self._request: str | None = None
-        self._began = time.monotonic()
+        self._began = time.monotonic() if began is None else began
 
     def listen(self, source: TextIO) -> None:
         """Reads the supervisor's requests in a thread until the pipe closes."""

@@ -58,7 +58,8 @@ def run(context: RunContext) -> dict[str, Any]:
         )
     order = [task.class_names.index(label) for label in described.labels]
     if known.ids:
-        before, now, what = *_same_items(known, evaluation, order), ITEMS
+        before, now = _same_items(known, evaluation, order, is_bounded=_is_bounded(recipe))
+        what = ITEMS if len(before) == len(known.ids) else f"{len(before)} of {ITEMS}: there was no time for the others"
     else:
         before, now, what = *_probed(context, original, described, candidate, order), PROBES
     found = sameness.compare(before, now)
@@ -76,7 +77,7 @@ def run(context: RunContext) -> dict[str, Any]:
         "datasets": _datasets(context, described),
         "backbone": _backbone(described, candidate),
         "served": {"then": described.head, "now": candidate.head.kind, "what_now": candidate.name},
-        "notes": [BUDGET] if getattr(recipe, "max_minutes", None) or recipe.method == "auto" else [],
+        "notes": [BUDGET] if _is_bounded(recipe) or recipe.method == "auto" else [],
     }
     reporter.metric(
         f"{word}: {found.share_equal:.1%} of {found.num_items} predictions equal, probabilities within "
@@ -98,19 +99,29 @@ def _published(context: RunContext, original: dict[str, Any]) -> tuple[Spec, bun
         ) from error
 
 
-def _same_items(known: bundle.Predictions, evaluation: Evaluation, order: list[int]) -> tuple[Double, Double]:
+def _is_bounded(recipe: recipes.Recipe) -> bool:
+    return getattr(recipe, "max_minutes", None) is not None
+
+
+def _same_items(
+    known: bundle.Predictions, evaluation: Evaluation, order: list[int], *, is_bounded: bool
+) -> tuple[Double, Double]:
     """Both models' probabilities, item by item, in the order of the published labels.
+
+    A training with a bound scores what it has time for: there the items that both have scored are compared.
 
     Raises:
         JobFailure: internal, other items were scored: a dataset never changes, so this is no matter of the data.
     """
     place = {name: row for row, name in enumerate(evaluation.predictions.ids)}
-    if place.keys() != set(known.ids):
+    shared = [row for row, name in enumerate(known.ids) if name in place]
+    if not shared or (not is_bounded and not len(shared) == len(place) == len(known.ids)):
         raise JobFailure(
             "internal", f"expected the {len(known.ids)} items of before; found {len(place)}, not all of them the same"
         )
-    rows = [place[name] for name in known.ids]
-    return known.probabilities.astype(np.float64), evaluation.predictions.probabilities[rows][:, order].astype(float)
+    rows = [place[known.ids[row]] for row in shared]
+    found = evaluation.predictions.probabilities[rows][:, order]
+    return known.probabilities[shared].astype(np.float64), found.astype(float)
 
 
 def _probed(

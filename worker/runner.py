@@ -100,11 +100,12 @@ RUNNERS: dict[str, Callable[[RunContext], dict[str, Any]]] = {
 }
 
 
-def main(described: str, requests: "Connection[Any, Any]", messages: "Connection[Any, Any]") -> None:
+def main(described: str, began: float, requests: "Connection[Any, Any]", messages: "Connection[Any, Any]") -> None:
     """Runs one job.
 
     Args:
         described: its `JobDocument`, as JSON.
+        began: when its supervisor asked for this process, by `time.monotonic`: starting one is part of the job's time.
         requests: lines come from the supervisor; when it closes, the supervisor is gone, and this process ends.
         messages: JSON lines go to the supervisor.
     """
@@ -121,7 +122,7 @@ def main(described: str, requests: "Connection[Any, Any]", messages: "Connection
     # Never closed here: the thread that waits for requests holds it to the end.
     source = os.fdopen(requests.fileno(), encoding="utf-8", closefd=False)
     with open(messages.fileno(), "w", encoding="utf-8", closefd=False) as out:
-        reporter = Reporter(out, stages=document.trace_parent is not None)
+        reporter = Reporter(out, stages=document.trace_parent is not None, began=began)
         reporter.listen(source)
         with tracing.within(document.trace_parent):
             message = _in_scratch(settings, document, reporter)

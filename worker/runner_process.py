@@ -13,6 +13,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from multiprocessing import connection, forkserver
 from typing import Any
 
@@ -48,7 +49,7 @@ class RunnerProcess:
     def __init__(self, document: JobDocument) -> None:
         requests, self._requests = _CONTEXT.Pipe(duplex=False)
         self._messages, messages = _CONTEXT.Pipe(duplex=False)
-        arguments = (document.model_dump_json(), requests, messages)
+        arguments = (document.model_dump_json(), time.monotonic(), requests, messages)
         self._process = _CONTEXT.Process(target=runner.main, args=arguments, name=document.id)
         with _LOCK:
             self._process.start()

@@ -16,6 +16,8 @@ from worker.batches import Data
 from worker.checks import Check
 from worker.loop import Trainer
 
+# Best states that a soup is made of.
+NUM_STATES = 3
 SHARES = (0.25, 0.5, 0.75)
 
 State = Mapping[str, Tensor]

@@ -38,6 +38,7 @@ def run(context: RunContext) -> dict[str, Any]:
     reporter.progress(0.01, "load")
     task, judge = plan(context, recipe, full=document.report_mode == "full" or isinstance(recipe, Auto | FineTune))
     outcome = METHODS[type(recipe)](recipe, task)
+    task = outcome.excerpt.of(task) if outcome.excerpt else task
     reporter.check_yield()
     reporter.progress(0.85, "evaluate")
     evaluation = judge(outcome)
@@ -89,9 +90,13 @@ def plan(context: RunContext, recipe: Recipe, *, full: bool) -> tuple[Task, Call
     test = index.rows_of("test")
     foresight = Foresight(len(test), advise=full, unit=isinstance(recipe, FewShot))
     task = replace(make_task(context, index), unlabelled=_unlabelled(context), foresee=foresight)
-    return task, lambda outcome: report.evaluate(
-        task, outcome, test, compare=full, made=foresight.of(outcome.candidate)
-    )
+
+    def judge(outcome: Outcome) -> Evaluation:
+        part, made = outcome.excerpt, foresight.of(outcome.candidate)
+        learned, scored = (part.of(task), part.scored) if part else (task, test)
+        return report.evaluate(learned, outcome, scored, compare=full, made=made)
+
+    return task, judge
 
 
 def _two_domains(context: RunContext, recipe: Adapt, *, full: bool) -> tuple[Task, Callable[[Outcome], Evaluation]]:

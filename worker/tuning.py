@@ -12,9 +12,6 @@ from worker.checks import Check, Look
 from worker.loop import Plan, Progress, Trainer
 from worker.workbench import Pilot, Workbench
 
-# Best states that a soup is made of.
-NUM_SOUP = 3
-
 
 @dataclass(frozen=True)
 class Tuned:
@@ -28,7 +25,7 @@ class Tuned:
         best: check of the state that was kept; epoch 0 is the probe.
         soup: epochs whose states were averaged; empty without a soup.
         wise_share: of the tuned weights; the rest is the start's.
-        curve: of every epoch.
+        curve: of every epoch, the start's look first; of one that was left, the look alone.
         num_steps: of all phases.
         seconds: of training, over all attempts.
         images_per_second: median over the epochs of this attempt; None where none was finished.
@@ -71,6 +68,7 @@ def run(bench: Workbench) -> Tuned:
         progress = trained.unpack(trainer, snapshot.tensors, facts["progress"])
     else:
         start = loop.look(trainer, material.held, progress)
+        progress.curve.append({"epoch": 0, **start})
         reporter.log(
             f"start: the probe's head, hold-out accuracy {start['val_accuracy']:.3f}, loss {start['val_loss']:.4f}"
         )
@@ -81,13 +79,14 @@ def run(bench: Workbench) -> Tuned:
         clip=material.optimisation.clip,
         patience=material.optimisation.patience,
         schedule=lambda fraction: optim.cosine(fraction, material.optimisation.warmup),
+        fraction=lambda: _fraction(bench, progress.step / total, (began, first)),
         mixup=bench.options.mixup,
         l2_sp=bench.options.l2_sp,
-        num_runners=NUM_SOUP - 1 if bench.options.soup else 0,
+        num_runners=soup.NUM_STATES - 1 if bench.options.soup else 0,
     )
     paces: list[float] = []
     total = bench.planned_epochs * bench.steps_per_epoch
-    began = time.monotonic()
+    began, first = time.monotonic(), progress.step / total
 
     def save() -> None:
         tensors = trained.pack(trainer)
@@ -124,12 +123,21 @@ def run(bench: Workbench) -> Tuned:
         reason = loop.ASKED
         if not bench.must_end():
             reason = loop.train(
-                trainer, material.train, material.held, plan, progress, after_step, after_epoch, bench.warn
+                trainer,
+                material.train,
+                material.held,
+                plan,
+                progress,
+                after_step,
+                after_epoch,
+                bench.warn,
+                bench.must_end,
             )
         if progress.step_in_epoch:
             # Ended within an epoch: what was learned until then takes part in the choice.
             progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
-            loop.look(trainer, material.held, progress, plan.num_runners)
+            seen = loop.look(trainer, material.held, progress, plan.num_runners)
+            progress.curve.append({"epoch": progress.epoch, **seen})
         if reason == loop.ASKED:
             reason = "stopped" if reporter.stop_requested else "no time left"
         ended = reason
@@ -151,6 +159,23 @@ def run(bench: Workbench) -> Tuned:
         ended=ended,
         looks=tuple(trainer.looks),
     )
+
+
+def _fraction(bench: Workbench, share: float, start: tuple[float, float]) -> float:
+    """How much of the run is over: the share of its steps, or of its time where that runs out sooner.
+
+    A rate that has not come down when the time ends leaves a state that no epoch would have ended with.
+
+    Args:
+        bench: of the run.
+        share: of the steps.
+        start: when this attempt began to train, by `time.monotonic`, and at which share.
+    """
+    if (train_by := bench.train_by) is None:
+        return share
+    began, first = start
+    spent = (time.monotonic() - began) / max(1e-9, train_by - began)
+    return min(1.0, max(share, first + (1 - first) * spent))
 
 
 def _kept(bench: Workbench, trainer: Trainer, progress: Progress) -> tuple[Check, tuple[int, ...], float]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worker import checks, features, loop, optim
+from worker import checks, features, loop, optim, soup
 from worker.batches import epoch_order
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.checks import Check
@@ -21,6 +21,8 @@ from worker.scopes import Material
 
 # Compiling takes tens of seconds; it pays when so many images are to be seen.
 COMPILE_FROM_IMAGES = 100_000
+# A look at an item against a step with it: forward alone, where a step goes back at twice the cost.
+LOOK_SHARE = 1 / 3
 
 Pilot = dict[str, float | int | None]
 
@@ -59,6 +61,15 @@ class Pace:
     skip: Callable[[str, str], None]
 
 
+def spent(snapshot: Snapshot | None) -> tuple[float, float]:
+    """Seconds that earlier attempts took: of training, and of the whole job."""
+    if snapshot is None:
+        return 0.0, 0.0
+    training: float = snapshot.facts["seconds"]
+    # Checkpoints from before the job's time was written down.
+    return training, snapshot.facts.get("job_seconds", training)
+
+
 @dataclass
 class Workbench:
     """One run over all its phases.
@@ -79,6 +90,7 @@ class Workbench:
         pilots: what the learning rate was chosen by, so far.
         planned_epochs: that the time is thought to allow; 0 until that is known.
         is_short: whether the inputs could not be gathered in the time, so that nothing is trained.
+        look_seconds: of one look at the hold-out, as far as one was timed or can be expected.
     """
 
     context: RunContext
@@ -96,10 +108,11 @@ class Workbench:
     pilots: list[Pilot] = field(default_factory=list)
     planned_epochs: int = 0
     is_short: bool = False
+    look_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self._began = time.monotonic()
-        self._spent = self.snapshot.facts["seconds"] if self.snapshot else 0.0
+        self._spent, self._job_spent = spent(self.snapshot)
         num_images = len(self.material.train)
         self.batch_size = optim.batch_size(num_images, self.material.optimisation.batch_size)
         self.steps_per_epoch = math.ceil(num_images / self.batch_size)
@@ -108,6 +121,8 @@ class Workbench:
             name: value for name, value in self.network.named_parameters() if value.requires_grad
         }
         self.initial = {name: value.detach().clone() for name, value in self.trainable.items()}
+        if self.pace is not None:
+            self.look_seconds = LOOK_SHARE * len(self.material.held) * self.pace.step_seconds
         if self.snapshot is not None:
             self.pilots = self.snapshot.facts["pilots"]
             self.planned_epochs = self.snapshot.facts["planned_epochs"]
@@ -154,7 +169,9 @@ class Workbench:
         Raises:
             Left: see views; without a pace.
         """
-        if (views := self.material.views) is not None and not self.is_short:
+        # Whoever resumes without time for a step serves what was learned, and needs no inputs.
+        is_over = self.is_short or (self.snapshot is not None and self.must_end())
+        if (views := self.material.views) is not None and not is_over:
             with self._untimed():
                 views.gather_all(None if self.planned_epochs else self.deadline)
             self.start_facts = self.start_facts | {"views": len(views)}
@@ -178,15 +195,27 @@ class Workbench:
             for name, value in self.initial.items():
                 self.trainable[name].copy_(value)
 
+    @property
+    def train_by(self) -> float | None:
+        """When the last step must have ended, by `time.monotonic`: before the looks that follow it. None for no end."""
+        if self.deadline is None:
+            return None
+        # At the state of an epoch that was left, and at what is served.
+        num_looks = 2 + (soup.NUM_STATES - 1) * self.options.soup + len(soup.SHARES) * self.options.wise
+        return self.deadline - num_looks * self.look_seconds
+
     def must_end(self) -> bool:
         """Whether the time is over or the owner wants what there is."""
-        late = self.deadline is not None and time.monotonic() >= self.deadline
+        train_by = self.train_by
+        late = train_by is not None and time.monotonic() >= train_by
         return late or self.is_short or self.context.reporter.stop_requested
 
     def look(self, trainer: Trainer) -> Check:
         """The network as it stands on the hold-out."""
-        held = self.material.held
-        return checks.check(loop.predict(trainer, held), held.labels_N, 0)
+        held, began = self.material.held, time.monotonic()
+        found = checks.check(loop.predict(trainer, held), held.labels_N, 0)
+        self.look_seconds = time.monotonic() - began
+        return found
 
     def warn(self, message: str) -> None:
         """Tells the job's log."""
@@ -200,5 +229,6 @@ class Workbench:
             "pilots": self.pilots,
             "planned_epochs": self.planned_epochs,
             "seconds": self.seconds,
+            "job_seconds": self._job_spent + self.context.reporter.elapsed_seconds,
         }
         self.checkpoints.write(Snapshot(self.pilot_steps + step, self.start_tensors | tensors, carried | facts))

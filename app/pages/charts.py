@@ -128,6 +128,7 @@ def curve(document: Any) -> Chart | None:
                 "y": y(accuracy),
                 "draws": [y(value) for value in draws],
                 "title": f"{count(size)} labels: {percent(accuracy)}",
+                "kept": False,
                 "text": count(size),
             }
             for size, accuracy, draws in shown
@@ -168,8 +169,8 @@ def _shares(low: float, high: float) -> list[float]:
     return ticks(low, high, 0.1 if high - low <= 0.6 else 0.2)
 
 
-def epochs(entries: Sequence[Mapping[str, Any]], best: Any) -> Chart | None:
-    """Hold-out accuracy over the epochs of a training."""
+def epochs(entries: Sequence[Mapping[str, Any]], kept: Sequence[Any]) -> Chart | None:
+    """Hold-out accuracy over the epochs of a training; those that are served are marked."""
     shown = [
         (float(one["epoch"]), float(one["val_accuracy"]))
         for one in entries
@@ -190,7 +191,8 @@ def epochs(entries: Sequence[Mapping[str, Any]], best: Any) -> Chart | None:
                 "x": x(epoch),
                 "y": y(value),
                 "draws": [],
-                "title": f"epoch {epoch:.0f}: {percent(value)}" + (", kept" if epoch == best else ""),
+                "title": f"epoch {epoch:.0f}: {percent(value)}" + (", kept" if epoch in kept else ""),
+                "kept": epoch in kept,
                 "text": f"{epoch:.0f}" if place % step == 0 else "",
             }
             for place, (epoch, value) in enumerate(shown)

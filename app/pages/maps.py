@@ -93,7 +93,8 @@ def feature_map(document: Any) -> Chart | None:
         drawn.append(
             {
                 "name": one.get("name", ""),
-                "hollow": place > 0,
+                # Pale is what others stand before; one alone is no background.
+                "is_front": place > 0 or len(groups) == 1,
                 "colour": None if by_class else place,
                 "points": [
                     {
@@ -141,7 +142,7 @@ def factors(document: Any, name: str, start: float) -> Chart | None:
         "start": x(start),
         # Where training began is always named; an end that would be printed over it is not.
         "ends": [
-            {"x": x(value), "text": f"{value:.3g}"}
+            {"x": x(value), "text": f"{value:.4g}"}
             for value in dict.fromkeys((min(ends), start, max(ends)))
             if value == start or abs(x(value) - x(start)) >= TEXT_WIDTH
         ],

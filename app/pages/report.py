@@ -127,7 +127,7 @@ def view(document: Document, gains: charts.Chart | None) -> dict[str, Any]:
         "estimate": tables.estimate(document),
         "curve": _curve(document),
         "training": {
-            "chart": charts.epochs(rows(document, "details.curve"), at(document, "details.best_epoch")),
+            "chart": charts.epochs(rows(document, "details.curve"), _kept(document)),
             "facts": tables.training(document),
         },
         "map": _maps(document),
@@ -187,9 +187,26 @@ def _maps(document: Document) -> list[dict[str, Any]]:
         chart = maps.feature_map(at(document, path))
         if chart:
             shares = at(document, f"{path}.explained") or []
-            total = sum(value for value in shares if is_number(value))
-            drawn.append({"chart": chart, "what": at(document, f"{path}.what") or "features", "share": total})
+            known = [value for value in shares if is_number(value)]
+            names = [
+                f"{name} direction" + (f", {100 * share:.0f} % of the variance" if share is not None else "")
+                for name, share in zip(("first", "second"), [*known, None, None], strict=False)
+            ]
+            drawn.append(
+                {
+                    "chart": chart,
+                    "what": at(document, f"{path}.what") or "features",
+                    "share": sum(known),
+                    "names": names,
+                }
+            )
     return drawn
+
+
+def _kept(document: Document) -> list[Any]:
+    """Epochs that are served: those of the soup, or the best one."""
+    soup = at(document, "details.soup")
+    return soup if isinstance(soup, list) and soup else [at(document, "details.best_epoch")]
 
 
 def _mapping(document: Document) -> dict[str, Any]:

@@ -46,9 +46,10 @@ class FineTune(Recipe):
         None,
         gt=0,
         le=10_080,
-        description="Time of the whole job, exceeded by 30 s at most where its forecasts hold. What does not fit is "
-        "left out, and is a row of `decisions`: the networks from scratch first, then views, pilots, epochs, training. "
-        "Features alone that do not fit end the job (timed_out), and are kept for its next run.",
+        description="Time of the whole job, exceeded by 30 s at most on a machine at rest (docs/auto.md). The transfer "
+        "has a third of it, and each of the two networks from scratch as much as it took. What does not fit is left "
+        "out, and is a row of `decisions`: views, pilots, epochs down to five, the networks from scratch, the "
+        "training, and at last images. The probe is what remains.",
     )
     layer_decay: float | None = Field(
         None,

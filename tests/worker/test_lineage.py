@@ -174,6 +174,50 @@ def test_other_bytes_of_the_same_picture_are_recognised_while_its_dataset_is_the
     assert (items["num_seen_before"], items["num_look_alike"] > 0) == (0, True)
 
 
+def cropped(data: bytes) -> bytes:
+    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    out = io.BytesIO()
+    picture.crop((3, 2, picture.width - 3, picture.height - 4)).save(out, "PNG")
+    return out.getvalue()
+
+
+def textured(num: int, first: int) -> dict[str, bytes]:
+    """Pictures with something to recognise: soft shapes of several sizes, no two alike."""
+    found = {}
+    for place, (shade, colour) in enumerate(SHADES.items()):
+        for number in range(num):
+            draws = np.random.default_rng((first, place, number))
+            coarse = [(draws.uniform(-90, 90, (size, size, 3)) + colour).clip(0, 255) for size in (4, 9)]
+            layers = [
+                Image.fromarray(one.astype(np.uint8)).resize((96, 96), Image.Resampling.BICUBIC) for one in coarse
+            ]
+            out = io.BytesIO()
+            Image.blend(*layers, 0.4).save(out, "PNG")
+            found[f"{shade}/{number}.png"] = out.getvalue()
+    return found
+
+
+def test_slight_crops_of_what_taught_the_backbone_are_recognised_by_features(lab, adopted):
+    """Nobody has features of the teacher's pictures under the taught backbone until they are asked for."""
+    lab.store("ds_soft", textured(20, 1))
+    recipe = {"scope": "norm", "epochs": 2, "augment": "none"}
+    tuned = lab.transfer("ds_soft", "fine_tune", backbone=CNN, recipe=recipe)
+    assert bundle.STATE in tuned["spec"]["files"]
+    lab.adopt("user/soft", tuned, CNN)
+    taught = index(lab, "ds_soft")
+    pictures, paths = textured(20, 1), [one.as_py() for one in taught.paths]
+    learned = [paths[row] for row in np.flatnonzero(taught.split != 2)]
+    lab.store("ds_cropped", {name: cropped(pictures[name]) for name in learned})
+    items = lab.transfer("ds_cropped", backbone="user/soft")["report"]["data"]["lineage"]["items"]
+    assert (items["num_by_id"], items["num_by_sha256"]) == (0, 0)
+    assert items["num_by_phash"] > 0
+    assert items["num_by_copy"] == items["num_seen_before"] == items["num_by_phash"]
+    lab.store("ds_others", textured(12, 2))
+    done = lab.transfer("ds_others", backbone="user/soft")
+    assert done["report"]["data"]["lineage"]["items"]["num_seen_before"] == 0
+    assert "warnings" not in done["report"]
+
+
 def test_a_transfer_whose_test_items_nobody_has_met_is_not_flagged(lab, adopted):
     for dataset in ("ds_other", "ds_child"):
         done = lab.transfer(dataset, backbone="user/shades")

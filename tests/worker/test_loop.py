@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from app.errors import JobFailure
-from worker import checks, loop, mixing, optim
+from worker import checks, loop, mixing, optim, pilots
 from worker.batches import Data
 from worker.checks import Check
 from worker.inputs import ArraySource
@@ -63,6 +63,31 @@ def run(
 
 
 PLAN = Plan(epochs=6, batch_size=16, seed=5)
+
+
+def test_a_step_in_parts_is_left_between_them_and_moves_nothing() -> None:
+    subject, progress, asked = trainer(), Progress(micro_batch=4), []
+
+    def leaves() -> bool:
+        # Three times in each whole step of sixteen; within the second one, after its first two parts.
+        asked.append(progress.step)
+        return len(asked) == 5
+
+    states = []
+    ended = loop.train(
+        subject, dataset(), dataset(1, 30), PLAN, progress,
+        lambda: bool(states.append(subject.copy())), lambda _: None, lambda _: None, leaves,
+    )  # fmt: skip
+    assert (ended, progress.step, progress.step_in_epoch, len(states)) == (loop.ASKED, 1, 1, 1)
+    assert all(torch.equal(value, states[0][name]) for name, value in subject.copy().items())
+
+
+def test_timing_a_step_moves_nothing() -> None:
+    subject = trainer()
+    before = subject.copy()
+    assert pilots.step_seconds(subject.network, dataset(), "cpu") > 0
+    assert all(torch.equal(value, before[name]) for name, value in subject.copy().items())
+    assert all(parameter.grad is None for parameter in subject.trainable.values())
 
 
 def test_loss_goes_down_and_the_best_is_kept() -> None:

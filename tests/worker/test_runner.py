@@ -22,9 +22,10 @@ pytestmark = pytest.mark.server
 # What `worker.runner_process` does in a process of its own: the document, a pipe to it, a pipe from it.
 ATTEMPT = """
 import sys
+import time
 from multiprocessing.connection import Connection
 from worker import runner
-runner.main(sys.stdin.readline(), Connection(0), Connection(1))
+runner.main(sys.stdin.readline(), time.monotonic(), Connection(0), Connection(1))
 """
 
 

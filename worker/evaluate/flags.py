@@ -18,6 +18,7 @@ FEW_IMAGES = 30
 # Share of the test images that have a sure copy in what was learned from; of what a backbone had learned before, one
 # is enough: nobody expects it there.
 SEEN_SHARE = 0.05
+MORE_TIME = "give it more time (max_minutes)"
 
 
 class Flag(TypedDict):
@@ -134,7 +135,7 @@ def of_time(details: Mapping[str, Any], hurried: str | None) -> list[Flag]:
     """Flags of a transfer or of its baseline that had too little time.
 
     Args:
-        details: what the method tells of itself; of a training its `epochs`.
+        details: what the method tells of itself; of a training its `epochs`, and `images_left_out`.
         hurried: that the network from scratch that the verdict stands on had too little.
     """
     found = []
@@ -144,7 +145,17 @@ def of_time(details: Mapping[str, Any], hurried: str | None) -> list[Flag]:
                 code="nothing_trained",
                 message=(
                     f"no epoch of the training ran ({details.get('ended')}): what is served is the probe on the frozen "
-                    "backbone; give it more time (max_minutes), or use linear_probe, which needs less"
+                    f"backbone; {details.get('to_train', MORE_TIME)}, or use linear_probe, which needs less"
+                ),
+            )
+        )
+    if left_out := details.get("images_left_out"):
+        found.append(
+            Flag(
+                code="images_left_out",
+                message=(
+                    f"the time did not hold all images: {left_out['learn']} were not learned from and "
+                    f"{left_out['test']} of the test split not scored, drawn by class; {MORE_TIME}"
                 ),
             )
         )

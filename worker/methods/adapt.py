@@ -96,6 +96,10 @@ class _Search:
         if self._reporter.stop_requested:
             self._decide(name, "skipped", "the job was asked to stop")
             return False
+        # Before any forecast: what this backbone cannot have is the reason on a fast machine and on a slow one.
+        if refusal := self._candidates.refusal(name):
+            self._decide(name, "skipped", refusal)
+            return False
         forecast, left = self._budget.forecast(name), self._budget.left_seconds
         if forecast > left:
             reason = f"its forecast of {forecast:.0f} s does not fit the {left:.0f} s that are left"

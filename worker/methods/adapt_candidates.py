@@ -88,11 +88,20 @@ class Candidates:
         self._extraction, self._began, self._look = extraction, began, look
         self._num_steps = 0
 
+    def refusal(self, name: str) -> str:
+        """Why a candidate cannot be had from this backbone; empty where it can."""
+        if name != BATCH_NORM:
+            return ""
+        from worker import domain_norm
+
+        backbone = self._task.backbone
+        return "" if domain_norm.num_norms(backbone) else f"{backbone.name} has no batch norm to estimate again"
+
     def fit(self, name: str) -> Finished:
-        """One candidate, on everything and on the halves.
+        """One candidate, on everything and on the halves; one without a `refusal`.
 
         Raises:
-            Unfinished: it cannot be had from this backbone.
+            Unfinished: as `look` says.
         """
         if name == BATCH_NORM:
             return self._batch_norm()
@@ -134,8 +143,6 @@ class Candidates:
 
         task, source = self._task, self._task.source
         assert source is not None
-        if not domain_norm.num_norms(task.backbone):
-            raise Unfinished(f"{task.backbone.name} has no batch norm to estimate again")
         feats: list[Float] = []
         for index, rows in ((source.index, source.pool), (task.index, task.pool)):
             network = domain_norm.network(task.context, index, rows, task.backbone, task.seed)

@@ -22,8 +22,9 @@ DEFAULT_MINUTES = {"cpu": 5.0, "cuda": 30.0}
 EXPORT_SECONDS, FINISH_SECONDS = 6.0, 1.0
 # Views of every image whose activations are cached, and a gradient step on one of these against extracting it.
 VIEWS, CACHED_SHARE = 4, 0.4
-# A gradient step through the whole network against decoding and one pass forward.
-WHOLE_SHARE = 3.0
+# A gradient step through the whole network against decoding and one pass forward, which a CPU makes in a graph that is
+# several times as fast as the network.
+WHOLE_SHARE = {"cpu": 8.0, "cuda": 3.0}
 # Ways to join source and target: two fits of the probe's size each, at most.
 JOINT_FITS = 12.0
 REFERENCE_DIM = 1280
@@ -118,7 +119,7 @@ class Budget:
         """Forecast of a training, its export included."""
         pace, number = self.pace(backbone), facts.num_images
         cached = step.name == "fine_tune last_stage" and facts.device == "cpu"
-        passes = VIEWS + EPOCHS * CACHED_SHARE if cached else 1 + EPOCHS * WHOLE_SHARE
+        passes = VIEWS + EPOCHS * CACHED_SHARE if cached else 1 + EPOCHS * WHOLE_SHARE[facts.device]
         return (TORCH_SECONDS + EXPORT_SECONDS + pace * number * passes) * self._slowness.get("tuning", 1.0)
 
     def joint(self, num_source: int, facts: Facts, backbone: Prepared) -> float:

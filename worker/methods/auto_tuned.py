@@ -16,6 +16,8 @@ from worker.methods.outcome import Candidate
 from worker.methods.reference import holdout
 from worker.methods.task import Task
 
+# Of the time that a training may take: one that ends a little late must not cost the networks from scratch theirs.
+TRAINING_SHARE = 0.9
 # To compare on: one item has no spread.
 MIN_HELD = 2
 
@@ -48,7 +50,8 @@ def _train(bench: Bench, task: Task, step: Step, name: str, frozen: Candidate) -
     from worker.methods import fine_tune
 
     assert isinstance(step.recipe, FineTune)
-    recipe = step.recipe.model_copy(update={"max_minutes": max(1.0, room.most - EXPORT_SECONDS) / 60})
+    seconds = max(1.0, TRAINING_SHARE * room.most - EXPORT_SECONDS)
+    recipe = step.recipe.model_copy(update={"max_minutes": seconds / 60})
     began = monotonic()
     try:
         with budget.guarded(is_needed=False):

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -20,13 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.errors import JobFailure
 from app.recipes import FineTune
 from worker import backbones, checks, features, forward, inputs, moved, scopes, tuning
 from worker.checkpoint import Checkpoints, Snapshot
 from worker.evaluate import calibration, judged
 from worker.evaluate.distortion import relative_change
-from worker.methods import fine_tune_inputs
+from worker.methods import fine_tune_inputs, fine_tune_probe
 from worker.methods.fine_tune_time import Limit
 from worker.methods.heads import LinearHead
 from worker.methods.outcome import Candidate, Outcome, Selection
@@ -49,14 +48,25 @@ def job(recipe: FineTune, task: Task) -> Outcome:
     """The recipe as a job of its own: `max_minutes` bounds all of it, baselines and scoring included.
 
     Raises:
-        JobFailure: as `run`; `timed_out`, not even the features fit the time.
+        JobFailure: as `run`.
         Yielded: the worker shuts down.
     """
+    if not len(holdout(task)):
+        probe, decision = fine_tune_probe.candidate(recipe, task, fine_tune_probe.TOO_FEW), fine_tune_probe.skipped()
+        task.context.reporter.log(f"training: skipped, {decision.reason}", "warning", **asdict(decision))
+        return Outcome(probe, (decision,), frozen=probe)
     if recipe.max_minutes is None:
         return Outcome(run(recipe, task))
-    limit = Limit(task, recipe.max_minutes)
+    limit = Limit(task, recipe.max_minutes, recipe.scope)
     candidate = run(recipe, limit.watch(task), limit)
-    return Outcome(candidate, tuple(limit.decisions), compared_by_seconds=limit.compared_by_seconds)
+    return Outcome(
+        candidate,
+        tuple(limit.decisions),
+        # Without a training it is the probe on the frozen backbone.
+        frozen=None if candidate.start else candidate,
+        compared_by_seconds=limit.compared_by_seconds,
+        excerpt=limit.excerpt,
+    )
 
 
 def run(recipe: FineTune, task: Task, limit: Limit | None = None) -> Candidate:
@@ -68,27 +78,30 @@ def run(recipe: FineTune, task: Task, limit: Limit | None = None) -> Candidate:
         limit: of the whole job; None where the caller minds what stands around the training.
 
     Raises:
-        JobFailure: `dataset_invalid`, too few images for a hold-out; `diverged`; `out_of_memory`; `timed_out`, not even
-            the features fit the limit.
+        JobFailure: `diverged`; `out_of_memory`; `unsupported_scope`.
+        ValueError: no image can be held out.
         Yielded: the worker shuts down.
     """
     began = time.monotonic()
     context = task.context
     torch.set_num_threads(context.settings.num_compute_threads)
-    held = holdout(task)
-    if not len(held):
-        raise JobFailure(
-            "dataset_invalid",
-            "expected classes of at least 3 images outside the test split, to hold some out; found none; "
-            "add images, or use linear_probe",
-        )
-    train = np.setdiff1d(task.pool, held)
     checkpoints = Checkpoints(context.storage, _checkpoint_prefix(recipe, task), context.scratch)
     snapshot = checkpoints.read()
     scopes.check(task.backbone, recipe)
     source = replace(task.backbone, preprocess=fine_tune_inputs.shape(recipe, task))
-    pool_PD, extraction = fine_tune_inputs.frozen(task, source, limit, snapshot)
-    task.foresee(task, pool_PD, len(train))
+    task, pool_PD, extraction = fine_tune_inputs.frozen(recipe, task, source, limit, snapshot)
+    trains = limit is None or snapshot is not None or fine_tune_inputs.fits(recipe, task, limit)
+    details = {"images_left_out": limit.left_out(task)} if limit and limit.excerpt else {}
+    if limit and not trains and source.preprocess == task.backbone.preprocess:
+        limit.trained()
+        probed = fine_tune_probe.candidate(recipe, task, fine_tune_probe.NO_TIME)
+        seconds = time.monotonic() - began
+        return replace(probed, extraction=extraction, seconds=seconds, details=probed.details | details)
+    held = holdout(task)
+    if not len(held):
+        raise ValueError("expected images to hold some out of; found none; ask reference.holdout before")
+    train = np.setdiff1d(task.pool, held)
+    task.foresee(task, pool_PD, len(train), limit.num_scored(task) if limit else None)
     train_ND, held_ND = (pool_PD[np.searchsorted(task.pool, rows)] for rows in (train, held))
     probe, facts = _probe(task, train, train_ND, snapshot)
     with ThreadPoolExecutor(context.settings.num_compute_threads, thread_name_prefix="augment") as threads:
@@ -102,9 +115,10 @@ def run(recipe: FineTune, task: Task, limit: Limit | None = None) -> Candidate:
         part = Part(
             train, held, train_ND, held_ND, "mirror" in allowed, threads, groups, crops=recipe.augment != "none"
         )
-        material, is_trained = fine_tune_inputs.opened(recipe, task, part, source, facts, limit, snapshot)
-        facts |= {"is_trained": is_trained}
-        deadline = (limit.deadline if is_trained else began) if limit else _deadline(recipe, began, snapshot)
+        opened = fine_tune_inputs.opened(recipe, task, part, source, facts, limit, snapshot, probe, trains=trains)
+        material = opened.material
+        facts |= {"is_trained": opened.is_trained, "num_rows": limit.num_rows if limit else None}
+        deadline = (limit.deadline if opened.is_trained else began) if limit else _deadline(recipe, began, snapshot)
         network = Network(material.trunk, probe)
         bench = Workbench(
             context,
@@ -118,7 +132,7 @@ def run(recipe: FineTune, task: Task, limit: Limit | None = None) -> Candidate:
             start_facts=facts,
             snapshot=snapshot,
             options=Options(fine_tune_inputs.mixup(recipe, train), recipe.l2_sp, recipe.soup, recipe.wise),
-            pace=fine_tune_inputs.pace(recipe, task, facts["views"], limit) if limit else None,
+            pace=fine_tune_inputs.pace(recipe, task, facts["views"], limit, opened.step_seconds) if limit else None,
         )
         tuned = tuning.run(bench)
         if limit:
@@ -146,7 +160,8 @@ def run(recipe: FineTune, task: Task, limit: Limit | None = None) -> Candidate:
             "feature_distortion": relative_change(held_ND, tuned_ND),
             "images_trained_on": len(train),
             "images_held_out": len(held),
-        },
+        }
+        | details,
     )
 
 

@@ -1,18 +1,21 @@
 """What a fine-tuning is given: the input's size, the views that the label allows, and the material. Needs torch."""
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from app.artifact.preprocess import Preprocess
 from app.recipes import FineTune
-from worker import features, forward, inputs, invariance, scopes, trivial
+from worker import features, forward, inputs, invariance, pilots, scopes, trivial, workbench
 from worker.checkpoint import Snapshot
+from worker.context import never
 from worker.features import Extraction
 from worker.methods.auto_budget import CACHED_SHARE, WHOLE_SHARE
-from worker.methods.fine_tune_time import PROBE_SHARE, Limit
+from worker.methods.fine_tune_time import MIN_EPOCHS, PROBE_SHARE, Limit
 from worker.methods.heads import LinearHead
 from worker.methods.task import Float, Rows, Task
+from worker.network import Network
 from worker.prepared import Prepared
 from worker.scopes import Material, Part
 from worker.workbench import Pace
@@ -22,22 +25,41 @@ TRIVIAL_FROM = 20
 MIXUP, MIXUP_FROM = 0.1, 20_000
 
 
-def frozen(task: Task, source: Prepared, limit: Limit | None, snapshot: Snapshot | None) -> tuple[Float, Extraction]:
-    """Features of the pool; with a limit, the rest of the time is planned by how long they took.
+@dataclass(frozen=True)
+class Opened:
+    """What there is to train on.
+
+    Args:
+        material: of the scope, or of the head alone.
+        is_trained: whether it is.
+        step_seconds: of a step for each image, where one was timed.
+    """
+
+    material: Material
+    is_trained: bool
+    step_seconds: float | None = None
+
+
+def frozen(
+    recipe: FineTune, task: Task, source: Prepared, limit: Limit | None, snapshot: Snapshot | None
+) -> tuple[Task, Float, Extraction]:
+    """The task, features of its pool, and what these took; with a limit, as many images as fit, and the rest planned.
 
     Raises:
-        JobFailure: `timed_out`, they do not fit the limit.
         Left: without a limit.
     """
     if limit is None:
-        return forward.frozen(task, source, task.pool)
-    limit.spend(snapshot.facts["seconds"] if snapshot else 0.0)
-    try:
-        found, extraction = forward.frozen(task, source, task.pool)
-    except features.Left as left_off:
-        raise limit.first_left(left_off) from None
-    limit.plan(task, source, extraction)
-    return found, extraction
+        return task, *forward.frozen(task, source, task.pool)
+    known = None
+    if snapshot is not None:
+        limit.spend(workbench.spent(snapshot)[1])
+        known = snapshot.facts.get("num_rows")
+    task, extraction = limit.gather(task, source, known)
+    found, _ = forward.frozen(task, source, task.pool)
+    views = inputs.num_views(task.backbone, len(task.pool))
+    costs = passes(recipe, task, views), float(is_cached(recipe, task, views))
+    limit.plan(task, source, extraction, *costs, min(MIN_EPOCHS, recipe.epochs))
+    return task, found, extraction
 
 
 def labels_allow(
@@ -91,39 +113,64 @@ def opened(
     facts: dict[str, Any],
     limit: Limit | None,
     snapshot: Snapshot | None,
-) -> tuple[Material, bool]:
-    """The material, and whether it is trained: where its inputs and an epoch do not fit the limit, it is the head's.
+    probe: LinearHead,
+    *,
+    trains: bool,
+) -> Opened:
+    """The material; where its inputs and an epoch do not fit the limit after all, it is the head's.
 
     Raises:
-        JobFailure: `unsupported_scope`; `timed_out`, an earlier attempt's inputs are gone and there is no time.
+        JobFailure: `unsupported_scope`.
         Left: without a limit.
     """
     views = facts["views"]
     if limit is None:
-        return material(recipe, task, part, source.preprocess, views), True
-    # A checkpoint is of what was begun with.
-    is_trained = snapshot.facts.get("is_trained", True) if snapshot else recipe.scope == "head"
-    if snapshot is None and not is_trained:
-        num_images = len(part.train) + len(part.held)
-        # Its inputs and one epoch.
-        needed = passes(recipe, task, views) + is_cached(recipe, task, views)
-        is_trained = limit.allows("training", num_images, passes=needed)
-    # At another resolution the head stands on a graph of its own, which the training's material writes.
-    if is_trained or source.preprocess != task.backbone.preprocess:
+        return Opened(material(recipe, task, part, source.preprocess, views), True)
+    whole = replace(task, context=replace(task.context, leaves=never))
+    if snapshot is not None and snapshot.facts.get("is_trained", True):
+        # What an earlier attempt has learned is served with these inputs, whatever time is left.
+        return Opened(material(recipe, whole, part, source.preprocess, views), True)
+    if snapshot is None and trains:
         try:
-            return material(recipe, task, part, source.preprocess, views), bool(is_trained)
+            made = material(recipe, task, part, source.preprocess, views)
+            seconds = _timed(recipe, task, made, probe)
+            if seconds is not None:
+                limit.share(seconds * _epoch_items(part) * min(MIN_EPOCHS, recipe.epochs))
+            if seconds is None or limit.allows_seconds("training", seconds * _epoch_items(part)):
+                return Opened(made, True, seconds)
         except features.Left as left_off:
-            if snapshot is not None:
-                raise limit.first_left(left_off) from None
             limit.skip("training", f"the time is over; {left_off}")
-    return scopes.head_only(task, part), False
+    if source.preprocess == task.backbone.preprocess:
+        return Opened(scopes.head_only(task, part), False)
+    # At another resolution the head stands on a graph of its own, which the training's material writes.
+    untrained = replace(part, train=part.train[:1], train_ND=part.train_ND[:1])
+    return Opened(material(recipe, whole, untrained, source.preprocess, views), False)
+
+
+def fits(recipe: FineTune, task: Task, limit: Limit) -> bool:
+    """Whether there is time for the inputs of a training and one epoch, by the pace of passes; says where not."""
+    views = inputs.num_views(task.backbone, len(task.pool))
+    needed = passes(recipe, task, views) + is_cached(recipe, task, views)
+    return recipe.scope == "head" or limit.allows("training", len(task.pool), passes=needed)
+
+
+def _timed(recipe: FineTune, task: Task, made: Material, probe: LinearHead) -> float | None:
+    """Seconds of a step for each image, timed; None where inputs are gathered later, or are features."""
+    if recipe.scope == "head" or made.views is not None:
+        return None
+    return pilots.step_seconds(Network(made.trunk, probe), made.train, task.context.device)
+
+
+def _epoch_items(part: Part) -> float:
+    """Steps of an epoch and of the looks around it, in items of a step."""
+    return len(part.train) + 3 * workbench.LOOK_SHARE * len(part.held)
 
 
 def passes(recipe: FineTune, task: Task, views: int) -> float:
     """What one epoch takes for each image, in passes of the whole network; of activations, without gathering them."""
     if recipe.scope == "head":
         return 0.0
-    return CACHED_SHARE if is_cached(recipe, task, views) else WHOLE_SHARE
+    return CACHED_SHARE if is_cached(recipe, task, views) else WHOLE_SHARE[task.context.device]
 
 
 def is_cached(recipe: FineTune, task: Task, views: int) -> bool:
@@ -131,9 +178,9 @@ def is_cached(recipe: FineTune, task: Task, views: int) -> bool:
     return recipe.scope == "last_stage" and task.context.device == "cpu" and views > 0
 
 
-def pace(recipe: FineTune, task: Task, views: int, limit: Limit) -> Pace:
+def pace(recipe: FineTune, task: Task, views: int, limit: Limit, step_seconds: float | None) -> Pace:
     """What the phases of a training within a limit are planned by."""
-    return limit.pace(passes(recipe, task, views), float(is_cached(recipe, task, views)))
+    return limit.pace(passes(recipe, task, views), float(is_cached(recipe, task, views)), step_seconds)
 
 
 def material(recipe: FineTune, task: Task, part: Part, shape: Preprocess, views: int) -> Material:

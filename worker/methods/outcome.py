@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from app.artifact.spec import HeadKind
 from worker.evaluate.estimate import Confidence
 from worker.features import Extraction
+from worker.methods.excerpt import Excerpt
 from worker.methods.task import Float, Rows
 from worker.prepared import Prepared
 
@@ -256,6 +257,7 @@ class Outcome:
         compared_by_seconds: when baselines must have ended, from the job's beginning; None where nobody waits.
         adaptation: where a source was joined.
         unjoined: why one that was given was not.
+        excerpt: what there was time for, where that is not all images.
     """
 
     candidate: Candidate
@@ -264,3 +266,4 @@ class Outcome:
     compared_by_seconds: float | None = None
     adaptation: Adaptation | None = None
     unjoined: str = ""
+    excerpt: Excerpt | None = None

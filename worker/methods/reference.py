@@ -9,8 +9,10 @@ from dataclasses import asdict
 
 import numpy as np
 
+from app.artifact.preprocess import Preprocess
 from app.recipes import LinearProbe
 from worker import features
+from worker.features import Extractor
 from worker.methods import linear_probe
 from worker.methods.outcome import Candidate, Decision, Scratch
 from worker.methods.task import Rows, Task
@@ -23,7 +25,8 @@ TIMED_IMAGES = 32
 # or two, and a network that was stopped in them says nothing of what the data allow (docs/decisions/0019).
 MIN_SECONDS = 5.0
 TORCH_SECONDS = 6.0
-# A time budget may be overrun by this much; better a late baseline than none.
+# What is needed for any result may overrun a time budget by this much. A baseline may not: it starts only if its
+# forecast fits the budget itself, like every other step.
 SLACK_SECONDS = 25.0
 ASKED_TO_STOP = "the job was asked to stop, and a baseline that was cut short would flatter the transfer"
 
@@ -51,7 +54,7 @@ def scratch(task: Task, candidate: Candidate, by_seconds: float | None) -> Scrat
     Args:
         task: the data without the test split.
         candidate: what it is compared with.
-        by_seconds: when it must have ended, from the job's beginning, but for the slack; None where nobody waits.
+        by_seconds: when it must have ended, from the job's beginning; None where nobody waits.
 
     Returns:
         the baseline, or why it was skipped: less time for it than for the transfer would be a straw man.
@@ -60,12 +63,11 @@ def scratch(task: Task, candidate: Candidate, by_seconds: float | None) -> Scrat
     forecast, selection = forecast_scratch(seconds), holdout(task)
     reporter = task.context.reporter
     reason = ""
-    if by_seconds is not None and reporter.elapsed_seconds + forecast > by_seconds + SLACK_SECONDS:
-        left = by_seconds + SLACK_SECONDS - reporter.elapsed_seconds
+    if by_seconds is not None and reporter.elapsed_seconds + forecast > by_seconds:
+        left = max(0.0, by_seconds - reporter.elapsed_seconds)
         reason = (
             f"its forecast of {forecast:.1f} s (two networks, {seconds:.1f} s each as the transfer "
-            f"had, and {TORCH_SECONDS:.0f} s to begin) does not fit the {max(0.0, left):.1f} s that are left, "
-            f"{SLACK_SECONDS:.0f} s of slack among them"
+            f"had, and {TORCH_SECONDS:.0f} s to begin) does not fit the {left:.1f} s that are left"
         )
     elif not len(selection):
         reason = "there are too few images to hold some out"
@@ -74,7 +76,7 @@ def scratch(task: Task, candidate: Candidate, by_seconds: float | None) -> Scrat
     from worker.methods import scratch as networks
 
     # Where others have the machine, opening torch takes ten times as long.
-    if by_seconds is not None and reporter.elapsed_seconds + 2 * seconds > by_seconds + SLACK_SECONDS:
+    if by_seconds is not None and reporter.elapsed_seconds + 2 * seconds > by_seconds:
         return _skip(task, "opening torch took the time that the budget had left for it")
     train = np.setdiff1d(task.pool, selection)
     reporter.log(
@@ -111,11 +113,17 @@ def wall_seconds(task: Task, candidate: Candidate) -> float:
     return candidate.seconds + extraction.num_cached * seconds_per_image(task)
 
 
-def seconds_per_image(task: Task) -> float:
-    """Decode and forward, measured on a few images."""
+def seconds_per_image(task: Task, shape: Preprocess | None = None, run: Extractor | None = None) -> float:
+    """Decode and forward, measured on a few images.
+
+    Args:
+        task: the data.
+        shape: of the input; the backbone's own by default.
+        run: what passes images of that shape; the backbone's own extractor by default.
+    """
     rows = task.pool[:TIMED_IMAGES]
-    extractor = features.open_extractor(task.context, task.backbone)
+    run = run or features.open_extractor(task.context, task.backbone)
     began = time.monotonic()
-    for _, images in features.decoded(task.context, task.index, rows, task.backbone.preprocess):
-        extractor(images)
+    for _, images in features.decoded(task.context, task.index, rows, shape or task.backbone.preprocess):
+        run(images)
     return (time.monotonic() - began) / len(rows)

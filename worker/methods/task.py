@@ -3,7 +3,7 @@
 Shape legend: N images of the dataset, P of the pool (all but the test split), D features.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -29,20 +29,23 @@ class Domain:
 class Foresee(Protocol):
     """Called by methods as soon as the frozen features of the pool are there: tells what may be expected of them."""
 
-    def __call__(self, task: "Task", feats_PD: Float, num_learned: int | None = None) -> None:
+    def __call__(
+        self, task: "Task", feats_PD: Float, num_learned: int | None = None, num_test: int | None = None
+    ) -> None:
         """Foretells.
 
         Args:
             task: with the backbone whose features these are.
             feats_PD: of the pool.
             num_learned: images that will be learned from, where that is not the whole pool.
+            num_test: images that will be scored, where that is not the whole test split.
 
         Shape:
             feats_PD: [P, D]
         """
 
 
-def foresee_nothing(task: "Task", feats_PD: Float, num_learned: int | None = None) -> None:
+def foresee_nothing(task: "Task", feats_PD: Float, num_learned: int | None = None, num_test: int | None = None) -> None:
     """Where there is nothing to foretell: no labels, or another domain."""
 
 
@@ -52,7 +55,8 @@ class Task:
 
     `backbones` may be chosen from (more than one when the job says `auto`); `backbone` is the one to use. With a
     `source` of another domain the index is the target's, without its labels, and classes are the source's. `unlabelled`
-    are more images like the task's own. `foresee` is to be called with the pool's features before training.
+    are more images like the task's own. `foresee` is to be called with the pool's features before training. `left_out`
+    are rows that could be learned from, had there been the time (see `excerpt`).
     """
 
     context: RunContext
@@ -69,6 +73,7 @@ class Task:
     source: Domain | None = None
     unlabelled: Domain | None = None
     foresee: Foresee = foresee_nothing
+    left_out: Rows = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def groups_N(self) -> NDArray[np.int64]:

@@ -222,6 +222,33 @@ def test_a_curve_that_is_a_list_is_drawn_like_one_in_an_object() -> None:
     assert "polyline" in drawn[0][0]
 
 
+def test_plots_name_their_axes_and_what_their_marks_mean() -> None:
+    found = document()
+    found["details"] |= {"soup": [1, 3]}
+    shown = page(found)
+    for words in (
+        "first direction, 30 % of the variance", "second direction, 10 % of the variance", "accuracy on the hold-out",
+        "labels, logarithmic", "alpha, a factor", "beta, in units of what the layer gives", "sure by, %", "right, %",
+    ):  # fmt: skip
+        assert words in shown.text, words
+    # The probe that training began with is on its curve, and what is served is marked: a soup's states, or the best.
+    assert {f"epoch {epoch}: {50 + 10 * epoch}.0 %" for epoch in (0, 2)} <= set(shown.titles)
+    assert {f"epoch {epoch}: {50 + 10 * epoch}.0 %, kept" for epoch in (1, 3)} <= set(shown.titles)
+    assert "epoch 2: 70.0 %, kept" in page(document()).titles
+
+
+def test_a_map_by_class_still_tells_its_groups_apart() -> None:
+    html = report.render(document(3, name="which"), "job_1")
+    legend = re.search(r'<p class="legend">.*?</p>', html, re.DOTALL)
+    assert legend is not None
+    assert '<i class="pale"></i>which' in legend[0]
+    assert '<i class="full"></i>test' in legend[0]
+    # Under a trained network the test split is alone, and is no background.
+    alone = document()["feature_map"]["groups"][1:]
+    (only,) = maps.feature_map(document()["feature_map"] | {"groups": alone})["groups"]
+    assert only["is_front"]
+
+
 def test_decisions_keep_their_order() -> None:
     found = document()
     found["decisions"] = [{"step": f"step-{place}", "outcome": "tried", "reason": "r"} for place in range(12)]

@@ -153,7 +153,8 @@ def test_the_last_stage_from_images_to_a_graph(attempt: Callable[..., Task]) -> 
     assert 0 < details["feature_distortion"] < 2
     assert [one["data"]["rate"] for one in tries] == [pilot["rate"] for pilot in details["pilots"]]
     assert told == tries + metrics
-    assert len(details["curve"]) == details["epochs"] == 4
+    assert [one["epoch"] for one in details["curve"]] == [0, 1, 2, 3, 4]
+    assert details["epochs"] == 4
     assert set(metrics[0]["data"]) >= {
         "step", "epoch", "train_loss", "val_accuracy", "val_loss", "images_per_second"
     }  # fmt: skip
@@ -329,13 +330,3 @@ def encode(pixels: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
-
-
-def test_too_few_images_to_hold_some_out(tmp_path: Path) -> None:
-    archive = tmp_path / "few.zip"
-    archive.write_bytes(factories.pack(factories.pictures(2)))
-    context = transfer_factories.context(tmp_path, Wire())
-    transfer_factories.store(context, archive)
-    with pytest.raises(JobFailure) as failure:
-        fine_tune.run(FineTune(), transfer_factories.task(context, transfer_factories.cnn()))
-    assert failure.value.code == "dataset_invalid"

@@ -69,7 +69,7 @@ def test_it_learns_freezes_and_exports_the_frozen_graphs_operators(
     epochs, augment = (10, "none") if kind == "transformer" else (6, "default")
     found = fine_tune.run(FineTune(scope=scope, epochs=epochs, augment=augment, soup=False), task)
     details: dict[str, Any] = found.details
-    losses = [epoch["train_loss"] for epoch in details["curve"]]
+    losses = [epoch["train_loss"] for epoch in details["curve"][1:]]
     assert losses[-1] < losses[0]
     assert details["best_epoch"] > 0
     assert not found.shared

@@ -89,6 +89,16 @@ def test_however_soon_a_transfer_ends_the_networks_have_their_seconds(task: Task
     assert reference.MIN_SECONDS >= 5
 
 
+def test_they_start_only_if_their_forecast_fits_the_budget_itself(task: Task, wire: Wire, monkeypatch) -> None:
+    """No slack is planned in: two networks of five seconds and six to begin are not begun with fifteen left."""
+    monkeypatch.setattr(scratch, "run", lambda *given: given)
+    candidate = SimpleNamespace(seconds=0.3, extraction=None)
+    skipped = reference.scratch(task, candidate, 15.9)
+    assert (skipped.step, skipped.outcome, skipped.forecast_seconds) == ("baseline from scratch", "skipped", 16.0)
+    assert "does not fit" in skipped.reason
+    assert reference.scratch(task, candidate, 1e6)[1] == reference.MIN_SECONDS
+
+
 def test_it_yields(task: Task) -> None:
     held = holdout(task)
     task.context.reporter._request = "yield"
