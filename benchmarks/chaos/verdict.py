@@ -20,6 +20,8 @@ from benchmarks.chaos.stack import Stack
 
 SETTLE_SECONDS = 60.0
 MAX_STEPS = 1.3
+# What onnxruntime and torch keep where temporary files are, for all processes of a user under one name.
+CACHES = (".ses", "torchinductor_")
 
 
 def told(
@@ -161,8 +163,8 @@ def leftovers(stack: Stack) -> list[str]:
     for key in sorted(stored.key for stored in stack.storage.walk()):
         if not key.startswith(owned) and not (key.startswith("features/") and _is_whole(stack, key)):
             found.append(f"a file is left: {key}")
-    # A library keeps one file of a fixed name, `.ses`, where temporary files are.
-    working = [*stack.settings.scratch.glob("*"), *stack.temporary.glob("[!.]*")]
+    temporary = (path for path in stack.temporary.glob("*") if not path.name.startswith(CACHES))
+    working = [*stack.settings.scratch.glob("*"), *temporary]
     found += [f"a working file is left: {path}" for path in working if not _is_in_use(path)]
     if stack.kind == "local":
         found += [f"a message is left: {path.name}" for path in (stack.home / "broker" / "messages").iterdir()]

@@ -131,7 +131,8 @@ def test_processes_that_nobody_waits_for_are_seen(stack, done):
     orphan = "import time; time.sleep(600)"
     parent = (
         "import subprocess, sys; "
-        f"print(subprocess.Popen([sys.executable, '-c', '{orphan}'], env={{}}, start_new_session=True).pid)"
+        f"command, more = [sys.executable, '-c', '{orphan}'], dict(env={{}}, start_new_session=True, stdout=-3); "
+        "print(subprocess.Popen(command, **more).pid)"
     )
     told = subprocess.run([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, check=True)
     line = f"a process is left: {int(told.stdout)}"
