@@ -104,6 +104,14 @@ def losses(stack: Stack, job_id: str) -> int:
         return session.get_one(Job, job_id).losses
 
 
+def took_seconds(stack: Stack, job_id: str) -> float:
+    """From the request for a job to its end."""
+    with stack.database.read() as session:
+        job = session.get_one(Job, job_id)
+        assert job.finished_at is not None
+        return (job.finished_at - job.created_at).total_seconds()
+
+
 def judge_steps(stack: Stack, job_id: str) -> list[str]:
     """Whether a job has computed little more than once; each attempt that was lost may have cost as much."""
     most = 1 + (MAX_STEPS - 1) * max(1, losses(stack, job_id))
