@@ -57,6 +57,7 @@ def _collect(settings: Settings, database: "Database", given: argparse.Namespace
         database,
         storage,
         open_inbox(storage),
+        settings.scratch,
         now() - timedelta(seconds=grace),
         removes=given.remove,
         told=told,

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from app import log_lines, process, tracing
+from app import abandoned, in_use, log_lines, process, tracing
 from app.process import Child
 from app.settings import Settings
 
@@ -68,8 +68,7 @@ def manage(settings: Settings, command: str, others: Mapping[str, Child], grace_
         the exit status.
     """
     greeting = f"Graft listens on {addresses(settings)} (docs at /docs); Ctrl-C stops it"
-    with _sockets(settings) as sockets, tempfile.TemporaryDirectory(prefix="graft-board-") as board:
-        shared = {BOARD: board} if len(sockets) > 1 else {}
+    with _sockets(settings) as sockets, _board(settings, len(sockets)) as shared:
         children = {
             f"api {number}": Child(
                 [sys.executable, "-m", "app.cli", command], {SOCKET: str(one.fileno()), **shared}, [one.fileno()]
@@ -114,6 +113,18 @@ def may_listen(settings: Settings, roles: Sequence[str]) -> bool:
         )
         return False
     return free and _is_free(settings.host, "GRAFT_GRPC_PORT", settings.grpc_port)
+
+
+@contextmanager
+def _board(settings: Settings, num_processes: int) -> Iterator[dict[str, str]]:
+    """The folder that several processes share, as a variable for them; none for a single one."""
+    if num_processes == 1:
+        yield {}
+        return
+    settings.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=abandoned.BOARD, dir=settings.scratch) as folder:
+        in_use.mark(Path(folder))
+        yield {BOARD: folder}
 
 
 @contextmanager

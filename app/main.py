@@ -227,11 +227,7 @@ def make_state(settings: Settings, board: Path | None = None, roles: Sequence[st
         opened=opened,
         lookup=lookup,
         statistics=statistics,
-        held=Held(
-            settings.max_held_bytes // settings.serve_processes,
-            settings.max_predict_bytes,
-            settings.body_idle_seconds,
-        ),
+        held=Held(settings.max_held_bytes // settings.serve_processes, settings.max_predict_bytes),
         remote=Remote(settings.image_hosts, settings.max_predict_bytes),
         observation=Observation(observer, parts, saver, logbook, storage, settings.observed_keep_days),
         keyring=Keyring(database, settings.require_keys),

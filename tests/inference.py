@@ -15,10 +15,12 @@ LABELS = ["cat", "dog", "owl"]
 PICTURES = [factories.png((40 * number, 250 - 40 * number, 90), seed=number) for number in range(5)]
 
 
-def publish(state: Any, folder: Path, name: str = NAME, num_versions: int = 2) -> None:
+def publish(
+    state: Any, folder: Path, name: str = NAME, num_versions: int = 2, project_id: str = factories.PROJECT
+) -> None:
     """A model with versions 1 to n, in the database and storage of a process or a service."""
     with state.database.write() as session:
-        of = factories.model(session, name, 0)
+        of = factories.model(session, name, 0, project_id=project_id)
         for number in range(1, num_versions + 1):
             factories.published(session, state.storage, folder, of, number)
 

@@ -41,7 +41,9 @@ def collect(context: WorkerContext) -> Report | None:
     if collection_id is None:
         return None
     before = now() - timedelta(seconds=settings.collect_grace_seconds)
-    collector = Collector(context.database, context.storage, open_inbox(context.storage), before, removes=True)
+    collector = Collector(
+        context.database, context.storage, open_inbox(context.storage), context.settings.scratch, before, removes=True
+    )
     report = carry_out(context.database, collector, collection_id, context.stopping)
     if report.freed_bytes:
         log.info(

@@ -14,10 +14,11 @@ import signal
 import sys
 import threading
 import time
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, util
+from pathlib import Path
 from typing import Any
 
-from app import log_lines
+from app import in_use, log_lines
 from worker import runner
 from worker.document import JobDocument
 
@@ -40,6 +41,8 @@ def prepare(*, ahead: bool) -> None:
     """
     if FORKS:
         _CONTEXT.set_forkserver_preload(["worker.ahead"] if ahead else [])
+        # Of its socket; a worker that is killed leaves it behind.
+        in_use.mark(Path(util.get_temp_dir()))
         forkserver.ensure_running()
 
 

@@ -92,6 +92,19 @@ class Keyring:
         self._rates.spend(caller)
         return caller
 
+    def remembered(self, authorization: str) -> str | None:
+        """The project of a key that this process has seen, by what is in memory alone; None for any other.
+
+        The key may have ended since: this tells whose request is refused, and lets nobody in.
+        """
+        if not self._required:
+            return LOCAL.project
+        try:
+            known = self._known.get(keys.digest(_secret(authorization)))
+        except Unauthorized:
+            return None
+        return None if known is None else known.caller.project
+
     async def holds(self, authorization: str) -> bool:
         """Whether a key that was good when a long answer began still is; unknown counts as yes."""
         try:

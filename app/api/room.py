@@ -7,6 +7,7 @@ What it says is no secret: how busy the service is.
 
 import re
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import callers, problems
@@ -37,7 +38,8 @@ class Room:
 
         async def send_counted(message: Message) -> None:
             if message.get("status") in REFUSALS:
-                project = callers.project(scope) or ("" if state.settings.require_keys else "default")
+                given = Headers(scope=scope).get("authorization", "")
+                project = callers.project(scope) or state.keyring.remembered(given) or ""
                 state.statistics.refused(project, found["native"] or found["oip"], problems.code(scope))
             await send(message)
 

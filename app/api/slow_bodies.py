@@ -1,11 +1,11 @@
 """Gives up requests whose body has stopped coming; neither the framework nor its server has such a limit.
 
 A client that is silent in the middle of a body would hold its connection, a file in scratch and its place among the
-requests for as long as it likes. Predictions keep a clock of their own (`held`): a stream of images may rest between
-two lines.
+requests for as long as it likes. Whoever reads a stream of lines says where it may rest, which is between two of them.
 """
 
 import time
+from typing import Any
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,8 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api import problems
 from app.errors import TimedOut
 
-# In the scope of a request whose reader keeps the clock.
-OWN_CLOCK = "graft.own_clock"
+_BODY = "graft.body"
 
 
 class SlowBodies:
@@ -31,7 +30,7 @@ class SlowBodies:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(scope, receive, send, self._seconds)
+        body = scope[_BODY] = Body(scope, receive, send, self._seconds)
         try:
             await self._app(scope, body.receive, body.send)
         except TimedOut:
@@ -39,12 +38,13 @@ class SlowBodies:
             if body.stalled is None:
                 raise
         if body.stalled is not None and not body.is_answered:
+            problems.note(scope, body.stalled.code)
             answer = problems.of_error(scope["path"], body.stalled)
             answer.headers["Connection"] = "close"
             await answer(scope, receive, send)
 
 
-class _Body:
+class Body:
     """One request's body, on the clock."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
@@ -52,6 +52,8 @@ class _Body:
         # Without a byte, over all that have waited: some give up after a while, and wait again.
         self._waited = 0.0
         self._is_over = False
+        # Whoever reads it waits for the next piece for as long as it takes.
+        self.is_patient = False
         self.stalled: TimedOut | None = None
         self.is_answered = False
 
@@ -61,21 +63,21 @@ class _Body:
         Raises:
             TimedOut: none came for too long, whoever has waited for it meanwhile.
         """
-        if self._is_over or OWN_CLOCK in self._scope:
+        if self._is_over:
             # What comes behind a body is the end of the connection, for which anybody may wait.
             return await self._receive()
         began = time.monotonic()
         try:
-            with anyio.fail_after(self._seconds - self._waited):
+            with anyio.fail_after(None if self.is_patient else self._seconds - self._waited):
                 message = await self._receive()
         except TimeoutError:
             self.stalled = TimedOut(
                 f"expected the rest of the body; found nothing for {self._seconds:g} s (GRAFT_BODY_IDLE_SECONDS); send "
-                "it again, large files in pieces with POST /api/v1/uploads"
+                "it again, large archives and weights in pieces with POST /api/v1/uploads"
             )
             raise self.stalled from None
         except BaseException:
-            self._waited += time.monotonic() - began
+            self._waited += 0.0 if self.is_patient else time.monotonic() - began
             raise
         self._waited = 0.0
         self._is_over = message["type"] != "http.request" or not message.get("more_body", False)
@@ -86,3 +88,9 @@ class _Body:
         if self.stalled is None or self.is_answered:
             self.is_answered = True
             await self._send(message)
+
+
+def of(scope: Any) -> Body:
+    """The body of a request."""
+    found: Body = scope[_BODY]
+    return found

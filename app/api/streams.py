@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 
-from app.api import answers, held, images
+from app.api import answers, held, images, slow_bodies
 from app.api.answers import Ask
 from app.api.deps import State
 from app.api.forms import checked_json, from_json, plain_type
@@ -136,10 +136,11 @@ async def _each(sent: list[bytes]) -> Sent:
 
 async def _lines(request: Request, state: State) -> Sent:
     """The images of a body of lines, `ImageIn` each, as they come; a bad line is an error in its place."""
-    limit, rest, hold = state.settings.max_predict_bytes, bytearray(), held.of(request.scope)
+    limit, rest = state.settings.max_predict_bytes, bytearray()
+    hold, body = held.of(request.scope), slow_bodies.of(request.scope)
     chunks = request.stream()
     while True:
-        hold.is_patient = not rest
+        body.is_patient = not rest
         try:
             chunk = await anext(chunks, None)
         except (Overloaded, TimedOut) as error:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
 from app.db.base import now
@@ -81,6 +82,7 @@ class Collector:
         database: the rows.
         storage: the bytes.
         inbox: of the same storage.
+        scratch: folder for what is written anew.
         before: what came later stays; a moment by the storage's clock.
         removes: whether anything is removed, or only told of.
         told: of each object that is, or would be.
@@ -92,13 +94,14 @@ class Collector:
         database: Database,
         storage: Storage,
         inbox: Inbox,
+        scratch: Path,
         before: datetime,
         *,
         removes: bool,
         told: Told = lambda _stored, _what: None,
         max_removed: int = MAX_REMOVED,
     ) -> None:
-        self._database, self._storage, self._inbox = database, storage, inbox
+        self._database, self._storage, self._inbox, self._scratch = database, storage, inbox, scratch
         self._before, self._removes, self._told, self._max_removed = before.timestamp(), removes, told, max_removed
         self._live: dict[str, LiveImages | None] = {}
         # Of the last chunk of features: its name, and whether its rows go.
@@ -210,7 +213,9 @@ class Collector:
                 self._remove(stored, "orphan")
                 return "orphan"
             if self._removes:
-                self.report.freed_bytes -= feature_chunks.rewrite(self._storage, self._inbox, stem, keys_N, kept_N)
+                self.report.freed_bytes -= feature_chunks.rewrite(
+                    self._storage, self._inbox, self._scratch, stem, keys_N, kept_N
+                )
         except NotFound:
             log.info("%s went while it was looked at", stem)
             return None

@@ -54,7 +54,7 @@ def read_keys(inbox: Inbox, key: str) -> NDArray[np.bytes_]:
     return np.frombuffer(b"".join(inbox.read(key)), dtype=DIGEST)
 
 
-def rewrite(storage: Storage, inbox: Inbox, stem: str, keys_N: NDArray[np.bytes_], kept_N: Bools) -> int:
+def rewrite(storage: Storage, inbox: Inbox, scratch: Path, stem: str, keys_N: NDArray[np.bytes_], kept_N: Bools) -> int:
     """Writes a chunk's living rows to a new one beside it; the old one is the caller's to remove.
 
     Returns:
@@ -64,7 +64,8 @@ def rewrite(storage: Storage, inbox: Inbox, stem: str, keys_N: NDArray[np.bytes_
         NotFound: there are no rows of that name.
     """
     new = f"{stem.rpartition('/')[0]}/{feature_files.name(keys_N[kept_N])}"
-    with tempfile.TemporaryDirectory() as folder:
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="rows-", dir=scratch) as folder:
         whole, rows, keys = (Path(folder) / name for name in ("whole.npy", "rows.npy", "keys"))
         with whole.open("wb") as file:
             file.writelines(inbox.read(stem + ROWS))

@@ -57,8 +57,13 @@ def every_version(session: Session, project: str) -> list[tuple[str, int, str]]:
     return [(name, number, version_id) for name, number, version_id in session.execute(query)]
 
 
+def label(owner: str, name: str, project: str | None) -> str:
+    """A model's name among those of a project; among those of all, it says whose it is, but for `default`."""
+    return name if owner in (project, "default") else f"{owner}/{name}"
+
+
 def labels(session: Session, project: str | None) -> dict[str, tuple[str, str]]:
-    """Name and number of every version by its id; of all projects, the name says which, but for `default`."""
+    """Label (see there) and number of every version by its id, of a project or of all."""
     query = (
         select(Model.project_id, Model.name, ModelVersion.version, ModelVersion.id)
         .join(Model, Model.id == ModelVersion.model_id)
@@ -67,7 +72,7 @@ def labels(session: Session, project: str | None) -> dict[str, tuple[str, str]]:
     if project is not None:
         query = query.where(Model.project_id == project)
     return {
-        version_id: (name if owner in (project, "default") else f"{owner}/{name}", str(number))
+        version_id: (label(owner, name, project), str(number))
         for owner, name, number, version_id in session.execute(query)
     }
 

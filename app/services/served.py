@@ -76,17 +76,17 @@ Shadow = tuple[str, str, str, dict[str, int]]
 def _refused(total: Tally, known: set[str], project: str | None) -> Mapping[tuple[str, str], int]:
     """Refusals by model and code; models that there are not have one name together, which is empty.
 
-    Where no key was looked at, nobody knows whose model was meant: that is told of all projects only.
+    So have all of requests with a key that was never seen: nobody knows whose model was meant. They are told of all
+    projects only.
     """
     counts: Counter[tuple[str, str]] = Counter()
     for owner, of_models in total.refused.items():
         if project is not None and owner != project:
             continue
         for name, codes in of_models.items():
-            label = name if owner in ("", "default", project) else f"{owner}/{name}"
-            is_known = label in known or (not owner and any(one.endswith(f"/{name}") for one in known))
+            label = models.label(owner, name, project)
             for code, number in codes.items():
-                counts[label if is_known else "", code] += number
+                counts[label if label in known else "", code] += number
     return counts
 
 

@@ -2,8 +2,10 @@
 
 Every fault is counted in results/chaos.json at once: what is lost does not depend on the machine, so there is one file
 for all, which names them. What went wrong stays there, and says so; a part that was not measured is absent; the long
-ones, while they are not `complete`, are gone on with by the next run. Both stacks are broken side by side, each by a
-process of its own: most of the time is spent waiting for what was killed to come back.
+ones, while they are not `complete`, are gone on with by the next run. `measured_at` says which code met how many
+faults, by a digest of its rooms; `num_of_other_code` how many met another than the last run's. Both stacks are broken
+side by side, each by a process of its own: most of the time is spent waiting for what was killed to come back. One
+SIGINT or SIGTERM ends all of it.
 """
 
 import argparse
@@ -14,31 +16,40 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from benchmarks.__main__ import hardware, slug
-from benchmarks.chaos import parts, prepare
+from benchmarks.chaos import clock, code, parts, prepare
 
 RESULTS = Path(__file__).parents[1] / "results" / "chaos.json"
 STACKS = ("local", "team")
+# As shells tell of SIGINT.
+STOPPED = 130
 
 
-def read() -> dict[str, Any]:
+def read(results: Path) -> dict[str, Any]:
     """What was measured so far."""
-    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"parts": {}}
+    found: dict[str, Any] = json.loads(results.read_text()) if results.is_file() else {"parts": {}}
     return found
 
 
-def keep(part: str, stack: str, document: dict[str, Any]) -> None:
+def keep(results: Path, part: str, stack: str, document: dict[str, Any]) -> None:
     """Adds one part on one stack to what is there; the other stack is measured by another process."""
     machines = {*document.get("hardware", []), slug(hardware())}
-    folder = os.open(RESULTS.parent, os.O_RDONLY)
+    folder = os.open(results.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        kept = read()
+        kept = read(results)
+        kept["code"] = {"digest": code.digest(), "commit": code.commit()}
         kept["parts"].setdefault(part, {})[stack] = document | {"hardware": sorted(machines)}
-        RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+        for found in (one for stacks in kept["parts"].values() for one in stacks.values()):
+            found["num_of_other_code"] = parts.num_of_other_code(found)
+        whole = results.with_suffix(".part")
+        whole.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+        whole.replace(results)
     finally:
         os.close(folder)
 
@@ -47,10 +58,22 @@ def main() -> int:
     """Runs the parts that were named, or all; 1 when something was lost or doubled."""
     given = arguments()
     stacks = given.stack or STACKS
+    clock.listen()
     if len(stacks) == 1:
         return broken(given, stacks[0])
     command = [sys.executable, "-m", "benchmarks.chaos", *sys.argv[1:]]
     children = [subprocess.Popen([*command, "--stack", stack]) for stack in stacks]
+    return ended(children)
+
+
+def ended(children: list[subprocess.Popen[bytes]]) -> int:
+    """The worst status of all, which are told to end when this process is."""
+    try:
+        while any(child.poll() is None for child in children):
+            clock.rest(clock.LOOK_SECONDS)
+    except clock.Stopped:
+        for child in children:
+            child.terminate()
     return max(child.wait() for child in children)
 
 
@@ -61,6 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--stack", choices=STACKS, action="append", help="both by default")
     parser.add_argument("--minutes", type=float, default=60.0, help="no fault begins after this time")
     parser.add_argument("--again", action="store_true", help="measure again what stands")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of the counts")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for what is made on the way")
     given = parser.parse_args()
     unknown = [name for name in given.names if name not in parts.PARTS]
@@ -73,30 +97,45 @@ def broken(given: argparse.Namespace, stack: str) -> int:
     """The parts on one stack; 1 when something was lost or doubled."""
     deadline = time.monotonic() + 60 * given.minutes
     bad = 0
-    with tempfile.TemporaryDirectory(prefix="graft-chaos-", dir=given.folder) as name:
-        folder = prepare.backbones(Path(name))
-        for part in given.names or parts.PARTS:
-            before = {} if given.again else read()["parts"].get(part, {}).get(stack, {})
-            if parts.is_done(part, stack, before):
-                continue
-            if part not in parts.GONE_ON_WITH:
-                before = {}
-            rows = parts.PARTS[part](folder, stack, before)
-            for row in rows:
-                line = {name: value for name, value in row.items() if name != "wrong" or value}
-                sys.stderr.write(f"{'WRONG' if row['wrong'] else 'ok   '} {part}: {json.dumps(line)}\n")
-                bad += bool(row["wrong"])
-                before = parts.document(before, [row])
-                # What is measured is measured, whatever ends the next one.
-                keep(part, stack, before | {"complete": False})
-                if time.monotonic() > deadline:
-                    sys.stderr.write(f"{part} on {stack}: no time left; the next run goes on from here\n")
-                    rows.close()
-                    break
-            else:
-                keep(part, stack, before | {"complete": True})
-    sys.stderr.write(f"{stack}: {bad} wrong; counts in {RESULTS}\n")
-    return 1 if bad else 0
+    try:
+        with tempfile.TemporaryDirectory(prefix="graft-chaos-", dir=given.folder) as name:
+            folder = prepare.backbones(Path(name))
+            for part in given.names or parts.PARTS:
+                for row in measured(given, stack, part, folder, deadline):
+                    line = {name: value for name, value in row.items() if name != "wrong" or value}
+                    sys.stderr.write(f"{'WRONG' if row['wrong'] else 'ok   '} {part}: {json.dumps(line)}\n")
+                    bad += bool(row["wrong"])
+    except clock.Stopped:
+        sys.stderr.write(f"{stack}: told to end; the next run goes on from here\n")
+    sys.stderr.write(f"{stack}: {bad} wrong; counts in {given.results}\n")
+    if bad:
+        return 1
+    return STOPPED if clock.is_told_to_end() else 0
+
+
+def measured(
+    given: argparse.Namespace, stack: str, part: str, folder: Path, deadline: float
+) -> Iterator[dict[str, Any]]:
+    """The rows of one part, each of which is kept at once, whatever ends the next one."""
+    before = {} if given.again else read(given.results)["parts"].get(part, {}).get(stack, {})
+    if parts.is_done(part, stack, before):
+        if other := parts.num_of_other_code(before):
+            total = before["num_faults"]
+            sys.stderr.write(f"{part} on {stack}: {other} of {total} met other code; --again measures all again\n")
+        return
+    if time.monotonic() > deadline:
+        return
+    if part not in parts.GONE_ON_WITH:
+        before = {}
+    with closing(parts.PARTS[part](folder, stack, before)) as rows:
+        for row in rows:
+            before = parts.document(before, [row])
+            keep(given.results, part, stack, before | {"complete": False})
+            yield row
+            if time.monotonic() > deadline:
+                sys.stderr.write(f"{part} on {stack}: no time left; the next run goes on from here\n")
+                return
+    keep(given.results, part, stack, parts.document(before, []) | {"complete": True})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """A stack with what scenarios begin with, and how one ends: jobs that have ended, figures that can be compared."""
 
-import time
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import exc
 
 from app.db.models import Job
 from app.states import FINAL
@@ -66,8 +67,13 @@ class Lab:
 
 
 def finish(stack: Stack, job_ids: list[str], seconds: float = JOB_SECONDS) -> list[Job]:
-    """The jobs, once all have ended."""
+    """The jobs, once all have ended.
+
+    Raises:
+        NoResultFound: one is lost.
+    """
     found: list[Job] = []
+    stack.asked.update(job_ids)
 
     def ended() -> bool:
         def look() -> list[Job]:
@@ -76,8 +82,8 @@ def finish(stack: Stack, job_ids: list[str], seconds: float = JOB_SECONDS) -> li
 
         try:
             found[:] = look()
-        except Exception:
-            time.sleep(0.5)
+        except (exc.DBAPIError, exc.TimeoutError):
+            # Away for now.
             return False
         return all(job.state in FINAL for job in found)
 

@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos import crowd, faults, points, room
+from benchmarks.chaos import code, crowd, faults, outage, points, room
 from benchmarks.chaos.lab import Lab
 from benchmarks.chaos.stack import running
 
 Row = dict[str, Any]
 NUM_KILLS = 300
+# Enough for jobs that are killed by chance, few enough for one that is killed each time.
+CROWD_ATTEMPTS = 8
 
 
 def document(before: Row, rows: list[Row]) -> Row:
@@ -19,8 +21,10 @@ def document(before: Row, rows: list[Row]) -> Row:
     notes = {name: row[name] for row in rows for name in row if name.startswith("num_")}
     told = {**before, **notes}
     told["num_faults"] = before.get("num_faults", 0) + len(measured)
-    told["num_wrong"] = before.get("num_wrong", 0) + sum(bool(row["wrong"]) for row in measured)
-    told["wrong"] = before.get("wrong", []) + [row for row in rows if row["wrong"]]
+    told["measured_at"] = _of_code(before.get("measured_at", {}), len(measured))
+    told["wrong"] = before.get("wrong", []) + [row | {"commit": code.commit()} for row in rows if row["wrong"]]
+    # Of what came of a kill that met nothing, too.
+    told["num_wrong"] = len(told["wrong"])
     told["what"] = sorted({*before.get("what", []), *(row["what"] for row in measured)})
     # Nothing was there to be killed at that moment: no fault, whatever came of it.
     told["num_missed"] = before.get("num_missed", 0) + sum("missed" in row for row in rows)
@@ -31,6 +35,20 @@ def document(before: Row, rows: list[Row]) -> Row:
     if steps:
         told["max_steps"] = max(before.get("max_steps", 0.0), *steps)
     return told
+
+
+def _of_code(before: Row, number: int) -> Row:
+    """How many faults met which code, by its digest."""
+    so_far = before.get(code.digest(), {}).get("num_faults", 0)
+    if so_far + number == 0:
+        return before
+    return before | {code.digest(): {"commit": code.commit(), "num_faults": so_far + number}}
+
+
+def num_of_other_code(found: Row) -> int:
+    """Faults that were measured of code that is not today's, or of which nobody wrote down which it was."""
+    number: int = found["num_faults"] - found.get("measured_at", {}).get(code.digest(), {}).get("num_faults", 0)
+    return number
 
 
 def is_done(part: str, stack: str, before: Row) -> bool:
@@ -55,10 +73,10 @@ def kills(folder: Path, stack: str, before: Row) -> Iterator[Row]:
         yield from faults.kills(Lab(service), NUM_KILLS // 2, before.get("num_faults", 0))
 
 
-def slow_kills(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
-    """Five kills of each slow kind."""
+def slow_kills(folder: Path, stack: str, before: Row) -> Iterator[Row]:
+    """Five kills of each slow kind; those that were measured before are left out."""
     with running(stack, folder) as service:
-        yield from faults.slow_kills(Lab(service))
+        yield from faults.slow_kills(Lab(service), before.get("what", []))
 
 
 def frozen(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
@@ -70,7 +88,7 @@ def frozen(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
 def outages(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
     """Database, broker, object store: away, restarted, wiped, slow."""
     with running(stack, folder) as service:
-        yield from faults.outages(Lab(service))
+        yield from outage.outages(Lab(service))
 
 
 def disk(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
@@ -95,12 +113,12 @@ def rolling(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
 
 def many(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
     """200 jobs, three workers."""
-    with running(stack, folder, max_attempts=8) as service:
-        yield from crowd.many(Lab(service))
+    with running(stack, folder, max_attempts=CROWD_ATTEMPTS) as service:
+        yield from crowd.many(Lab(service), CROWD_ATTEMPTS)
 
 
 PARTS: dict[str, Callable[[Path, str, Row], Iterator[Row]]] = {
     one.__name__: one for one in (failpoints, kills, slow_kills, frozen, outages, disk, memory, rolling, many)
 }
 # Of the others each run measures all.
-GONE_ON_WITH = frozenset({"failpoints", "kills"})
+GONE_ON_WITH = frozenset({"failpoints", "kills", "slow_kills"})

@@ -95,18 +95,12 @@ def hit(lab: Lab, name: str, scenario: str, undisturbed: Done | None, what: str 
     """The scenario with the point armed."""
     stack = lab.stack
     stack.arm(name, what)
-    row: dict[str, Any] = {"what": name, "stack": stack.kind, "by": scenario}
-    try:
-        done = scenarios.SCENARIOS[scenario](lab)
+
+    def done() -> Done:
+        made = scenarios.SCENARIOS[scenario](lab)
         # What a worker does by itself: the next turn reaches it.
-        wrong = [] if verdict.await_point(stack, name) else ["expected the point to be reached; found it armed still"]
-        stack.wait_ready()
-        wrong += verdict.judge(stack, done, undisturbed)
-        if scenario in STEPPED:
-            row["steps"] = round(verdict.steps(stack, done.jobs[0]), 3)
-            if row["steps"] > verdict.MAX_STEPS and verdict.losses(stack, done.jobs[0]) == 1:
-                wrong.append(f"expected at most {verdict.MAX_STEPS} times the steps; found {row['steps']}")
-    except AssertionError as error:
-        wrong = [str(error)]
-        stack.disarm()
-    return row | {"wrong": wrong}
+        verdict.await_point(stack, name)
+        return made
+
+    row = {"what": name, "stack": stack.kind, "by": scenario}
+    return row | verdict.told(stack, done, undisturbed, stepped=scenario in STEPPED)

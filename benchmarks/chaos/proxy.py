@@ -16,11 +16,13 @@ class Proxy:
 
     `mode` is `open`; `hang`: bytes stay where they are until it opens again, as when a cable is pulled; `refuse`:
     connections are cut and new ones closed at once; `error`: requests get HTTP 503; `slow`: each piece waits.
+    `num_broken` counts the connections and pieces that met something else than `open`.
     """
 
     def __init__(self, dial: Dial) -> None:
         self._dial = dial
         self._mode = "open"
+        self.num_broken = 0
         self._links: set[asyncio.StreamWriter] = set()
         self._ready = threading.Event()
         self.port = 0
@@ -43,6 +45,7 @@ class Proxy:
     def _change(self, mode: str, done: threading.Event) -> None:
         self._mode = mode
         if mode in ("refuse", "error"):
+            self.num_broken += len(self._links)
             for writer in list(self._links):
                 writer.transport.abort()
         done.set()
@@ -55,6 +58,7 @@ class Proxy:
             await self._ending.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.num_broken += self._mode in ("refuse", "error")
         if self._mode == "refuse":
             writer.transport.abort()
             return
@@ -83,6 +87,7 @@ class Proxy:
 
     async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         while data := await source.read(65536):
+            self.num_broken += self._mode in ("hang", "slow")
             while self._mode == "hang":
                 await asyncio.sleep(0.05)
             if self._mode == "slow":

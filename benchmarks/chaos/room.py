@@ -26,8 +26,10 @@ FULL_AT = {
     "features": ("cold", "features_half"),
     "a checkpoint": ("tune", "checkpoint_stored"),
     # All features are stored; a bundle is yet to be written. Once it is, storing it takes no room: it is linked.
-    "publication": ("cold", "features_stored"),
+    "the writing of a bundle": ("cold", "features_stored"),
 }
+# Where storage is a disk of its own a bundle is copied to it: one file is there, and the next one has no room.
+FULL_STORAGE_AT = {"publication": ("transfer", "bundle_file_stored")}
 PAUSE_SECONDS = 6
 # Stacks of threads go into it, a large array does not.
 HEADROOM_BYTES = 256 * 2**20
@@ -62,17 +64,21 @@ def fill(place: Path) -> Path:
 
 
 def disk(folder: Path) -> Iterator[dict[str, Any]]:
-    """The disk of objects and working files is full, and has room again later; the database is on another one."""
+    """The disk of objects and working files is full, then that of objects alone; the database is on another one."""
     with small_disk(folder) as place:
         if place is None:
             yield {"what": "the disk is full", "stack": "local", "wrong": [], "skipped": "nothing may be mounted here"}
             return
-        url = f"sqlite:///{folder / 'elsewhere.db'}"
-        with running("local", place, database_url=url, prepared=folder / "prepared") as stack:
+        url, prepared = f"sqlite:///{folder / 'elsewhere.db'}", folder / "prepared"
+        with running("local", place, database_url=url, prepared=prepared) as stack:
             lab = Lab(stack)
             for what, (scenario, point) in FULL_AT.items():
                 yield full(lab, place, what, scenario, point)
             yield rejected(lab, place)
+        with running("local", folder, storage_url=f"file://{place / 'storage'}", prepared=prepared) as stack:
+            lab = Lab(stack)
+            for what, (scenario, point) in FULL_STORAGE_AT.items():
+                yield full(lab, place, what, scenario, point)
 
 
 def full(lab: Lab, place: Path, what: str, scenario: str, point: str) -> dict[str, Any]:
@@ -97,8 +103,9 @@ def full(lab: Lab, place: Path, what: str, scenario: str, point: str) -> dict[st
     finally:
         ballast.unlink()
     wrong += verdict.settle(stack)
-    wrong += verdict.judge(stack, run(lab), undisturbed)
-    return {"what": f"the disk is full during {what}", "stack": "local", "by": scenario, "wrong": wrong}
+    row = {"what": f"the disk is full during {what}", "stack": "local", "by": scenario}
+    told = verdict.told(stack, lambda: run(lab), undisturbed)
+    return row | told | {"wrong": wrong + told["wrong"]}
 
 
 def rejected(lab: Lab, place: Path) -> dict[str, Any]:

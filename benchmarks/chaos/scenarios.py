@@ -12,7 +12,7 @@ import numpy as np
 from sqlalchemy import select
 
 from app.client import ApiError
-from app.db.models import ModelVersion
+from app.db.models import Dataset, Job, ModelVersion, UserBackbone
 from app.serving.moments import Moments
 from app.serving.parts import ROOT, Parts, prefix
 from app.serving.slots import DAY, HOUR, Key, Span
@@ -38,11 +38,16 @@ def transfer(lab: Lab, recipe: dict[str, Any] | None = None, backbone: str = TIN
 
 def transferred(stack: Stack, job_id: str, name: str) -> Done:
     (job,) = finish(stack, [job_id])
-    done = Done([job_id], {"metrics": plain(job.metrics)}, {name: 1})
+    return Done([job_id], learned(stack, job, name, 1), {name: 1})
+
+
+def learned(stack: Stack, job: Job, name: str, version: int) -> dict[str, Any]:
+    """Figures of an ended transfer, and the bits of what it has published."""
+    told: dict[str, Any] = {"metrics": plain(job.metrics)}
     if job.state == "succeeded":
-        found = stack.persist(lambda: stack.client.call("GET", f"/models/{name}/versions/1"))
-        done.result["weights"] = found["spec"]["files"]["weights.safetensors"]["sha256"]
-    return done
+        found = stack.persist(lambda: stack.client.call("GET", f"/models/{name}/versions/{version}"))
+        told["weights"] = found["spec"]["files"]["weights.safetensors"]["sha256"]
+    return told
 
 
 def cold(lab: Lab) -> Done:
@@ -118,8 +123,11 @@ def align(lab: Lab) -> Done:
 
 def alias(lab: Lab) -> Done:
     stack, name = lab.stack, f"a{next(numbers)}"
-    found = stack.persist(lambda: stack.client.point_alias(lab.model, name, 1))
-    return Done([], {"version": found["version"]})
+    stack.persist(lambda: stack.client.point_alias(lab.model, name, 1))
+    call = stack.client.call
+    means = stack.persist(lambda: call("GET", f"/models/{lab.model}"))["aliases"][name]
+    changes = stack.persist(lambda: call("GET", f"/models/{lab.model}/aliases/{name}"))["data"]
+    return Done([], {"version": means, "history": [one["version"] for one in changes]})
 
 
 def delete(lab: Lab) -> Done:
@@ -181,7 +189,10 @@ def own_backbone(lab: Lab) -> Done:
     job_id = stack.persist(added)["job_id"]
     finish(stack, [job_id])
     row = stack.persist(lambda: stack.client.call("GET", f"/backbones/own/{name}"))
-    return Done([job_id], {"state": row["state"]})
+    with stack.database.read() as session:
+        document = session.scalars(select(UserBackbone.document).where(UserBackbone.name == name)).one()
+    # It ends in the digest of what is computed.
+    return Done([job_id], {"state": row["state"], "prefix": document.get("prefix")})
 
 
 def logged(lab: Lab) -> Done:
@@ -277,10 +288,8 @@ def _unlabelled(lab: Lab) -> str:
 
 
 def _job_of(lab: Lab, dataset_id: str) -> str:
-    from app.db.models import Dataset
-
     with lab.stack.database.read() as session:
-        return str(session.get_one(Dataset, dataset_id).job_id) if session.get(Dataset, dataset_id) else ""
+        return str(session.get_one(Dataset, dataset_id).job_id)
 
 
 SCENARIOS: dict[str, Callable[[Lab], Done]] = {

@@ -40,17 +40,26 @@ class Redis:
 
     def start(self) -> None:
         command = [redis_server(), "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        # Not in the terminal's group: Ctrl-C is for those that use it, which end first.
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         wait_until(lambda: answers(self.port), "a Redis that answers")
 
     def stop(self) -> None:
         self._process.kill()
         self._process.wait()
 
+    def num_waiting(self) -> int:
+        """Messages that nobody has taken."""
+        client = self._client()
+        return sum(client.llen(key) for key in client.scan_iter(_type="list"))
+
     def wipe(self) -> None:
+        self._client().flushall()
+
+    def _client(self) -> Any:
         import redis
 
-        redis.Redis(port=self.port).flushall()
+        return redis.Redis(port=self.port)
 
 
 @contextmanager

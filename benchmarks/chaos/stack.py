@@ -5,9 +5,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +22,8 @@ from app.db import migration
 from app.db.session import Database
 from app.settings import Settings
 from app.storage import Storage, open_storage
-from benchmarks.chaos.clock import Patience, wait_until
+from benchmarks.chaos import orphans
+from benchmarks.chaos.clock import Patience, Stopped, wait_until
 from benchmarks.chaos.servers import KINDS, Servers
 from tests import processes
 from tests.conftest import free_port
@@ -44,21 +46,29 @@ class Stack:
         folder: of everything that it writes.
         servers: what it stands on.
         receiver: of its webhooks.
+        strangers: processes that this one had started before.
         settings: of its processes, besides the usual ones.
     """
 
-    def __init__(self, kind: str, folder: Path, servers: Servers, receiver: Receiver, **settings: object) -> None:
-        self.kind, self.folder, self.home, self.servers, self.receiver = (
-            kind,
-            folder,
-            folder / "home",
-            servers,
-            receiver,
-        )
+    def __init__(
+        self,
+        kind: str,
+        folder: Path,
+        servers: Servers,
+        receiver: Receiver,
+        strangers: Collection[int] = (),
+        **settings: object,
+    ) -> None:
+        self.kind, self.folder, self.home = kind, folder, folder / "home"
+        self.servers, self.receiver, self._strangers = servers, receiver, strangers
         self.home.mkdir()
         self.armed = folder / "failpoints"
         self.armed.mkdir()
         self.log = folder / "service.log"
+        # Not below the folder, whose path may be too long for a socket's.
+        self.temporary = Path(tempfile.mkdtemp(prefix="graft-"))
+        # Ids of jobs that somebody waits for: others are there by mistake.
+        self.asked: set[str] = set()
         self._port = free_port()
         self.prepared = Path(str(settings.get("prepared", folder.parent / "prepared")))
         usual: dict[str, object] = {
@@ -69,6 +79,7 @@ class Stack:
             **processes.environment(self.home, **{**usual, **servers.settings, **settings}),
             **servers.variables,
             failpoints.VARIABLE: str(self.armed),
+            "TMPDIR": str(self.temporary),
         }
         self._commands = {"api": "both", "worker": "worker"}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -91,13 +102,17 @@ class Stack:
 
     def start(self) -> None:
         """Migrates, starts, and waits until it is ready; from then on what dies is started again."""
-        migration.upgrade(self.settings.resolved_database_url)
-        self._database = Database(self.settings.resolved_database_url)
-        self._storage = open_storage(self.settings.resolved_storage_url, self.folder / "cache")
+        self.open()
         for name in self._commands:
             self._start(name)
         threading.Thread(target=self._tend, daemon=True, name="tend").start()
         self.wait_ready()
+
+    def open(self) -> None:
+        """Migrates, and opens what the harness looks into."""
+        migration.upgrade(self.settings.resolved_database_url)
+        self._database = Database(self.settings.resolved_database_url)
+        self._storage = open_storage(self.settings.resolved_storage_url, self.folder / "cache")
 
     def wait_ready(self) -> None:
         def ready() -> bool:
@@ -146,6 +161,10 @@ class Stack:
         """Processes that compute a job."""
         return processes.named(self.home, "worker.runner")
 
+    def orphans(self) -> list[psutil.Process]:
+        """Processes whose parent has gone, with or without a home."""
+        return orphans.found({*self._strangers, *(child.pid for child in self._children.values())})
+
     def arm(self, point: str, what: str = "kill") -> None:
         part = self.armed / f".{point}"
         part.write_text(what)
@@ -170,7 +189,8 @@ class Stack:
             try:
                 return call()
             except (httpx.TransportError, ApiError) as error:
-                busy = not isinstance(error, ApiError) or error.status >= 500 or error.status == 423
+                # Not 500: that is no way to say that something is away.
+                busy = not isinstance(error, ApiError) or error.status > 500 or error.status == 423
                 if not busy or not patience.wait():
                     raise
 
@@ -192,12 +212,13 @@ class Stack:
                 except subprocess.TimeoutExpired:
                     child.kill()
                     child.wait()
-            left = processes.members(self.home)
+            left = [*processes.members(self.home), *self.orphans()]
             for process in left:
                 with_no_fuss(process.kill)
             processes.wait_for_end(left)
         self.client.close()
         self._database.dispose()
+        shutil.rmtree(self.temporary)
 
     def _start(self, name: str) -> None:
         command = [sys.executable, "-m", "app.cli", self._commands[name]]
@@ -228,11 +249,13 @@ def running(kind: str, folder: Path, **settings: object) -> Iterator[Stack]:
     """A stack that is ready; everything of it is gone afterwards."""
     folder = folder / f"{kind}-{time.monotonic_ns()}"
     folder.mkdir(parents=True)
-    with KINDS[kind]() as servers, receiving() as receiver:
-        stack = Stack(kind, folder, servers, receiver, **settings)
+    with KINDS[kind]() as servers, receiving() as receiver, orphans.adopting() as strangers:
+        stack = Stack(kind, folder, servers, receiver, strangers, **settings)
         try:
             stack.start()
             yield stack
+        except (Stopped, GeneratorExit):
+            raise
         except BaseException:
             os.sys.stderr.write(stack.log.read_text(errors="replace")[-8000:])
             raise

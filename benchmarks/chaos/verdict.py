@@ -1,11 +1,12 @@
 """What must be true after every fault: each check that fails is one line of text."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select, update
 
-from app import abandoned
+from app import abandoned, in_use
 from app.db.base import now
 from app.db.models import Alignment, Dataset, Job, JobEvent, Model, ModelVersion, UserBackbone
 from app.db.studies import Advice
@@ -13,19 +14,44 @@ from app.db.uploads import Upload
 from app.db.waste import Waste
 from app.serving import parts
 from app.states import FINAL
-from app.storage import FolderStorage
 from benchmarks.chaos.clock import wait_until
 from benchmarks.chaos.lab import Done
 from benchmarks.chaos.stack import Stack
 
 SETTLE_SECONDS = 60.0
 MAX_STEPS = 1.3
+# What onnxruntime and torch keep where temporary files are, for all processes of a user under one name.
+CACHES = (".ses", "torchinductor_")
+
+
+def told(
+    stack: Stack, done_of: Callable[[], Done], undisturbed: Done | None, *, stepped: bool = False
+) -> dict[str, Any]:
+    """What a row says of how a scenario has ended: `wrong`, `losses`, and `steps` where its job tells them.
+
+    Whatever a client meets that does not give up is wrong, an answer that it cannot understand too.
+    """
+    try:
+        done = done_of()
+        stack.wait_ready()
+        wrong = judge(stack, done, undisturbed)
+    except Exception as error:
+        stack.disarm()
+        stack.asked |= _job_ids(stack)
+        return {"wrong": [str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"]}
+    row: dict[str, Any] = {"wrong": wrong}
+    if done.jobs:
+        row["losses"] = losses(stack, done.jobs[0])
+    if stepped:
+        row["steps"] = round(steps(stack, done.jobs[0]), 3)
+        wrong += judge_steps(stack, done.jobs[0])
+    return row
 
 
 def judge(stack: Stack, done: Done, undisturbed: Done | None) -> list[str]:
     """What is wrong with what a scenario has made, and with what it left behind."""
     found: list[str] = []
-    for job_id in filter(None, done.jobs):
+    for job_id in done.jobs:
         found += judge_job(stack, job_id)
     with stack.database.read() as session:
         for name, number in done.models.items():
@@ -35,7 +61,19 @@ def judge(stack: Stack, done: Done, undisturbed: Done | None) -> list[str]:
                 found.append(f"model {name}: expected versions 1 to {number}; found {versions}")
     if undisturbed is not None and done.result != undisturbed.result:
         found.append(f"expected the result of an undisturbed run, {undisturbed.result}; found {done.result}")
-    return found + settle(stack)
+    return found + doubled(stack) + settle(stack)
+
+
+def doubled(stack: Stack) -> list[str]:
+    """Jobs beside those that were asked for: a request that was repeated, and taken for another one."""
+    found = _job_ids(stack)
+    extra, stack.asked = found - stack.asked, stack.asked | found
+    return [f"expected no job that nobody has asked for; found {job_id}" for job_id in sorted(extra)]
+
+
+def _job_ids(stack: Stack) -> set[str]:
+    with stack.database.read() as session:
+        return set(session.scalars(select(Job.id)))
 
 
 def judge_job(stack: Stack, job_id: str) -> list[str]:
@@ -66,8 +104,23 @@ def losses(stack: Stack, job_id: str) -> int:
         return session.get_one(Job, job_id).losses
 
 
+def took_seconds(stack: Stack, job_id: str) -> float:
+    """From the request for a job to its end."""
+    with stack.database.read() as session:
+        job = session.get_one(Job, job_id)
+        assert job.finished_at is not None
+        return (job.finished_at - job.created_at).total_seconds()
+
+
+def judge_steps(stack: Stack, job_id: str) -> list[str]:
+    """Whether a job has computed little more than once; each attempt that was lost may have cost as much."""
+    most = 1 + (MAX_STEPS - 1) * max(1, losses(stack, job_id))
+    found = steps(stack, job_id)
+    return [] if found <= most else [f"{job_id}: expected at most {most:g} times the steps; found {found:g}"]
+
+
 def steps(stack: Stack, job_id: str) -> float:
-    """Parts that were computed over parts that there are, of a job that tells each by a metric.
+    """Parts that were computed over parts that there are, of a job that tells each by a metric; else infinite.
 
     Conservative: a lost attempt is thought to have nearly finished the part that it was at.
     """
@@ -76,17 +129,16 @@ def steps(stack: Stack, job_id: str) -> float:
         query = select(JobEvent.message).where(JobEvent.job_id == job_id, JobEvent.type == "metric")
         told = [message for message in session.scalars(query) if message.startswith(("repeat", "epoch"))]
     distinct = len({message.partition(":")[0] for message in told})
-    return (len(told) + job.losses) / max(1, distinct)
+    return (len(told) + job.losses) / distinct if distinct else float("inf")
 
 
-def await_point(stack: Stack, name: str) -> bool:
-    """Whether an armed point is reached within a while."""
-    try:
-        wait_until(lambda: stack.reached(name), f"{name} to be reached", SETTLE_SECONDS)
-    except AssertionError:
-        stack.disarm()
-        return False
-    return True
+def await_point(stack: Stack, name: str) -> None:
+    """Returns when an armed point was reached.
+
+    Raises:
+        AssertionError: it is not within a while.
+    """
+    wait_until(lambda: stack.reached(name), f"{name} to be reached", SETTLE_SECONDS)
 
 
 def settle(stack: Stack) -> list[str]:
@@ -109,20 +161,27 @@ def settle(stack: Stack) -> list[str]:
 
 def leftovers(stack: Stack) -> list[str]:
     """Processes, files and rows that nothing needs."""
-    found = [f"a process is left: {process.pid}" for process in stack.runners()]
+    found = [f"a process is left: {process.pid}" for process in (*stack.runners(), *stack.orphans())]
     # What a killed process was writing is taken away an hour later: that it is found by then is asked of the sweep now.
-    abandoned.remove(stack.settings, 0.0)
+    abandoned.remove(stack.settings, 0.0, stack.temporary)
     with stack.database.read() as session:
         owned = _owned(session)
         found += [f"waste is left: {row.prefix}" for row in session.scalars(select(Waste))]
-    for key in _keys(stack):
+    # Drafts and parts of unfinished uploads too.
+    for key in sorted(stored.key for stored in stack.storage.walk()):
         if not key.startswith(owned) and not (key.startswith("features/") and _is_whole(stack, key)):
             found.append(f"a file is left: {key}")
-    scratch = stack.home / "scratch"
-    found += [f"a working file is left: {path.name}" for path in scratch.glob("*")]
+    temporary = (path for path in stack.temporary.glob("*") if not path.name.startswith(CACHES))
+    working = [*stack.settings.scratch.glob("*"), *temporary]
+    found += [f"a working file is left: {path}" for path in working if not _is_in_use(path)]
     if stack.kind == "local":
         found += [f"a message is left: {path.name}" for path in (stack.home / "broker" / "messages").iterdir()]
     return found
+
+
+def _is_in_use(path: Path) -> bool:
+    """Whether it is a folder that a living process has marked."""
+    return (path / in_use.MARK).exists() and not in_use.is_left(path)
 
 
 def _owned(session: Any) -> tuple[str, ...]:
@@ -145,15 +204,6 @@ def _owned(session: Any) -> tuple[str, ...]:
     for job in session.scalars(select(Job).where(Job.kind == "transfer", Job.state == "failed")):
         owned.add(f"checkpoints/{job.project_id}/{job.id}/")
     return tuple(owned)
-
-
-def _keys(stack: Stack) -> list[str]:
-    if isinstance(stack.storage, FolderStorage):
-        root = Path(stack.settings.home_path / "storage")
-        return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    tops = ("datasets", "bundles", "features", "graphs", "checkpoints", "incoming", "backbones", "uploads", "studies",
-            "predictions", "health")  # fmt: skip
-    return sorted(key for top in tops for key in stack.storage.list(top))
 
 
 def _is_whole(stack: Stack, key: str) -> bool:

@@ -1,11 +1,18 @@
 """The short form of `make chaos`: kill -9 at some of the durable writes, on both stacks, and nothing is lost."""
 
+import json
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from app import failpoints
-from benchmarks.chaos import points, prepare, scenarios
+from benchmarks.chaos import code, parts, points, prepare, scenarios
 from benchmarks.chaos.lab import Lab
-from benchmarks.chaos.stack import running
+from benchmarks.chaos.stack import ROOT, running
+from tests import processes
+from tests.conftest import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -28,3 +35,39 @@ def test_a_kill_at_a_durable_write_loses_nothing(kind, tmp_path):
         rows = list(points.run(Lab(service), SOME[kind]))
     assert [row for row in rows if row["wrong"]] == []
     assert [row["what"] for row in rows] == SOME[kind]
+
+
+def chaos(part, results, *arguments):
+    """`make chaos P=PART` on one stack, as a shell starts it in the background: SIGINT is ignored."""
+    command = [sys.executable, "-m", "benchmarks.chaos", part, "--stack", "local", "--results", results, *arguments]
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+    return subprocess.Popen([*ignoring, *command], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def test_one_signal_ends_it_and_what_was_measured_stands(tmp_path):
+    results, work = tmp_path / "chaos.json", tmp_path / "work"
+    work.mkdir()
+    with chaos("failpoints", results, "--folder", work) as process:
+        # The first line tells of what cannot happen on this stack; then the service starts.
+        assert next(iter(process.stderr)).startswith("ok")
+        wait_until(lambda: any(map(processes.members, work.glob("*/local-*/home"))), "a process of the service", 120)
+        (home,) = work.glob("*/local-*/home")
+        process.send_signal(signal.SIGINT)
+        assert "told to end" in process.stderr.read()
+    assert process.returncode == 130
+    assert processes.members(home) == []
+    assert list(work.iterdir()) == []
+    found = json.loads(results.read_text())["parts"]["failpoints"]["local"]
+    assert (found["complete"], found["num_wrong"], len(found["cannot_happen"])) == (False, 0, 2)
+
+
+def test_what_other_code_met_is_told_apart(tmp_path):
+    old = {"what": ["a", "b"], "wrong": [], "num_faults": 2, "measured_at": {"0ld": {"commit": "c", "num_faults": 1}}}
+    found = parts.document(old, [{"what": "tune: api", "wrong": []}, {"what": "x", "wrong": [], "missed": True}])
+    assert found["measured_at"] == old["measured_at"] | {code.digest(): {"commit": code.commit(), "num_faults": 1}}
+    assert (found["num_faults"], parts.num_of_other_code(found)) == (3, 2)
+    results = tmp_path / "chaos.json"
+    results.write_text(json.dumps({"parts": {"disk": {"local": old | {"complete": True}}}}))
+    with chaos("disk", results) as process:
+        assert "2 of 2 met other code; --again measures all again" in process.stderr.read()
+    assert process.returncode == 0

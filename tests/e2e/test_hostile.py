@@ -15,6 +15,7 @@ import psutil
 import pytest
 from sqlalchemy import func, select
 
+from app import abandoned
 from app.db.models import Dataset, Model, ModelVersion, Problem
 from app.db.session import Database
 from app.storage import FolderStorage
@@ -81,8 +82,7 @@ class Stack:
         """Files that are not in the home, but for what the service's own processes share."""
         found = files_below(self.place / "tmp", *(self.place / one for one in ("made", "prepared")))
         top = [str(path) for path in self.place.iterdir()]
-        own = ("/pymp-", "/graft-board-")
-        return sorted([*top, *(path for path in found if not any(name in path for name in own))])
+        return sorted([*top, *(path for path in found if f"/{abandoned.SOCKET}" not in path)])
 
     def dataset(self, upload: bytes, **fields: Any) -> Any:
         form = {"name": "bad", **fields}

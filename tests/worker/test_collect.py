@@ -48,7 +48,10 @@ def chunks(bench):
 
 def run(bench, database, **options):
     before = now() + timedelta(hours=1)
-    return Collector(database, bench.storage, open_inbox(bench.storage), before, removes=True, **options).run()
+    inbox, scratch = open_inbox(bench.storage), bench.folder / "scratch"
+    report = Collector(database, bench.storage, inbox, scratch, before, removes=True, **options).run()
+    assert list(scratch.glob("*")) == []
+    return report
 
 
 def drop(bench, database, name):

@@ -5,14 +5,18 @@ import json
 import socket
 import threading
 from contextlib import closing
+from functools import partial
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.api import images
+from app.api.held import Hold
+from app.services.served import metrics as served_metrics
 from tests import factories
 from tests.app import onnx_factories
+from tests.app.api.callers import bearer, key
 from tests.app.api.test_streams import PICTURES, sent
 from tests.conftest import wait_until
 from tests.inference import publish
@@ -48,8 +52,12 @@ def answer(connection):
         return status, headers, json.loads(file.read(int(headers["content-length"])))
 
 
-def refused(address):
-    families = text_string_to_metric_families(httpx.get(f"{address}/metrics").text)
+def refused(address, headers=None):
+    return counts(httpx.get(f"{address}/metrics", headers=headers).text)
+
+
+def counts(text):
+    families = text_string_to_metric_families(text)
     return {
         (sample.labels["model"], sample.labels["reason"]): sample.value
         for family in families
@@ -63,8 +71,8 @@ def test_a_body_that_stalls_is_given_up_at_every_door(served):
     kinds = ["image/png", "image/png", "application/json", "application/octet-stream"]
     waiting = [begun(address, path, 1000, b"x" * 10, kind) for path, kind in zip(DOORS, kinds, strict=True)]
     for path, connection in zip(DOORS, waiting, strict=True):
-        status, _, body = answer(connection)
-        assert status == 408
+        status, headers, body = answer(connection)
+        assert (status, headers["connection"]) == (408, "close")
         assert "GRAFT_BODY_IDLE_SECONDS" in (body["error"] if path.startswith("/v2") else body["detail"])
     wait_until(lambda: state.held.num_bytes == 0, "bodies that are held no more")
     assert refused(address) == {("tiny", "body_stalled"): 4}
@@ -135,8 +143,30 @@ def test_names_that_there_are_not_are_counted_together(served):
     address, state = served
     for number in range(3):
         state.statistics.refused("default", f"unknown-{number}", "overloaded")
+    # Of a key that was never seen nobody knows whose model it meant.
     state.statistics.refused("", "tiny", "deadline_exceeded")
-    assert refused(address) == {("", "overloaded"): 3, ("tiny", "deadline_exceeded"): 1}
+    assert refused(address) == {("", "overloaded"): 3, ("", "deadline_exceeded"): 1}
+
+
+def test_a_refusal_is_counted_for_the_project_of_its_key(light, tmp_path):
+    limits = {"max_predict_bytes": LIMIT, "max_held_bytes": LIMIT, "require_keys": True}
+    with application(light.model_copy(update=limits)) as (address, state):
+        team, other = bearer(key(state, project="team")), bearer(key(state, project="other"))
+        for project in ("default", "team", "other"):
+            publish(state, tmp_path / project, "tiny", project_id=project)
+        ask = partial(httpx.post, address + URL, content=PICTURES[0])
+        kind = {"Content-Type": "image/png"}
+        assert ask(headers=kind | team).status_code == 200
+        hold = Hold(state.held)
+        hold.take(LIMIT)
+        # The first one is refused before anybody has looked at its key.
+        assert [ask(headers=kind | one).status_code for one in (other, team, {})] == [503] * 3
+        hold.close()
+        assert refused(address, team) == {("tiny", "overloaded"): 1}
+        assert refused(address, other) == {}
+        with state.database.read() as session:
+            of_all = served_metrics(session, state.statistics.total(), state.observation)
+        assert counts(of_all) == {("", "overloaded"): 2, ("team/tiny", "overloaded"): 1}
 
 
 def test_a_deadline_holds_while_the_body_is_read(served):

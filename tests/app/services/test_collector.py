@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
@@ -25,6 +26,8 @@ from tests import factories
 
 SHA256 = "ab" * 32
 SPACE = "cd" * 20
+# Nothing is written anew here: tests/worker/test_collect.py has chunks of which some rows go.
+SCRATCH = Path("/nowhere")
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def collect(database, store, *, before=None, removes=True, **options):
     """A pass that takes everything for old enough, unless told otherwise; and what it has told of."""
     told = []
     collector = Collector(
-        database, store, open_inbox(store), before or now() + timedelta(hours=1), removes=removes,
+        database, store, open_inbox(store), SCRATCH, before or now() + timedelta(hours=1), removes=removes,
         told=lambda stored, what: told.append((what, stored.key)), **options,
     )  # fmt: skip
     return collector.run(), sorted(told)
@@ -177,7 +180,7 @@ def test_a_pass_ends_when_it_has_removed_enough_or_is_told_to(database, store, p
     put(store, *(f"studies/default/{new_id('evl')}/a" for _ in range(3)))
     stopping = threading.Event()
     stopping.set()
-    collector = Collector(database, store, open_inbox(store), now() + timedelta(hours=1), removes=True)
+    collector = Collector(database, store, open_inbox(store), SCRATCH, now() + timedelta(hours=1), removes=True)
     assert not collector.run(stopping).is_whole
     put(store, *(f"studies/default/{new_id('evl')}/a" for _ in range(3)))
     report, _ = collect(database, store, max_removed=1)

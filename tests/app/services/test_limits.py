@@ -183,7 +183,7 @@ def test_logs_and_features_count_from_the_collection_that_saw_them(database, sto
         storage.put(key, tmp_path / "some")
     with database.write() as session:
         collection_id = collections.begin(session, removes=False)
-    collector = Collector(database, storage, open_inbox(storage), now() - timedelta(hours=1), removes=False)
+    collector = Collector(database, storage, open_inbox(storage), tmp_path, now() - timedelta(hours=1), removes=False)
     carry_out(database, collector, collection_id)
     with database.write() as session:
         expected = {"datasets": 100, "versions": 60, "results": 40, "logs": 100}

@@ -232,7 +232,8 @@ def test_parts_go_to_the_object_store(service):
     begun = service.request("POST", json=wish)
     if not isinstance(service.state.inbox, S3Inbox):
         problem(begun, 501, "unsupported")
-        assert service.request("GET").json()["data"][0]["via"] == "tus"
+        listed = service.request("GET").json()["data"]
+        assert [one for one in listed if one["via"] != "tus"] == []
         return
     problem(service.request("POST", json={"via": "s3"}), 400, "bad_request")
     assert begun.status_code == 201, begun.text
