@@ -25,7 +25,6 @@ sys.path.insert(0, str(ROOT))
 
 BACKBONE = "timm/tf_efficientnet_lite0"
 GOAL = 0.7
-BATCH = 256
 
 
 def encoded(num: int) -> list[bytes]:
@@ -57,23 +56,25 @@ def main() -> None:
     found = prepared.find(BACKBONE, [settings.prepared])
     if found is None:
         raise SystemExit("expected prepared starter backbones; found none; run `make setup`")
-    extractor = TorchExtractor(found, "cuda", "bf16", num)
+    extractor = TorchExtractor(found, "cuda", "bf16")
+    extractor.expect(num)
+    size = extractor.batch_size
     shape = found.preprocess
-    synthetic = np.zeros((BATCH, shape.height, shape.width, 3), np.uint8)
+    synthetic = np.zeros((size, shape.height, shape.width, 3), np.uint8)
     list(extractor.stream([synthetic] * 8))  # compiles and warms up
     began = time.perf_counter()
-    list(extractor.stream(synthetic for _ in range(num // BATCH)))
+    list(extractor.stream(synthetic for _ in range(num // size)))
     bare = num / (time.perf_counter() - began)
     files = encoded(512)
 
     def batches() -> Iterator[NDArray[np.uint8]]:
         source = (files[index % len(files)] for index in range(num))
         with ThreadPoolExecutor(settings.cores) as threads:
-            waiting = [threads.submit(preprocess.load, data, shape) for data in islice(source, 4 * BATCH)]
+            waiting = [threads.submit(preprocess.load, data, shape) for data in islice(source, 4 * size)]
             while waiting:
-                pixels = np.stack([future.result() for future in waiting[:BATCH]])
-                waiting = waiting[BATCH:]
-                waiting += [threads.submit(preprocess.load, data, shape) for data in islice(source, BATCH)]
+                pixels = np.stack([future.result() for future in waiting[:size]])
+                waiting = waiting[size:]
+                waiting += [threads.submit(preprocess.load, data, shape) for data in islice(source, size)]
                 yield pixels
 
     began = time.perf_counter()

@@ -56,7 +56,7 @@ def agreement(found: Prepared, device: str) -> dict[str, Any]:
     ramp = np.broadcast_to(np.linspace(0, 255, shape.width).astype(np.uint8)[None, None, :, None], noise.shape)
     images = np.ascontiguousarray(np.concatenate([noise, ramp]))
     expected = Session(found.graph).run(images)[0]
-    actual = TorchExtractor(found, device, "bf16").run(images)
+    actual = TorchExtractor(found, device, "bf16")(images)
     norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1)
     cosine = float(((expected * actual).sum(1) / norms).min())
     if cosine < MIN_COSINE:

@@ -7,11 +7,13 @@ Shape legend: N images, D features.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,19 @@ ROUNDS = 4
 Images = NDArray[np.uint8]
 Extractor = Callable[[Images], Features]
 View = Callable[[Image.Image, str], Image.Image]
+
+
+@runtime_checkable
+class Streamed(Protocol):
+    """An extractor that works at one batch while the next one is decoded."""
+
+    batch_size: int
+
+    def expect(self, num_images: int) -> None:
+        """Says how many will come."""
+
+    def stream(self, batches: Iterable[Images]) -> Iterator[Features]:
+        """Batches in, features out, in order."""
 
 
 class Left(Exception):
@@ -167,7 +182,7 @@ def open_extractor(context: RunContext, backbone: Prepared) -> Extractor:
     if context.device == "cuda":
         from worker.torch_features import TorchExtractor
 
-        return TorchExtractor(backbone, context.device, precision(context)).run
+        return TorchExtractor(backbone, context.device, precision(context))
     return graph_extractor(backbone.graph, context.settings.num_compute_threads)
 
 
@@ -230,9 +245,13 @@ def _extract(
     began, done = time.monotonic(), 0
     kept_rows: list[NDArray[np.int64]] = []
     kept: list[Features] = []
-    for batch_rows, images in decoded(context, index, rows, shape, view):
+    batch_size = BATCH_SIZE
+    if isinstance(extractor, Streamed):
+        extractor.expect(len(rows))
+        batch_size = extractor.batch_size
+    for batch_rows, found in _through(extractor, decoded(context, index, rows, shape, view, batch_size)):
         kept_rows.append(batch_rows)
-        kept.append(extractor(images))
+        kept.append(found)
         done += len(batch_rows)
         fraction = done / len(rows)
         eta = (time.monotonic() - began) * (1 - fraction) / fraction
@@ -252,3 +271,22 @@ def _extract(
                 f"expected the features of {len(rows)} images before anything can be learned; found a stop after "
                 f"{done}, which are kept; retry the job, and it goes on from there",
             )
+
+
+def _through(
+    extractor: Extractor, batches: Iterable[tuple[NDArray[np.int64], Images]]
+) -> Iterator[tuple[NDArray[np.int64], Features]]:
+    """Features of batches, each with its rows."""
+    if not isinstance(extractor, Streamed):
+        for rows, images in batches:
+            yield rows, extractor(images)
+        return
+    under_way: deque[NDArray[np.int64]] = deque()
+
+    def passed() -> Iterator[Images]:
+        for rows, images in batches:
+            under_way.append(rows)
+            yield images
+
+    for found in extractor.stream(passed()):
+        yield under_way.popleft(), found

@@ -5,7 +5,7 @@ enough images to pay for compiling (tens of seconds, about 5,000 images). The fe
 the precision class; a job uses one class for all of its features.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -18,6 +18,7 @@ from worker.export import FromPixels
 from worker.prepared import Prepared
 
 COMPILE_FROM_IMAGES = 5_000
+BATCH_SIZES = {"cuda": 256, "cpu": 16}
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -28,21 +29,27 @@ class TorchExtractor:
         prepared: what to run.
         device: `cuda`, `cuda:1`, `cpu`.
         precision: class of PRECISIONS; part of every feature's key.
-        num_images: how many will come; decides about compiling. 0 never compiles.
     """
 
-    def __init__(self, prepared: Prepared, device: str, precision: str, num_images: int = 0) -> None:
+    def __init__(self, prepared: Prepared, device: str, precision: str) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"expected a precision of {PRECISIONS}, found {precision!r}")
         self.device = torch.device(device)
         self.precision = precision
         network = FromPixels(backbones.restore(prepared), prepared.preprocess, torch.channels_last)
         network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
-        self.is_compiled = self.device.type == "cuda" and num_images > COMPILE_FROM_IMAGES
-        self._network = torch.compile(network) if self.is_compiled else network
-        self._batch_size = 0
+        self.is_compiled = False
+        self.batch_size = BATCH_SIZES[self.device.type]
+        self._network: Callable[[Tensor], Tensor] = network
+        self._largest_batch = 0
 
-    def run(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def expect(self, num_images: int) -> None:
+        """Says how many will come, which decides about compiling; where nobody says it, nothing is compiled."""
+        if self.device.type == "cuda" and num_images > COMPILE_FROM_IMAGES and not self.is_compiled:
+            self._network = torch.compile(self._network)
+            self.is_compiled = True
+
+    def __call__(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """One batch, waited for.
 
         Shape:
@@ -83,8 +90,8 @@ class TorchExtractor:
 
     def _padded(self, images: Tensor) -> Tensor:
         """The last, smaller batch filled up to the first one's size, so that only one shape is compiled."""
-        self._batch_size = max(self._batch_size, images.shape[0])
-        missing = self._batch_size - images.shape[0]
+        self._largest_batch = max(self._largest_batch, images.shape[0])
+        missing = self._largest_batch - images.shape[0]
         return images if missing == 0 else torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
 
     def _autocast(self) -> AbstractContextManager[object]:

@@ -154,7 +154,7 @@ def test_torch_extraction_agrees_with_the_graph(case: Case) -> None:
     got = np.concatenate(list(extractor.stream([images[:10], images[10:]])))
     assert got.dtype == np.float32
     assert np.abs(got - wanted).max() <= 1e-4 * np.abs(wanted).max()
-    assert np.array_equal(extractor.run(images[:10]), got[:10])
+    assert np.array_equal(extractor(images[:10]), got[:10])
 
 
 def test_a_prepared_backbone_is_found_read_and_checked(case: Case) -> None:

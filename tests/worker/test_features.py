@@ -121,6 +121,42 @@ def test_features_come_in_the_order_that_was_asked_for(bench):
     assert max(bench.batches) == features.BATCH_SIZE
 
 
+class Ahead:
+    """Gives a batch's features once the next batch has come, as the extractor of a GPU does."""
+
+    batch_size = 7
+
+    def __init__(self, run):
+        self.run, self.expected, self.order = run, [], []
+
+    def __call__(self, images):
+        return self.run(images)
+
+    def expect(self, num_images):
+        self.expected.append(num_images)
+
+    def stream(self, batches):
+        before = None
+        for batch in batches:
+            self.order.append(("in", len(batch)))
+            if before is not None:
+                self.order.append("out")
+                yield self.run(before)
+            before = batch
+        if before is not None:
+            yield self.run(before)
+
+
+def test_a_device_works_at_one_batch_while_the_next_is_decoded(bench):
+    context, index = bench.dataset("ds_1", factories.pictures(20, COLOURS))
+    rows, ahead = shuffled(index, 37), Ahead(features.graph_extractor(bench.graph, 1))
+    found, extraction = features.features(context, index, rows, SPACE, SHAPE, lambda: ahead)
+    np.testing.assert_allclose(found, expected(context, index, rows), atol=1e-5)
+    assert extraction.num_extracted == 37
+    assert ahead.expected == [37]
+    assert ahead.order[:4] == [("in", 7), ("in", 7), "out", ("in", 7)]
+
+
 def test_second_call_extracts_nothing(bench):
     context, index = bench.dataset("ds_1", factories.pictures(10, COLOURS))
     rows = shuffled(index)
