@@ -146,9 +146,13 @@ def check_task(dataset: Dataset, method: str, field: str = "dataset") -> None:
     """
     built = recipes.TASKS[method]
     if dataset.task not in built:
+        others = sorted(name for name, tasks in recipes.TASKS.items() if dataset.task in tasks)
+        learns = (
+            f"{dataset.task} is learned by {', '.join(others)}" if others else f"no method learns {dataset.task} yet"
+        )
         raise BadRequest(
-            f"expected a dataset of task {' or '.join(sorted(built))} for {method}; found {dataset.task}; "
-            "upload it with another task",
+            f"expected a dataset of task {' or '.join(sorted(built))} for {method}; found {dataset.task}; {learns}; "
+            "upload it again with another task, if its labels are of that kind",
             code="unsupported_task",
         )
     if not dataset.classes and recipes.RECIPES[method].needs_dataset:

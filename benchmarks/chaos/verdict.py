@@ -7,8 +7,9 @@ from typing import Any
 from sqlalchemy import select, update
 
 from app import abandoned, in_use
+from app.db.alignments import Alignment
 from app.db.base import now
-from app.db.models import Alignment, Dataset, Job, JobEvent, Model, ModelVersion, UserBackbone
+from app.db.models import Dataset, Job, JobEvent, Model, ModelVersion, UserBackbone
 from app.db.studies import Advice
 from app.db.uploads import Upload
 from app.db.waste import Waste

@@ -143,7 +143,7 @@ def test_processes_that_nobody_waits_for_are_seen(stack, done):
     os.waitpid(process.pid, 0)
 
 
-STEPS = [(0, 1, False), (5, 1, True), (5, 2, False), (2, 0, False), (4, 0, True)]
+STEPS = [(0, 1, False), (3, 1, True), (3, 2, False), (2, 0, False), (4, 0, True)]
 
 
 @pytest.mark.parametrize(("num_again", "losses", "is_wrong"), STEPS)

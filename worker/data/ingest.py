@@ -234,7 +234,8 @@ def _fill_splits(
     """Given splits as they are; what they leave open, by share. Those of an upload without train say nothing."""
     if not is_child and not (given_N == SPLITS.index("train")).any():
         return splits.choose(seed, sha256_N32, group_N, stratum_N, np.full_like(given_N, NONE))
-    if (given_N == NONE).any():
+    # What taught a model of the base never tests one of the child.
+    if is_child or (given_N == NONE).any():
         return splits.choose(seed, sha256_N32, group_N, stratum_N, given_N)
     split_N, filled = splits.complete(seed, sha256_N32, group_N, stratum_N, given_N)
     for name in filled:

@@ -55,15 +55,18 @@ def job(recipe: FineTune, task: Task) -> Outcome:
         probe, decision = fine_tune_probe.candidate(recipe, task, fine_tune_probe.TOO_FEW), fine_tune_probe.skipped()
         task.context.reporter.log(f"training: skipped, {decision.reason}", "warning", **asdict(decision))
         return Outcome(probe, (decision,), frozen=probe)
-    if recipe.max_minutes is None:
-        return Outcome(run(recipe, task))
-    limit = Limit(task, recipe.max_minutes, recipe.scope)
-    candidate = run(recipe, limit.watch(task), limit)
+    limit = None if recipe.max_minutes is None else Limit(task, recipe.max_minutes, recipe.scope)
+    candidate = run(recipe, limit.watch(task) if limit else task, limit)
+    if candidate.shared and candidate.start and not (limit and limit.excerpt):
+        candidate = fine_tune_probe.refitted(task, candidate)
+    # Without a training it is the probe on the frozen backbone.
+    frozen = None if candidate.start else candidate
+    if limit is None:
+        return Outcome(candidate, frozen=frozen)
     return Outcome(
         candidate,
         tuple(limit.decisions),
-        # Without a training it is the probe on the frozen backbone.
-        frozen=None if candidate.start else candidate,
+        frozen=frozen,
         compared_by_seconds=limit.compared_by_seconds,
         excerpt=limit.excerpt,
     )

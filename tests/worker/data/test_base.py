@@ -195,6 +195,14 @@ def test_what_is_removed_of_other_classes_fills_no_share(run: Run, tmp_path: Pat
     assert sum(splits[0][path] != splits[1][path] for path in new) <= 2, "a few for the tenth of the whole"
 
 
+def test_old_items_of_train_do_not_become_a_test_split(run: Run, store: FolderStore, child: FolderStore) -> None:
+    run(folders(10))
+    gone = tuple(sample for sample, _, split in rows(store).values() if split == "test")
+    result = run(None, into=child, base=BaseDataset("ds_parent", store.folder, gone))
+    assert result.splits == {"train": 14, "val": 2, "test": 0}
+    assert "no_test_items" in {problem.code for problem in result.problems}
+
+
 def test_old_items_stay_where_they_are_when_nothing_of_train_is_left(run: Run, tmp_path: Path) -> None:
     parent, child = FolderStore(tmp_path / "parent"), FolderStore(tmp_path / "child")
     run(folders(10), into=parent)
