@@ -18,26 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.data import base, duplicates, labels, shards, splits
+from worker.data import base, grouping, shards
 from worker.data.base import BaseDataset
-from worker.data.checks import (
-    check_samples,
-    note_class_names,
-    note_copies,
-    note_leaks,
-    note_untaught,
-    note_untested,
-    note_unused_splits,
-)
+from worker.data.checks import check_samples, note_class_names
 from worker.data.decoding import Decoders
 from worker.data.formats import Assigned
-from worker.data.labels import Column
 from worker.data.limits import Limits
 from worker.data.problems import Problem, Problems, Rejected
 from worker.data.reading import Reader
 from worker.data.records import Records
 from worker.data.shards import DatasetStore, Samples
-from worker.data.splits import NONE, SPLITS
+from worker.data.splits import SPLITS
 from worker.data.spool import Spool
 
 __all__ = ["BaseDataset", "DatasetStore", "IngestRequest", "IngestResult", "Limits", "Problem", "ingest"]
@@ -133,7 +124,7 @@ def _prepare(
     ids, fresh = _ids(assigned, records, first_new, problems)
     assigned = assigned.take(fresh).without_empty()
     note_class_names(assigned.columns, problems)
-    group_N, split_N = _split(request.seed, assigned, old, records, first_new, problems)
+    group_N, split_N = grouping.split(request.seed, assigned, old, records, first_new, problems)
     return Samples(records, assigned.rows, ids, assigned.columns, split_N, group_N), assigned.task
 
 
@@ -177,83 +168,6 @@ def _ids(
         if first != place:
             problems.add("already_in_base" if assigned.rows[first] < first_new else "duplicate_name", path)
     return list(seen), np.fromiter(seen.values(), dtype=np.int64, count=len(seen))
-
-
-def _split(
-    seed: int, assigned: Assigned, old: base.Old | None, records: Records, first_new: int, problems: Problems
-) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """Groups and splits."""
-    group_N, given_N = _known(assigned, old, records, first_new)
-    is_given = assigned.given != NONE
-    if not assigned.is_labelled:
-        split_N = np.zeros(len(group_N), dtype=np.int8)
-        note_unused_splits(is_given[assigned.rows >= first_new], problems)
-    else:
-        stratum_N = _strata(assigned.columns[0])
-        sha256_N32 = records.sha256[assigned.rows]
-        split_N = _fill_splits(seed, sha256_N32, group_N, stratum_N, given_N, problems, is_child=old is not None)
-        note_untested(split_N, problems)
-    note_copies(records, assigned, group_N, split_N, first_new, problems)
-    if is_given.any():
-        note_leaks(records, assigned.rows, group_N, split_N, problems)
-        note_untaught(assigned.columns, split_N, problems)
-    return group_N, split_N
-
-
-def _known(
-    assigned: Assigned, old: base.Old | None, records: Records, first_new: int
-) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """Groups, numbered without gaps, and the splits that are known before any is chosen.
-
-    Copies of what the base has follow its split, of what was removed from it as well. Else what was removed counts no
-    more: it belongs to no class, and must not fill the share of one.
-    """
-    num = len(assigned.rows)
-    rows_N = assigned.rows if old is None else np.concatenate([assigned.rows, old.removed_rows])
-    group_N = duplicates.group(records.sha256[rows_N], records.phash[rows_N])
-    given_N = assigned.given
-    if old is not None:
-        given_N = np.concatenate([given_N, old.removed_split])
-        is_old = rows_N < first_new
-        given_N[~is_old & np.isin(group_N, group_N[is_old])] = NONE
-        given_N = splits.follow(group_N, given_N)
-    _, compact_N = np.unique(group_N[:num], return_inverse=True)
-    return compact_N.astype(np.int64), given_N[:num]
-
-
-def _fill_splits(
-    seed: int,
-    sha256_N32: NDArray[np.uint8],
-    group_N: NDArray[np.int64],
-    stratum_N: NDArray[np.int64],
-    given_N: NDArray[np.int8],
-    problems: Problems,
-    *,
-    is_child: bool,
-) -> NDArray[np.int8]:
-    """Given splits as they are; what they leave open, by share. Those of an upload without train say nothing."""
-    if not is_child and not (given_N == SPLITS.index("train")).any():
-        return splits.choose(seed, sha256_N32, group_N, stratum_N, np.full_like(given_N, NONE))
-    # What taught a model of the base never tests one of the child.
-    if is_child or (given_N == NONE).any():
-        return splits.choose(seed, sha256_N32, group_N, stratum_N, given_N)
-    split_N, filled = splits.complete(seed, sha256_N32, group_N, stratum_N, given_N)
-    for name in filled:
-        problems.add("split_missing", missing=name)
-    return split_N
-
-
-def _strata(column: Column) -> NDArray[np.int64]:
-    """What the splits are balanced over: the class, the rarest of several, or a bin of the number."""
-    match column.kind:
-        case "class":
-            return np.asarray(column.values, dtype=np.int64)
-        case "classes":
-            rarity_C = np.where(column.count > 0, column.count, np.iinfo(np.int64).max)
-            rarest_N = np.where(column.values, rarity_C, np.iinfo(np.int64).max).argmin(axis=1)
-            return np.where(column.values.any(axis=1), rarest_N, labels.MISSING)
-        case "number":
-            return splits.number_strata(column.values)
 
 
 def _store(
