@@ -80,16 +80,18 @@ class Mapping:
     def share(self) -> float:
         """Share of the target's elements that come from the source, 0 to 1; an empty target counts as 0."""
         total = sum(entry.size for entry in self.entries if entry.target is not None)
-        filled = sum(entry.size for entry in self.entries if entry.target is not None and entry.source is not None)
-        return filled / total if total else 0.0
+        return self._num_filled / total if total else 0.0
 
     @property
     def share_beyond(self) -> float:
         """Elements in blocks that the target does not have, over these and what is filled; 0 to 1."""
         named = set(self.beyond)
-        filled = sum(entry.size for entry in self.entries if entry.target is not None and entry.source is not None)
         left = sum(entry.size for entry in self.entries if entry.target is None and entry.source in named)
-        return left / (filled + left) if left else 0.0
+        return left / (self._num_filled + left) if left else 0.0
+
+    @property
+    def _num_filled(self) -> int:
+        return sum(entry.size for entry in self.entries if entry.target is not None and entry.source is not None)
 
     def pairs(self) -> dict[str, str]:
         """Target name -> source name, of every tensor that gets a value."""

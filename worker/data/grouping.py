@@ -14,7 +14,7 @@ from worker.data.formats import Assigned
 from worker.data.labels import Column
 from worker.data.problems import Problems
 from worker.data.records import Records
-from worker.data.splits import NONE, SPLITS
+from worker.data.splits import NONE, TRAIN
 
 
 def split(
@@ -31,7 +31,7 @@ def split(
         problems: gets the findings.
 
     Shape:
-        result: [N] groups, numbered from 0 without gaps; [N] indices into `SPLITS`
+        result: [N] groups, numbered from 0 without gaps; [N] indices into `splits.SPLITS`
     """
     group_N, given_N = _known(assigned, old, records, first_new)
     is_given = assigned.given != NONE
@@ -82,7 +82,7 @@ def _fill_splits(
     is_child: bool,
 ) -> NDArray[np.int8]:
     """Given splits as they are; what they leave open, by share. Those of an upload without train say nothing."""
-    if not is_child and not (given_N == SPLITS.index("train")).any():
+    if not is_child and not (given_N == TRAIN).any():
         return splits.choose(seed, sha256_N32, group_N, stratum_N, np.full_like(given_N, NONE))
     # What taught a model of the base never tests one of the child.
     if is_child or (given_N == NONE).any():

@@ -49,7 +49,6 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     small = learned if isinstance(learned, Scratch) else None
     left_out = small.skipped if small else (learned,) if isinstance(learned, Decision) else ()
     compared_seconds = time.monotonic() - began
-    unheld = _unheld(task, candidate.selection)
     test_features = candidate.features(test)
     labels_T = task.labels_N[test]
     # Features of a trained graph are not kept for the training images.
@@ -72,7 +71,8 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     told, untold = estimate.section(_confidence(task, candidate, tested), task.seed, float(tested.correct_T.mean()))
     shown, hidden = supplement.splits_map(task, items, f"pooled features of {candidate.backbone.name}, as served")
     exposed, unknown = supplement.known_classes(task, candidate, task.class_names)
-    flat = _flat(task, candidate, tested, scores, calibrated["ece"]) | foresight.flat(made)
+    unheld = _unheld(task, candidate.selection)
+    flat = _flat(task, candidate, tested, scores, calibrated["ece"], is_val_held=not unheld) | foresight.flat(made)
     ours = candidate.judged or candidate.selection
     # A gain over a network that was stopped before it could learn would be a lie; its accuracy is shown all the same.
     fair = None if small is None or small.unfair else small
@@ -151,6 +151,8 @@ def _flat(
     tested: Scored,
     scores: metrics.ClassificationMetrics,
     ece: float | None,
+    *,
+    is_val_held: bool,
 ) -> dict[str, float | int | None]:
     """Flat metrics; null where a number would not be honest."""
     flat: dict[str, float | int | None] = {}
@@ -160,7 +162,7 @@ def _flat(
     selected = candidate.selection
     right = selected.logits.argmax(1) == task.labels_N[selected.rows]
     on_val = np.isin(selected.rows, task.val)
-    is_told = len(task.val) > 0 and not _unheld(task, selected) and not selected.is_blind
+    is_told = len(task.val) > 0 and is_val_held and not selected.is_blind
     folds = candidate.fold_accuracy
     flat |= {
         "val_accuracy": float(right[on_val].mean()) if is_told else None,
