@@ -19,21 +19,18 @@ MULTIPLIER = ("label_multiplier", "label_multiplier_low", "label_multiplier_high
 NO_SCRATCH = "there is no network from scratch to compare with"
 
 
-def document(
-    forecast: Forecast, scratch: Scratch | None, labels_N: NDArray[np.int64], num_scratch: int
-) -> dict[str, Any]:
+def document(forecast: Forecast, scratch: Scratch | None, labels_N: NDArray[np.int64]) -> dict[str, Any]:
     """`points, fit, labels_needed, aulc, label_multiplier`, and in `reasons` why any of them is null.
 
     Args:
         forecast: whose curve it is.
         scratch: the network from scratch.
         labels_N: of every image of the dataset.
-        num_scratch: images that it has learned from.
     """
     sizes = [one.learned for one in forecast.curve]
     accuracies = [one.accuracy for one in forecast.curve]
     area = aulc(sizes, accuracies)
-    found, untold = _multiplier(sizes, accuracies, scratch, labels_N, num_scratch)
+    found, untold = _multiplier(sizes, accuracies, scratch, labels_N)
     reasons = {
         "fit": forecast.reason,
         "labels_needed": forecast.reason,
@@ -82,7 +79,6 @@ def _multiplier(
     accuracies: list[float],
     scratch: Scratch | None,
     labels_N: NDArray[np.int64],
-    num_scratch: int,
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """The multiplier and its bounds, and why any of them is null."""
     if scratch is None:
@@ -93,15 +89,15 @@ def _multiplier(
     accuracy = float(right_N.mean())
     size = size_at(sizes, accuracies, accuracy)
     if size is None:
-        reason = _apart(sizes, accuracies, accuracy, num_scratch)
+        reason = _apart(sizes, accuracies, accuracy, scratch.num_learned)
         return dict.fromkeys(MULTIPLIER), dict.fromkeys(MULTIPLIER, reason)
     low, high = intervals.clopper_pearson(int(right_N.sum()), len(right_N))
-    found: dict[str, float | None] = {"label_multiplier": num_scratch / size}
+    found: dict[str, float | None] = {"label_multiplier": scratch.num_learned / size}
     untold = {}
     # The more the network from scratch may have right, the more images the transfer needs for as much.
     for name, bound in zip(MULTIPLIER[1:], (high, low), strict=True):
         size = size_at(sizes, accuracies, bound)
-        found[name] = num_scratch / size if size else None
+        found[name] = scratch.num_learned / size if size else None
         if not size:
             untold[name] = (
                 f"the {len(right_N)} held-out images allow the network from scratch an accuracy of {bound:.3f}, which "

@@ -190,8 +190,7 @@ def _curve(task: Task, made: Forecast | None, small: Scratch | None) -> dict[str
     """Of the probe on frozen features; the network from scratch has learned from all but the hold-out."""
     if made is None:
         return None
-    num_scratch = len(task.pool) - len(small.selection.rows) if small else 0
-    return curve.document(made, small, task.labels_N, num_scratch)
+    return curve.document(made, small, task.labels_N)
 
 
 def _confidence(task: Task, candidate: Candidate, tested: Scored) -> Confidence:

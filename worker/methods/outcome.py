@@ -143,9 +143,10 @@ class Scratch:
 
     Args:
         what: which one.
-        selection: its predictions on the hold-out.
-        predict: rows -> probabilities.
-        seconds: wall time of both.
+        selection: its predictions on the hold-outs, each by a network that had not seen it.
+        predict: rows -> probabilities, by the one that was compared on the first hold-out.
+        seconds: wall time of all trainings.
+        num_learned: images that it has learned from.
         details: for the report.
         unfair: why a gain over it would be a lie; None where it had its chance.
         hurried: that its time ended it before it had the epochs that it wanted; None where it had them.
@@ -156,6 +157,7 @@ class Scratch:
     selection: Selection
     predict: Callable[[Rows], NDArray[np.float64]]
     seconds: float
+    num_learned: int
     details: dict[str, Any] = field(default_factory=dict)
     unfair: str | None = None
     hurried: str | None = None

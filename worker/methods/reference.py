@@ -4,6 +4,7 @@ A straw man would make the gain a lie, so the network from scratch gets the tran
 of its features included, even where this job found them in the cache.
 """
 
+import math
 import time
 from dataclasses import asdict
 
@@ -17,9 +18,12 @@ from worker.methods import linear_probe
 from worker.methods.outcome import Candidate, Decision, Scratch
 from worker.methods.task import Rows, Task
 from worker.progress import Reporter
-from worker.solvers.folds import stratified_group_holdout
+from worker.solvers.folds import stratified_group_folds, stratified_group_holdout
 
 HOLDOUT = 0.2
+# Thirty items tell a gain of twenty points from luck only now and then, a hundred nearly always: a smaller hold-out is
+# followed by others, each under a training of its own (docs/decisions/0019).
+MIN_COMPARED = 100
 TIMED_IMAGES = 32
 # Each of the two has at least so long, however soon the transfer ended: opening torch and the first steps take a second
 # or two, and a network that was stopped in them says nothing of what the data allow (docs/decisions/0019).
@@ -60,7 +64,7 @@ def scratch(task: Task, candidate: Candidate, by_seconds: float | None) -> Scrat
         the baseline, or why it was skipped: less time for it than for the transfer would be a straw man.
     """
     seconds = max(MIN_SECONDS, wall_seconds(task, candidate))
-    forecast, selection = forecast_scratch(seconds), holdout(task)
+    forecast, wanted = forecast_scratch(seconds), holdouts(task, (candidate.judged or candidate.selection).rows)
     reporter = task.context.reporter
     reason = ""
     if by_seconds is not None and reporter.elapsed_seconds + forecast > by_seconds:
@@ -69,7 +73,7 @@ def scratch(task: Task, candidate: Candidate, by_seconds: float | None) -> Scrat
             f"its forecast of {forecast:.1f} s (two networks, {seconds:.1f} s each as the transfer "
             f"had, and {TORCH_SECONDS:.0f} s to begin) does not fit the {left:.1f} s that are left"
         )
-    elif not len(selection):
+    elif not wanted:
         reason = "there are too few images to hold some out"
     if reason or reporter.stop_requested:
         return _skip(task, reason or ASKED_TO_STOP, forecast)
@@ -78,13 +82,16 @@ def scratch(task: Task, candidate: Candidate, by_seconds: float | None) -> Scrat
     # Where others have the machine, opening torch takes ten times as long.
     if by_seconds is not None and reporter.elapsed_seconds + 2 * seconds > by_seconds:
         return _skip(task, "opening torch took the time that the budget had left for it")
-    train = np.setdiff1d(task.pool, selection)
+    # Whether they fit is decided before anything is known of the first.
+    left = math.inf if by_seconds is None else by_seconds - reporter.elapsed_seconds - 2 * seconds
+    taken = wanted[: 1 + int(min(left / seconds, len(wanted)))]
     reporter.log(
         f"baseline from scratch: a small CNN and {task.backbone.architecture} from random weights, at most "
-        f"{seconds:.1f} s each",
+        f"{seconds:.1f} s each; compared on {len(taken)} of {len(wanted)} hold-outs of {len(wanted[0])} images",
         seconds=round(seconds, 2),
+        num_holdouts=len(taken),
     )
-    found = networks.run(task, seconds, train, selection)
+    found = networks.run(task, seconds, taken)
     return _skip(task, ASKED_TO_STOP) if reporter.stop_requested else found
 
 
@@ -103,6 +110,29 @@ def holdout(task: Task) -> Rows:
     """Rows on which methods are compared that cannot be cross-validated in the time: a fifth of the pool."""
     mask = stratified_group_holdout(task.labels_N[task.pool], task.groups_N[task.pool], HOLDOUT, task.seed)
     return task.pool[mask]
+
+
+def holdouts(task: Task, compared: Rows) -> list[Rows]:
+    """What a network from scratch is compared on: `holdout`, and as many more as make a gain of some points visible.
+
+    Args:
+        task: the data.
+        compared: rows on which the transfer says something without having seen them; only these can be compared.
+
+    Returns:
+        disjoint rows, none where there are too few images to hold some out.
+    """
+    first = holdout(task)
+    rest = np.setdiff1d(task.pool, first)
+    if not len(first):
+        return []
+    num_more = min(round(1 / HOLDOUT), math.ceil(MIN_COMPARED / len(first))) - 1
+    labels_R, groups_R = task.labels_N[rest], task.groups_N[rest]
+    num_parts = round(1 / HOLDOUT) - 1
+    if not num_more or not np.isin(rest, compared).all() or len(np.unique(groups_R)) < num_parts:
+        return [first]
+    part_R = stratified_group_folds(labels_R, groups_R, num_parts, task.seed)
+    return [first, *(rest[part_R == part] for part in range(num_more))]
 
 
 def wall_seconds(task: Task, candidate: Candidate) -> float:

@@ -22,7 +22,7 @@ def scratch(num_right, num_all=100, hurried=None):
     logits = np.zeros((num_all, 2))
     logits[:num_right, 0] = logits[num_right:, 1] = 1.0
     selection = Selection(np.arange(num_all), logits, "hold-out of 20 %")
-    return Scratch("small CNN", selection, lambda rows: np.zeros((len(rows), 2)), 1.0, hurried=hurried)
+    return Scratch("small CNN", selection, lambda rows: np.zeros((len(rows), 2)), 1.0, 160, hurried=hurried)
 
 
 LABELS = np.zeros(100, np.int64)
@@ -48,7 +48,7 @@ def test_size_at_an_accuracy_lies_between_points_on_the_logarithm():
 
 
 def test_multiplier_is_what_scratch_needs_for_each_label_of_the_transfer():
-    found = curve.document(made(), scratch(70), LABELS, 160)
+    found = curve.document(made(), scratch(70), LABELS)
     assert found["label_multiplier"] == pytest.approx(160 / 80)
     assert found["label_multiplier_low"] < 2 < found["label_multiplier_high"]
     assert found["reasons"] == {}
@@ -59,19 +59,19 @@ def test_multiplier_is_what_scratch_needs_for_each_label_of_the_transfer():
     ("num_right", "reason"), [(20, "10 images give the transfer more"), (95, "the transfer stays below")]
 )
 def test_curves_that_do_not_meet_have_no_multiplier_and_say_why(num_right, reason):
-    found = curve.document(made(), scratch(num_right), LABELS, 160)
+    found = curve.document(made(), scratch(num_right), LABELS)
     assert found["label_multiplier"] is None
     assert reason in found["reasons"]["label_multiplier"]
 
 
 def test_a_network_that_its_time_ended_early_is_worth_no_number_of_labels():
-    found = curve.document(made(), scratch(70, hurried="it had time for 1.4 epochs"), LABELS, 160)
+    found = curve.document(made(), scratch(70, hurried="it had time for 1.4 epochs"), LABELS)
     assert [found[name] for name in curve.MULTIPLIER] == [None] * 3
     assert [found["reasons"][name] for name in curve.MULTIPLIER] == ["it had time for 1.4 epochs"] * 3
 
 
 def test_a_bound_outside_the_curve_is_null():
-    found = curve.document(made(), scratch(79), LABELS, 160)
+    found = curve.document(made(), scratch(79), LABELS)
     assert found["label_multiplier"] is not None
     assert found["label_multiplier_low"] is None  # the transfer's curve does not come so high
     assert found["reasons"].keys() == {"label_multiplier_low"}
@@ -79,7 +79,7 @@ def test_a_bound_outside_the_curve_is_null():
 
 
 def test_without_scratch_and_without_a_fit_both_reasons_are_given():
-    found = curve.document(made(reason="flat"), None, LABELS, 0)
+    found = curve.document(made(reason="flat"), None, LABELS)
     assert found["fit"] is None
     assert found["labels_needed"] is None
     assert found["reasons"] == {

@@ -31,10 +31,14 @@ def task(tmp_path: Path, wire: Wire) -> Iterator[Task]:
     return transfer_factories.task(context, transfer_factories.cnn())
 
 
+def quick(task: Task) -> SimpleNamespace:
+    """A transfer that ended soon and was cross-validated."""
+    return SimpleNamespace(seconds=0.3, extraction=None, judged=None, selection=SimpleNamespace(rows=task.pool))
+
+
 def test_both_networks_learn_and_the_better_one_counts(task: Task) -> None:
     held = holdout(task)
-    train = np.setdiff1d(task.pool, held)
-    found = scratch.run(task, 10.0, train, held)
+    found = scratch.run(task, 10.0, [held])
     small, same = found.details["small_cnn"], found.details["same_network"]
     assert small["steps"] > 0
     assert same["steps"] > 0
@@ -56,7 +60,7 @@ def test_both_networks_learn_and_the_better_one_counts(task: Task) -> None:
 
 def test_a_budget_too_small_for_the_same_network_is_said(task: Task, wire: Wire) -> None:
     held = holdout(task)
-    found = scratch.run(task, 0.01, np.setdiff1d(task.pool, held), held)
+    found = scratch.run(task, 0.01, [held])
     assert found.details["same_network"]["epochs"] == 0
     assert "one epoch at" in found.details["same_network"]["skipped"]
     assert "small CNN" in found.what
@@ -83,8 +87,7 @@ def test_a_network_that_had_no_time_is_a_straw_man_and_one_that_guesses_is_not()
 def test_however_soon_a_transfer_ends_the_networks_have_their_seconds(task: Task, monkeypatch) -> None:
     given = []
     monkeypatch.setattr(scratch, "run", lambda task, seconds, *rows: given.append(seconds))
-    candidate = SimpleNamespace(seconds=0.3, extraction=None)
-    reference.scratch(task, candidate, None)
+    reference.scratch(task, quick(task), None)
     assert given == [reference.MIN_SECONDS]
     assert reference.MIN_SECONDS >= 5
 
@@ -92,18 +95,48 @@ def test_however_soon_a_transfer_ends_the_networks_have_their_seconds(task: Task
 def test_they_start_only_if_their_forecast_fits_the_budget_itself(task: Task, wire: Wire, monkeypatch) -> None:
     """No slack is planned in: two networks of five seconds and six to begin are not begun with fifteen left."""
     monkeypatch.setattr(scratch, "run", lambda *given: given)
-    candidate = SimpleNamespace(seconds=0.3, extraction=None)
-    skipped = reference.scratch(task, candidate, 15.9)
+    skipped = reference.scratch(task, quick(task), 15.9)
     assert (skipped.step, skipped.outcome, skipped.forecast_seconds) == ("baseline from scratch", "skipped", 16.0)
     assert "does not fit" in skipped.reason
-    assert reference.scratch(task, candidate, 1e6)[1] == reference.MIN_SECONDS
+    assert reference.scratch(task, quick(task), 1e6)[1] == reference.MIN_SECONDS
+
+
+def test_a_small_hold_out_is_followed_by_others_that_no_network_has_seen(task: Task) -> None:
+    """Few items cannot tell a gain from luck; each more hold-out is named by a network that learned without it."""
+    parts = reference.holdouts(task, task.pool)
+    assert len(parts) == 5, "36 images: all of them together are fewer than MIN_COMPARED"
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), task.pool)
+    np.testing.assert_array_equal(parts[0], holdout(task))
+    for group in np.unique(task.groups_N[task.pool]):
+        assert sum(group in task.groups_N[rows] for rows in parts) == 1
+    found = scratch.run(task, 1.0, parts[:3])
+    np.testing.assert_array_equal(found.selection.rows, np.concatenate(parts[:3]))
+    assert found.selection.logits.shape == (len(found.selection.rows), 3)
+    assert found.selection.what == "3 hold-outs of 20 %"
+    assert found.details["num_holdouts"] == 3
+    assert found.num_learned == len(task.pool) - len(parts[0])
+
+
+def test_only_what_the_transfer_has_not_seen_either_is_compared_on(task: Task) -> None:
+    (only,) = reference.holdouts(task, holdout(task))
+    np.testing.assert_array_equal(only, holdout(task))
+
+
+def test_more_hold_outs_take_no_more_than_the_time_that_is_left(task: Task, monkeypatch) -> None:
+    given = []
+    monkeypatch.setattr(scratch, "run", lambda task, seconds, parts: given.append(len(parts)))
+    reference.scratch(task, quick(task), None)
+    monkeypatch.setattr(reference, "MIN_SECONDS", 1000.0)
+    for left in (2010.0, 3010.0, 1e6):
+        reference.scratch(task, quick(task), task.context.reporter.elapsed_seconds + left)
+    assert given == [5, 1, 2, 5]
 
 
 def test_it_yields(task: Task) -> None:
     held = holdout(task)
     task.context.reporter._request = "yield"
     with pytest.raises(Yielded):
-        scratch.run(task, 5.0, np.setdiff1d(task.pool, held), held)
+        scratch.run(task, 5.0, [held])
 
 
 def test_native_side_is_the_usual_one_within_bounds(task: Task) -> None:
