@@ -29,11 +29,11 @@ from torch import nn
 from app.settings import Settings
 from worker import backbones, loop, optim, prepared, scopes, split
 from worker.batches import Data, Source
+from worker.contract.heads import LinearHead
 from worker.export import FromPixels
 from worker.features import graph_extractor
 from worker.inputs import ArraySource, ImageSource
 from worker.loop import Plan, Progress, Trainer
-from worker.methods.heads import LinearHead
 from worker.network import Network
 from worker.prepared import Prepared
 

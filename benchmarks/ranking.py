@@ -124,8 +124,7 @@ def scores() -> dict[str, float]:
     """Seconds of each part of what is computed of 1,000 x 1,280 features of 25 classes."""
     import numpy as np
 
-    from worker import transferability
-    from worker.ranking import evidence
+    from worker.ranking import evidence, transferability
 
     rng = np.random.default_rng(0)
     labels_N = np.arange(RANKED) % 25

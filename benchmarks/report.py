@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import _pipeline
 from worker import foresight
-from worker.evaluate import report
+from worker.reports import report
 
 BACKBONE = "timm/tf_efficientnet_lite0"
 GOAL_SECONDS = 0.5

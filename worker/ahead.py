@@ -13,8 +13,8 @@ from PIL import Image
 from app.serving import runtime  # noqa: F401
 from worker import ingestion, runner, transfer  # noqa: F401
 from worker.data import ingest  # noqa: F401
-from worker.evaluate import report  # noqa: F401
 from worker.methods import few_shot, linear_probe  # noqa: F401
+from worker.reports import report  # noqa: F401
 
 # Pillow imports its decoders when it opens the first image.
 Image.preinit()

@@ -32,10 +32,10 @@ from app.serving import parity
 from app.serving.runtime import Runtime, Session
 from worker import features, sample
 from worker.context import RunContext
+from worker.contract.outcome import Candidate
+from worker.contract.task import Task
 from worker.document import DatasetDocument
 from worker.evaluate.sections import Evaluation
-from worker.methods.outcome import Candidate
-from worker.methods.task import Task
 from worker.probes import probe_images
 from worker.second_graph import Judged
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from worker.alignments import unpaired
 from worker.alignments.affine import Affine
-from worker.methods import linear_probe
-from worker.methods.network_head import NetworkHead
-from worker.methods.outcome import Head
-from worker.methods.task import Float
+from worker.contract.network_head import NetworkHead
+from worker.contract.outcome import Head
+from worker.contract.task import Float
+from worker.training import probing
 
 if TYPE_CHECKING:
     from worker.domain_training import Objective
@@ -132,7 +132,7 @@ def trained(objective: "Objective", data: Data, on_step: OnStep, known: NetworkH
 def _probe(data: Data, move: Affine | None) -> Fitted:
     rows = np.arange(len(data.labels_N))
     moved_ND = data.source_ND if move is None else np.asarray(move.apply(data.source_ND), np.float32)
-    head, _, folds, _ = linear_probe.fit(moved_ND, data.labels_N, data.groups_N, rows, data.num_classes, data.seed)
+    head, _, folds, _ = probing.fit(moved_ND, data.labels_N, data.groups_N, rows, data.num_classes, data.seed)
     return Fitted(head, move, float(np.mean(folds)))
 
 

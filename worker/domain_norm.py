@@ -15,11 +15,11 @@ from torch import nn
 
 from worker import backbones, export, features
 from worker.context import RunContext
+from worker.contract.task import Float, Rows
 from worker.data.samples import Index
 from worker.export import FromPixels
 from worker.feature_cache import Space
 from worker.features import Extraction, Extractor
-from worker.methods.task import Float, Rows
 from worker.prepared import Prepared
 
 BATCH = 64

@@ -3,9 +3,9 @@
 Shape legend: N source items, M target items, D and E features.
 """
 
+from worker.contract.outcome import Spaces
+from worker.contract.task import Float, Task
 from worker.evaluate import feature_map
-from worker.methods.outcome import Spaces
-from worker.methods.task import Float, Task
 
 
 def shown(task: Task, before: tuple[Float, Float], after: tuple[Float, Float] | None) -> Spaces:

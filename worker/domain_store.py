@@ -9,7 +9,7 @@ from pathlib import Path
 from app import failpoints
 from app.artifact import tensors
 from worker.context import RunContext
-from worker.methods.network_head import NetworkHead
+from worker.contract.network_head import NetworkHead
 
 _ARRAYS = ("hidden_HD", "hidden_H", "weight_CH", "bias_C", "mean_D", "scale_D")
 

@@ -21,8 +21,8 @@ from torch.nn import functional
 
 from app.errors import JobFailure
 from worker import domain_losses as losses
-from worker.methods.network_head import NetworkHead
-from worker.methods.task import Float
+from worker.contract.network_head import NetworkHead
+from worker.contract.task import Float
 from worker.solvers import logistic
 
 Objective = Literal["mcc", "dann", "dann_mcc", "mdd"]

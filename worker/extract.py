@@ -14,8 +14,8 @@ import pyarrow as pa
 from app.artifact import arrow
 from worker import features, job_file, sample_table, sources, transfer
 from worker.context import RunContext
+from worker.contract.task import Float, Rows
 from worker.data.samples import Index
-from worker.methods.task import Float, Rows
 from worker.prepared import Prepared
 
 CHUNK_ROWS = 2048

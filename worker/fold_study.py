@@ -20,13 +20,13 @@ from app.errors import JobFailure
 from app.recipes import Recipe
 from worker import transfer
 from worker.context import RunContext
+from worker.contract.task import Rows, Task
 from worker.evaluate import metrics
 from worker.evaluate.resampled import corrected
 from worker.evaluate.versions import WORDS
 from worker.finished import Finished
 from worker.fold_reporter import FoldReporter
 from worker.methods.table import METHODS
-from worker.methods.task import Rows, Task
 from worker.solvers.folds import stratified_group_folds
 
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1")

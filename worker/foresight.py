@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from worker.contract.outcome import Candidate
+from worker.contract.task import Float, Task
 from worker.evaluate.forecast import Forecast, forecast
 from worker.evaluate.labels_needed import FORETOLD
-from worker.methods.outcome import Candidate
-from worker.methods.task import Float, Task
 
 NOT_ASKED = 'not computed for this recipe; ask for "report": "full"'
 NOTHING = "nothing was foretold on this backbone: that needs test images, and others that belong to two groups at least"

@@ -12,10 +12,10 @@ from torch import nn
 
 from app.artifact.preprocess import Preprocess
 from worker import backbones, features
+from worker.contract.task import Float, Rows, Task
 from worker.export import FromPixels
 from worker.feature_cache import Space
 from worker.features import Extraction
-from worker.methods.task import Float, Rows, Task
 from worker.prepared import Prepared
 
 

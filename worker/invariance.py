@@ -15,9 +15,9 @@ from PIL import Image
 
 from app.artifact import preprocess
 from worker import augment, features, forward, inputs, trivial
+from worker.contract.heads import LinearHead
+from worker.contract.task import Float, Rows, Task
 from worker.feature_cache import Space
-from worker.methods.heads import LinearHead
-from worker.methods.task import Float, Rows, Task
 from worker.prepared import Prepared
 
 NUM_IMAGES = 256

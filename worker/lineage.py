@@ -17,12 +17,12 @@ from app.artifact.seen import Seen, What
 from app.storage import Storage
 from worker import features, matches
 from worker.context import RunContext
+from worker.contract.task import Float, Rows, Task
 from worker.copies import Gallery, Pictures
 from worker.data.samples import Index
 from worker.data.splits import SPLITS
 from worker.evaluate.sections import Evaluation
 from worker.matches import Matches, of_rows
-from worker.methods.task import Float, Rows, Task
 from worker.prepared import Prepared
 
 UPLOADED = "backbone {name} was uploaded: what it learned from elsewhere is not known item by item"

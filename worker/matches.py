@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from app.artifact.seen import DIGEST_BYTES, ID_BYTES, Seen, What
 from worker import copies
+from worker.contract.task import Float, Rows
 from worker.copies import Gallery, Pictures
 from worker.data.samples import Index
-from worker.methods.task import Float, Rows
 
 Marks = NDArray[np.bool_]
 # Features of some rows of one dataset.

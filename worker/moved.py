@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from app.artifact import tensors
 from worker import adapters
 from worker import split as splitting
-from worker.methods.outcome import Moved
+from worker.contract.outcome import Moved
 from worker.prepared import Prepared
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worker.batches import Data
-from worker.methods.heads import LinearHead
-from worker.methods.task import Float
+from worker.contract.heads import LinearHead
+from worker.contract.task import Float
 
 BATCH = 64
 

@@ -17,6 +17,7 @@ from app.artifact import arrow
 from app.errors import BadImage, JobFailure
 from worker import sample_table, transfer
 from worker.context import RunContext
+from worker.contract.task import Rows
 from worker.data import labels
 from worker.data.decoding import Decoders
 from worker.data.findings import PROBLEMS
@@ -28,7 +29,6 @@ from worker.data.samples import Index, empty_index, iter_images
 from worker.data.shards import sample_id
 from worker.data.splits import NONE
 from worker.data.spool import Spool
-from worker.methods.task import Rows
 
 # Of the job's progress, before an upload is read, and behind it.
 LOAD_SHARE, READ_SHARE = 0.01, 0.3

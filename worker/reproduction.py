@@ -18,10 +18,10 @@ from app.errors import JobFailure, NotFound
 from app.serving.runtime import Runtime, Session
 from worker import features, transfer
 from worker.context import RunContext
+from worker.contract.outcome import Candidate
 from worker.document import DatasetDocument
 from worker.evaluate import sameness
 from worker.evaluate.sections import Evaluation
-from worker.methods.outcome import Candidate
 from worker.methods.table import METHODS
 from worker.probes import probe_images
 

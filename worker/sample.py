@@ -10,9 +10,9 @@ from app.artifact import decoding, preprocess, sample
 from app.artifact.precisions import Second
 from app.artifact.sample import Said, Sample
 from app.serving.runtime import Runtime, Session
+from worker.contract.outcome import Candidate
+from worker.contract.task import Rows, Task
 from worker.data.samples import iter_images
-from worker.methods.outcome import Candidate
-from worker.methods.task import Rows, Task
 from worker.probes import probe_images
 
 # Of `probe_images`: a gradient, and rectangles of few colours.

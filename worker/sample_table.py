@@ -6,11 +6,11 @@ from numpy.typing import NDArray
 
 from app.artifact import arrow
 from app.errors import JobFailure
+from worker.contract.task import Rows
 from worker.data import labels
 from worker.data.labels import Column
 from worker.data.samples import Index
 from worker.data.splits import NONE, SPLITS
-from worker.methods.task import Rows
 
 
 def fields(index: Index) -> list[tuple[str, pa.DataType]]:

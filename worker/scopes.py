@@ -19,10 +19,10 @@ from worker import adapters, backbones, export, features, forward, inputs, optim
 from worker import split as splitting
 from worker.augment import CachedView
 from worker.batches import Data
+from worker.contract.task import Float, Rows, Task
 from worker.export import FromPixels
 from worker.features import Extraction
 from worker.inputs import ArraySource, ImageSource
-from worker.methods.task import Float, Rows, Task
 from worker.optim import Optimisation
 from worker.prepared import Prepared
 from worker.views import PILOTS, Views

@@ -20,12 +20,12 @@ from app.artifact.precisions import FP16, INT8, Second, SecondGraph
 from app.serving.runtime import BATCH_SIZE, Session
 from worker import features
 from worker.calibration import Batches
+from worker.contract.outcome import Candidate, Head
+from worker.contract.task import Float, Rows, Task
 from worker.evaluate import intervals
 from worker.evaluate.intervals import Interval
 from worker.halve import halve
 from worker.machine import describe
-from worker.methods.outcome import Candidate, Head
-from worker.methods.task import Float, Rows, Task
 from worker.quantise import quantise
 from worker.solvers.folds import stratified_group_folds
 

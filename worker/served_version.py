@@ -26,9 +26,9 @@ from app.errors import JobFailure, NotFound
 from app.serving.runtime import Runtime, Session
 from worker import features, lineage
 from worker.context import RunContext
+from worker.contract.task import Rows
 from worker.data.samples import Index
 from worker.feature_cache import Space
-from worker.methods.task import Rows
 
 Float = NDArray[np.float32]
 Stage = tuple[str, float, float]

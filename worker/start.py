@@ -6,13 +6,13 @@ Shape legend: N images, D features, C classes.
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.contract.heads import LinearHead
+from worker.contract.task import Float
 from worker.evaluate import calibration
-from worker.methods.heads import LinearHead
-from worker.methods.linear_probe import CV_ITERATIONS, CV_TOLERANCE, num_folds
-from worker.methods.task import Float
 from worker.solvers import logistic
 from worker.solvers.folds import stratified_group_folds
 from worker.solvers.spectrum import eigenbasis
+from worker.training.probing import CV_ITERATIONS, CV_TOLERANCE, num_folds
 
 MIN_SCALE = 0.5
 
@@ -22,7 +22,7 @@ def start_head(
 ) -> tuple[LinearHead, float, float]:
     """The linear probe that training starts from: logistic regression on features that are not blown up.
 
-    Departure from `linear_probe`: no feature is divided by less than half of the root mean square of all deviations.
+    Departure from `probing`: no feature is divided by less than half of the root mean square of all deviations.
     Some features of a backbone hardly move on a new domain (EfficientNet-Lite0 on MNIST: deviations from 2e-5 to 1.1);
     divided by their own deviation they carry the gradient into the backbone thousandfold. Measured on MNIST,
     stamps_photos and emoji_google: the same cross-validated accuracy, a lower loss, weights on the raw features up to

@@ -13,15 +13,15 @@ from app.errors import JobFailure
 from app.recipes import Adapt, Auto, FewShot, FineTune, Recipe, ZeroShot
 from worker import assemble, lineage, second_graph, sources, two_domains
 from worker.context import RunContext
+from worker.contract.outcome import Outcome
+from worker.contract.task import Domain, Task
 from worker.data import labels
 from worker.data.samples import Index, empty_index, load_index
 from worker.document import DatasetDocument
-from worker.evaluate import adaptation, report, unseen
 from worker.evaluate.sections import Evaluation
 from worker.foresight import Foresight
-from worker.methods.outcome import Outcome
 from worker.methods.table import METHODS
-from worker.methods.task import Domain, Task
+from worker.reports import adaptation, report, unseen
 
 
 def run(context: RunContext) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from app.errors import JobFailure
 from app.recipes import Adapt
 from worker import sources
 from worker.context import RunContext
+from worker.contract.task import Domain, Rows, Task
 from worker.data import labels
 from worker.data.samples import Index
-from worker.methods.task import Domain, Rows, Task
 
 # Of a target without labels: every candidate is fitted on half of it and looked at on the other half.
 MIN_ITEMS = 10

@@ -15,12 +15,13 @@ from app.artifact import bundle
 from app.artifact.bundle import Predictions
 from worker import matches
 from worker.context import RunContext
+from worker.contract.outcome import Confidence
+from worker.contract.task import Rows
 from worker.copies import Gallery, Pictures
 from worker.data.samples import Index
 from worker.evaluate import estimate, intervals, versions
-from worker.evaluate.estimate import Confidence, negative_entropy
+from worker.evaluate.estimate import negative_entropy
 from worker.matches import Matches
-from worker.methods.task import Rows
 from worker.served_version import ServedVersion
 
 NO_LABELS = "the dataset has no labels; see `estimate`"

@@ -15,8 +15,8 @@ from app import backbones as catalogue
 from app.artifact.preprocess import Preprocess
 from app.errors import JobFailure
 from worker import backbones, inputs
+from worker.contract.task import Task
 from worker.export import FromPixels
-from worker.methods.task import Task
 
 WIDTHS = (32, 64, 128, 256)
 SIDES = (224, 192, 160, 128, 96)

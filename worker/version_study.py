@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from app.errors import JobFailure
 from worker import lineage, matches, served_version, transfer, unlabelled_study
 from worker.context import RunContext
+from worker.contract.task import Rows
 from worker.copies import Gallery, Pictures
 from worker.data.samples import Index
 from worker.evaluate import versions
 from worker.evaluate.versions import Judged
 from worker.matches import Matches
-from worker.methods.task import Rows
 from worker.served_version import ServedVersion
 
 UNKNOWN = (

@@ -20,9 +20,9 @@ from benchmarks import _pipeline
 from benchmarks.evaluation import sets
 from benchmarks.evaluation.sets import File
 from worker import features, sources, transfer
+from worker.contract.outcome import Outcome
 from worker.data.samples import Index
 from worker.document import DatasetDocument
-from worker.methods.outcome import Outcome
 from worker.methods.table import METHODS
 
 BACKBONE = "timm/tf_efficientnet_lite0"

@@ -20,7 +20,7 @@ TORCH_FREE = [
     "worker.transfer",
     "worker.align",
     "worker.rank",
-    "worker.transferability",
+    "worker.ranking.transferability",
     "worker.evaluation",
     "worker.lineage",
     "worker.assemble",
@@ -33,7 +33,7 @@ TORCH_FREE = [
     "worker.text",
     "worker.clip_text",
     "worker.methods.text_tower",
-    "worker.evaluate.report",
+    "worker.reports.report",
     "worker.evaluate.forecast",
     "worker.foresight",
 ]

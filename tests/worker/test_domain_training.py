@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from worker import domain_training
+from worker.contract.network_head import NetworkHead
 from worker.domain_fits import TRAINED
-from worker.methods.network_head import NetworkHead
 
 STEPS = 120
 

@@ -16,6 +16,7 @@ from worker import evaluation, fold_study, transfer
 from worker.methods import linear_probe
 from worker.solvers import folds
 from worker.solvers.folds import stratified_group_folds
+from worker.training import probing
 
 # Near each other, so that there are errors to tell models apart by.
 SHADES = {"rose": (168, 124, 130), "moss": (156, 136, 122), "mauve": (160, 124, 140)}
@@ -169,7 +170,7 @@ def test_folds_equal_a_loop_over_them(lab):
         fold_P = stratified_group_folds(labels, groups, 3, repeat)
         for number in range(3):
             rest, out = fold_P != number, fold_P == number
-            head = linear_probe.fit(feats[rest], labels[rest], groups[rest], task.pool[rest], 3, repeat)[0]
+            head = probing.fit(feats[rest], labels[rest], groups[rest], task.pool[rest], 3, repeat)[0]
             expected.append((head.probabilities(feats[out]).argmax(1) == labels[out]).mean())
     assert [row["accuracy"] for row in found["rows"]] == pytest.approx(expected)
     assert found["metrics"]["accuracy"]["mean"] == pytest.approx(np.mean(expected))

@@ -10,8 +10,8 @@ from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import features, inputs
 from worker.augment import CachedView
+from worker.contract.task import Task
 from worker.inputs import ArraySource, ImageSource
-from worker.methods.task import Task
 
 
 @pytest.fixture

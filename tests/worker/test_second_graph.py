@@ -18,11 +18,12 @@ from tests.conftest import COMPUTE_THREADS
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire, cnn, context, store
 from worker import assemble, calibration, machine, second_graph
-from worker.evaluate import report
+from worker.contract.outcome import Outcome, Selection
 from worker.methods import few_shot, linear_probe
-from worker.methods.outcome import Outcome, Selection
 from worker.probes import probe_images
+from worker.reports import report
 from worker.second_graph import MAKERS
+from worker.training import probing
 
 NUM_OF_CLASS = 250
 FIGURES = {
@@ -168,7 +169,7 @@ def test_a_head_that_cannot_be_fitted_again_is_compared_on_what_it_has_not_seen(
 def test_the_probe_is_fitted_again_as_it_was_chosen(task, probe, solver):
     rows = task.pool
     details = {**probe.details, "solver": solver, "strength": 1.0}
-    again = linear_probe.refit(probe.features(rows), task.labels_N[rows], task.num_classes, details)
+    again = probing.refit(probe.features(rows), task.labels_N[rows], task.num_classes, details)
     assert (again.logits(probe.features(rows)).argmax(1) == task.labels_N[rows]).mean() > 0.95
 
 

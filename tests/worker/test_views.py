@@ -14,7 +14,7 @@ from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import features, inputs
 from worker.augment import CachedView
-from worker.methods.task import Task
+from worker.contract.task import Task
 from worker.views import Views
 
 NUM_VIEWS = 3

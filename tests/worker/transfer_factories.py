@@ -21,11 +21,11 @@ from app.storage import FolderStorage
 from tests.conftest import COMPUTE_THREADS
 from worker import backbones, export, prepare
 from worker.context import RunContext
+from worker.contract.task import Task
 from worker.data.ingest import IngestRequest, ingest
 from worker.data.samples import load_index
 from worker.document import DatasetDocument, JobDocument
 from worker.ingestion import StoredDataset
-from worker.methods.task import Task
 from worker.prepared import Prepared
 from worker.progress import Reporter
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from app.artifact.preprocess import Preprocess
 from worker import features
+from worker.contract.outcome import Candidate
+from worker.contract.task import Float, Task
 from worker.evaluate import strangers
-from worker.methods.outcome import Candidate
-from worker.methods.task import Float, Task
 
 # With fewer of either kind the figure is chance.
 MIN_ITEMS = 30

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker import features
+from worker.contract.outcome import Candidate
+from worker.contract.task import Rows, Task
 from worker.evaluate import intervals
 from worker.evaluate.corruptions import CORRUPTIONS, Images
-from worker.methods.outcome import Candidate
-from worker.methods.task import Rows, Task
 
 MAX_IMAGES = 200
 WHAT = "severity 1 of ImageNet-C on images as the network takes them, the same ones for each; changes are paired"

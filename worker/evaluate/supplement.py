@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.contract.outcome import Candidate, Selection
+from worker.contract.task import Float, Rows, Task
 from worker.evaluate import distortion, exposed, feature_map, flags, out_of_distribution, robustness
 from worker.evaluate.corruptions import CORRUPTIONS
 from worker.evaluate.feature_map import Group
@@ -20,8 +22,6 @@ from worker.evaluate.out_of_distribution import Strangers
 from worker.evaluate.risk_coverage import MIN_ITEMS, risk_coverage
 from worker.evaluate.sections import MIN_ECE_ITEMS, Scored
 from worker.evaluate.worst_class import worst_class
-from worker.methods.outcome import Candidate, Selection
-from worker.methods.task import Float, Rows, Task
 
 Reasons = dict[str, str]
 

@@ -12,18 +12,18 @@ from typing import Any
 
 from app.recipes import Adapt
 from worker import features
+from worker.contract.network_head import NetworkHead
+from worker.contract.outcome import Adaptation, Decision, Outcome, Spaces
+from worker.contract.task import Float, Task
 from worker.domain_fits import SOURCE_ONLY
 from worker.domain_spaces import shown
-from worker.evaluate import validator
+from worker.domains import validator
 from worker.evaluate.domains import distances
 from worker.features import Extraction
 from worker.methods import target_labels
 from worker.methods.adapt_budget import Budget
 from worker.methods.adapt_candidates import ALL, Candidates, Finished, Unfinished
-from worker.methods.network_head import NetworkHead
-from worker.methods.outcome import Adaptation, Decision, Outcome, Spaces
 from worker.methods.reference import starts
-from worker.methods.task import Float, Task
 
 
 def run(recipe: Adapt, task: Task) -> Outcome:

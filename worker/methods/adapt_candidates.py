@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from worker.contract.network_head import NetworkHead
+from worker.contract.outcome import Candidate, Selection, Tried
+from worker.contract.task import Float, Rows, Task
 from worker.domain_fits import CLOSED, SOURCE_ONLY, TRAINED, Data, Fitted, trained
 from worker.domain_store import Store
-from worker.evaluate import validator
+from worker.domains import validator
 from worker.features import Extraction
 from worker.methods.linear_probe import frozen_features
-from worker.methods.network_head import NetworkHead
-from worker.methods.outcome import Candidate, Selection, Tried
-from worker.methods.task import Float, Rows, Task
 
 BATCH_NORM = "batch_norm"
 # The cheap ones first: a budget that ends cuts trainings.

@@ -23,14 +23,14 @@ from torch import Tensor
 from app.recipes import FineTune
 from worker import backbones, checks, features, forward, inputs, moved, scopes, tuning
 from worker.checkpoint import Checkpoints, Snapshot
+from worker.contract.heads import LinearHead
+from worker.contract.outcome import Candidate, Outcome, Selection
+from worker.contract.task import Float, Rows, Task
 from worker.evaluate import calibration, judged
 from worker.evaluate.distortion import relative_change
 from worker.methods import fine_tune_inputs, fine_tune_probe
 from worker.methods.fine_tune_time import Limit
-from worker.methods.heads import LinearHead
-from worker.methods.outcome import Candidate, Outcome, Selection
 from worker.methods.reference import holdout
-from worker.methods.task import Float, Rows, Task
 from worker.moved import Fold
 from worker.network import Network
 from worker.scopes import Material, Part

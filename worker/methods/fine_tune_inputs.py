@@ -10,11 +10,11 @@ from app.recipes import FineTune
 from worker import features, forward, inputs, invariance, pilots, scopes, trivial, workbench
 from worker.checkpoint import Snapshot
 from worker.context import never
+from worker.contract.heads import LinearHead
+from worker.contract.task import Float, Rows, Task
 from worker.features import Extraction
 from worker.methods.auto_budget import CACHED_SHARE, WHOLE_SHARE
 from worker.methods.fine_tune_time import MIN_EPOCHS, PROBE_SHARE, Limit
-from worker.methods.heads import LinearHead
-from worker.methods.task import Float, Rows, Task
 from worker.network import Network
 from worker.prepared import Prepared
 from worker.scopes import Material, Part

@@ -16,14 +16,14 @@ import numpy as np
 
 from worker import features, forward, machine
 from worker.context import never
+from worker.contract import excerpt
+from worker.contract.excerpt import Excerpt
+from worker.contract.outcome import Decision
+from worker.contract.task import Rows, Task
 from worker.evaluate import supplement
 from worker.features import Extraction
-from worker.methods import excerpt
 from worker.methods.auto_budget import FINISH_SECONDS
-from worker.methods.excerpt import Excerpt
-from worker.methods.outcome import Decision
 from worker.methods.reference import MIN_SECONDS, TIMED_IMAGES, TORCH_SECONDS, fit_seconds, seconds_per_image
-from worker.methods.task import Rows, Task
 from worker.prepared import Prepared
 from worker.workbench import Pace
 

@@ -13,10 +13,10 @@ import numpy as np
 from app.artifact.preprocess import Preprocess
 from app.recipes import LinearProbe
 from worker import features
+from worker.contract.outcome import Candidate, Decision, Scratch
+from worker.contract.task import Rows, Task
 from worker.features import Extractor
 from worker.methods import linear_probe
-from worker.methods.outcome import Candidate, Decision, Scratch
-from worker.methods.task import Rows, Task
 from worker.progress import Reporter
 from worker.solvers.folds import stratified_group_folds, stratified_group_holdout
 

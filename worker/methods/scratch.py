@@ -27,10 +27,10 @@ from app.artifact.preprocess import Preprocess
 from worker import augment, checks, features, inputs, loop, optim, untrained
 from worker.batches import Data, Draws
 from worker.checks import Check
+from worker.contract.outcome import Decision, Scratch, Selection
+from worker.contract.task import Rows, Task
 from worker.inputs import ImageSource
 from worker.loop import Plan, Progress, Trainer
-from worker.methods.outcome import Decision, Scratch, Selection
-from worker.methods.task import Rows, Task
 from worker.optim import Optimisation
 from worker.solvers.logits import softmax
 from worker.untrained import Classifier

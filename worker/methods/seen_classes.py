@@ -15,12 +15,12 @@ from app.artifact.scores import unit
 from app.recipes import ZeroShot
 from worker import features
 from worker.centre import Centre
+from worker.contract.heads import CosineHead
+from worker.contract.outcome import Decision, Head
+from worker.contract.task import Float, Task
 from worker.evaluate import class_folds
 from worker.evaluate.class_folds import Judged, Strengths
 from worker.features import Extraction
-from worker.methods.heads import CosineHead
-from worker.methods.outcome import Decision, Head
-from worker.methods.task import Float, Task
 from worker.prepared import Prepared
 from worker.solvers import semantic
 from worker.text import TextEncoder

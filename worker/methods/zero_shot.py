@@ -31,12 +31,12 @@ from app.errors import JobFailure
 from app.recipes import ZeroShot
 from worker import centre, features, sources, text
 from worker.centre import Centre
+from worker.contract.heads import CosineHead
+from worker.contract.outcome import Candidate, Head, Selection
+from worker.contract.task import Float, Rows, Task
 from worker.exposure import exposure
 from worker.features import Extraction
 from worker.methods import seen_classes, text_tower
-from worker.methods.heads import CosineHead
-from worker.methods.outcome import Candidate, Head, Selection
-from worker.methods.task import Float, Rows, Task
 from worker.methods.text_head import TextHead
 from worker.prepared import Prepared
 from worker.solvers import semantic

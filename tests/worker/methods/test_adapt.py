@@ -19,13 +19,13 @@ from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import backbones, domain_training, forward, sources, transfer, two_domains
 from worker.context import RunContext
+from worker.contract.network_head import NetworkHead
 from worker.data.ingest import IngestRequest, ingest
 from worker.document import DatasetDocument, JobDocument
 from worker.evaluate.supplement import NO_LABELS
 from worker.export import FromPixels
 from worker.ingestion import StoredDataset
 from worker.methods import adapt, adapt_candidates
-from worker.methods.network_head import NetworkHead
 from worker.progress import Reporter, Yielded
 
 SOURCE, TARGET, BARE, FEW = "ds_source", "ds_target", "ds_bare", "ds_few"

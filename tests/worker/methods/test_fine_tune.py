@@ -20,11 +20,11 @@ from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import backbones, features, forward, scopes, tuning
 from worker.checkpoint import Checkpoints
+from worker.contract.outcome import Candidate
+from worker.contract.task import Task
 from worker.evaluate import calibration
 from worker.methods import fine_tune
-from worker.methods.outcome import Candidate
 from worker.methods.reference import holdout
-from worker.methods.task import Task
 from worker.network import Network
 from worker.prepared import Prepared
 from worker.progress import Yielded

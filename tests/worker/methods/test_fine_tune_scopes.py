@@ -17,9 +17,9 @@ from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.methods.test_fine_tune import SHADES, Asking, Fatal, Killed, same, wire_of
 from tests.worker.transfer_factories import Wire
+from worker.contract.outcome import Candidate
+from worker.contract.task import Task
 from worker.methods import fine_tune
-from worker.methods.outcome import Candidate
-from worker.methods.task import Task
 from worker.prepared import Prepared
 from worker.progress import Yielded
 

@@ -19,8 +19,8 @@ from tests.worker.transfer_factories import Wire, store
 from worker import backbones, clip_text, export, prepare, prepare_clip, sources, transfer
 from worker.context import RunContext
 from worker.document import DatasetDocument, JobDocument
-from worker.evaluate import unseen
 from worker.progress import Reporter
+from worker.reports import unseen
 
 DEMO = Path(__file__).parents[3] / "examples" / "data" / "emoji.zip"
 NAME = "open_clip/graft-tiny-clip.random"

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from sklearn.covariance import LedoitWolf
 
-from worker import transferability
-from worker.ranking import mixture
+from worker.ranking import mixture, transferability
 
 SIZES = [(40, 6, 3), (12, 30, 3)]  # more images than features, and fewer
 

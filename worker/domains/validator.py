@@ -27,11 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.alignments import unpaired
+from worker.contract.network_head import NetworkHead
+from worker.contract.outcome import Confidence
+from worker.contract.task import Float
 from worker.domain_fits import Data, Fitted
-from worker.evaluate import calibration, target_risk
-from worker.evaluate.estimate import Confidence, negative_entropy
-from worker.methods.network_head import NetworkHead
-from worker.methods.task import Float
+from worker.domains import target_risk
+from worker.evaluate import calibration, estimate
+from worker.evaluate.estimate import negative_entropy
 from worker.solvers import ridge
 from worker.solvers.folds import stratified_group_folds
 from worker.solvers.linear import standardise
@@ -97,7 +99,7 @@ class Evidence:
             "source_accuracy": self.source_accuracy,
             "information": self.information,
             "temperature": self.temperature,
-            "estimated_accuracy": None if self.confidence.guesses else self.confidence.accuracy,
+            "estimated_accuracy": None if estimate.guesses(self.confidence) else estimate.accuracy(self.confidence),
             **self.beside,
         }
 

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker import lineage
+from worker.contract.outcome import Adaptation, Candidate, Outcome
+from worker.contract.task import Float, Task
 from worker.evaluate import estimate, feature_map, flags, intervals, metrics, sections, supplement
 from worker.evaluate.feature_map import Group
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import NO_LABELS, Items
-from worker.methods.outcome import Adaptation, Candidate, Outcome
-from worker.methods.task import Float, Task
 from worker.two_domains import Truth
 
 SCORES = (

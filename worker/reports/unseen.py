@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.contract.outcome import Candidate
+from worker.contract.task import Float, Rows, Task
 from worker.evaluate import calibration, feature_map, flags, intervals, metrics, sections, supplement
 from worker.evaluate.feature_map import Group
 from worker.evaluate.out_of_distribution import OTHERS, Strangers
 from worker.evaluate.sections import MIN_ECE_ITEMS, Evaluation, score
 from worker.evaluate.supplement import Items, Reasons
-from worker.methods.outcome import Candidate
-from worker.methods.task import Float, Rows, Task
 
 Double = NDArray[np.float64]
 

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifact.spec import HeadKind
-from worker.evaluate.estimate import Confidence
+from worker.contract.excerpt import Excerpt
+from worker.contract.task import Float, Rows
 from worker.features import Extraction
-from worker.methods.excerpt import Excerpt
-from worker.methods.task import Float, Rows
 from worker.prepared import Prepared
 
 
@@ -188,6 +187,26 @@ class Decision:
     high: float | None = None
     seconds: float | None = None
     forecast_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How sure a model is of items with known answers, and of others.
+
+    Args:
+        known_K: negative entropy of what it says of items that it has not learned from.
+        right_K: whether it is right there.
+        asked_M: negative entropy of what it says of the others.
+        labels_K: the known answers; classes counted from 0.
+
+    Shape:
+        known_K, right_K, labels_K: [K]; asked_M: [M]
+    """
+
+    known_K: NDArray[np.float64]
+    right_K: NDArray[np.bool_]
+    asked_M: NDArray[np.float64]
+    labels_K: NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker import features
+from worker.contract.task import Rows, Task
 from worker.features import Extraction
-from worker.methods.task import Rows, Task
 
 # Of each class, as far as it has so many to learn from, and beside them of all images: what the first round has.
 CLASS_IMAGES, FIRST_IMAGES = 5, 64

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from worker.contract.heads import LinearHead
 from worker.domain_fits import CLOSED, SOURCE_ONLY, Data, Fitted
-from worker.evaluate import validator
-from worker.evaluate.validator import Evidence
-from worker.methods.heads import LinearHead
+from worker.domains import validator
+from worker.domains.validator import Evidence
 
 
 def two_domains(scale=1.0, shift=0.0, seed=0, per_class=40, num_classes=4, width=12):

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from worker import foresight, lineage
+from worker.contract.outcome import Candidate, Confidence, Decision, Outcome, Scratch, Selection
+from worker.contract.task import Rows, Task
 from worker.evaluate import curve, estimate, flags, intervals, leakage, metrics, sections, supplement
-from worker.evaluate.estimate import Confidence, negative_entropy
+from worker.evaluate.estimate import negative_entropy
 from worker.evaluate.forecast import Forecast
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import Items
-from worker.methods.outcome import Candidate, Decision, Outcome, Scratch, Selection
 from worker.methods.reference import frozen, scratch
-from worker.methods.task import Rows, Task
 from worker.solvers.logits import softmax
 
 # What there is of a source that was joined.

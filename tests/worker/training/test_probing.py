@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from app.errors import JobFailure
-from worker.methods import few_shot, linear_probe
+from worker.methods import few_shot
+from worker.training import probing
 
 
 def blobs(per_class=30, num_classes=3, width=20, distance=6.0, seed=0):
@@ -14,14 +15,14 @@ def blobs(per_class=30, num_classes=3, width=20, distance=6.0, seed=0):
 
 def fit(features, labels, groups=None, num_classes=3, seed=0):
     rows = np.arange(len(labels))
-    return linear_probe.fit(features, labels, rows if groups is None else groups, rows, num_classes, seed)
+    return probing.fit(features, labels, rows if groups is None else groups, rows, num_classes, seed)
 
 
 def test_separable_classes_are_learned_and_every_prediction_is_out_of_fold():
     features, labels = blobs()
     head, selection, fold_accuracy, details = fit(features, labels)
     assert (head.logits(features).argmax(1) == labels).mean() > 0.97
-    assert len(fold_accuracy) == linear_probe.NUM_FOLDS
+    assert len(fold_accuracy) == probing.NUM_FOLDS
     accuracy = (selection.logits.argmax(1) == labels).mean()
     assert accuracy == pytest.approx(details[f"{details['chosen'].split()[0]}_accuracy"])
     assert accuracy < (head.logits(features).argmax(1) == labels).mean() + 1e-9
@@ -48,7 +49,7 @@ def test_copies_do_not_decide_for_ridge():
 def test_few_pictures_get_fewer_folds():
     features, labels = blobs(per_class=1)
     _, selection, fold_accuracy, _ = fit(np.repeat(features, 2, axis=0), np.repeat(labels, 2))
-    assert len(fold_accuracy) == min(linear_probe.NUM_FOLDS, 6)
+    assert len(fold_accuracy) == min(probing.NUM_FOLDS, 6)
     assert not selection.is_blind
 
 
@@ -86,7 +87,7 @@ def test_where_ridge_is_served_its_figures_are_those_of_whole_folds():
         assert np.mean(fold_accuracy) == pytest.approx(accuracy, abs=0.02)
 
 
-@pytest.mark.parametrize("method", [linear_probe, few_shot])
+@pytest.mark.parametrize("method", [probing, few_shot])
 @pytest.mark.parametrize("distance", [2.0, 6.0])
 def test_other_draws_of_the_folds_are_the_same_fit_under_other_folds(method, distance):
     """Each draw is what the method gives with that draw's seed, as far as its choice does not depend on it."""

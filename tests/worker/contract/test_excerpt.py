@@ -8,8 +8,8 @@ from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.study_factories import Lab
 from worker import features, lineage, sources
+from worker.contract import excerpt
 from worker.features import Extraction, Left
-from worker.methods import excerpt
 
 SHADES = {"rose": (190, 110, 120), "moss": (150, 150, 110), "mauve": (165, 120, 150)}
 

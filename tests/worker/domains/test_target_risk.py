@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from worker.evaluate import target_risk
+from worker.domains import target_risk
 
 
 def test_dev_is_that_of_a_loop():

@@ -1,0 +1,1 @@
+"""Training: the probe on frozen features, and gradient steps from there."""
