@@ -190,9 +190,9 @@ def own_backbone(lab: Lab) -> Done:
     finish(stack, [job_id])
     row = stack.persist(lambda: stack.client.call("GET", f"/backbones/own/{name}"))
     with stack.database.read() as session:
-        document = session.scalars(select(UserBackbone.document).where(UserBackbone.name == name)).one()
+        document = session.scalars(select(UserBackbone.document).where(UserBackbone.name == row["name"])).one()
     # It ends in the digest of what is computed.
-    return Done([job_id], {"state": row["state"], "prefix": document.get("prefix")})
+    return Done([job_id], {"state": row["state"], "prefix": document["prefix"]})
 
 
 def logged(lab: Lab) -> Done:
