@@ -16,7 +16,7 @@ from tests import factories
 
 PROBE = {"method": "linear_probe"}
 # No figure of time belongs to what must be equal.
-TIMES = ("seconds", "per_second", "minutes")
+TIMES = ("seconds", "per_second", "minutes", "latency")
 JOB_SECONDS = 1200.0
 # For names of what is made.
 numbers = count(1)
