@@ -51,7 +51,7 @@ def bare(archive: Path, backbone: str) -> tuple[float, float]:
     from app.artifact import preprocess
     from app.serving.runtime import Session
     from app.settings import Settings
-    from worker import prepared
+    from worker.backbones import prepared
 
     found = prepared.find(backbone, [Settings().prepared])
     assert found is not None

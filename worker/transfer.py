@@ -11,17 +11,19 @@ from app.artifact import spec as specs
 from app.artifact.precisions import SECOND
 from app.errors import JobFailure
 from app.recipes import Adapt, Auto, FewShot, FineTune, Recipe, ZeroShot
-from worker import assemble, lineage, second_graph, sources, two_domains
-from worker.context import RunContext
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument
 from worker.contract.outcome import Outcome
 from worker.contract.task import Domain, Task
 from worker.data import labels
 from worker.data.samples import Index, empty_index, load_index
-from worker.document import DatasetDocument
+from worker.domains import two_domains
 from worker.evaluate.sections import Evaluation
-from worker.foresight import Foresight
 from worker.methods.table import METHODS
-from worker.reports import adaptation, report, unseen
+from worker.prepare import sources
+from worker.publication import assemble, second_graph
+from worker.reports import adaptation, lineage, report, unseen
+from worker.reports.foresight import Foresight
 
 
 def run(context: RunContext) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from app.artifact import bundle
 from app.errors import JobFailure
 from tests import factories
 from tests.worker.study_factories import Lab, side, stopping
-from worker import evaluation, fold_study, transfer
+from worker import evaluation, transfer
 from worker.methods import linear_probe
 from worker.solvers import folds
 from worker.solvers.folds import stratified_group_folds
+from worker.studies import fold_study
 from worker.training import probing
 
 # Near each other, so that there are errors to tell models apart by.
@@ -275,7 +276,7 @@ def test_folds_never_share_a_group(lab, monkeypatch):
         asked.append((groups_N, found := original(labels_N, groups_N, num_folds, seed)))
         return found
 
-    monkeypatch.setattr("worker.fold_study.stratified_group_folds", watched)
+    monkeypatch.setattr("worker.studies.fold_study.stratified_group_folds", watched)
     fold(lab, repeats=1)
     groups_N, fold_N = asked[0]
     assert all(len(np.unique(fold_N[groups_N == group])) == 1 for group in np.unique(groups_N))

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from worker import features
+from worker.backbones import features
+from worker.backbones.features import Extraction
 from worker.contract.task import Rows, Task
-from worker.features import Extraction
 
 # Of each class, as far as it has so many to learn from, and beside them of all images: what the first round has.
 CLASS_IMAGES, FIRST_IMAGES = 5, 64

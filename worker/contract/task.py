@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.context import RunContext
+from worker.attempt.context import RunContext
+from worker.backbones.prepared import Prepared
 from worker.data.samples import Index
-from worker.prepared import Prepared
 
 Rows = NDArray[np.int64]
 Float = NDArray[np.float32]

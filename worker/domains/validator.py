@@ -30,8 +30,8 @@ from worker.alignments import unpaired
 from worker.contract.network_head import NetworkHead
 from worker.contract.outcome import Confidence
 from worker.contract.task import Float
-from worker.domain_fits import Data, Fitted
 from worker.domains import target_risk
+from worker.domains.fits import Data, Fitted
 from worker.evaluate import calibration, estimate
 from worker.evaluate.estimate import negative_entropy
 from worker.solvers import ridge

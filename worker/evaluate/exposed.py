@@ -5,7 +5,7 @@ from typing import Any
 
 from app.artifact import tensors
 from app.errors import JobFailure
-from worker import exposure, text
+from worker.backbones import exposure, text
 from worker.contract.task import Task
 
 NOTE = (

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifact.preprocess import Preprocess
-from worker import features
+from worker.backbones import features
 from worker.contract.outcome import Candidate
 from worker.contract.task import Float, Task
 from worker.evaluate import strangers

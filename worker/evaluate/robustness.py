@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker import features
+from worker.backbones import features
 from worker.contract.outcome import Candidate
 from worker.contract.task import Rows, Task
 from worker.evaluate import intervals

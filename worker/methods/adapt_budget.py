@@ -2,7 +2,7 @@
 
 from app.recipes import Adapt
 from worker.contract.task import Task
-from worker.domain_fits import CLOSED, SOURCE_ONLY, TRAINED
+from worker.domains.fits import CLOSED, SOURCE_ONLY, TRAINED
 from worker.methods.adapt_candidates import BATCH_NORM, Unfinished
 from worker.methods.reference import SLACK_SECONDS, TORCH_SECONDS, seconds_per_image
 

@@ -5,7 +5,7 @@ from time import monotonic
 
 from app.errors import JobFailure
 from app.recipes import FineTune
-from worker import features
+from worker.backbones import features
 from worker.contract.outcome import Candidate
 from worker.contract.task import Task
 from worker.methods import auto_steps

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from app.artifact import scores
 from app.recipes import FewShot
-from worker import features
+from worker.backbones import features
 from worker.contract.outcome import Candidate, Decision, Outcome, Selection
 from worker.contract.task import Float, Rows, Task
 from worker.evaluate import calibration, selection

@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from app.recipes import LinearProbe
-from worker import features
+from worker.backbones import features
 from worker.contract.outcome import Candidate
 from worker.contract.task import Float, Rows, Task
 from worker.evaluate import calibration

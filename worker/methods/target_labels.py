@@ -27,15 +27,15 @@ from numpy.typing import NDArray
 from app.errors import JobFailure
 from app.recipes import Adapt
 from worker.alignments import unpaired
+from worker.backbones.features import Extraction
 from worker.contract.heads import LinearHead
 from worker.contract.outcome import Adaptation, Candidate, Decision, Outcome, Selection, Tried
 from worker.contract.task import Float, Task
-from worker.domain_fits import SOURCE_ONLY, Data
-from worker.domain_spaces import shown
+from worker.domains.distances import MIN_ITEMS, distances
+from worker.domains.fits import SOURCE_ONLY, Data
+from worker.domains.spaces import shown
 from worker.evaluate import selection
-from worker.evaluate.domains import MIN_ITEMS, distances
 from worker.evaluate.intervals import clopper_pearson
-from worker.features import Extraction
 from worker.methods.linear_probe import frozen_features
 from worker.methods.reference import fit_seconds, starts
 from worker.solvers import left_out, logistic

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from worker import foresight, lineage
 from worker.contract.outcome import Candidate, Confidence, Decision, Outcome, Scratch, Selection
 from worker.contract.task import Rows, Task
 from worker.evaluate import curve, estimate, flags, intervals, leakage, metrics, sections, supplement
@@ -20,6 +19,7 @@ from worker.evaluate.forecast import Forecast
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import Items
 from worker.methods.reference import frozen, scratch
+from worker.reports import foresight, lineage
 from worker.solvers.logits import softmax
 
 # What there is of a source that was joined.

@@ -7,9 +7,11 @@ from app.artifact import bundle
 from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.study_factories import Lab
-from worker import features, lineage, sources
+from worker.backbones import features
+from worker.backbones.features import Extraction, Left
 from worker.contract import excerpt
-from worker.features import Extraction, Left
+from worker.prepare import sources
+from worker.reports import lineage
 
 SHADES = {"rose": (190, 110, 120), "moss": (150, 150, 110), "mauve": (165, 120, 150)}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from worker.contract.heads import LinearHead
-from worker.domain_fits import CLOSED, SOURCE_ONLY, Data, Fitted
 from worker.domains import validator
+from worker.domains.fits import CLOSED, SOURCE_ONLY, Data, Fitted
 from worker.domains.validator import Evidence
 
 
