@@ -39,6 +39,7 @@ from app.api import (
     own_backbones,
     predictions,
     problems,
+    queries,
     rankings,
     recipes,
     schema,
@@ -174,12 +175,13 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
     app.add_middleware(Requests)
     problems.install(app, failures(settings.resolved_storage_url))
     allowed = [Depends(callers.check_scope)]
+    native = [*allowed, Depends(queries.check)]
     # Of each route, and not of the whole: whoever refuses before a route is reached has a word of its own.
     most = settings.max_json_bytes
     # Routes are tried in their order, all of them before one that stands last: predictions come first.
     for role in sorted(roles, reverse=True):
         for router in ROLES[role]:
-            app.include_router(router, prefix="/api/v1", dependencies=allowed, max_body_size=most)
+            app.include_router(router, prefix="/api/v1", dependencies=native, max_body_size=most)
         for router in PROTOCOLS.get(role, ()):
             app.include_router(router, dependencies=allowed, max_body_size=most)
     app.include_router(health.router, dependencies=allowed, max_body_size=most)

@@ -10,14 +10,10 @@ import io
 import json
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +40,7 @@ def main() -> None:
 
     from app.artifact import preprocess
     from app.settings import Settings
-    from worker.backbones import prepared
+    from worker.backbones import features, prepared
     from worker.backbones.torch_features import TorchExtractor
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -67,24 +63,18 @@ def main() -> None:
     bare = num / (time.perf_counter() - began)
     files = encoded(512)
 
-    def batches() -> Iterator[NDArray[np.uint8]]:
-        source = (files[index % len(files)] for index in range(num))
-        with ThreadPoolExecutor(settings.cores) as threads:
-            waiting = [threads.submit(preprocess.load, data, shape) for data in islice(source, 4 * size)]
-            while waiting:
-                pixels = np.stack([future.result() for future in waiting[:size]])
-                waiting = waiting[size:]
-                waiting += [threads.submit(preprocess.load, data, shape) for data in islice(source, size)]
-                yield pixels
-
+    source = (files[index % len(files)] for index in range(num))
+    threads = settings.num_compute_threads
+    # As a job decodes, with nothing but the shards left out that its images lie in.
+    decoded = features.loaded(source, lambda data: preprocess.load(data, shape), threads, size)
     began = time.perf_counter()
-    list(extractor.stream(batches()))
+    list(extractor.stream(np.stack(batch) for batch in decoded))
     real = num / (time.perf_counter() - began)
     document: dict[str, Any] = {
         "synthetic_images_per_second": round(bare),
         "encoded_images_per_second": round(real),
         "ratio": round(real / bare, 3),
-        "decode_threads": settings.cores,
+        "decode_threads": threads,
         "meets_goal": real >= GOAL * bare,
     }
     print(json.dumps(document, indent=1))

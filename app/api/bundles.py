@@ -147,7 +147,13 @@ async def import_version(name: Annotated[str, Path(pattern=NAME)], request: Requ
 
 
 def _import_uploaded(once: Once, name: str, body: BundleFromUpload) -> Response | ImportOut:
-    """The same of an upload that came in pieces; one that is refused stays there."""
+    """The same of an upload that came in pieces; one that is refused stays there.
+
+    Once used it is there for a while only, and the answer to the same request for longer.
+    """
+    asked = (name, body.upload_id, body.allow_label_change)
+    if (kept := once.before(ROUTE, asked, CREATED)) is not None:
+        return kept
     with once.state.database.read() as session:
         row = uploads.get(session, once.project, body.upload_id)
     part = multipart.Part("file", row.filename, sha256=row.sha256 or "", size_bytes=row.size_bytes or 0)
@@ -165,7 +171,8 @@ def _import(
     once: Once, name: str, upload: multipart.Part, allowed: bool, uploaded: Upload | None = None
 ) -> Response | ImportOut:
     """Judged without a transaction; one makes the bundle a version, and else it is taken back."""
-    state, project, asked = once.state, once.project, (name, upload.sha256, allowed)
+    state, project = once.state, once.project
+    asked = (name, upload.sha256 if uploaded is None else uploaded.id, allowed)
     if (kept := once.before(ROUTE, asked, CREATED)) is not None:
         return kept
     path = upload.path if uploaded is None else _fetched(state, uploaded)

@@ -156,7 +156,7 @@ def document(row: Dataset) -> DatasetOut:
 async def create_dataset(request: Request, once: OnceEach) -> Any:
     """Takes an upload and starts its ingestion."""
     with multipart.landing(once.state.settings.scratch) as landing:
-        form, upload = await _receive(request, once.state, once.project, landing)
+        form, upload = await _receive(request, once.state, landing)
         return await to_thread.run_sync(_create, once, form, upload)
 
 
@@ -213,9 +213,7 @@ def delete_dataset(dataset_id: str, session: WriteSession, project: Project) -> 
     session.info.setdefault(WASTE, []).extend(datasets.delete(session, project, dataset_id))
 
 
-async def _receive(
-    request: Request, state: State, project: str, landing: Path
-) -> tuple[DatasetForm, multipart.Part | None]:
+async def _receive(request: Request, state: State, landing: Path) -> tuple[DatasetForm, multipart.Part | None]:
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
         body = from_json("body", await multipart.whole(request, state.settings.max_json_bytes))
         if isinstance(body, dict) and not body.keys() & {"upload_id", "base", "remove", "relabel"}:
@@ -223,17 +221,13 @@ async def _receive(
                 "expected multipart/form-data with the upload as field `file`, or JSON that names an `upload_id` or a "
                 "`base` to change; found JSON without; send it with -F name=NAME -F file=@data.zip"
             )
-        form = checked_json(DatasetForm, body)
-        await to_thread.run_sync(_look, state, project, form.upload_id)
-        return form, None
+        return checked_json(DatasetForm, body), None
     parts = await multipart.read(request, state.settings.max_upload_bytes, landing)
     texts = text_fields(part for part in parts if part.filename is None)
     fields = {name: from_json(name, text) if name in ("remove", "relabel") else text for name, text in texts.items()}
     files = [part for part in parts if part.filename is not None]
     if not files and "upload_id" in fields:
-        form = checked(DatasetForm, fields)
-        await to_thread.run_sync(_look, state, project, form.upload_id)
-        return form, None
+        return checked(DatasetForm, fields), None
     if not files or files[0].name != "file" or "upload_id" in fields:
         names = ", ".join(part.name for part in parts[:10]) or "none"
         raise BadRequest(
@@ -244,13 +238,6 @@ async def _receive(
     form = checked(DatasetForm, fields)
     await to_thread.run_sync(datasets.check_upload, landing)
     return form, files[0]
-
-
-def _look(state: State, project: str, upload_id: str | None) -> None:
-    """Refuses an upload that cannot be an archive."""
-    if upload_id is not None:
-        with state.database.read() as session:
-            datasets.check_beginning_of(session, state.inbox, project, upload_id)
 
 
 def _create(once: Once, form: DatasetForm, upload: multipart.Part | None) -> Response | DatasetOut:
@@ -264,6 +251,7 @@ def _create(once: Once, form: DatasetForm, upload: multipart.Part | None) -> Res
     def make(session: Session) -> tuple[DatasetOut, str]:
         new = _new(form, archive, upload.filename if upload else None, upload.size_bytes if upload else 0)
         if form.upload_id is not None:
+            datasets.check_beginning_of(session, state.inbox, project, form.upload_id)
             taken = uploads.take(session, project, form.upload_id, dataset_id)
             new = _new(form, uploads.key(project, taken.id), taken.filename, taken.received_bytes)
         made = document(datasets.create(session, project, dataset_id, new))

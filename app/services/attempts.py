@@ -82,6 +82,9 @@ def record(
 ) -> None:
     """Stores a batch of the runner's events, and the latest progress, under the fence.
 
+    A metric says which attempt it is of: one that takes over from a checkpoint computes what came after it again, and
+    tells it again.
+
     Raises:
         LeaseLost: the owner no longer holds the job.
     """
@@ -89,7 +92,7 @@ def record(
     values: dict[Any, Any] = {Job.last_seq: Job.last_seq + len(entries)}
     if progress is not None:
         values[Job.progress] = progress
-    row = session.execute(statement.values(values).returning(Job.last_seq, Job.project_id)).one_or_none()
+    row = session.execute(statement.values(values).returning(Job.last_seq, Job.project_id, Job.attempt)).one_or_none()
     if row is None:
         raise LeaseLost(f"the lease of {job_id} is no longer held by {owner}")
     first = row.last_seq - len(entries) + 1
@@ -101,7 +104,7 @@ def record(
             level=entry.get("level", "info"),
             type=entry["type"],
             message=entry["message"],
-            data=entry.get("data") or {},
+            data=(entry.get("data") or {}) | ({"attempt": row.attempt} if entry["type"] == "metric" else {}),
         )
         for offset, entry in enumerate(entries)
     )

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ CHUNK_IMAGES = 2048
 AHEAD_BATCHES = 3
 ROUNDS = 4
 
+T = TypeVar("T")
+U = TypeVar("U")
 Images = NDArray[np.uint8]
 Extractor = Callable[[Images], Features]
 View = Callable[[Image.Image, str], Image.Image]
@@ -213,13 +215,19 @@ def decoded(
         return row, preprocess.apply(view(image, index.sha256[row].decode()), shape)
 
     source = iter_images(index, rows, lambda name: context.storage.fetch(f"{index.prefix}/{name}"))
-    with ThreadPoolExecutor(context.settings.num_compute_threads, thread_name_prefix="decode") as threads:
+    for done in loaded(source, load, context.settings.num_compute_threads, batch_size):
+        yield np.array([row for row, _ in done], np.int64), np.stack([pixels for _, pixels in done])
+
+
+def loaded(source: Iterator[T], load: Callable[[T], U], num_threads: int, batch_size: int) -> Iterator[list[U]]:
+    """Batches of what is loaded in threads, in the source's order, a few batches ahead of whoever takes them."""
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as threads:
         waiting = [threads.submit(load, item) for item in islice(source, batch_size * AHEAD_BATCHES)]
         while waiting:
             done = [future.result() for future in waiting[:batch_size]]
             waiting = waiting[batch_size:]
             waiting += [threads.submit(load, item) for item in islice(source, batch_size)]
-            yield np.array([row for row, _ in done], np.int64), np.stack([pixels for _, pixels in done])
+            yield done
 
 
 def _extract(

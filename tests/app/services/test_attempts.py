@@ -168,7 +168,7 @@ def test_record_keeps_levels_data_and_progress(database):
         assert session.get_one(Job, job_id).progress == progress
         events, _ = jobs.events(session, job_id, 2, 10)
     assert [(event.level, event.type, event.message, event.data) for event in events] == [
-        ("warning", "log", "careful", {}), ("info", "metric", "loss", {"loss": 0.1})
+        ("warning", "log", "careful", {}), ("info", "metric", "loss", {"loss": 0.1, "attempt": 1})
     ]  # fmt: skip
 
 

@@ -35,6 +35,13 @@ def sweep(service):
     return upload_sweep.run(service.state.database, service.state.storage, service.state.inbox)
 
 
+def forget(service, upload_id):
+    """Its time is over, and the sweep has come by."""
+    service.change(upload_id, lambda row: setattr(row, "expires_at", now() - timedelta(seconds=1)))
+    sweep(service)
+    problem(service.request("GET", f"/{upload_id}"), 404, "not_found")
+
+
 def desk(service):
     return Desk(service.state.database, service.state.inbox, timedelta(days=1), 2**40)
 
@@ -88,6 +95,13 @@ def test_the_same_request_again_gets_the_same_dataset(service):
     first = service.http.post("/api/v1/datasets", json=body, headers=key)
     again = service.http.post("/api/v1/datasets", json=body, headers=key)
     assert (again.status_code, again.json()) == (202, first.json())
+    # The answer is kept for longer than the row of an upload that was used.
+    forget(service, upload_id)
+    again = service.http.post("/api/v1/datasets", json=body, headers=key)
+    assert (again.status_code, again.json()) == (202, first.json())
+    other = service.http.post("/api/v1/datasets", json={**body, "name": "cats"}, headers=key)
+    problem(other, 422, "idempotency_mismatch")
+    problem(make(service, upload_id=upload_id), 404, "not_found")
 
 
 def test_a_refusal_leaves_the_upload_to_be_used(service):
@@ -125,12 +139,15 @@ def test_a_backbone_and_a_version_from_uploads(service, tmp_path):
     broken, whole = service.whole(b"none"), service.whole(bundle)
     url = "/api/v1/models/copy/versions"
     problem(service.http.post(url, json={"upload_id": broken}), 400, "not_an_archive")
-    for _ in range(2):
+    for turn in range(3):
         made = service.http.post(url, json={"upload_id": whole}, headers={"Idempotency-Key": whole})
         assert (made.status_code, made.json()["version"]) == (201, 1), made.text
+        if turn == 1:
+            problem(service.http.post(url, json={"upload_id": whole}), 409, "upload_used")
+            forget(service, whole)
     assert made.json()["origin"]["bundle_sha256"] == hashlib.sha256(bundle).hexdigest()
     assert f"incoming/default/{whole}" not in service.stored()
-    problem(service.http.post(url, json={"upload_id": whole}), 409, "upload_used")
+    problem(service.http.post(url, json={"upload_id": whole}), 404, "not_found")
 
 
 def test_what_nobody_goes_on_with_is_removed(service):

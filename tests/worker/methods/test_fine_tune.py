@@ -201,8 +201,9 @@ def test_a_killed_run_resumes_bit_for_bit(attempt: Callable[..., Task], metrics:
     undisturbed = attempt()
     wanted = fine_tune.run(recipe, undisturbed)
     undisturbed.context.storage.delete("checkpoints")
+    killed = attempt(Fatal(metrics))
     with pytest.raises(Killed):
-        fine_tune.run(recipe, attempt(Fatal(metrics)))
+        fine_tune.run(recipe, killed)
     task = attempt()
     found = fine_tune.run(recipe, task)
     resumed = [event for event in wire_of(task).events("log") if event["message"].startswith("resumed from step")]
@@ -213,6 +214,12 @@ def test_a_killed_run_resumes_bit_for_bit(attempt: Callable[..., Task], metrics:
     assert same(found, wanted, task.val)
     assert found.details["curve"] == wanted.details["curve"]
     assert found.details["steps"] == wanted.details["steps"]
+    # Steps that were told twice stand once in the curve, and it says what was told last.
+    told = [event["data"] for one in (killed, task) for event in wire_of(one).events("metric")]
+    epochs = {one["epoch"]: one for one in told if "epoch" in one}
+    assert [epochs[row["epoch"]]["val_loss"] for row in found.details["curve"][1:]] == [
+        row["val_loss"] for row in found.details["curve"][1:]
+    ]
     lost = wire_of(undisturbed).events("metric")[metrics - 1]["data"]["step"] - step
     assert wanted.details["steps"] + lost <= 1.3 * wanted.details["steps"]
 

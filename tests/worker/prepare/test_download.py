@@ -125,6 +125,57 @@ def test_a_broken_connection_resumes_where_it_stopped(host: Host, tmp_path: Path
     assert starts[0] < starts[1] <= 500_000
 
 
+def test_beyond_4_gib_a_file_goes_on_where_its_connection_broke(tmp_path: Path) -> None:
+    """Nearly all of it came before; of the rest nothing is sent twice, however often the connection breaks."""
+    tail = hashlib.sha256(b"tail").digest() * 2**15  # 1 MiB
+    size_bytes = 2**32 + 3 * len(tail)
+    part = tmp_path / "large.pth.part"
+    with part.open("wb") as file:
+        file.truncate(size_bytes - len(tail))
+    asked, cuts = [], [300_000, 200_000]
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            asked.append(start)
+            body = tail[start - (size_bytes - len(tail)) :]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{size_bytes - 1}/{size_bytes}")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: cuts.pop(0)] if cuts else body)
+            self.close_connection = True
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        path = tmp_path / "large.pth"
+        source = Source(f"http://127.0.0.1:{server.server_port}/large.pth", "", size_bytes)
+        told: list[float] = []
+        download.download(source, path, lambda share, _: told.append(share), pause_seconds=0)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert path.stat().st_size == size_bytes
+    with path.open("rb") as file:
+        file.seek(-len(tail), 2)
+        assert file.read() == tail
+    first = size_bytes - len(tail)
+    assert len(asked) == 3
+    assert asked[0] == first > 2**32
+    assert first < asked[1] <= first + 300_000 < first + 500_000
+    assert asked[1] < asked[2] <= first + 500_000
+    assert told == sorted(told)
+    assert (told[0] > 0.999, told[-1]) == (True, 1.0)
+
+
 def test_what_an_earlier_process_left_is_used(host: Host, tmp_path: Path) -> None:
     path = tmp_path / "tiny.pth"
     (tmp_path / "tiny.pth.part").write_bytes(CONTENT[:1000])
