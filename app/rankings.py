@@ -39,7 +39,8 @@ class RankingIn(BaseModel):
         DEFAULT_MINUTES,
         gt=0,
         le=1440,
-        description="Time budget: a step starts only when its forecast fits. What was skipped is listed.",
+        description="Time budget: a step starts only when its forecast fits. What was skipped is listed. Where it does "
+        "not hold stage 1 for all candidates, they are ranked on fewer images.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Of the images of stage 1, of folds and of resampling.")
 

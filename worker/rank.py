@@ -7,6 +7,7 @@ its forecast. Every decision is an event.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,9 @@ def run(context: RunContext) -> dict[str, Any]:
     context.reporter.progress(0.01, "load")
     data = load(context, wish.seed)
     ledger = Ledger(context.reporter, wish.max_minutes * 60)
-    ranked = _Race(context, data, ledger).run(entrants(context, wish.names))
-    return document.answer(context.reporter, ranked, data, ledger)
+    race = _Race(context, data, ledger)
+    ranked = race.run(entrants(context, wish.names))
+    return document.answer(context.reporter, ranked, race.data, ledger)
 
 
 def load(context: RunContext, seed: int) -> Data:
@@ -86,7 +88,8 @@ class _Race:
     """Both stages, inside the budget."""
 
     def __init__(self, context: RunContext, data: Data, ledger: Ledger) -> None:
-        self._context, self._data, self._ledger = context, data, ledger
+        self._context, self.data, self._ledger = context, data, ledger
+        self._is_whole = False
 
     def run(self, contenders: list[Contender]) -> Ranked:
         """Who was looked at, best first: those on all images, then those that stage 1 or the time kept from it.
@@ -94,17 +97,69 @@ class _Race:
         Raises:
             JobFailure: nobody was.
         """
-        whole = len(self._data.first) == len(self._data.rows) or len(contenders) == 1
-        entered = self._stage(contenders, 2 if whole else 1)
+        contenders = self._fitted(contenders)
+        entered = self._stage(contenders, 2 if self._is_whole else 1)
         if not entered and self._context.reporter.stop_requested:
             raise JobFailure("stopped", "expected one candidate at least that was looked at; found none; ask again")
         if not entered:
             raise self._ledger.nobody()
-        stage_1 = [] if whole else self._order(entered, 1)
-        if not whole:
+        self._ledger.slack_seconds = 0.0
+        stage_1 = [] if self._is_whole else self._order(entered, 1)
+        if not self._is_whole:
             self._stage(self._better_half(stage_1), 2)
         stage_2 = [one for one in entered if one.stage == 2]
         return [*(self._order(stage_2, 2) if stage_2 else []), *(row for row in stage_1 if row[0].stage == 1)]
+
+    def _fitted(self, contenders: list[Contender]) -> list[Contender]:
+        """Those candidates that may be had; with fewer images where the first stage does not fit the time for all."""
+        self._is_whole = len(self.data.first) == len(self.data.rows) or len(contenders) == 1
+        wanted = self.data.rows if self._is_whole else self.data.first
+        opened: list[Contender] = []
+        for place, one in enumerate(contenders, 1):
+            if self._context.reporter.stop_requested:
+                return [*opened, *contenders[place - 1 :]]
+            began = time.monotonic()
+            is_open = self._open(one, PROGRESS[1][0])
+            one.seconds += time.monotonic() - began
+            self._context.reporter.check_yield()
+            if not is_open:
+                continue
+            opened.append(one)
+            rest = contenders[place:]
+            # The first ones are the largest as a rule: where there is time for them, others open in their turn.
+            if (len(opened) + len(rest)) * self._forecast(one, wanted) <= self._ledger.left_seconds:
+                self._ledger.slack_seconds = 0.0
+                return [*opened, *rest]
+            one.close()
+        if opened:
+            self._shrink(opened, wanted)
+        return opened
+
+    def _shrink(self, contenders: list[Contender], wanted: Rows) -> None:
+        """Draws as many of the wanted images as the time holds for all, or the fewest that say anything."""
+        data, first = self.data, wanted
+        labels_N, groups_N = data.labels_N[wanted], data.groups(wanted)
+        for size, least in subset.smaller(len(wanted), data.num_classes):
+            if self._holds(contenders, first):
+                break
+            first = wanted[subset.choose(labels_N, groups_N, size, data.seed, least)]
+        if self._holds(contenders, first):
+            self._ledger.slack_seconds = 0.0
+        if len(first) == len(wanted):
+            return
+        self.data, self._is_whole = replace(data, first=first), False
+        self._ledger.note(
+            f"stage 1 looks at {len(first)} of {len(data.rows)} images ({len(first) / len(data.rows):.0%}), drawn by "
+            f"class: the time holds no more for {len(contenders)} candidates; read the intervals, or raise max_minutes"
+        )
+
+    def _holds(self, contenders: list[Contender], rows: Rows) -> bool:
+        return sum(self._forecast(one, rows) for one in contenders) <= self._ledger.left_seconds
+
+    def _forecast(self, one: Contender, rows: Rows) -> float:
+        """Seconds of the first look at some images."""
+        missing = features.num_missing(self._context, self.data.index, rows, one.backbone)
+        return one.seconds_per_image * missing + _first_scores(len(rows))
 
     def _stage(self, contenders: Sequence[Contender], stage: int) -> list[Contender]:
         """Looks at each on the stage's images; returns those that there was time for, and numbers from."""
@@ -116,7 +171,7 @@ class _Race:
                 continue
             began = time.monotonic()
             share = (f"stage {stage}", start + width * number, start + width * (number + 1))
-            if (one.stage > 0 or self._open(one, share[1])) and self._look(one, stage, share):
+            if (one.is_timed or self._open(one, share[1])) and self._look(one, stage, share):
                 found.append(one)
             one.seconds += time.monotonic() - began
             one.close()
@@ -125,7 +180,7 @@ class _Race:
 
     def _open(self, one: Contender, progress: float) -> bool:
         """Has the backbone prepared, loaded and timed; whether there was time and it could be had."""
-        context, data = self._context, self._data
+        context, data = self._context, self.data
         ready = is_prepared(context, one.name)
         if not ready and not self._ledger.fits(one, "prepare", PREPARE_SECONDS, "and a download"):
             return False
@@ -142,12 +197,12 @@ class _Race:
         return True
 
     def _look(self, one: Contender, stage: int, share: tuple[str, float, float]) -> bool:
-        missing, step = one.num_missing(self._context, self._data, stage), f"stage {stage}"
+        missing, step = one.num_missing(self._context, self.data, stage), f"stage {stage}"
         forecast = one.seconds_per_image * missing + self._scoring_seconds(one)
         if not self._ledger.fits(one, step, forecast, f"for {missing} images to extract"):
             return False
         began = time.monotonic()
-        extraction = one.look(self._context, self._data, stage, share)
+        extraction = one.look(self._context, self.data, stage, share)
         if isinstance(extraction, str):
             self._ledger.skip(one, step, extraction)
             return False
@@ -167,8 +222,8 @@ class _Race:
     def _scoring_seconds(self, one: Contender) -> float:
         """What scoring will take; neighbours grow with the square, all else more slowly."""
         if 1 not in one.stages:
-            return SCORE_SECONDS
-        return one.stages[1].scoring_seconds * (len(self._data.rows) / len(self._data.first)) ** 2
+            return _first_scores(len(self.data.first))
+        return one.stages[1].scoring_seconds * (len(self.data.rows) / len(self.data.first)) ** 2
 
     def _better_half(self, ranked: Ranked) -> list[Contender]:
         kept = order.better_half([place for _, place in ranked])
@@ -185,8 +240,13 @@ class _Race:
             Entry(one.name, one.top1, one.cost, look.evidence.decisive_N)
             for one, look in zip(contenders, looks, strict=True)
         ]
-        places = order.order(entries, self._data.groups(looks[0].rows))
+        places = order.order(entries, self.data.groups(looks[0].rows))
         ranked = [(contenders[place.index], place) for place in places]
         for one, place in ranked:
             one.reasons[stage] = document.compared(place, ranked)
         return ranked
+
+
+def _first_scores(num_images: int) -> float:
+    """What the scores of a first look take."""
+    return SCORE_SECONDS * min(1.0, num_images / subset.MIN_IMAGES)

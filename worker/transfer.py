@@ -109,13 +109,26 @@ def _two_domains(context: RunContext, recipe: Adapt, *, full: bool) -> tuple[Tas
     task, truth = two_domains.make_task(context, recipe, source, target)
     task = replace(task, unlabelled=_unlabelled(context))
     if not recipe.target_labels:
-        return task, lambda outcome: adaptation.evaluate(task, outcome, truth)
+
+        def score(outcome: Outcome) -> Evaluation:
+            part = outcome.excerpt
+            if part is None:
+                return adaptation.evaluate(task, outcome, truth)
+            seen = replace(truth, scored=np.intersect1d(truth.scored, part.scored))
+            return adaptation.evaluate(part.of(task), outcome, seen)
+
+        return task, score
     # Of the dataset's own labels: what a source adds to them is what the report then tells.
     foresight = Foresight(len(truth.scored), advise=full, unit=False)
-    scored, task = replace(task, labels_N=truth.labels_N), replace(task, foresee=foresight)
-    return task, lambda outcome: report.evaluate(
-        scored, outcome, truth.scored, compare=full, made=foresight.of(outcome.candidate)
-    )
+    known, task = replace(task, labels_N=truth.labels_N), replace(task, foresee=foresight, scored=truth.scored)
+
+    def judge(outcome: Outcome) -> Evaluation:
+        part, made = outcome.excerpt, foresight.of(outcome.candidate)
+        learned = part.of(known) if part else known
+        scored = np.intersect1d(truth.scored, part.scored) if part else truth.scored
+        return report.evaluate(learned, outcome, scored, compare=full, made=made)
+
+    return task, judge
 
 
 def _unlabelled(context: RunContext) -> Domain | None:

@@ -26,7 +26,8 @@ class Auto(Recipe):
         None,
         gt=0,
         le=10_080,
-        description="Time budget; 5 minutes on a CPU and 30 on a GPU by default. Never exceeded by more than 30 s.",
+        description="Time budget; 5 minutes on a CPU and 30 on a GPU by default. Never exceeded by more than 30 s. "
+        "Where it does not hold the features of all images, an excerpt of them is learned from and scored.",
     )
     objective: Literal["accuracy", "macro_f1"] = Field("accuracy", description="What is maximised on selection data.")
     source: str | None = Field(

@@ -69,3 +69,20 @@ def test_an_evaluation_a_reproduction_and_a_lineage(up, tmp_path):
     assert [row["id"] for row in listed] == [over["id"], again["id"], found["id"]]
     client.call("DELETE", f"/evaluations/{found['id']}")
     assert "Traceback" not in service.log.read_text()
+
+
+def test_an_excerpt_is_taken_again_as_it_was(up, tmp_path):
+    """Its time held a part of the images; by now all features are in the cache, and would fit."""
+    client = up(worker_slots=1).client
+    dataset = upload(client, tmp_path, "many", factories.pictures(60))
+    recipe = {"method": "fine_tune", "scope": "head", "max_minutes": 1e-6}
+    made = client.wait_job(client.start_transfer(dataset, "part", backbone=factories.BACKBONE, recipe=recipe)["id"])
+    assert made["state"] == "succeeded", made["failure"]
+    whole = client.wait_job(
+        client.start_transfer(dataset, "all", backbone=factories.BACKBONE, recipe={"method": "linear_probe"})["id"]
+    )
+    assert made["metrics"]["num_test"] < whole["metrics"]["num_test"] == client.dataset(dataset)["splits"]["test"]
+    again = client.wait_evaluation(client.reproduce(made["id"])["id"])
+    assert again["state"] == "ready", again["failure"]
+    found = again["result"]
+    assert (found["verdict"], found["predictions"]["num_items"]) == ("identical", made["metrics"]["num_test"])

@@ -1,6 +1,7 @@
 """Evaluations as jobs, on real small datasets, tiny graphs and bundles that real transfers made."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,9 @@ from app.errors import JobFailure
 from tests import factories
 from tests.worker.study_factories import Lab, side, stopping
 from worker import evaluation, transfer
-from worker.methods import linear_probe
+from worker.attempt import machine
+from worker.backbones import features
+from worker.methods import auto_steps, linear_probe
 from worker.solvers import folds
 from worker.solvers.folds import stratified_group_folds
 from worker.studies import fold_study
@@ -258,6 +261,14 @@ def test_trained_folds_resume_from_no_other_fold(lab):
     assert list(context.scratch.glob("repeat-*")) == []
 
 
+def test_folds_within_a_time_leave_the_test_split_alone(lab):
+    lab.store("ds_apart", factories.pictures(10, SHADES, first=900))
+    _, context = fold(lab, "ds_apart", method="fine_tune", num_folds=2, repeats=1, scope="head", max_minutes=600)
+    task = transfer.make_task(context, transfer.load(lab.context("evaluate", "ds_apart"), lab.documents["ds_apart"]))
+    test = task.index.rows_of("test")
+    assert features.num_missing(task.context, task.index, test, task.backbone) == len(test) > 0
+
+
 def test_more_folds_than_pictures_are_refused_and_small_classes_are_named(lab):
     lab.store("ds_tiny", factories.pictures(3, SHADES, first=700))
     with pytest.raises(JobFailure, match="different pictures") as caught:
@@ -300,6 +311,34 @@ def test_the_same_job_gives_the_same_model(lab, method):
     assert all(row["same"] for row in [*found["libraries"], *found["datasets"], found["backbone"]])
     assert found["bounds"].keys() == {"identical", "equivalent", "different"}
     json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize("method", ["auto", "fine_tune"])
+def test_the_excerpt_that_time_once_held_is_taken_again_whatever_it_holds_now(lab, method, monkeypatch):
+    """All features are in the cache by now, and another time would hold all images."""
+    monkeypatch.setattr(machine, "slowness", lambda: 1.0)
+    monkeypatch.setattr(auto_steps, "TUNED", ())
+    # Of its own, so that nothing of it is cached.
+    dataset, first = f"ds_{method}", {"auto": 2000, "fine_tune": 4000}[method]
+    lab.store(dataset, factories.pictures(50, SHADES, first=first))
+    recipe = {"max_minutes": 1e-6} | ({"scope": "head"} if method == "fine_tune" else {})
+    made = lab.transfer(dataset, method, recipe=recipe)
+    num = made["metrics"]["num_test"]
+    assert num < 30
+    assert lab.transfer(dataset)["metrics"]["num_test"] == 30
+    found = reproduce(lab, made, dataset, method, recipe=recipe)["result"]
+    assert (found["verdict"], found["predictions"]["num_items"]) == ("identical", num)
+    # With more time another head may be served, but of the same images.
+    longer = {**recipe, "max_minutes": 600, "epochs": 1} if method == "fine_tune" else {"max_minutes": 600}
+    assert reproduce(lab, made, dataset, method, recipe=longer)["result"]["predictions"]["num_items"] == num
+
+
+def test_all_images_are_taken_again_where_time_now_holds_an_excerpt(lab):
+    lab.store("ds_cold", factories.pictures(50, SHADES, first=3000))
+    made = lab.transfer("ds_cold")
+    shutil.rmtree(lab.folder / "storage" / "features")
+    found = reproduce(lab, made, "ds_cold", "fine_tune", recipe={"scope": "head", "max_minutes": 1e-6})["result"]
+    assert found["predictions"]["num_items"] == made["metrics"]["num_test"] == 30
 
 
 def test_another_recipe_is_no_reproduction(lab):

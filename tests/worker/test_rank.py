@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -236,10 +237,47 @@ def test_a_step_that_does_not_fit_the_time_does_not_start(race, monkeypatch):
     assert any(f"{LITE1}, prepare: skipped" in message for message in wire.messages())
 
 
-def test_no_time_for_anybody_fails_and_says_what_was_missing(race):
-    with pytest.raises(JobFailure, match=f"found none; {LITE0}: its forecast of .* raise max_minutes") as caught:
-        race(LITE0, minutes=1e-6)
+def test_no_time_for_anybody_fails_and_says_what_is_needed(race, monkeypatch):
+    """Scores of twenty images, the fewest, would take 20 / 300 of it."""
+    monkeypatch.setattr(rank, "SCORE_SECONDS", 3e4)
+    with pytest.raises(JobFailure, match=f"found none; {LITE0}: its forecast of .* for .* images to extract") as caught:
+        race(LITE0, minutes=1, dataset="ds_many")
     assert caught.value.code == "timed_out"
+    wanted = float(re.search(r"set max_minutes to ([\d.]+) or more", caught.value.message)[1])
+    assert 2000 - 25 < 60 * wanted < 3000
+
+
+def test_without_any_time_candidates_are_ranked_on_the_fewest_images(race):
+    answer, wire, _ = race(NARROW, LITE0, MOBILENET, dataset="ds_many", minutes=1e-6)
+    result = answer["result"]
+    assert order_of(answer)[-1] == NARROW
+    data = result["data"]
+    assert 20 <= data["num_images_stage_1"] <= 24
+    assert {row["num_images"] for row in result["candidates"]} == {data["num_images_stage_1"]}
+    told = f"stage 1 looks at {data['num_images_stage_1']} of {data['num_images']} images (4%), drawn by class"
+    assert result["flags"][0].startswith(told)
+    assert any(message.startswith(told) for message in wire.messages())
+    assert {one["step"] for one in result["skipped"]} == {"stage 2"}
+    assert "its place is from stage 1" in result["candidates"][0]["reason"]
+
+
+def test_time_that_does_not_hold_stage_1_for_all_holds_fewer_images_for_each(race, monkeypatch):
+    """Scores of stage 1, three times 3,000 s, do not fit the two hours; of half of its images they do."""
+    monkeypatch.setattr(rank, "SCORE_SECONDS", 3000.0)
+    answer, _, _ = race(NARROW, LITE0, MOBILENET, dataset="ds_many")
+    data = answer["result"]["data"]
+    assert 145 <= data["num_images_stage_1"] <= 160
+    assert "stage 1 looks at" in answer["result"]["flags"][0]
+    assert {row["backbone"]: row["stage"] for row in answer["result"]["candidates"]} == {
+        LITE0: 2, MOBILENET: 2, NARROW: 1,
+    }  # fmt: skip
+
+
+def test_one_candidate_whose_images_do_not_all_fit_is_looked_at_on_some(race, monkeypatch):
+    monkeypatch.setattr(rank, "SCORE_SECONDS", 9000.0)
+    answer, _, _ = race(LITE0, dataset="ds_many")
+    assert "stage 1 looks at" in answer["result"]["flags"][0]
+    assert answer["result"]["data"]["num_images_stage_1"] < 300
 
 
 class Clock(Wire):

@@ -1,13 +1,16 @@
 """A part of a dataset that stands for the whole, for a job whose time does not hold all of its images. Torch-free.
 
 Features are extracted in rounds, each several times as large as what there is. Whenever the time ends, what is known is
-an excerpt of all classes and of both sides of the test split, and not the images that happen to be stored first.
+an excerpt of all classes and of both sides of the test split, copies of a picture together, and not the images that
+happen to be stored first.
 
-Shape legend: N images of the dataset.
+Shape legend: N images of the dataset, P of one side of the test split, U pictures under a label.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +18,17 @@ from numpy.typing import NDArray
 from worker.backbones import features
 from worker.backbones.features import Extraction
 from worker.contract.task import Rows, Task
+from worker.solvers.even import whole
 
-# Of each class, as far as it has so many to learn from, and beside them of all images: what the first round has.
+# Of each class, as far as it has so many pictures to learn from, and beside them of all images: the first round.
 CLASS_IMAGES, FIRST_IMAGES = 5, 64
 # Images of a round, against those of all rounds before it.
 GROWTH = 4
+NO_TIME, STOPPED, RECORDED = (
+    "the time holds",
+    "the job was asked to stop, and has",
+    "the job that is carried out again had",
+)
 
 
 @dataclass(frozen=True)
@@ -29,56 +38,109 @@ class Excerpt:
     Args:
         pool: rows to learn from.
         scored: rows of the test split.
-        num_rows: of `order`, from its beginning, that are in here.
+        num_pool: that could be learned from, had there been the time.
+        num_scored: images of the whole test split.
+        why: it is not all of them, for people: what goes before their number.
+        source: rows of the source's dataset, where these are not all either.
     """
 
     pool: Rows
     scored: Rows
-    num_rows: int
+    num_pool: int
+    num_scored: int
+    why: str = NO_TIME
+    source: Rows | None = None
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing is left out."""
+        return (len(self.pool), len(self.scored)) == (self.num_pool, self.num_scored) and self.source is None
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """For the report: how many images were left out, of how many, and why."""
+        return {
+            "images_left_out": {
+                "learn": self.num_pool - len(self.pool),
+                "test": self.num_scored - len(self.scored),
+                "of": {"learn": self.num_pool, "test": self.num_scored},
+                "why": self.why,
+            }
+        }
 
     def of(self, task: Task) -> Task:
-        """The task with these rows alone."""
+        """The task with these rows alone; what is foretold is foretold for as many test images as are scored."""
+        source = task.source
+        if source is not None and self.source is not None:
+            source = replace(source, pool=self.source)
         return replace(
             task,
             pool=self.pool,
             train=np.intersect1d(task.train, self.pool),
             val=np.intersect1d(task.val, self.pool),
             left_out=np.setdiff1d(task.pool, self.pool),
+            source=source,
+            scored=self.scored,
+            foresee=partial(task.foresee, num_test=len(self.scored)),
         )
 
+    def __str__(self) -> str:
+        learned = _of(len(self.pool), self.num_pool, "images to learn from")
+        scored = _of(len(self.scored), self.num_scored, "test images")
+        return f"{self.why} {learned} and {scored}, drawn by class; the others are not looked at"
 
-def order(labels_N: NDArray[np.int64], pool: Rows, scored: Rows, seed: int) -> tuple[Rows, int]:
+
+def _of(some: int, all_: int, what: str) -> str:
+    return f"{some} of {all_} {what}" + (f" ({some / all_:.0%})" if all_ else "")
+
+
+def order(
+    labels_N: NDArray[np.int64], groups_N: NDArray[np.int64], pool: Rows, scored: Rows, seed: int
+) -> tuple[Rows, int]:
     """Rows in an order whose every beginning, from the returned number on, stands for all of them.
 
-    Classes come in proportion, those of the pool and those of the test split each; but the first few of each class that
-    are to be learned from come before all others, since a class without any is none.
+    Classes come in proportion, those of the pool and those of the test split each; but the first few pictures of each
+    class that are to be learned from come before all others, since a class without any is none. Copies of a picture
+    are neighbours.
 
     Shape:
-        labels_N: [N]
+        labels_N, groups_N: [N]
     """
     draws = np.random.default_rng(seed)
-    rows, keys = [], []
-    for part in (pool, scored):
-        for label in np.unique(labels_N[part]):
-            members = draws.permutation(part[labels_N[part] == label])
-            place = (np.arange(len(members)) + draws.random(len(members))) / len(members)
-            if part is pool:
-                place[:CLASS_IMAGES] -= 1
-            rows.append(members)
-            keys.append(place)
-    key_N = np.concatenate(keys)
-    num_first = min(len(key_N), int((key_N < 0).sum()) + FIRST_IMAGES)
-    return np.concatenate(rows)[np.argsort(key_N, kind="stable")], num_first
+    keys = [_keys(labels_N[part], groups_N[part], draws, is_learned=part is pool) for part in (pool, scored)]
+    rows, key_N = np.concatenate([pool, scored]), np.concatenate(keys)
+    ordered = rows[np.lexsort((groups_N[rows], key_N))]
+    num_first = min(len(rows), int((key_N < 0).sum()) + FIRST_IMAGES)
+    return ordered, whole(groups_N[ordered], num_first) if num_first else 0
 
 
-def chosen(ordered: Rows, num_rows: int, task: Task, scored: Rows) -> Excerpt:
-    """The first rows of an order, each side by itself."""
-    rows = ordered[:num_rows]
-    return Excerpt(np.intersect1d(task.pool, rows), np.intersect1d(scored, rows), num_rows)
+def _keys(
+    labels_P: NDArray[np.int64], groups_P: NDArray[np.int64], draws: np.random.Generator, *, is_learned: bool
+) -> NDArray[np.float64]:
+    """Where an item stands; below zero in the first few of its class. A picture under two labels stands for both."""
+    pairs_U, unit_P = np.unique(np.stack([groups_P, labels_P], axis=1), axis=0, return_inverse=True)
+    key_U = np.empty(len(pairs_U))
+    for label in np.unique(labels_P):
+        members = draws.permutation(np.flatnonzero(pairs_U[:, 1] == label))
+        place = (np.arange(len(members)) + draws.random(len(members))) / len(members)
+        if is_learned:
+            place[:CLASS_IMAGES] -= 1
+        key_U[members] = place
+    _, group_P = np.unique(groups_P, return_inverse=True)
+    least_G = np.full(len(groups_P), np.inf)
+    np.minimum.at(least_G, group_P, key_U[unit_P.reshape(-1)])
+    return np.asarray(least_G[group_P])
+
+
+def chosen(rows: Rows, task: Task, scored: Rows, why: str = NO_TIME) -> Excerpt:
+    """Some rows of a dataset, each side by itself."""
+    pool = np.intersect1d(task.pool, rows)
+    return Excerpt(pool, np.intersect1d(scored, rows), len(task.pool), len(scored), why)
 
 
 def grow(
     ordered: Rows,
+    groups_N: NDArray[np.int64],
     num_first: int,
     extract: Callable[[Rows, bool], Extraction],
     num_missing: Callable[[Rows], int],
@@ -88,26 +150,31 @@ def grow(
 
     Args:
         ordered: as `order` gives them.
-        num_first: images of the first round, which is not left.
-        extract: features of rows into the cache; and whether it may be left.
+        groups_N: copies of one picture share a number.
+        num_first: images of the first round, without which there is nothing.
+        extract: features of rows into the cache; and whether there is something without them.
         num_missing: how many of some rows are not in the cache.
         num_fitting: how many images the time holds, at so many seconds each.
 
     Returns:
         how many rows of the order are known, and what it took.
+
+    Raises:
+        Left: the first round was.
     """
     done, extractions = num_first, [extract(ordered[:num_first], False)]
     while done < len(ordered):
         if not num_missing(ordered[done:]):
-            return len(ordered), extractions
+            return len(ordered), [*extractions, Extraction(len(ordered) - done, 0, 0.0)]
         num = sum(one.num_extracted for one in extractions)
         pace = sum(one.seconds for one in extractions if one.num_extracted) / max(1, num)
         size = int(min(GROWTH * done, len(ordered) - done, num_fitting(pace)))
         if size < 1:
             break
+        end = whole(groups_N[ordered], done + size)
         try:
-            extractions.append(extract(ordered[done : done + size], True))
+            extractions.append(extract(ordered[done:end], True))
         except features.Left:
             break
-        done += size
+        done = end
     return done, extractions

@@ -276,6 +276,7 @@ class Outcome:
         decisions: that led to it.
         frozen: the linear probe on the same backbone, where there was one.
         compared_by_seconds: when baselines must have ended, from the job's beginning; None where nobody waits.
+        image_seconds: to decode one and pass it through the candidate's backbone, where that is known.
         adaptation: where a source was joined.
         unjoined: why one that was given was not.
         excerpt: what there was time for, where that is not all images.
@@ -285,6 +286,7 @@ class Outcome:
     decisions: tuple[Decision, ...] = ()
     frozen: Candidate | None = None
     compared_by_seconds: float | None = None
+    image_seconds: float | None = None
     adaptation: Adaptation | None = None
     unjoined: str = ""
     excerpt: Excerpt | None = None

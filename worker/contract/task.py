@@ -3,6 +3,7 @@
 Shape legend: N images of the dataset, P of the pool (all but the test split), D features.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,11 +27,25 @@ class Domain:
     pool: Rows
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What a job learned from and scored when it was carried out before; `source` are rows of its source's dataset."""
+
+    pool: Rows
+    scored: Rows
+    source: Rows | None = None
+
+
 class Foresee(Protocol):
     """Called by methods as soon as the frozen features of the pool are there: tells what may be expected of them."""
 
     def __call__(
-        self, task: "Task", feats_PD: Float, num_learned: int | None = None, num_test: int | None = None
+        self,
+        task: "Task",
+        feats_PD: Float,
+        num_learned: int | None = None,
+        num_test: int | None = None,
+        left: Callable[[], float] | None = None,
     ) -> None:
         """Foretells.
 
@@ -39,13 +54,20 @@ class Foresee(Protocol):
             feats_PD: of the pool.
             num_learned: images that will be learned from, where that is not the whole pool.
             num_test: images that will be scored, where that is not the whole test split.
+            left: seconds that there are for it; asked again on the way. None where nobody waits.
 
         Shape:
             feats_PD: [P, D]
         """
 
 
-def foresee_nothing(task: "Task", feats_PD: Float, num_learned: int | None = None, num_test: int | None = None) -> None:
+def foresee_nothing(
+    task: "Task",
+    feats_PD: Float,
+    num_learned: int | None = None,
+    num_test: int | None = None,
+    left: Callable[[], float] | None = None,
+) -> None:
     """Where there is nothing to foretell: no labels, or another domain."""
 
 
@@ -56,7 +78,8 @@ class Task:
     `backbones` may be chosen from (more than one when the job says `auto`); `backbone` is the one to use. With a
     `source` of another domain the index is the target's, without its labels, and classes are the source's. `unlabelled`
     are more images like the task's own. `foresee` is to be called with the pool's features before training. `left_out`
-    are rows that could be learned from, had there been the time (see `excerpt`).
+    are rows that could be learned from, had there been the time (see `excerpt`). `recorded` is what is to be looked at
+    again; None where the time decides. `scored` is what is scored in the end, where that is not all but the pool.
     """
 
     context: RunContext
@@ -74,8 +97,15 @@ class Task:
     unlabelled: Domain | None = None
     foresee: Foresee = foresee_nothing
     left_out: Rows = field(default_factory=lambda: np.empty(0, np.int64))
+    recorded: Recorded | None = None
+    scored: Rows | None = None
 
     @property
     def groups_N(self) -> NDArray[np.int64]:
         """Copies of one picture share a number."""
         return self.index.group
+
+    @property
+    def to_score(self) -> Rows:
+        """What is scored in the end: the test split, or a fold. Nothing that learns or chooses looks at its labels."""
+        return np.setdiff1d(np.arange(len(self.index)), self.pool) if self.scored is None else self.scored

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.evaluate import stand_in
-from worker.evaluate.even import even_order, whole
 from worker.evaluate.power_law import Seen
 from worker.evaluate.stand_in import StandIn
 from worker.solvers.dual import Rows
+from worker.solvers.even import even_order, whole
 
 FRACTIONS = (0.1, 0.25, 0.5)
 DRAWS = 3
@@ -74,6 +74,11 @@ class Sample:
         )
 
 
+def most(num_classes: int) -> int:
+    """Items that are learned from at most."""
+    return min(max(MAX_ITEMS, ITEMS_PER_CLASS * num_classes), MAX_ITEMS_MANY_CLASSES)
+
+
 def sample(
     feats_ND: NDArray[np.floating],
     labels_N: NDArray[np.int64],
@@ -97,10 +102,9 @@ def sample(
         feats_ND: [N, D]; labels_N, groups_N: [N].
     """
     chance = np.random.default_rng(seed)
-    most = min(max(MAX_ITEMS, ITEMS_PER_CLASS * num_classes), MAX_ITEMS_MANY_CLASSES)
-    if len(labels_N) > most:
+    if len(labels_N) > most(num_classes):
         order = even_order(labels_N, groups_N, chance)
-        kept = np.sort(order[: whole(groups_N[order], most)])
+        kept = np.sort(order[: whole(groups_N[order], most(num_classes))])
         feats_ND, labels_N, groups_N = feats_ND[kept], labels_N[kept], groups_N[kept]
     orders = [even_order(labels_N, groups_N, chance) for _ in range(DRAWS)]
     fitted = stand_in.fit(feats_ND, labels_N, groups_N, num_classes, orders[0], unit=unit)

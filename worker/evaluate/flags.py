@@ -149,19 +149,30 @@ def of_time(details: Mapping[str, Any], hurried: str | None) -> list[Flag]:
                 ),
             )
         )
-    if left_out := details.get("images_left_out"):
-        found.append(
-            Flag(
-                code="images_left_out",
-                message=(
-                    f"the time did not hold all images: {left_out['learn']} were not learned from and "
-                    f"{left_out['test']} of the test split not scored, drawn by class; {MORE_TIME}"
-                ),
-            )
-        )
+    found += of_images(details)
     if hurried:
         found.append(Flag(code="scratch_cut_short", message=hurried))
     return found
+
+
+def of_images(details: Mapping[str, Any]) -> list[Flag]:
+    """The flag of a job that has looked at an excerpt of its images.
+
+    Args:
+        details: what the method tells of itself, `images_left_out` where it had to leave some out.
+    """
+    if not (left_out := details.get("images_left_out")):
+        return []
+    learn, test = (f"{left_out[side]} of {left_out['of'][side]}" for side in ("learn", "test"))
+    return [
+        Flag(
+            code="images_left_out",
+            message=(
+                f"{left_out['why']} an excerpt of the images, drawn by class: {learn} were not learned from and {test} "
+                f"of the test split not scored; {MORE_TIME}"
+            ),
+        )
+    ]
 
 
 def some_of(*groups: Sequence[Flag]) -> list[Flag]:

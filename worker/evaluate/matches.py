@@ -136,6 +136,12 @@ def of_rows(index: Index, rows: Rows, what: What, dataset: str) -> Seen:
     )
 
 
+def rows_of(index: Index, one: Seen) -> Rows:
+    """Where a teacher's samples are in a dataset, as far as they are there."""
+    wanted = {f"s_{name.tobytes().hex()}".encode() for name in one.ids}
+    return np.array([row for row, name in enumerate(index.ids.tolist()) if name in wanted], np.int64)
+
+
 def match(
     asked: Pictures, teachers: Sequence[Seen], gallery: Gallery | None, feats: dict[str, Known] | None = None
 ) -> Matches:
@@ -167,8 +173,7 @@ def _pictures(gallery: Gallery, one: Seen, known: Known | None) -> Pictures | No
     index = gallery.index(one.id) if one.what != "class_images" else None
     if index is None:
         return None
-    wanted = {f"s_{name.tobytes().hex()}".encode() for name in one.ids}
-    rows = np.array([row for row, name in enumerate(index.ids.tolist()) if name in wanted], np.int64)
+    rows = rows_of(index, one)
     if known is None or not len(rows):
         return Pictures(index, rows)
     order = np.argsort(known[0])

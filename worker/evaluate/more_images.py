@@ -8,6 +8,7 @@ rare class would never be worth an image, however badly it is known. What other 
 Shape legend: N items, C classes, B draws.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,8 @@ GUESSES = (
     "on these features no classifier is shown to be better than always naming the largest class; check that labels "
     "belong to their images before adding any"
 )
+
+NO_TIME = "the time that the job had for its forecast was over; give it more time (max_minutes)"
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,13 @@ class More:
     reason: str | None
 
 
-def advise(fitted: StandIn, law: PowerLaw, seed: int, flat: str | None = None) -> tuple[More, ...]:
+def advise(
+    fitted: StandIn,
+    law: PowerLaw,
+    seed: int,
+    flat: str | None = None,
+    is_over: Callable[[], bool] | None = None,
+) -> tuple[More, ...]:
     """Every class, the one that gains most first; those that cannot be told last.
 
     Args:
@@ -64,6 +73,7 @@ def advise(fitted: StandIn, law: PowerLaw, seed: int, flat: str | None = None) -
         law: how errors fall with images.
         seed: of all draws.
         flat: why the points tell no law; where they do not rise, what half of a class costs is chance.
+        is_over: whether there is no time to ask another class.
     """
     chance = np.random.default_rng(seed)
     counts_C = np.bincount(fitted.labels_N, minlength=fitted.num_classes)
@@ -72,10 +82,11 @@ def advise(fitted: StandIn, law: PowerLaw, seed: int, flat: str | None = None) -
     untold = UNTOLD.format(flat) if flat else None
     if untold is None and not beats_largest_class(fitted.right_N, fitted.labels_N):
         untold = GUESSES
-    found = [
-        _class(fitted, label, int(counts_C[label]), usual, curves, chance, untold)
-        for label in range(fitted.num_classes)
-    ]
+    found = []
+    for label in range(fitted.num_classes):
+        if untold is None and is_over is not None and is_over():
+            untold = NO_TIME
+        found.append(_class(fitted, label, int(counts_C[label]), usual, curves, chance, untold))
     return tuple(sorted(found, key=lambda one: -np.inf if one.gain_points is None else one.gain_points, reverse=True))
 
 

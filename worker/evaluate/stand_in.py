@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifact import scores
-from worker.evaluate.even import whole
 from worker.solvers import dual, linear
 from worker.solvers.dual import Double, Inverse, Rows
+from worker.solvers.even import whole
 
 # Per feature of standardised features, and of features of length 1: from hardly any shrinkage to class means only.
 STANDARD_STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)

@@ -1,7 +1,7 @@
 """`auto`: tries what fits the data and the time, cheapest first, and serves the best. Every decision is written down.
 
 Told in order in `run`; docs/auto.md has the evidence. The parts: `auto_steps` (the table of what is tried when),
-`auto_budget` (time and forecasts), `auto_frozen` (heads on cached features), `auto_domains` (a source, unlabelled
+`auto_budget` (forecasts), `auto_frozen` (heads on cached features), `auto_domains` (a source, unlabelled
 images), `auto_tuned` (trainings), `auto_choice` (paired scores, one standard error, predictions free of the choice).
 """
 
@@ -18,7 +18,7 @@ def run(recipe: Auto, task: Task) -> Outcome:
     """Chooses backbone and method by selection data, inside the budget.
 
     Raises:
-        JobFailure: timed_out, not even the cheapest step fits the time.
+        JobFailure: timed_out, not even the cheapest step on the fewest images fits the time.
         Yielded: the worker shuts down.
     """
     if task.source is not None and not auto_domains.is_labelled(task):
@@ -38,7 +38,11 @@ def run(recipe: Auto, task: Task) -> Outcome:
     if tuned:
         best = bench.choose([best, *tuned])
     # 4. One is served. The whole search is what this transfer took; a baseline from scratch gets the same.
-    served = replace(best.candidate, seconds=max(best.candidate.seconds, bench.budget.seconds))
+    served = replace(
+        best.candidate,
+        seconds=max(best.candidate.seconds, bench.budget.seconds),
+        details=best.candidate.details | (bench.part.details if bench.part else {}),
+    )
     bench.decide("served", "served", _why(best, len(tried) + len(others) + len(tuned)))
     probe_step = f"linear_probe on {backbone.name}"
     probe = next((one.candidate for one in tried if one.step == probe_step), None)
@@ -46,9 +50,11 @@ def run(recipe: Auto, task: Task) -> Outcome:
         candidate=served,
         decisions=tuple(bench.decisions),
         frozen=served if best.step == probe_step else probe,
-        compared_by_seconds=bench.budget.compared_by_seconds(backbone),
+        compared_by_seconds=bench.budget.compared_by_seconds(backbone, trained=not served.shared),
+        image_seconds=bench.budget.clock.known_pace(backbone),
         adaptation=adaptation,
         unjoined=bench.skipped(auto_domains.JOINT),
+        excerpt=bench.part,
     )
 
 

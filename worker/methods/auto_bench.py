@@ -1,10 +1,11 @@
 """What the parts of `auto` share: the data, the clock, and the decisions, each an event and a row of the report."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from app.recipes import Auto
 from worker.backbones.prepared import Prepared
+from worker.contract.excerpt import Excerpt
 from worker.contract.outcome import Candidate, Decision
 from worker.contract.task import Task
 from worker.evaluate import intervals
@@ -25,17 +26,25 @@ class Bench:
         budget: its time.
         facts: that decide what is tried.
         decisions: so far.
+        part: of the images that there is time for; None where that is all.
     """
 
     recipe: Auto
     task: Task
     budget: Budget
     facts: Facts
-    decisions: list[Decision] = field(default_factory=list)
+    decisions: list[Decision]
+    part: Excerpt | None = None
 
     def on(self, backbone: Prepared) -> Task:
         """The data under one of the backbones."""
         return replace(self.task, backbone=backbone)
+
+    def narrow(self, part: Excerpt) -> None:
+        """From here on there are the images of an excerpt."""
+        self.task, self.part = part.of(self.task), part
+        self.facts = auto_steps.facts(self.task)
+        self.budget.narrow(part)
 
     def decide(self, step: str, outcome: str, reason: str, **numbers: float | None) -> None:
         """Writes a decision down and tells it."""
@@ -98,4 +107,4 @@ class Bench:
 def opened(recipe: Auto, task: Task) -> Bench:
     """The search at its beginning."""
     budget = Budget(task, recipe.max_minutes)
-    return Bench(recipe, budget.watch(task), budget, auto_steps.facts(task))
+    return Bench(recipe, budget.clock.watch(task), budget, auto_steps.facts(task), budget.clock.decisions)

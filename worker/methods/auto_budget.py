@@ -1,6 +1,6 @@
-"""The time that `auto` has, and what it expects steps to take before they start. Torch-free.
+"""How `auto` spends its time (`clock`), and what it expects steps to take before they start. Torch-free.
 
-Images are timed on this machine (`pace`); what does not grow with them are seconds measured on two busy cores, for
+Images are timed on this machine; what does not grow with them are seconds measured on two busy cores, for
 EfficientNet-Lite0 (docs/auto.md). Once a step of a kind has run, what it really took corrects the next one's forecast.
 """
 
@@ -12,14 +12,15 @@ import numpy as np
 
 from worker.backbones import features
 from worker.backbones.prepared import Prepared
+from worker.contract.excerpt import Excerpt
 from worker.contract.task import Rows, Task
 from worker.data.samples import Index
-from worker.evaluate import supplement
 from worker.methods.auto_steps import EPOCHS, Facts, Step, num_draws
-from worker.methods.reference import MIN_SECONDS, SLACK_SECONDS, TORCH_SECONDS, fit_seconds, seconds_per_image
+from worker.methods.clock import Clock
+from worker.methods.reference import MIN_SECONDS, TORCH_SECONDS, fit_seconds
 
 DEFAULT_MINUTES = {"cpu": 5.0, "cuda": 30.0}
-EXPORT_SECONDS, FINISH_SECONDS = 6.0, 1.0
+EXPORT_SECONDS = 6.0
 # Views of every image whose activations are cached, and a gradient step on one of these against extracting it.
 VIEWS, CACHED_SHARE = 4, 0.4
 # A gradient step through the whole network against decoding and one pass forward, which a CPU makes in a graph that is
@@ -75,31 +76,26 @@ class Budget:
     """
 
     def __init__(self, task: Task, limit_minutes: float | None) -> None:
-        self._task, self._reporter = task, task.context.reporter
-        self.limit_seconds = 60 * (limit_minutes or DEFAULT_MINUTES[task.context.device])
-        self._began = self._reporter.elapsed_seconds
-        self._paces: dict[str, float] = {}
+        self._task = task
+        self.clock = Clock(task, 60 * (limit_minutes or DEFAULT_MINUTES[task.context.device]))
+        self._began = self.clock.elapsed_seconds
         self._slowness: dict[str, float] = {}
-        self._guarded = self._is_needed = False
         # What is to be scored in the end: images whose features must follow whatever is served.
-        rest = np.setdiff1d(np.arange(len(task.index)), task.pool)
-        self.scored: tuple[Index, Rows] = (task.index, rest)
+        self.scored: tuple[Index, Rows] = (task.index, task.to_score)
 
     @property
     def seconds(self) -> float:
         """Since the search began."""
-        return self._reporter.elapsed_seconds - self._began
+        return self.clock.elapsed_seconds - self._began
 
-    @property
-    def left_seconds(self) -> float:
-        """Until the limit."""
-        return self.limit_seconds - self._reporter.elapsed_seconds
+    def narrow(self, part: Excerpt) -> None:
+        """From here on there are the images of an excerpt."""
+        self._task = part.of(self._task)
+        self.scored = (self.scored[0], part.scored)
 
     def pace(self, backbone: Prepared) -> float:
-        """Seconds to decode an image and pass it through, measured once."""
-        if backbone.digest not in self._paces:
-            self._paces[backbone.digest] = seconds_per_image(replace(self._task, backbone=backbone))
-        return self._paces[backbone.digest]
+        """Seconds to decode an image and pass it through."""
+        return self.clock.pace(replace(self._task, backbone=backbone))
 
     def extraction(self, task: Task) -> tuple[float, int]:
         """Forecast of the features of what may be learned from, and how many of them are missing."""
@@ -113,7 +109,7 @@ class Budget:
             seconds = 0.5 + width * (5e-4 * (1 + num_draws(number)) * number + 5e-8 * number**2)
         else:
             seconds = 1.0 + width * number * (3e-4 + 1.3e-5 * facts.num_classes)
-        return seconds * self._slowness.get(step.name, 1.0)
+        return seconds * self._slowness.get(step.name, self.clock.slowness)
 
     def tuning(self, step: Step, facts: Facts, backbone: Prepared) -> float:
         """Forecast of a training, its export included."""
@@ -129,7 +125,8 @@ class Budget:
 
     def learn(self, kind: str, seconds: float, forecast: float) -> None:
         """Corrects the forecasts of a kind by what one has really taken."""
-        self._slowness[kind] = self._slowness.get(kind, 1.0) * float(np.clip(seconds / max(forecast, 1e-3), 0.2, 5.0))
+        known = self._slowness.get(kind, 1.0 if kind == "tuning" else self.clock.slowness)
+        self._slowness[kind] = known * float(np.clip(seconds / max(forecast, 1e-3), 0.2, 5.0))
 
     def room(self, backbone: Prepared, num_cached: int, *, trained: bool) -> Room:
         """For a step that is followed by scoring, and by two networks from scratch that it lengthens.
@@ -139,43 +136,21 @@ class Budget:
         """
         so_far = self.seconds + num_cached * self.pace(backbone)
         scoring = self.scoring(backbone, trained=trained)
-        return Room(self.left_seconds, scoring + 2 * max(MIN_SECONDS, so_far) + TORCH_SECONDS, scoring)
+        return Room(self.clock.left_seconds, scoring + 2 * max(MIN_SECONDS, so_far) + TORCH_SECONDS, scoring)
 
     def scoring(self, backbone: Prepared, *, trained: bool) -> float:
         """Forecast of scoring: a trained network has to see every image again, and a full report changed ones."""
         index, rows = self.scored
         missing = len(rows) if trained else features.num_missing(self._task.context, index, rows, backbone)
-        return FINISH_SECONDS + (missing * self.pace(backbone) if missing else 0.0) + self._full_report(backbone)
+        is_passed = missing or self.clock.num_changed(len(rows))
+        return self.clock.following(len(rows), missing, self.pace(backbone) if is_passed else 0.0)
 
-    def compared_by_seconds(self, backbone: Prepared) -> float:
-        """When baselines must have ended, from the job's beginning: what a full report adds follows them."""
-        return self.limit_seconds - self._full_report(backbone)
-
-    def _full_report(self, backbone: Prepared) -> float:
-        if self._task.context.document.report_mode != "full":
-            return 0.0
-        return supplement.num_passes(len(self.scored[1])) * self.pace(backbone)
+    def compared_by_seconds(self, backbone: Prepared, *, trained: bool) -> float:
+        """When baselines must have ended, from the job's beginning: scoring follows them."""
+        return self.clock.limit_seconds - self.scoring(backbone, trained=trained)
 
     @contextmanager
-    def guarded(self, is_needed: bool) -> Iterator[None]:
-        """While an extraction runs: leaves it when the time is over, or on request when there is something to serve.
-
-        Args:
-            is_needed: whether nothing can be served without it; it then may use the slack, too.
-        """
-        self._guarded, self._is_needed = True, is_needed
-        try:
+    def guarded(self) -> Iterator[None]:
+        """While an extraction runs without which there is something to serve: the time's end or a stop ends it."""
+        with self.clock.leaving(self.clock.limit_seconds, hears_stop=True):
             yield
-        finally:
-            self._guarded = False
-
-    def watch(self, task: Task) -> Task:
-        """The same task, whose extractions are left as `guarded` says."""
-        return replace(task, context=replace(task.context, leaves=self._leaves))
-
-    def _leaves(self) -> bool:
-        if not self._guarded:
-            return False
-        if self._is_needed:
-            return self.left_seconds < -SLACK_SECONDS
-        return self.left_seconds < 0 or self._reporter.stop_requested

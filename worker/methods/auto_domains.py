@@ -9,19 +9,23 @@ from dataclasses import replace
 
 import numpy as np
 
+from app.errors import JobFailure
 from app.recipes import Adapt, Auto
+from worker.attempt.progress import SLACK_SECONDS
 from worker.backbones import features
 from worker.backbones.feature_cache import Features
 from worker.backbones.features import Extraction
+from worker.contract.excerpt import FIRST_IMAGES, Excerpt
 from worker.contract.outcome import Adaptation, Candidate, Outcome
-from worker.contract.task import Domain, Rows, Task
+from worker.contract.task import Domain, Recorded, Rows, Task
 from worker.domains.distances import MIN_ITEMS as MIN_APART
 from worker.domains.distances import SAMPLES, distances
 from worker.domains.spaces import shown
-from worker.methods import auto_bench, auto_frozen, auto_steps, target_labels
+from worker.methods import auto_bench, auto_frozen, auto_steps, gathering, target_labels
 from worker.methods.auto_bench import Bench
 from worker.methods.auto_choice import Entry
 from worker.methods.auto_frozen import cost
+from worker.methods.gathering import Wanted
 from worker.methods.linear_probe import frozen_features
 
 # Proxy-A distance (0: cannot be told apart, 2: always). Parts of one set are at most 0.5 apart, with 40 images; the
@@ -56,6 +60,7 @@ def adapted(recipe: Auto, task: Task) -> Outcome:
         train=source.pool,
         val=nothing,
         source=None,
+        recorded=_recorded_source(task),
     )
     bench = auto_bench.opened(recipe, known)
     bench.budget.scored = (task.index, np.arange(len(task.index)))
@@ -66,21 +71,64 @@ def adapted(recipe: Auto, task: Task) -> Outcome:
     best = bench.choose(auto_frozen.heads(bench, auto_steps.HEADS[:1], " (source)")).candidate
     from worker.methods import adapt
 
-    left = bench.budget.limit_seconds - bench.budget.scoring(best.backbone, trained=False)
+    part = _target(bench, replace(task, backbone=best.backbone))
+    clock = bench.budget.clock
+    left = clock.limit_seconds - clock.finish_seconds
     assert recipe.source is not None
     wanted = Adapt(source=recipe.source, max_minutes=max(left, 1.0) / 60)
-    outcome = adapt.run(wanted, replace(task, backbone=best.backbone))
+    task = replace(task, backbone=best.backbone)
+    outcome = adapt.run(wanted, part.of(task) if part else task)
     assert outcome.adaptation is not None
     bench.decisions.extend(outcome.decisions)
     _say_if_far(bench, outcome.adaptation.domain["before"]["proxy_a"])
     seconds = max(outcome.candidate.seconds, bench.budget.seconds)
-    final = replace(outcome.candidate, seconds=seconds)
+    details = outcome.candidate.details | (part.details if part else {})
+    final = replace(outcome.candidate, seconds=seconds, details=details)
     found = tuple(
         replace(one, candidate=final) if one.candidate is outcome.candidate else one for one in outcome.adaptation.tried
     )
     alone = final if outcome.adaptation.source_only is outcome.candidate else outcome.adaptation.source_only
     adaptation = replace(outcome.adaptation, source_only=alone, tried=found)
-    return Outcome(final, tuple(bench.decisions), adaptation=adaptation)
+    return Outcome(final, tuple(bench.decisions), adaptation=adaptation, excerpt=part)
+
+
+def _target(bench: Bench, task: Task) -> Excerpt | None:
+    """Features of the dataset's images, all of which are looked at and those with a label scored; None for all.
+
+    Raises:
+        JobFailure: timed_out, the time does not hold the fewest.
+    """
+    clock, nothing = bench.budget.clock, task.pool[:0]
+
+    def extract(rows: Rows) -> Extraction:
+        return features.pooled(bench.task.context, task.index, rows, task.backbone, ("features", 0.7, 0.75))[1]
+
+    def num_missing(rows: Rows) -> int:
+        return features.num_missing(task.context, task.index, rows, task.backbone)
+
+    # What is drawn knows of no label.
+    drawn = replace(task, labels_N=np.zeros(len(task.index), np.int64))
+    by = clock.limit_seconds + SLACK_SECONDS
+    try:
+        found = gathering.gather(clock, drawn, Wanted(task.backbone, extract, num_missing, nothing), first_by=by)
+    except features.Left as left_off:
+        raise JobFailure(
+            "timed_out",
+            f"expected the features of {FIRST_IMAGES} images of the dataset after those of the source, within {by:.0f} "
+            f"s; found that {left_off}; raise max_minutes, or run the job again: it goes on from there",
+        ) from None
+    source = bench.part.pool if bench.part else None
+    if found.part is None and source is None:
+        return None
+    rows = found.part.pool if found.part else task.pool
+    return Excerpt(rows, rows, len(task.pool), len(task.pool), source=source)
+
+
+def _recorded_source(task: Task) -> Recorded | None:
+    """What was looked at of the source, as the dataset of its own that it is while the backbone is chosen."""
+    if task.recorded is None or task.recorded.source is None:
+        return None
+    return Recorded(task.recorded.source, task.recorded.source[:0])
 
 
 def joined(bench: Bench, best: Candidate) -> tuple[list[Entry], Adaptation | None]:
@@ -100,7 +148,7 @@ def joined(bench: Bench, best: Candidate) -> tuple[list[Entry], Adaptation | Non
     source_ND, extraction = found
     target_MD = frozen_features(task, task.pool)
     both = _sum(best.extraction, extraction)
-    end_seconds = budget.limit_seconds - room.kept_seconds
+    end_seconds = budget.clock.limit_seconds - room.kept_seconds
     tried, accuracy = target_labels.try_all(task, source_ND, target_MD, both, end_seconds, bench.decide)
     domain = target_labels.domain(task, source_ND, target_MD)
     if domain["before"] is not None:
@@ -158,7 +206,7 @@ def _say_if_far(bench: Bench, apart: float) -> None:
 def _features(bench: Bench, step: str, task: Task, domain: Domain, rows: Rows) -> tuple[Features, Extraction] | None:
     """Features of another dataset; None where the time or the owner's patience was over before they were there."""
     try:
-        with bench.budget.guarded(is_needed=False):
+        with bench.budget.guarded():
             return features.pooled(task.context, domain.index, rows, task.backbone, ("features", 0.7, 0.75))
     except features.Left as left_off:
         stopped = task.context.reporter.stop_requested

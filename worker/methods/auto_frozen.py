@@ -1,22 +1,28 @@
 """The first part of `auto`: heads on the frozen features of every backbone that there is time for. Torch-free."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from time import monotonic
+
+import numpy as np
 
 from app.errors import JobFailure
 from app.recipes import FewShot, LinearProbe
+from worker.attempt.progress import SLACK_SECONDS
 from worker.backbones import features
-from worker.backbones.features import Extraction
+from worker.backbones.features import Extraction, Extractor
 from worker.backbones.prepared import Prepared
+from worker.contract.excerpt import CLASS_IMAGES, FIRST_IMAGES
 from worker.contract.outcome import Candidate
-from worker.contract.task import Task
-from worker.methods import few_shot, linear_probe
+from worker.contract.task import Rows, Task
+from worker.methods import few_shot, gathering, linear_probe
 from worker.methods.auto_bench import Bench
 from worker.methods.auto_budget import Room
 from worker.methods.auto_choice import Entry
 from worker.methods.auto_steps import Step, num_draws
-from worker.methods.reference import SLACK_SECONDS, starts
+from worker.methods.gathering import Wanted
+from worker.methods.reference import starts
 
 
 def cost(backbone: Prepared) -> float:
@@ -36,49 +42,112 @@ def heads(bench: Bench, steps: Sequence[Step], of: str = "") -> list[Entry]:
         of: what their names end with, where the data is not the job's own.
 
     Raises:
-        JobFailure: timed_out, not even the first head fits.
+        JobFailure: timed_out, not even the first head on the fewest images fits.
     """
     found: list[Entry] = []
     for backbone in sorted(bench.task.backbones, key=cost):
-        task, first = bench.on(backbone), not found
-        extraction = _features(bench, task, steps[0], first)
+        step = f"features of {backbone.name}"
+        extraction = _other(bench, backbone, steps[0], step) if found else _first(bench, backbone, step)
         if extraction is None:
             continue
-        for step in steps:
-            name = f"{step.name} on {backbone.name}{of}"
-            candidate = _head(bench, task, step, name, extraction, is_needed=not found)
+        for one in steps:
+            name = f"{one.name} on {backbone.name}{of}"
+            candidate = _head(bench, bench.on(backbone), one, name, extraction, is_needed=not found)
             if candidate is not None:
-                found.append(Entry(name, step.tier * cost(backbone), candidate))
+                found.append(Entry(name, one.tier * cost(backbone), candidate))
     return found
 
 
-def _features(bench: Bench, task: Task, step: Step, first: bool) -> Extraction | None:
-    """Extracts what is missing; None where there is no time for it, or none any more."""
-    name, budget = f"features of {task.backbone.name}", bench.budget
-    forecast, missing = budget.extraction(task)
-    head = budget.head(step, bench.facts, task.backbone)
-    if first:
-        scoring = budget.scoring(task.backbone, trained=False)
-        _check_first(bench, f"{step.name} on {task.backbone.name}", forecast + head + scoring, missing)
-        starts(task.context.reporter, name, forecast)
-    else:
-        room = budget.room(task.backbone, len(task.pool) - missing, trained=False)
-        if not bench.may_start(name, forecast + head, room):
-            return None
+def _first(bench: Bench, backbone: Prepared, name: str) -> Extraction:
+    """Features without which nothing can be served: of as many images as the time holds, the test split's with them.
+
+    Raises:
+        JobFailure: timed_out, the time does not hold the fewest.
+    """
+    task, clock = bench.on(backbone), bench.budget.clock
+    index, scored = bench.budget.scored
+    # Of a source none are scored: those of the dataset itself must have their time, too.
+    own = scored if index is task.index else scored[:0]
+    opened = cache(lambda: features.open_extractor(task.context, backbone))
+
+    def extract(rows: Rows) -> Extraction:
+        return features.pooled(task.context, task.index, rows, backbone, ("features", 0.05, 0.7), opened)[1]
+
+    def num_missing(rows: Rows) -> int:
+        return features.num_missing(task.context, task.index, rows, backbone)
+
+    def kept_seconds(pace: float) -> float:
+        """The dataset's share of the time, where it is another one, and no more than it needs."""
+        if index is task.index:
+            return 0.0
+        needed = features.num_missing(task.context, index, scored, backbone) * pace
+        return min(needed, max(0.0, clock.left_seconds) * len(scored) / (len(scored) + len(task.pool)))
+
+    ordered, num_first = gathering.order(task, own)
+    first = ordered[:num_first]
+    forecast = _check_first(bench, task, first, num_missing(first), opened)
+    starts(task.context.reporter, name, forecast)
+    wanted = Wanted(backbone, extract, num_missing, own, kept_seconds=kept_seconds)
     try:
-        with budget.guarded(is_needed=first):
-            _, extraction = features.pooled(task.context, task.index, task.pool, task.backbone, ("features", 0.05, 0.7))
+        found = gathering.gather(clock, task, wanted, first_by=clock.limit_seconds + SLACK_SECONDS, hears_stop=True)
     except features.Left as left_off:
-        if first:
-            raise JobFailure(
-                "timed_out",
-                f"expected the first features within {budget.limit_seconds:.0f} s and {SLACK_SECONDS:.0f} s more; "
-                f"found that {left_off}; raise max_minutes, or run the job again: it goes on from there",
-            ) from None
+        raise JobFailure(
+            "timed_out",
+            f"expected the features of {num_first} images, the fewest to learn from and to score, within "
+            f"{clock.limit_seconds:.0f} s and {SLACK_SECONDS:.0f} s more; found that {left_off}; raise max_minutes, or "
+            "run the job again: it goes on from there",
+        ) from None
+    if found.part is not None:
+        bench.narrow(found.part)
+    _done(bench, name, found.extraction, forecast)
+    # What a transfer takes is that of what it learns from.
+    share = len(bench.task.pool) / max(1, found.num_rows)
+    return replace(found.extraction, num_cached=round(share * found.extraction.num_cached))
+
+
+def _check_first(bench: Bench, task: Task, first: Rows, missing: int, opened: Callable[[], Extractor]) -> float:
+    """Forecast of the first features; says at once what cannot end well.
+
+    Raises:
+        JobFailure: timed_out.
+    """
+    clock = bench.budget.clock
+    extraction = missing * clock.pace(task, run=opened, rows=first) if missing else 0.0
+    needed = clock.elapsed_seconds + extraction + clock.finish_seconds
+    if task.recorded is None and needed > clock.limit_seconds + SLACK_SECONDS:
+        raise JobFailure(
+            "timed_out",
+            f"expected to finish within {clock.limit_seconds:.0f} s and {SLACK_SECONDS:.0f} s more; found "
+            f"{clock.elapsed_seconds:.0f} s over, {extraction:.0f} s needed for the features of {missing} images on "
+            f"{task.backbone.name} (up to {CLASS_IMAGES} of each class to learn from, and {FIRST_IMAGES} of all), and "
+            f"{clock.finish_seconds:.0f} s for the rest; set max_minutes to "
+            f"{np.ceil((needed - SLACK_SECONDS) / 0.6) / 100:g} or more",
+        )
+    return extraction
+
+
+def _other(bench: Bench, backbone: Prepared, step: Step, name: str) -> Extraction | None:
+    """Features of another backbone; None where there is no time for them, or none any more."""
+    task, budget = bench.on(backbone), bench.budget
+    forecast, missing = budget.extraction(task)
+    head = budget.head(step, bench.facts, backbone)
+    room = budget.room(backbone, len(task.pool) - missing, trained=False)
+    if not bench.may_start(name, forecast + head, room):
+        return None
+    try:
+        with budget.guarded():
+            _, extraction = features.pooled(task.context, task.index, task.pool, backbone, ("features", 0.05, 0.7))
+    except features.Left as left_off:
         stopped = task.context.reporter.stop_requested
         why = "the job was asked to stop" if stopped else "the time is over"
         bench.decide(name, "skipped", f"{why}; {left_off}", forecast_seconds=round(forecast, 1))
         return None
+    budget.clock.learn_pace(backbone, extraction)
+    _done(bench, name, extraction, forecast)
+    return extraction
+
+
+def _done(bench: Bench, name: str, extraction: Extraction, forecast: float) -> None:
     bench.decide(
         name,
         "done",
@@ -86,22 +155,6 @@ def _features(bench: Bench, task: Task, step: Step, first: bool) -> Extraction |
         seconds=round(extraction.seconds, 2),
         forecast_seconds=round(forecast, 2),
     )
-    return extraction
-
-
-def _check_first(bench: Bench, step: str, forecast: float, missing: int) -> None:
-    """Says at once what cannot end well.
-
-    Raises:
-        JobFailure: timed_out.
-    """
-    budget = bench.budget
-    if forecast > budget.left_seconds + SLACK_SECONDS:
-        raise JobFailure(
-            "timed_out",
-            f"expected to finish within {budget.limit_seconds:.0f} s; the cheapest step, {step}, would take about "
-            f"{forecast:.0f} s for {missing} images; raise max_minutes, or send less data",
-        )
 
 
 def _head(
@@ -111,7 +164,7 @@ def _head(
     forecast = budget.head(step, bench.facts, task.backbone)
     # The networks from scratch are not waited for here: a head takes seconds, and is worth more than they are.
     scoring = budget.scoring(task.backbone, trained=False)
-    room = Room(budget.left_seconds, scoring, scoring, is_followed=False)
+    room = Room(budget.clock.left_seconds, scoring, scoring, is_followed=False)
     if is_needed:
         starts(task.context.reporter, name, forecast)
     elif not bench.may_start(name, forecast, room):

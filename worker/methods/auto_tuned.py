@@ -54,7 +54,7 @@ def _train(bench: Bench, task: Task, step: Step, name: str, frozen: Candidate) -
     recipe = step.recipe.model_copy(update={"max_minutes": seconds / 60})
     began = monotonic()
     try:
-        with budget.guarded(is_needed=False):
+        with budget.guarded():
             candidate = fine_tune.run(recipe, task)
     except features.Left as left_off:
         stopped = task.context.reporter.stop_requested

@@ -58,7 +58,7 @@ def job(recipe: FineTune, task: Task) -> Outcome:
         task.context.reporter.log(f"training: skipped, {decision.reason}", "warning", **asdict(decision))
         return Outcome(probe, (decision,), frozen=probe)
     limit = None if recipe.max_minutes is None else Limit(task, recipe.max_minutes, recipe.scope)
-    candidate = run(recipe, limit.watch(task) if limit else task, limit)
+    candidate = run(recipe, limit.clock.watch(task) if limit else task, limit)
     if candidate.shared and candidate.start and not (limit and limit.excerpt):
         candidate = fine_tune_probe.refitted(task, candidate)
     # Without a training it is the probe on the frozen backbone.
@@ -70,6 +70,7 @@ def job(recipe: FineTune, task: Task) -> Outcome:
         tuple(limit.decisions),
         frozen=frozen,
         compared_by_seconds=limit.compared_by_seconds,
+        image_seconds=limit.image_seconds,
         excerpt=limit.excerpt,
     )
 
@@ -96,7 +97,7 @@ def run(recipe: FineTune, task: Task, limit: Limit | None = None) -> Candidate:
     source = replace(task.backbone, preprocess=fine_tune_inputs.shape(recipe, task))
     task, pool_PD, extraction = fine_tune_inputs.frozen(recipe, task, source, limit, snapshot)
     trains = limit is None or snapshot is not None or fine_tune_inputs.fits(recipe, task, limit)
-    details = {"images_left_out": limit.left_out(task)} if limit and limit.excerpt else {}
+    details = limit.excerpt.details if limit and limit.excerpt else {}
     if limit and not trains and source.preprocess == task.backbone.preprocess:
         limit.trained()
         probed = fine_tune_probe.candidate(recipe, task, fine_tune_probe.NO_TIME)
@@ -106,7 +107,7 @@ def run(recipe: FineTune, task: Task, limit: Limit | None = None) -> Candidate:
     if not len(held):
         raise ValueError("expected images to hold some out of; found none; ask reference.holdout before")
     train = np.setdiff1d(task.pool, held)
-    task.foresee(task, pool_PD, len(train), limit.num_scored(task) if limit else None)
+    task.foresee(task, pool_PD, len(train))
     train_ND, held_ND = (pool_PD[np.searchsorted(task.pool, rows)] for rows in (train, held))
     probe, facts = _probe(task, train, train_ND, snapshot)
     with ThreadPoolExecutor(context.settings.num_compute_threads, thread_name_prefix="augment") as threads:

@@ -54,7 +54,7 @@ def frozen(
         return task, *forward.frozen(task, source, task.pool)
     known = None
     if snapshot is not None:
-        limit.spend(workbench.spent(snapshot)[1])
+        limit.clock.spend(workbench.spent(snapshot)[1])
         known = snapshot.facts.get("num_rows")
     task, extraction = limit.gather(task, source, known)
     found, _ = forward.frozen(task, source, task.pool)
@@ -103,7 +103,7 @@ def labels_allow(
         try:
             found |= invariance.check(task, source, probe, held, (name,))
         except features.Left as left_off:
-            limit.skip(step, f"the time is over; {left_off}")
+            limit.clock.skip(step, f"the time is over; {left_off}")
     return found
 
 
@@ -141,7 +141,7 @@ def opened(
             if seconds is None or limit.allows_seconds("training", seconds * _epoch_items(part)):
                 return Opened(made, True, seconds)
         except features.Left as left_off:
-            limit.skip("training", f"the time is over; {left_off}")
+            limit.clock.skip("training", f"the time is over; {left_off}")
     if source.preprocess == task.backbone.preprocess:
         return Opened(scopes.head_only(task, part), False)
     # At another resolution the head stands on a graph of its own, which the training's material writes.

@@ -9,25 +9,20 @@ step that is left out is a decision, with its forecast. docs/auto.md has the rea
 """
 
 import time
-from dataclasses import asdict, replace
 from functools import cache
 
-import numpy as np
-
-from worker.attempt import machine
-from worker.attempt.context import never
 from worker.backbones import features
 from worker.backbones.features import Extraction
 from worker.backbones.prepared import Prepared
-from worker.contract import excerpt
 from worker.contract.excerpt import Excerpt
 from worker.contract.outcome import Decision
-from worker.contract.task import Rows, Task
-from worker.evaluate import supplement
+from worker.contract.task import Task
 from worker.fine_tuning import forward
 from worker.fine_tuning.workbench import Pace
-from worker.methods.auto_budget import FINISH_SECONDS
-from worker.methods.reference import MIN_SECONDS, TIMED_IMAGES, TORCH_SECONDS, fit_seconds, seconds_per_image
+from worker.methods import gathering
+from worker.methods.clock import Clock
+from worker.methods.gathering import Wanted
+from worker.methods.reference import MIN_SECONDS, TORCH_SECONDS, fit_seconds
 
 # Of the time that training has: a probe of what the label minds starts within the first, all pilots end within the
 # second.
@@ -40,8 +35,6 @@ TRANSFER_SHARE = 0.95
 # Seconds on two cores that have nothing else to do: the last stage of EfficientNet-Lite0, and the whole of it.
 EXPORT_SECONDS = {"head": 0.0, "last_stage": 6.0}
 WHOLE_EXPORT_SECONDS = 12.0
-# Fits on the features of each image: the head that training starts from, the frozen baseline, the forecast.
-NUM_FITS = 3
 
 
 class Limit:
@@ -54,30 +47,21 @@ class Limit:
     """
 
     def __init__(self, task: Task, minutes: float, scope: str) -> None:
-        self._reporter, self._document = task.context.reporter, task.context.document
-        self.limit_seconds = 60 * minutes
-        self.decisions: list[Decision] = []
+        self.clock = Clock(task, 60 * minutes)
+        self._reporter = task.context.reporter
         self.excerpt: Excerpt | None = None
         self.num_rows: int | None = None
-        # What is not made of images is known from machines at rest, and takes longer here by as much.
-        self._slowness = machine.slowness()
-        self._export_seconds = self._slowness * EXPORT_SECONDS.get(scope, WHOLE_EXPORT_SECONDS)
-        self._leave_at = float("inf")
-        self._train_by = self._alone_by = self._shared_by = self.limit_seconds
+        self._export_seconds = self.clock.slowness * EXPORT_SECONDS.get(scope, WHOLE_EXPORT_SECONDS)
+        self._train_by = self._alone_by = self._shared_by = self.clock.limit_seconds
         self._is_shared = True
         self._after_seconds = 0.0
-        self._image_seconds = 0.0
+        # To decode one and pass it through, once the features are there.
+        self.image_seconds = 0.0
 
-    def watch(self, task: Task) -> Task:
-        """The same task, whose extractions are left when their time is over."""
-        return replace(task, context=replace(task.context, leaves=self._leaves))
-
-    def _leaves(self) -> bool:
-        return self._reporter.elapsed_seconds > self._leave_at
-
-    def spend(self, seconds: float) -> None:
-        """Takes off what earlier attempts have spent."""
-        self.limit_seconds -= seconds
+    @property
+    def decisions(self) -> list[Decision]:
+        """What was left out, and why."""
+        return self.clock.decisions
 
     def gather(self, task: Task, source: Prepared, num_rows: int | None) -> tuple[Task, Extraction]:
         """Features of all images into the cache, or of as many as the time holds; the task with these alone.
@@ -87,43 +71,18 @@ class Limit:
             source: the backbone, with the input size of the features.
             num_rows: of the excerpt, where an earlier attempt has begun with one.
         """
-        scored = _scored(task)
-        ordered, num_first = excerpt.order(task.labels_N, task.pool, scored, task.seed)
         opened = cache(lambda: forward.extractor(task, source))
-        whole = replace(task, context=replace(task.context, leaves=never))
-
-        def extract(rows: Rows, may_leave: bool) -> Extraction:
-            return forward.frozen(task if may_leave else whole, source, rows, opened)[1]
-
-        def num_fitting(pace: float) -> float:
+        wanted = Wanted(
+            source,
+            extract=lambda rows: forward.frozen(task, source, rows, opened)[1],
+            num_missing=lambda rows: forward.num_missing(task, source, rows),
+            scored=task.to_score,
             # At another resolution the frozen baseline needs the backbone's own features as well.
-            passes = 1 if source.preprocess == task.backbone.preprocess else 2
-            changed = supplement.num_passes(len(scored)) if self._document.report_mode == "full" else 0
-            fit = self._slowness * NUM_FITS * fit_seconds(1000, source.feature_dim, task.num_classes) / 1000
-            left = self.limit_seconds - self._finish_seconds - changed * pace - self._reporter.elapsed_seconds
-            return left / (passes * pace + fit)
-
-        self._leave_at = self.limit_seconds - self._finish_seconds
-        if num_rows is None:
-            num_rows, extractions = excerpt.grow(
-                ordered, num_first, extract, lambda rows: forward.num_missing(task, source, rows), num_fitting
-            )
-        else:
-            extractions = [extract(ordered[:num_rows], False)]
-        self.num_rows = num_rows
-        if num_rows < len(ordered):
-            self._leave_out(excerpt.chosen(ordered, num_rows, task, scored), task, len(scored))
-            assert self.excerpt is not None
-            task = self.excerpt.of(task)
-        return task, forward.total(extractions)
-
-    def _leave_out(self, part: Excerpt, task: Task, num_scored: int) -> None:
-        self.excerpt = part
-        self.skip(
-            "features of all images",
-            f"the time holds {len(part.pool)} of {len(task.pool)} images to learn from and {len(part.scored)} of "
-            f"{num_scored} test images, drawn by class; the others are not looked at",
+            passes=1 if source.preprocess == task.backbone.preprocess else 2,
         )
+        found = gathering.gather(self.clock, task, wanted, num_rows=num_rows)
+        self.excerpt, self.num_rows = found.part, found.num_rows
+        return found.part.of(task) if found.part else task, found.extraction
 
     def plan(
         self, task: Task, source: Prepared, extraction: Extraction, step: float, gather: float, epochs: int
@@ -138,24 +97,22 @@ class Limit:
             gather: passes that it takes to gather the inputs of an image.
             epochs: fewer are no training to compare with.
         """
-        self._image_seconds = _pace(task, source, extraction)
-        num_scored = self.num_scored(task)
-        images = num_scored
-        if self._document.report_mode == "full":
-            images += supplement.num_passes(num_scored)
-        self._after_seconds = self._finish_seconds + images * self._image_seconds
+        self.image_seconds = self.clock.pace(task, source, lambda: forward.extractor(task, source))
+        num_scored = len(task.to_score)
+        # A trained network has to see them again.
+        self._after_seconds = self.clock.following(num_scored, num_scored, self.image_seconds)
         # The baseline stands on the backbone's own resolution.
-        own = features.num_missing(task.context, task.index, task.pool, task.backbone) * self._image_seconds
-        fit = self._slowness * (1.0 + fit_seconds(len(task.pool), source.feature_dim, task.num_classes))
+        own = features.num_missing(task.context, task.index, task.pool, task.backbone) * self.image_seconds
+        fit = self.clock.slowness * (1.0 + fit_seconds(len(task.pool), source.feature_dim, task.num_classes))
         end = self.compared_by_seconds - own - fit
         self._alone_by = end - self._export_seconds
         # Each network from scratch has what the transfer took, features that were in the cache counted in.
-        cached = extraction.num_cached * self._image_seconds
+        cached = extraction.num_cached * self.image_seconds
         third = (end - TORCH_SECONDS - 2 * cached) / 3
         if third + cached < MIN_SECONDS:
             third = end - TORCH_SECONDS - 2 * MIN_SECONDS
         self._shared_by = TRANSFER_SHARE * third - self._export_seconds
-        self.share(len(task.pool) * (gather + epochs * step) * self._image_seconds)
+        self.share(len(task.pool) * (gather + epochs * step) * self.image_seconds)
 
     def share(self, needed: float) -> None:
         """Leaves the networks from scratch their time, if what a training needs at least fits what is left beside it.
@@ -165,7 +122,7 @@ class Limit:
         """
         left = max(0.0, self._shared_by - self._reporter.elapsed_seconds)
         is_shared = needed <= left
-        self._train_by = self._leave_at = self._shared_by if is_shared else self._alone_by
+        self._train_by = self.clock.leave_at = self._shared_by if is_shared else self._alone_by
         if self._is_shared and not is_shared:
             self._reporter.log(
                 f"baseline from scratch: its time is the training's, whose fewest epochs, {needed:.1f} s, do not fit "
@@ -173,20 +130,6 @@ class Limit:
                 "warning",
             )
         self._is_shared = is_shared
-
-    def num_scored(self, task: Task) -> int:
-        """Images that are scored in the end."""
-        return len(_scored(task)) if self.excerpt is None else len(self.excerpt.scored)
-
-    def left_out(self, task: Task) -> dict[str, int]:
-        """How many images the excerpt does not have."""
-        assert self.excerpt is not None
-        num = len(task.index) - len(self.excerpt.pool) - len(self.excerpt.scored)
-        return {"learn": len(task.left_out), "test": num - len(task.left_out)}
-
-    @property
-    def _finish_seconds(self) -> float:
-        return self._slowness * FINISH_SECONDS
 
     @property
     def left_seconds(self) -> float:
@@ -201,11 +144,11 @@ class Limit:
     @property
     def compared_by_seconds(self) -> float:
         """When the networks from scratch must have ended, from the job's beginning."""
-        return self.limit_seconds - self._after_seconds
+        return self.clock.limit_seconds - self._after_seconds
 
     def allows(self, step: str, num_images: int, share: float = 1.0, *, passes: float = 1.0) -> bool:
         """Whether the forecast of passing so many images fits a share of the time that is left; says where not."""
-        return self.allows_seconds(step, num_images * passes * self._image_seconds, share)
+        return self.allows_seconds(step, num_images * passes * self.image_seconds, share)
 
     def allows_seconds(self, step: str, forecast: float, share: float = 1.0) -> bool:
         """Whether a forecast fits a share of the time that is left; says where not."""
@@ -213,14 +156,10 @@ class Limit:
         if forecast <= share * left:
             return True
         part = "" if share == 1 else f"{share:.0%} of "
-        self.skip(step, f"its forecast of {forecast:.1f} s does not fit {part}the {left:.1f} s left to train", forecast)
+        self.clock.skip(
+            step, f"its forecast of {forecast:.1f} s does not fit {part}the {left:.1f} s left to train", forecast
+        )
         return False
-
-    def skip(self, step: str, reason: str, forecast: float | None = None) -> None:
-        """Writes down what is left out, and tells it."""
-        decision = Decision(step, "skipped", reason, forecast_seconds=forecast and round(forecast, 2))
-        self.decisions.append(decision)
-        self._reporter.log(f"{step}: skipped, {reason}", "warning", **asdict(decision))
 
     def pace(self, step_passes: float, gather_passes: float, step_seconds: float | None) -> Pace:
         """What the phases of the training are to be planned by.
@@ -231,24 +170,12 @@ class Limit:
             step_seconds: of a step for each image, where one was timed.
         """
         return Pace(
-            step_seconds=self._image_seconds * step_passes if step_seconds is None else step_seconds,
-            gather_seconds=self._image_seconds * gather_passes,
+            step_seconds=self.image_seconds * step_passes if step_seconds is None else step_seconds,
+            gather_seconds=self.image_seconds * gather_passes,
             pilots_by=time.monotonic() + PILOTS_SHARE * max(0.0, self.left_seconds),
-            skip=self.skip,
+            skip=self.clock.skip,
         )
 
     def trained(self) -> None:
         """From here on nothing is left unfinished: it is what is served, and what the report must have."""
-        self._leave_at = float("inf")
-
-
-def _scored(task: Task) -> Rows:
-    """What is not learned from: the test split, or a fold."""
-    return np.setdiff1d(np.arange(len(task.index)), task.pool)
-
-
-def _pace(task: Task, source: Prepared, extraction: Extraction) -> float:
-    """Seconds to decode an image and pass it through: as it was, or timed on a few where features were cached."""
-    if extraction.num_extracted >= TIMED_IMAGES:
-        return extraction.seconds / extraction.num_extracted
-    return seconds_per_image(task, source.preprocess, forward.extractor(task, source))
+        self.clock.leave_at = float("inf")

@@ -6,15 +6,17 @@ of its features included, even where this job found them in the cache.
 
 import math
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import numpy as np
 
-from app.artifact.preprocess import Preprocess
 from app.recipes import LinearProbe
+from worker.attempt.context import never
 from worker.attempt.progress import Reporter
 from worker.backbones import features
 from worker.backbones.features import Extractor
+from worker.backbones.prepared import Prepared
 from worker.contract.outcome import Candidate, Decision, Scratch
 from worker.contract.task import Rows, Task
 from worker.methods import linear_probe
@@ -29,9 +31,6 @@ TIMED_IMAGES = 32
 # or two, and a network that was stopped in them says nothing of what the data allow (docs/decisions/0019).
 MIN_SECONDS = 5.0
 TORCH_SECONDS = 6.0
-# What is needed for any result may overrun a time budget by this much. A baseline may not: it starts only if its
-# forecast fits the budget itself, like every other step.
-SLACK_SECONDS = 25.0
 ASKED_TO_STOP = "the job was asked to stop, and a baseline that was cut short would flatter the transfer"
 
 
@@ -52,18 +51,21 @@ def frozen(task: Task, candidate: Candidate) -> Candidate:
     return linear_probe.run(LinearProbe(), task)
 
 
-def scratch(task: Task, candidate: Candidate, by_seconds: float | None) -> Scratch | Decision:
+def scratch(
+    task: Task, candidate: Candidate, by_seconds: float | None, image_seconds: float | None = None
+) -> Scratch | Decision:
     """A network from scratch, trained on the same split within the transfer's wall time.
 
     Args:
         task: the data without the test split.
         candidate: what it is compared with.
         by_seconds: when it must have ended, from the job's beginning; None where nobody waits.
+        image_seconds: of the candidate's backbone, where they are known.
 
     Returns:
         the baseline, or why it was skipped: less time for it than for the transfer would be a straw man.
     """
-    seconds = max(MIN_SECONDS, wall_seconds(task, candidate))
+    seconds = max(MIN_SECONDS, wall_seconds(task, candidate, image_seconds))
     forecast, wanted = forecast_scratch(seconds), holdouts(task, (candidate.judged or candidate.selection).rows)
     reporter = task.context.reporter
     reason = ""
@@ -135,25 +137,43 @@ def holdouts(task: Task, compared: Rows) -> list[Rows]:
     return [first, *(rest[part_R == part] for part in range(num_more))]
 
 
-def wall_seconds(task: Task, candidate: Candidate) -> float:
-    """What the transfer took, or would have taken had nothing been cached."""
-    extraction = candidate.extraction
-    if extraction is None or not extraction.num_cached:
-        return candidate.seconds
-    return candidate.seconds + extraction.num_cached * seconds_per_image(task)
-
-
-def seconds_per_image(task: Task, shape: Preprocess | None = None, run: Extractor | None = None) -> float:
-    """Decode and forward, measured on a few images.
+def wall_seconds(task: Task, candidate: Candidate, image_seconds: float | None = None) -> float:
+    """What the transfer took, or would have taken had nothing been cached.
 
     Args:
         task: the data.
-        shape: of the input; the backbone's own by default.
-        run: what passes images of that shape; the backbone's own extractor by default.
+        candidate: what was transferred.
+        image_seconds: of the candidate's backbone, where they are known; else timed.
     """
-    rows = task.pool[:TIMED_IMAGES]
-    run = run or features.open_extractor(task.context, task.backbone)
+    extraction = candidate.extraction
+    if extraction is None or not extraction.num_cached:
+        return candidate.seconds
+    return candidate.seconds + extraction.num_cached * (image_seconds or seconds_per_image(task))
+
+
+def seconds_per_image(
+    task: Task, backbone: Prepared | None = None, rows: Rows | None = None, run: Callable[[], Extractor] | None = None
+) -> float:
+    """Decode and forward, measured on a few images; features that nobody had yet are kept.
+
+    Args:
+        task: the data.
+        backbone: with the input size that is wanted; the task's own by default.
+        rows: of the images; the first ones that may be learned from by default.
+        run: opens what passes images of that size; by default the backbone's own extractor.
+    """
+    context, backbone = task.context, backbone or task.backbone
+    rows = task.pool[:TIMED_IMAGES] if rows is None else rows
+    opened = run() if run else features.open_extractor(context, backbone)
+    is_pooled = context.device == "cpu" and backbone.preprocess == task.backbone.preprocess
+    if is_pooled and features.num_missing(context, task.index, rows, backbone) == len(rows):
+        whole = replace(context, leaves=never)
+        found = features.pooled(whole, task.index, rows, backbone, ("time", 0.05, 0.05), lambda: opened)[1]
+        return found.seconds / max(1, found.num_extracted)
+    if context.device != "cpu":
+        # A GPU's first batch pays for choosing kernels.
+        opened(next(features.decoded(context, task.index, rows, backbone.preprocess))[1])
     began = time.monotonic()
-    for _, images in features.decoded(task.context, task.index, rows, shape or task.backbone.preprocess):
-        run(images)
+    for _, images in features.decoded(context, task.index, rows, backbone.preprocess):
+        opened(images)
     return (time.monotonic() - began) / len(rows)

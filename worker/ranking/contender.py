@@ -99,6 +99,11 @@ class Contender:
         return max(self.stages, default=0)
 
     @property
+    def is_timed(self) -> bool:
+        """Whether it was opened, and its pace is known."""
+        return self.seconds_per_image > 0
+
+    @property
     def cost(self) -> float:
         """What an image costs beside other backbones; no stop watch, so that a busy machine gives the same order."""
         shape = self.backbone.preprocess

@@ -34,7 +34,7 @@ def answer(reporter: Reporter, ranked: Ranked, data: Data, ledger: Ledger) -> di
     for number, (one, place) in enumerate(ranked, 1):
         ledger.decide(one, "order", f"place {number}", one.reasons[one.stage], score=place.score)
         rows.append(candidate(one, number, place, data))
-    found = flags(ranked, data, ledger.skipped)
+    found = [*ledger.notes, *flags(ranked, data, ledger.skipped)]
     for flag in found:
         reporter.log(flag, "warning")
     best, seconds = rows[0]["expected_accuracy"], round(reporter.elapsed_seconds, 3)

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
 from app.errors import JobFailure
-from worker.attempt.progress import Reporter
+from worker.attempt.progress import SLACK_SECONDS, Reporter
 from worker.ranking.contender import Contender
 
 
@@ -17,7 +19,21 @@ class Ledger:
 
     def __init__(self, reporter: Reporter, limit_seconds: float) -> None:
         self.skipped: list[dict[str, Any]] = []
+        self.notes: list[str] = []
+        # What there is no result without may overrun the limit.
+        self.slack_seconds = SLACK_SECONDS
         self._reporter, self._limit_seconds = reporter, limit_seconds
+        self._least_seconds = float("inf")
+
+    @property
+    def left_seconds(self) -> float:
+        """Until the limit."""
+        return self._limit_seconds - self._reporter.elapsed_seconds
+
+    def note(self, told: str) -> None:
+        """Something that whoever reads the order must know; a flag of the result, and an event."""
+        self.notes.append(told)
+        self._reporter.log(told, "warning")
 
     def fits(self, one: Contender, step: str, forecast: float, what: str = "") -> bool:
         """Whether a step may begin; if not, it is written down.
@@ -28,9 +44,10 @@ class Ledger:
             forecast: seconds that it will take.
             what: what these are for.
         """
-        left = self._limit_seconds - self._reporter.elapsed_seconds
+        left = self.left_seconds + self.slack_seconds
         if forecast <= left:
             return True
+        self._least_seconds = min(self._least_seconds, self._limit_seconds + forecast - left)
         told = f" {what}" if what else ""
         reason = f"its forecast of {forecast:.1f} s{told} does not fit the {max(left, 0):.1f} s that are left"
         self.skip(one, step, reason, round(forecast, 3))
@@ -55,7 +72,8 @@ class Ledger:
         if any(one["forecast_seconds"] is not None for one in self.skipped):
             return JobFailure(
                 "timed_out",
-                f"expected time for one candidate at least within {self._limit_seconds:.0f} s; found none; {told}; "
-                "raise max_minutes, or name smaller backbones",
+                f"expected time for one candidate at least within {self._limit_seconds:.0f} s and "
+                f"{SLACK_SECONDS:.0f} s more; found none; {told}; set max_minutes to "
+                f"{np.ceil(self._least_seconds / 0.6) / 100:g} or more, or name smaller backbones",
             )
         return JobFailure("weights_unavailable", f"expected one candidate at least that works; found none; {told}")

@@ -39,7 +39,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
     rows = truth.scored
     labels_T = truth.labels_N[rows]
     # Of all images where nothing is scored. Whoever stands on the shared graph sees the same features: read once.
-    shown = rows if len(rows) else np.arange(len(task.index))
+    shown = rows if len(rows) else np.setdiff1d(np.arange(len(task.index)), task.left_out)
     by_shared = {one.candidate.shared: one.candidate for one in found.tried}
     features = {shared: one.features(shown) for shared, one in by_shared.items()}
     said_TC = served.head.probabilities(features[served.shared])
@@ -97,6 +97,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
             supplement.no_better(task, served.selection, items, truth.what),
             flags.negative({"vs_source_only": evidence}),
             flags.of_test(data["leakage"]),
+            flags.of_images(served.details),
         ),
         "verdict": evidence and evidence["verdict"],
         "verdicts": {name: found and found["verdict"] for name, found in verdicts.items()},

@@ -1,20 +1,27 @@
 """Tells what a transfer will give as soon as its frozen features are there, and afterwards how far that was off.
 
 One forecast for each backbone of a job, on the features that the method has loaded anyway. The test split has given it
-nothing but its size.
+nothing but its size. Where the job keeps to a time, so does its forecast: one that does not fit is left out, and what
+more images of a class would buy is left in the middle.
 """
 
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from worker.contract.outcome import Candidate
+from worker.attempt import machine
+from worker.contract.outcome import Candidate, Decision
 from worker.contract.task import Float, Task
+from worker.evaluate import forecast as forecasts
+from worker.evaluate.flags import MORE_TIME
 from worker.evaluate.forecast import Forecast, forecast
 from worker.evaluate.labels_needed import FORETOLD
 
 NOT_ASKED = 'not computed for this recipe; ask for "report": "full"'
 NOTHING = "nothing was foretold on this backbone: that needs test images, and others that belong to two groups at least"
+STEP = "forecast"
 ROUNDING = 1e-9
 
 
@@ -30,14 +37,25 @@ class Foresight:
     def __init__(self, num_test: int, *, advise: bool, unit: bool) -> None:
         self._num_test, self._advise, self._unit = num_test, advise, unit
         self._made: dict[str, Forecast] = {}
+        self._left_out: dict[str, Decision] = {}
 
     def __call__(
-        self, task: Task, feats_PD: Float, num_learned: int | None = None, num_test: int | None = None
+        self,
+        task: Task,
+        feats_PD: Float,
+        num_learned: int | None = None,
+        num_test: int | None = None,
+        left: Callable[[], float] | None = None,
     ) -> None:
-        """See `task.Foresee`. A backbone is foretold once: later calls are those of baselines."""
-        groups_P = task.groups_N[task.pool]
+        """See `task.Foresee`. A backbone is foretold once, or left out: later calls are those of baselines."""
+        groups_P, digest = task.groups_N[task.pool], task.backbone.digest
         num_test = self._num_test if num_test is None else num_test
-        if task.backbone.digest in self._made or num_test < 1 or len(np.unique(groups_P)) < 2:
+        is_known = digest in self._made or digest in self._left_out
+        if is_known or num_test < 1 or len(np.unique(groups_P)) < 2:
+            return
+        if left is not None and (decision := _too_long(task, left())):
+            self._left_out[digest] = decision
+            task.context.reporter.log(f"{decision.step}: skipped, {decision.reason}", "warning", **asdict(decision))
             return
         made = forecast(
             feats_PD,
@@ -49,18 +67,29 @@ class Foresight:
             num_learned=num_learned,
             unit=self._unit,
             advise=self._advise,
+            is_over=None if left is None else lambda: left() <= 0,
         )
-        self._made[task.backbone.digest] = made
+        self._made[digest] = made
         _announce(task, made)
 
-    def of(self, candidate: Candidate) -> Forecast | None:
-        """What was foretold on the candidate's backbone."""
-        return self._made.get(candidate.backbone.digest)
+    def of(self, candidate: Candidate) -> Forecast | Decision | None:
+        """What was foretold on the candidate's backbone, or why it was left out; None where nothing can be told."""
+        digest = candidate.backbone.digest
+        return self._made.get(digest) or self._left_out.get(digest)
 
 
-def flat(made: Forecast | None) -> dict[str, float | int | None]:
+def _too_long(task: Task, left_seconds: float) -> Decision | None:
+    """Why there is no time for a forecast."""
+    needed = machine.slowness() * forecasts.seconds(len(task.pool), task.num_classes)
+    if needed <= left_seconds:
+        return None
+    reason = f"it would take {needed:.1f} s, which does not fit the {max(0.0, left_seconds):.1f} s that it may take"
+    return Decision(STEP, "skipped", reason, forecast_seconds=round(needed, 2))
+
+
+def flat(made: Forecast | Decision | None) -> dict[str, float | int | None]:
     """Metrics of the job."""
-    expected = made and made.expected
+    expected = made.expected if isinstance(made, Forecast) else None
     return {
         "forecast_accuracy": expected.value if expected else None,
         "forecast_low": expected.low if expected else None,
@@ -68,10 +97,12 @@ def flat(made: Forecast | None) -> dict[str, float | int | None]:
     }
 
 
-def sections(made: Forecast | None, found: float, candidate: Candidate, class_names: tuple[str, ...]) -> dict[str, Any]:
+def sections(
+    made: Forecast | Decision | None, found: float, candidate: Candidate, class_names: tuple[str, ...]
+) -> dict[str, Any]:
     """`forecast` of the report; null, with the reason in `forecast_skipped`, where nothing could be foretold."""
-    if made is None:
-        return missing(NOTHING)
+    if not isinstance(made, Forecast):
+        return missing(why_missing(made))
     if made.expected is None:
         return missing(made.untold or "")
     what = (
@@ -104,6 +135,22 @@ def sections(made: Forecast | None, found: float, candidate: Candidate, class_na
         },
         "forecast_skipped": None,
     }
+
+
+def why_missing(made: Decision | None) -> str:
+    """Why there is no forecast."""
+    return NOTHING if made is None else f"forecast: {made.reason}; {MORE_TIME}"
+
+
+def untold(made: Decision | None, *, has_curve: bool) -> dict[str, str]:
+    """Of `not_computed`: what stands on a forecast that is not there.
+
+    Args:
+        made: why it was left out; None where nothing could be foretold.
+        has_curve: whether the report was asked for its curve.
+    """
+    keys = (*(("curve",) if has_curve else ()), *(("forecast",) if made else ()))
+    return dict.fromkeys(keys, why_missing(made))
 
 
 def missing(reason: str) -> dict[str, Any]:

@@ -29,7 +29,9 @@ BLIND = "each class has one picture to learn from; where it is left out the clas
 SOURCE_ONLY = "the linear probe of the source, as it is, on the same test split"
 
 
-def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: Forecast | None = None) -> Evaluation:
+def evaluate(
+    task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: Forecast | Decision | None = None
+) -> Evaluation:
     """Scores the candidate on the test split and compares it with what a user could have had without it.
 
     Args:
@@ -37,7 +39,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
         outcome: the candidate, and what was compared on the way.
         test: rows of the test split.
         compare: whether the baseline from scratch and the learning curve are computed.
-        made: what was foretold before training.
+        made: what was foretold before training, or why there was no time for it.
     """
     began = time.monotonic()
     candidate = outcome.candidate
@@ -45,9 +47,10 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
     # resolution that its graph is for, whichever the candidate was trained at.
     task = replace(task, backbone=next(one for one in task.backbones if one.digest == candidate.backbone.digest))
     baseline = outcome.frozen or frozen(task, candidate)
-    learned = scratch(task, candidate, outcome.compared_by_seconds) if compare else None
+    learned = scratch(task, candidate, outcome.compared_by_seconds, outcome.image_seconds) if compare else None
     small = learned if isinstance(learned, Scratch) else None
     left_out = small.skipped if small else (learned,) if isinstance(learned, Decision) else ()
+    unforeseen = made if isinstance(made, Decision) else None
     compared_seconds = time.monotonic() - began
     test_features = candidate.features(test)
     labels_T = task.labels_N[test]
@@ -124,7 +127,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
         "mapping": sections.mapping(candidate),
         "data": {**_data(task, test, leaks), "exposure": exposed},
         "cost": sections.cost(task, candidate, compared_seconds),
-        "decisions": [asdict(decision) for decision in (*outcome.decisions, *left_out)],
+        "decisions": [asdict(one) for one in (*outcome.decisions, *left_out, *((unforeseen,) if unforeseen else ()))],
         "details": {**candidate.details, "scratch": small.details if small else None},
         "not_computed": {
             **missing,
@@ -132,7 +135,7 @@ def evaluate(task: Task, outcome: Outcome, test: Rows, *, compare: bool, made: F
             **hidden,
             **unknown,
             **unsaid,
-            **({"curve": foresight.NOTHING} if compare and made is None else {}),
+            **({} if isinstance(made, Forecast) else foresight.untold(unforeseen, has_curve=compare)),
             **(dict.fromkeys(OF_SOURCE, outcome.unjoined) if outcome.unjoined else {}),
             **({} if told else {"estimate": untold}),
             **({"metrics.val_accuracy": unheld} if unheld else {}),
@@ -186,9 +189,9 @@ def _unheld(task: Task, selected: Selection) -> str:
     )
 
 
-def _curve(task: Task, made: Forecast | None, small: Scratch | None) -> dict[str, Any] | None:
+def _curve(task: Task, made: Forecast | Decision | None, small: Scratch | None) -> dict[str, Any] | None:
     """Of the probe on frozen features; the network from scratch has learned from all but the hold-out."""
-    if made is None:
+    if not isinstance(made, Forecast):
         return None
     return curve.document(made, small, task.labels_N)
 

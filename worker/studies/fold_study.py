@@ -118,7 +118,9 @@ def _score(task: Task, recipe: Recipe, fold: Fold, side: int, begin: float, end:
         document=document.model_copy(update={"id": f"{document.id}/{name}"}),
     )
     train, val = (rows[np.isin(rows, fold.rest)] for rows in (task.train, task.val))
-    left = replace(task, context=own, pool=fold.rest, train=train, val=val, seed=task.seed + fold.repeat)
+    left = replace(
+        task, context=own, pool=fold.rest, train=train, val=val, scored=fold.out, seed=task.seed + fold.repeat
+    )
     candidate = METHODS[type(recipe)](recipe, left).candidate
     said = candidate.head.probabilities(candidate.features(fold.out))
     shutil.rmtree(scratch)

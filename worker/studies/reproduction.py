@@ -3,7 +3,7 @@
 Without torch where the recipe needs none. Shape legend: N items, C classes.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -22,9 +22,11 @@ from worker.attempt.document import DatasetDocument
 from worker.backbones import features
 from worker.backbones.probes import probe_images
 from worker.contract.outcome import Candidate
-from worker.evaluate import sameness
+from worker.contract.task import Recorded, Task
+from worker.evaluate import matches, sameness
 from worker.evaluate.sections import Evaluation
 from worker.methods.table import METHODS
+from worker.reports import lineage
 
 ITEMS = "the items that the version was scored on"
 PROBES = "noise and patterns, since the version was scored on no item"
@@ -47,6 +49,7 @@ def run(context: RunContext) -> dict[str, Any]:
     described, known = _published(context, original)
     recipe = recipes.parse(document.recipe or {})
     task, judge = transfer.plan(context, recipe, full=False)
+    task = replace(task, recorded=_recorded(context, task, described, known))
     candidate_of = METHODS[type(recipe)](recipe, task)
     reporter.check_yield()
     reporter.progress(0.85, "evaluate")
@@ -59,8 +62,7 @@ def run(context: RunContext) -> dict[str, Any]:
         )
     order = [task.class_names.index(label) for label in described.labels]
     if known.ids:
-        before, now = _same_items(known, evaluation, order, is_bounded=_is_bounded(recipe))
-        what = ITEMS if len(before) == len(known.ids) else f"{len(before)} of {ITEMS}: there was no time for the others"
+        before, now, what = *_same_items(known, evaluation, order), ITEMS
     else:
         before, now, what = *_probed(context, original, described, candidate, order), PROBES
     found = sameness.compare(before, now)
@@ -100,23 +102,41 @@ def _published(context: RunContext, original: dict[str, Any]) -> tuple[Spec, bun
         ) from error
 
 
+def _recorded(context: RunContext, task: Task, described: Spec, known: bundle.Predictions) -> Recorded | None:
+    """The images that the version learned from and was scored on: where time once held a part, it is taken again.
+
+    What this run has time for may be more, or less, and would be another job. None for a bundle that is older than
+    such records.
+    """
+    document = context.document
+    taught = lineage.of_version(context.storage, document.inputs["original"]["prefix"], described.files)
+    if taught is None or document.dataset is None:
+        return None
+    rows = {one.id: one for one in taught if not one.backbone}
+    own, source = rows.get(document.dataset.id), document.datasets.get("source")
+    other = rows.get(source.id) if source and task.source else None
+    if own is None:
+        return None
+    return Recorded(
+        np.intersect1d(task.pool, matches.rows_of(task.index, own)),
+        np.flatnonzero(np.isin(task.index.ids, np.array(known.ids, task.index.ids.dtype))),
+        matches.rows_of(task.source.index, other) if other and task.source else None,
+    )
+
+
 def _is_bounded(recipe: recipes.Recipe) -> bool:
     return getattr(recipe, "max_minutes", None) is not None
 
 
-def _same_items(
-    known: bundle.Predictions, evaluation: Evaluation, order: list[int], *, is_bounded: bool
-) -> tuple[Double, Double]:
+def _same_items(known: bundle.Predictions, evaluation: Evaluation, order: list[int]) -> tuple[Double, Double]:
     """Both models' probabilities, item by item, in the order of the published labels.
-
-    A training with a bound scores what it has time for: there the items that both have scored are compared.
 
     Raises:
         JobFailure: internal, other items were scored: a dataset never changes, so this is no matter of the data.
     """
     place = {name: row for row, name in enumerate(evaluation.predictions.ids)}
     shared = [row for row, name in enumerate(known.ids) if name in place]
-    if not shared or (not is_bounded and not len(shared) == len(place) == len(known.ids)):
+    if not len(shared) == len(place) == len(known.ids):
         raise JobFailure(
             "internal", f"expected the {len(known.ids)} items of before; found {len(place)}, not all of them the same"
         )

@@ -10,7 +10,7 @@ from tests.worker.study_factories import Lab
 from worker.backbones import features
 from worker.backbones.features import Extraction, Left
 from worker.contract import excerpt
-from worker.prepare import sources
+from worker.prepare.image_tower import sources
 from worker.reports import lineage
 
 SHADES = {"rose": (190, 110, 120), "moss": (150, 150, 110), "mauve": (165, 120, 150)}
@@ -57,7 +57,7 @@ def test_every_beginning_of_an_order_stands_for_the_whole(num_classes):
     labels_N = np.sort(generator.choice(num_classes, 3000, p=generator.dirichlet(np.full(num_classes, 2.0))))
     scored = np.sort(generator.permutation(3000)[:600])
     pool = np.setdiff1d(np.arange(3000), scored)
-    ordered, num_first = excerpt.order(labels_N, pool, scored, 1)
+    ordered, num_first = excerpt.order(labels_N, np.arange(3000), pool, scored, 1)
     assert np.array_equal(np.sort(ordered), np.arange(3000))
     for size in (num_first, 500, 1000, 2000, 3000):
         for part, early in ((pool, excerpt.CLASS_IMAGES), (scored, 0)):
@@ -68,7 +68,19 @@ def test_every_beginning_of_an_order_stands_for_the_whole(num_classes):
             assert np.abs(found - np.minimum(whole, early) - whole * rest).max() <= early + 2 + 0.03 * whole.max()
 
 
-def grown(num_fitting, left_at=None, cached=0):
+def test_copies_stay_together_and_a_picture_under_two_labels_stands_for_both():
+    # Twelve pictures of four copies; of each class but the last, which has one copy of a picture of another class.
+    groups_N = np.repeat(np.arange(12), 4)
+    labels_N = np.repeat(np.arange(3), 16)
+    labels_N[-1] = 3
+    ordered, num_first = excerpt.order(labels_N, groups_N, np.arange(48), np.arange(0), 3)
+    assert num_first == 48
+    runs = np.flatnonzero(np.diff(groups_N[ordered])) + 1
+    assert len(runs) == 11
+    assert 3 in labels_N[ordered[: 5 * 4 * 3]]
+
+
+def grown(num_fitting, left_at=None, cached=0, copies=1):
     """Sizes of the rounds over a thousand rows at a hundredth of a second each."""
     sizes = []
 
@@ -79,7 +91,7 @@ def grown(num_fitting, left_at=None, cached=0):
         return Extraction(0, len(rows), len(rows) / 100)
 
     num, extractions = excerpt.grow(
-        np.arange(1000), 20, extract, lambda rows: max(0, len(rows) - cached), num_fitting
+        np.arange(1000), np.arange(1000) // copies, 20, extract, lambda rows: max(0, len(rows) - cached), num_fitting
     )  # fmt: skip
     return num, sizes, len(extractions)
 
@@ -92,7 +104,9 @@ def test_rounds_grow_until_the_time_holds_no_more():
     # What the clock ends is no part of it, however much of it was extracted.
     assert grown(lambda pace: 1e9, left_at=3) == (100, [20, 80, 400], 2)
     # What is in the cache costs no time.
-    assert grown(lambda pace: 0.0, cached=980) == (1000, [20], 1)
+    assert grown(lambda pace: 0.0, cached=980) == (1000, [20], 2)
+    # A picture and its copies are not cut.
+    assert grown(lambda pace: 50.5 if pace == pytest.approx(0.01) else 1e9, copies=8)[1][:2] == [20, 52]
 
 
 def test_features_that_are_left_are_kept(lab):

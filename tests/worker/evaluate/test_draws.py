@@ -5,8 +5,8 @@ import pytest
 
 from tests.worker.solvers.test_dual import slow
 from worker.evaluate import draws, stand_in
-from worker.evaluate.even import even_order, whole
 from worker.solvers import linear, ridge
+from worker.solvers.even import even_order, whole
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from worker.evaluate import draws, more_images
-from worker.evaluate.even import even_order
 from worker.evaluate.forecast import forecast
 from worker.methods import few_shot
+from worker.solvers.even import even_order
 from worker.training import probing
 
 Z = 1e-9

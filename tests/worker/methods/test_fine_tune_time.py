@@ -17,6 +17,7 @@ from worker.evaluate import flags
 from worker.fine_tuning import pilots
 from worker.fine_tuning.workbench import Workbench
 from worker.methods import fine_tune, fine_tune_time, reference
+from worker.methods.clock import Clock
 from worker.methods.fine_tune_time import Limit
 from worker.training import loop
 
@@ -94,7 +95,7 @@ TAKEN = "baseline from scratch: its time is the training's"
 )
 def test_what_is_given_up_first(attempt, monkeypatch, image_seconds, is_shared, given_up):
     """By forecasts at a pace that is set: 48 images to learn from or to choose by, 12 to score, twenty minutes."""
-    monkeypatch.setattr(fine_tune_time, "_pace", lambda *_: image_seconds)
+    monkeypatch.setattr(Clock, "pace", lambda *_: image_seconds)
     wire = Wire()
     outcome = fine_tune.job(FineTune(epochs=20, augment="default", max_minutes=20), attempt(wire))
     assert steps(outcome.decisions) == given_up
@@ -112,7 +113,7 @@ def test_a_training_that_takes_all_its_time_leaves_as_much_for_each_network_from
     attempt, monkeypatch, num_cached
 ):
     task = attempt(Wire())
-    monkeypatch.setattr(fine_tune_time, "_pace", lambda *_: 1.0)
+    monkeypatch.setattr(Clock, "pace", lambda *_: 1.0)
     limit = Limit(task, 20, "last_stage")
     limit.plan(task, task.backbone, Extraction(num_cached, 60 - num_cached, 60.0 - num_cached), 0.4, 1.0, 5)
     # What it took in the end, as a network from scratch is given it: features that were cached counted in.
