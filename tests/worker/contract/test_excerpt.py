@@ -10,7 +10,7 @@ from tests.worker.study_factories import Lab
 from worker.backbones import features
 from worker.backbones.features import Extraction, Left
 from worker.contract import excerpt
-from worker.prepare.image_tower import sources
+from worker.prepare import sources
 from worker.reports import lineage
 
 SHADES = {"rose": (190, 110, 120), "moss": (150, 150, 110), "mauve": (165, 120, 150)}
