@@ -163,7 +163,7 @@ class Service:
         latest = arrived + left if left is not None else None
         state, hold = self._state, Hold(self._state.held)
         try:
-            state.engine.check_room(state.lookup.backbones(request.model_name))
+            state.engine.check_room(state.lookup.backbones(project, request.model_name))
             hold.take(request.ByteSize())
             answer = await infer.infer(state, project, lambda: grpc_messages.read(request), _wait, arrived, latest)
             return await to_thread.run_sync(grpc_messages.write, answer)

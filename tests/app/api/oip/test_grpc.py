@@ -58,7 +58,7 @@ def asked(kind, /, **fields):
 
 
 def infer(inputs, **fields):
-    request = asked("ModelInferRequest", model_name=NAME, **fields)
+    request = asked("ModelInferRequest", **{"model_name": NAME, **fields})
     for tensor in inputs:
         request.inputs.add(**tensor)
     return request
