@@ -248,16 +248,6 @@ def test_what_is_broken_off_is_not_computed(call, state):
     wait_until(lambda: state.engine.num_images == 0, "an empty engine")
 
 
-def test_a_stream_answers_in_order_and_outlives_a_bad_request(call):
-    requests = [infer([encoded()], id="a"), infer([], id="b"), infer([images()], id="c")]
-    answers = list(call.method("ModelStreamInfer")(iter(requests), timeout=30))
-    assert [answer.infer_response.id for answer in answers] == ["a", "b", "c"]
-    assert "expected one input" in answers[1].error_message
-    for answer in (answers[0], answers[2]):
-        assert not answer.error_message
-        agrees(answer.infer_response)
-
-
 def test_statistics_load_and_unload(call, state):
     call("RepositoryModelLoad", asked("RepositoryModelLoadRequest", model_name=NAME))
     assert state.engine.pool.stats().num_entries >= 2  # the backbone, for batches and for an image alone, and the head
