@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from app.settings import Settings
+from app.settings import DEFAULT_PROJECT, Settings
 
 if TYPE_CHECKING:
     from app.db.keys import ApiKey
@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verbs and their options."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     create = verbs.add_parser("create", help="make a key; its secret is printed this once")
-    create.add_argument("--project", default="default", help="whose key it is; made where there is none of that name")
+    create.add_argument(
+        "--project", default=DEFAULT_PROJECT, help="whose key it is; made where there is none of that name"
+    )
     create.add_argument("--name", default="cli", help="who or what uses it")
     create.add_argument(
         "--scopes", default="read,write,predict,admin", help="of read, write, predict and admin, with commas (all)"
@@ -33,10 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--first", action="store_true", help="make none where the project has a key with scope admin already"
     )
     listing = verbs.add_parser("list", help="show keys, newest first, without their secrets")
-    listing.add_argument("--project", default="default", help="whose keys")
+    listing.add_argument("--project", default=DEFAULT_PROJECT, help="whose keys")
     revoke = verbs.add_parser("revoke", help="end a key for good; all processes know within seconds")
     revoke.add_argument("id", help="key_..., see list")
-    revoke.add_argument("--project", default="default", help="whose key it is")
+    revoke.add_argument("--project", default=DEFAULT_PROJECT, help="whose key it is")
 
 
 def run(settings: Settings, given: argparse.Namespace) -> int:

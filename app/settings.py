@@ -9,6 +9,9 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+# Whose everything is where no keys are asked for.
+DEFAULT_PROJECT = "default"
+
 
 class Settings(BaseSettings):
     """One process's configuration: frozen, built at the edge, passed down; never a global."""

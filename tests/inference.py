@@ -25,6 +25,16 @@ def publish(
             factories.published(session, state.storage, folder, of, number)
 
 
+def publish_heavy(state: Any, folder: Path, name: str, project: str = factories.PROJECT, num_layers: int = 200) -> None:
+    """A model on a slow backbone of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    graph = folder / f"{name}.onnx"
+    graph.write_bytes(onnx_factories.heavy_backbone_bytes(num_layers))
+    with state.database.write() as session:
+        of = factories.model(session, name, 0, project_id=project)
+        factories.published(session, state.storage, folder / name, of, 1, shared=False, parts={"backbone": graph})
+
+
 @cache
 def pixels() -> Any:
     """The pictures in the model's size."""

@@ -20,12 +20,13 @@ from app.db.session import Database
 from app.errors import Unauthorized, Unavailable
 from app.services import keys
 from app.services.keys import Caller
+from app.settings import DEFAULT_PROJECT
 
 FRESH_SECONDS = 2.0
 KEPT_SECONDS = 5.0
 # Looks at once: keys that nobody knows must not take the threads that requests run in.
 NUM_LOOKS = 4
-LOCAL = Caller("default", frozenset(keys.SCOPES))
+LOCAL = Caller(DEFAULT_PROJECT, frozenset(keys.SCOPES))
 REMEDY = "send the header `Authorization: Bearer KEY`"
 
 Found = tuple[ApiKey, float | None] | None

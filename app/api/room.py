@@ -2,7 +2,8 @@
 
 A service at its limit spends on each refusal what it cannot spend on answers, and holds each body that it has read. So
 this comes before keys, routes and bodies: at twice the saturation that was 1.3 ms of the event loop for each refusal.
-What it says is no secret: how busy the service is.
+How busy the service is as a whole is no secret. How busy a model is, and that it is there, is told to whom it belongs,
+by the key as it is remembered: with one that was never seen, the engine refuses behind the key, and the body is read.
 """
 
 import re
@@ -34,19 +35,18 @@ class Room:
         if found is None:
             await self._app(scope, receive, send)
             return
-        state = scope["app"].state.graft
+        state, name = scope["app"].state.graft, found["native"] or found["oip"]
+        remembered = state.keyring.remembered(Headers(scope=scope).get("authorization", "")) or ""
 
         async def send_counted(message: Message) -> None:
             if message.get("status") in REFUSALS:
-                given = Headers(scope=scope).get("authorization", "")
-                project = callers.project(scope) or state.keyring.remembered(given) or ""
-                state.statistics.refused(project, found["native"] or found["oip"], problems.code(scope))
+                state.statistics.refused(callers.project(scope) or remembered, name, problems.code(scope))
             await send(message)
 
         hold = Hold(state.held)
         try:
             if not scope["path"].endswith(_WITHOUT_ENGINE):
-                state.engine.check_room(state.lookup.backbones(found["native"] or found["oip"]))
+                state.engine.check_room(state.lookup.backbones(remembered, name))
             receive_held = hold.receiving(scope, receive)
         except GraftError as error:
             problems.note(scope, error.code)

@@ -14,6 +14,7 @@ from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.services import paging
 from app.serving import logbook, parts
+from app.settings import DEFAULT_PROJECT
 from app.states import JobState
 
 PRODUCTION = "production"
@@ -59,7 +60,7 @@ def every_version(session: Session, project: str) -> list[tuple[str, int, str]]:
 
 def label(owner: str, name: str, project: str | None) -> str:
     """A model's name among those of a project; among those of all, it says whose it is, but for `default`."""
-    return name if owner in (project, "default") else f"{owner}/{name}"
+    return name if owner in (project, DEFAULT_PROJECT) else f"{owner}/{name}"
 
 
 def labels(session: Session, project: str | None) -> dict[str, tuple[str, str]]:

@@ -145,15 +145,14 @@ class Lookup:
         self._lock = threading.Lock()
         self._stamp = ""
         self._known: dict[tuple[str, Wanted], Found] = {}
-        # By the name of the model alone, whoever's it is: read where nobody's key has been looked at.
-        self._backbones: dict[str, frozenset[str]] = {}
+        self._backbones: dict[tuple[str, str], frozenset[str]] = {}
 
-    def backbones(self, name: str) -> Collection[str]:
-        """Digests of all that have lately answered for models of that name, in any project; none where that is unknown.
+    def backbones(self, project: str, name: str) -> Collection[str]:
+        """Digests of all that have lately answered for a project's model of that name; none where that is unknown.
 
         Never waits, and may be older than the call: it is for a guess about the load, and not for an answer.
         """
-        return self._backbones.get(name, ())
+        return self._backbones.get((project, name), ())
 
     def known(self, project: str, wanted: Wanted) -> Found | None:
         """The graphs that answer a call, if they are remembered; microseconds where the database is local."""
@@ -188,7 +187,8 @@ class Lookup:
                 self._stamp, self._known, self._backbones = stamp, {}, {}
             self._known[project, wanted] = found
             answering = {one.model.backbone.sha256 for one in (found, found.canary) if one is not None}
-            self._backbones[wanted.model] = self._backbones.get(wanted.model, frozenset()) | answering
+            key = (project, wanted.model)
+            self._backbones[key] = self._backbones.get(key, frozenset()) | answering
         return found
 
     def _under(self, stamp: str, project: str, wanted: Wanted) -> Found | None:

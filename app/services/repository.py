@@ -13,7 +13,7 @@ from app.db.models import ModelVersion
 from app.services import models
 from app.services.predictions import Found, Lookup, Opened
 from app.serving.engine import Engine
-from app.serving.statistics import Counters, Tally
+from app.serving.statistics import Counters, Duration, Tally
 
 NAME = "graft"
 READY = "READY"
@@ -150,9 +150,10 @@ def _configured(tensor: dict[str, Any]) -> dict[str, Any]:
 
 
 def _counted(name: str, number: int, counters: Counters) -> dict[str, Any]:
-    durations = {
-        key: asdict(getattr(counters, key)) for key in ("success", "fail", "queue", "compute_input", "compute_infer")
-    }
+    stages = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+    durations = {key: asdict(getattr(counters, key)) for key in stages}
+    # Clients read these too; nothing is answered from a cache.
+    durations |= {key: asdict(Duration()) for key in ("cache_hit", "cache_miss")}
     return {
         "name": name,
         "version": str(number),

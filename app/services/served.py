@@ -5,7 +5,8 @@ Times of our own are histograms in seconds. Triton's and TorchServe's names are 
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, UntypedMetricFamily
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 from app.errors import Overloaded
 from app.services import drift, models
 from app.services.drift import Observation
-from app.serving.statistics import BUCKETS, Counters, Tally
+from app.serving.statistics import BUCKETS, Counters, Duration, Tally
 
 Value = Callable[[Counters], int]
 
@@ -29,15 +30,21 @@ TRITON: dict[str, tuple[str, Value]] = {
     "nv_inference_queue_duration_us": ("Time that decoded images waited", lambda it: it.queue.ns // 1000),
     "nv_inference_compute_input_duration_us": ("Time of decoding", lambda it: it.compute_input.ns // 1000),
     "nv_inference_compute_infer_duration_us": ("Time of running", lambda it: it.compute_infer.ns // 1000),
+    "nv_inference_compute_output_duration_us": ("Time after running: none", lambda it: it.compute_output.ns // 1000),
 }
 TORCHSERVE: dict[str, tuple[str, Value]] = {
     "ts_inference_requests_total": ("Requests answered", lambda it: it.success.count),
     "ts_inference_latency_microseconds": ("Time of all requests answered", lambda it: it.success.ns // 1000),
     "ts_queue_latency_microseconds": ("Time that decoded images waited", lambda it: it.queue.ns // 1000),
 }
-KSERVE = {
-    "request_preprocess_seconds": ("Time of decoding", "compute_input"),
-    "request_predict_seconds": ("Time of running", "compute_infer"),
+KSERVE: dict[str, tuple[str, Callable[[Counters], Duration], Callable[[Counters], list[int]]]] = {
+    "request_preprocess_seconds": ("Time of decoding", lambda it: it.compute_input, lambda it: it.input_buckets),
+    "request_predict_seconds": ("Time of running", lambda it: it.compute_infer, lambda it: it.infer_buckets),
+    "request_postprocess_seconds": (
+        "Time after running: none",
+        lambda it: it.compute_output,
+        lambda it: it.output_buckets,
+    ),
 }
 
 
@@ -146,11 +153,7 @@ class _Collector:
             requests.add_metric([name, version, "success"], counters.success.count)
             requests.add_metric([name, version, "failure"], counters.fail.count)
             images.add_metric([name, version], counters.inference_count)
-            total, buckets = 0, []
-            for bound, number in zip((*map(str, BUCKETS), "+Inf"), counters.buckets, strict=True):
-                total += number
-                buckets.append((bound, total))
-            seconds.add_metric([name, version], buckets, counters.success.ns / 1e9)
+            seconds.add_metric([name, version], _cumulative(counters.buckets), counters.success.ns / 1e9)
         compared = CounterMetricFamily(
             "graft_shadow_images",
             "Images that a shadow was asked for",
@@ -167,10 +170,20 @@ class _Collector:
             for name, version, counters in self._rows:
                 family.add_metric([name, version, host], value(counters))
             yield family
-        for metric, (what, stage) in KSERVE.items():
-            for suffix, unit in (("_count", None), ("_sum", 1e9)):
-                family = UntypedMetricFamily(metric + suffix, what, labels=["model_name"])
-                for name in sorted({row[0] for row in self._rows}):
-                    found = [getattr(counters, stage) for of, _, counters in self._rows if of == name]
-                    family.add_metric([name], sum(one.ns / unit if unit else one.count for one in found))
-                yield family
+        yield from self._kserve()
+
+    def _kserve(self) -> Iterator[Metric]:
+        """Histograms by model, its versions together, as there."""
+        of_models: dict[str, Counters] = {}
+        for name, _, counters in self._rows:
+            of_models[name] = of_models.get(name, Counters()) + counters
+        for metric, (what, duration, buckets) in KSERVE.items():
+            family = HistogramMetricFamily(metric, what, labels=["model_name"])
+            for name, counters in sorted(of_models.items()):
+                family.add_metric([name], _cumulative(buckets(counters)), duration(counters).ns / 1e9)
+            yield family
+
+
+def _cumulative(buckets: Sequence[int]) -> list[tuple[str, int]]:
+    """Upper ends with the requests below each, as Prometheus wants them."""
+    return list(zip((*map(str, BUCKETS), "+Inf"), accumulate(buckets), strict=True))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -41,6 +42,10 @@ class Duration:
         return Duration(self.count + other.count, self.ns + other.ns)
 
 
+def _no_requests() -> list[int]:
+    return [0] * (len(BUCKETS) + 1)
+
+
 @dataclass(slots=True)
 class Counters:
     """Of one version.
@@ -54,6 +59,8 @@ class Counters:
         inference_count: images.
         execution_count: batches.
         buckets: requests answered by how long they took, see BUCKETS.
+        input_buckets: the same by how long decoding took.
+        infer_buckets: the same by how long backbone, alignment and head took.
         last_inference_ms: of the last request that was answered, milliseconds since 1970; 0 without one.
     """
 
@@ -64,8 +71,20 @@ class Counters:
     compute_infer: Duration = field(default_factory=Duration)
     inference_count: int = 0
     execution_count: int = 0
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    buckets: list[int] = field(default_factory=_no_requests)
+    input_buckets: list[int] = field(default_factory=_no_requests)
+    infer_buckets: list[int] = field(default_factory=_no_requests)
     last_inference_ms: int = 0
+
+    @property
+    def compute_output(self) -> Duration:
+        """Making the answer's tensors out of what was computed: they are that already, so it takes no time."""
+        return Duration(self.success.count)
+
+    @property
+    def output_buckets(self) -> list[int]:
+        """Requests answered by how long that took."""
+        return [self.success.count, *[0] * len(BUCKETS)]
 
     @property
     def used(self) -> bool:
@@ -73,10 +92,16 @@ class Counters:
         return bool(self.success.count or self.fail.count)
 
     def __add__(self, other: "Counters") -> "Counters":
-        found = Counters(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)})
-        found.buckets = [ours + theirs for ours, theirs in zip(self.buckets, other.buckets, strict=True)]
+        found = Counters(**{one.name: _sum(getattr(self, one.name), getattr(other, one.name)) for one in fields(self)})
         found.last_inference_ms = max(self.last_inference_ms, other.last_inference_ms)
         return found
+
+
+def _sum(ours: Any, theirs: Any) -> Any:
+    """Of numbers and durations; of buckets one by one."""
+    if isinstance(ours, list):
+        return [one + other for one, other in zip(ours, theirs, strict=True)]
+    return ours + theirs
 
 
 @dataclass(slots=True)
@@ -231,6 +256,8 @@ class Statistics:
             result = future.result()
             counters.success.add(seconds)
             counters.buckets[bisect_left(BUCKETS, seconds)] += 1
+            counters.input_buckets[bisect_left(BUCKETS, result.timing.decode)] += 1
+            counters.infer_buckets[bisect_left(BUCKETS, result.timing.compute)] += 1
             counters.queue.add(result.timing.queue)
             counters.compute_input.add(result.timing.decode)
             counters.compute_infer.add(result.timing.compute)

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -20,7 +20,7 @@ from app import log_lines
 from app.api import callers, oip_errors
 from app.api.deps import State
 from app.api.held import REFUSALS, Hold
-from app.api.oip import control, grpc_messages, infer, proto
+from app.api.oip import control, grpc_messages, grpc_streams, infer, proto
 from app.api.oip.proto import message
 from app.api.scopes import GRPC_SCOPES, OPEN
 from app.db.base import new_id
@@ -141,46 +141,59 @@ class Service:
 
     async def ModelInfer(self, project: str, request: Any, context: Any) -> Any:
         """Classifies images; what the client no longer waits for is not computed."""
-        return await self._infer(project, request, context)
+        try:
+            return await self._answer(project, request, context)
+        except GraftError as error:
+            self._count(project, request, error)
+            raise
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """Classifies one request after the other; a bad one does not end the stream.
+        """Classifies requests as they come, and answers in their order; a bad one does not end the stream.
 
         The key is looked at for each, since a stream may last longer than it.
         """
         answer = message("ModelStreamInferResponse")
-        async for request in requests:
-            try:
-                project = await self.entered("ModelStreamInfer", context)
-                yield answer(infer_response=await self._infer(project, request, context))
-            except Exception as error:
-                told = _told(error)
-                # The id says which request it was.
-                yield answer(error_message=told.detail, infer_response={"id": request.id})
+        begun = grpc_streams.in_order(
+            requests,
+            lambda: self.entered("ModelStreamInfer", context),
+            lambda project, request, taken: self._answer(project, request, context, taken),
+        )
+        async with aclosing(begun):
+            async for one in begun:
+                try:
+                    said = answer(infer_response=one.task.result())
+                except Exception as error:
+                    told = _told(error)
+                    self._count(one.project, one.request, told)
+                    # The id says which request it was.
+                    said = answer(error_message=told.detail, infer_response={"id": one.request.id})
+                yield said
 
-    async def _infer(self, project: str, request: Any, context: Any) -> Any:
+    async def _answer(self, project: str, request: Any, context: Any, taken: Callable[[], None] = lambda: None) -> Any:
+        """Computes a request's answer; `taken` is called once the engine has taken it on."""
         arrived, left = time.monotonic(), context.time_remaining()
         latest = arrived + left if left is not None else None
         state, hold = self._state, Hold(self._state.held)
+
+        async def wait(future: Future[Result]) -> Result:
+            # A call that the client breaks off is cancelled here, and with it the engine's work.
+            taken()
+            return await asyncio.wrap_future(future)
+
         try:
-            state.engine.check_room(state.lookup.backbones(request.model_name))
+            state.engine.check_room(state.lookup.backbones(project, request.model_name))
             hold.take(request.ByteSize())
-            answer = await infer.infer(state, project, lambda: grpc_messages.read(request), _wait, arrived, latest)
+            answer = await infer.infer(state, project, lambda: grpc_messages.read(request), wait, arrived, latest)
             return await to_thread.run_sync(grpc_messages.write, answer)
-        except GraftError as error:
-            if error.status in REFUSALS:
-                state.statistics.refused(project, request.model_name, error.code)
-            raise
         finally:
             hold.close()
 
+    def _count(self, project: str, request: Any, error: GraftError) -> None:
+        if error.status in REFUSALS:
+            self._state.statistics.refused(project, request.model_name, error.code)
+
     async def _in_thread(self, function: Callable[..., Any], project: str, *arguments: Any) -> Any:
         return await to_thread.run_sync(function, self._state, project, *arguments)
-
-
-async def _wait(future: Future[Result]) -> Result:
-    """The engine's result; a call that the client breaks off is cancelled here, and with it the engine's work."""
-    return await asyncio.wrap_future(future)
 
 
 async def _is(unless: tuple[type[GraftError], ...], function: Callable[..., Any], *arguments: Any) -> bool:

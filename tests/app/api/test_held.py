@@ -7,6 +7,7 @@ import threading
 from contextlib import closing
 from functools import partial
 
+import grpc
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,12 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.api import images
 from app.api.held import Hold
 from app.services.served import metrics as served_metrics
-from tests import factories
-from tests.app import onnx_factories
 from tests.app.api.callers import bearer, key
+from tests.app.api.oip.test_grpc import Caller, encoded, infer
 from tests.app.api.test_streams import PICTURES, sent
-from tests.conftest import wait_until
-from tests.inference import publish
+from tests.conftest import free_port, wait_until
+from tests.inference import publish, publish_heavy
 from tests.listening import application
 
 PNG = {"Content-Type": "image/png"}
@@ -93,17 +93,48 @@ def test_all_bodies_together_have_a_bound(served):
     assert httpx.post(address + URL, content=PICTURES[0], headers={"Content-Type": "image/png"}).status_code == 200
 
 
+def test_what_is_full_is_told_to_its_owners_alone(light, tmp_path):
+    settings = light.model_copy(update={"require_keys": True, "grpc_port": free_port()})
+    with application(settings) as (address, state):
+        team, other = (bearer(key(state, project=project)) for project in ("team", "other"))
+        publish_heavy(state, tmp_path, "heavy", project="team", num_layers=1)
+        doors = ("/api/v1/models/heavy/predict", "/api/v1/models/heavy/embed", "/v2/models/heavy/infer")
+
+        def statuses(headers, doors=doors):
+            kinds = {**PNG, "Inference-Header-Content-Length": "0", **headers}
+            return [
+                httpx.post(address + path, content=PICTURES[0], headers=kinds, timeout=60).status_code for path in doors
+            ]
+
+        def over_grpc(headers):
+            metadata = [(name.lower(), value) for name, value in headers.items()]
+            with grpc.insecure_channel(f"127.0.0.1:{settings.grpc_port}") as channel:
+                with pytest.raises(grpc.RpcError) as caught:
+                    Caller(channel)("ModelInfer", infer([encoded()], model_name="heavy"), metadata=metadata)
+                return caught.value.code().name
+
+        # Once: what loads the graphs does not count towards the rate.
+        assert statuses(team, doors[:1]) == [200]
+        (backbone,) = state.lookup.backbones("team", "heavy")
+        room = state.engine.room
+        room.enter(backbone, 1000)
+        room.ran(backbone, 1, 1000.0, 1000.0, is_last=True)
+        # A key that was never seen, one that was, and none.
+        assert statuses(other) == statuses(other) == [404] * 3
+        assert statuses({}) == [401] * 3
+        assert statuses(team) == [503] * 3
+        assert [over_grpc(headers) for headers in (other, team)] == ["NOT_FOUND", "UNAVAILABLE"]
+        assert refused(address, other) == {}
+        room.leave(backbone, 1000)
+
+
 def test_a_model_without_room_is_refused_before_its_body_comes_and_no_other_one_is(served, tmp_path):
     address, state = served
-    graph = tmp_path / "heavy.onnx"
-    graph.write_bytes(onnx_factories.heavy_backbone_bytes(num_layers=1))
-    with state.database.write() as session:
-        of = factories.model(session, "heavy", 0)
-        factories.published(session, state.storage, tmp_path / "own", of, 1, shared=False, parts={"backbone": graph})
+    publish_heavy(state, tmp_path, "heavy", num_layers=1)
     for name in ("tiny", "heavy"):
         answered = httpx.post(f"{address}/api/v1/models/{name}/predict", content=PICTURES[0], headers=PNG)
         assert answered.status_code == 200
-    (backbone,) = state.lookup.backbones("heavy")
+    (backbone,) = state.lookup.backbones("default", "heavy")
     room, number = state.engine.room, 1000
     room.enter(backbone, number)
     room.ran(backbone, 1, 1000.0, 1000.0, is_last=True)

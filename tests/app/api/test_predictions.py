@@ -249,6 +249,11 @@ def test_what_was_served_is_in_the_metrics(served):
     assert found["nv_inference_request_success", "2", "tiny"] == found["ts_inference_requests_total", "2", "tiny"] == 3
     assert found["nv_inference_request_failure", "1", "tiny"] == 1
     assert found["nv_inference_request_duration_us", "2", "tiny"] > found["nv_inference_queue_duration_us", "2", "tiny"]
-    assert found["request_predict_seconds_count", "tiny"] == 3
+    # Dashboards of Triton add the three stages up, those of KServe take quantiles of each.
+    assert found["nv_inference_compute_output_duration_us", "2", "tiny"] == 0
+    for stage in ("preprocess", "predict", "postprocess"):
+        name = f"request_{stage}_seconds"
+        assert found[f"{name}_count", "tiny"] == found[f"{name}_bucket", "+Inf", "tiny"] == 3
+        assert 0 <= found[f"{name}_bucket", "0.005", "tiny"] <= found[f"{name}_bucket", "10.0", "tiny"] <= 3
     assert found["request_predict_seconds_sum", "tiny"] > 0
     assert found["nv_inference_pending_request_count",] == found["graft_predict_waiting_images",] == 0

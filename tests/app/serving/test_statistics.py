@@ -53,7 +53,10 @@ def test_processes_of_one_service_add_up(tmp_path):
     total = ours.total()
     assert (total.of("a").success.count, total.of("a").inference_count) == (2, 7)
     assert total.of("a").compute_input == Duration(2, 1_000_000_000)
-    assert sum(total.of("a").buckets) == 2
+    for buckets in (total.of("a").buckets, total.of("a").infer_buckets, total.of("a").output_buckets):
+        assert sum(buckets) == 2
+    # 0.5 s is the seventh upper end.
+    assert total.of("a").input_buckets == [0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0]
     assert total.compared == {"a": {"b": {"same": 7}}}
     assert total.present == Present(5, 150, 2)
     # What a process has counted stays when it has ended, what it held does not.

@@ -230,8 +230,9 @@ def test_statistics(served):
     assert 3 <= found["execution_count"] <= len(PICTURES) + 2
     assert found["last_inference"] > 1_500_000_000_000
     counts = {key: value["count"] for key, value in found["inference_stats"].items()}
-    assert counts == {"success": 3, "fail": 1, "queue": 3, "compute_input": 3, "compute_infer": 3}
-    assert all(value["ns"] > 0 for value in found["inference_stats"].values())
+    computed = dict.fromkeys(("success", "queue", "compute_input", "compute_infer"), 3)
+    assert counts == {**computed, "fail": 1, "compute_output": 3, "cache_hit": 0, "cache_miss": 0}
+    assert all(found["inference_stats"][stage]["ns"] > 0 for stage in (*computed, "fail"))
     assert [row["version"] for row in stats(f"/{NAME}")] == ["1", "2"]
     assert stats("") == stats(f"/{NAME}")
 

@@ -1,0 +1,72 @@
+"""Streams over gRPC: their requests are computed side by side, and answered in order."""
+
+import grpc
+import pytest
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from tests.app.api.oip.test_grpc import Caller, agrees, asked, encoded, images, infer
+from tests.conftest import free_port, wait_until
+from tests.inference import NAME, PICTURES, publish, publish_heavy
+
+
+@pytest.fixture
+def serving(light, tmp_path):
+    """State of a service in which few images have room, and a caller of it."""
+    settings = light.model_copy(update={"grpc_port": free_port(), "max_queued_images": 2 * len(PICTURES)})
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        publish(client.app.state.graft, tmp_path / "made")
+        with grpc.insecure_channel(f"127.0.0.1:{settings.grpc_port}") as channel:
+            yield client.app.state.graft, Caller(channel)
+
+
+def streamed(call, requests, **options):
+    return call.method("ModelStreamInfer")(iter(requests), **{"timeout": 120, **options})
+
+
+def test_a_stream_answers_in_order_and_outlives_a_bad_request(serving):
+    _, call = serving
+    requests = [infer([encoded()], id="a"), infer([], id="b"), infer([images()], id="c")]
+    answers = list(streamed(call, requests))
+    assert [answer.infer_response.id for answer in answers] == ["a", "b", "c"]
+    assert "expected one input" in answers[1].error_message
+    for answer in (answers[0], answers[2]):
+        assert not answer.error_message
+        agrees(answer.infer_response)
+
+
+def test_requests_of_a_stream_share_batches(serving, tmp_path):
+    """While one batch runs the next requests are read: one after the other, each would be a batch of its own."""
+    state, call = serving
+    publish_heavy(state, tmp_path / "heavy", "heavy", num_layers=40)
+    one = encoded(shape=[1], contents={"bytes_contents": PICTURES[:1]})
+    requests = [infer([one], model_name="heavy", id=str(number)) for number in range(60)]
+    answers = list(streamed(call, requests))
+    assert [(answer.infer_response.id, answer.error_message) for answer in answers] == [
+        (request.id, "") for request in requests
+    ]
+    (found,) = call("ModelStatistics", asked("ModelStatisticsRequest", name="heavy")).model_stats
+    assert found.inference_count == 60
+    assert found.execution_count < 50
+
+
+def test_a_stream_does_not_shut_itself_out(serving):
+    state, call = serving
+    answers = list(streamed(call, [infer([encoded()])] * 40))
+    assert [answer.error_message for answer in answers] == [""] * 40
+    agrees(answers[-1].infer_response)
+    room, number = state.engine.room, 2 * len(PICTURES)
+    room.enter("another", number)
+    (refusal,) = streamed(call, [infer([encoded()], id="a")])
+    room.leave("another", number)
+    assert "expected room" in refusal.error_message
+    # Once, however often it was looked at.
+    assert state.statistics.total().refused == {"default": {NAME: {"overloaded": 1}}}
+
+
+def test_what_is_left_of_a_stream_goes_with_its_client(serving):
+    state, call = serving
+    stream = streamed(call, [infer([encoded()])] * 40)
+    agrees(next(stream).infer_response)
+    stream.cancel()
+    wait_until(lambda: state.engine.is_idle and not state.held.num_bytes, "nothing left of it")
