@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.evaluation.lab import Lab, Measured
-from worker.solvers.even import even_order
 from worker.evaluate.forecast import Expected, Extrapolation, Forecast, forecast
 from worker.evaluate.labels_needed import NOT_REACHED
 from worker.methods import few_shot
+from worker.solvers.even import even_order
 from worker.training import probing
 
 SETS = ("stamps_photos", "emoji_google", "emoji_twitter", "digits", "mnist")
