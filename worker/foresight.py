@@ -68,8 +68,18 @@ def flat(made: Forecast | None) -> dict[str, float | int | None]:
     }
 
 
-def sections(made: Forecast | None, found: float, candidate: Candidate, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """`forecast` of the report; null, with the reason in `forecast_skipped`, where nothing could be foretold."""
+def sections(
+    made: Forecast | None, found: float, candidate: Candidate, class_names: tuple[str, ...], later: str = ""
+) -> dict[str, Any]:
+    """`forecast` of the report; null, with the reason in `forecast_skipped`, where nothing could be foretold.
+
+    Args:
+        made: what was foretold.
+        found: accuracy on the test split.
+        candidate: that is served.
+        class_names: of the model.
+        later: why what more images of a class would buy is not told yet; empty where it never will be.
+    """
     if made is None:
         return missing(NOTHING)
     if made.expected is None:
@@ -100,7 +110,7 @@ def sections(made: Forecast | None, found: float, candidate: Candidate, class_na
             "labels_needed": made.needs(),
             "labels_needed_skipped": made.reason,
             "more_images": made.advice(class_names),
-            "more_images_skipped": NOT_ASKED if made.more_images is None else None,
+            "more_images_skipped": (later or NOT_ASKED) if made.more_images is None else None,
         },
         "forecast_skipped": None,
     }

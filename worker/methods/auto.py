@@ -46,7 +46,7 @@ def run(recipe: Auto, task: Task) -> Outcome:
         candidate=served,
         decisions=tuple(bench.decisions),
         frozen=served if best.step == probe_step else probe,
-        compared_by_seconds=bench.budget.compared_by_seconds(backbone),
+        compared_by_seconds=bench.budget.limit_seconds,
         adaptation=adaptation,
         unjoined=bench.skipped(auto_domains.JOINT),
     )

@@ -12,7 +12,6 @@ import numpy as np
 
 from worker import features
 from worker.data.samples import Index
-from worker.evaluate import supplement
 from worker.methods.auto_steps import EPOCHS, Facts, Step, num_draws
 from worker.methods.reference import MIN_SECONDS, SLACK_SECONDS, TORCH_SECONDS, fit_seconds, seconds_per_image
 from worker.methods.task import Rows, Task
@@ -142,19 +141,10 @@ class Budget:
         return Room(self.left_seconds, scoring + 2 * max(MIN_SECONDS, so_far) + TORCH_SECONDS, scoring)
 
     def scoring(self, backbone: Prepared, *, trained: bool) -> float:
-        """Forecast of scoring: a trained network has to see every image again, and a full report changed ones."""
+        """Forecast of scoring: a trained network has to see every image again."""
         index, rows = self.scored
         missing = len(rows) if trained else features.num_missing(self._task.context, index, rows, backbone)
-        return FINISH_SECONDS + (missing * self.pace(backbone) if missing else 0.0) + self._full_report(backbone)
-
-    def compared_by_seconds(self, backbone: Prepared) -> float:
-        """When baselines must have ended, from the job's beginning: what a full report adds follows them."""
-        return self.limit_seconds - self._full_report(backbone)
-
-    def _full_report(self, backbone: Prepared) -> float:
-        if self._task.context.document.report_mode != "full":
-            return 0.0
-        return supplement.num_passes(len(self.scored[1])) * self.pace(backbone)
+        return FINISH_SECONDS + (missing * self.pace(backbone) if missing else 0.0)
 
     @contextmanager
     def guarded(self, is_needed: bool) -> Iterator[None]:

@@ -16,7 +16,6 @@ import numpy as np
 
 from worker import features, forward, machine
 from worker.context import never
-from worker.evaluate import supplement
 from worker.features import Extraction
 from worker.methods import excerpt
 from worker.methods.auto_budget import FINISH_SECONDS
@@ -52,7 +51,7 @@ class Limit:
     """
 
     def __init__(self, task: Task, minutes: float, scope: str) -> None:
-        self._reporter, self._document = task.context.reporter, task.context.document
+        self._reporter = task.context.reporter
         self.limit_seconds = 60 * minutes
         self.decisions: list[Decision] = []
         self.excerpt: Excerpt | None = None
@@ -96,9 +95,8 @@ class Limit:
         def num_fitting(pace: float) -> float:
             # At another resolution the frozen baseline needs the backbone's own features as well.
             passes = 1 if source.preprocess == task.backbone.preprocess else 2
-            changed = supplement.num_passes(len(scored)) if self._document.report_mode == "full" else 0
             fit = self._slowness * NUM_FITS * fit_seconds(1000, source.feature_dim, task.num_classes) / 1000
-            left = self.limit_seconds - self._finish_seconds - changed * pace - self._reporter.elapsed_seconds
+            left = self.limit_seconds - self._finish_seconds - self._reporter.elapsed_seconds
             return left / (passes * pace + fit)
 
         self._leave_at = self.limit_seconds - self._finish_seconds
@@ -137,11 +135,7 @@ class Limit:
             epochs: fewer are no training to compare with.
         """
         self._image_seconds = _pace(task, source, extraction)
-        num_scored = self.num_scored(task)
-        images = num_scored
-        if self._document.report_mode == "full":
-            images += supplement.num_passes(num_scored)
-        self._after_seconds = self._finish_seconds + images * self._image_seconds
+        self._after_seconds = self._finish_seconds + self.num_scored(task) * self._image_seconds
         # The baseline stands on the backbone's own resolution.
         own = features.num_missing(task.context, task.index, task.pool, task.backbone) * self._image_seconds
         fit = self._slowness * (1.0 + fit_seconds(len(task.pool), source.feature_dim, task.num_classes))
