@@ -65,7 +65,7 @@ proto: $(DEV) ## compiles app/api/oip/inference.proto into inference.binpb
 	$(BIN)/python -m grpc_tools.protoc -Iapp/api/oip --descriptor_set_out=app/api/oip/inference.binpb app/api/oip/inference.proto
 
 catalogue: $(READY) ## writes app/data/backbones.json from the installed timm, torchvision and open_clip (about ten minutes)
-	$(BIN)/python -m worker.catalogue
+	$(BIN)/python -m worker.prepare.catalogue
 
 bench: $(DEV) ## measures and writes benchmarks/results/HARDWARE.json: all, or B=name
 	$(BIN)/python -m benchmarks $(B)

@@ -1,7 +1,7 @@
 """Source models that Graft knows: the generated catalogue, read without torch.
 
-`app/data/backbones.json` is written by `make catalogue` (worker.catalogue) from the installed timm, torchvision and
-open_clip.
+`app/data/backbones.json` is written by `make catalogue` (worker.prepare.catalogue) from the installed timm, torchvision
+and open_clip.
 """
 
 import json

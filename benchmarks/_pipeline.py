@@ -7,11 +7,11 @@ from typing import Any
 from app.settings import Settings
 from app.storage import FolderStorage
 from worker import transfer
-from worker.context import RunContext
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument, JobDocument
+from worker.attempt.progress import Reporter
 from worker.data.ingest import IngestRequest, ingest
-from worker.document import DatasetDocument, JobDocument
 from worker.ingestion import StoredDataset
-from worker.progress import Reporter
 
 
 def stored(home: Path, archive: Path, name: str, seed: int = 0) -> DatasetDocument:

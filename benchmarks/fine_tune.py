@@ -27,15 +27,17 @@ import torch
 from torch import nn
 
 from app.settings import Settings
-from worker import backbones, loop, optim, prepared, scopes, split
-from worker.batches import Data, Source
-from worker.export import FromPixels
-from worker.features import graph_extractor
-from worker.inputs import ArraySource, ImageSource
-from worker.loop import Plan, Progress, Trainer
-from worker.methods.heads import LinearHead
-from worker.network import Network
-from worker.prepared import Prepared
+from worker.backbones import networks, prepared, split
+from worker.backbones.export import FromPixels
+from worker.backbones.features import graph_extractor
+from worker.backbones.prepared import Prepared
+from worker.contract.heads import LinearHead
+from worker.fine_tuning import scopes
+from worker.fine_tuning.network import Network
+from worker.training import loop, optim
+from worker.training.batches import Data, Source
+from worker.training.inputs import ArraySource, ImageSource
+from worker.training.loop import Plan, Progress, Trainer
 
 GOAL = 5.0
 NAME, CLASSES, BATCH = "timm/tf_efficientnet_lite0", 10, 32
@@ -76,12 +78,12 @@ def measure(backbone: Prepared, num: int, threads: int) -> dict[str, Any]:
     activations = np.concatenate([extract(plain[start : start + 16]) for start in range(0, num, 16)])
     extraction = num / (time.monotonic() - began)
 
-    cut_network = backbones.restore(backbone)
+    cut_network = networks.restore(backbone)
     cut = split.split(cut_network, shape.height, shape.width)
     assert cut is not None
     cut_network.requires_grad_(False)
     cut.suffix.requires_grad_(True)
-    frozen, whole = backbones.restore(backbone), backbones.restore(backbone)
+    frozen, whole = networks.restore(backbone), networks.restore(backbone)
     scopes.freeze_prefix(frozen)
     with ThreadPoolExecutor(threads) as pool:
         source, few = ImageSource(images, shape, True, pool), max(BATCH, num // 4)

@@ -40,8 +40,8 @@ def main() -> None:
 
     from app.artifact import preprocess
     from app.settings import Settings
-    from worker import features, prepared
-    from worker.torch_features import TorchExtractor
+    from worker.backbones import features, prepared
+    from worker.backbones.torch_features import TorchExtractor
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=int, default=8192)

@@ -23,10 +23,10 @@ from app.serving.runtime import Session
 from app.serving.trial import tolerance
 from app.settings import Settings
 from benchmarks._pipeline import run, stored
-from worker import prepared
-from worker.halve import halve
-from worker.prepared import Prepared
-from worker.probes import probe_images
+from worker.backbones import prepared
+from worker.backbones.prepared import Prepared
+from worker.backbones.probes import probe_images
+from worker.publication.halve import halve
 
 BACKBONE = "timm/tf_efficientnet_lite0"
 # bf16 keeps 8 bits of a number: features agree in direction, not in every digit.
@@ -48,7 +48,7 @@ def starter() -> Prepared:
 
 def agreement(found: Prepared, device: str) -> dict[str, Any]:
     """bf16 features of random and of structured images against onnxruntime's."""
-    from worker.torch_features import TorchExtractor
+    from worker.backbones.torch_features import TorchExtractor
 
     shape = found.preprocess
     generator = np.random.default_rng(0)

@@ -37,7 +37,7 @@ def bare(archive: Path) -> float:
     from app.artifact import preprocess
     from app.serving.runtime import Session
     from app.settings import Settings
-    from worker import prepared
+    from worker.backbones import prepared
 
     found = prepared.find(BACKBONE, [Settings().prepared])
     assert found is not None

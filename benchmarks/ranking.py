@@ -51,7 +51,7 @@ def bare(archive: Path, backbone: str) -> tuple[float, float]:
     from app.artifact import preprocess
     from app.serving.runtime import Session
     from app.settings import Settings
-    from worker import prepared
+    from worker.backbones import prepared
 
     found = prepared.find(backbone, [Settings().prepared])
     assert found is not None
@@ -124,8 +124,7 @@ def scores() -> dict[str, float]:
     """Seconds of each part of what is computed of 1,000 x 1,280 features of 25 classes."""
     import numpy as np
 
-    from worker import transferability
-    from worker.ranking import evidence
+    from worker.ranking import evidence, transferability
 
     rng = np.random.default_rng(0)
     labels_N = np.arange(RANKED) % 25

@@ -20,8 +20,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import _pipeline
-from worker import foresight
-from worker.evaluate import report
+from worker.reports import foresight, report
 
 BACKBONE = "timm/tf_efficientnet_lite0"
 GOAL_SECONDS = 0.5

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from tests.conftest import COMPUTE_THREADS, wait_until
-from worker import runner_process
+from worker.supervision import runner_process
 
 ROOT = Path(__file__).parents[1]
 

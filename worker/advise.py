@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from app import failpoints
 from app.advice import AGAINST, THUMBNAILS, Kind
 from app.services import studies
-from worker import features, sources, transfer
+from worker import transfer
 from worker.advice import classes, drift, duplicates, findings, label_errors, out_of_fold, outliers, thumbnails
 from worker.advice.findings import Found
 from worker.advice.thumbnails import Part
-from worker.context import RunContext
-from worker.copies import Gallery
+from worker.attempt.context import RunContext
+from worker.backbones import features
+from worker.backbones.prepared import Prepared
 from worker.data.labels import MISSING
 from worker.data.samples import Index
-from worker.prepared import Prepared
+from worker.evaluate.copies import Gallery
+from worker.prepare import sources
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

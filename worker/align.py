@@ -16,14 +16,16 @@ from app.artifact import bundle, tensors
 from app.artifact.alignment import MovingBackbone
 from app.errors import JobFailure
 from app.serving.runtime import Session
-from worker import features, sources, transfer
+from worker import transfer
 from worker.alignments import pairs, summary
 from worker.alignments.affine import Affine, Floats
 from worker.alignments.table import FITS, Fitted, Given, held_out
-from worker.context import RunContext
+from worker.attempt.context import RunContext
+from worker.backbones import features
+from worker.backbones.prepared import Prepared
 from worker.data.samples import Index
 from worker.data.splits import SPLITS
-from worker.prepared import Prepared
+from worker.prepare import sources
 
 MIN_ITEMS = 10
 # A slope from n pairs is off by about sqrt((1 - r^2) / (r^2 n)) of itself: a quarter at 30 pairs that correlate by 0.6.

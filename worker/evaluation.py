@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from app.evaluations import FOLDS, REPORT, REPRODUCE, VERSIONS
-from worker import fold_study, full_report, reproduction, version_study
-from worker.context import RunContext
+from worker.attempt.context import RunContext
+from worker.studies import fold_study, full_report, reproduction, version_study
 
 MODES: dict[str, Callable[[RunContext], dict[str, Any]]] = {
     VERSIONS: version_study.run,

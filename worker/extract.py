@@ -12,11 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from app.artifact import arrow
-from worker import features, job_file, sample_table, sources, transfer
-from worker.context import RunContext
+from worker import transfer
+from worker.attempt import job_file
+from worker.attempt.context import RunContext
+from worker.backbones import features
+from worker.backbones.prepared import Prepared
+from worker.contract.task import Float, Rows
 from worker.data.samples import Index
-from worker.methods.task import Float, Rows
-from worker.prepared import Prepared
+from worker.predictions import sample_table
+from worker.prepare import sources
 
 CHUNK_ROWS = 2048
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from app import failpoints
 from app.storage import Storage
-from worker.context import RunContext
+from worker.attempt.context import RunContext
 from worker.data.ingest import BaseDataset, IngestRequest, ingest
 from worker.data.limits import Limits
 

@@ -17,8 +17,8 @@ from app.queue import CPU, GPU, Bell, make_celery
 from app.settings import Settings
 from app.storage import open_storage
 from app.tracing import open_tracer
-from worker import collect, runner_process, sweep, tasks, webhooks
-from worker.worker_context import WorkerContext
+from worker.supervision import collect, runner_process, sweep, tasks, webhooks
+from worker.supervision.worker_context import WorkerContext
 
 settings = Settings()
 # Celery warns of things before it asks who sets the log up.

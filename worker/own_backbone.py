@@ -14,10 +14,10 @@ from app.artifact import spec as specs
 from app.artifact.spec import BundleError, Spec
 from app.backbones import Backbone, Weights
 from app.errors import JobFailure, NotFound
-from worker import lineage
-from worker.checkpoints import Refused, admit
-from worker.context import RunContext
-from worker.prepared import Prepared
+from worker.attempt.context import RunContext
+from worker.backbones.prepared import Prepared
+from worker.prepare.checkpoints import Refused, admit
+from worker.reports import lineage
 
 
 def run(context: RunContext) -> dict[str, Any]:
@@ -129,8 +129,8 @@ def _prepare(context: RunContext, base: Backbone, backbone: Backbone, file: Any)
     Raises:
         ValueError: the weights have tensors or shapes that the architecture has no place for.
     """
-    from worker import backbones as builders
-    from worker import prepare
+    from worker.backbones import networks as builders
+    from worker.prepare import image_tower
 
     features = builders.feature_module(builders.build(base, None), base.provider)
     try:
@@ -142,7 +142,7 @@ def _prepare(context: RunContext, base: Backbone, backbone: Backbone, file: Any)
         ) from error
     inner: Any = features.network
     destination = context.scratch / "backbones"
-    return prepare.write(inner, backbone, backbone.weights.sha256, destination, context.reporter.progress)
+    return image_tower.write(inner, backbone, backbone.weights.sha256, destination, context.reporter.progress)
 
 
 def _store(context: RunContext, done: Prepared) -> tuple[str, int]:

@@ -22,12 +22,12 @@ from app.serving.model import Served
 from app.serving.room import Limits
 from app.serving.runtime import BATCH_SIZE
 from app.storage import Storage
-from worker import job_file, predicted_drift
-from worker import prediction_sources as sources
-from worker.context import RunContext
-from worker.prediction_chunks import Chunks
-from worker.prediction_sources import Image, Source
-from worker.prediction_table import Layout, Outcome
+from worker.attempt import job_file
+from worker.attempt.context import RunContext
+from worker.predictions import predicted_drift, sources
+from worker.predictions.chunks import Chunks
+from worker.predictions.sources import Image, Source
+from worker.predictions.table import Layout, Outcome
 
 CHUNK_ROWS = 2048
 # Where images take long, a chunk ends after this time: no kill costs much more.
@@ -46,7 +46,7 @@ def run(context: RunContext) -> dict[str, Any]:
         `file`, its key in storage, and `metrics`.
 
     Raises:
-        JobFailure: version_deleted, or dataset_invalid: see `prediction_sources.opened`.
+        JobFailure: version_deleted, or dataset_invalid: see `sources.opened`.
     """
     request, version = context.document.inputs["request"], context.document.inputs["version"]
     context.reporter.progress(0.01, "load")

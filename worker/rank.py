@@ -13,10 +13,12 @@ import numpy as np
 
 from app.errors import JobFailure
 from app.rankings import RankingIn
-from worker import features, sources, transfer
-from worker.context import RunContext
+from worker import transfer
+from worker.attempt.context import RunContext
+from worker.backbones import features
 from worker.data.samples import Index
 from worker.data.splits import SPLITS
+from worker.prepare import sources
 from worker.ranking import document, order, subset
 from worker.ranking.contender import PILOT_IMAGES, Contender, Data, Rows
 from worker.ranking.entrants import entrants, is_prepared

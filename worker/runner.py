@@ -1,4 +1,4 @@
-"""One attempt at one job, in a process of its own, which `worker.runner_process` starts.
+"""One attempt at one job, in a process of its own, which `worker.supervision.runner_process` starts.
 
 Its exit status means nothing to anybody: what counts is the last line it sends (`result` or `failure`).
 """
@@ -20,9 +20,9 @@ from app import failpoints, log_lines, process, tracing
 from app.errors import GraftError, JobFailure, Unavailable
 from app.settings import Settings
 from app.storage import open_storage, out_of_space
-from worker.context import RunContext
-from worker.document import JobDocument
-from worker.progress import Reporter, Yielded
+from worker.attempt.context import RunContext
+from worker.attempt.document import JobDocument
+from worker.attempt.progress import Reporter, Yielded
 
 # Exit status of an attempt that handed its job back.
 YIELDED = 75

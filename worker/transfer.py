@@ -11,17 +11,20 @@ from app.artifact import spec as specs
 from app.artifact.precisions import SECOND
 from app.errors import JobFailure
 from app.recipes import Adapt, Auto, FewShot, FineTune, Recipe, ZeroShot
-from worker import assemble, lineage, second_graph, sources, two_domains
-from worker.context import RunContext
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument
+from worker.contract.outcome import Outcome
+from worker.contract.task import Domain, Task
 from worker.data import labels
 from worker.data.samples import Index, empty_index, load_index
-from worker.document import DatasetDocument
-from worker.evaluate import adaptation, report, supplement, unseen
+from worker.domains import two_domains
+from worker.evaluate import supplement
 from worker.evaluate.sections import Evaluation
-from worker.foresight import Foresight
-from worker.methods.outcome import Outcome
 from worker.methods.table import METHODS
-from worker.methods.task import Domain, Task
+from worker.prepare import sources
+from worker.publication import assemble, second_graph
+from worker.reports import adaptation, lineage, report, unseen
+from worker.reports.foresight import Foresight
 
 
 def run(context: RunContext) -> dict[str, Any]:

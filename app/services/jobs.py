@@ -113,7 +113,7 @@ def get(session: Session, project: str, job_id: str) -> Job:
 
 
 def checkpoints(project: str, job_id: str) -> str:
-    """Storage prefix of what a job's attempts hand on to each other; `worker.document` tells it to the runner."""
+    """Storage prefix of what a job's attempts hand on to each other; `worker.attempt.document` tells the runner."""
     return f"checkpoints/{project}/{job_id}"
 
 

@@ -1,7 +1,7 @@
 """What happens, told to whom it may concern: the outbox of webhooks.
 
 A delivery is a row of the transaction that changes something, so nothing is sent of what was rolled back, and nothing
-that was committed is forgotten. Whoever moves a state calls this; `worker.webhooks` sends.
+that was committed is forgotten. Whoever moves a state calls this; `worker.supervision.webhooks` sends.
 """
 
 from collections.abc import Mapping

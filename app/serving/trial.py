@@ -27,8 +27,9 @@ TOLERANCE = 1e-4
 # Of features of the other graphs. In 8 bits a value that another processor rounds by 1e-7 otherwise comes to lie a step
 # further, and with it what is computed from it: the same graph without fused operators, which rounds in other places,
 # was 0.03 off. In half precision they are 2e-5 off without fused operators, since onnxruntime computes them in float32
-# on a processor, which is where they were stored. A GPU rounds each of them: rehearsed so (`worker.halve`), 160 pairs
-# of pictures, four starter backbones, they were 0.018 off at most; a rehearsal without fused operators moved by 7e-4.
+# on a processor, which is where they were stored. A GPU rounds each of them: rehearsed so (`worker.publication.halve`),
+# 160 pairs of pictures, four starter backbones, they were 0.018 off at most; a rehearsal without fused operators moved
+# by 7e-4.
 SECOND_TOLERANCES: dict[Second, float] = {INT8: 0.05, FP16: 0.04}
 # Pairs of sessions remembered for each version: one core or all, and some that are loaded anew.
 NUM_PAIRS = 8

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from app import backbones as catalogue
 from tests import factories
-from worker import prepared, weights
+from worker.backbones import prepared, weights
 
 TINY, OTHER, CNN = factories.BACKBONE, "torchvision/mobilenet_v2", "timm/test_efficientnet"
 

@@ -143,7 +143,7 @@ def memory(lab: Lab) -> Iterator[dict[str, Any]]:
     wrong += verdict.judge(stack, scenarios.tune(lab), undisturbed)
     yield {"what": "no memory is left in the runner", "stack": stack.kind, "wrong": wrong}
     yield {"what": "no memory is left on the GPU", "stack": stack.kind, "wrong": [], "skipped": "no GPU here; "
-           "tests/worker/test_loop.py halves batches on a device that pretends"}  # fmt: skip
+           "tests/worker/training/test_loop.py halves batches on a device that pretends"}  # fmt: skip
 
 
 def with_limit(process: psutil.Process) -> None:

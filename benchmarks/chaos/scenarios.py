@@ -22,7 +22,7 @@ from benchmarks.chaos.lab import PROBE, Done, Lab, finish, numbers, plain, timel
 from benchmarks.chaos.prepare import CNN, OTHER, TINY
 from benchmarks.chaos.stack import Stack
 from tests import factories
-from worker import prepared
+from worker.backbones import prepared
 
 TUNE = {"method": "fine_tune", "scope": "full", "epochs": 12, "max_minutes": 30}
 

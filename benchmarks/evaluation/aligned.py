@@ -17,7 +17,7 @@ from benchmarks.evaluation.intervals import over_seeds
 from benchmarks.evaluation.lab import BACKBONE, Lab, Measured
 from worker.alignments import pairs
 from worker.alignments.table import FITS, Given
-from worker.methods import linear_probe
+from worker.training import probing
 
 PAIRS = (("emoji_google", "emoji_twitter"), ("emoji_twitter", "emoji_google"))
 NONE = "none"
@@ -55,7 +55,7 @@ def _one(fixed: Measured, moving: Measured, seed: int) -> dict[str, float]:
     names = moving.index.classes
     place = np.array([fixed.index.classes.index(name) for name in names])
     labels_T = place[moving.labels_N[scored]]
-    head, *_ = linear_probe.fit(
+    head, *_ = probing.fit(
         fixed.features_ND[seen_fixed],
         fixed.labels_N[seen_fixed],
         fixed.index.group[seen_fixed],

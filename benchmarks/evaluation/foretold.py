@@ -15,7 +15,8 @@ from benchmarks.evaluation.lab import Lab, Measured
 from worker.evaluate.even import even_order
 from worker.evaluate.forecast import Expected, Extrapolation, Forecast, forecast
 from worker.evaluate.labels_needed import NOT_REACHED
-from worker.methods import few_shot, linear_probe
+from worker.methods import few_shot
+from worker.training import probing
 
 SETS = ("stamps_photos", "emoji_google", "emoji_twitter", "digits", "mnist")
 # A small pool trains in a tenth of the time.
@@ -161,7 +162,7 @@ def _found(measured: Measured, pool: Rows, test: Rows, seed: int, method: str) -
     """Whether each test item is named right by what the method would serve."""
     num_classes = int(measured.labels_N.max()) + 1
     arrays = measured.features_ND[pool], measured.labels_N[pool], measured.index.group[pool], pool, num_classes, seed
-    head = few_shot.fit(*arrays).head if method == "few_shot" else linear_probe.fit(*arrays)[0]
+    head = few_shot.fit(*arrays).head if method == "few_shot" else probing.fit(*arrays)[0]
     return np.asarray(head.logits(measured.features_ND[test]).argmax(1) == measured.labels_N[test])
 
 

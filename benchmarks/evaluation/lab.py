@@ -19,11 +19,13 @@ from app.storage import FolderStorage
 from benchmarks import _pipeline
 from benchmarks.evaluation import sets
 from benchmarks.evaluation.sets import File
-from worker import features, sources, transfer
+from worker import transfer
+from worker.attempt.document import DatasetDocument
+from worker.backbones import features
+from worker.contract.outcome import Outcome
 from worker.data.samples import Index
-from worker.document import DatasetDocument
-from worker.methods.outcome import Outcome
 from worker.methods.table import METHODS
+from worker.prepare import sources
 
 BACKBONE = "timm/tf_efficientnet_lite0"
 

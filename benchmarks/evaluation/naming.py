@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.evaluation import sets
 from benchmarks.evaluation.lab import Lab
 from benchmarks.evaluation.sets import File
-from worker.document import DatasetDocument
+from worker.attempt.document import DatasetDocument
 
 SHIPPED = "shipped"
 # Set -> whose means to try. The shipped one is of Google's drawings, and so no mean from elsewhere for them.

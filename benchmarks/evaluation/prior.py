@@ -22,7 +22,7 @@ from app.artifact import preprocess
 from app.serving.runtime import Session
 from app.settings import Settings
 from benchmarks.evaluation import sets
-from worker import prepared
+from worker.backbones import prepared
 from worker.ranking import evidence, order
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from app.queue import QUEUES, RUN_NEXT, TASK_NAMES, Bell, make_celery
 from app.settings import Settings
 from tests.conftest import free_port
 from tests.factories import files_below
-from worker.tasks import TASKS
+from worker.supervision.tasks import TASKS
 
 
 @pytest.fixture(params=["filesystem", pytest.param("redis", marks=pytest.mark.server)])

@@ -16,8 +16,8 @@ TABLES = {"BESIDE"}
 def written(module: str) -> set[str]:
     """Top-level keys of the document that a module writes, and of what the supplement adds to it."""
     found: set[str] = set()
-    for name in (module, "supplement"):
-        tree = ast.parse((ROOT / "worker" / "evaluate" / f"{name}.py").read_text())
+    for file in (f"reports/{module}.py", "evaluate/supplement.py"):
+        tree = ast.parse((ROOT / "worker" / file).read_text())
         for node in ast.walk(tree):
             target = node.target if isinstance(node, ast.AnnAssign) else None
             targets = node.targets if isinstance(node, ast.Assign) else [target] if target else []

@@ -28,14 +28,16 @@ from tests import factories
 from tests.conftest import COMPUTE_THREADS
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
-from worker import domain_training, features, prepared, text, transfer
-from worker.context import RunContext
+from worker import transfer
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument, JobDocument
+from worker.attempt.progress import Reporter, Yielded
+from worker.backbones import features, prepared, text
+from worker.backbones.prepared import Prepared
 from worker.data.ingest import IngestRequest, ingest
 from worker.data.splits import SPLITS
-from worker.document import DatasetDocument, JobDocument
+from worker.domains import training
 from worker.ingestion import StoredDataset
-from worker.prepared import Prepared
-from worker.progress import Reporter, Yielded
 
 # Hardly apart, so that there is something left to learn; the target's are the same, in another light.
 SHADES = {"mauve": (147, 121, 135), "moss": (144, 125, 127), "rose": (150, 120, 130)}
@@ -179,7 +181,7 @@ def bench(
     stored: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Bench]:
     """Opens homes of their own, equal but for their names; between domains a tenth of the steps is enough to learn."""
-    monkeypatch.setattr(domain_training, "STEPS", 150)
+    monkeypatch.setattr(training, "STEPS", 150)
     method, kind, changes, _ = VARIANTS.get(request.param) or (*request.param.split("-"), {}, set())
 
     def opened(name: str) -> Bench:

@@ -195,7 +195,7 @@ def test_bundle(stack: Stack, files: dict[str, bytes], name: str) -> None:
 
 
 def test_checkpoint(stack: Stack) -> None:
-    """The others are met by their reader alone, in tests/worker/test_checkpoints.py: each child imports torch."""
+    """The others meet their reader alone, in tests/worker/prepare/test_checkpoints.py: each child imports torch."""
     make, words = checkpoints.REFUSED["a pickle that runs"]
     form = {"name": "evil", "architecture": "timm/test_resnet"}
     sent = stack.service.request("POST", "/api/v1/backbones", files={"file": make(stack.canary)}, data=form)

@@ -315,6 +315,6 @@ def check_lines(stack, made):
     of_job = [line for line in lines if line["job_id"] == made["job"]["id"]]
     assert {line["project"] for line in of_job} == {"default"}
     asked = {line["request_id"] for line in of_job if line["logger"] == "app.services.jobs"}
-    working = {line["request_id"] for line in of_job if line["logger"] == "worker.supervisor"}
+    working = {line["request_id"] for line in of_job if line["logger"] == "worker.supervision.supervisor"}
     assert len(asked) == 1
     assert asked == working

@@ -15,7 +15,7 @@ from torch import nn
 
 from app.artifact.preprocess import Preprocess
 from app.backbones import Backbone, Weights
-from worker import backbones
+from worker.backbones import networks
 
 IMAGE_SIDE = 64
 WIDTH = 32
@@ -71,7 +71,7 @@ def tiny(architecture: str = "graft-tiny-clip") -> Backbone:
 def weights_file(architecture: str = "graft-tiny-clip") -> Path:
     """Random weights in a file such as the hub has; spread, so that texts and images differ in direction."""
     folder = register()
-    model = backbones.build(tiny(architecture), None, seed=3)
+    model = networks.build(tiny(architecture), None, seed=3)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

@@ -11,11 +11,11 @@ from tests import factories
 from tests.conftest import COMPUTE_THREADS
 from tests.worker.transfer_factories import Wire
 from worker import evaluation, own_backbone, predict, transfer
-from worker.context import RunContext
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument, JobDocument
+from worker.attempt.progress import Reporter
 from worker.data.ingest import BaseDataset, IngestRequest, ingest
-from worker.document import DatasetDocument, JobDocument
 from worker.ingestion import StoredDataset
-from worker.progress import Reporter
 
 RUNNERS = {
     "transfer": transfer.run, "evaluate": evaluation.run, "backbone": own_backbone.run, "predict": predict.run,

@@ -16,9 +16,9 @@ from tests import factories
 from tests.worker.test_align import DARK, document, store
 from tests.worker.transfer_factories import Wire
 from worker import advise
-from worker.context import RunContext
-from worker.document import JobDocument
-from worker.progress import Reporter
+from worker.attempt.context import RunContext
+from worker.attempt.document import JobDocument
+from worker.attempt.progress import Reporter
 
 SPLITS = ["train", "train", "val", "test"]
 

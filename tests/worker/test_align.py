@@ -21,11 +21,11 @@ from tests.app import onnx_factories
 from tests.conftest import COMPUTE_THREADS
 from tests.worker.transfer_factories import Wire
 from worker import align
-from worker.context import RunContext
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument, JobDocument
+from worker.attempt.progress import Reporter
 from worker.data.ingest import IngestRequest, ingest
-from worker.document import DatasetDocument, JobDocument
 from worker.ingestion import StoredDataset
-from worker.progress import Reporter
 
 OTHER = "torchvision/mobilenet_v2"
 DARK = {"red": (130, 10, 60), "green": (20, 90, 60), "blue": (20, 20, 130)}

@@ -12,10 +12,12 @@ from app.artifact import bundle
 from app.errors import JobFailure
 from tests import factories
 from tests.worker.study_factories import Lab, side, stopping
-from worker import evaluation, fold_study, transfer
+from worker import evaluation, transfer
 from worker.methods import linear_probe
 from worker.solvers import folds
 from worker.solvers.folds import stratified_group_folds
+from worker.studies import fold_study
+from worker.training import probing
 
 # Near each other, so that there are errors to tell models apart by.
 SHADES = {"rose": (168, 124, 130), "moss": (156, 136, 122), "mauve": (160, 124, 140)}
@@ -169,7 +171,7 @@ def test_folds_equal_a_loop_over_them(lab):
         fold_P = stratified_group_folds(labels, groups, 3, repeat)
         for number in range(3):
             rest, out = fold_P != number, fold_P == number
-            head = linear_probe.fit(feats[rest], labels[rest], groups[rest], task.pool[rest], 3, repeat)[0]
+            head = probing.fit(feats[rest], labels[rest], groups[rest], task.pool[rest], 3, repeat)[0]
             expected.append((head.probabilities(feats[out]).argmax(1) == labels[out]).mean())
     assert [row["accuracy"] for row in found["rows"]] == pytest.approx(expected)
     assert found["metrics"]["accuracy"]["mean"] == pytest.approx(np.mean(expected))
@@ -274,7 +276,7 @@ def test_folds_never_share_a_group(lab, monkeypatch):
         asked.append((groups_N, found := original(labels_N, groups_N, num_folds, seed)))
         return found
 
-    monkeypatch.setattr("worker.fold_study.stratified_group_folds", watched)
+    monkeypatch.setattr("worker.studies.fold_study.stratified_group_folds", watched)
     fold(lab, repeats=1)
     groups_N, fold_N = asked[0]
     assert all(len(np.unique(fold_N[groups_N == group])) == 1 for group in np.unique(groups_N))

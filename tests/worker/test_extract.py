@@ -10,8 +10,10 @@ from app.errors import JobFailure
 from tests import factories
 from tests.worker.study_factories import Lab
 from tests.worker.test_predict import next_attempt, told
-from worker import extract, features, sources, transfer
+from worker import extract, transfer
+from worker.backbones import features
 from worker.data.splits import SPLITS
+from worker.prepare import sources
 
 
 @pytest.fixture(scope="module")

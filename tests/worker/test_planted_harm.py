@@ -22,14 +22,16 @@ from tests import factories
 from tests.conftest import COMPUTE_THREADS
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
-from worker import prepared, sources, transfer
-from worker.context import RunContext
+from worker import transfer
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument, JobDocument
+from worker.attempt.progress import Reporter
+from worker.backbones import prepared
+from worker.backbones.prepared import Prepared
 from worker.data.ingest import IngestRequest, ingest
-from worker.document import DatasetDocument, JobDocument
 from worker.evaluate import robustness
 from worker.ingestion import StoredDataset
-from worker.prepared import Prepared
-from worker.progress import Reporter
+from worker.prepare import sources
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "data"

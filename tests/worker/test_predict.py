@@ -22,12 +22,12 @@ from tests import factories
 from tests.worker.study_factories import Lab, side
 from tests.worker.transfer_factories import Wire
 from worker import predict, transfer
+from worker.attempt.progress import Reporter, Yielded
 from worker.data import labels
 from worker.data.samples import iter_images
 from worker.data.splits import SPLITS
-from worker.prediction_chunks import Chunks
-from worker.prediction_table import Layout
-from worker.progress import Reporter, Yielded
+from worker.predictions.chunks import Chunks
+from worker.predictions.table import Layout
 
 CHUNK = 40
 LARGE = "red/large.png"

@@ -15,11 +15,12 @@ from tests import factories
 from tests.hostile import archives
 from tests.worker.study_factories import Lab, side
 from tests.worker.test_predict import CHUNK, asked_after, next_attempt, rows_of, told
-from worker import predict, prediction_sources
+from worker import predict
+from worker.attempt.progress import Yielded
 from worker.data import opening, problems
 from worker.data.decoding import Decoders
 from worker.data.findings import PROBLEMS
-from worker.progress import Yielded
+from worker.predictions import sources
 
 PICTURES = factories.pictures(30, first=500)
 PREDICTED = ("predicted", "score", "scores", "features", "problem")
@@ -209,7 +210,7 @@ def test_a_worker_that_shuts_down_does_not_wait_until_all_is_read(lab):
 
 
 def test_findings_in_the_log_are_few(lab, monkeypatch):
-    monkeypatch.setattr(prediction_sources, "NUM_TOLD", 2)
+    monkeypatch.setattr(sources, "NUM_TOLD", 2)
     given, wire = told(context(lab, {"a.png": factories.png(), **{f"{n}.txt": b"t" for n in range(5)}}))
     predict.run(given)
     assert wire.messages()[:3] == [

@@ -19,12 +19,14 @@ from tests import factories
 from tests.app import onnx_factories
 from tests.conftest import COMPUTE_THREADS
 from tests.worker.transfer_factories import Wire
-from worker import features, prepared, rank, sources, transfer
-from worker.context import RunContext
+from worker import rank, transfer
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument, JobDocument
+from worker.attempt.progress import Reporter, Yielded
+from worker.backbones import features, prepared
 from worker.data.ingest import IngestRequest, ingest
-from worker.document import DatasetDocument, JobDocument
 from worker.ingestion import StoredDataset
-from worker.progress import Reporter, Yielded
+from worker.prepare import sources
 
 LITE0, LITE1, MOBILENET = "timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite1", "torchvision/mobilenet_v2"
 NARROW, BROKEN, DEAD = "user/narrow", "user/broken", "user/dead"

@@ -14,12 +14,12 @@ from app.storage import FolderStorage
 from tests import factories, processes
 from tests.conftest import SMALL_DISK_BYTES, wait_until
 from tests.factories import files_below
-from worker.progress import ABANDONED
+from worker.attempt.progress import ABANDONED
 from worker.runner import unforeseen
 
 pytestmark = pytest.mark.server
 
-# What `worker.runner_process` does in a process of its own: the document, a pipe to it, a pipe from it.
+# What `worker.supervision.runner_process` does in a process of its own: the document, a pipe to it, a pipe from it.
 ATTEMPT = """
 import sys
 import time

@@ -13,7 +13,7 @@ from app.serving import drift
 from app.serving.moments import Moments
 from app.serving.runtime import Session
 from app.settings import Settings
-from worker import prepared
+from worker.backbones import prepared
 
 DATA = Path(__file__).parents[2] / "examples" / "data"
 LITE0 = "timm/tf_efficientnet_lite0"

@@ -18,12 +18,14 @@ from app.storage import FolderStorage
 from tests.conftest import COMPUTE_THREADS
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire, store
-from worker import assemble, second_graph, sources, transfer
-from worker.context import RunContext
-from worker.document import DatasetDocument, JobDocument
-from worker.foresight import Foresight
+from worker import transfer
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument, JobDocument
+from worker.attempt.progress import Reporter
 from worker.methods import linear_probe
-from worker.progress import Reporter
+from worker.prepare import sources
+from worker.publication import assemble, second_graph
+from worker.reports.foresight import Foresight
 
 ROOT = Path(__file__).parents[2]
 LITE0 = "timm/tf_efficientnet_lite0"

@@ -20,15 +20,17 @@ from app.services import reports
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests.conftest import COMPUTE_THREADS
-from worker import backbones, evaluation, export, prepare
-from worker.context import RunContext
+from worker import evaluation
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument, JobDocument
+from worker.attempt.progress import Reporter
+from worker.backbones import export, networks
+from worker.backbones.prepared import Prepared
+from worker.contract.task import Task
 from worker.data.ingest import IngestRequest, ingest
 from worker.data.samples import load_index
-from worker.document import DatasetDocument, JobDocument
 from worker.ingestion import StoredDataset
-from worker.methods.task import Task
-from worker.prepared import Prepared
-from worker.progress import Reporter
+from worker.prepare import image_tower
 
 TRANSFORMER = "timm/test_vit"
 # Of all random weights.
@@ -152,9 +154,9 @@ def prepared_backbone(name: str, side: int, folder: Path | None = None) -> Prepa
     if folder is None:
         folder = Path(tempfile.mkdtemp(prefix="graft-prepared-"))
         atexit.register(shutil.rmtree, folder)
-    network = backbones.build(found, None, SEED)
+    network = networks.build(found, None, SEED)
     _settle(network, shape)
-    return prepare.write(network, replace(found, preprocess=shape), "", folder, lambda *_: None)
+    return image_tower.write(network, replace(found, preprocess=shape), "", folder, lambda *_: None)
 
 
 def _settle(network: nn.Module, shape: Preprocess) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.methods import linear_probe
 from worker.solvers.logits import log_softmax
+from worker.training import probing
 
 Double = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -63,7 +63,7 @@ def logits(feats_ND: NDArray[np.float32], labels_N: Ints, groups_N: Ints, num_cl
     draws = NUM_DRAWS if len(labels_N) <= MAX_DRAWN_ITEMS else 1
     mean_NC = np.zeros((len(labels_N), num_classes))
     for draw in range(draws):
-        head, selection, _, _ = linear_probe.fit(
+        head, selection, _, _ = probing.fit(
             feats_ND, labels_N, groups_N, np.arange(len(labels_N)), num_classes, seed + draw
         )
         mean_NC += log_softmax(selection.logits / head.temperature) / draws

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.methods.task import Float, Rows
+from worker.contract.task import Float, Rows
 from worker.solvers import semantic
 from worker.solvers.folds import stratified_group_holdout
 from worker.solvers.semantic import Images

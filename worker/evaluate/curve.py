@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.contract.outcome import Scratch
 from worker.evaluate import intervals
 from worker.evaluate.forecast import Forecast
-from worker.methods.outcome import Scratch
 
 MULTIPLIER = ("label_multiplier", "label_multiplier_low", "label_multiplier_high")
 NO_SCRATCH = "there is no network from scratch to compare with"

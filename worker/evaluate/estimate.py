@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.contract.outcome import Confidence
 from worker.evaluate.flags import beats_largest_class
 
 Double = NDArray[np.float64]
@@ -38,36 +39,6 @@ WARNING = (
     "sure of every image it falls too far. The interval is of chance alone and says nothing of such shifts: label some "
     "images to know"
 )
-
-
-@dataclass(frozen=True)
-class Confidence:
-    """How sure a model is of items with known answers, and of others.
-
-    Args:
-        known_K: negative entropy of what it says of items that it has not learned from.
-        right_K: whether it is right there.
-        asked_M: negative entropy of what it says of the others.
-        labels_K: the known answers; classes counted from 0.
-
-    Shape:
-        known_K, right_K, labels_K: [K]; asked_M: [M]
-    """
-
-    known_K: Double
-    right_K: NDArray[np.bool_]
-    asked_M: Double
-    labels_K: NDArray[np.int64]
-
-    @property
-    def guesses(self) -> bool:
-        """Whether nothing shows the model to be better on the known items than always naming the largest class."""
-        return not beats_largest_class(self.right_K, self.labels_K)
-
-    @property
-    def accuracy(self) -> float:
-        """The estimate, without an interval; of at least one item that is asked about."""
-        return float((self.asked_M >= threshold(self.known_K, self.right_K)).mean())
 
 
 @dataclass(frozen=True)
@@ -114,13 +85,23 @@ def threshold(known_K: Double, right_K: NDArray[np.bool_]) -> float:
     return float(np.sort(known_K)[wrong]) if wrong < len(known_K) else np.inf
 
 
+def guesses(confidence: Confidence) -> bool:
+    """Whether nothing shows the model to be better on the known items than always naming the largest class."""
+    return not beats_largest_class(confidence.right_K, confidence.labels_K)
+
+
+def accuracy(confidence: Confidence) -> float:
+    """The estimate, without an interval; of at least one item that is asked about."""
+    return float((confidence.asked_M >= threshold(confidence.known_K, confidence.right_K)).mean())
+
+
 def missing(confidence: Confidence) -> str | None:
     """Why there is no estimate; None where there is one."""
     if len(confidence.known_K) < MIN_KNOWN:
         return f"needs {MIN_KNOWN} items with known answers; found {len(confidence.known_K)}"
     if len(confidence.asked_M) < MIN_ASKED:
         return f"needs {MIN_ASKED} items to ask about; found {len(confidence.asked_M)}"
-    if confidence.guesses:
+    if guesses(confidence):
         largest = int(np.bincount(confidence.labels_K).max())
         num = len(confidence.labels_K)
         return GUESSES.format(right=confidence.right_K.mean(), num=num, largest=largest / num)
@@ -141,7 +122,7 @@ def estimate(confidence: Confidence, seed: int) -> Estimate | None:
         levels_B[draw] = threshold(known_K[rows], right_K[rows])
     above_B = 1.0 - np.searchsorted(asked_M, levels_B, side="left") / len(asked_M)
     found_B = chance.binomial(len(asked_M), above_B) / len(asked_M)
-    value = confidence.accuracy
+    value = accuracy(confidence)
     low, high = np.quantile(found_B, [0.025, 0.975])
     return Estimate(
         value,

@@ -5,8 +5,8 @@ from typing import Any
 
 from app.artifact import tensors
 from app.errors import JobFailure
-from worker import exposure, text
-from worker.methods.task import Task
+from worker.backbones import exposure, text
+from worker.contract.task import Task
 
 NOTE = (
     "classes of these names were among those that the backbone's weights were taught, so part of the accuracy on them "

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifact.preprocess import Preprocess
-from worker import features
+from worker.backbones import features
+from worker.contract.task import Float
 from worker.evaluate import strangers
 from worker.evaluate.served_graph import ServedGraph
-from worker.methods.task import Float
 
 # With fewer of either kind the figure is chance.
 MIN_ITEMS = 30

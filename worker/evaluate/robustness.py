@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker import features
-from worker.context import RunContext
+from worker.attempt.context import RunContext
+from worker.backbones import features
+from worker.contract.task import Rows
 from worker.data.samples import Index
 from worker.evaluate import intervals
 from worker.evaluate.corruptions import CORRUPTIONS, Images
 from worker.evaluate.served_graph import ServedGraph
-from worker.methods.task import Rows
 
 MAX_IMAGES = 200
 WHAT = "severity 1 of ImageNet-C on images as the network takes them, the same ones for each; changes are paired"

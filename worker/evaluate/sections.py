@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from app.artifact import tensors
 from app.artifact.bundle import Predictions
-from worker import features
+from worker.backbones import features
+from worker.contract.outcome import Candidate, Moved
+from worker.contract.task import Float, Rows, Task
 from worker.data.samples import Index
 from worker.evaluate import calibration, intervals, leakage
 from worker.evaluate.intervals import Interval
+from worker.evaluate.matches import Matches
 from worker.evaluate.metrics import ClassificationMetrics
 from worker.evaluate.verdict import gain as gained
 from worker.evaluate.verdict import relative_error_reduction, verdict
-from worker.matches import Matches
-from worker.methods.outcome import Candidate, Moved
-from worker.methods.task import Float, Rows, Task
 from worker.solvers.logits import softmax
 
 MIN_ECE_ITEMS = 200

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.contract.outcome import Candidate, Selection
+from worker.contract.task import Float, Rows, Task
 from worker.evaluate import distortion, exposed, feature_map, flags
 from worker.evaluate.feature_map import Group
 from worker.evaluate.metrics import ClassScores
 from worker.evaluate.risk_coverage import MIN_ITEMS, risk_coverage
 from worker.evaluate.sections import MIN_ECE_ITEMS, Scored
 from worker.evaluate.worst_class import worst_class
-from worker.methods.outcome import Candidate, Selection
-from worker.methods.task import Float, Rows, Task
 
 Reasons = dict[str, str]
 

@@ -1,4 +1,4 @@
-"""Domain adaptation: a labelled source serves an unlabelled target; what each candidate is stands in `domain_fits`.
+"""Domain adaptation: a labelled source serves an unlabelled target; what each candidate is stands in `domains.fits`.
 
 Here they are tried while the time lasts (`adapt_budget`), and one of them is chosen; `adapt_candidates` fits them. The
 probe of the source alone is always among the candidates, and is served when nothing is clearly better.
@@ -11,19 +11,19 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from app.recipes import Adapt
-from worker import features
-from worker.domain_fits import SOURCE_ONLY
-from worker.domain_spaces import shown
-from worker.evaluate import validator
-from worker.evaluate.domains import distances
-from worker.features import Extraction
+from worker.backbones import features
+from worker.backbones.features import Extraction
+from worker.contract.network_head import NetworkHead
+from worker.contract.outcome import Adaptation, Decision, Outcome, Spaces
+from worker.contract.task import Float, Task
+from worker.domains import validator
+from worker.domains.distances import distances
+from worker.domains.fits import SOURCE_ONLY
+from worker.domains.spaces import shown
 from worker.methods import target_labels
 from worker.methods.adapt_budget import Budget
 from worker.methods.adapt_candidates import ALL, Candidates, Finished, Unfinished
-from worker.methods.network_head import NetworkHead
-from worker.methods.outcome import Adaptation, Decision, Outcome, Spaces
 from worker.methods.reference import starts
-from worker.methods.task import Float, Task
 
 
 def run(recipe: Adapt, task: Task) -> Outcome:

@@ -1,10 +1,10 @@
 """The time of an adaptation: what each candidate is expected to take, and when a training has to be left."""
 
 from app.recipes import Adapt
-from worker.domain_fits import CLOSED, SOURCE_ONLY, TRAINED
+from worker.contract.task import Task
+from worker.domains.fits import CLOSED, SOURCE_ONLY, TRAINED
 from worker.methods.adapt_candidates import BATCH_NORM, Unfinished
 from worker.methods.reference import SLACK_SECONDS, TORCH_SECONDS, seconds_per_image
-from worker.methods.task import Task
 
 # Forecasts in seconds of what cannot be timed before it has run.
 TRAINING_SECONDS, EXPORT_SECONDS = 25.0, 12.0

@@ -1,7 +1,7 @@
 """What each candidate of an adaptation is fitted to, what it would serve, and what the validator sees of it.
 
 Every candidate is fitted on everything, which is what would be served, and on half of each domain for the validator,
-which knows no label of the target. The mathematics stands in `domain_fits`.
+which knows no label of the target. The mathematics stands in `domains.fits`.
 
 Shape legend: N source items, M target items, D features.
 """
@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from worker.domain_fits import CLOSED, SOURCE_ONLY, TRAINED, Data, Fitted, trained
-from worker.domain_store import Store
-from worker.evaluate import validator
-from worker.features import Extraction
+from worker.backbones.features import Extraction
+from worker.contract.network_head import NetworkHead
+from worker.contract.outcome import Candidate, Selection, Tried
+from worker.contract.task import Float, Rows, Task
+from worker.domains import validator
+from worker.domains.fits import CLOSED, SOURCE_ONLY, TRAINED, Data, Fitted, trained
+from worker.domains.store import Store
 from worker.methods.linear_probe import frozen_features
-from worker.methods.network_head import NetworkHead
-from worker.methods.outcome import Candidate, Selection, Tried
-from worker.methods.task import Float, Rows, Task
 
 BATCH_NORM = "batch_norm"
 # The cheap ones first: a budget that ends cuts trainings.
@@ -92,10 +92,10 @@ class Candidates:
         """Why a candidate cannot be had from this backbone; empty where it can."""
         if name != BATCH_NORM:
             return ""
-        from worker import domain_norm
+        from worker.domains import batch_norm
 
         backbone = self._task.backbone
-        return "" if domain_norm.num_norms(backbone) else f"{backbone.name} has no batch norm to estimate again"
+        return "" if batch_norm.num_norms(backbone) else f"{backbone.name} has no batch norm to estimate again"
 
     def fit(self, name: str) -> Finished:
         """One candidate, on everything and on the halves; one without a `refusal`.
@@ -139,16 +139,16 @@ class Candidates:
 
     def _batch_norm(self) -> Finished:
         """Both domains again, under statistics of their own."""
-        from worker import domain_norm
+        from worker.domains import batch_norm
 
         task, source = self._task, self._task.source
         assert source is not None
         feats: list[Float] = []
         for index, rows in ((source.index, source.pool), (task.index, task.pool)):
-            network = domain_norm.network(task.context, index, rows, task.backbone, task.seed)
-            statistics = domain_norm.name(index, rows, task.seed)
+            network = batch_norm.network(task.context, index, rows, task.backbone, task.seed)
+            statistics = batch_norm.name(index, rows, task.seed)
             feats.append(
-                domain_norm.extract(
+                batch_norm.extract(
                     task.context, index, rows, task.backbone, network, statistics, ("features", 0.6, 0.8)
                 )[0]
             )
@@ -158,7 +158,7 @@ class Candidates:
         graph = task.context.scratch / "batch_norm.onnx"
 
         def served(rows: Rows) -> Float:
-            return domain_norm.extract(
+            return batch_norm.extract(
                 task.context, task.index, rows, task.backbone, network, statistics, ("evaluate", 0.85, 0.9)
             )[0]
 
@@ -169,9 +169,9 @@ class Candidates:
             shared=False,
             features=served,
             reference=served,
-            state=lambda path: domain_norm.save(network, path),
+            state=lambda path: batch_norm.save(network, path),
         )
-        write = lambda: domain_norm.write(network, task.backbone, graph)  # noqa: E731
+        write = lambda: batch_norm.write(network, task.backbone, graph)  # noqa: E731
         return replace(found, tried=replace(found.tried, candidate=candidate), write=write)
 
     def _finished(self, name: str, data: Data, fitted: Fitted, evidence: validator.Evidence) -> Finished:

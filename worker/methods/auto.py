@@ -8,10 +8,10 @@ images), `auto_tuned` (trainings), `auto_choice` (paired scores, one standard er
 from dataclasses import replace
 
 from app.recipes import Auto
+from worker.contract.outcome import Outcome
+from worker.contract.task import Task
 from worker.methods import auto_bench, auto_domains, auto_frozen, auto_steps, auto_tuned
 from worker.methods.auto_choice import Entry
-from worker.methods.outcome import Outcome
-from worker.methods.task import Task
 
 
 def run(recipe: Auto, task: Task) -> Outcome:

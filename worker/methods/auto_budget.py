@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from worker import features
+from worker.backbones import features
+from worker.backbones.prepared import Prepared
+from worker.contract.task import Rows, Task
 from worker.data.samples import Index
 from worker.methods.auto_steps import EPOCHS, Facts, Step, num_draws
 from worker.methods.reference import MIN_SECONDS, SLACK_SECONDS, TORCH_SECONDS, fit_seconds, seconds_per_image
-from worker.methods.task import Rows, Task
-from worker.prepared import Prepared
 
 DEFAULT_MINUTES = {"cpu": 5.0, "cuda": 30.0}
 EXPORT_SECONDS, FINISH_SECONDS = 6.0, 1.0

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.contract.outcome import Candidate, Selection
+from worker.contract.task import Rows, Task
 from worker.evaluate import judged, selection
 from worker.evaluate.selection import Reason, one_standard_error
-from worker.methods.outcome import Candidate, Selection
-from worker.methods.task import Rows, Task
 
 JUDGED = "each half named as the choice by the other half says"
 

@@ -10,19 +10,19 @@ from dataclasses import replace
 import numpy as np
 
 from app.recipes import Adapt, Auto
-from worker import features
-from worker.domain_spaces import shown
-from worker.evaluate.domains import MIN_ITEMS as MIN_APART
-from worker.evaluate.domains import SAMPLES, distances
-from worker.feature_cache import Features
-from worker.features import Extraction
+from worker.backbones import features
+from worker.backbones.feature_cache import Features
+from worker.backbones.features import Extraction
+from worker.contract.outcome import Adaptation, Candidate, Outcome
+from worker.contract.task import Domain, Rows, Task
+from worker.domains.distances import MIN_ITEMS as MIN_APART
+from worker.domains.distances import SAMPLES, distances
+from worker.domains.spaces import shown
 from worker.methods import auto_bench, auto_frozen, auto_steps, target_labels
 from worker.methods.auto_bench import Bench
 from worker.methods.auto_choice import Entry
 from worker.methods.auto_frozen import cost
 from worker.methods.linear_probe import frozen_features
-from worker.methods.outcome import Adaptation, Candidate, Outcome
-from worker.methods.task import Domain, Rows, Task
 
 # Proxy-A distance (0: cannot be told apart, 2: always). Parts of one set are at most 0.5 apart, with 40 images; the
 # same emoji by two vendors 0.8 to 1.05; scikit-learn's digits and MNIST 1.9 to 2.

@@ -6,17 +6,17 @@ from time import monotonic
 
 from app.errors import JobFailure
 from app.recipes import FewShot, LinearProbe
-from worker import features
-from worker.features import Extraction
+from worker.backbones import features
+from worker.backbones.features import Extraction
+from worker.backbones.prepared import Prepared
+from worker.contract.outcome import Candidate
+from worker.contract.task import Task
 from worker.methods import few_shot, linear_probe
 from worker.methods.auto_bench import Bench
 from worker.methods.auto_budget import Room
 from worker.methods.auto_choice import Entry
 from worker.methods.auto_steps import Step, num_draws
-from worker.methods.outcome import Candidate
 from worker.methods.reference import SLACK_SECONDS, starts
-from worker.methods.task import Task
-from worker.prepared import Prepared
 
 
 def cost(backbone: Prepared) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.recipes import FewShot, FineTune, LinearProbe
-from worker.methods.task import Task
+from worker.contract.task import Task
 
 # From here on a network is trained as a whole, where there is a GPU; smaller scopes have nothing left to protect.
 MANY_IMAGES = 20_000

@@ -5,16 +5,16 @@ from time import monotonic
 
 from app.errors import JobFailure
 from app.recipes import FineTune
-from worker import features
+from worker.backbones import features
+from worker.contract.outcome import Candidate
+from worker.contract.task import Task
 from worker.methods import auto_steps
 from worker.methods.auto_bench import Bench
 from worker.methods.auto_budget import EXPORT_SECONDS
 from worker.methods.auto_choice import Entry
 from worker.methods.auto_frozen import cost
 from worker.methods.auto_steps import Step
-from worker.methods.outcome import Candidate
 from worker.methods.reference import holdout
-from worker.methods.task import Task
 
 # Of the time that a training may take: one that ends a little late must not cost the networks from scratch theirs.
 TRAINING_SHARE = 0.9

@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 
 from app.artifact import scores
 from app.recipes import FewShot
-from worker import features
+from worker.backbones import features
+from worker.contract.outcome import Candidate, Decision, Outcome, Selection
+from worker.contract.task import Float, Rows, Task
 from worker.evaluate import calibration, selection
 from worker.evaluate.selection import Choice
 from worker.methods.few_shot_heads import FewShotHead, centroid, neighbours, ridge_head
-from worker.methods.linear_probe import cross_validated, draws, frozen_features
-from worker.methods.outcome import Candidate, Decision, Outcome, Selection
-from worker.methods.task import Float, Rows, Task
+from worker.methods.linear_probe import cross_validated, frozen_features
 from worker.solvers import left_out, ridge
 from worker.solvers.folds import leaves_others
 from worker.solvers.spectrum import eigenbasis
+from worker.training.probing import draws
 
 Ints = NDArray[np.int64]
 Build = Callable[[Float, Ints], FewShotHead]

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifact import scores
-from worker.methods.heads import CosineHead, NeighboursHead
-from worker.methods.task import Float
+from worker.contract.heads import CosineHead, NeighboursHead
+from worker.contract.task import Float
 from worker.solvers import left_out, ridge
 
 Ints = NDArray[np.int64]

@@ -21,22 +21,24 @@ import torch
 from torch import Tensor
 
 from app.recipes import FineTune
-from worker import backbones, checks, features, forward, inputs, moved, scopes, tuning
-from worker.checkpoint import Checkpoints, Snapshot
+from worker.backbones import features, networks
+from worker.contract.heads import LinearHead
+from worker.contract.outcome import Candidate, Outcome, Selection
+from worker.contract.task import Float, Rows, Task
 from worker.evaluate import calibration, judged
 from worker.evaluate.distortion import relative_change
+from worker.fine_tuning import forward, moved, scopes, tuning
+from worker.fine_tuning.moved import Fold
+from worker.fine_tuning.network import Network
+from worker.fine_tuning.scopes import Material, Part
+from worker.fine_tuning.start import start_head
+from worker.fine_tuning.tuning import Tuned
+from worker.fine_tuning.workbench import Options, Workbench
 from worker.methods import fine_tune_inputs, fine_tune_probe
 from worker.methods.fine_tune_time import Limit
-from worker.methods.heads import LinearHead
-from worker.methods.outcome import Candidate, Outcome, Selection
 from worker.methods.reference import holdout
-from worker.methods.task import Float, Rows, Task
-from worker.moved import Fold
-from worker.network import Network
-from worker.scopes import Material, Part
-from worker.start import start_head
-from worker.tuning import Tuned
-from worker.workbench import Options, Workbench
+from worker.training import checks, inputs
+from worker.training.checkpoint import Checkpoints, Snapshot
 
 CHOSE = "the hold-out also chose learning rate and epoch, the start among them: a small gain may be that choice"
 JUDGED = "hold-out of 20 %, each half at the epoch that the other half chose"
@@ -226,7 +228,7 @@ def _candidate(
         calibrated=len(selection.rows) >= calibration.MIN_ITEMS,
         trained_params=tuned.trained_params if is_changed else head.num_params,
         moved=finished.tensors if finished and is_changed else (),
-        state=partial(backbones.save, material.network) if write is not None and material.network else None,
+        state=partial(networks.save, material.network) if write is not None and material.network else None,
         details={
             "scope": recipe.scope,
             "learning_rate": tuned.rate,

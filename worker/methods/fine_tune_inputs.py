@@ -7,18 +7,20 @@ import numpy as np
 
 from app.artifact.preprocess import Preprocess
 from app.recipes import FineTune
-from worker import features, forward, inputs, invariance, pilots, scopes, trivial, workbench
-from worker.checkpoint import Snapshot
-from worker.context import never
-from worker.features import Extraction
+from worker.attempt.context import never
+from worker.backbones import features
+from worker.backbones.features import Extraction
+from worker.backbones.prepared import Prepared
+from worker.contract.heads import LinearHead
+from worker.contract.task import Float, Rows, Task
+from worker.fine_tuning import forward, invariance, pilots, scopes, workbench
+from worker.fine_tuning.network import Network
+from worker.fine_tuning.scopes import Material, Part
+from worker.fine_tuning.workbench import Pace
 from worker.methods.auto_budget import CACHED_SHARE, WHOLE_SHARE
 from worker.methods.fine_tune_time import MIN_EPOCHS, PROBE_SHARE, Limit
-from worker.methods.heads import LinearHead
-from worker.methods.task import Float, Rows, Task
-from worker.network import Network
-from worker.prepared import Prepared
-from worker.scopes import Material, Part
-from worker.workbench import Pace
+from worker.training import inputs, trivial
+from worker.training.checkpoint import Snapshot
 
 # Images in the median class from which views take an operation of TrivialAugment.
 TRIVIAL_FROM = 20

@@ -8,9 +8,9 @@ the frozen baseline, so that one fit is enough.
 from dataclasses import replace
 
 from app.recipes import FineTune, LinearProbe
+from worker.contract.outcome import Candidate, Decision
+from worker.contract.task import Task
 from worker.methods import linear_probe
-from worker.methods.outcome import Candidate, Decision
-from worker.methods.task import Task
 
 TOO_FEW = "no class has 3 pictures outside the test split, so that none can be held out to judge a training by"
 NO_TIME = "no time left"

@@ -14,17 +14,19 @@ from functools import cache
 
 import numpy as np
 
-from worker import features, forward, machine
-from worker.context import never
-from worker.features import Extraction
-from worker.methods import excerpt
+from worker.attempt import machine
+from worker.attempt.context import never
+from worker.backbones import features
+from worker.backbones.features import Extraction
+from worker.backbones.prepared import Prepared
+from worker.contract import excerpt
+from worker.contract.excerpt import Excerpt
+from worker.contract.outcome import Decision
+from worker.contract.task import Rows, Task
+from worker.fine_tuning import forward
+from worker.fine_tuning.workbench import Pace
 from worker.methods.auto_budget import FINISH_SECONDS
-from worker.methods.excerpt import Excerpt
-from worker.methods.outcome import Decision
 from worker.methods.reference import MIN_SECONDS, TIMED_IMAGES, TORCH_SECONDS, fit_seconds, seconds_per_image
-from worker.methods.task import Rows, Task
-from worker.prepared import Prepared
-from worker.workbench import Pace
 
 # Of the time that training has: a probe of what the label minds starts within the first, all pilots end within the
 # second.

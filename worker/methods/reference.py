@@ -11,12 +11,12 @@ import numpy as np
 
 from app.artifact.preprocess import Preprocess
 from app.recipes import LinearProbe
-from worker import features
-from worker.features import Extractor
+from worker.attempt.progress import Reporter
+from worker.backbones import features
+from worker.backbones.features import Extractor
+from worker.contract.outcome import Candidate, Decision, Scratch
+from worker.contract.task import Rows, Task
 from worker.methods import linear_probe
-from worker.methods.outcome import Candidate, Decision, Scratch
-from worker.methods.task import Rows, Task
-from worker.progress import Reporter
 from worker.solvers.folds import stratified_group_holdout
 
 HOLDOUT = 0.2

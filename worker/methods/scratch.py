@@ -23,16 +23,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.artifact.preprocess import Preprocess
-from worker import augment, checks, features, inputs, loop, optim, untrained
-from worker.batches import Data, Draws
-from worker.checks import Check
-from worker.inputs import ImageSource
-from worker.loop import Plan, Progress, Trainer
-from worker.methods.outcome import Decision, Scratch, Selection
-from worker.methods.task import Rows, Task
-from worker.optim import Optimisation
+from worker.backbones import features
+from worker.contract.outcome import Decision, Scratch, Selection
+from worker.contract.task import Rows, Task
 from worker.solvers.logits import softmax
-from worker.untrained import Classifier
+from worker.training import augment, checks, inputs, loop, optim, untrained
+from worker.training.batches import Data, Draws
+from worker.training.checks import Check
+from worker.training.inputs import ImageSource
+from worker.training.loop import Plan, Progress, Trainer
+from worker.training.optim import Optimisation
+from worker.training.untrained import Classifier
 
 MIN_SIDE, MAX_SIDE = 16, 64
 MAX_EPOCHS = 300

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from app.artifact.scores import unit
 from app.recipes import ZeroShot
-from worker import features
-from worker.centre import Centre
+from worker.backbones import features
+from worker.backbones.features import Extraction
+from worker.backbones.prepared import Prepared
+from worker.backbones.text import TextEncoder
+from worker.contract.heads import CosineHead
+from worker.contract.outcome import Decision, Head
+from worker.contract.task import Float, Task
 from worker.evaluate import class_folds
 from worker.evaluate.class_folds import Judged, Strengths
-from worker.features import Extraction
-from worker.methods.heads import CosineHead
-from worker.methods.outcome import Decision, Head
-from worker.methods.task import Float, Task
-from worker.prepared import Prepared
+from worker.prepare.centre import Centre
 from worker.solvers import semantic
-from worker.text import TextEncoder
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from app.recipes import Adapt, Auto, FewShot, FineTune, LinearProbe, Recipe, ZeroShot
-from worker.methods.outcome import Outcome
-from worker.methods.task import Task
+from worker.contract.outcome import Outcome
+from worker.contract.task import Task
 
 
 def _linear_probe(recipe: Any, task: Task) -> Outcome:

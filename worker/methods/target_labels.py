@@ -27,20 +27,21 @@ from numpy.typing import NDArray
 from app.errors import JobFailure
 from app.recipes import Adapt
 from worker.alignments import unpaired
-from worker.domain_fits import SOURCE_ONLY, Data
-from worker.domain_spaces import shown
+from worker.backbones.features import Extraction
+from worker.contract.heads import LinearHead
+from worker.contract.outcome import Adaptation, Candidate, Decision, Outcome, Selection, Tried
+from worker.contract.task import Float, Task
+from worker.domains.distances import MIN_ITEMS, distances
+from worker.domains.fits import SOURCE_ONLY, Data
+from worker.domains.spaces import shown
 from worker.evaluate import selection
-from worker.evaluate.domains import MIN_ITEMS, distances
 from worker.evaluate.intervals import clopper_pearson
-from worker.features import Extraction
-from worker.methods import linear_probe
-from worker.methods.heads import LinearHead
-from worker.methods.linear_probe import frozen_features, num_folds
-from worker.methods.outcome import Adaptation, Candidate, Decision, Outcome, Selection, Tried
+from worker.methods.linear_probe import frozen_features
 from worker.methods.reference import fit_seconds, starts
-from worker.methods.task import Float, Task
 from worker.solvers import left_out, logistic
 from worker.solvers.folds import stratified_group_folds
+from worker.training import probing
+from worker.training.probing import num_folds
 
 TARGET_ONLY, JOINT = "target_only", "source_and_target"
 # How much one labelled target image counts, against one of the source.
@@ -142,7 +143,7 @@ def try_all(
     _check(task, labels_M)
     rows = task.source.pool
     labels_N, groups_N = task.source.labels_N[rows], task.source.index.group[rows]
-    probe, _, folds, _ = linear_probe.fit(source_ND, labels_N, groups_N, rows, task.num_classes, task.seed)
+    probe, _, folds, _ = probing.fit(source_ND, labels_N, groups_N, rows, task.num_classes, task.seed)
     data = Data(source_ND, labels_N, groups_N, target_MD, task.num_classes, task.seed)
     fold_M = stratified_group_folds(labels_M, groups_M, num_folds(groups_M), task.seed)
     tried: list[Tried] = []
@@ -250,7 +251,7 @@ def _strength(data: Data) -> float:
     standard_ND = ((data.source_ND - mean_D) / scale_D).astype(np.float32)
     fold_N = stratified_group_folds(data.labels_N, data.groups_N, num_folds(data.groups_N), data.seed)
     found = logistic.cross_validate(
-        standard_ND, data.labels_N, fold_N, data.num_classes, max_iterations=linear_probe.CV_ITERATIONS
+        standard_ND, data.labels_N, fold_N, data.num_classes, max_iterations=probing.CV_ITERATIONS
     )
     return found.strengths[found.best_index]
 

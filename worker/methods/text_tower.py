@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from app.recipes import ZeroShot
-from worker.clip_text import TEMPLATES, ClipText
-from worker.methods.heads import CosineHead
-from worker.text import check_apart
+from worker.backbones.clip_text import TEMPLATES, ClipText
+from worker.backbones.text import check_apart
+from worker.contract.heads import CosineHead
 
 NO_CENTRE = {"what": "none: features meet the words as they are", "num_images": 0}
 

@@ -13,7 +13,8 @@ Without images of any class, three ways, all on the ImageNet classifier that the
 
 A backbone with a text tower of its own needs none of this: `text_tower` has its way, `clip`.
 
-With a dataset of seen classes, `seen_classes` adds ESZSL and DeViSE. What a name becomes is told in `worker/text.py`.
+With a dataset of seen classes, `seen_classes` adds ESZSL and DeViSE. What a name becomes is told in
+`worker/backbones/text.py`.
 
 Shape legend: N images, D features, K classes of the pretraining, C wanted classes, E width of a vector.
 """
@@ -29,18 +30,19 @@ from app.artifact.scores import unit
 from app.backbones import OPEN_CLIP
 from app.errors import JobFailure
 from app.recipes import ZeroShot
-from worker import centre, features, sources, text
-from worker.centre import Centre
-from worker.exposure import exposure
-from worker.features import Extraction
+from worker.backbones import features, text
+from worker.backbones.exposure import exposure
+from worker.backbones.features import Extraction
+from worker.backbones.prepared import Prepared
+from worker.backbones.text import TextEncoder
+from worker.contract.heads import CosineHead
+from worker.contract.outcome import Candidate, Head, Selection
+from worker.contract.task import Float, Rows, Task
 from worker.methods import seen_classes, text_tower
-from worker.methods.heads import CosineHead
-from worker.methods.outcome import Candidate, Head, Selection
-from worker.methods.task import Float, Rows, Task
 from worker.methods.text_head import TextHead
-from worker.prepared import Prepared
+from worker.prepare import centre, sources
+from worker.prepare.centre import Centre
 from worker.solvers import semantic
-from worker.text import TextEncoder
 
 TOP = 10
 NUM_KNOWN = 1000

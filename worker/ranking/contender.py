@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from app.artifact import tensors
 from app.artifact.scores import softmax
 from app.serving.runtime import Session
-from worker import features, transferability
-from worker.context import RunContext
+from worker.attempt.context import RunContext
+from worker.backbones import features
+from worker.backbones.features import Extraction, Extractor
+from worker.backbones.prepared import Prepared
 from worker.data.samples import Index
-from worker.features import Extraction, Extractor
-from worker.prepared import Prepared
-from worker.ranking import evidence
+from worker.ranking import evidence, transferability
 from worker.ranking.evidence import Evidence
 
 Rows = NDArray[np.int64]

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from worker.attempt.progress import Reporter
 from worker.evaluate.intervals import Interval
-from worker.progress import Reporter
 from worker.ranking import expected
 from worker.ranking.contender import Contender, Data, Look
 from worker.ranking.ledger import Ledger

@@ -3,8 +3,8 @@
 from app import backbones
 from app.errors import JobFailure
 from app.rankings import MAX_BACKBONES
-from worker import prepared, weights
-from worker.context import RunContext
+from worker.attempt.context import RunContext
+from worker.backbones import prepared, weights
 from worker.ranking.contender import Contender
 
 

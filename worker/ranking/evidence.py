@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifact import scores
-from worker.methods.linear_probe import num_folds
 from worker.solvers import left_out, ridge
 from worker.solvers.folds import stratified_group_folds
 from worker.solvers.linear import standardise
 from worker.solvers.spectrum import eigenbasis
+from worker.training.probing import num_folds
 
 Floats = NDArray[np.floating]
 Right = NDArray[np.bool_]

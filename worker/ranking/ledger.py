@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.errors import JobFailure
-from worker.progress import Reporter
+from worker.attempt.progress import Reporter
 from worker.ranking.contender import Contender
 
 

@@ -26,7 +26,7 @@ from tests import factories
 
 SHA256 = "ab" * 32
 SPACE = "cd" * 20
-# Nothing is written anew here: tests/worker/test_collect.py has chunks of which some rows go.
+# Nothing is written anew here: tests/worker/supervision/test_collect.py has chunks of which some rows go.
 SCRATCH = Path("/nowhere")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.artifact import preprocess
 from app.settings import Settings
-from worker import features, prepared
+from worker.backbones import features, prepared
 
 EMOJI = Path(__file__).parents[3] / "examples" / "data" / "emoji.zip"
 

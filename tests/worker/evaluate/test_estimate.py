@@ -6,8 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from worker.contract.outcome import Confidence
 from worker.evaluate import estimate
-from worker.evaluate.estimate import Confidence, negative_entropy
+from worker.evaluate.estimate import negative_entropy
 
 
 def confidence(known_K, right_K, asked_M):
@@ -37,7 +38,7 @@ def test_the_estimate_is_that_of_a_loop_over_thresholds():
         known, right = world(60, seed)
         asked, _ = world(45, 100 + seed, shift=0.2)
         scores = negative_entropy(known), negative_entropy(asked)
-        found = confidence(scores[0], right, scores[1]).accuracy
+        found = estimate.accuracy(confidence(scores[0], right, scores[1]))
         # Between two known scores any threshold does for eq. 1; those asked about may lie on either side of it.
         between = np.sort(scores[0])[[(~right).sum() - 1, (~right).sum()]]
         unsure = ((scores[1] > between[0]) & (scores[1] < between[1])).mean()
@@ -100,8 +101,8 @@ def test_the_interval_is_as_wide_as_the_spread_over_samples():
 
 def test_all_right_and_all_wrong():
     scores = np.linspace(-1.0, 0.0, 40)
-    assert confidence(scores, np.ones(40, bool), scores).accuracy == 1.0
-    assert confidence(scores, np.zeros(40, bool), scores).accuracy == 0.0
+    assert estimate.accuracy(confidence(scores, np.ones(40, bool), scores)) == 1.0
+    assert estimate.accuracy(confidence(scores, np.zeros(40, bool), scores)) == 0.0
 
 
 @pytest.mark.parametrize(("num_known", "num_asked", "words"), [(29, 40, "30 items with known"), (40, 9, "10 items to")])

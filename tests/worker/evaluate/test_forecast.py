@@ -7,7 +7,8 @@ from sklearn.datasets import load_digits
 from worker.evaluate import draws, more_images
 from worker.evaluate.even import even_order
 from worker.evaluate.forecast import forecast
-from worker.methods import few_shot, linear_probe
+from worker.methods import few_shot
+from worker.training import probing
 
 Z = 1e-9
 
@@ -31,7 +32,7 @@ def test_the_interval_holds_what_is_found_in_nearly_every_run(digits, unit):
         pool, test = split(labels_N, seed, 150, 200)
         made = forecast(feats_ND[pool], labels_N[pool], pool, 10, seed, len(test), unit=unit).expected
         train = (feats_ND[pool], labels_N[pool], pool, pool, 10, seed)
-        head = few_shot.fit(*train).head if unit else linear_probe.fit(*train)[0]
+        head = few_shot.fit(*train).head if unit else probing.fit(*train)[0]
         found = (head.logits(feats_ND[test]).argmax(1) == labels_N[test]).mean()
         held += made.low - Z <= found <= made.high + Z
         errors.append(found - made.value)
@@ -76,7 +77,7 @@ def test_a_class_that_is_rare_on_purpose_is_asked_for_first_and_gains_what_was_t
         assert row.images == 24  # four times the class at most
         gains = []
         for rows in (before, np.concatenate([before, more])):
-            head = linear_probe.fit(feats_ND[rows], labels_N[rows], rows, rows, 10, seed)[0]
+            head = probing.fit(feats_ND[rows], labels_N[rows], rows, rows, 10, seed)[0]
             right = head.logits(feats_ND[test]).argmax(1) == labels_N[test]
             gains.append(100 * np.mean([right[labels_N[test] == label].mean() for label in range(10)]))
         held += row.low <= gains[1] - gains[0] <= row.high

@@ -17,16 +17,20 @@ from tests import factories
 from tests.conftest import COMPUTE_THREADS
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
-from worker import backbones, domain_training, forward, sources, transfer, two_domains
-from worker.context import RunContext
+from worker import transfer
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument, JobDocument
+from worker.attempt.progress import Reporter, Yielded
+from worker.backbones import networks
+from worker.backbones.export import FromPixels
+from worker.contract.network_head import NetworkHead
 from worker.data.ingest import IngestRequest, ingest
-from worker.document import DatasetDocument, JobDocument
+from worker.domains import training, two_domains
 from worker.evaluate.supplement import NO_LABELS
-from worker.export import FromPixels
+from worker.fine_tuning import forward
 from worker.ingestion import StoredDataset
 from worker.methods import adapt, adapt_candidates
-from worker.methods.network_head import NetworkHead
-from worker.progress import Reporter, Yielded
+from worker.prepare import sources
 
 SOURCE, TARGET, BARE, FEW = "ds_source", "ds_target", "ds_bare", "ds_few"
 # The same classes in another light.
@@ -76,7 +80,7 @@ def attempt(home, name, wire, target=TARGET, job=None, **fields) -> RunContext:
 @pytest.fixture(autouse=True)
 def _small(monkeypatch) -> None:
     """Jobs of this file stand on one small backbone, and train for a tenth of the steps: how good is none of them."""
-    monkeypatch.setattr(domain_training, "STEPS", 150)
+    monkeypatch.setattr(training, "STEPS", 150)
     monkeypatch.setattr(sources, "open_backbones", lambda context: (transfer_factories.cnn(),))
 
 
@@ -240,9 +244,9 @@ def test_the_weights_behind_batch_norm_of_the_target_are_kept(home, tmp_path):
     found = next(one.candidate for one in outcome.adaptation.tried if one.candidate.name == "batch_norm")
     assert found.state is not None
     found.state(tmp_path / "state.safetensors")
-    network = backbones.restore(task.backbone)
+    network = networks.restore(task.backbone)
     frozen = forward.by_row(task, task.pool, task.backbone.preprocess, runner(network, task))
-    network.network.load_state_dict(backbones.read_state(tmp_path / "state.safetensors"), strict=True)
+    network.network.load_state_dict(networks.read_state(tmp_path / "state.safetensors"), strict=True)
     loaded = forward.by_row(task, task.pool, task.backbone.preprocess, runner(network, task))
     np.testing.assert_allclose(loaded, found.features(task.pool), atol=1e-4)
     assert np.abs(loaded - frozen).max() > 1e-2

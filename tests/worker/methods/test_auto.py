@@ -12,9 +12,10 @@ from app.errors import JobFailure
 from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
-from worker import features, sources
+from worker.attempt.progress import Reporter
+from worker.backbones import features
 from worker.methods import auto, auto_steps
-from worker.progress import Reporter
+from worker.prepare import sources
 
 DEMO = Path(__file__).parents[3] / "examples" / "data" / "emoji.zip"
 LITE0, MOBILENET = "timm/tf_efficientnet_lite0", "torchvision/mobilenet_v2"

@@ -14,15 +14,16 @@ from tests import factories
 from tests.conftest import COMPUTE_THREADS
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
-from worker import sources, transfer
-from worker.context import RunContext
+from worker import transfer
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument, JobDocument
+from worker.attempt.progress import Reporter
 from worker.data.ingest import IngestRequest, ingest
-from worker.document import DatasetDocument, JobDocument
-from worker.evaluate.report import OF_SOURCE
 from worker.ingestion import StoredDataset
 from worker.methods import adapt, auto, auto_domains, auto_steps
 from worker.methods.auto_budget import Budget
-from worker.progress import Reporter
+from worker.prepare import sources
+from worker.reports.report import OF_SOURCE
 
 SOURCE, TARGET, BARE, TWO, MORE, FAR = "ds_source", "ds_target", "ds_bare", "ds_two", "ds_more", "ds_far"
 # The same classes in another light.

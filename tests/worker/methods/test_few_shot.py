@@ -5,7 +5,7 @@ from sklearn.neighbors import NearestCentroid
 from app.artifact import scores
 from app.errors import JobFailure
 from tests.app.onnx_factories import run as run_graph
-from tests.worker.methods.test_linear_probe import blobs
+from tests.worker.training.test_probing import blobs
 from worker.methods import few_shot, few_shot_heads
 from worker.solvers import left_out, ridge
 
@@ -131,11 +131,11 @@ def test_shuffled_labels_give_chance():
 
 
 def test_folds_are_the_probes_own():
-    from worker.methods import linear_probe
+    from worker.training import probing
 
     features, labels = blobs(per_class=8)
     rows = np.arange(len(labels))
-    probe = linear_probe.fit(features, labels, rows, rows, 3, 4)[1]
+    probe = probing.fit(features, labels, rows, rows, 3, 4)[1]
     fitted = fit(features, labels, seed=4)
     assert np.array_equal(fitted.selection.rows, probe.rows)
     assert fitted.selection.what == probe.what == "out of 5 folds"

@@ -18,20 +18,21 @@ from app.recipes import FineTune
 from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
-from worker import backbones, features, forward, scopes, tuning
-from worker.checkpoint import Checkpoints
+from worker.attempt.progress import Yielded
+from worker.backbones import features, networks
+from worker.backbones.prepared import Prepared
+from worker.contract.outcome import Candidate
+from worker.contract.task import Task
 from worker.evaluate import calibration
+from worker.fine_tuning import forward, scopes, tuning
+from worker.fine_tuning.network import Network
+from worker.fine_tuning.scopes import Material, Part
+from worker.fine_tuning.start import start_head
+from worker.fine_tuning.tuning import Tuned
+from worker.fine_tuning.workbench import Workbench
 from worker.methods import fine_tune
-from worker.methods.outcome import Candidate
 from worker.methods.reference import holdout
-from worker.methods.task import Task
-from worker.network import Network
-from worker.prepared import Prepared
-from worker.progress import Yielded
-from worker.scopes import Material, Part
-from worker.start import start_head
-from worker.tuning import Tuned
-from worker.workbench import Workbench
+from worker.training.checkpoint import Checkpoints
 
 # Near each other, so that the probe leaves something to learn.
 SHADES = {"rose": (190, 110, 120), "moss": (150, 150, 110), "mauve": (165, 120, 150)}
@@ -179,7 +180,7 @@ def test_only_the_last_stage_learns(attempt: Callable[..., Task]) -> None:
         before = {name: value.clone() for name, value in material.trunk.state_dict().items()}
         tune(task, part, material, rates=(3e-2,))
         images = scopes.on_images(task, part, FineTune(), task.backbone.preprocess)
-        original = backbones.state_of(backbones.restore(task.backbone))
+        original = networks.state_of(networks.restore(task.backbone))
         tune(task, part, images, epochs=1, rates=(3e-2,))
     after = material.trunk.state_dict()
     learned = {name for name, value in before.items() if not torch.equal(value, after[name])}

@@ -5,8 +5,8 @@ import pytest
 from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.study_factories import Lab
-from worker import sources
 from worker.methods.fine_tune_probe import TOO_FEW
+from worker.prepare import sources
 
 
 @pytest.mark.parametrize("max_minutes", [None, 60])

@@ -17,11 +17,11 @@ from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.methods.test_fine_tune import SHADES, Asking, Fatal, Killed, same, wire_of
 from tests.worker.transfer_factories import Wire
+from worker.attempt.progress import Yielded
+from worker.backbones.prepared import Prepared
+from worker.contract.outcome import Candidate
+from worker.contract.task import Task
 from worker.methods import fine_tune
-from worker.methods.outcome import Candidate
-from worker.methods.task import Task
-from worker.prepared import Prepared
-from worker.progress import Yielded
 
 # Hardly apart, so that even the transformer's probe leaves something to learn.
 HARD = {"rose": (150, 120, 130), "moss": (144, 125, 127), "mauve": (147, 121, 135)}

@@ -10,13 +10,15 @@ from app.recipes import FineTune
 from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
-from worker import loop, machine, pilots
+from worker.attempt import machine
+from worker.backbones.features import Extraction
+from worker.contract.task import Task
 from worker.evaluate import flags
-from worker.features import Extraction
+from worker.fine_tuning import pilots
+from worker.fine_tuning.workbench import Workbench
 from worker.methods import fine_tune, fine_tune_time, reference
 from worker.methods.fine_tune_time import Limit
-from worker.methods.task import Task
-from worker.workbench import Workbench
+from worker.training import loop
 
 SHADES = {"rose": (190, 110, 120), "moss": (150, 150, 110), "mauve": (165, 120, 150)}
 

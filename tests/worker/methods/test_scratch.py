@@ -10,10 +10,10 @@ import pytest
 from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
+from worker.attempt.progress import Yielded
+from worker.contract.task import Task
 from worker.methods import reference, scratch
 from worker.methods.reference import holdout
-from worker.methods.task import Task
-from worker.progress import Yielded
 from worker.solvers.logits import softmax
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worker.domain_fits import Data
+from worker.domains.fits import Data
 from worker.methods import target_labels
 
 NUM_CLASSES, WIDTH = 3, 8

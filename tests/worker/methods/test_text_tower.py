@@ -16,11 +16,13 @@ from tests.conftest import COMPUTE_THREADS
 from tests.worker import clip_factories
 from tests.worker.clip_factories import model, tiny, weights_file
 from tests.worker.transfer_factories import Wire, store
-from worker import backbones, clip_text, export, prepare, prepare_clip, sources, transfer
-from worker.context import RunContext
-from worker.document import DatasetDocument, JobDocument
-from worker.evaluate import unseen
-from worker.progress import Reporter
+from worker import transfer
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument, JobDocument
+from worker.attempt.progress import Reporter
+from worker.backbones import clip_text, export, networks
+from worker.prepare import image_tower, sources, text_tower
+from worker.reports import unseen
 
 DEMO = Path(__file__).parents[3] / "examples" / "data" / "emoji.zip"
 NAME = "open_clip/graft-tiny-clip.random"
@@ -36,10 +38,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home where the tiny CLIP was prepared, image tower and text tower, and the demo's images are stored."""
     clip_factories.register()
     folder = tmp_path_factory.mktemp("home")
-    network = backbones.build(tiny(), weights_file())
-    content, rules = prepare_clip.tokenizer_of(clip_factories.CLIP["text_cfg"], lambda *_: Path())
-    prepare_clip.write(network, tiny(), content, rules, folder / "backbones", silent)
-    prepare.write(network, tiny(), "", folder / "backbones", silent)
+    network = networks.build(tiny(), weights_file())
+    content, rules = text_tower.tokenizer_of(clip_factories.CLIP["text_cfg"], lambda *_: Path())
+    text_tower.write(network, tiny(), content, rules, folder / "backbones", silent)
+    image_tower.write(network, tiny(), "", folder / "backbones", silent)
     store(attempt(folder, "ingest", {}, with_dataset=True), DEMO)
     return folder
 

@@ -16,13 +16,15 @@ from app.settings import Settings
 from app.storage import FolderStorage
 from tests.conftest import COMPUTE_THREADS
 from tests.worker.transfer_factories import Wire, store
-from worker import centre, sources, text, transfer
-from worker.context import RunContext
-from worker.document import DatasetDocument, JobDocument
+from worker import transfer
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument, JobDocument
+from worker.attempt.progress import Reporter
+from worker.backbones import text
+from worker.backbones.exposure import exposure, kinds, singular
 from worker.evaluate import class_folds
-from worker.exposure import exposure, kinds, singular
 from worker.methods import zero_shot
-from worker.progress import Reporter
+from worker.prepare import centre, sources
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "examples" / "data" / "emoji.zip"

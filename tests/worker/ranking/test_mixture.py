@@ -7,8 +7,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
-from worker import transferability
-from worker.ranking import mixture
+from worker.ranking import mixture, transferability
 
 
 @pytest.fixture

@@ -1,0 +1,182 @@
+"""The whole report of small transfers: what every one has, what a full one adds, what shuffled labels lead to."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.settings import Settings
+from app.storage import FolderStorage
+from tests import factories
+from tests.conftest import COMPUTE_THREADS
+from tests.worker import transfer_factories
+from tests.worker.transfer_factories import Wire
+from worker import transfer
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument, JobDocument
+from worker.attempt.progress import Reporter
+from worker.data.ingest import IngestRequest, ingest
+from worker.evaluate import exposed
+from worker.ingestion import StoredDataset
+from worker.prepare import sources
+
+ROOT = Path(__file__).parents[3]
+PLAIN, SHUFFLED, TWO = "ds_plain", "ds_shuffled", "ds_two"
+EACH = 60
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """The same pictures under their own labels, under labels that were dealt out anew, and two of each class."""
+    folder = tmp_path_factory.mktemp("home")
+    plain = factories.pictures(EACH)
+    names = [name.rpartition("/")[0] for name in plain]
+    dealt = np.random.default_rng(0).permutation(names)
+    shuffled = {
+        f"{label}/{place}.png": data for place, (label, data) in enumerate(zip(dealt, plain.values(), strict=True))
+    }
+    storage = FolderStorage(folder / "storage")
+    for name, files in ((PLAIN, plain), (SHUFFLED, shuffled), (TWO, factories.pictures(2))):
+        archive, scratch = folder / f"{name}.zip", folder / f"{name}-scratch"
+        archive.write_bytes(factories.pack(files))
+        scratch.mkdir()
+        request = IngestRequest(archive=archive, filename=archive.name, dataset_id=name, scratch=scratch, seed=0)
+        result = ingest(request, StoredDataset(storage, f"datasets/default/{name}"), lambda *_: None)
+        assert result.state == "ready", result.problems
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch) -> None:
+    """Jobs of this file stand on one small backbone."""
+    monkeypatch.setattr(sources, "open_backbones", lambda context: (transfer_factories.cnn(),))
+
+
+def run(home, name, wire=None, dataset=PLAIN, recipe=None, **settings):
+    described = DatasetDocument(
+        id=dataset, prefix=f"datasets/default/{dataset}", task="classification", digest="d" * 64, seed=0, classes=[],
+        splits={"train": 1},
+    )  # fmt: skip
+    document = JobDocument(
+        id=f"job_{name}", project="default", attempt=1, kind="transfer", seed=0, report_mode="fast",
+        recipe=recipe or {"method": "linear_probe"}, model_name="m", backbone="small", user_backbones=[],
+        dataset=described, inputs={},
+    )  # fmt: skip
+    scratch = home / name
+    scratch.mkdir()
+    settings = Settings(home=home, compute_threads=COMPUTE_THREADS, **settings)
+    storage = FolderStorage(home / "storage")
+    context = RunContext(settings, storage, Reporter(wire or Wire()), document, scratch, "cpu")
+    done = transfer.run(context)
+    return done, (storage.fetch(f"{done['prefix']}/README.md")).read_text()
+
+
+def test_a_fast_report_has_what_its_items_allow(home):
+    done, card = run(home, "fast")
+    report = done["report"]
+    assert report["flags"] == []
+    assert "largest class" not in card
+    worst = report["worst_class"]
+    assert worst["recall"] == done["metrics"]["test_worst_class_recall"]
+    assert worst["low"] <= worst["recall"] <= worst["high"]
+    curve = report["calibration"]["risk_coverage"]
+    assert curve["num_samples"] == done["metrics"]["num_test"]
+    assert 0 <= curve["optimal"] <= curve["aurc"] <= 1
+    before, after = (report["calibration"]["selection"][name] for name in ("before", "after"))
+    assert after["nll"] <= before["nll"] + 1e-9
+    told = report["estimate"]
+    assert told["found"] == done["metrics"]["test_accuracy"]
+    assert told["known_accuracy"] == done["metrics"]["selection_accuracy"]
+    assert told["num_items"] == done["metrics"]["num_test"]
+    assert told["low"] <= told["value"] <= told["high"]
+    learned, test = report["feature_map"]["groups"]
+    assert (learned["name"], learned["correct"]) == ("learned from", None)
+    assert len(test["x"]) == len(test["label"]) == len(test["correct"]) == done["metrics"]["num_test"]
+    assert np.mean(test["correct"]) == pytest.approx(done["metrics"]["test_accuracy"])
+    assert report["cost"]["energy_proxy"]["cpu_seconds"] > 0
+    assert report["cost"]["energy_proxy"]["gpu_seconds"] == 0
+    assert report["data"]["exposure"]["label_set"] == "ImageNet-1k"
+    # Colours alone are the names of no class of ImageNet.
+    assert report["data"]["exposure"]["classes"] == []
+    for name in ("robustness", "out_of_distribution"):
+        assert report[name] is None
+        assert '"report": "full"' in report["not_computed"][name]
+    assert report["feature_distortion"] is None
+    assert report["not_computed"]["feature_distortion"]
+    json.dumps(report, allow_nan=False)
+
+
+def test_one_picture_of_each_class_to_learn_from_tells_nothing_before_the_test(home):
+    done, _ = run(home, "two", dataset=TWO)
+    report = done["report"]
+    names = ("val_accuracy", "selection_accuracy", "cv_accuracy_mean")
+    assert [done["metrics"][name] for name in names] == [None] * 3
+    assert all("one picture" in report["not_computed"][f"metrics.{name}"] for name in names)
+    assert [flag["code"] for flag in report["flags"] if flag["code"].startswith("not_better")] == []
+
+
+def test_what_is_null_has_a_reason(home):
+    done, _ = run(home, "reasons")
+    report = done["report"]
+    reasons = report["not_computed"]
+    paths = [name for name in ("robustness", "out_of_distribution", "feature_distortion") if report[name] is None]
+    paths += [f"calibration.{name}" for name in ("ece", "adaptive_ece") if report["calibration"][name] is None]
+    assert len(paths) == 5
+    assert all(reasons[path] for path in paths)
+
+
+def test_without_names_of_the_pretraining_exposure_says_so(home, tmp_path):
+    done, _ = run(home, "nameless", prepared=tmp_path)
+    assert done["report"]["data"]["exposure"] is None
+    assert "make setup" in done["report"]["not_computed"]["data.exposure"]
+
+
+def test_shuffled_labels_give_chance_and_a_flag(home):
+    wire = Wire()
+    done, card = run(home, "shuffled", wire, dataset=SHUFFLED)
+    metrics = done["metrics"]
+    assert metrics["test_accuracy_low"] < 1 / 3 + 0.1
+    assert [flag["code"] for flag in done["report"]["flags"]] == ["not_better_than_largest_class"]
+    warned = [event for event in wire.events("log") if event["level"] == "warning"]
+    assert [event["data"]["code"] for event in warned] == ["not_better_than_largest_class"]
+    assert warned[0]["message"] == done["report"]["flags"][0]["message"]
+    assert "not shown to be better than always naming the largest class" in re.sub(r"\\(.)", r"\1", card)
+
+
+def test_a_trained_backbone_tells_how_far_its_features_moved(home):
+    done, _ = run(home, "tuned", recipe={"method": "fine_tune", "scope": "full", "epochs": 3})
+    report = done["report"]
+    if report["details"]["served"] == "the trained network":
+        moved = report["feature_distortion"]
+        assert moved["mean_relative_change"] > 0
+        assert 0 < moved["linear_cka"] < 1
+        assert moved["num_samples"] == done["metrics"]["num_test"]
+        assert [group["name"] for group in report["feature_map"]["groups"]] == ["test"]
+    else:
+        assert report["not_computed"]["feature_distortion"] == "the backbone is served unchanged"
+
+
+def test_exposure_names_classes_of_the_pretraining(home, tmp_path):
+    context = transfer_factories.context(tmp_path, Wire())
+    task = transfer_factories.task(stored(context), transfer_factories.cnn())
+    found, reason = exposed.section(task, "timm/tf_efficientnet_lite0", ("daisy", "tigers", "nothing of the kind"))
+    assert reason == ""
+    assert [(row["name"], row["by"]) for row in found["classes"]] == [("daisy", "name"), ("tigers", "name")]
+    ways = ("t_shirt", "jack_o_lantern", "n02099601_golden_retriever", "Persian_cats", "tabby-cat", "animal_mammal")
+    found, _ = exposed.section(task, "timm/tf_efficientnet_lite0", (*ways, "not_a_word"))
+    assert [(row["name"], row["by"]) for row in found["classes"]] == [
+        *((name, "name") for name in ways[:-1]), ("animal_mammal", "part")
+    ]  # fmt: skip
+    for backbone, words in (("user/mine", "not recorded"), ("open_clip/ViT-B-32.openai", "captioned")):
+        found, reason = exposed.section(task, backbone, ("daisy",))
+        assert found is None
+        assert words in reason
+
+
+def stored(context):
+    archive = context.scratch / "few.zip"
+    archive.write_bytes(factories.pack(factories.pictures(4)))
+    transfer_factories.store(context, archive)
+    return context

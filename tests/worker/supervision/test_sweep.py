@@ -1,0 +1,280 @@
+"""What a worker does between jobs, on both databases."""
+
+import os
+import threading
+import time
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+from app.db.base import now
+from app.db.models import Dataset, Job, ModelVersion, WorkerProcess
+from app.db.waste import Waste
+from app.errors import Unavailable
+from app.queue import Bell, make_celery
+from app.services import attempts, job_requests, jobs, logs
+from app.serving.moments import Moments
+from app.serving.parts import Parts
+from app.serving.slots import DAY, TEN_MINUTES, Key, Span
+from app.storage import FolderStorage
+from tests import factories
+from tests.conftest import wait_until
+from tests.factories import files_below
+from worker.supervision import sweep
+from worker.supervision.worker_context import WorkerContext
+
+
+@pytest.fixture
+def context(settings, database, storage):
+    return WorkerContext(
+        settings=settings, database=database, storage=storage, bell=Bell(make_celery(settings)), worker_id="w1",
+        queues=("cpu",), stopping=threading.Event(), slots=threading.Semaphore(1),
+    )  # fmt: skip
+
+
+def messages(home):
+    return files_below(home / "broker" / "messages")
+
+
+def silent(context, **fields):
+    """A running job whose lease has run out."""
+    with context.database.write() as session:
+        job_id = factories.job(session, **fields).id
+        attempts.claim(session, ["cpu", "gpu"], "gone", -1)
+    return job_id
+
+
+def job(context, job_id):
+    with context.database.read() as session:
+        return session.get_one(Job, job_id)
+
+
+def workers(context):
+    with context.database.read() as session:
+        return session.scalars(select(WorkerProcess).order_by(WorkerProcess.id)).all()
+
+
+def test_silent_job_is_handed_back_and_rung_for(context, home):
+    job_id = silent(context)
+    sweep.sweep(context)
+    found = job(context, job_id)
+    assert (found.state, found.losses, found.lease_owner) == ("queued", 1, None)
+    with context.database.read() as session:
+        assert "fell silent" in jobs.events(session, job_id, 0, 100)[0][-1].message
+    assert len(messages(home)) == 1
+
+
+def test_living_job_is_left_alone(context, home):
+    with context.database.write() as session:
+        job_id = factories.job(session).id
+        attempts.claim(session, ["cpu"], "alive", 60)
+    sweep.sweep(context)
+    assert (job(context, job_id).state, job(context, job_id).lease_owner) == ("running", "alive")
+    assert messages(home) == []
+
+
+def test_attempts_that_run_out_leave_nothing_behind(context, home, storage, tmp_path):
+    (tmp_path / "x").write_text("x")
+    with context.database.write() as session:
+        dataset_id = factories.dataset(session, state="ingesting").id
+    ingestion = silent(context, kind="ingest", dataset_id=dataset_id, losses=context.settings.max_attempts - 1)
+    transfer = silent(context, losses=context.settings.max_attempts - 1)
+    for key in (
+        f"incoming/default/{dataset_id}", f"datasets/default/{dataset_id}/index.parquet",
+        f"bundles/default/{transfer}/attempt-1/spec.json",
+    ):  # fmt: skip
+        storage.put(key, tmp_path / "x")
+    sweep.sweep(context)
+    for job_id in (ingestion, transfer):
+        assert (job(context, job_id).state, job(context, job_id).failure_code) == ("failed", "worker_lost")
+    assert files_below(home / "storage") == []
+    with context.database.read() as session:
+        row = session.get_one(Dataset, dataset_id)
+    assert (row.state, row.failure_code) == ("invalid", "worker_lost")
+
+
+def test_silent_job_that_was_cancelled_ends(context):
+    job_id = silent(context)
+    with context.database.write() as session:
+        job_requests.cancel(session, "default", job_id)
+    sweep.sweep(context)
+    assert job(context, job_id).state == "cancelled"
+
+
+def test_waiting_jobs_are_rung_for_on_own_queues_only(context, home):
+    with context.database.write() as session:
+        factories.worker(session, queues=["gpu"])
+        factories.job(session)
+    sweep.sweep(context)
+    assert messages(home) == []
+    with context.database.write() as session:
+        factories.job(session, kind="ingest")
+    sweep.sweep(context)
+    (message,) = messages(home)
+    assert message.endswith(".cpu.msg")
+
+
+def test_worker_without_a_free_slot_rings_not(context, home):
+    with context.database.write() as session:
+        factories.job(session)
+    with context.slots:
+        sweep.sweep(context)
+        assert messages(home) == []
+    sweep.sweep(context)
+    assert len(messages(home)) == 1
+
+
+def test_worker_shows_itself_and_leaves(context):
+    sweep.show(context, "cpu")
+    (first,) = workers(context)
+    assert (first.id, first.queues, first.device) == ("w1", ["cpu"], "cpu")
+    # The starters' weights lie in packages that the tests need as well.
+    assert factories.BACKBONE in first.backbones
+    sweep.show(context, "cpu")
+    (second,) = workers(context)
+    assert second.seen_at > first.seen_at
+    assert second.started_at == first.started_at
+    sweep.leave(context)
+    assert workers(context) == []
+    sweep.leave(context)
+
+
+def test_worker_that_was_killed_is_forgotten(context):
+    with context.database.write() as session:
+        factories.worker(session, id="killed", seen_at=now() - timedelta(hours=2))
+        factories.worker(session, id="other", seen_at=now() - timedelta(minutes=50))
+    sweep.show(context, "cpu")
+    assert [row.id for row in workers(context)] == ["other", "w1"]
+
+
+def test_folders_of_killed_attempts_are_removed(context, home):
+    with context.database.write() as session:
+        living = factories.job(session).id
+        attempts.claim(session, ["cpu"], "alive", 60)
+        waiting = factories.job(session).id
+        done = factories.job(session, state="succeeded").id
+    kept = [f"{living}-1-ab_c", "upload-1", "other"]
+    names = [*kept, f"{living}-0-abc", f"{waiting}-1-x", f"{done}-1-x", "job_gone-3-x"]
+    for name in names:
+        (home / "scratch" / name).mkdir(parents=True)
+        (home / "scratch" / name / "file").write_text("x")
+    sweep.sweep(context)
+    assert sorted(path.name for path in (home / "scratch").iterdir()) == sorted(kept)
+
+
+def test_sweeping_goes_on_until_the_end(context, home):
+    thread = sweep.start(context, "cpu")
+    wait_until(lambda: workers(context), "the worker's row")
+    context.stopping.set()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_jobs_of_a_gpu_that_left_move_to_the_cpu(context, home):
+    with context.database.write() as session:
+        factories.worker(session, queues=["cpu", "gpu"], seen_at=now() - timedelta(minutes=2))
+        job_id = factories.job(session, queue="gpu").id
+        running = factories.job(session, state="running", queue="gpu").id
+    sweep.sweep(context)
+    assert job(context, job_id).queue == "gpu", "nobody serves the CPU either"
+    sweep.show(context, "cpu")
+    sweep.sweep(context)
+    assert (job(context, job_id).queue, job(context, running).queue) == ("cpu", "gpu")
+    with context.database.read() as session:
+        assert "moved to cpu" in jobs.events(session, job_id, 0, 100)[0][-1].message
+    assert [name.rpartition("/")[2].split(".")[1] for name in messages(home)] == ["cpu"]
+
+
+def test_jobs_of_a_gpu_that_is_busy_stay(context):
+    sweep.show(context, "cpu")
+    with context.database.write() as session:
+        factories.worker(session, queues=["gpu"])
+        job_id = factories.job(session).id
+    sweep.sweep(context)
+    assert job(context, job_id).queue == "gpu"
+
+
+def test_uploads_that_nobody_writes_any_more_are_removed(context, home):
+    scratch = home / "scratch"
+    scratch.mkdir(parents=True)
+    for name, hours in {"upload-old": 2, "upload-new": 0.5, "other": 2}.items():
+        (scratch / name).write_text("x")
+        at = time.time() - hours * 3600
+        os.utime(scratch / name, (at, at))
+    sweep.sweep(context)
+    assert sorted(path.name for path in scratch.iterdir()) == ["other", "upload-new"]
+
+
+def test_prediction_logs_that_are_over_are_removed(context, tmp_path):
+    with context.database.write() as session:
+        model = factories.model(session, "tiny", 0)
+        logs.keep(session, model.project_id, "tiny", 1.0, keep_days=7, images=False)
+    (tmp_path / "part").write_bytes(b"rows")
+    top = f"predictions/{model.project_id}/{model.id}"
+    days = {age: f"{top}/{(now() - timedelta(days=age)).date()}" for age in (0, 7, 8)}
+    for folder in days.values():
+        context.storage.put(f"{folder}/a.parquet", tmp_path / "part")
+    context.stopping.set()
+    sweep.start(context, "cpu").join(30)
+    assert list(context.storage.list("predictions")) == [f"{days[age]}/a.parquet" for age in (7, 0)]
+
+
+def test_sums_that_are_over_are_removed_and_those_of_past_days_joined(context, tmp_path):
+    with context.database.write() as session:
+        factories.model(session)
+        version_id = session.scalars(select(ModelVersion.id)).one()
+    parts, images = (
+        Parts(context.storage, tmp_path),
+        Moments.of(np.ones((3, 2), np.float32), np.ones((3, 1), np.float32)),
+    )
+    today = int(time.time()) // DAY * DAY
+    for age in (0, 1, 2, 30, 31):
+        for series in ("a", "b"):
+            span = Span(today - age * DAY, TEN_MINUTES, series * 32, 3)
+            for key in (version_id, "ver_gone"):
+                parts.put(Key("default", key, None), span, images)
+    for _ in range(2):
+        sweep.expire(context)
+        found = parts.read(Key("default", version_id, None), 0, {})
+        assert [(today - span.start) // DAY for span in found] == [30, 2, 1, 1, 0, 0]
+        assert [moments.num_images for moments in found.values()] == [6, 6, 3, 3, 3, 3]
+    assert not any("ver_gone" in name for name in context.storage.list("observed"))
+
+
+def test_checkpoints_that_a_late_attempt_has_left_are_removed(context, tmp_path):
+    with context.database.write() as session:
+        states = ("succeeded", "failed", "cancelled", "running")
+        ids = {state: factories.job(session, state=state).id for state in states}
+    (tmp_path / "file").write_text("x")
+    for job_id in (*ids.values(), "job_gone"):
+        context.storage.put(f"checkpoints/default/{job_id}/run/1", tmp_path / "file")
+    sweep.expire(context)
+    with context.database.read() as session:
+        noted = {row.prefix.rpartition("/")[2] for row in session.scalars(select(Waste))}
+    assert noted == {ids["succeeded"], ids["cancelled"], "job_gone"}
+
+
+class Away(FolderStorage):
+    """A storage that cannot be reached the first time."""
+
+    reached = False
+
+    def list(self, prefix):
+        if not self.reached:
+            self.reached = True
+            raise Unavailable("expected the object store to answer; found nothing; try again")
+        return super().list(prefix)
+
+
+def test_sweeping_goes_on_when_storage_comes_back(context, home):
+    away = Away(home / "storage")
+    quick = context.settings.model_copy(update={"lease_seconds": 0.1})
+    thread = sweep.start(replace(context, storage=away, settings=quick), "cpu")
+    wait_until(lambda: away.reached, "a look at storage")
+    job_id = silent(context)
+    wait_until(lambda: job(context, job_id).state == "queued", "a job that is taken back")
+    context.stopping.set()
+    thread.join(30)

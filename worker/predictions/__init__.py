@@ -1,0 +1,1 @@
+"""Predictions over a dataset or an upload: where the images come from, chunks, and the file with a row for each."""

@@ -1,0 +1,9 @@
+"""`python -m worker.prepare`: prepares backbones ahead of the first job that needs them."""
+
+import logging
+
+from worker.prepare.image_tower import main
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    raise SystemExit(main())

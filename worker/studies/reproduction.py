@@ -1,0 +1,174 @@
+"""A finished transfer carried out again, and held against what it has published. It publishes nothing.
+
+Without torch where the recipe needs none. Shape legend: N items, C classes.
+"""
+
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app import recipes
+from app.artifact import bundle
+from app.artifact import spec as specs
+from app.artifact.spec import Dataset, Spec
+from app.errors import JobFailure, NotFound
+from app.serving.runtime import Runtime, Session
+from worker import transfer
+from worker.attempt.context import RunContext
+from worker.attempt.document import DatasetDocument
+from worker.backbones import features
+from worker.backbones.probes import probe_images
+from worker.contract.outcome import Candidate
+from worker.evaluate import sameness
+from worker.evaluate.sections import Evaluation
+from worker.methods.table import METHODS
+
+ITEMS = "the items that the version was scored on"
+PROBES = "noise and patterns, since the version was scored on no item"
+BUDGET = "the recipe has a time budget: what fits it depends on the machine and on what is cached"
+
+Double = NDArray[np.float64]
+
+
+def run(context: RunContext) -> dict[str, Any]:
+    """Trains again with the same data, recipe and seed, and compares.
+
+    Returns:
+        `result` and `metrics`.
+
+    Raises:
+        JobFailure: version_deleted, and what the transfer itself raises.
+    """
+    document, reporter = context.document, context.reporter
+    original = document.inputs["original"]
+    described, known = _published(context, original)
+    recipe = recipes.parse(document.recipe or {})
+    task, judge = transfer.plan(context, recipe, full=False)
+    candidate_of = METHODS[type(recipe)](recipe, task)
+    reporter.check_yield()
+    reporter.progress(0.85, "evaluate")
+    evaluation = judge(candidate_of)
+    candidate = candidate_of.candidate
+    reporter.progress(0.95, "compare")
+    if set(described.labels) != set(task.class_names):
+        raise JobFailure(
+            "internal", f"expected the labels {list(described.labels)}; found {list(task.class_names)}; run a new job"
+        )
+    order = [task.class_names.index(label) for label in described.labels]
+    if known.ids:
+        before, now = _same_items(known, evaluation, order, is_bounded=_is_bounded(recipe))
+        what = ITEMS if len(before) == len(known.ids) else f"{len(before)} of {ITEMS}: there was no time for the others"
+    else:
+        before, now, what = *_probed(context, original, described, candidate, order), PROBES
+    found = sameness.compare(before, now)
+    rows = sameness.metric_rows(described.metrics, evaluation.metrics)
+    word = sameness.verdict(found, rows)
+    result = {
+        "mode": document.inputs["mode"],
+        "job": original["job"],
+        "model": {"name": original["model"], "version": original["version"]},
+        "verdict": word,
+        "bounds": sameness.BOUNDS,
+        "predictions": {**asdict(found), "what": what},
+        "metrics": rows,
+        "libraries": _libraries(described),
+        "datasets": _datasets(context, described),
+        "backbone": _backbone(described, candidate),
+        "served": {"then": described.head, "now": candidate.head.kind, "what_now": candidate.name},
+        "notes": [BUDGET] if _is_bounded(recipe) or recipe.method == "auto" else [],
+    }
+    reporter.metric(
+        f"{word}: {found.share_equal:.1%} of {found.num_items} predictions equal, probabilities within "
+        f"{found.max_difference:.2e}",
+        **asdict(found),
+    )
+    return {"result": result, "metrics": asdict(found)}
+
+
+def _published(context: RunContext, original: dict[str, Any]) -> tuple[Spec, bundle.Predictions]:
+    try:
+        described = specs.load(context.storage.fetch(f"{original['prefix']}/{bundle.SPEC}").read_bytes())
+        return described, bundle.read_predictions(context.storage.fetch(f"{original['prefix']}/{bundle.PREDICTIONS}"))
+    except NotFound as error:
+        raise JobFailure(
+            "version_deleted",
+            f"expected version {original['version']} of {original['model']!r} to compare with; found that it was "
+            "deleted meanwhile; nothing can be reproduced without it",
+        ) from error
+
+
+def _is_bounded(recipe: recipes.Recipe) -> bool:
+    return getattr(recipe, "max_minutes", None) is not None
+
+
+def _same_items(
+    known: bundle.Predictions, evaluation: Evaluation, order: list[int], *, is_bounded: bool
+) -> tuple[Double, Double]:
+    """Both models' probabilities, item by item, in the order of the published labels.
+
+    A training with a bound scores what it has time for: there the items that both have scored are compared.
+
+    Raises:
+        JobFailure: internal, other items were scored: a dataset never changes, so this is no matter of the data.
+    """
+    place = {name: row for row, name in enumerate(evaluation.predictions.ids)}
+    shared = [row for row, name in enumerate(known.ids) if name in place]
+    if not shared or (not is_bounded and not len(shared) == len(place) == len(known.ids)):
+        raise JobFailure(
+            "internal", f"expected the {len(known.ids)} items of before; found {len(place)}, not all of them the same"
+        )
+    rows = [place[known.ids[row]] for row in shared]
+    found = evaluation.predictions.probabilities[rows][:, order]
+    return known.probabilities[shared].astype(np.float64), found.astype(float)
+
+
+def _probed(
+    context: RunContext, original: dict[str, Any], described: Spec, candidate: Candidate, order: list[int]
+) -> tuple[Double, Double]:
+    images = probe_images(candidate.backbone.preprocess)
+    network = described.files[bundle.BACKBONE].key or f"{original['prefix']}/{bundle.BACKBONE}"
+    threads = context.settings.num_compute_threads
+    head = Session(context.storage.fetch(f"{original['prefix']}/{bundle.HEAD}"), 1)
+    before = Runtime(Session(context.storage.fetch(network), threads), head).run(images).probabilities
+    now = candidate.head.probabilities(features.open_extractor(context, candidate.backbone)(images))
+    return before.astype(np.float64), now[:, order].astype(np.float32).astype(np.float64)
+
+
+def _libraries(described: Spec) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "then": then, "now": (now := _version(name)), "same": then == now}
+        for name, then in sorted(described.libraries.items())
+    ]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _datasets(context: RunContext, described: Spec) -> list[dict[str, Any]]:
+    """Their digests then and now; they are immutable, so a difference means that something is damaged."""
+    document = context.document
+    pairs = ((described.dataset, document.dataset), (described.source, document.datasets.get("source")))
+    return [_digests(then, now) for then, now in pairs if then is not None]
+
+
+def _digests(then: Dataset, now: DatasetDocument | None) -> dict[str, Any]:
+    found = now.digest if now else None
+    return {"id": then.id, "digest_then": then.digest, "digest_now": found, "same": then.digest == found}
+
+
+def _backbone(described: Spec, candidate: Candidate) -> dict[str, Any]:
+    then, now = described.backbone, candidate.backbone
+    return {
+        "name_then": then.name,
+        "name_now": now.name,
+        "digest_then": then.digest,
+        "digest_now": now.digest,
+        "same": then.digest == now.digest,
+    }
