@@ -8,6 +8,8 @@ from app.bodies import BODY, By
 
 VERSIONS: Literal["versions"] = "versions"
 FOLDS, REPRODUCE = "folds", "reproduce"
+# Fills in what the report of a transfer has waited for; nobody asks for it by itself.
+REPORT = "report"
 # Recipes that learn from one labelled dataset, so that a fold of it can be left out.
 FOLDED = ("linear_probe", "few_shot", "fine_tune", "auto")
 

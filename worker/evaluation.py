@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from app.evaluations import FOLDS, REPRODUCE, VERSIONS
+from app.evaluations import FOLDS, REPORT, REPRODUCE, VERSIONS
 from worker.attempt.context import RunContext
-from worker.studies import fold_study, reproduction, version_study
+from worker.studies import fold_study, full_report, reproduction, version_study
 
 MODES: dict[str, Callable[[RunContext], dict[str, Any]]] = {
     VERSIONS: version_study.run,
     FOLDS: fold_study.run,
     REPRODUCE: reproduction.run,
+    REPORT: full_report.run,
 }
 
 

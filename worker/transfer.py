@@ -18,6 +18,7 @@ from worker.contract.task import Domain, Task
 from worker.data import labels
 from worker.data.samples import Index, empty_index, load_index
 from worker.domains import two_domains
+from worker.evaluate import supplement
 from worker.evaluate.sections import Evaluation
 from worker.methods.table import METHODS
 from worker.prepare import sources
@@ -38,7 +39,7 @@ def run(context: RunContext) -> dict[str, Any]:
     document, reporter = context.document, context.reporter
     recipe = recipes.parse(document.recipe or {})
     reporter.progress(0.01, "load")
-    task, judge = plan(context, recipe, full=document.report_mode == "full" or isinstance(recipe, Auto | FineTune))
+    task, judge = plan(context, recipe, full=isinstance(recipe, Auto | FineTune))
     outcome = METHODS[type(recipe)](recipe, task)
     task = outcome.excerpt.of(task) if outcome.excerpt else task
     reporter.check_yield()
@@ -51,7 +52,9 @@ def run(context: RunContext) -> dict[str, Any]:
     wanted = [precision for precision in SECOND if document.inputs.get(precision)]
     judged = second_graph.judge(task, outcome.candidate, wanted)
     told: dict[str, Any] = {precision: one.report for precision, one in judged.items()}
-    evaluation = replace(evaluation, report={**evaluation.report, **told})
+    evaluation = replace(
+        evaluation, report={**evaluation.report, **told, **supplement.follow_up(task, evaluation.report)}
+    )
     reporter.progress(0.95, "assemble")
     written, parity = assemble.bundle(task, outcome.candidate, evaluation, seen, judged)
     reporter.log(
@@ -149,9 +152,10 @@ def load(context: RunContext, dataset: DatasetDocument | None) -> Index:
     if dataset is None:
         raise JobFailure("dataset_invalid", "expected a dataset; found that it was deleted; upload it again")
     folder = context.scratch / dataset.id
-    folder.mkdir()
-    for name in ("index.parquet", "dataset.json"):
-        (folder / name).symlink_to(context.storage.fetch(f"{dataset.prefix}/{name}"))
+    if not folder.exists():
+        folder.mkdir()
+        for name in ("index.parquet", "dataset.json"):
+            (folder / name).symlink_to(context.storage.fetch(f"{dataset.prefix}/{name}"))
     return load_index(folder, dataset.prefix)
 
 

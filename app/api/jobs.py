@@ -33,7 +33,7 @@ from app.extract_jobs import ExtractIn
 from app.pages import report as pages
 from app.pages.render import POLICY
 from app.predict_jobs import KIND, PredictIn
-from app.services import adapted, extract_jobs, job_requests, jobs, models, outcomes, predict_jobs, transfers
+from app.services import adapted, extract_jobs, job_requests, jobs, models, outcomes, predict_jobs, reports, transfers
 from app.services.job_files import MADE
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=RESPONSES)
@@ -63,7 +63,9 @@ class JobIn(BaseModel):
     recipe: dict[str, Any] = Field({"method": "auto"}, description="See GET /api/v1/recipes.")
     model: str = Field(pattern=NAME, description="Name under which the result is published.")
     seed: int = Field(0, ge=0, lt=2**31)
-    report: Literal["fast", "full"] = "fast"
+    report: Literal["fast", "full"] = Field(
+        "fast", description="full: a job that follows fills in what costs time; the version is served before."
+    )
     depends_on: list[str] = Field([], max_length=100)
     priority: Priority = 0
     allow_label_change: bool = False
@@ -124,6 +126,10 @@ class JobOut(BaseModel):
     request: dict[str, Any] | None = Field(
         description="Of kind predict or extract: what was asked, with the version and the alignment that it means."
     )
+    follow_up: str | None = Field(
+        description="Of a transfer whose report is a full one: the job that fills in what a fast one does not have."
+    )
+    follows: str | None = Field(description="Of such a job: the transfer whose report it fills in.")
     metrics: dict[str, float | int | None] | None
     failure: Failure | None
     created_at: datetime
@@ -149,6 +155,8 @@ def _out(row: Job, published: tuple[str, int] | None) -> JobOut:
         seed=row.seed,
         model=ModelRef(name=published[0], version=published[1]) if published else None,
         request=request,
+        follow_up=reports.follow_up(row),
+        follows=reports.follows(row),
         metrics=row.metrics,
         failure=Failure.of(row.failure_code, row.failure_message),
         created_at=row.created_at,
@@ -252,7 +260,7 @@ def retry_job(job_id: str, session: WriteSession, project: Project) -> Any:
 )
 def get_report(job_id: str, request: Request, session: ReadSession, project: Project) -> Any:
     """The transfer report, as JSON, or as a page when a browser asks."""
-    document = jobs.report(session, project, job_id)
+    document = reports.read(session, project, job_id)
     accept = request.headers.get("accept", "")
     if "text/html" in accept and "application/json" not in accept.partition("text/html")[0]:
         known = adapted.finished(session, project) if "domain" in document else ()

@@ -91,10 +91,6 @@ class Client(Watching, Uploading, Predicting):
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return self.call("POST", "/jobs", json=body, headers=headers)
 
-    def report(self, job_id: str) -> Json:
-        """A finished job's transfer report."""
-        return self.call("GET", f"/jobs/{quote(job_id, safe='')}/report", headers={"Accept": "application/json"})
-
     def fit_alignment(self, method: str, source: str, backbone: str, **fields: Any) -> Json:
         """Queues the fit of an alignment; `fields` are the body's others: target, from_backbone, shrinkage, ..."""
         body = {"method": method, "source": source, "backbone": backbone, **fields}

@@ -56,6 +56,17 @@ class Watching(Wire):
                 on_progress(Progress("running", **event.data["data"]))
         return self.job(job_id)
 
+    def wait_report(self, job_id: str, on_progress: Callable[[Progress], None] | None = None) -> Json:
+        """A transfer's report, once the transfer has ended, and the job that fills it in where one follows."""
+        job = self.wait_job(job_id, on_progress)
+        if job["follow_up"] is not None:
+            self.wait_job(job["follow_up"], on_progress)
+        return self.report(job_id)
+
+    def report(self, job_id: str) -> Json:
+        """A finished job's transfer report, as it is now."""
+        return self.call("GET", f"/jobs/{quote(job_id, safe='')}/report", headers={"Accept": "application/json"})
+
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
         """A job's log as it grows, and its progress, until the job has ended.
 

@@ -1,5 +1,6 @@
 """Numbers as a page shows them, and ways into a document that may lack any part."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,4 +99,4 @@ def facts(pairs: list[tuple[str, Any, Any]]) -> Facts:
 
 def because(reason: Any) -> str:
     """A reason as it follows "not computed": it may begin with these words itself, or end a sentence."""
-    return str(reason).removeprefix("not computed for this recipe; ").rstrip(".")
+    return re.sub("^not computed(?: yet:|:| for this recipe;) ", "", str(reason)).rstrip(".")

@@ -30,8 +30,17 @@ def headline(document: Mapping[str, Any]) -> dict[str, Any]:
                 for row in rows(document, "flags")
             ),
             *({"code": "warning", "message": str(text)} for text in at(document, "warnings") or []),
+            *_unfinished(document),
         ],
     }
+
+
+def _unfinished(document: Mapping[str, Any]) -> list[dict[str, str]]:
+    """That a job has yet to fill in some of it, or could not."""
+    told, reasons = at(document, "follow_up"), at(document, "not_computed")
+    if not isinstance(told, Mapping) or told.get("state") in (None, "succeeded") or not isinstance(reasons, Mapping):
+        return []
+    return [{"code": "unfinished", "message": str(reasons.get(path))} for path in (told.get("fills") or [])[:1]]
 
 
 def sentence(document: Mapping[str, Any]) -> str:
@@ -64,6 +73,8 @@ def sentence(document: Mapping[str, Any]) -> str:
 def _open(document: Mapping[str, Any]) -> str:
     reasons = at(document, "not_computed")
     unknown = reasons.get("verdict") if isinstance(reasons, Mapping) else None
+    if unknown and "verdict" in (at(document, "follow_up.fills") or []):
+        return f"There is no network from scratch to compare with ({because(unknown)})."
     if unknown:
         return f"There was nothing to compare it on: {unknown}."
     skipped = at(document, "baselines_skipped.scratch")

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app import log_lines, tracing
 from app.db.base import new_id, now
-from app.db.models import Dataset, Job, JobDataset, JobDependency, JobEvent, Report
+from app.db.models import Dataset, Job, JobDataset, JobDependency, JobEvent
 from app.errors import Conflict, NotFound
 from app.services import limits, outbox, paging, queues
 from app.states import FINAL, JobState, check_move
@@ -57,8 +57,16 @@ def create(session: Session, project: str, new: NewJob) -> Job:
     """
     limits.check_job(session, project)
     limits.check_bytes(session, project, 0)
+    limits.check_gpu(session, project, queues.choose(session, new.kind))
+    return enqueue(session, project, new)
+
+
+def enqueue(session: Session, project: str, new: NewJob) -> Job:
+    """Writes a job that takes another one's place, so that no limit is looked at; else as `create`.
+
+    A project that has used up its time on GPUs waits for the next day, as with every job that waits.
+    """
     queue = queues.choose(session, new.kind)
-    limits.check_gpu(session, project, queue)
     job = Job(
         id=new.id or new_id("job"),
         project_id=project,
@@ -135,22 +143,6 @@ def events(session: Session, job_id: str, after: int, limit: int) -> tuple[Seque
     """Events with a number above `after`, in order; and whether there are more."""
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after).order_by(JobEvent.seq)
     return paging.first(session, query, limit)
-
-
-def report(session: Session, project: str, job_id: str) -> dict[str, Any]:
-    """The transfer report.
-
-    Raises:
-        NotFound: no such job, or it has no report (yet).
-    """
-    job = get(session, project, job_id)
-    row = session.get(Report, job_id)
-    if row is None:
-        raise NotFound(
-            f"expected a finished transfer; found a job of kind {job.kind} that is {job.state}; it has no report",
-            code="no_report",
-        )
-    return row.document
 
 
 def move(

@@ -9,8 +9,20 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.models import Dataset, Job, Report, UserBackbone
-from app.services import alignments, attempts, datasets, forecasts, job_requests, jobs, publications, studies, waste
+from app.db.models import Dataset, Job, UserBackbone
+from app.evaluations import REPORT
+from app.services import (
+    alignments,
+    attempts,
+    datasets,
+    forecasts,
+    job_requests,
+    jobs,
+    publications,
+    reports,
+    studies,
+    waste,
+)
 from app.states import FINAL, JobState
 
 Result = dict[str, Any]
@@ -141,7 +153,7 @@ def _ingest(session: Session, job: Job, result: Result) -> list[str]:
 def _transfer(session: Session, job: Job, result: Result) -> list[str]:
     version = publications.publish(session, job, result["prefix"], result["spec"], result["metrics"])
     job.metrics = result["metrics"]
-    session.merge(Report(job_id=job.id, project_id=job.project_id, document=result["report"]))
+    reports.store(session, job, version, result["report"])
     forecasts.record(session, job, result["report"])
     _succeeded(
         session,
@@ -189,6 +201,8 @@ def _align(session: Session, job: Job, result: Result) -> list[str]:
 
 def _study(session: Session, job: Job, result: Result) -> list[str]:
     row = studies.complete(session, job, result["result"])
+    if job.inputs.get("mode") == REPORT:
+        reports.fill(session, result["result"])
     job.metrics = result["metrics"]
     _succeeded(session, job, f"{studies.NAMES[type(row)]} is ready", study=row.id)
     # Methods that a study carries out write checkpoints as they always do.

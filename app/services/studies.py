@@ -1,6 +1,6 @@
 """Studies: questions about data and models that a job answers. What rankings, evaluations and advice share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -25,17 +25,32 @@ NAMES: dict[type[Study], str] = {Ranking: "a ranking", Evaluation: "an evaluatio
 S = TypeVar("S", bound=Study)
 
 
-def create(session: Session, table: type[S], project: str, request: dict[str, Any], job: jobs.NewJob) -> S:
+def create(
+    session: Session,
+    table: type[S],
+    project: str,
+    request: dict[str, Any],
+    job: jobs.NewJob,
+    write: Callable[[Session, str, jobs.NewJob], Job] = jobs.create,
+) -> S:
     """Writes a study and the job that answers it; `job.inputs` gets the study's id.
 
+    Args:
+        session: the open transaction.
+        table: of the study.
+        project: owner.
+        request: what is asked.
+        job: that answers.
+        write: how the job comes to be; `jobs.enqueue` where no limit is to be looked at.
+
     Raises:
-        GraftError: see `jobs.create`.
+        GraftError: see `write`.
     """
     row = table(id=new_id(TABLES[job.kind][1]), project_id=project, state=RUNNING, request=request)
     session.add(row)
     session.flush()
     job = replace(job, inputs={**job.inputs, "study_id": row.id})
-    row.job_id = jobs.create(session, project, job).id
+    row.job_id = write(session, project, job).id
     return row
 
 

@@ -86,3 +86,32 @@ def test_an_excerpt_is_taken_again_as_it_was(up, tmp_path):
     assert again["state"] == "ready", again["failure"]
     found = again["result"]
     assert (found["verdict"], found["predictions"]["num_items"]) == ("identical", made["metrics"]["num_test"])
+
+
+def test_a_full_report_follows_the_version_that_is_served(up, tmp_path):
+    service = up(worker_slots=1)
+    client = service.client
+    dataset = upload(client, tmp_path, "colours", factories.pictures(24))
+    # So short that no network from scratch fits: what follows is what runs images through the version again.
+    asked = client.start_transfer(
+        dataset, "colours", backbone=factories.BACKBONE, recipe={"method": "auto", "max_minutes": 0.2}, report="full"
+    )
+    report = client.wait_report(asked["id"])
+    job = client.job(asked["id"])
+    assert job["state"] == "succeeded", job["failure"]
+    follower = client.job(job["follow_up"])
+    assert (follower["kind"], follower["state"], follower["follows"]) == ("evaluate", "succeeded", job["id"])
+    assert follower["created_at"] >= job["started_at"]
+    assert report["follow_up"] == {
+        "job": follower["id"], "state": "succeeded", "fills": ["robustness", "out_of_distribution"]
+    }  # fmt: skip
+    assert report["robustness"]["accuracy"] == report["metrics"]["test_accuracy"]
+    assert not set(report["follow_up"]["fills"]) & {key for key in report["not_computed"] if report.get(key)}
+    page = service.request("GET", f"/api/v1/jobs/{job['id']}/report", headers={"Accept": "text/html"}).text
+    assert "unfinished" not in page
+    published = client.call("GET", "/models/colours/versions/1/files/report.json")
+    assert published["robustness"] is None
+    assert job["id"] in published["not_computed"]["robustness"]
+    (listed,) = client.call("GET", "/evaluations")["data"]
+    assert (listed["job_id"], listed["request"]["mode"]) == (follower["id"], "report")
+    assert "Traceback" not in service.log.read_text()

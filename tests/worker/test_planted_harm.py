@@ -20,6 +20,7 @@ from app.storage import FolderStorage
 from benchmarks.evaluation import sets
 from tests import factories
 from tests.conftest import COMPUTE_THREADS
+from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import transfer
 from worker.attempt.context import RunContext
@@ -104,7 +105,7 @@ def judged(home, name, archive, backbone, monkeypatch):
     context = RunContext(
         Settings(home=home, compute_threads=COMPUTE_THREADS), storage, Reporter(Wire()), document, scratch, "cpu"
     )
-    return transfer.run(context)["report"]
+    return transfer_factories.whole(context, transfer.run(context))
 
 
 def test_spoilt_weights_are_called_harmful(home, spoilt, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from app.errors import JobFailure
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests.conftest import COMPUTE_THREADS
+from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire, store
 from worker import transfer
 from worker.attempt.context import RunContext
@@ -161,8 +162,8 @@ def test_few_shot_is_compared_with_the_probe_on_the_same_folds_and_keeps_what_it
 
 
 def test_a_full_report_compares_with_a_network_from_scratch(home):
-    done = transfer.run(attempt(home, "full", {"method": "linear_probe"}, Wire(), report_mode="full"))
-    report = done["report"]
+    context = attempt(home, "full", {"method": "linear_probe"}, Wire(), report_mode="full")
+    report = transfer_factories.whole(context, transfer.run(context))
     scratch = report["baselines"]["scratch"]
     assert scratch["low"] <= scratch["value"] <= scratch["high"]
     assert report["verdict"] == report["verdicts"]["vs_scratch"]

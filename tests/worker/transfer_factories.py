@@ -16,9 +16,11 @@ from torch import nn
 
 from app import backbones as catalogue
 from app.artifact.preprocess import Preprocess
+from app.services import reports
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests.conftest import COMPUTE_THREADS
+from worker import evaluation
 from worker.attempt.context import RunContext
 from worker.attempt.document import DatasetDocument, JobDocument
 from worker.attempt.progress import Reporter
@@ -94,6 +96,29 @@ def store(context: RunContext, archive: Path, seed: int = 0) -> None:
     request = IngestRequest(archive=archive, filename=archive.name, dataset_id="ds_1", scratch=folder, seed=seed)
     result = ingest(request, StoredDataset(context.storage, context.document.dataset.prefix), lambda *_: None)
     assert result.state == "ready", result.problems
+
+
+def whole(context: RunContext, done: dict[str, Any], **inputs: Any) -> dict[str, Any]:
+    """The report of a transfer with what the job that follows fills in."""
+    result = follow(context, done, **inputs)
+    return reports.filled(done["report"], result)
+
+
+def follow(context: RunContext, done: dict[str, Any], wire: Wire | None = None, **side: Any) -> dict[str, Any]:
+    """What the job that follows a transfer finds."""
+    scratch = Path(tempfile.mkdtemp(dir=context.scratch))
+    pinned = {"model": "m", "version": 1, "prefix": done["prefix"], "domain": None, "alignment": None, **side}
+    document = context.document.model_copy(
+        update={
+            "id": f"{context.document.id}-full",
+            "kind": "evaluate",
+            "report_mode": "fast",
+            "inputs": {"mode": "report", "original": {"job": context.document.id}, "side": pinned},
+        }
+    )
+    given = replace(context, document=document, scratch=scratch, reporter=Reporter(wire or Wire()))
+    found: dict[str, Any] = evaluation.run(given)["result"]
+    return found
 
 
 def task(context: RunContext, backbone: Prepared, seed: int = 0) -> Task:

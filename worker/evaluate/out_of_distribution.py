@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from app.artifact.preprocess import Preprocess
 from worker.backbones import features
-from worker.contract.outcome import Candidate
-from worker.contract.task import Float, Task
+from worker.contract.task import Float
 from worker.evaluate import strangers
+from worker.evaluate.served_graph import ServedGraph
 
 # With fewer of either kind the figure is chance.
 MIN_ITEMS = 30
@@ -35,33 +35,30 @@ class Strangers:
     synthetic: bool
 
 
-def patterns(task: Task, candidate: Candidate) -> Strangers:
+def patterns(served: ServedGraph, seed: int, threads: int) -> Strangers:
     """Synthetic strangers, seen by the graph that is published."""
-    images = draw(candidate.backbone.preprocess, NUM_PATTERNS, task.seed)
-    run = features.graph_extractor(candidate.graph, task.context.settings.num_compute_threads)
+    images = draw(served.shape, NUM_PATTERNS, seed)
+    run = features.graph_extractor(served.graph, threads)
     batches = np.array_split(images, -(-len(images) // features.BATCH_SIZE))
     return Strangers(np.concatenate([run(batch) for batch in batches]), SYNTHETIC, synthetic=True)
 
 
-def section(
-    candidate: Candidate, familiar_ND: Float, found: Strangers, learned_PD: Float | None, seed: int
-) -> dict[str, Any]:
+def section(served: ServedGraph, familiar_ND: Float, found: Strangers, learned_PD: Float | None) -> dict[str, Any]:
     """The report's part.
 
     Args:
-        candidate: whose scores are asked.
+        served: whose scores are asked.
         familiar_ND: features of test images of its classes.
         found: the strangers.
-        learned_PD: features of what was learned from; None where they are not at hand.
-        seed: of the sample of these.
+        learned_PD: features of what was learned from, or of a part of it; None where they are not at hand.
     """
     sides = familiar_ND, found.feats_MD
-    probabilities = [candidate.head.probabilities(feats).max(1) for feats in sides]
-    energies = [strangers.energy(candidate.head.logits(feats) / candidate.head.temperature) for feats in sides]
+    answers = [served.answers(feats) for feats in sides]
+    probabilities = [said.max(1) for said, _ in answers]
+    energies = [strangers.energy(logits.astype(np.float64)) for _, logits in answers]
     nearest = None
     if learned_PD is not None and len(learned_PD):
-        some = np.random.default_rng(seed).permutation(len(learned_PD))[: strangers.MAX_LEARNED]
-        nearest = strangers.auroc(*(strangers.nearness(feats, learned_PD[some]) for feats in sides))
+        nearest = strangers.auroc(*(strangers.nearness(feats, learned_PD) for feats in sides))
     return {
         "num_familiar": len(familiar_ND),
         "num_strange": len(found.feats_MD),

@@ -5,7 +5,7 @@ Nothing here chooses. Where a figure would not be honest it is None, and `not_co
 Shape legend: T scored items, P of the pool, D features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 
 from worker.contract.outcome import Candidate, Selection
 from worker.contract.task import Float, Rows, Task
-from worker.evaluate import distortion, exposed, feature_map, flags, out_of_distribution, robustness
-from worker.evaluate.corruptions import CORRUPTIONS
+from worker.evaluate import distortion, exposed, feature_map, flags
 from worker.evaluate.feature_map import Group
 from worker.evaluate.metrics import ClassScores
-from worker.evaluate.out_of_distribution import Strangers
 from worker.evaluate.risk_coverage import MIN_ITEMS, risk_coverage
 from worker.evaluate.sections import MIN_ECE_ITEMS, Scored
 from worker.evaluate.worst_class import worst_class
@@ -26,6 +24,8 @@ from worker.evaluate.worst_class import worst_class
 Reasons = dict[str, str]
 
 ASK = 'it runs images through the model again; ask for "report": "full"'
+# Of a full report, until its follow-up job has it; the row of the report says which job that is.
+LATER = "not computed yet when the version was published: a follow-up job fills it in, GET /api/v1/jobs/{job}/report"
 UNCHANGED = "the backbone is served unchanged"
 NOT_AT_HAND = "features of what was learned from, under what is served, are not at hand"
 NO_LABELS = "no item with a label was scored"
@@ -52,45 +52,36 @@ class Items:
     learned_PD: Float | None = None
 
 
-def num_passes(num_scored: int) -> int:
-    """How many images a full report runs through the model beside the scored ones themselves."""
-    changed = (1 + len(CORRUPTIONS)) * min(num_scored, robustness.MAX_IMAGES)
-    return changed + (out_of_distribution.NUM_PATTERNS if num_scored >= out_of_distribution.MIN_ITEMS else 0)
+def later(task: Task) -> str:
+    """Why a part of a full report is not there yet; empty where no full report was asked for."""
+    document = task.context.document
+    return LATER.format(job=document.id) if document.report_mode == "full" else ""
 
 
-def of_items(
-    task: Task, candidate: Candidate, items: Items, per_class: list[ClassScores], strange: Strangers | None = None
-) -> tuple[dict[str, Any], Reasons]:
-    """Parts that any labelled items allow.
+def of_items(task: Task, items: Items, per_class: list[ClassScores]) -> tuple[dict[str, Any], Reasons]:
+    """Parts that any labelled items allow; what runs images through the model again follows in a full report.
 
     Args:
         task: the data.
-        candidate: what is served.
         items: at least one.
         per_class: scores of the classes.
-        strange: images of other classes, where there are any; else patterns are made.
     """
     worst = worst_class(per_class)
-    document: dict[str, Any] = {"worst_class": worst and asdict(worst)}
-    reasons: Reasons = {}
+    document: dict[str, Any] = {
+        "worst_class": worst and asdict(worst),
+        "robustness": None,
+        "out_of_distribution": None,
+    }
+    reasons: Reasons = dict.fromkeys(("robustness", "out_of_distribution"), later(task) or ASK)
     document["feature_distortion"], reasons["feature_distortion"] = _distortion(items.frozen_TD, items.feats_TD)
-    if task.context.document.report_mode != "full":
-        document |= {"robustness": None, "out_of_distribution": None}
-        reasons |= {"robustness": ASK, "out_of_distribution": ASK}
-        return document, _given(reasons)
-    document["robustness"] = robustness.robustness(task, candidate, items.rows, items.labels_T)
-    document["out_of_distribution"], reasons["out_of_distribution"] = None, ""
-    num = len(items.rows) if strange is None else min(len(items.rows), len(strange.feats_MD))
-    if num < out_of_distribution.MIN_ITEMS:
-        reasons["out_of_distribution"] = f"needs {out_of_distribution.MIN_ITEMS} images of either kind; found {num}"
-    else:
-        strange = strange or out_of_distribution.patterns(task, candidate)
-        document["out_of_distribution"] = out_of_distribution.section(
-            candidate, items.feats_TD, strange, items.learned_PD, task.seed
-        )
-        if items.learned_PD is None:
-            reasons["out_of_distribution.auroc.nearest"] = NOT_AT_HAND
     return document, _given(reasons)
+
+
+def follow_up(task: Task, report: Mapping[str, Any]) -> dict[str, Any]:
+    """`follow_up` of a full report that is not whole yet: what waits for a job, which has no name yet."""
+    reason = later(task)
+    waiting = [path for path, told in report["not_computed"].items() if told == reason]
+    return {"follow_up": {"job": None, "state": None, "fills": waiting}} if waiting else {}
 
 
 def confidence(scored: Scored) -> tuple[dict[str, Any] | None, Reasons]:

@@ -139,11 +139,10 @@ class Budget:
         return Room(self.clock.left_seconds, scoring + 2 * max(MIN_SECONDS, so_far) + TORCH_SECONDS, scoring)
 
     def scoring(self, backbone: Prepared, *, trained: bool) -> float:
-        """Forecast of scoring: a trained network has to see every image again, and a full report changed ones."""
+        """Forecast of scoring: a trained network has to see every image again."""
         index, rows = self.scored
         missing = len(rows) if trained else features.num_missing(self._task.context, index, rows, backbone)
-        is_passed = missing or self.clock.num_changed(len(rows))
-        return self.clock.following(len(rows), missing, self.pace(backbone) if is_passed else 0.0)
+        return self.clock.following(missing, self.pace(backbone) if missing else 0.0)
 
     def compared_by_seconds(self, backbone: Prepared, *, trained: bool) -> float:
         """When baselines must have ended, from the job's beginning: scoring follows them."""

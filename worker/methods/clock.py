@@ -14,7 +14,6 @@ from worker.backbones.features import Extraction, Extractor
 from worker.backbones.prepared import Prepared
 from worker.contract.outcome import Decision
 from worker.contract.task import Float, Rows, Task
-from worker.evaluate import supplement
 from worker.methods.reference import TIMED_IMAGES, seconds_per_image
 
 # Assembling, storing and the report's own figures.
@@ -32,7 +31,7 @@ class Clock:
     """
 
     def __init__(self, task: Task, limit_seconds: float) -> None:
-        self._reporter, self._document = task.context.reporter, task.context.document
+        self._reporter = task.context.reporter
         self.limit_seconds = limit_seconds
         self.decisions: list[Decision] = []
         self.slowness = machine.slowness()
@@ -134,20 +133,15 @@ class Clock:
             self._image_seconds[key] = seconds_per_image(task, backbone, rows, run)
         return self._image_seconds[key]
 
-    def following(self, num_scored: int, num_passed: int, image_seconds: float) -> float:
-        """What must follow: scoring, and what a full report runs through the model again.
+    def following(self, num_passed: int, image_seconds: float) -> float:
+        """What must follow: scoring, and publication.
 
         Args:
-            num_scored: images.
-            num_passed: of them that have to pass the network for it.
+            num_passed: images that have to pass the network for it.
             image_seconds: that one takes.
         """
-        self._following = self.finish_seconds + (num_passed + self.num_changed(num_scored)) * image_seconds
+        self._following = self.finish_seconds + num_passed * image_seconds
         return self._following
-
-    def num_changed(self, num_scored: int) -> int:
-        """Images that a full report runs through the model beside the scored ones."""
-        return supplement.num_passes(num_scored) if self._document.report_mode == "full" else 0
 
     def skip(self, step: str, reason: str, forecast: float | None = None) -> None:
         """Writes down what is left out, and tells it."""

@@ -98,9 +98,8 @@ class Limit:
             epochs: fewer are no training to compare with.
         """
         self.image_seconds = self.clock.pace(task, source, lambda: forward.extractor(task, source))
-        num_scored = len(task.to_score)
         # A trained network has to see them again.
-        self._after_seconds = self.clock.following(num_scored, num_scored, self.image_seconds)
+        self._after_seconds = self.clock.following(len(task.to_score), self.image_seconds)
         # The baseline stands on the backbone's own resolution.
         own = features.num_missing(task.context, task.index, task.pool, task.backbone) * self.image_seconds
         fit = self.clock.slowness * (1.0 + fit_seconds(len(task.pool), source.feature_dim, task.num_classes))

@@ -95,8 +95,7 @@ def gather(
             return 0.0
         pace = pace or clock.pace(task, wanted.backbone)
         fit = clock.slowness * NUM_FITS * fit_seconds(1000, wanted.backbone.feature_dim, task.num_classes) / 1000
-        changed = clock.num_changed(len(wanted.scored)) * pace
-        left = clock.left_seconds - clock.finish_seconds - changed - wanted.kept_seconds(pace)
+        left = clock.left_seconds - clock.finish_seconds - wanted.kept_seconds(pace)
         return left / (wanted.passes * pace + fit)
 
     if num_rows is None:

@@ -75,7 +75,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
     if ours and scores and calibrated:
         frozen = None if served.shared else features[True]
         items = Items(rows, labels_T, ours, features[served.shared], frozen)
-        beside, missing = supplement.of_items(task, served, items, scores.per_class)
+        beside, missing = supplement.of_items(task, items, scores.per_class)
         calibrated["risk_coverage"], unsure = supplement.confidence(ours)
         missing |= unsure | intervals.reasons(labels_T, "metrics.test_")
     if unchanged:

@@ -98,9 +98,21 @@ def flat(made: Forecast | Decision | None) -> dict[str, float | int | None]:
 
 
 def sections(
-    made: Forecast | Decision | None, found: float, candidate: Candidate, class_names: tuple[str, ...]
+    made: Forecast | Decision | None,
+    found: float,
+    candidate: Candidate,
+    class_names: tuple[str, ...],
+    later: str = "",
 ) -> dict[str, Any]:
-    """`forecast` of the report; null, with the reason in `forecast_skipped`, where nothing could be foretold."""
+    """`forecast` of the report; null, with the reason in `forecast_skipped`, where nothing could be foretold.
+
+    Args:
+        made: what was foretold, or why it was left out.
+        found: accuracy on the test split.
+        candidate: that is served.
+        class_names: of the model.
+        later: why what more images of a class would buy is not told yet; empty where it never will be.
+    """
     if not isinstance(made, Forecast):
         return missing(why_missing(made))
     if made.expected is None:
@@ -131,7 +143,7 @@ def sections(
             "labels_needed": made.needs(),
             "labels_needed_skipped": made.reason,
             "more_images": made.advice(class_names),
-            "more_images_skipped": NOT_ASKED if made.more_images is None else None,
+            "more_images_skipped": (later or NOT_ASKED) if made.more_images is None else None,
         },
         "forecast_skipped": None,
     }

@@ -26,6 +26,8 @@ from worker.solvers.logits import softmax
 OF_SOURCE = ("domain", "baselines.source_only", "verdicts.vs_source_only")
 OF_SELECTION = ("metrics.val_accuracy", "metrics.selection_accuracy", "metrics.cv_accuracy_mean")
 BLIND = "each class has one picture to learn from; where it is left out the class is unknown; add images"
+# What of a full report waits for the networks from scratch where the transfer itself did not train them.
+COMPARED = ("verdict", "verdicts.vs_scratch", "baselines.scratch", "curve")
 SOURCE_ONLY = "the linear probe of the source, as it is, on the same test split"
 
 
@@ -69,12 +71,14 @@ def evaluate(
     leaks = sections.leaks(met, alike, tested.correct_T)
     calibrated = sections.calibrated(task, candidate, tested.probabilities_TC, labels_T)
     items = Items(test, labels_T, tested, test_features, None if candidate.shared else plain_features, learned_features)
-    beside, missing = supplement.of_items(task, candidate, items, scores.per_class)
+    beside, missing = supplement.of_items(task, items, scores.per_class)
     sure, unsure = supplement.confidence(tested)
     told, untold = estimate.section(_confidence(task, candidate, tested), task.seed, float(tested.correct_T.mean()))
     shown, hidden = supplement.splits_map(task, items, f"pooled features of {candidate.backbone.name}, as served")
     exposed, unknown = supplement.known_classes(task, candidate, task.class_names)
     unheld = _unheld(task, candidate.selection)
+    later = "" if compare else supplement.later(task)
+    foretold = foresight.sections(made, tested.bounds["accuracy"].value, candidate, task.class_names, later)
     flat = _flat(task, candidate, tested, scores, calibrated["ece"], is_val_held=not unheld) | foresight.flat(made)
     ours = candidate.judged or candidate.selection
     # A gain over a network that was stopped before it could learn would be a lie; its accuracy is shown all the same.
@@ -94,6 +98,11 @@ def evaluate(
     unsaid = sections.itself({"vs_frozen": baseline is candidate, "vs_source_only": unchanged}, over)
     if small and small.unfair:
         unsaid |= dict.fromkeys(("verdicts.vs_scratch", *(("verdict",) if over == "frozen" else ())), small.unfair)
+    awaited = (
+        *COMPARED,
+        *(("gain",) if "gain" in unsaid else ()),
+        *(("forecast.more_images",) if foretold["forecast"] else ()),
+    )
     document = {
         "job": task.context.document.id,
         "flags": flags.some_of(
@@ -112,7 +121,9 @@ def evaluate(
             "scratch": small_tested and small and sections.baseline(small_tested, small.what),
             "source_only": alone_tested and sections.baseline(alone_tested, SOURCE_ONLY),
         },
-        "baselines_skipped": {} if small else {"scratch": left_out[0].reason if left_out else foresight.NOT_ASKED},
+        "baselines_skipped": {}
+        if small
+        else {"scratch": left_out[0].reason if left_out else later or foresight.NOT_ASKED},
         "gain": None if "gain" in unsaid else sections.gain(tested, against, over),
         "per_class": sections.per_class(scores),
         "confusion": scores.confusion(),
@@ -123,7 +134,7 @@ def evaluate(
         "feature_map": shown,
         "domain": outcome.adaptation and outcome.adaptation.domain,
         "curve": _curve(task, made, fair) if compare else None,
-        **foresight.sections(made, tested.bounds["accuracy"].value, candidate, task.class_names),
+        **foretold,
         "mapping": sections.mapping(candidate),
         "data": {**_data(task, test, leaks), "exposure": exposed},
         "cost": sections.cost(task, candidate, compared_seconds),
@@ -136,6 +147,7 @@ def evaluate(
             **unknown,
             **unsaid,
             **({} if isinstance(made, Forecast) else foresight.untold(unforeseen, has_curve=compare)),
+            **(dict.fromkeys(awaited, later) if later else {}),
             **(dict.fromkeys(OF_SOURCE, outcome.unjoined) if outcome.unjoined else {}),
             **({} if told else {"estimate": untold}),
             **({"metrics.val_accuracy": unheld} if unheld else {}),

@@ -16,7 +16,6 @@ from worker.contract.outcome import Candidate
 from worker.contract.task import Float, Rows, Task
 from worker.evaluate import calibration, feature_map, flags, intervals, metrics, sections, supplement
 from worker.evaluate.feature_map import Group
-from worker.evaluate.out_of_distribution import OTHERS, Strangers
 from worker.evaluate.sections import MIN_ECE_ITEMS, Evaluation, score
 from worker.evaluate.supplement import Items, Reasons
 
@@ -127,9 +126,8 @@ def _beside(
     scored = score(probabilities_TC, labels_T)
     items = Items(test, labels_T, scored, feats_TD)
     others_MD = candidate.features(others) if len(others) else feats_TD[:0]
-    strange = Strangers(others_MD, OTHERS, synthetic=False) if len(others) else None
     per_class = metrics.classification(probabilities_TC, labels_T, task.class_names).per_class
-    beside, missing = supplement.of_items(task, candidate, items, per_class, strange)
+    beside, missing = supplement.of_items(task, items, per_class)
     shown = feature_map.part(len(test), task.seed), feature_map.part(len(others), task.seed)
     groups = [
         Group("test, seen classes", len(test), feats_TD[shown[0]], labels_T[shown[0]], scored.correct_T[shown[0]])

@@ -90,10 +90,25 @@ class ServedVersion:
             rows: [N]
             result: [N, C]
         """
+        if not self.shared:
+            runtime = Runtime(Session(self.graph, context.settings.num_compute_threads), self.head, self.alignment)
+            return _by_row(context, index, rows, self.shape, lambda images: runtime.run(images).probabilities, stage)
+        found = self.features(context, index, rows, stage)
+        if self.alignment is not None:
+            found = self.alignment.run(found)[0]
+        return self.head.run(found)[self.head.output_names.index("probabilities")]
+
+    def features(self, context: RunContext, index: Index, rows: Rows, stage: Stage) -> Float:
+        """What its backbone makes of some samples, before any alignment, in the order of `rows`.
+
+        Shape:
+            rows: [N]
+            result: [N, D]
+        """
         threads = context.settings.num_compute_threads
         if not self.shared:
-            runtime = Runtime(Session(self.graph, threads), self.head, self.alignment)
-            return _by_row(context, index, rows, self.shape, lambda images: runtime.run(images).probabilities, stage)
+            run = features.graph_extractor(self.graph, threads)
+            return _by_row(context, index, rows, self.shape, run, stage)
         space = Space(self.digest, self.shape.digest, "pooled", "center", "fp32")
         extractor = lambda: features.graph_extractor(self.graph, threads)  # noqa: E731
         found, extraction = features.features(context, index, rows, space, self.shape, extractor, stage=stage)
@@ -103,9 +118,7 @@ class ServedVersion:
             num_cached=extraction.num_cached,
             num_extracted=extraction.num_extracted,
         )
-        if self.alignment is not None:
-            found = self.alignment.run(found)[0]
-        return self.head.run(found)[self.head.output_names.index("probabilities")]
+        return found
 
 
 def open_version(context: RunContext, side: dict[str, Any]) -> ServedVersion:

@@ -154,5 +154,6 @@ def report(num_classes: int = 3, name: str = "class", seed: int = 0, num_points:
             "factors": {name: {"alpha": {**spread, "share_moved": 0.5}, "beta": {**spread, "share_moved": 0.1}}},
             "curve": [{"epoch": epoch, "val_accuracy": 0.5 + epoch / 10} for epoch in range(4)],
         },
+        "follow_up": {"job": "job_2", "state": "succeeded", "fills": ["curve"]},
         "not_computed": {"out_of_distribution.auroc.nearest": name},
     }  # fmt: skip

@@ -202,6 +202,23 @@ def test_what_is_compared_with_itself_or_with_no_label_says_so() -> None:
     assert "No gain: it is the probe itself." in text
 
 
+@pytest.mark.parametrize("state", ["queued", "failed"])
+def test_what_another_job_has_yet_to_fill_in_is_said_at_the_top_and_in_its_place(state: str) -> None:
+    found = document() | {
+        "verdict": None,
+        "curve": None,
+        "follow_up": {"job": "job_2", "state": state, "fills": ["curve", "verdict"]},
+    }
+    why = "not computed yet: job job_2 fills it in"
+    found["not_computed"] = dict.fromkeys(("curve", "verdict"), why)
+    text = page(found).text
+    assert "There is no network from scratch to compare with (job job_2 fills it in)." in text
+    assert text.index(why) < text.index("Accuracy")
+    assert "Not computed: job job_2 fills it in." in text
+    found["follow_up"]["state"] = "succeeded"
+    assert "unfinished" not in page(found).text
+
+
 def test_flags_and_warnings_stand_before_the_figures() -> None:
     found = document() | {"flags": [{"code": "few_test_images", "message": "so few"}], "warnings": ["mind this"]}
     text = page(found).text

@@ -15,10 +15,7 @@ from tests.worker.transfer_factories import Wire
 from worker.attempt import machine
 from worker.attempt.progress import Reporter
 from worker.backbones import features
-from worker.evaluate import robustness
-from worker.evaluate.out_of_distribution import NUM_PATTERNS
 from worker.methods import auto, auto_steps
-from worker.methods.auto_budget import Budget
 from worker.prepare import sources
 
 DEMO = Path(__file__).parents[3] / "examples" / "data" / "emoji.zip"
@@ -124,24 +121,6 @@ def test_a_job_that_is_asked_to_stop_serves_what_it_has(home):
     skipped = {one.step: one.reason for one in outcome.decisions if one.outcome == "skipped"}
     assert skipped.keys() == {f"few_shot on {MOBILENET}", f"features of {LITE0}"}
     assert set(skipped.values()) == {"the job was asked to stop"}
-
-
-def test_what_a_full_report_adds_is_left_time_for(home):
-    fast = task(home, "fast")
-    document = fast.context.document.model_copy(update={"report_mode": "full"})
-    full = replace(fast, context=replace(fast.context, document=document))
-    budgets = [Budget(one, 1) for one in (fast, full)]
-    # Four corruptions of each test image, itself, and patterns.
-    num_test = len(fast.index.rows_of("test"))
-    added = (5 * min(num_test, robustness.MAX_IMAGES) + NUM_PATTERNS) * budgets[1].pace(full.backbone)
-    budgets[0].clock._image_seconds = budgets[1].clock._image_seconds
-    scoring = [one.scoring(full.backbone, trained=False) for one in budgets]
-    assert scoring[1] - scoring[0] == pytest.approx(added)
-    # Baselines have ended by then.
-    found = [one.compared_by_seconds(full.backbone, trained=False) for one in budgets]
-    assert found == [pytest.approx(60 - one) for one in scoring]
-    outcome = auto.run(recipes.Auto(max_minutes=1), full)
-    assert outcome.compared_by_seconds < 60
 
 
 class Watched(Wire):

@@ -1,0 +1,204 @@
+"""What a full report waits for, on the bundles that real transfers made: the same items, and only what was missing."""
+
+import functools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from app.artifact import bundle
+from app.errors import JobFailure
+from app.services import reports
+from tests import factories
+from tests.worker import transfer_factories
+from tests.worker.study_factories import Lab, side
+from tests.worker.transfer_factories import Wire
+from worker import evaluation
+from worker.attempt.progress import Reporter
+from worker.evaluate import robustness, served_graph
+from worker.methods import reference
+from worker.prepare import sources
+
+# Near each other, so that there are errors to tell models apart by.
+SHADES = {"rose": (168, 124, 130), "moss": (156, 136, 122), "mauve": (160, 124, 140)}
+IMAGES = ["robustness", "out_of_distribution"]
+COMPARED = ["verdict", "verdicts.vs_scratch", "baselines.scratch", "curve"]
+# What knowing the network from scratch may change in a report that is there already; all else stays.
+CHANGED = {
+    "verdict", "verdicts", "verdict_evidence", "baselines", "baselines_skipped", "gain", "curve", "forecast", "details",
+    "cost", "flags", "decisions", "not_computed", *IMAGES,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Shades, and one small backbone whose architecture can be trained from scratch."""
+    found = Lab(tmp_path_factory.mktemp("home"))
+    found.store("ds_shades", factories.pictures(60, SHADES))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "open_backbones", lambda context: (transfer_factories.cnn(),))
+        yield found
+
+
+@pytest.fixture(scope="module")
+def made(lab):
+    """A transfer whose report is to be a full one, as it is served."""
+    return lab.transfer("ds_shades", report_mode="full")
+
+
+def follower(lab, made, dataset="ds_shades", wire=None, **fields):
+    """The job that follows a transfer, before it has run."""
+    recipe = made["spec"]["recipe"]
+    inputs = {"mode": "report", "original": {"job": made["report"]["job"]}, "side": side(made)}
+    context = lab.context("evaluate", dataset, recipe=recipe, inputs=inputs, **fields)
+    return replace(context, reporter=Reporter(wire or lab.wire))
+
+
+@pytest.mark.parametrize("method", ["linear_probe", "few_shot"])
+def test_the_transfer_is_as_a_fast_one_and_says_what_follows(lab, method):
+    made, fast = (lab.transfer("ds_shades", method, report_mode=mode) for mode in ("full", "fast"))
+    report = made["report"]
+    assert made["metrics"] == fast["metrics"]
+    assert "follow_up" not in fast["report"]
+    told = report["follow_up"]
+    more = [] if report["gain"] else ["gain"]
+    assert (told["job"], set(told["fills"])) == (None, {*IMAGES, *COMPARED, *more, "forecast.more_images"})
+    for path in told["fills"]:
+        assert functools.reduce(lambda found, name: found[name], path.split("."), report) is None
+        assert report["job"] in report["not_computed"][path]
+    same = report.keys() - {"job", "cost", "not_computed", "baselines_skipped", "forecast", "follow_up"}
+    assert {key: report[key] for key in same} == {key: fast["report"][key] for key in same}
+
+
+@pytest.fixture(scope="module")
+def followed(lab, made):
+    """That job, once it has ended: its attempt, what it gives back, and the whole report."""
+    context = follower(lab, made)
+    done = evaluation.run(context)
+    return context, done, reports.filled(made["report"], done["result"])
+
+
+def test_what_follows_fills_in_what_is_missing_and_nothing_else(lab, made, followed):
+    before = made["report"]
+    _, found, report = followed
+    assert found["metrics"] == {}
+    json.dumps(found["result"], allow_nan=False)
+    assert found["result"]["predictions"]["share_equal"] == 1
+    assert {key for key in report if report[key] != before[key]} <= CHANGED
+    assert report["metrics"] == before["metrics"]
+    assert report["baselines"]["frozen"] == before["baselines"]["frozen"]
+    assert report["verdicts"]["vs_frozen"] == before["verdicts"]["vs_frozen"]
+    scratch = report["baselines"]["scratch"]
+    assert scratch["num_samples"] == report["metrics"]["num_test"]
+    assert report["verdict"] == report["verdicts"]["vs_scratch"] == report["verdict_evidence"]["vs_scratch"]["verdict"]
+    gained = report["gain"]
+    assert gained["over"] == "scratch"
+    assert gained["value"] == pytest.approx(report["metrics"]["test_accuracy"] - scratch["value"])
+    assert report["forecast"]["more_images"]
+    assert report["forecast"]["more_images_skipped"] is None
+    assert {key: value for key, value in report["forecast"].items() if not key.startswith("more_images")} == {
+        key: value for key, value in before["forecast"].items() if not key.startswith("more_images")
+    }
+    assert report["cost"]["transfer_seconds"] == before["cost"]["transfer_seconds"]
+    assert report["cost"]["baselines_seconds"] > 0
+    assert not set(before["follow_up"]["fills"]) & report["not_computed"].keys()
+    assert not any("not computed yet" in text for text in report["not_computed"].values())
+
+
+def test_spoilt_images_are_those_that_were_scored(followed):
+    report = followed[2]
+    found = report["robustness"]
+    num_test = report["metrics"]["num_test"]
+    assert num_test <= robustness.MAX_IMAGES
+    assert (found["num_images"], found["num_test"]) == (num_test, num_test)
+    assert found["accuracy"] == pytest.approx(report["metrics"]["test_accuracy"])
+    assert [row["name"] for row in found["corruptions"]] == ["noise", "blur", "jpeg", "brightness"]
+    for row in found["corruptions"]:
+        assert row["change"]["value"] == pytest.approx(row["accuracy"] - found["accuracy"])
+        assert row["change"]["low"] <= row["change"]["value"] <= row["change"]["high"]
+    strange = report["out_of_distribution"]
+    assert strange["synthetic"]
+    assert strange["num_familiar"] == num_test
+    assert all(0 <= value <= 1 for value in strange["auroc"].values())
+
+
+def test_an_attempt_that_takes_over_does_no_part_again(lab, followed):
+    first, done, _ = followed
+    wire = Wire()
+    scratch = lab.folder / f"{first.document.id}-again"
+    scratch.mkdir()
+    again = replace(first, scratch=scratch, reporter=Reporter(wire))
+    assert evaluation.run(again) == done
+    assert any(text.startswith("resumed from step 2") for text in wire.messages())
+    assert not any(text.startswith("baseline") for text in wire.messages())
+
+
+def test_no_verdict_is_given_of_another_model(lab, made):
+    """The published predictions are those of other labels: what the recipe gives now is not what was published."""
+    key = f"{made['prefix']}/{bundle.PREDICTIONS}"
+    path = lab.storage.fetch(key)
+    kept = path.read_bytes()
+    known = bundle.read_predictions(path)
+    turned = replace(known, probabilities=np.roll(known.probabilities, 1, axis=1))
+    other = lab.folder / "turned.parquet"
+    bundle.write_predictions(other, turned, tuple(made["spec"]["labels"]))
+    lab.storage.put(key, other)
+    try:
+        found = evaluation.run(follower(lab, made))["result"]
+    finally:
+        other.write_bytes(kept)
+        lab.storage.put(key, other)
+    assert found["predictions"]["share_equal"] == 0
+    report = reports.filled(made["report"], found)
+    for path in COMPARED:
+        assert "carried out again" in report["not_computed"][path]
+    assert report["verdict"] is None
+    assert report["baselines"]["scratch"] is None
+    assert "carried out again" in report["baselines_skipped"]["scratch"]
+    assert "carried out again" in report["forecast"]["more_images_skipped"]
+    assert report["robustness"] is not None
+
+
+def test_a_version_that_was_deleted_meanwhile_ends_the_job(lab):
+    made = lab.transfer("ds_shades", report_mode="full")
+    lab.storage.delete(made["prefix"])
+    with pytest.raises(JobFailure) as caught:
+        evaluation.run(follower(lab, made))
+    assert caught.value.code == "version_deleted"
+
+
+def test_of_a_recipe_that_is_compared_anyway_only_images_follow(lab):
+    made = lab.transfer("ds_shades", "auto", report_mode="full", recipe={"max_minutes": 0.2})
+    assert made["report"]["follow_up"]["fills"] == IMAGES
+    assert made["report"]["curve"] is not None
+    found = evaluation.run(follower(lab, made))["result"]
+    assert sorted(found["filled"]) == sorted(IMAGES)
+    assert found["predictions"] is None
+    report = reports.filled(made["report"], found)
+    assert report["robustness"]["accuracy"] == pytest.approx(report["metrics"]["test_accuracy"])
+
+
+def test_networks_from_scratch_have_the_time_that_the_transfer_took(lab, made, monkeypatch):
+    monkeypatch.setattr(reference, "MIN_SECONDS", 0.0)
+    context = follower(lab, made)
+    key = f"{made['prefix']}/{bundle.REPORT}"
+    kept = lab.storage.fetch(key).read_bytes()
+    slow = json.loads(kept)
+    slow["cost"] |= {"transfer_seconds": 2.5, "images_cached": 0, "images_extracted": 9, "extraction_seconds": 1.0}
+    path = lab.folder / "report.json"
+    for text in (json.dumps(slow).encode(), kept):
+        path.write_bytes(text)
+        lab.storage.put(key, path)
+        if text != kept:
+            evaluation.run(context)
+    told = [event for event in lab.wire.events("log") if event["message"].startswith("baseline from scratch: a")]
+    assert [event["data"]["seconds"] for event in told] == [2.5]
+
+
+def test_logits_are_what_the_softmax_of_the_head_is_given(lab, made):
+    head = served_graph.open_head(lab.storage.fetch(f"{made['prefix']}/{bundle.HEAD}"))
+    feats = np.random.default_rng(0).normal(size=(5, made["spec"]["backbone"]["feature_dim"])).astype(np.float32)
+    probabilities, logits = head.run(feats)
+    exact = np.exp(logits - logits.max(1, keepdims=True))
+    np.testing.assert_allclose(probabilities, exact / exact.sum(1, keepdims=True), atol=1e-6)

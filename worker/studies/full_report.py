@@ -1,0 +1,234 @@
+"""What a full report has beyond a fast one, computed once its version is served (docs/decisions/0039).
+
+The networks from scratch are held against the transfer carried out again, on features that are in the cache, so that
+nothing of it had to be kept: its predictions must be those that were published. Everything else is asked of the
+published files. The scored items are those of the version's own predictions. Torch for networks from scratch alone.
+
+Shape legend: T scored items, M strange ones, P that were learned from.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app import recipes
+from app.artifact import bundle
+from app.errors import JobFailure, NotFound
+from app.recipes import ZeroShot
+from worker import transfer
+from worker.attempt.context import RunContext
+from worker.backbones.features import Extraction
+from worker.contract.outcome import Candidate
+from worker.contract.task import Rows, Task
+from worker.data.samples import Index
+from worker.evaluate import matches, out_of_distribution, robustness, sameness, served_graph, strangers, supplement
+from worker.evaluate.out_of_distribution import OTHERS, Strangers
+from worker.evaluate.served_graph import ServedGraph
+from worker.methods.table import METHODS
+from worker.reports.report import COMPARED
+from worker.studies import served_version
+from worker.studies.finished import Finished
+from worker.studies.served_version import ServedVersion
+
+# What depends on the networks from scratch, and is null or another without them.
+FROM_SCRATCH = (
+    *COMPARED, "gain", "verdict_evidence.vs_scratch", "baselines_skipped", "forecast.more_images",
+    "forecast.more_images_skipped", "details.scratch", "cost.baselines_seconds",
+)  # fmt: skip
+
+Part = dict[str, Any]
+
+
+def run(context: RunContext) -> dict[str, Any]:
+    """Computes what the report of a finished transfer waits for.
+
+    Returns:
+        `result`: what is to be written where, see `services.reports.fill`; `metrics`, which are none.
+
+    Raises:
+        JobFailure: version_deleted, and what the transfer itself raises.
+    """
+    document, reporter = context.document, context.reporter
+    original, side = document.inputs["original"], document.inputs["side"]
+    reporter.progress(0.01, "load")
+    version = served_version.open_version(context, side)
+    known, report = _published(context, version)
+    parts, done = Finished(context, "parts"), list[Part]()
+    wanted: dict[str, Callable[[], Part]] = {}
+    if set(COMPARED) & set(report["follow_up"]["fills"]):
+        wanted["comparison"] = lambda: _compared(context, version, known, report)
+    wanted["images"] = lambda: _images(context, version, known)
+    for name, compute in wanted.items():
+        part = parts.get(name)
+        if part is None:
+            part = compute()
+            parts.add(name, part)
+        done.append(part)
+        reporter.check_yield()
+    result = {
+        "mode": document.inputs["mode"],
+        "job": original["job"],
+        "model": {"name": side["model"], "version": side["version"]},
+        "filled": {path: value for part in done for path, value in part["filled"].items()},
+        "not_computed": {path: reason for part in done for path, reason in part["not_computed"].items()},
+        "flags": [flag for part in done for flag in part.get("flags", [])],
+        "decisions": [decision for part in done for decision in part.get("decisions", [])],
+        "predictions": next((part["predictions"] for part in done if "predictions" in part), None),
+    }
+    reporter.log(f"the report of {original['job']} has {', '.join(report['follow_up']['fills'])} now")
+    return {"result": result, "metrics": {}}
+
+
+def _published(context: RunContext, version: ServedVersion) -> tuple[bundle.Predictions, dict[str, Any]]:
+    """What the version said of its scored items, and the report as it was then."""
+    fetch, prefix = context.storage.fetch, version.prefix
+    try:
+        known = bundle.read_predictions(fetch(f"{prefix}/{bundle.PREDICTIONS}"))
+        return known, json.loads(fetch(f"{prefix}/{bundle.REPORT}").read_text("utf-8"))
+    except NotFound as error:
+        raise JobFailure(
+            "version_deleted",
+            f"expected {version.name} to stay until its report was whole; found that it was deleted meanwhile; "
+            "run the transfer again to have one",
+        ) from error
+
+
+def _compared(context: RunContext, version: ServedVersion, known: bundle.Predictions, report: dict[str, Any]) -> Part:
+    """The networks from scratch, the learning curve, and what hangs on them."""
+    recipe = recipes.parse(context.document.recipe or {})
+    task, judge = transfer.plan(context, recipe, full=True)
+    outcome = METHODS[type(recipe)](recipe, task)
+    candidate = _timed(outcome.candidate, report["cost"])
+    same, reason = _is_same(known, task, candidate, version)
+    if reason:
+        context.reporter.log(f"no comparison with networks from scratch: {reason}", "warning", **same)
+        return _without(report, reason) | {"predictions": same}
+    found = judge(replace(outcome, candidate=candidate))
+    filled = {
+        path: _at(found.report, path) for path in FROM_SCRATCH if _at(report, path.rpartition(".")[0]) is not None
+    }
+    skipped = found.report["baselines_skipped"].get("scratch")
+    reasons = {
+        path: found.report["not_computed"].get(path) or skipped
+        for path, value in filled.items()
+        if value is None and path in (*COMPARED, "gain")
+    }
+    return {
+        "filled": filled,
+        "not_computed": {path: told for path, told in reasons.items() if told},
+        "flags": [flag for flag in found.report["flags"] if flag not in report["flags"]],
+        "decisions": [one for one in found.report["decisions"] if one["step"].startswith("baseline ")],
+        "predictions": same,
+    }
+
+
+def _without(report: dict[str, Any], reason: str) -> Part:
+    """Of a transfer that does not come out as it was published."""
+    filled: dict[str, Any] = {"baselines_skipped": {"scratch": reason}}
+    if report["forecast"] is not None:
+        filled["forecast.more_images_skipped"] = reason
+    waiting = (path for path in report["follow_up"]["fills"] if path in FROM_SCRATCH)
+    return {"filled": filled, "not_computed": dict.fromkeys(waiting, reason)}
+
+
+def _timed(candidate: Candidate, cost: dict[str, Any]) -> Candidate:
+    """With the time that the transfer took, which is what the networks from scratch are given."""
+    if cost["images_cached"] is None:
+        return replace(candidate, seconds=cost["transfer_seconds"], extraction=None)
+    taken = Extraction(cost["images_cached"], cost["images_extracted"], cost["extraction_seconds"])
+    return replace(candidate, seconds=cost["transfer_seconds"], extraction=taken)
+
+
+def _is_same(
+    known: bundle.Predictions, task: Task, candidate: Candidate, version: ServedVersion
+) -> tuple[dict[str, Any], str]:
+    """How near the transfer, carried out again, came to what it has published; and why it cannot stand for it, if so.
+
+    A verdict is decided on selection data and reported on the scored items: both must be named as they were.
+    """
+    rows, _ = _scored(known, task.index, version.spec.labels)
+    said_TC = candidate.head.probabilities(candidate.features(rows))
+    same, selected = sameness.compare(known.probabilities, said_TC), candidate.selection
+    right = float((selected.logits.argmax(1) == task.labels_N[selected.rows]).mean())
+    held = version.spec.metrics["selection_accuracy"]
+    if same.share_equal == 1 and held == (None if selected.is_blind else right):
+        return asdict(same), ""
+    return asdict(same), (
+        f"carried out again, the transfer names {same.share_equal:.1%} of the scored images as the published version "
+        f"does, and {right} of those held out right instead of {held}: a verdict would be of another model; run the "
+        "transfer again on a machine like this one"
+    )
+
+
+def _images(context: RunContext, version: ServedVersion, known: bundle.Predictions) -> Part:
+    """What runs images through the version again: corrupted ones, and strange ones."""
+    context.reporter.progress(0.9, "images")
+    index = transfer.load(context, context.document.dataset)
+    head = context.storage.fetch(f"{version.prefix}/{bundle.HEAD}")
+    served = ServedGraph(version.graph, version.shape, served_graph.open_head(head))
+    rows, labels_T = _scored(known, index, version.spec.labels)
+    filled: dict[str, Any] = {"robustness": robustness.robustness(context, index, served, rows, labels_T)}
+    context.reporter.progress(0.95, "images of no class")
+    others = _others(index, version.spec.labels)
+    stage = ("images of no class", 0.95, 0.98)
+    num = min(len(rows), len(others)) if len(others) else len(rows)
+    if num < out_of_distribution.MIN_ITEMS:
+        few = f"needs {out_of_distribution.MIN_ITEMS} images of either kind; found {num}"
+        return {"filled": {**filled, "out_of_distribution": None}, "not_computed": {"out_of_distribution": few}}
+    if len(others):
+        strange = Strangers(version.features(context, index, others, stage), OTHERS, synthetic=False)
+    else:
+        seed, threads = context.document.seed, context.settings.num_compute_threads
+        strange = out_of_distribution.patterns(served, seed, threads)
+    learned = _learned(context, version, index)
+    learned_PD = None if learned is None else version.features(context, index, learned, stage)
+    familiar_TD = version.features(context, index, rows, stage)
+    filled["out_of_distribution"] = out_of_distribution.section(served, familiar_TD, strange, learned_PD)
+    missing = {"out_of_distribution.auroc.nearest": supplement.NOT_AT_HAND} if learned_PD is None else {}
+    return {"filled": filled, "not_computed": missing}
+
+
+def _scored(known: bundle.Predictions, index: Index, names: tuple[str, ...]) -> tuple[Rows, NDArray[np.int64]]:
+    """Rows and labels of the items that the version was scored on."""
+    place = {name.decode(): row for row, name in enumerate(index.ids)}
+    found = [
+        (place[name], names.index(label))
+        for name, label in zip(known.ids, known.labels, strict=True)
+        if label is not None
+    ]
+    rows, labels = np.array(found, np.int64).T
+    return rows, labels
+
+
+def _others(index: Index, names: tuple[str, ...]) -> Rows:
+    """Test items of the dataset's classes that the version does not have."""
+    strange = [label for label, name in enumerate(index.classes) if name not in names]
+    rows = index.rows_of("test")
+    return rows[np.isin(index.label[rows], strange)]
+
+
+def _learned(context: RunContext, version: ServedVersion, index: Index) -> Rows | None:
+    """A sample of the dataset's items whose labels the version learned from; None where these are not at hand.
+
+    Features of a trained graph are not kept for them, and a zero-shot model has learned from none.
+    """
+    dataset = context.document.dataset
+    if dataset is None or not version.shared or isinstance(recipes.parse(context.document.recipe or {}), ZeroShot):
+        return None
+    taught = [one for one in version.seen or () if (one.what, one.id, one.backbone) == ("dataset", dataset.id, "")]
+    ids = {row.tobytes() for one in taught for row in one.ids}
+    own = matches.of_rows(index, np.arange(len(index)), "dataset", dataset.id).ids
+    rows = np.array([row for row, name in enumerate(own) if name.tobytes() in ids], np.int64)
+    some = np.random.default_rng(context.document.seed).permutation(len(rows))[: strangers.MAX_LEARNED]
+    return rows[np.sort(some)] if len(rows) else None
+
+
+def _at(document: Any, path: str) -> Any:
+    """The value at a dotted path; None where there is none. The whole document at an empty one."""
+    for name in filter(None, path.split(".")):
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
