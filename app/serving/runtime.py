@@ -21,17 +21,18 @@ from app.serving.providers import CPU, PROVIDERS, Device
 BATCH_SIZE = 16
 _numbers = itertools.count()
 
-# Measured as resident memory on three starter backbones (graphs of 9 to 18 MB): weights stand there twice, as read and
-# as packed for the kernels, and the arena keeps 240 to 320 bytes per input pixel of a full batch. A hundred sessions of
-# a head of 10 KB take 200 KB each.
+# Measured as resident memory on the four starter backbones (graphs of 9 to 19 MB) after batches of every size: weights
+# stand there twice, as read and as packed for the kernels, and the arena keeps 256 to 294 bytes per input pixel of a
+# full batch. They held 316, 293, 263 and 248 MB, and count as 335, 286, 247 and 238. A hundred sessions of a head of
+# 10 KB take 200 KB each.
 SESSION_BYTES = 190 * 2**10
 WEIGHT_COPIES = 2
-ACTIVATION_BYTES_PER_PIXEL = 256
+ACTIVATION_BYTES_PER_PIXEL = 274
 # Of a graph in half precision, which a processor computes in float32: its weights become twice their file before they
-# are packed, and casts keep values of their own. Four starter backbones (files of 4 to 10 MB) took 375 to 520 MB, and
-# these figures, which were taken from them, are within 1 % of each; by those above they would count 215 to 296.
+# are packed, and casts keep values of their own. The same four (files of 4 to 10 MB) held 451, 389, 349 and 340 MB, and
+# count as 456, 389, 336 and 322; by the figures above it would be 229 to 316.
 HALF_WEIGHT_COPIES = 6
-HALF_ACTIVATION_BYTES_PER_PIXEL = 430
+HALF_ACTIVATION_BYTES_PER_PIXEL = 368
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +81,10 @@ class Session:
         options.intra_op_num_threads = threads or num_cores()
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        # From the second run of a shape on, a pattern takes one piece of memory for all of it, beside the pieces that
+        # the first run took, and an arena gives nothing back: EfficientNet-Lite2 held 460 MB instead of 301. Without,
+        # a processor is no slower (2 % at most: batches of 1, 5 and 16, three backbones), and says the same bit by bit.
+        options.enable_mem_pattern = device != CPU
         # A thread that spins while it waits takes the core from those that decode: with other work on 2 cores, batch 16
         # of EfficientNet-Lite0 took 0.20 instead of 0.24 s of CPU time, and a single image 9 instead of 13 ms.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
