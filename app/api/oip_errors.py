@@ -1,5 +1,6 @@
 """Errors as the protocol has them: `{"error": "..."}` under `/v2`, status codes over gRPC."""
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +18,15 @@ GRPC_CODES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+
+
+# Where clients of other servers ask for what is not spoken here: logs, traces, and tensors in shared memory.
+_UNSPOKEN = re.compile(rf"{PREFIX}/(logging|(models/[^/]+/)?trace/setting|(system|cuda)sharedmemory/.+)")
+
+
+def is_unspoken(path: str) -> bool:
+    """Whether the path is one of the protocol's extensions that are not spoken here."""
+    return _UNSPOKEN.fullmatch(path) is not None
 
 
 def concerns(path: str) -> bool:

@@ -20,7 +20,7 @@ from starlette.types import Scope
 
 from app.api import oip_errors as oip
 from app.bodies import pointers
-from app.errors import Conflict, GraftError, Unavailable
+from app.errors import Conflict, GraftError, Unavailable, Unsupported
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
@@ -180,6 +180,8 @@ def _placed(item: Mapping[str, Any]) -> Mapping[str, Any]:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.NOT_FOUND and oip.is_unspoken(request.url.path):
+        return of_error(request.scope["path"], _unspoken(f"{request.method} {request.url.path}"))
     phrase = HTTPStatus(error.status_code).phrase
     code = FRAMEWORK_CODES.get(error.status_code, "bad_request" if error.status_code < 500 else "internal")
     headers = dict(error.headers or {})
@@ -195,6 +197,13 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     answer = response(request.scope["path"], error.status_code, code, phrase, detail)
     answer.headers.update(headers)
     return answer
+
+
+def _unspoken(found: str) -> Unsupported:
+    return Unsupported(
+        f"expected one of the extensions that GET {oip.PREFIX} names; found {found}: logs, traces and shared memory "
+        "are not spoken here; send tensors in the message, and see /docs for the routes"
+    )
 
 
 def _methods(request: Request) -> list[str]:

@@ -82,6 +82,18 @@ REFUSED = {
 }  # fmt: skip
 
 
+UNSPOKEN = [
+    ("GET", "logging"), ("POST", "logging"), ("GET", "trace/setting"), ("POST", "models/tiny/trace/setting"),
+    ("GET", "systemsharedmemory/status"), ("POST", "systemsharedmemory/region/a/register"),
+    ("POST", "systemsharedmemory/unregister"), ("GET", "cudasharedmemory/region/a/status"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path"), UNSPOKEN)
+def test_extensions_that_are_not_spoken_say_so(served, method, path):
+    assert "not spoken here" in inference_error(served.request(method, f"/v2/{path}"), 501)
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(served, home, case):
     arguments, status, words = REFUSED[case]
