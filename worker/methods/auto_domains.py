@@ -21,7 +21,7 @@ from worker.methods import auto_bench, auto_frozen, auto_steps, gathering, targe
 from worker.methods.auto_bench import Bench
 from worker.methods.auto_choice import Entry
 from worker.methods.auto_frozen import cost
-from worker.methods.excerpt import FIRST_IMAGES, Excerpt
+from worker.methods.excerpt import Excerpt
 from worker.methods.gathering import Wanted
 from worker.methods.linear_probe import frozen_features
 from worker.methods.outcome import Adaptation, Candidate, Outcome
@@ -114,7 +114,7 @@ def _target(bench: Bench, task: Task) -> Excerpt | None:
     except features.Left as left_off:
         raise JobFailure(
             "timed_out",
-            f"expected the features of {FIRST_IMAGES} images of the dataset after those of the source, within {by:.0f} "
+            f"expected the features of a few images of the dataset after those of the source, within {by:.0f} "
             f"s; found that {left_off}; raise max_minutes, or run the job again: it goes on from there",
         ) from None
     source = bench.part.pool if bench.part else None

@@ -16,7 +16,7 @@ from worker.methods.auto_bench import Bench
 from worker.methods.auto_budget import Room
 from worker.methods.auto_choice import Entry
 from worker.methods.auto_steps import Step, num_draws
-from worker.methods.excerpt import CLASS_IMAGES, FIRST_IMAGES
+from worker.methods.excerpt import LEAST_CLASS_IMAGES, LEAST_SCORED
 from worker.methods.gathering import Wanted
 from worker.methods.outcome import Candidate
 from worker.methods.reference import SLACK_SECONDS, starts
@@ -82,8 +82,8 @@ def _first(bench: Bench, backbone: Prepared, name: str) -> Extraction:
         needed = features.num_missing(task.context, index, scored, backbone) * pace
         return min(needed, max(0.0, clock.left_seconds) * len(scored) / (len(scored) + len(task.pool)))
 
-    ordered, num_first = gathering.order(task, own)
-    first = ordered[:num_first]
+    order = gathering.order(task, own)
+    first = order.rows[: order.num_least]
     forecast = _check_first(bench, task, first, num_missing(first), opened)
     starts(task.context.reporter, name, forecast)
     wanted = Wanted(backbone, extract, num_missing, own, kept_seconds=kept_seconds)
@@ -92,7 +92,7 @@ def _first(bench: Bench, backbone: Prepared, name: str) -> Extraction:
     except features.Left as left_off:
         raise JobFailure(
             "timed_out",
-            f"expected the features of {num_first} images, the fewest to learn from and to score, within "
+            f"expected the features of {len(first)} images, the fewest to learn from and to score, within "
             f"{clock.limit_seconds:.0f} s and {SLACK_SECONDS:.0f} s more; found that {left_off}; raise max_minutes, or "
             "run the job again: it goes on from there",
         ) from None
@@ -118,7 +118,7 @@ def _check_first(bench: Bench, task: Task, first: Rows, missing: int, opened: Ca
             "timed_out",
             f"expected to finish within {clock.limit_seconds:.0f} s and {SLACK_SECONDS:.0f} s more; found "
             f"{clock.elapsed_seconds:.0f} s over, {extraction:.0f} s needed for the features of {missing} images on "
-            f"{task.backbone.name} (up to {CLASS_IMAGES} of each class to learn from, and {FIRST_IMAGES} of all), and "
+            f"{task.backbone.name} ({LEAST_CLASS_IMAGES} of each class to learn from, {LEAST_SCORED} to score), and "
             f"{clock.finish_seconds:.0f} s for the rest; set max_minutes to "
             f"{np.ceil((needed - SLACK_SECONDS) / 0.6) / 100:g} or more",
         )
