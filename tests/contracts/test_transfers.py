@@ -29,6 +29,7 @@ from tests.conftest import COMPUTE_THREADS
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import transfer
+from worker.attempt import machine
 from worker.attempt.context import RunContext
 from worker.attempt.document import DatasetDocument, JobDocument
 from worker.attempt.progress import Reporter, Yielded
@@ -155,6 +156,13 @@ class Bench:
         return admission.judge(folder, spec)
 
 
+@pytest.fixture(autouse=True)
+def _equal_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` takes as many images, and tries as much, as its time holds: it has the same time in all attempts."""
+    monkeypatch.setattr(Reporter, "elapsed_seconds", property(lambda self: 0.0))
+    monkeypatch.setattr(machine, "slowness", lambda: 1.0)
+
+
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with both datasets, ingested once for all cases, and without any feature."""
@@ -258,7 +266,6 @@ def test_a_killed_job_goes_on_and_gives_what_an_undisturbed_one_gives(bench: Cal
     wire = Wire()
     again = here.attempt(2, wire)
     found = transfer.run(again)
-    # Made only now: an attempt's clock starts where it is made, and `auto` chooses by the time that is left.
     whole = elsewhere.attempt()
     wanted = transfer.run(whole)
     trained = here.recipe["method"] == "fine_tune"

@@ -22,6 +22,8 @@ from worker.solvers.even import whole
 
 # Of each class, as far as it has so many pictures to learn from, and beside them of all images: the first round.
 CLASS_IMAGES, FIRST_IMAGES = 5, 64
+# And of these the fewest that there is anything from: a head is compared with others, and scored.
+LEAST_CLASS_IMAGES, LEAST_SCORED = 2, 16
 # Images of a round, against those of all rounds before it.
 GROWTH = 4
 NO_TIME, STOPPED, RECORDED = (
@@ -94,24 +96,44 @@ def _of(some: int, all_: int, what: str) -> str:
     return f"{some} of {all_} {what}" + (f" ({some / all_:.0%})" if all_ else "")
 
 
-def order(
-    labels_N: NDArray[np.int64], groups_N: NDArray[np.int64], pool: Rows, scored: Rows, seed: int
-) -> tuple[Rows, int]:
-    """Rows in an order whose every beginning, from the returned number on, stands for all of them.
+@dataclass(frozen=True)
+class Order:
+    """Rows in an order whose beginnings stand for all of them.
 
-    Classes come in proportion, those of the pool and those of the test split each; but the first few pictures of each
-    class that are to be learned from come before all others, since a class without any is none. Copies of a picture
-    are neighbours.
+    Args:
+        rows: of both sides of the test split.
+        num_least: of the fewest that there is anything from.
+        num_first: from here on every beginning stands for the whole.
+    """
+
+    rows: Rows
+    num_least: int
+    num_first: int
+
+
+def order(labels_N: NDArray[np.int64], groups_N: NDArray[np.int64], pool: Rows, scored: Rows, seed: int) -> Order:
+    """Classes in proportion, those of the pool and those of the test split each.
+
+    But the first few pictures of each class that are to be learned from come before all others, one of each class after
+    the other, since a class without any is none, and some to score with the first two. Copies of a picture are
+    neighbours.
 
     Shape:
         labels_N, groups_N: [N]
     """
     draws = np.random.default_rng(seed)
     keys = [_keys(labels_N[part], groups_N[part], draws, is_learned=part is pool) for part in (pool, scored)]
+    num_learned, behind = int((keys[0] < 0).sum()), LEAST_CLASS_IMAGES - CLASS_IMAGES
+    if len(scored):
+        last = np.sort(keys[1])[min(LEAST_SCORED, len(scored)) - 1]
+        keys[1][keys[1] <= last] = behind - 0.25
     rows, key_N = np.concatenate([pool, scored]), np.concatenate(keys)
     ordered = rows[np.lexsort((groups_N[rows], key_N))]
-    num_first = min(len(rows), int((key_N < 0).sum()) + FIRST_IMAGES)
-    return ordered, whole(groups_N[ordered], num_first) if num_first else 0
+    num_first = min(len(rows), num_learned + FIRST_IMAGES)
+    # Where nothing is scored, as of a source, it is as many in all.
+    num_least = min(num_first, max(int((key_N < behind).sum()), LEAST_SCORED))
+    least, first = (whole(groups_N[ordered], num) if num else 0 for num in (num_least, num_first))
+    return Order(ordered, least, first)
 
 
 def _keys(
@@ -124,7 +146,8 @@ def _keys(
         members = draws.permutation(np.flatnonzero(pairs_U[:, 1] == label))
         place = (np.arange(len(members)) + draws.random(len(members))) / len(members)
         if is_learned:
-            place[:CLASS_IMAGES] -= 1
+            first = place[:CLASS_IMAGES]
+            first[:] = np.arange(len(first)) - CLASS_IMAGES + first / 2
         key_U[members] = place
     _, group_P = np.unique(groups_P, return_inverse=True)
     least_G = np.full(len(groups_P), np.inf)
@@ -139,9 +162,8 @@ def chosen(rows: Rows, task: Task, scored: Rows, why: str = NO_TIME) -> Excerpt:
 
 
 def grow(
-    ordered: Rows,
+    order: Order,
     groups_N: NDArray[np.int64],
-    num_first: int,
     extract: Callable[[Rows, bool], Extraction],
     num_missing: Callable[[Rows], int],
     num_fitting: Callable[[float], float],
@@ -149,10 +171,9 @@ def grow(
     """Extracts what there is time for, round by round.
 
     Args:
-        ordered: as `order` gives them.
+        order: of the rows.
         groups_N: copies of one picture share a number.
-        num_first: images of the first round, without which there is nothing.
-        extract: features of rows into the cache; and whether there is something without them.
+        extract: features of rows into the cache; and whether they belong to the first round.
         num_missing: how many of some rows are not in the cache.
         num_fitting: how many images the time holds, at so many seconds each.
 
@@ -160,20 +181,24 @@ def grow(
         how many rows of the order are known, and what it took.
 
     Raises:
-        Left: the first round was.
+        Left: the fewest were.
     """
-    done, extractions = num_first, [extract(ordered[:num_first], False)]
+    ordered = order.rows
+    done, extractions = order.num_least, [extract(ordered[: order.num_least], True)]
     while done < len(ordered):
+        is_first = done < order.num_first
         if not num_missing(ordered[done:]):
             return len(ordered), [*extractions, Extraction(len(ordered) - done, 0, 0.0)]
-        num = sum(one.num_extracted for one in extractions)
-        pace = sum(one.seconds for one in extractions if one.num_extracted) / max(1, num)
-        size = int(min(GROWTH * done, len(ordered) - done, num_fitting(pace)))
-        if size < 1:
-            break
-        end = whole(groups_N[ordered], done + size)
+        end = order.num_first
+        if not is_first:
+            num = sum(one.num_extracted for one in extractions)
+            pace = sum(one.seconds for one in extractions if one.num_extracted) / max(1, num)
+            size = int(min(GROWTH * done, len(ordered) - done, num_fitting(pace)))
+            if size < 1:
+                break
+            end = whole(groups_N[ordered], done + size)
         try:
-            extractions.append(extract(ordered[done:end], True))
+            extractions.append(extract(ordered[done:end], is_first))
         except features.Left:
             break
         done = end

@@ -15,7 +15,7 @@ from worker.attempt.progress import SLACK_SECONDS
 from worker.backbones import features
 from worker.backbones.feature_cache import Features
 from worker.backbones.features import Extraction
-from worker.contract.excerpt import FIRST_IMAGES, Excerpt
+from worker.contract.excerpt import Excerpt
 from worker.contract.outcome import Adaptation, Candidate, Outcome
 from worker.contract.task import Domain, Recorded, Rows, Task
 from worker.domains.distances import MIN_ITEMS as MIN_APART
@@ -114,7 +114,7 @@ def _target(bench: Bench, task: Task) -> Excerpt | None:
     except features.Left as left_off:
         raise JobFailure(
             "timed_out",
-            f"expected the features of {FIRST_IMAGES} images of the dataset after those of the source, within {by:.0f} "
+            f"expected the features of a few images of the dataset after those of the source, within {by:.0f} "
             f"s; found that {left_off}; raise max_minutes, or run the job again: it goes on from there",
         ) from None
     source = bench.part.pool if bench.part else None

@@ -13,7 +13,7 @@ from worker.attempt.progress import SLACK_SECONDS
 from worker.backbones import features
 from worker.backbones.features import Extraction, Extractor
 from worker.backbones.prepared import Prepared
-from worker.contract.excerpt import CLASS_IMAGES, FIRST_IMAGES
+from worker.contract.excerpt import LEAST_CLASS_IMAGES, LEAST_SCORED
 from worker.contract.outcome import Candidate
 from worker.contract.task import Rows, Task
 from worker.methods import few_shot, gathering, linear_probe
@@ -83,8 +83,8 @@ def _first(bench: Bench, backbone: Prepared, name: str) -> Extraction:
         needed = features.num_missing(task.context, index, scored, backbone) * pace
         return min(needed, max(0.0, clock.left_seconds) * len(scored) / (len(scored) + len(task.pool)))
 
-    ordered, num_first = gathering.order(task, own)
-    first = ordered[:num_first]
+    order = gathering.order(task, own)
+    first = order.rows[: order.num_least]
     forecast = _check_first(bench, task, first, num_missing(first), opened)
     starts(task.context.reporter, name, forecast)
     wanted = Wanted(backbone, extract, num_missing, own, kept_seconds=kept_seconds)
@@ -93,7 +93,7 @@ def _first(bench: Bench, backbone: Prepared, name: str) -> Extraction:
     except features.Left as left_off:
         raise JobFailure(
             "timed_out",
-            f"expected the features of {num_first} images, the fewest to learn from and to score, within "
+            f"expected the features of {len(first)} images, the fewest to learn from and to score, within "
             f"{clock.limit_seconds:.0f} s and {SLACK_SECONDS:.0f} s more; found that {left_off}; raise max_minutes, or "
             "run the job again: it goes on from there",
         ) from None
@@ -119,7 +119,7 @@ def _check_first(bench: Bench, task: Task, first: Rows, missing: int, opened: Ca
             "timed_out",
             f"expected to finish within {clock.limit_seconds:.0f} s and {SLACK_SECONDS:.0f} s more; found "
             f"{clock.elapsed_seconds:.0f} s over, {extraction:.0f} s needed for the features of {missing} images on "
-            f"{task.backbone.name} (up to {CLASS_IMAGES} of each class to learn from, and {FIRST_IMAGES} of all), and "
+            f"{task.backbone.name} ({LEAST_CLASS_IMAGES} of each class to learn from, {LEAST_SCORED} to score), and "
             f"{clock.finish_seconds:.0f} s for the rest; set max_minutes to "
             f"{np.ceil((needed - SLACK_SECONDS) / 0.6) / 100:g} or more",
         )

@@ -8,7 +8,7 @@ import numpy as np
 from worker.backbones.features import Extraction
 from worker.backbones.prepared import Prepared
 from worker.contract import excerpt
-from worker.contract.excerpt import Excerpt
+from worker.contract.excerpt import Excerpt, Order
 from worker.contract.task import Rows, Task
 from worker.methods.clock import Clock
 from worker.methods.reference import fit_seconds
@@ -71,23 +71,23 @@ def gather(
         clock: of the job.
         task: the data, watched by the clock.
         wanted: the features.
-        first_by: when the first round is left, from the job's beginning; without it there is nothing to learn from.
+        first_by: when the first round is left, from the job's beginning; without its fewest there is nothing.
         num_rows: of the order, where an earlier attempt has begun with so many.
         hears_stop: whether a stop ends it once there is an excerpt.
 
     Raises:
-        Left: the first round was.
+        Left: the fewest of the first round were.
     """
-    ordered, num_first = order(task, wanted.scored)
+    ordered = order(task, wanted.scored)
     if task.recorded is not None:
         rows = np.union1d(task.recorded.pool, task.recorded.scored)
         found = wanted.extract(rows)
         clock.learn_pace(wanted.backbone, found)
         return Gathered(_part(clock, task, rows, wanted.scored, excerpt.RECORDED), len(rows), found)
 
-    def extract(rows: Rows, may_leave: bool) -> Extraction:
-        until = clock.limit_seconds - clock.finish_seconds if may_leave else first_by
-        with clock.leaving(until, hears_stop=may_leave and hears_stop):
+    def extract(rows: Rows, is_first: bool) -> Extraction:
+        until = first_by if is_first else clock.limit_seconds - clock.finish_seconds
+        with clock.leaving(until, hears_stop=hears_stop and not is_first):
             return wanted.extract(rows)
 
     def num_fitting(pace: float) -> float:
@@ -99,11 +99,9 @@ def gather(
         return left / (wanted.passes * pace + fit)
 
     if num_rows is None:
-        num_rows, extractions = excerpt.grow(
-            ordered, task.groups_N, num_first, extract, wanted.num_missing, num_fitting
-        )
+        num_rows, extractions = excerpt.grow(ordered, task.groups_N, extract, wanted.num_missing, num_fitting)
     else:
-        extractions = [extract(ordered[:num_rows], False)]
+        extractions = [extract(ordered.rows[:num_rows], True)]
     total = Extraction(
         sum(one.num_cached for one in extractions),
         sum(one.num_extracted for one in extractions),
@@ -111,11 +109,11 @@ def gather(
     )
     clock.learn_pace(wanted.backbone, total)
     why = excerpt.STOPPED if hears_stop and clock.stop_requested else excerpt.NO_TIME
-    return Gathered(_part(clock, task, ordered[:num_rows], wanted.scored, why), num_rows, total)
+    return Gathered(_part(clock, task, ordered.rows[:num_rows], wanted.scored, why), num_rows, total)
 
 
-def order(task: Task, scored: Rows) -> tuple[Rows, int]:
-    """All rows in the order in which they are gathered, and how many of them come first; see `excerpt.order`."""
+def order(task: Task, scored: Rows) -> Order:
+    """All rows in the order in which they are gathered."""
     return excerpt.order(task.labels_N, task.groups_N, task.pool, scored, task.seed)
 
 

@@ -23,7 +23,8 @@ class Ledger:
         # What there is no result without may overrun the limit.
         self.slack_seconds = SLACK_SECONDS
         self._reporter, self._limit_seconds = reporter, limit_seconds
-        self._least_seconds = float("inf")
+        # What a job would need for a look, or to open a candidate at all.
+        self._least_seconds = {True: float("inf"), False: float("inf")}
 
     @property
     def left_seconds(self) -> float:
@@ -47,7 +48,8 @@ class Ledger:
         left = self.left_seconds + self.slack_seconds
         if forecast <= left:
             return True
-        self._least_seconds = min(self._least_seconds, self._limit_seconds + forecast - left)
+        is_look = step.startswith("stage")
+        self._least_seconds[is_look] = min(self._least_seconds[is_look], self._limit_seconds + forecast - left)
         told = f" {what}" if what else ""
         reason = f"its forecast of {forecast:.1f} s{told} does not fit the {max(left, 0):.1f} s that are left"
         self.skip(one, step, reason, round(forecast, 3))
@@ -70,10 +72,12 @@ class Ledger:
         """Why no candidate could be looked at."""
         told = "; ".join(f"{one['backbone']}: {one['reason']}" for one in self.skipped)
         if any(one["forecast_seconds"] is not None for one in self.skipped):
+            look, opening = self._least_seconds[True], self._least_seconds[False]
+            least = look if np.isfinite(look) else opening
             return JobFailure(
                 "timed_out",
                 f"expected time for one candidate at least within {self._limit_seconds:.0f} s and "
                 f"{SLACK_SECONDS:.0f} s more; found none; {told}; set max_minutes to "
-                f"{np.ceil(self._least_seconds / 0.6) / 100:g} or more, or name smaller backbones",
+                f"{np.ceil(least / 0.6) / 100:g} or more, or name smaller backbones",
             )
         return JobFailure("weights_unavailable", f"expected one candidate at least that works; found none; {told}")

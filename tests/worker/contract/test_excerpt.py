@@ -57,7 +57,12 @@ def test_every_beginning_of_an_order_stands_for_the_whole(num_classes):
     labels_N = np.sort(generator.choice(num_classes, 3000, p=generator.dirichlet(np.full(num_classes, 2.0))))
     scored = np.sort(generator.permutation(3000)[:600])
     pool = np.setdiff1d(np.arange(3000), scored)
-    ordered, num_first = excerpt.order(labels_N, np.arange(3000), pool, scored, 1)
+    order = excerpt.order(labels_N, np.arange(3000), pool, scored, 1)
+    ordered, num_first = order.rows, order.num_first
+    fewest = ordered[: order.num_least]
+    assert len(np.intersect1d(fewest, scored)) == excerpt.LEAST_SCORED
+    found = np.bincount(labels_N[np.intersect1d(fewest, pool)], minlength=num_classes)
+    assert (found == np.minimum(np.bincount(labels_N[pool], minlength=num_classes), 2)).all()
     assert np.array_equal(np.sort(ordered), np.arange(3000))
     for size in (num_first, 500, 1000, 2000, 3000):
         for part, early in ((pool, excerpt.CLASS_IMAGES), (scored, 0)):
@@ -65,7 +70,11 @@ def test_every_beginning_of_an_order_stands_for_the_whole(num_classes):
             whole = np.bincount(labels_N[part], minlength=num_classes)
             assert (found >= np.minimum(whole, early)).all()
             rest = (size - num_first + excerpt.FIRST_IMAGES) / 3000
-            assert np.abs(found - np.minimum(whole, early) - whole * rest).max() <= early + 2 + 0.03 * whole.max()
+            # The first that are scored come at once.
+            ahead = 0 if part is pool or size > num_first else excerpt.LEAST_SCORED / num_classes
+            assert (
+                np.abs(found - np.minimum(whole, early) - whole * rest).max() <= early + 2 + ahead + 0.03 * whole.max()
+            )
 
 
 def test_copies_stay_together_and_a_picture_under_two_labels_stands_for_both():
@@ -73,26 +82,28 @@ def test_copies_stay_together_and_a_picture_under_two_labels_stands_for_both():
     groups_N = np.repeat(np.arange(12), 4)
     labels_N = np.repeat(np.arange(3), 16)
     labels_N[-1] = 3
-    ordered, num_first = excerpt.order(labels_N, groups_N, np.arange(48), np.arange(0), 3)
-    assert num_first == 48
+    order = excerpt.order(labels_N, groups_N, np.arange(48), np.arange(0), 3)
+    ordered = order.rows
+    # Two pictures of each of three classes, and one that stands for the fourth, too.
+    assert (order.num_least, order.num_first) in ((24, 48), (28, 48))
     runs = np.flatnonzero(np.diff(groups_N[ordered])) + 1
     assert len(runs) == 11
     assert 3 in labels_N[ordered[: 5 * 4 * 3]]
 
 
-def grown(num_fitting, left_at=None, cached=0, copies=1):
+def grown(num_fitting, left_at=None, cached=0, copies=1, num_least=20):
     """Sizes of the rounds over a thousand rows at a hundredth of a second each."""
     sizes = []
 
-    def extract(rows, may_leave):
+    def extract(rows, is_first):
         sizes.append(len(rows))
-        if may_leave and len(sizes) == left_at:
+        if len(sizes) == left_at:
             raise Left(1, len(rows))
         return Extraction(0, len(rows), len(rows) / 100)
 
-    num, extractions = excerpt.grow(
-        np.arange(1000), np.arange(1000) // copies, 20, extract, lambda rows: max(0, len(rows) - cached), num_fitting
-    )  # fmt: skip
+    order = excerpt.Order(np.arange(1000), num_least, 20)
+    groups_N = np.arange(1000) // copies
+    num, extractions = excerpt.grow(order, groups_N, extract, lambda rows: max(0, len(rows) - cached), num_fitting)
     return num, sizes, len(extractions)
 
 
@@ -105,6 +116,9 @@ def test_rounds_grow_until_the_time_holds_no_more():
     assert grown(lambda pace: 1e9, left_at=3) == (100, [20, 80, 400], 2)
     # What is in the cache costs no time.
     assert grown(lambda pace: 0.0, cached=980) == (1000, [20], 2)
+    # Of the first round the fewest are enough.
+    assert grown(lambda pace: 0.5, num_least=8) == (20, [8, 12], 2)
+    assert grown(lambda pace: 1e9, num_least=8, left_at=2) == (8, [8, 12], 1)
     # A picture and its copies are not cut.
     assert grown(lambda pace: 50.5 if pace == pytest.approx(0.01) else 1e9, copies=8)[1][:2] == [20, 52]
 

@@ -114,23 +114,31 @@ def test_a_stop_ends_with_what_there_is(lab, run):
     assert flags(done)["images_left_out"].startswith("the job was asked to stop")
 
 
+def test_a_first_round_that_is_left_ends_with_its_fewest(run):
+    """22 images are two batches, 8 s; all 79 of the round would be 24 s more, and the limit with its slack is over."""
+    wire = Slow(lambda number: setattr(wire, "late", 40.0) if number == 3 else None)
+    done, _ = run(12, wire)
+    assert sum(done["report"]["data"]["splits"].values()) == 3 * excerpt.LEAST_CLASS_IMAGES + excerpt.LEAST_SCORED
+    assert done["metrics"]["num_test"] == excerpt.LEAST_SCORED
+
+
 def test_without_time_for_the_fewest_it_says_what_they_need(run, monkeypatch):
     monkeypatch.setattr(Clock, "pace", lambda *_, **__: 10.0)
     with pytest.raises(JobFailure) as caught:
         run(12)
     assert caught.value.code == "timed_out"
-    found = re.search(rf"({10 * FIRST}) s needed for the features of {FIRST} images", caught.value.message)
-    assert found, caught.value.message
+    fewest = 3 * excerpt.LEAST_CLASS_IMAGES + excerpt.LEAST_SCORED
+    assert f"{10 * fewest} s needed for the features of {fewest} images" in caught.value.message
     # The elapsed time and a second for the rest come on top; 25 s of it may be slack.
     wanted = float(re.search(r"set max_minutes to ([\d.]+) or more", caught.value.message)[1])
-    assert 10 * FIRST - 25 < 60 * wanted < 10 * FIRST + 60
+    assert 10 * fewest - 25 < 60 * wanted < 10 * fewest + 60
 
 
 def test_a_source_and_a_dataset_without_labels_share_the_time(lab, run):
     lab.store("ds_bare", {f"{name.replace('/', '-')}": data
                           for name, data in factories.pictures(40, SHADES, first=600).items()})  # fmt: skip
     recipe = {"source": "ds_many"}
-    done, _ = run(14, dataset="ds_bare", recipe=recipe, datasets={"source": "ds_many"})
+    done, _ = run(20, dataset="ds_bare", recipe=recipe, datasets={"source": "ds_many"})
     domain = done["report"]["domain"]
     assert FIRST <= domain["num_source"] < 144
     assert 64 <= domain["num_target"] < 120
