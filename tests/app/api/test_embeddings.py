@@ -52,4 +52,4 @@ def test_refused(served):
     problem(served.post(URL, files={"file": ("a.png", b"text")}), 400, "image_unreadable")
     problem(served.post(URL, params={"domain": "phone"}, **multipart(PICTURES)), 404, "unknown_domain")
     problem(served.post(URL.replace("tiny", "none"), **multipart(PICTURES)), 404, "not_found")
-    problem(served.post(URL, params={"top_k": 3, "timeout": 1e-9}, **multipart(PICTURES)), 504, "deadline_exceeded")
+    problem(served.post(URL, params={"timeout": 1e-9}, **multipart(PICTURES)), 504, "deadline_exceeded")
