@@ -140,7 +140,9 @@ def _reason(follower: Job) -> str:
     if follower.state in (JobState.QUEUED, JobState.RUNNING):
         return f"not computed yet: job {follower.id} fills it in"
     why = "was cancelled" if follower.state == JobState.CANCELLED else f"failed ({follower.failure_message})"
-    return f"not computed: job {follower.id}, which was to fill it in, {why}; retry that job to have it"
+    # What is gone stays gone: the failure says what to do.
+    hint = "" if follower.failure_code == "version_deleted" else "; retry that job to have it"
+    return f"not computed: job {follower.id}, which was to fill it in, {why}{hint}"
 
 
 def _at(document: Document, parents: list[str]) -> Document:

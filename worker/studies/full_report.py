@@ -65,7 +65,7 @@ def run(context: RunContext) -> dict[str, Any]:
     for name, compute in wanted.items():
         part = parts.get(name)
         if part is None:
-            part = compute()
+            part = _of_what_stays(context, version, compute)
             parts.add(name, part)
         done.append(part)
         reporter.check_yield()
@@ -90,11 +90,25 @@ def _published(context: RunContext, version: ServedVersion) -> tuple[bundle.Pred
         known = bundle.read_predictions(fetch(f"{prefix}/{bundle.PREDICTIONS}"))
         return known, json.loads(fetch(f"{prefix}/{bundle.REPORT}").read_text("utf-8"))
     except NotFound as error:
-        raise JobFailure(
-            "version_deleted",
-            f"expected {version.name} to stay until its report was whole; found that it was deleted meanwhile; "
-            "run the transfer again to have one",
-        ) from error
+        raise _deleted(version) from error
+
+
+def _of_what_stays(context: RunContext, version: ServedVersion, compute: Callable[[], Part]) -> Part:
+    """The part; a version that is deleted beneath it takes its files along, and whatever fails then fails of that."""
+    try:
+        return compute()
+    except (NotFound, OSError) as error:
+        if context.storage.stat(f"{version.prefix}/{bundle.REPORT}") is None:
+            raise _deleted(version) from error
+        raise
+
+
+def _deleted(version: ServedVersion) -> JobFailure:
+    return JobFailure(
+        "version_deleted",
+        f"expected {version.name} to stay until its report was whole; found that it was deleted meanwhile; "
+        "run the transfer again to have one",
+    )
 
 
 def _compared(context: RunContext, version: ServedVersion, known: bundle.Predictions, report: dict[str, Any]) -> Part:

@@ -14,7 +14,7 @@ from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.study_factories import Lab, side
 from tests.worker.transfer_factories import Wire
-from worker import evaluation
+from worker import evaluation, transfer
 from worker.attempt.progress import Reporter
 from worker.evaluate import robustness, served_graph
 from worker.methods import reference
@@ -163,6 +163,20 @@ def test_no_verdict_is_given_of_another_model(lab, made):
 def test_a_version_that_was_deleted_meanwhile_ends_the_job(lab):
     made = lab.transfer("ds_shades", report_mode="full")
     lab.storage.delete(made["prefix"])
+    with pytest.raises(JobFailure) as caught:
+        evaluation.run(follower(lab, made))
+    assert caught.value.code == "version_deleted"
+
+
+def test_a_version_that_is_deleted_beneath_it_ends_the_job_too(lab, monkeypatch):
+    made = lab.transfer("ds_shades", report_mode="full")
+    plan = transfer.plan
+
+    def deleted(*given, **named):
+        lab.storage.delete(made["prefix"])
+        return plan(*given, **named)
+
+    monkeypatch.setattr(transfer, "plan", deleted)
     with pytest.raises(JobFailure) as caught:
         evaluation.run(follower(lab, made))
     assert caught.value.code == "version_deleted"
