@@ -143,7 +143,14 @@ async def import_version(name: Annotated[str, Path(pattern=NAME)], request: Requ
                 code="file_missing",
             )
         form = checked(BundleForm, text_fields(part for part in parts if part.filename is None))
-        return await to_thread.run_sync(_import, once, name, files[0], form.allow_label_change)
+        return await to_thread.run_sync(_import_posted, once, name, files[0], form.allow_label_change)
+
+
+def _import_posted(once: Once, name: str, upload: multipart.Part, allowed: bool) -> Response | ImportOut:
+    asked = (name, upload.sha256, allowed)
+    if (kept := once.before(ROUTE, asked, CREATED)) is not None:
+        return kept
+    return _import(once, name, upload, allowed, asked)
 
 
 def _import_uploaded(once: Once, name: str, body: BundleFromUpload) -> Response | ImportOut:
@@ -157,7 +164,7 @@ def _import_uploaded(once: Once, name: str, body: BundleFromUpload) -> Response 
     with once.state.database.read() as session:
         row = uploads.get(session, once.project, body.upload_id)
     part = multipart.Part("file", row.filename, sha256=row.sha256 or "", size_bytes=row.size_bytes or 0)
-    return _import(once, name, part, body.allow_label_change, row)
+    return _import(once, name, part, body.allow_label_change, asked, row)
 
 
 def _fetched(state: State, row: Upload) -> FilePath:
@@ -168,13 +175,15 @@ def _fetched(state: State, row: Upload) -> FilePath:
 
 
 def _import(
-    once: Once, name: str, upload: multipart.Part, allowed: bool, uploaded: Upload | None = None
+    once: Once,
+    name: str,
+    upload: multipart.Part,
+    allowed: bool,
+    asked: tuple[object, ...],
+    uploaded: Upload | None = None,
 ) -> Response | ImportOut:
     """Judged without a transaction; one makes the bundle a version, and else it is taken back."""
     state, project = once.state, once.project
-    asked = (name, upload.sha256 if uploaded is None else uploaded.id, allowed)
-    if (kept := once.before(ROUTE, asked, CREATED)) is not None:
-        return kept
     path = upload.path if uploaded is None else _fetched(state, uploaded)
     assert path is not None
     with imports.judged(state.storage, state.settings.scratch, path) as found:

@@ -1,13 +1,14 @@
 """Evaluations: asked for, checked, answered by a job. What can be refused is refused before any work starts."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import recipes
-from app.db.models import Dataset, Model, ModelVersion
+from app.db.models import Dataset, Job, Model, ModelVersion
 from app.db.studies import Evaluation
 from app.errors import BadRequest, Conflict
 from app.evaluations import FOLDED, FOLDS, REPRODUCE, VERSIONS, AnyEvaluation, Folds, Versions
@@ -58,29 +59,28 @@ def reproduce(session: Session, project: str, job_id: str, offline: bool) -> Eva
         raise _not_reproducible("the version that it published deleted", "run the job again and compare the reports")
     backbones.check_usable(session, project, job.backbone or backbones.AUTO, offline)
     name = session.get_one(Model, version.model_id).name
-    request = {
-        "mode": REPRODUCE,
-        "job": job_id,
-        "model": name,
-        "version": version.version,
-        "dataset": job.dataset_id,
-        "backbone": job.backbone,
-        "recipe": job.recipe,
-        "seed": job.seed,
-    }
-    new = jobs.NewJob(
-        kind="evaluate",
-        dataset_id=job.dataset_id,
-        backbone=job.backbone,
-        recipe=job.recipe,
-        seed=job.seed,
-        datasets={role: row.id for role, row in jobs.datasets(session, job_id).items()},
-        inputs={
-            "mode": REPRODUCE,
-            "original": {"job": job_id, "prefix": version.prefix, "model": name, "version": version.version},
-        },
-    )
+    original = {"job": job_id, "prefix": version.prefix, "model": name, "version": version.version}
+    request, new = of_transfer(REPRODUCE, job, name, version.version, {"original": original})
+    new = replace(new, datasets={role: row.id for role, row in jobs.datasets(session, job_id).items()})
     return studies.create(session, Evaluation, project, request, new)
+
+
+def of_transfer(
+    mode: str, job: Job, model: str, version: int, inputs: dict[str, Any]
+) -> tuple[dict[str, Any], jobs.NewJob]:
+    """What is asked of a finished transfer, and the job that carries its recipe out once more.
+
+    Args:
+        mode: of the evaluation.
+        job: the transfer.
+        model: that it published.
+        version: of that model.
+        inputs: of the new job, beside the mode.
+    """
+    same: dict[str, Any] = {"backbone": job.backbone, "recipe": job.recipe, "seed": job.seed}
+    request = {"mode": mode, "job": job.id, "model": model, "version": version, "dataset": job.dataset_id, **same}
+    new = jobs.NewJob(kind="evaluate", dataset_id=job.dataset_id, **same, inputs={"mode": mode, **inputs})
+    return request, new
 
 
 def _not_reproducible(found: str, todo: str) -> Conflict:

@@ -4,6 +4,7 @@ Who it is that fills in, and how far that job is, is looked up when the report i
 """
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -12,7 +13,7 @@ from app.db.models import Job, ModelVersion, Report
 from app.db.studies import Evaluation
 from app.errors import NotFound
 from app.evaluations import REPORT
-from app.services import jobs, served_versions, studies
+from app.services import evaluations, jobs, served_versions, studies
 from app.states import JobState
 
 # The lowest priority that a job may be given; one that follows goes behind those that were asked for as urgently.
@@ -37,29 +38,10 @@ def store(session: Session, job: Job, version: ModelVersion, document: Document)
 def _queue(session: Session, job: Job, version: ModelVersion) -> str:
     """Queues the evaluation that fills in; its job's id."""
     project, name = job.project_id, job.model_name or ""
-    request = {
-        "mode": REPORT,
-        "job": job.id,
-        "model": name,
-        "version": version.version,
-        "dataset": job.dataset_id,
-        "backbone": job.backbone,
-        "recipe": job.recipe,
-        "seed": job.seed,
-    }
-    new = jobs.NewJob(
-        kind="evaluate",
-        dataset_id=job.dataset_id,
-        backbone=job.backbone,
-        recipe=job.recipe,
-        seed=job.seed,
-        priority=max(MIN_PRIORITY, job.priority - 1),
-        inputs={
-            "mode": REPORT,
-            "original": {"job": job.id},
-            "side": served_versions.pinned(session, project, name, version, None),
-        },
-    )
+    side = served_versions.pinned(session, project, name, version, None)
+    inputs = {"original": {"job": job.id}, "side": side}
+    request, new = evaluations.of_transfer(REPORT, job, name, version.version, inputs)
+    new = replace(new, priority=max(MIN_PRIORITY, job.priority - 1))
     row = studies.create(session, Evaluation, project, request, new, jobs.enqueue)
     assert row.job_id is not None
     return row.job_id
