@@ -16,8 +16,8 @@ import pyarrow
 import pyarrow.parquet
 
 from app.artifact import bundle
+from app.confinement import confine
 from app.errors import BadRequest
-from app.limited import confine
 from app.serving import admission
 
 MAX_WORDS = 2000

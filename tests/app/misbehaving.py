@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from app.limited import confine
+from app.confinement import confine
 
 
 def main() -> None:

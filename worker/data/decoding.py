@@ -9,7 +9,6 @@ import json
 import os
 import select
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 import worker
+from app import limited
 from worker.data.decode_child import REQUEST, SIDE
 from worker.data.limits import Limits
 
@@ -66,7 +66,7 @@ class Decoders:
         self,
         spool_fd: int,
         limits: Limits,
-        command: tuple[str, ...] = (sys.executable, "-m", "worker.data.decode_child"),
+        command: tuple[str, ...] = limited.python("worker.data.decode_child"),
     ) -> None:
         self._spool_fd = spool_fd
         self._limits = limits
@@ -104,9 +104,7 @@ class Decoders:
             stderr=subprocess.DEVNULL,
             pass_fds=(self._spool_fd,),
             cwd=_ROOT,
-            # Nothing of ours: no credentials to find. One thread of linear algebra, whose stacks would count as
-            # memory.
-            env={"OPENBLAS_NUM_THREADS": "1"},
+            env=limited.ENVIRONMENT,
         )
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)

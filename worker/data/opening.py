@@ -5,7 +5,6 @@ What comes is a stranger's: each message is looked at before it is believed, and
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import worker
+from app import limited
 from worker.data.findings import PROBLEMS
 from worker.data.limits import Limits
 from worker.data.opening_child import Request
@@ -72,7 +72,7 @@ class Opener:
         limits: Limits,
         problems: Problems,
         scratch: Path,
-        command: tuple[str, ...] = (sys.executable, "-m", "worker.data.opening_child"),
+        command: tuple[str, ...] = limited.python("worker.data.opening_child"),
     ) -> None:
         self._spool, self._limits, self._problems = spool, limits, problems
         request = Request(
@@ -91,9 +91,8 @@ class Opener:
             stdout=subprocess.PIPE,
             pass_fds=(spool.out_fd,),
             cwd=_ROOT,
-            # Nothing of ours: no credentials to find. One thread of linear algebra, whose stacks would count as
-            # memory, as would the gigabyte that Arrow's own allocator reserves.
-            env={"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"},
+            # Arrow's own allocator reserves a gigabyte, which would count as memory.
+            env={**limited.ENVIRONMENT, "ARROW_DEFAULT_MEMORY_POOL": "system"},
         )
 
     def messages(self) -> Iterator[str | Found | Columns]:

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from app.limited import confine
+from app.confinement import confine
 from worker.data import archives
 from worker.data.kinds import MANIFESTS, NOT_IMAGES, extension
 from worker.data.limits import Limits

@@ -17,9 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from app.limited import confine
+from app.confinement import confine
 
 MAX_DEPTH = 4
+# How an archive begins, and a bare pickle of old.
+PICKLES = (b"PK", b"\x80")
+NEITHER = "it is no plain state dict in torch's or the safetensors format"
 
 
 def states(content: object, depth: int = 0) -> Iterator[dict[str, Tensor]]:
@@ -79,12 +82,16 @@ def _answer(file: Path, result: Path, memory_bytes: int) -> dict[str, Any]:
     except (MemoryError, RuntimeError) as error:
         found = str(error).partition("\n")[0].partition(".")[0] or "out of memory"
         return {"error": f"it cannot be read ({found}); save the model's state_dict() with torch.save or safetensors"}
-    except pickle.UnpicklingError:
-        # Torch's own words explain how to run what is in the file.
-        return {"error": "it is no plain state dict in torch's format: its pickle has more than tensors and values"}
-    except (EOFError, KeyError, SafetensorError) as error:
+    except (pickle.UnpicklingError, EOFError, KeyError) as error:
+        # Torch's own words explain how to run what is in the file, or are the number of an opcode.
+        with file.open("rb") as opened:
+            head = opened.read(16)
+        if isinstance(error, pickle.UnpicklingError) and head.startswith(PICKLES):
+            return {"error": "it is no plain state dict in torch's format: its pickle has more than tensors and values"}
+        return {"error": f"{NEITHER}: it starts with {head!r}"}
+    except SafetensorError as error:
         words = str(error).partition("\n")[0]
-        return {"error": f"it is no plain state dict in torch's or the safetensors format ({words})"}
+        return {"error": f"{NEITHER} ({words})"}
     except ValueError as error:
         return {"error": str(error)}
     return {"tensors": len(state)}
