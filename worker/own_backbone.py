@@ -57,10 +57,11 @@ def _of_upload(context: RunContext, base: Backbone) -> dict[str, Any]:
     context.reporter.log(
         f"{admitted.report.share:.1%} of {base.name} filled from the checkpoint", mapping=mapping["counts"]
     )
+    new = {"tensors": admitted.prepared.new, "num_params": admitted.prepared.num_new}
     return {
         "failure": None,
         "mapping": mapping,
-        "document": {"backbone": asdict(admitted.backbone), "prefix": prefix, "architecture": base.name},
+        "document": {"backbone": asdict(admitted.backbone), "prefix": prefix, "architecture": base.name, "new": new},
         "size_bytes": size_bytes,
     }
 
@@ -146,8 +147,11 @@ def _prepare(context: RunContext, base: Backbone, backbone: Backbone, file: Any)
 
 
 def _store(context: RunContext, done: Prepared) -> tuple[str, int]:
-    """Puts the prepared files under the digest of what they compute; that prefix, and their bytes."""
-    prefix, size_bytes = f"backbones/{context.document.project}/{done.digest}", 0
+    """Puts the prepared files in a place of this backbone alone; its prefix, and their bytes.
+
+    Not under their digest: one of equal weights would go with it.
+    """
+    prefix, size_bytes = f"backbones/{context.document.project}/{context.document.inputs['backbone_id']}", 0
     for path in sorted(done.folder.iterdir()):
         context.storage.put(f"{prefix}/{path.name}", path)
         failpoints.reach("backbone_file_stored")

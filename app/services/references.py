@@ -153,13 +153,11 @@ def _studies(session: Session, places: Collection[Place]) -> set[Place]:
 
 
 def _backbones(session: Session, places: Collection[Place]) -> set[Place]:
-    """Those that are ready, and all of a project in which one is being made."""
-    projects = _ids(places, 1)
-    query = select(UserBackbone.document).where(UserBackbone.project_id.in_(projects), UserBackbone.state == "ready")
-    found = {tuple(str(document["prefix"]).split("/")) for document in session.scalars(query)}
-    active = select(Job.project_id).where(Job.project_id.in_(projects), Job.kind == "backbone", Job.state.not_in(FINAL))
-    making = set(session.scalars(active))
-    return found | {one for one in places if one[1] in making}
+    """Those that are ready, or being made."""
+    query = select(UserBackbone.project_id, UserBackbone.id).where(
+        UserBackbone.id.in_(_ids(places)), UserBackbone.state != "invalid"
+    )
+    return {("backbones", project, name) for project, name in session.execute(query)}
 
 
 def _graphs(session: Session, places: Collection[Place]) -> set[Place]:
@@ -183,7 +181,7 @@ ROOMS: dict[str, Room] = {
     "predictions": Room(3, f"mdl_{_ID}", _predictions),
     "observed": Room(3, f"ver_{_ID}", _observed),
     "studies": Room(3, f"(rnk|evl|adv)_{_ID}", _studies),
-    "backbones": Room(3, _SHA256, _backbones, is_shared=True),
+    "backbones": Room(3, f"bb_{_ID}", _backbones),
     "graphs": Room(2, _SHA256, _graphs, has_project=False, is_shared=True),
     # Content-addressed: which images they are of decides, see `feature_chunks`.
     FEATURES: Room(3, "[0-9a-f]{40}", lambda _session, _places: set()),

@@ -84,6 +84,6 @@ REFUSED: dict[str, tuple[Make, str]] = {
         lambda _: safetensors(tensor(), struct.pack("<ff", 1.0, float("nan"))), "finite weights.*weight"),
     "an ONNX graph": (lambda _: onnx_factories.backbone_bytes(), "no plain state dict|cannot be read"),
     "a list": (lambda _: pickle.dumps([1, 2]), "."),
-    "text": (lambda _: b"not a checkpoint at all", "."),
+    "text": (lambda _: b"not a checkpoint at all", "no plain state dict.*starts with b'not a checkpoint"),
     "nothing": (lambda _: b"", "."),
 }  # fmt: skip

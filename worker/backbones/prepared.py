@@ -30,6 +30,8 @@ class Prepared:
         licence: of the weights.
         preprocess: what `images` must look like.
         record: the whole record, with parity, library versions and the files' digests.
+        new: tensors that the given weights had no value for, which are as random as they were made.
+        num_new: parameters among them.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Prepared:
     licence: str
     preprocess: Preprocess
     record: dict[str, Any]
+    new: tuple[str, ...] = ()
+    num_new: int = 0
 
     @property
     def provider(self) -> str:

@@ -6,7 +6,7 @@ Shape legend: T scored items, C classes.
 import resource
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -182,15 +182,16 @@ def per_class(scores: ClassificationMetrics) -> list[dict[str, Any]]:
 
 def mapping(candidate: Candidate) -> dict[str, Any]:
     """What of the backbone's parameters moved into the model, what was trained, and what became of each tensor."""
-    num_params = candidate.backbone.num_params
+    backbone = candidate.backbone
+    came = backbone.num_params - backbone.num_new
     trained = 0 if candidate.shared else candidate.trained_params
     return {
-        "backbone": candidate.backbone.name,
-        "parameters": num_params,
-        "mapped": num_params,
-        "frozen": num_params - min(trained, num_params),
+        "backbone": backbone.name,
+        "parameters": backbone.num_params,
+        "mapped": came,
+        "frozen": max(0, came - trained),
         "trained": candidate.trained_params,
-        "new": candidate.head.num_params,
+        "new": candidate.head.num_params + backbone.num_new,
         "tensors": [{**asdict(row), "shape": list(row.shape)} for row in _tensors(candidate)],
     }
 
@@ -201,6 +202,9 @@ def _tensors(candidate: Candidate) -> tuple[Moved, ...]:
         Moved(name, shape, "frozen") for name, shape in tensors.shapes(candidate.backbone.weights).items()
     )
     head = candidate.head.tensors()
+    # An own checkpoint need not fill the whole network.
+    new = set(candidate.backbone.new)
+    kept = tuple(replace(row, what="new") if row.what == "frozen" and row.name in new else row for row in kept)
     return (*kept, *(Moved(f"head.{name}", value.shape, "new") for name, value in head.items()))
 
 

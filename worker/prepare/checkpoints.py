@@ -95,7 +95,9 @@ def admit(
         weights=Weights(kind="user", location=name, sha256=weights.sha256_file(file)),
     )
     done = image_tower.write(inner, backbone, backbone.weights.sha256, destination, progress)
-    return Admitted(backbone, done, report)
+    new = tuple(entry.target for entry in report.entries if entry.status == "new" and entry.target)
+    sizes = {name: value.numel() for name, value in inner.named_parameters()}
+    return Admitted(backbone, replace(done, new=new, num_new=sum(sizes.get(name, 0) for name in new)), report)
 
 
 def open_file(

@@ -135,5 +135,6 @@ def _own(context: RunContext, row: dict[str, Any]) -> Prepared:
             except OSError:
                 if not folder.is_dir():  # else another job was faster
                     raise
-    # Two names may hold equal weights: one folder, whose record has the first name.
-    return replace(prepared.read(folder), name=row["backbone"]["name"])
+    new = row.get("new", {"tensors": (), "num_params": 0})
+    own = {"name": row["backbone"]["name"], "new": tuple(new["tensors"]), "num_new": new["num_params"]}
+    return replace(prepared.read(folder), **own)
