@@ -13,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_DIGITS = 20
 
 Document = JSON().with_variant(JSONB(), "postgresql")
 
@@ -64,7 +65,13 @@ def new_id(prefix: str) -> str:
     even where several are made in a millisecond; the step between two such is random too (40 bits).
     """
     number = _numbers.next()
-    return f"{prefix}_{''.join(_ALPHABET[(number >> shift) & 31] for shift in range(95, -1, -5))}"
+    return f"{prefix}_{''.join(_ALPHABET[(number >> shift) & 31] for shift in range(5 * (_DIGITS - 1), -1, -5))}"
+
+
+def is_id(text: str, prefix: str) -> bool:
+    """Whether `new_id` could have made it."""
+    kind, _, number = text.partition("_")
+    return kind == prefix and len(number) == _DIGITS and set(number) <= set(_ALPHABET)
 
 
 class _Numbers:

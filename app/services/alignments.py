@@ -74,7 +74,9 @@ def get(session: Session, project: str, alignment_id: str) -> Alignment:
 
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Alignment], bool]:
     """Alignments, newest first, below the id `after`; and whether there are more."""
-    return paging.newest(session, select(Alignment).where(Alignment.project_id == project), Alignment.id, limit, after)
+    return paging.newest(
+        session, select(Alignment).where(Alignment.project_id == project), Alignment.id, "aln", limit, after
+    )
 
 
 def ready(session: Session, project: str, alignment_id: str) -> Alignment:

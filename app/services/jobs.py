@@ -136,7 +136,7 @@ def page(
         query = query.where(Job.state == state)
     if dataset_id:
         query = query.where(Job.dataset_id == dataset_id)
-    return paging.newest(session, query, Job.id, limit, after)
+    return paging.newest(session, query, Job.id, "job", limit, after)
 
 
 def events(session: Session, job_id: str, after: int, limit: int) -> tuple[Sequence[JobEvent], bool]:

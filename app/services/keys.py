@@ -76,7 +76,7 @@ def create(session: Session, project: str, name: str, scopes: Sequence[str], exp
 
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[ApiKey], bool]:
     """Keys, newest first, below the id `after`, those that are revoked too; and whether there are more."""
-    return paging.newest(session, select(ApiKey).where(ApiKey.project_id == project), ApiKey.id, limit, after)
+    return paging.newest(session, select(ApiKey).where(ApiKey.project_id == project), ApiKey.id, "key", limit, after)
 
 
 def revoke(session: Session, project: str, key_id: str) -> ApiKey:

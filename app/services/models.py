@@ -33,9 +33,13 @@ def get(session: Session, project: str, name: str) -> Model:
 
 
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Model], bool]:
-    """Models, newest first, after the one named `after`; and whether there are more."""
-    last = get(session, project, after).id if after else None
-    return paging.newest(session, select(Model).where(Model.project_id == project), Model.id, limit, last)
+    """Models, newest first, after the one named `after`; and whether there are more.
+
+    Raises:
+        NotFound: there is none of that name, any more.
+    """
+    last = None if after is None else get(session, project, after).id
+    return paging.newest(session, select(Model).where(Model.project_id == project), Model.id, "mdl", limit, last)
 
 
 def versions(session: Session, model_ids: Sequence[str]) -> dict[str, list[ModelVersion]]:

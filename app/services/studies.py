@@ -71,7 +71,8 @@ def page(
 ) -> tuple[Sequence[S], bool]:
     """Studies that meet all conditions, newest first, below the id `after`; and whether there are more."""
     query = select(table).where(table.project_id == project, *conditions)
-    return paging.newest(session, query, table.id, limit, after)
+    prefix = next(prefix for known, prefix in TABLES.values() if known is table)
+    return paging.newest(session, query, table.id, prefix, limit, after)
 
 
 def ready(session: Session, table: type[S], project: str, study_id: str) -> S:

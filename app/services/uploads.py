@@ -115,7 +115,7 @@ def get(session: Session, project: str, upload_id: str, *, lock: bool = False) -
 
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Upload], bool]:
     """Uploads, newest first, below the id `after`; and whether there are more."""
-    return paging.newest(session, select(Upload).where(Upload.project_id == project), Upload.id, limit, after)
+    return paging.newest(session, select(Upload).where(Upload.project_id == project), Upload.id, PREFIX, limit, after)
 
 
 def beginning(session: Session, inbox: Inbox, project: str, upload_id: str, most_bytes: int) -> bytes | None:

@@ -93,7 +93,7 @@ def get(session: Session, project: str, webhook_id: str) -> Webhook:
 
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Webhook], bool]:
     """Webhooks, newest first, below the id `after`; and whether there are more."""
-    return paging.newest(session, select(Webhook).where(Webhook.project_id == project), Webhook.id, limit, after)
+    return paging.newest(session, select(Webhook).where(Webhook.project_id == project), Webhook.id, "wh", limit, after)
 
 
 def change(session: Session, project: str, guard: Guard, webhook_id: str, fields: dict[str, Any]) -> Webhook:
@@ -161,7 +161,7 @@ def deliveries(
     query = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id)
     if state:
         query = query.where(WebhookDelivery.state == state)
-    return paging.newest(session, query, WebhookDelivery.id, limit, after)
+    return paging.newest(session, query, WebhookDelivery.id, "whd", limit, after)
 
 
 def delivery(session: Session, project: str, webhook_id: str, delivery_id: str) -> WebhookDelivery:
