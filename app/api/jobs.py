@@ -248,9 +248,13 @@ def stop_job(job_id: str, session: WriteSession, project: Project) -> Any:
 
 
 @router.post("/{job_id}/retry", status_code=202, dependencies=[BARE], response_model=JobOut)
-def retry_job(job_id: str, session: WriteSession, project: Project) -> Any:
+def retry_job(job_id: str, accept: Accepted, session: WriteSession, project: Project) -> Any:
     """Queues a failed or cancelled job again; it resumes from its checkpoints."""
-    return _out(outcomes.retry(session, project, job_id), None)
+
+    def make() -> JobOut:
+        return _out(outcomes.retry(session, project, job_id), None)
+
+    return accept.answer("POST /jobs/retry", {"job": job_id}, make, LOCATION)
 
 
 @router.get(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, or_, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
@@ -203,7 +203,7 @@ def ready(session: Session, project: str, dataset_id: str) -> Dataset:
 def family(session: Session, project: str, dataset_id: str) -> list[Dataset]:
     """A dataset of the project and its bases, from itself to the first one; nothing where it was deleted.
 
-    A base cannot be deleted before its children, so the chain has no holes. An imported bundle may name any id.
+    A base cannot be deleted before its valid children, so the chain has no holes. An imported bundle may name any id.
     """
     found: list[Dataset] = []
     row = session.get(Dataset, dataset_id)
@@ -215,7 +215,7 @@ def family(session: Session, project: str, dataset_id: str) -> list[Dataset]:
 
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Dataset], bool]:
     """Datasets, newest first, below the id `after`; and whether there are more."""
-    return paging.newest(session, select(Dataset).where(Dataset.project_id == project), Dataset.id, limit, after)
+    return paging.newest(session, select(Dataset).where(Dataset.project_id == project), Dataset.id, "ds", limit, after)
 
 
 def problems(session: Session, project: str, dataset_id: str, limit: int, after: int) -> tuple[Sequence[Problem], bool]:
@@ -262,7 +262,10 @@ def delete(session: Session, project: str, dataset_id: str) -> list[str]:
     # Whoever is about to use it is waited for and then seen; whoever comes later finds it gone.
     session.execute(select(Dataset.id).where(Dataset.id == dataset_id, Dataset.project_id == project).with_for_update())
     dataset = get(session, project, dataset_id)
-    children = session.scalars(select(Dataset.id).where(Dataset.base_id == dataset_id)).all()
+    # An invalid one has nothing of it, and can be made no more.
+    children = session.scalars(
+        select(Dataset.id).where(Dataset.base_id == dataset_id, Dataset.state != DatasetState.INVALID)
+    ).all()
     used = or_(Job.dataset_id == dataset_id, Job.id.in_(_beside(dataset_id)))
     active = session.scalars(select(Job.id).where(used, Job.state.not_in(FINAL))).all()
     if children or active:
@@ -276,6 +279,7 @@ def delete(session: Session, project: str, dataset_id: str) -> list[str]:
         job.inputs = {**job.inputs, "deleted_dataset": dataset_id}
         job.dataset_id = None if job.dataset_id == dataset_id else job.dataset_id
     session.execute(sql_delete(JobDataset).where(JobDataset.dataset_id == dataset_id))
+    session.execute(update(Dataset).where(Dataset.base_id == dataset_id).values(base_id=None))
     session.flush()
     session.delete(dataset)
     return waste

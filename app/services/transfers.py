@@ -93,7 +93,7 @@ def _dataset(session: Session, project: str, dataset_id: str | None, recipe: rec
     if recipe.needs_dataset:
         raise Unprocessable(
             f"expected a dataset for {recipe.method}; found none; only zero_shot works without one",
-            errors=[{"pointer": "/dataset", "detail": "Field required"}],
+            errors=[{"pointer": "/body/dataset", "detail": "Field required"}],
         )
     return None
 

@@ -309,6 +309,15 @@ def test_delete_of_a_used_dataset_names_the_users(client, database):
     assert num_rows(database, Dataset) == 2
 
 
+def test_an_invalid_child_holds_nothing_of_its_base(client, database):
+    with database.write() as session:
+        row = factories.dataset(session)
+        child = factories.dataset(session, base_id=row.id, state="invalid")
+    assert client.delete(f"{URL}/{row.id}").status_code == 204
+    found = client.get(f"{URL}/{child.id}").json()
+    assert (found["state"], found["base"]) == ("invalid", None)
+
+
 def test_other_project_cannot_see_it(light):
     app = create_app(light)
     app.dependency_overrides[get_project] = lambda: "other"

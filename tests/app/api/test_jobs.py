@@ -358,8 +358,18 @@ def test_retry_forgets_the_failure(client, database, home):
     failed = client.get(f"{URL}/{job.id}").json()
     assert failed["failure"] == {"code": "diverged", "message": "not finite"}
     assert failed["finished_at"]
-    again = client.post(f"{URL}/{job.id}/retry").json()
+    key = {"Idempotency-Key": "once"}
+    answer = client.post(f"{URL}/{job.id}/retry", headers=key)
+    again = answer.json()
+    assert (answer.status_code, answer.headers["location"]) == (202, f"{URL}/{job.id}")
     assert (again["failure"], again["finished_at"]) == (None, None)
+    replayed = client.post(f"{URL}/{job.id}/retry", headers=key)
+    assert (replayed.status_code, replayed.headers["location"], replayed.json()) == (
+        202,
+        answer.headers["location"],
+        again,
+    )
+    problem(client.post(f"{URL}/{job.id}/retry"), 409, "invalid_state")
     with database.read() as session:
         assert session.get_one(Job, job.id).losses == 0
     assert len(files_below(home / "broker" / "messages")) == 1

@@ -38,6 +38,32 @@ def test_every_call_of_the_native_interface(light_client):
         assert found["errors"] == [{"pointer": "/query/no_such", "detail": "Unknown parameter"}], (method, path)
 
 
+def test_a_parameter_given_twice_has_no_value_to_go_by(light_client):
+    found = problem(light_client.get("/api/v1/jobs?limit=1&state=failed&limit=5&state=failed"), 422, "invalid_payload")
+    assert found["errors"] == [
+        {"pointer": "/query/limit", "detail": "Parameter is there more than once"},
+        {"pointer": "/query/state", "detail": "Parameter is there more than once"},
+    ]
+    assert "found more than one limit, state; leave one of them" in found["detail"]
+
+
+def test_every_parameter_of_the_native_interface_is_one_value(light_client):
+    tried = 0
+    for method, path in NATIVE:
+        for one in DOCUMENT["paths"][path][method].get("parameters", []):
+            if one["in"] != "query":
+                continue
+            # Else the refusal would forbid what the description allows.
+            assert "array" not in str(one["schema"]), (method, path, one["name"])
+            place = path.replace("{", "").replace("}", "")
+            answer = light_client.request(method, f"{place}?{one['name']}=1&{one['name']}=2")
+            found = problem(answer, 422, "invalid_payload")
+            expected = {"pointer": f"/query/{one['name']}", "detail": "Parameter is there more than once"}
+            assert found["errors"] == [expected], (method, path)
+            tried += 1
+    assert tried > 0
+
+
 def test_what_is_known_is_what_the_interface_describes():
     routes = [route for routers in ROLES.values() for router in routers for route in router.routes]
     described = {(method, path): DOCUMENT["paths"][path][method].get("parameters", []) for method, path in NATIVE}
