@@ -53,6 +53,9 @@ POINTS = {
     "delivery_claimed": "deliveries of webhooks are claimed; nothing is sent",
     "delivery_sent": "a delivery was answered; its row does not say so",
     "delivery_concluded": "its row says so",
+    "rows_rewritten": "the living rows of a chunk of features are in storage, beside the chunk that they are of",
+    "orphan_removed": "an object that no row names is gone; others that nobody needs may be there",
+    "collection_noted": "a collection's row says how it has ended",
     # runner
     "dataset_file_stored": "one file of a dataset is in storage",
     "features_half": "features are in storage; what they are features of is not",

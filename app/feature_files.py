@@ -7,6 +7,8 @@ Shape legend: N images.
 """
 
 import hashlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,3 +28,14 @@ def packed(keys_N: Digests) -> bytes:
 def name(keys_N: Digests) -> str:
     """By the images: whoever is cut off between the two objects, or does it again, writes the same ones."""
     return hashlib.sha256(packed(keys_N)).hexdigest()[:32]
+
+
+def write_rows(path: Path, rows: NDArray[Any]) -> None:
+    """Writes what `NAME.npy` has; `numpy.save` would not say of a disk without room that it has none.
+
+    Raises:
+        OSError: with its number.
+    """
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(rows))
+        file.write(np.ascontiguousarray(rows).data)

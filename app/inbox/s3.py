@@ -42,10 +42,7 @@ class S3Inbox:
             else:
                 if tail:
                     parts = [*parts, self.send(held, writer.reserve(), tail)]
-                listed = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
-                self.client.complete_multipart_upload(
-                    **where, UploadId=held.remote_id, MultipartUpload={"Parts": listed}
-                )
+                self._join(held, parts)
         except (ClientError, NotFound) as error:
             if isinstance(error, ClientError) and code(error) not in MISSING:
                 raise
@@ -153,6 +150,18 @@ class S3Inbox:
         if held.tail is None:
             return b""
         return b"".join(self.read(tail_key(held, held.tail)))
+
+    def _join(self, held: Held, parts: list[Part]) -> None:
+        """Has the store make one object of the parts.
+
+        Raises:
+            NotFound: there are none, since nothing of the upload is open. The store is not asked: it would call an
+                empty list malformed before it looks for the upload.
+        """
+        if not parts:
+            raise NotFound(f"expected parts of {held.key!r}; found none in the object store")
+        listed = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
+        self.client.complete_multipart_upload(**self._upload(held), MultipartUpload={"Parts": listed})
 
     def _upload(self, held: Held) -> dict[str, Any]:
         return {"Bucket": self.bucket, "Key": self.storage.name(held.key), "UploadId": held.remote_id}

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from app import failpoints
 from app.db.base import now
 from app.db.collections import Collection
 from app.db.session import Database
@@ -243,6 +244,7 @@ class Collector:
         self._told(stored, what)
         if self._removes:
             self._storage.remove(stored)
+            failpoints.reach("orphan_removed")
             self._keep(stored, -stored.size_bytes)
 
     def _keep(self, stored: Stored, size_bytes: int) -> None:
@@ -266,6 +268,7 @@ def carry_out(
             row = session.get_one(Collection, collection_id)
             row.finished_at = row.seen_at = now()
             row.report = None if report is None else report.document()
+        failpoints.reach("collection_noted")
 
 
 def _renew(database: Database, collection_id: str) -> None:

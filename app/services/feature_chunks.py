@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from app import feature_files
+from app import failpoints, feature_files
 from app.db.models import Dataset
 from app.db.session import Database
 from app.errors import NotFound
@@ -69,10 +69,11 @@ def rewrite(storage: Storage, inbox: Inbox, scratch: Path, stem: str, keys_N: ND
         whole, rows, keys = (Path(folder) / name for name in ("whole.npy", "rows.npy", "keys"))
         with whole.open("wb") as file:
             file.writelines(inbox.read(stem + ROWS))
-        np.save(rows, np.load(whole, mmap_mode="r")[kept_N])
+        feature_files.write_rows(rows, np.load(whole, mmap_mode="r")[kept_N])
         keys.write_bytes(feature_files.packed(keys_N[kept_N]))
         storage.put(new + ROWS, rows)
         storage.put(new + KEYS, keys)
+        failpoints.reach("rows_rewritten")
         return rows.stat().st_size + keys.stat().st_size
 
 

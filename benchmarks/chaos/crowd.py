@@ -17,7 +17,7 @@ from app.states import FINAL
 from benchmarks.chaos import clock, scenarios, verdict
 from benchmarks.chaos.clock import wait_until
 from benchmarks.chaos.faults import Beside, workers
-from benchmarks.chaos.lab import PROBE, Lab, finish
+from benchmarks.chaos.lab import JOB_SECONDS, PROBE, Lab, finish
 from benchmarks.chaos.prepare import TINY
 from benchmarks.chaos.stack import Stack, with_no_fuss
 
@@ -36,7 +36,7 @@ def rolling(lab: Lab, times: int = 5) -> Iterator[dict[str, Any]]:
     wait_until(lambda: len(workers(stack)) == 2, "two workers", 120)
     for _ in range(times):
         going = Beside(lab, scenarios.tune)
-        wait_until(lambda: _trains(stack), "a runner that has told a metric", 120)
+        wait_until(lambda: _trains(stack), "a runner that has told a metric", JOB_SECONDS)
         (runner,) = stack.runners()
         # Its parent is the process that runners are forked from, whose parent is the worker.
         name = next(one for one in ("worker", "worker 2") if stack.process(one).pid == runner.parent().parent().pid)

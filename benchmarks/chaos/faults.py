@@ -10,7 +10,7 @@ from typing import Any
 from app.services import queues
 from benchmarks.chaos import points, scenarios, verdict
 from benchmarks.chaos.clock import rest, wait_until
-from benchmarks.chaos.lab import Done, Lab
+from benchmarks.chaos.lab import JOB_SECONDS, Done, Lab
 from benchmarks.chaos.stack import Stack, with_no_fuss
 
 FROZEN_SECONDS = 4.0
@@ -96,11 +96,6 @@ def kill(victim: str, after: Callable[[Stack], None]) -> Callable[[Stack], bool]
     return fault
 
 
-def running_job(stack: Stack) -> None:
-    """Until a job is computed."""
-    wait_until(stack.runners, "a runner", 120)
-
-
 def some_time(chance: random.Random, most: float) -> Callable[[Stack], None]:
     """A random moment."""
     seconds = chance.uniform(0.0, most)
@@ -117,7 +112,7 @@ def freeze(point: str, parts: tuple[str, ...], seconds: float = FROZEN_SECONDS) 
     """
 
     def fault(stack: Stack) -> None:
-        wait_until(lambda: stack.reached(point), f"{point} to be reached", 120)
+        wait_until(lambda: stack.reached(point), f"{point} to be reached", JOB_SECONDS)
         (runner,) = stack.runners()
         # Its parent is the process that runners are forked from, whose parent is the worker.
         stopped = [runner.parent().parent(), *([runner] if "runner" in parts else [])]

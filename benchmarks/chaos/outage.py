@@ -47,6 +47,14 @@ def restart_database(stack: Stack) -> None:
     stack.servers.restart_database()
 
 
+def cut_power(stack: Stack) -> None:
+    """Every process of the service dies, the database and the broker with them; what they had not written is gone."""
+    rest(0.5)
+    stack.kill_all()
+    restart_broker(stack)
+    stack.servers.restart_database()
+
+
 def restart_broker(stack: Stack) -> None:
     assert stack.servers.redis is not None
     stack.servers.redis.stop()
@@ -97,6 +105,7 @@ OUTAGES: dict[str, dict[str, Callable[[Stack], Any]]] = {
         "the database does not answer for 30 s": outage("database", "hang"),
         "the database refuses connections for 30 s": outage("database", "refuse"),
         "the broker restarts": restart_broker,
+        "everything dies at once, with database and broker": cut_power,
         "all messages of the broker are lost": wipe_broker,
         "the broker does not answer for 30 s": outage("broker", "hang"),
         "the broker refuses connections for 30 s": outage("broker", "refuse"),

@@ -16,7 +16,7 @@ from app.db.models import ModelVersion
 from benchmarks.chaos import scenarios, verdict
 from benchmarks.chaos.clock import wait_until
 from benchmarks.chaos.faults import Beside
-from benchmarks.chaos.lab import Lab, finish
+from benchmarks.chaos.lab import JOB_SECONDS, Lab, finish
 from benchmarks.chaos.stack import Stack, running
 
 DISK_BYTES = 64 * 2**20
@@ -30,6 +30,13 @@ FULL_AT = {
 }
 # Where storage is a disk of its own a bundle is copied to it: one file is there, and the next one has no room.
 FULL_STORAGE_AT = {"publication": ("transfer", "bundle_file_stored")}
+# Where objects lie in a bucket a host still writes them to its own disk first, and copies those that it reads to it.
+FULL_HOST_AT: dict[str, tuple[str, str | None]] = {
+    **FULL_AT,
+    # An archive is there, of which nothing is written yet: sending what is written takes no room.
+    "ingestion": ("ingest", "object_fetched"),
+    "the fetching of objects": ("cold", None),
+}
 PAUSE_SECONDS = 6
 # Stacks of threads go into it, a large array does not.
 HEADROOM_BYTES = 256 * 2**20
@@ -63,33 +70,61 @@ def fill(place: Path) -> Path:
     return ballast
 
 
-def disk(folder: Path) -> Iterator[dict[str, Any]]:
-    """The disk of objects and working files is full, then that of objects alone; the database is on another one."""
+def disk(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
+    """A disk is full that is no more than a part of what a stack has: its database and its log are on other ones."""
     with small_disk(folder) as place:
         if place is None:
-            yield {"what": "the disk is full", "stack": "local", "wrong": [], "skipped": "nothing may be mounted here"}
-            return
-        url, prepared = f"sqlite:///{folder / 'elsewhere.db'}", folder / "prepared"
-        with running("local", place, database_url=url, prepared=prepared) as stack:
-            lab = Lab(stack)
-            for what, (scenario, point) in FULL_AT.items():
-                yield full(lab, place, what, scenario, point)
-            yield rejected(lab, place)
-        with running("local", folder, storage_url=f"file://{place / 'storage'}", prepared=prepared) as stack:
-            lab = Lab(stack)
-            for what, (scenario, point) in FULL_STORAGE_AT.items():
-                yield full(lab, place, what, scenario, point)
+            yield {"what": "the disk is full", "stack": kind, "wrong": [], "skipped": "nothing may be mounted here"}
+        elif kind == "local":
+            yield from _of_one_machine(folder, place)
+        else:
+            yield from _of_a_host(folder, place)
 
 
-def full(lab: Lab, place: Path, what: str, scenario: str, point: str) -> dict[str, Any]:
-    """A job meets a full disk: it fails and says so, leaves nothing, and the same succeeds when there is room."""
+def _of_one_machine(folder: Path, place: Path) -> Iterator[dict[str, Any]]:
+    """The disk of objects and working files, then that of objects alone."""
+    url, prepared = f"sqlite:///{folder / 'elsewhere.db'}", folder / "prepared"
+    with running("local", place, database_url=url, prepared=prepared) as stack:
+        lab = Lab(stack)
+        for what, (scenario, point) in FULL_AT.items():
+            yield full(lab, place, what, scenario, point)
+        yield rejected(lab, place)
+    with running("local", folder, storage_url=f"file://{place / 'storage'}", prepared=prepared) as stack:
+        lab = Lab(stack)
+        for what, (scenario, point) in FULL_STORAGE_AT.items():
+            yield full(lab, place, what, scenario, point)
+
+
+def _of_a_host(folder: Path, place: Path) -> Iterator[dict[str, Any]]:
+    """The disk of working files and of local copies of objects, which themselves lie in a bucket."""
+    with running("team", place, prepared=folder / "prepared") as stack:
+        lab = Lab(stack)
+        for what, (scenario, point) in FULL_HOST_AT.items():
+            yield full(lab, place, what, scenario, point)
+        yield rejected(lab, place)
+
+
+def full(lab: Lab, place: Path, what: str, scenario: str, point: str | None) -> dict[str, Any]:
+    """A job meets a full disk: it fails and says so, leaves nothing, and the same succeeds when there is room.
+
+    Args:
+        lab: on that disk.
+        place: where it is mounted.
+        what: is under way then.
+        scenario: the job's.
+        point: where the job is when the disk fills up; None where it is full before, and no copy of an object is there.
+    """
     stack, run = lab.stack, scenarios.SCENARIOS[scenario]
     undisturbed = run(lab)
     before = _num_versions(stack)
-    stack.arm(point, f"sleep {PAUSE_SECONDS}")
-    going = Beside(lab, run)
-    wait_until(lambda: stack.reached(point), f"{point} to be reached", 120)
-    ballast = fill(place)
+    if point is None:
+        shutil.rmtree(stack.home / "cache")
+        ballast, going = fill(place), Beside(lab, run)
+    else:
+        stack.arm(point, f"sleep {PAUSE_SECONDS}")
+        going = Beside(lab, run)
+        wait_until(lambda: stack.reached(point), f"{point} to be reached", JOB_SECONDS)
+        ballast = fill(place)
     try:
         done = going.result()
         (job,) = finish(stack, done.jobs[-1:])
@@ -103,7 +138,7 @@ def full(lab: Lab, place: Path, what: str, scenario: str, point: str) -> dict[st
     finally:
         ballast.unlink()
     wrong += verdict.settle(stack)
-    row = {"what": f"the disk is full during {what}", "stack": "local", "by": scenario}
+    row = {"what": f"the disk is full during {what}", "stack": stack.kind, "by": scenario}
     told = verdict.told(stack, lambda: run(lab), undisturbed)
     return row | told | {"wrong": wrong + told["wrong"]}
 
@@ -119,7 +154,7 @@ def rejected(lab: Lab, place: Path) -> dict[str, Any]:
     finally:
         ballast.unlink()
     wrong = [] if found == (507, "insufficient_storage") else [f"expected 507 insufficient_storage; found {found}"]
-    return {"what": "the disk is full during an upload", "stack": "local", "wrong": wrong + verdict.settle(stack)}
+    return {"what": "the disk is full during an upload", "stack": stack.kind, "wrong": wrong + verdict.settle(stack)}
 
 
 def memory(lab: Lab) -> Iterator[dict[str, Any]]:
@@ -129,7 +164,7 @@ def memory(lab: Lab) -> Iterator[dict[str, Any]]:
     worker = stack.process("worker").pid
     stack.arm("checkpoint_stored", f"sleep {PAUSE_SECONDS}")
     going = Beside(lab, scenarios.tune)
-    wait_until(lambda: stack.reached("checkpoint_stored"), "a checkpoint", 120)
+    wait_until(lambda: stack.reached("checkpoint_stored"), "a checkpoint", JOB_SECONDS)
     (runner,) = stack.runners()
     with_limit(runner)
     stack.arm("checkpoint_stored", f"take {2 * HEADROOM_BYTES}")

@@ -18,6 +18,7 @@ from app.serving.parts import ROOT, Parts, prefix
 from app.serving.slots import DAY, HOUR, Key, Span
 from benchmarks.chaos import prepare
 from benchmarks.chaos.clock import wait_until
+from benchmarks.chaos.collecting import collect
 from benchmarks.chaos.lab import PROBE, Done, Lab, finish, numbers, plain, timeless
 from benchmarks.chaos.prepare import CNN, OTHER, TINY
 from benchmarks.chaos.stack import Stack
@@ -295,5 +296,5 @@ def _job_of(lab: Lab, dataset_id: str) -> str:
 SCENARIOS: dict[str, Callable[[Lab], Done]] = {
     one.__name__: one
     for one in (transfer, cold, first_on_backbone, tune, adapt, ingest, upload, folds, rank, advise, predict, align,
-                alias, delete, add_class, import_bundle, own_backbone, logged, observed, told)
+                alias, delete, add_class, import_bundle, own_backbone, logged, observed, told, collect)
 }  # fmt: skip

@@ -149,6 +149,14 @@ class Stack:
         for name in names:
             self._children[name].kill()
 
+    def command(self, *arguments: str) -> int:
+        """The exit status of `graft …`, beside all that runs."""
+        with self.log.open("ab") as out:
+            return subprocess.call(
+                [sys.executable, "-m", "app.cli", *arguments], cwd=ROOT, env=self._environment, stdout=out,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
     def kill_all(self) -> None:
         """A power cut: every process of the service at once, runners included."""
         with self._lock:

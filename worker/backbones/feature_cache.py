@@ -91,7 +91,7 @@ class FeatureCache:
         name = f"{self._prefix}/{feature_files.name(keys_N)}"
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             features, keys = Path(folder) / "features.npy", Path(folder) / "keys"
-            np.save(features, features_ND)
+            feature_files.write_rows(features, features_ND)
             keys.write_bytes(feature_files.packed(keys_N))
             self._storage.put(name + ROWS, features)
             failpoints.reach("features_half")

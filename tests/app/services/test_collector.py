@@ -86,8 +86,10 @@ def named(session):
     session.add(PredictionLog(model_id=model.id, project_id="default", share=1.0, keep_days=1, images=False))
     study = Ranking(id=new_id("rnk"), project_id="default", state="ready", request={})
     session.add(study)
-    document = {"prefix": f"backbones/default/{SHA256}"}
-    session.add(UserBackbone(id=new_id("bb"), project_id="default", name="user/a", state="ready", document=document))
+    own, checked = new_id("bb"), new_id("bb")
+    for backbone_id, state in ((own, "ready"), (checked, "checking")):
+        fields = {"id": backbone_id, "name": f"user/{state}", "state": state, "document": {}}
+        session.add(UserBackbone(project_id="default", **fields))
     return [
         f"datasets/default/{dataset.id}/data/train-00000.parquet",
         waits.inputs["archive"], checks.inputs["file"], asks.inputs["archive"], f"incoming/default/{upload.id}",
@@ -98,7 +100,7 @@ def named(session):
         bundle.shared_key(SHA256), bundle.shared_key("ef" * 32),
         f"predictions/default/{model.id}/2026-11-27/a.parquet", f"studies/default/{study.id}/a.parquet",
         f"observed/default/{version.id}/plain/2026-11-27/whole.safetensors",
-        f"backbones/default/{SHA256}/record.json",
+        f"backbones/default/{own}/record.json", f"backbones/default/{checked}/record.json",
     ]  # fmt: skip
 
 
@@ -122,7 +124,7 @@ def orphans(session):
         unread.inputs["archive"], f"checkpoints/default/{unread.id}/predictions/1.parquet",
         f"predictions/default/{model.id}/2026-11-27/a.parquet", f"studies/default/{new_id('evl')}/a.parquet",
         f"observed/default/{new_id('ver')}/plain/2026-11-27/whole.safetensors",
-        f"backbones/other/{'12' * 32}/record.json", bundle.shared_key("34" * 32), "health/probe",
+        f"backbones/other/{new_id('bb')}/record.json", bundle.shared_key("34" * 32), "health/probe",
         f"features/default/{SPACE}/{uuid4().hex}.npy",
     ]  # fmt: skip
 

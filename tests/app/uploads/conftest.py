@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ import pytest
 from app.api.deps import State
 from app.db.uploads import Upload
 from app.inbox.s3 import PART_BYTES
+from app.services.upload_leases import Desk
 from app.settings import Settings
 from app.storage import open_storage
 from tests import listening
@@ -88,6 +90,11 @@ class Service:
         """Changes the row."""
         with self.state.database.write() as session:
             change(session.get_one(Upload, upload_id))
+
+
+def desk(service: Service) -> Desk:
+    """What writers work with, for a test that is one of them."""
+    return Desk(service.state.database, service.state.inbox, timedelta(days=1), 2**40)
 
 
 @pytest.fixture(scope="module", params=["laptop", pytest.param("team", marks=pytest.mark.server)])

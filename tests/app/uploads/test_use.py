@@ -4,7 +4,6 @@ import hashlib
 import shutil
 import threading
 from datetime import timedelta
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -12,14 +11,13 @@ import pytest
 from app.db.base import now
 from app.db.models import Job
 from app.errors import Gone, Locked
-from app.inbox.s3 import S3Inbox
 from app.services import upload_sweep, uploads
 from app.services.receiving import Receiver
-from app.services.upload_leases import Desk, Lease
+from app.services.upload_leases import Lease
 from app.settings import Settings
 from tests import factories, listening
 from tests.app import bundle_factories
-from tests.app.uploads.conftest import DATA, TUS, Service
+from tests.app.uploads.conftest import DATA, TUS, Service, desk
 from tests.checks import problem
 from tests.conftest import SMALL_DISK_BYTES
 from tests.factories import files_below
@@ -40,10 +38,6 @@ def forget(service, upload_id):
     service.change(upload_id, lambda row: setattr(row, "expires_at", now() - timedelta(seconds=1)))
     sweep(service)
     problem(service.request("GET", f"/{upload_id}"), 404, "not_found")
-
-
-def desk(service):
-    return Desk(service.state.database, service.state.inbox, timedelta(days=1), 2**40)
 
 
 def test_a_dataset_uses_an_upload_up(service):
@@ -230,80 +224,6 @@ def test_a_frozen_writer_cannot_write_beside_its_successor(service):
         frozen.close()
     assert answer.status_code == 204
     assert service.complete(upload_id).status_code == 200
-
-
-def put_parts(service, begun):
-    done = []
-    for part in begun["parts"]["data"]:
-        # Version 2, which is what comes without asking, newer buckets refuse.
-        assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in part["url"]
-        start = (part["number"] - 1) * begun["part_bytes"]
-        answer = httpx.put(part["url"], content=DATA[start : start + part["size_bytes"]], trust_env=False)
-        assert answer.status_code == 200, answer.text
-        done.append({"number": part["number"], "etag": answer.headers["ETag"]})
-    return done
-
-
-def test_parts_go_to_the_object_store(service):
-    wish = {"via": "s3", "size_bytes": len(DATA), "part_bytes": 5 * 2**20, "filename": "a.zip"}
-    begun = service.request("POST", json=wish)
-    if not isinstance(service.state.inbox, S3Inbox):
-        problem(begun, 501, "unsupported")
-        listed = service.request("GET").json()["data"]
-        assert [one for one in listed if one["via"] != "tus"] == []
-        return
-    problem(service.request("POST", json={"via": "s3"}), 400, "bad_request")
-    assert begun.status_code == 201, begun.text
-    begun = {**begun.json(), "part_bytes": wish["part_bytes"]}
-    upload_id = begun["id"]
-    assert [part["size_bytes"] for part in begun["parts"]["data"]] == [5 * 2**20, 5 * 2**20, len(DATA) - 10 * 2**20]
-    problem(service.patch(upload_id, 0, b"x"), 409, "upload_via")
-    problem(service.complete(upload_id), 400, "parts_invalid")
-    problem(service.complete(upload_id, parts=[]), 400, "parts_invalid")
-    done = put_parts(service, begun)
-    there = service.request("GET", f"/{upload_id}/parts").json()["data"]
-    assert [part["etag"] for part in there] == [part["etag"] for part in done]
-    wrong = [done[0], {"number": 2, "etag": '"0123"'}, done[2]]
-    assert "part 2" in problem(service.complete(upload_id, parts=wrong), 400, "parts_invalid")["detail"]
-    problem(service.complete(upload_id, parts=[*done, {"number": 4, "etag": "x"}]), 400, "parts_invalid")
-    problem(service.complete(upload_id, "0" * 64, parts=done), 409, "sha256_mismatch")
-    assert service.complete(upload_id, parts=done).json()["state"] == "complete"
-    assert service.state.storage.fetch(f"incoming/default/{upload_id}").read_bytes() == DATA
-    left = service.state.inbox.client.list_multipart_uploads(Bucket=service.state.inbox.bucket)
-    assert upload_id not in str(left.get("Uploads"))
-
-
-def test_a_part_has_the_length_that_it_is_to_have(service):
-    if not isinstance(service.state.inbox, S3Inbox):
-        return
-    wish = {"via": "s3", "size_bytes": len(DATA), "part_bytes": 5 * 2**20}
-    begun = {**service.request("POST", json=wish).json(), "part_bytes": wish["part_bytes"]}
-    done, last = put_parts(service, begun), begun["parts"]["data"][-1]
-    for part in begun["parts"]["data"]:
-        signed = parse_qs(urlsplit(part["url"]).query)["X-Amz-SignedHeaders"]
-        assert signed == ["content-length;host"]
-    # This object store looks at no signature; then it is the completion that refuses, and nothing is put together.
-    longer = httpx.put(last["url"], content=DATA, trust_env=False)
-    done[-1]["etag"] = longer.headers["ETag"]
-    said = problem(service.complete(begun["id"], parts=done), 400, "parts_invalid")["detail"]
-    assert f"with {last['size_bytes']} bytes" in said
-    assert f"found {len(DATA)} bytes" in said
-    assert service.request("GET", f"/{begun['id']}").json()["state"] == "receiving"
-    assert service.state.storage.stat(f"incoming/default/{begun['id']}") is None
-    assert service.request("DELETE", f"/{begun['id']}").status_code == 204
-
-
-def test_parts_of_an_upload_that_is_given_up_are_ended(service):
-    if not isinstance(service.state.inbox, S3Inbox):
-        upload_id = service.begin(3)
-        problem(service.request("GET", f"/{upload_id}/parts"), 409, "upload_via")
-        return
-    wish = {"via": "s3", "size_bytes": len(DATA), "part_bytes": 5 * 2**20}
-    begun = {**service.request("POST", json=wish).json(), "part_bytes": wish["part_bytes"]}
-    put_parts(service, begun)
-    assert service.request("DELETE", f"/{begun['id']}").status_code == 204
-    left = service.state.inbox.client.list_multipart_uploads(Bucket=service.state.inbox.bucket)
-    assert begun["id"] not in str(left.get("Uploads"))
 
 
 def test_full_disk(small_disk, tmp_path, sqlite_template):
