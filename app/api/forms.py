@@ -85,8 +85,13 @@ def checked(model: type[M], fields: Any) -> M:
         raise _invalid(pointers(error.errors()), "valid fields beside the file") from error
 
 
-def checked_json(model: type[M], body: Any) -> M:
-    """A JSON body, strictly.
+def checked_json(model: type[M], body: Any, *inside: str) -> M:
+    """A JSON body, or one of its lines, strictly.
+
+    Args:
+        model: what it is to be.
+        body: as it was read.
+        inside: of the body, the place that it stands at; none: it is all of it.
 
     Raises:
         Unprocessable: as in `checked`.
@@ -95,7 +100,7 @@ def checked_json(model: type[M], body: Any) -> M:
         return model.model_validate(body, strict=True)
     except ValidationError as error:
         expected = f"a JSON body that fits {model.__name__} at /openapi.json"
-        raise _invalid(pointers(error.errors(), "body"), expected) from error
+        raise _invalid(pointers(error.errors(), "body", *inside), expected) from error
 
 
 def _invalid(errors: list[dict[str, str]], expected: str) -> Unprocessable:

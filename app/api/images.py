@@ -20,6 +20,8 @@ T = TypeVar("T")
 ACCEPTED = ("multipart/form-data", "application/json", "image/*", "application/octet-stream")
 # The event loop takes 7 ms for each megabyte of JSON.
 LARGE_BYTES = 2**17
+# Where a body has them.
+IMAGES = "/body/images"
 FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
 
 
@@ -101,15 +103,23 @@ def check_number(images: Sequence[object], state: State) -> None:
         )
 
 
-async def given(images: Sequence[ImageIn], state: State) -> list[bytes]:
+async def given(images: Sequence[ImageIn], state: State, inside: str = IMAGES, first: int = 0) -> list[bytes]:
     """The bytes of each image, fetched where they are not sent.
 
+    Args:
+        images: as the client wrote them.
+        state: of the process.
+        inside: pointer to what holds them in the request.
+        first: place that the first of them has there.
+
     Raises:
-        Unprocessable: one is not base64; its place is named.
+        Unprocessable: one is not base64; with a pointer to it.
         BadImage, TooLarge: as `Remote.fetch`.
     """
     size = sum(len(image.b64) for image in images if image.b64 is not None)
-    found = await aside(size, lambda: [_decoded(index, image) for index, image in enumerate(images)])
+    found = await aside(
+        size, lambda: [_decoded(image, f"{inside}/{place}") for place, image in enumerate(images, first)]
+    )
     elsewhere = [index for index, image in enumerate(images) if image.url is not None]
     if elsewhere:
         fetched = await state.remote.fetch({index: str(images[index].url) for index in elsewhere})
@@ -123,8 +133,13 @@ async def aside(size: int, read: Callable[[], T]) -> T:
     return read() if size < LARGE_BYTES else await to_thread.run_sync(read)
 
 
-def _decoded(index: int, image: ImageIn) -> bytes:
+def _decoded(image: ImageIn, pointer: str) -> bytes:
     try:
         return base64.b64decode(image.b64 or "", validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Unprocessable(f"expected base64 in images/{index}/b64; found {error}") from error
+        wrong = {"pointer": f"{pointer}/b64", "detail": f"No base64: {error}"}
+        raise Unprocessable(
+            f"expected base64 at {wrong['pointer']}; found {error}; send the file's bytes in base64, without a line "
+            "break or a prefix",
+            errors=[wrong],
+        ) from error

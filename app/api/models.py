@@ -192,11 +192,14 @@ def put_alias(
 
 @router.post("/{name}/aliases/{alias}/rollback", dependencies=[BARE], response_model=AliasOut)
 def roll_alias_back(name: str, alias: AliasName, state: Context, session: WriteSession, project: Project) -> Any:
-    """Points an alias at the version that it meant before, without canary or shadow, if that can be served."""
+    """Ends the canary of an alias; of one without a canary, points it at the version that it meant before.
+
+    Either way that version answers alone from then on, without canary or shadow, if it can be served.
+    """
     with state.database.read() as reading:
         target = aliases.before(reading, project, name, alias)
     rollouts.check(state.database, state.opened, state.engine, project, name, target)
-    return _alias(aliases.roll_back(session, project, name, alias))
+    return _alias(aliases.roll_back(session, project, name, alias, target))
 
 
 @router.get("/{name}/aliases/{alias}", response_model=Page[AliasChangeOut])

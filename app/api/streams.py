@@ -16,9 +16,9 @@ from starlette.types import Receive, Scope, Send
 from app.api import answers, held, images, slow_bodies
 from app.api.answers import Ask
 from app.api.deps import State
-from app.api.forms import checked_json, from_json, plain_type
+from app.api.forms import checked_json, plain_type
 from app.api.problems import document
-from app.errors import GraftError, Overloaded, TimedOut, TooLarge, Unauthorized
+from app.errors import GraftError, Overloaded, TimedOut, TooLarge, Unauthorized, Unprocessable
 from app.services import rollouts
 from app.services.predictions import Found
 from app.serving.call import Result, late
@@ -136,7 +136,7 @@ async def _each(sent: list[bytes]) -> Sent:
 
 async def _lines(request: Request, state: State) -> Sent:
     """The images of a body of lines, `ImageIn` each, as they come; a bad line is an error in its place."""
-    limit, rest = state.settings.max_predict_bytes, bytearray()
+    limit, rest, read = state.settings.max_predict_bytes, bytearray(), _Reader(state)
     hold, body = held.of(request.scope), slow_bodies.of(request.scope)
     chunks = request.stream()
     while True:
@@ -153,23 +153,54 @@ async def _lines(request: Request, state: State) -> Sent:
         # Looked for in what is new: a long line comes in many chunks.
         end = rest.rfind(b"\n", begun)
         whole, rest = (rest[:end], rest[end + 1 :]) if end >= 0 else (b"", rest)
-        for line in whole.split(b"\n"):
-            if line.strip():
-                yield await _image(bytes(line), state)
+        for line in whole.split(b"\n") if end >= 0 else ():
+            if (image := await read.image(bytes(line))) is not None:
+                yield image
         hold.release(len(whole))
         if len(rest) > limit:
-            yield TooLarge(f"expected lines of at most {limit} bytes; found more; send a smaller image")
+            where = f"line {read.num_lines + 1}"
+            yield TooLarge(f"expected lines of at most {limit} bytes; found more in {where}; send a smaller image")
             return
-    if rest.strip():
-        yield await _image(bytes(rest), state)
+    if (image := await read.image(bytes(rest))) is not None:
+        yield image
 
 
-async def _image(line: bytes, state: State) -> bytes | GraftError:
-    try:
-        wanted = await images.aside(len(line), lambda: checked_json(images.ImageIn, from_json("line", line)))
-        return (await images.given([wanted], state))[0]
-    except GraftError as error:
-        return error
+class _Reader:
+    """Reads a body's lines one after the other, and knows the place of each.
+
+    Args:
+        state: of the process.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        # Blank ones are lines too: as an editor numbers them. An image's index, and pointers, leave them out.
+        self.num_lines = self._num_images = 0
+
+    async def image(self, line: bytes) -> bytes | GraftError | None:
+        """The image of the next line, or what is wrong with it; None for a blank one."""
+        self.num_lines += 1
+        if not line.strip():
+            return None
+        index, self._num_images = self._num_images, self._num_images + 1
+        try:
+            wanted = await images.aside(len(line), lambda: self._wanted(line, index))
+            return (await images.given([wanted], self._state, "/body", index))[0]
+        except GraftError as error:
+            error.detail = f"line {self.num_lines}: {error.detail}"
+            return error
+
+    def _wanted(self, line: bytes, index: int) -> images.ImageIn:
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            # It would say that every line is line 1.
+            why = f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise Unprocessable(
+                f'expected one JSON object with an image; found {why}; send {{"b64": ...}} or {{"url": ...}}',
+                errors=[{"pointer": f"/body/{index}", "detail": why}],
+            ) from error
+        return checked_json(images.ImageIn, found, str(index))
 
 
 def _dumped(line: Line) -> bytes:

@@ -229,5 +229,5 @@ class Client(Watching, Uploading, Predicting):
         return self.call("PUT", path, json={"version": version, **beside})
 
     def roll_back(self, model: str, alias: str = "production") -> Json:
-        """Points an alias at the version that it meant before."""
+        """Ends the canary of an alias; of one without, points it at the version that it meant before."""
         return self.call("POST", f"/models/{quote(model, safe='')}/aliases/{quote(alias, safe='')}/rollback")

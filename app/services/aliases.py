@@ -94,25 +94,36 @@ def point(session: Session, project: str, name: str, alias: str, target: Target,
     return pointed
 
 
-def roll_back(session: Session, project: str, name: str, alias: str) -> Alias:
-    """Points an alias at the version that it meant before the present one, without canary or shadow.
+def roll_back(session: Session, project: str, name: str, alias: str, tried: Target) -> Alias:
+    """Ends the canary of an alias, or points it at the version that it meant before; without canary or shadow.
+
+    Two at once go back once: `tried` is what `before` has said, and was tried since.
 
     Raises:
         NotFound: no such model or alias, or the version before has been deleted.
-        Conflict: code nothing_before, the alias has meant no other version.
+        Conflict: code nothing_before, the alias has no canary, and has meant no other version; invalid_state, it was
+            moved since.
     """
-    return point(session, project, name, alias, before(session, project, name, alias), "rolled_back")
+    if before(session, project, name, alias) != tried:
+        raise Conflict(
+            f"expected alias {alias!r} of {name!r} to mean what it did when this request came; found that another one "
+            "has moved it; GET the alias, and send this again where it is still wanted"
+        )
+    return point(session, project, name, alias, tried, "rolled_back")
 
 
 def before(session: Session, project: str, name: str, alias: str) -> Target:
-    """What an alias meant before its present version, without canary or shadow.
+    """What an alias goes back to: its version alone where a canary is what is new, else the version before.
 
     Raises:
         NotFound, Conflict: as `roll_back`.
     """
     pointed = _get(session, project, name, alias)
+    if pointed.canary is not None:
+        return Target(pointed.version)
     found = next(
-        (row.version for row in history(session, project, name, alias) if row.version != pointed.version), None
+        (row.version for row in history(session, project, name, alias) if row.version not in (None, pointed.version)),
+        None,
     )
     if found is None:
         raise Conflict(

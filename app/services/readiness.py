@@ -15,7 +15,7 @@ from app.services import collections, forecasts, limits, queues, served, stored_
 from app.services.drift import Observation
 from app.services.storage_probe import StorageProbe
 from app.services.warm_up import WarmUp
-from app.serving.statistics import Present, Statistics
+from app.serving.statistics import Statistics, Tally
 
 LOADING = "expected the versions that aliases mean to be loaded; found that some are not yet; ask again in a moment"
 
@@ -54,16 +54,17 @@ def metrics(database: Database, statistics: Statistics, observation: Observation
         oldest.set(queues.oldest_seconds(session, project))
         if project is None:
             _storage_seen(registry, collections.last(session))
-            _memory(registry, total.present)
+            _memory(registry, total)
         _projects_seen(registry, session, project)
         _forecasts(registry, forecasts.errors(session, project))
         answered = served.metrics(session, total, observation, project)
     return generate_latest(registry).decode() + answered
 
 
-def _memory(registry: CollectorRegistry, present: Present) -> None:
-    Gauge("graft_pool_bytes", "Memory of loaded models", registry=registry).set(present.pool_bytes)
-    Gauge("graft_pool_graphs", "Loaded graphs", registry=registry).set(present.pool_graphs)
+def _memory(registry: CollectorRegistry, total: Tally) -> None:
+    Gauge("graft_pool_bytes", "Memory of loaded models", registry=registry).set(total.present.pool_bytes)
+    Gauge("graft_pool_graphs", "Loaded graphs", registry=registry).set(total.present.pool_graphs)
+    Counter("graft_pool_loads", "Graphs that were read into memory", registry=registry).inc(total.loads)
 
 
 def _storage_seen(registry: CollectorRegistry, last: Collection | None) -> None:

@@ -20,6 +20,7 @@ from app.services import models
 from app.services.predictions import Lookup, Wanted
 from app.serving.engine import Engine
 from app.serving.model import Served
+from app.serving.statistics import Statistics
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class WarmUp:
         database: that the registry is in.
         lookup: what aliases mean.
         engine: that is to serve them.
+        statistics: of what was asked of them.
         period_seconds: after which aliases are looked at again.
         drop_seconds: after which deleted versions are.
     """
@@ -45,10 +47,11 @@ class WarmUp:
         database: Database,
         lookup: Lookup,
         engine: Engine,
+        statistics: Statistics,
         period_seconds: float = PERIOD_SECONDS,
         drop_seconds: float = DROP_SECONDS,
     ) -> None:
-        self._database, self._lookup, self._engine = database, lookup, engine
+        self._database, self._lookup, self._engine, self._statistics = database, lookup, engine, statistics
         self._period_seconds, self._drop_seconds = period_seconds, drop_seconds
         self._ended, self._done = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -101,10 +104,12 @@ class WarmUp:
                 log.exception("%s is not ready", words)
 
     def _drop_deleted(self) -> None:
-        """Takes deleted versions out of memory, which idle graphs would else fill up to the pool's budget."""
-        held = self._lookup.opened_ids()
-        for digest in self._lookup.forget(held - models.published(self._database, held)):
+        """Takes deleted versions out of memory: idle graphs would fill the pool up to its budget, counts know none."""
+        held = self._lookup.opened_ids() | self._statistics.version_ids()
+        gone = held - models.published(self._database, held)
+        for digest in self._lookup.forget(gone):
             self._engine.unload(digest)
+        self._statistics.forget(gone)
 
     def _served(self) -> Iterator[tuple[str, Served]]:
         """What aliases mean, canaries and shadows included."""

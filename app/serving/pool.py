@@ -1,8 +1,8 @@
 """Loaded graphs under a byte budget: least recently used ones go first, none while somebody uses it.
 
 A model is two entries, its backbone's session and its head's, each keyed by the digest of its graph; so ten heads on
-one backbone cost one backbone. A domain's alignment is a third. Sizes are known only after a load, and entries in use
-stay, so the budget can be exceeded for the length of a call.
+one backbone cost one backbone. A domain's alignment is a third. Sizes are known only after a load, and grow with what
+is run; entries in use stay, so the budget can be exceeded for the length of a call.
 """
 
 import logging
@@ -22,7 +22,7 @@ class Resource(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """Memory held."""
+        """Memory held now."""
 
     def close(self) -> None:
         """Gives the memory back."""
@@ -129,7 +129,7 @@ class Pool(Generic[T]):
     def _load(self, key: str, entry: _Entry[T], load: Callable[[], T]) -> None:
         try:
             value = load()
-            entry.size_bytes = value.size_bytes
+            size_bytes = value.size_bytes
         except BaseException as error:
             with self._lock:
                 if self._entries.get(key) is entry:
@@ -138,20 +138,27 @@ class Pool(Generic[T]):
             entry.loaded.set_exception(error)
             return
         with self._lock:
-            self._size_bytes += entry.size_bytes
+            self._resize(key, entry, size_bytes)
             closing = self._over_budget()
         entry.loaded.set_result(value)
-        if entry.size_bytes > self._budget_bytes:
+        _close(closing)
+
+    def _resize(self, key: str, entry: _Entry[T], size_bytes: int) -> None:
+        """Notes what an entry holds now."""
+        was, entry.size_bytes = entry.size_bytes, size_bytes
+        self._size_bytes += size_bytes - was
+        if was <= self._budget_bytes < size_bytes:
             log.warning(
                 "%s takes %d bytes, more than the pool's %d: it is loaded anew for every call; raise the budget",
-                key, entry.size_bytes, self._budget_bytes,
+                key, size_bytes, self._budget_bytes,
             )  # fmt: skip
-        _close(closing)
 
     def _release(self, key: str, entry: _Entry[T]) -> None:
         with self._lock:
             entry.leases -= 1
             closing = []
+            if entry.loaded.done() and entry.loaded.exception() is None:
+                self._resize(key, entry, entry.loaded.result().size_bytes)
             if entry.discarded:
                 if not entry.leases and entry.loaded.exception() is None:
                     closing.append(self._forget(entry))

@@ -23,8 +23,10 @@ _numbers = itertools.count()
 
 # Measured as resident memory on the four starter backbones (graphs of 9 to 19 MB) after batches of every size: weights
 # stand there twice, as read and as packed for the kernels, and the arena keeps 256 to 294 bytes per input pixel of a
-# full batch. They held 316, 293, 263 and 248 MB, and count as 335, 286, 247 and 238. A hundred sessions of a head of
-# 10 KB take 200 KB each.
+# batch. They held 316, 293, 263 and 248 MB, and count as 335, 286, 247 and 238; after batches of one and two images, as
+# a session for single images runs them, two of them held 50 and 44 MB, and count as 65 and 76. Batches that threads run
+# side by side on a session take more, which is not counted: two held 399 and four 678 MB where one held 270. A hundred
+# sessions of a head of 10 KB take 200 KB each.
 SESSION_BYTES = 190 * 2**10
 WEIGHT_COPIES = 2
 ACTIVATION_BYTES_PER_PIXEL = 274
@@ -117,16 +119,17 @@ class Session:
         self.input_shape: tuple[int | str | None, ...] = tuple(inputs[0].shape)
         self.output_names: tuple[str, ...] = tuple(item.name for item in session.get_outputs())
         self.graph_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
+        self._largest = 0
 
     @property
     def size_bytes(self) -> int:
-        """Estimate of the memory that the session holds once it has run a full batch."""
+        """Estimate of the memory that the session holds after the largest batch so far: an arena gives nothing back."""
         fixed = [length for length in self.input_shape[1:3] if isinstance(length, int)]
         pixels = math.prod(fixed) if len(self.input_shape) == 4 else 0
         copies, per_pixel = WEIGHT_COPIES, ACTIVATION_BYTES_PER_PIXEL
         if self._precision == FP16 and self.device == CPU:
             copies, per_pixel = HALF_WEIGHT_COPIES, HALF_ACTIVATION_BYTES_PER_PIXEL
-        return SESSION_BYTES + copies * self.graph_bytes + per_pixel * BATCH_SIZE * pixels
+        return SESSION_BYTES + copies * self.graph_bytes + per_pixel * self._largest * pixels
 
     def run(self, batch: NDArray[Any]) -> list[NDArray[np.float32]]:
         """All outputs, in the graph's order, computed in chunks of 16 so that memory does not grow with the batch.
@@ -148,6 +151,8 @@ class Session:
         ):
             raise ValueError(f"expected {self.input_name} of shape {self.input_shape}; found {batch.shape}")
         run = self._run_bound if self._bound else self._run
+        # Several threads may do so at once: where one is lost, the next such batch tells it.
+        self._largest = max(self._largest, min(len(batch), BATCH_SIZE))
         chunks = [run(session, batch[start : start + BATCH_SIZE]) for start in range(0, len(batch), BATCH_SIZE)]
         return chunks[0] if len(chunks) == 1 else [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 

@@ -130,6 +130,7 @@ class Tally:
         counters: by a version's id.
         compared: images that a shadow was asked for, by id of the version, id of the shadow, and outcome.
         present: what is held now.
+        loads: graphs that were read into memory.
         logged: images by what became of their record in the prediction log: `written`, `dropped` or `failed`.
         refused: requests that were answered with 408, 503 or 504, by project, model and code of the error; the project
             is empty where no key was looked at.
@@ -138,6 +139,7 @@ class Tally:
     counters: dict[str, Counters] = field(default_factory=dict)
     compared: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     present: Present = field(default_factory=Present)
+    loads: int = 0
     logged: dict[str, int] = field(default_factory=dict)
     refused: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
 
@@ -155,15 +157,21 @@ class Statistics:
     Args:
         present: tells what this process holds.
         board: shared with the service's other processes; none where this is the only one.
+        loads: tells how many graphs this process has read into memory.
     """
 
-    def __init__(self, present: Callable[[], Present] = Present, board: Board | None = None) -> None:
+    def __init__(
+        self,
+        present: Callable[[], Present] = Present,
+        board: Board | None = None,
+        loads: Callable[[], int] = int,
+    ) -> None:
         self._lock = threading.Lock()
         self._counters: dict[str, Counters] = defaultdict(Counters)
         self._compared: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self._logged: Counter[str] = Counter()
         self._refused: Counter[tuple[str, str, str]] = Counter()
-        self._present, self._board = present, board
+        self._present, self._board, self._loads = present, board, loads
         if board is not None:
             board.keep(lambda: _TALLY.dump_json(self._own()))
 
@@ -211,6 +219,19 @@ class Statistics:
         with self._lock:
             self._logged[outcome] += number
 
+    def version_ids(self) -> set[str]:
+        """Those that this process counts something of."""
+        with self._lock:
+            return {*self._counters, *(one for pair in self._compared for one in pair)}
+
+    def forget(self, version_ids: set[str]) -> None:
+        """Drops what was counted of versions that are not there any more, which nobody can ask for."""
+        with self._lock:
+            for version_id in version_ids:
+                self._counters.pop(version_id, None)
+            for pair in [pair for pair in self._compared if not version_ids.isdisjoint(pair)]:
+                del self._compared[pair]
+
     def total(self) -> Tally:
         """Of all processes of the service, at this moment."""
         total = self._own()
@@ -222,6 +243,7 @@ class Statistics:
                 ours = total.compared.setdefault(version_id, {})
                 for shadow_id, outcomes in shadows.items():
                     ours[shadow_id] = dict(Counter(ours.get(shadow_id, {})) + Counter(outcomes))
+            total.loads += other.loads
             total.logged = dict(Counter(total.logged) + Counter(other.logged))
             for project, of_models in other.refused.items():
                 for model, codes in of_models.items():
@@ -245,7 +267,8 @@ class Statistics:
             for (project, model, code), number in self._refused.items():
                 refused[project][model][code] = number
             own = {project: dict(of_models) for project, of_models in refused.items()}
-            return Tally(deepcopy(dict(self._counters)), dict(compared), self._present(), dict(self._logged), own)
+            counters, logged = deepcopy(dict(self._counters)), dict(self._logged)
+            return Tally(counters, dict(compared), self._present(), self._loads(), logged, own)
 
     def _ended(self, version_id: str, future: Future[Result], seconds: float) -> None:
         with self._lock:

@@ -11,8 +11,10 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import numpy as np
+
 from app.artifact.preprocess import Preprocess
-from app.serving.runtime import Session, num_cores
+from app.serving.runtime import BATCH_SIZE, Session, num_cores
 from benchmarks.serving import bare, load, many, photos, servers
 from benchmarks.serving.servers import Server
 
@@ -200,8 +202,10 @@ def _turns(server: Server, pictures: list[bytes], names: list[str], number: int,
 
 
 def _held(bench: Bench) -> int:
-    """What the pool counts for one model."""
-    return Session(bench.graph).size_bytes
+    """What the pool counts for one model that has run a full batch."""
+    session = Session(bench.graph)
+    session.run(np.zeros((BATCH_SIZE, *session.input_shape[1:]), np.uint8))
+    return session.size_bytes
 
 
 def closed(server: Server, pictures: list[bytes], clients: int, seconds: float) -> load.Seen:

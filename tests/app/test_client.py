@@ -362,6 +362,8 @@ def test_a_model_is_called_in_every_way(tmp_path: Path) -> None:
         assert (len(features["features"]), features["dim"]) == (5, 6)
         assert graft.point_alias("tiny", "production", 1)["version"] == 1
         assert graft.point_alias("tiny", "production", 2, canary=1, share=0.1)["canary"] == 1
+        ended = graft.roll_back("tiny")
+        assert (ended["version"], ended["canary"]) == (2, None)
         assert graft.roll_back("tiny")["version"] == 1
         assert graft.set_log("tiny", 1.0, keep_days=2)["keep_days"] == 2
         graft.predict("tiny", pictures)

@@ -10,7 +10,8 @@ from sqlalchemy import func, select
 
 from app.db.aliases import Alias, AliasChange
 from app.db.models import Model, ModelVersion
-from app.services import models
+from app.errors import Conflict
+from app.services import aliases, models
 from app.storage import Stored
 from tests import factories
 from tests.app.onnx_factories import images
@@ -214,13 +215,49 @@ def test_an_alias_rolls_back_to_what_it_meant_before(client, tmp_path):
     problem(client.post(back), 404, "not_found")
     put(client, version=1)
     problem(client.post(back), 409, "nothing_before")
-    put(client, version=1, canary=3, share=0.5)
+    put(client, version=1, shadow=3)
     problem(client.post(back), 409, "nothing_before")
     put(client, version=3)
     body = client.post(back).json()
     assert (body["version"], body["canary"]) == (1, None)
     assert client.get(f"{URL}/colours").json()["aliases"] == {"production": 1}
     assert client.post(back).json()["version"] == 3
+    client.delete(f"{URL}/colours/aliases/production")
+    put(client, version=2)
+    assert client.post(back).json()["version"] == 3, "what it meant before it was taken away counts"
+
+
+def test_a_rollback_ends_the_canary_before_it_moves_the_version(client, tmp_path):
+    publish(client.app.state.graft, tmp_path / "made", "colours", 3)
+    put(client, version=1)
+    back = f"{URL}/colours/aliases/production/rollback"
+    for share in (0.1, 0.5):
+        put(client, version=1, canary=3, share=share, shadow=2)
+    body = client.post(back).json()
+    assert [body[key] for key in ("version", "canary", "share", "shadow")] == [1, None, None, None]
+    problem(client.post(back), 409, "nothing_before")
+    put(client, version=2)
+    put(client, version=2, canary=3, share=0.5)
+    body = client.post(back).json()
+    assert (body["version"], body["canary"]) == (2, None)
+    assert client.post(back).json()["version"] == 1
+    assert client.delete(f"{URL}/colours/versions/3").status_code == 204, "nothing means it any more"
+
+
+def test_two_rollbacks_at_once_end_one_canary(client, tmp_path):
+    """Not a canary and a good version: the second one was meant for the canary as well."""
+    state = client.app.state.graft
+    publish(state, tmp_path / "made", "colours", 3)
+    put(client, version=1)
+    put(client, version=2)
+    put(client, version=2, canary=3, share=0.5)
+    where = ("default", "colours", "production")
+    with state.database.read() as session:
+        tried = aliases.before(session, *where)
+    assert client.post(f"{URL}/colours/aliases/production/rollback").json()["canary"] is None
+    with pytest.raises(Conflict, match="another one has moved it"), state.database.write() as session:
+        aliases.roll_back(session, *where, tried)
+    assert client.get(f"{URL}/colours").json()["aliases"] == {"production": 2}
 
 
 def head(client, version):

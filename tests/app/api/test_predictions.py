@@ -138,6 +138,12 @@ def test_bad_image_among_good_ones_is_named(served):
     assert found["index"] == 1
 
 
+def test_what_is_no_base64_is_pointed_at(served):
+    body = {"images": [{"b64": base64.b64encode(PICTURES[0]).decode()}, {"b64": "data:image/png;base64,aaaa"}]}
+    found = problem(served.post(URL, json=body), 422, "invalid_payload")
+    assert [error["pointer"] for error in found["errors"]] == ["/body/images/1/b64"]
+
+
 def test_limits(light, tmp_path):
     changed = light.model_copy(
         update={"max_predict_images": 2, "max_predict_bytes": 4000, "max_predict_pixels": 10_000}

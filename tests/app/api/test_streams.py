@@ -72,12 +72,45 @@ def test_a_bad_image_is_a_line_of_its_own(served):
     assert [item["problem"]["index"] for item in found[1:5]] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("chunk", [1 << 20, 7])
+def test_what_is_wrong_with_a_line_names_the_line_and_the_field(served, chunk):
+    """By the number that an editor shows; pointers and `index` count images, so blank lines are left out."""
+    body = b"\n".join(
+        (
+            sent(PICTURES[:1]),
+            b"",
+            b'{"b64": "***"}',
+            b'{"b64": 3}',
+            b'{"b64": ""}',
+            b"{",
+            b"\xff",
+            b'{"url": "ftp://a/b"}',
+        )
+    )
+    chunks = (body[start : start + chunk] for start in range(0, len(body), chunk))
+    found = [item.get("problem") for item in lines(served.post(URL, content=chunks, headers={"Content-Type": NDJSON}))]
+    assert found[0] is None
+    assert [[error["pointer"] for error in item.get("errors", ())] for item in found[1:]] == [
+        ["/body/1/b64"], ["/body/2/b64"], [], ["/body/4"], ["/body/5"], []
+    ]  # fmt: skip
+    details = [item["detail"] for item in found[1:]]
+    assert [detail.partition(":")[0] for detail in details if detail.startswith("line ")] == [
+        "line 3", "line 4", "line 6", "line 7", "line 8"
+    ]  # fmt: skip
+    assert details[0].startswith("line 3: expected base64 at /body/1/b64; found ")
+    assert [item["code"] for item in found[1:]] == [
+        *["invalid_payload"] * 2, "image_unreadable", *["invalid_payload"] * 2, "image_url_refused"
+    ]  # fmt: skip
+    assert [item["index"] for item in found[1:]] == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_line_without_end_is_an_error(served):
     settings = served.app.state.graft.settings
     body = sent(PICTURES[:1]) + b"\n" + b"x" * (settings.max_predict_bytes + 1)
     found = lines(served.post(URL, content=body, headers={"Content-Type": NDJSON}))
     check(found[:1], PICTURES[:1])
     assert found[1]["problem"]["code"] == "body_too_large"
+    assert "found more in line 2" in found[1]["problem"]["detail"]
 
 
 def test_what_is_wrong_with_the_whole_request_comes_before_the_first_line(served):

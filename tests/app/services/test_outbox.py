@@ -100,7 +100,7 @@ def test_promotion_and_rollback(database):
         factories.model(session, num_versions=2)
         for version in (1, 1, 2):
             aliases.point(session, "default", "colours", "production", Target(version))
-        aliases.roll_back(session, "default", "colours", "production")
+        aliases.roll_back(session, "default", "colours", "production", Target(1))
         aliases.remove(session, "default", "colours", "production")
     moves = [(data["how"], data["before"], data["version"]) for _, data in told(database)]
     assert sorted(moves, key=str) == sorted(

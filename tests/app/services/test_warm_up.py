@@ -1,6 +1,7 @@
 """What aliases mean is in memory before a process says that it is ready, and soon after an alias moves."""
 
 import threading
+from concurrent.futures import Future
 from contextlib import closing
 
 import pytest
@@ -13,6 +14,7 @@ from app.services.aliases import Target
 from app.services.predictions import Lookup, Opened, Wanted
 from app.services.warm_up import WarmUp
 from app.serving.engine import Engine
+from app.serving.statistics import Statistics
 from app.storage import FolderStorage
 from tests import factories
 from tests.app import sample_factories
@@ -46,7 +48,7 @@ def tried(lookup, engine):
 def test_versions_that_aliases_mean_are_loaded_with_what_is_tried_beside_them(parts):
     database, lookup, engine = parts
     point(database, "production", 1, canary=3, share=0.5)
-    warm_up = WarmUp(database, lookup, engine, period_seconds=0.01)
+    warm_up = WarmUp(database, lookup, engine, Statistics(), period_seconds=0.01)
     with closing(warm_up):
         assert not warm_up.is_under_way
         warm_up.start()
@@ -60,7 +62,7 @@ def test_one_that_fails_its_trial_keeps_nothing_from_being_ready(parts):
     database, lookup, engine = parts
     point(database, "a", 4)
     point(database, "b", 1)
-    with closing(WarmUp(database, lookup, engine)) as warm_up:
+    with closing(WarmUp(database, lookup, engine, Statistics())) as warm_up:
         warm_up.start()
         wait_until(lambda: not warm_up.is_under_way, "the first look")
     assert tried(lookup, engine) == [True, False, False, False]
@@ -70,7 +72,7 @@ def test_one_that_fails_its_trial_keeps_nothing_from_being_ready(parts):
 def test_what_was_unloaded_stays_out(parts):
     database, lookup, engine = parts
     point(database, "production", 1)
-    with closing(WarmUp(database, lookup, engine, period_seconds=0.01)) as warm_up:
+    with closing(WarmUp(database, lookup, engine, Statistics(), period_seconds=0.01)) as warm_up:
         warm_up.start()
         wait_until(lambda: not warm_up.is_under_way, "the first look")
         engine.pool.clear()
@@ -85,13 +87,20 @@ def test_what_was_deleted_leaves_the_memory(parts):
     for number in (1, 3):
         engine.load(lookup.find("default", Wanted("tiny", number)).model)
     assert engine.pool.stats().num_entries == 3
-    with closing(WarmUp(database, lookup, engine, period_seconds=0.01, drop_seconds=0.01)) as warm_up:
+    kept, dropped = (lookup.find("default", Wanted("tiny", number)).version_id for number in (1, 3))
+    statistics = Statistics()
+    for version_id in (kept, dropped):
+        statistics.watch(version_id, Future()).cancel()
+    statistics.compared((kept, dropped), "same", 1)
+    with closing(WarmUp(database, lookup, engine, statistics, period_seconds=0.01, drop_seconds=0.01)) as warm_up:
         warm_up.start()
         with database.write() as session:
             gone = models.version(session, "default", "tiny", 3).id
             models.delete_version(session, "default", "tiny", 3)
         # The backbone is the other one's, too.
         wait_until(lambda: engine.pool.stats().num_entries == 2, "the head of the deleted version to leave")
+        wait_until(lambda: statistics.version_ids() == {kept}, "what was counted of it to leave")
+    assert (gone, statistics.total().compared) == (dropped, {})
     assert gone not in lookup.opened_ids()
     with pytest.raises(NotFound):
         lookup.find("default", Wanted("tiny", 3))
@@ -100,7 +109,7 @@ def test_what_was_deleted_leaves_the_memory(parts):
 def test_it_waits_for_a_database_that_is_not_there_yet(parts, light, tmp_path, home):
     _, lookup, engine = parts
     late = Database(f"sqlite:///{tmp_path / 'late.db'}")
-    warm_up = WarmUp(late, lookup, engine, period_seconds=0.01)
+    warm_up = WarmUp(late, lookup, engine, Statistics(), period_seconds=0.01)
     with closing(warm_up):
         warm_up.start()
         threading.Event().wait(0.1)

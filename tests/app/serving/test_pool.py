@@ -91,6 +91,23 @@ def test_an_item_over_the_budget_serves_its_call_and_goes(caplog):
     assert "raise the budget" in caplog.text
 
 
+def test_what_grows_with_its_use_counts_as_it_is_at_the_end_of_a_lease(caplog):
+    pool, load = Pool(5), Loader()
+    a, b = touch(pool, load, "a", 2), touch(pool, load, "b", 2)
+    with pool.lease("b", load("b")) as used:
+        used.size_bytes = 3
+        assert pool.stats().size_bytes == 4
+    assert pool.stats().size_bytes == 5
+    with pool.lease("b", load("b")) as used:
+        used.size_bytes = 5
+    assert (a.num_closes, b.num_closes, pool.stats().size_bytes) == (1, 0, 5)
+    with pool.lease("b", load("b")) as used:
+        used.size_bytes = 6
+        pool.discard("b")
+    assert (b.num_closes, pool.stats().size_bytes) == (1, 0)
+    assert caplog.text.count("raise the budget") == 1
+
+
 def test_a_failed_load_is_not_kept():
     pool, load = Pool(5), Loader()
 

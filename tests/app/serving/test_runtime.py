@@ -67,9 +67,13 @@ def test_a_file_and_its_bytes_are_the_same_session(tmp_path):
     assert (from_file.input_name, from_file.output_names) == ("images", ("features",))
 
 
-def test_more_pixels_count_for_a_full_batch_of_them():
+def test_pixels_count_for_the_largest_batch_so_far():
     small, large = Session(backbone_bytes(side=8)), Session(backbone_bytes(side=32))
-    assert large.size_bytes - small.size_bytes == pytest.approx(16 * 274 * (32 * 32 - 8 * 8), abs=64)
+    for number, counted in ((0, 0), (1, 1), (5, 5), (2, 5), (40, 16)):
+        for session in (small, large) if number else ():
+            session.run(images(number, side=session.input_shape[1]))
+        difference = large.size_bytes - small.size_bytes
+        assert difference == pytest.approx(counted * 274 * (32 * 32 - 8 * 8), abs=64)
 
 
 HELD = """
@@ -103,8 +107,10 @@ def test_half_precision_counts_as_what_a_processor_makes_of_it():
     """float32 weights, twice, of a file of half their size, and casts between them."""
     data = backbone_bytes(side=32)
     plain, half = Session(data), Session(data, precision=FP16)
+    for session in (plain, half):
+        session.run(images(16, side=32))
     assert half.size_bytes - plain.size_bytes == 4 * len(data) + 16 * (368 - 274) * 32 * 32
-    assert Session(data, precision=INT8).size_bytes == plain.size_bytes
+    assert Session(data, precision=INT8).size_bytes == Session(data).size_bytes
 
 
 def test_a_larger_graph_counts_as_larger():

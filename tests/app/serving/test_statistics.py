@@ -43,8 +43,8 @@ def test_what_is_read_does_not_change():
 
 
 def test_processes_of_one_service_add_up(tmp_path):
-    ours = Statistics(lambda: Present(3, 100, 1), Board(tmp_path))
-    theirs = Statistics(lambda: Present(2, 50, 1), Board(tmp_path))
+    ours = Statistics(lambda: Present(3, 100, 1), Board(tmp_path), lambda: 4)
+    theirs = Statistics(lambda: Present(2, 50, 1), Board(tmp_path), lambda: 3)
     for statistics, number in ((ours, 2), (theirs, 5)):
         statistics.watch("a", Future()).set_result(result(number, decode=0.5))
         statistics.compared(("a", "b"), "same", number)
@@ -58,11 +58,11 @@ def test_processes_of_one_service_add_up(tmp_path):
     # 0.5 s is the seventh upper end.
     assert total.of("a").input_buckets == [0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0]
     assert total.compared == {"a": {"b": {"same": 7}}}
-    assert total.present == Present(5, 150, 2)
+    assert (total.present, total.loads) == (Present(5, 150, 2), 7)
     # What a process has counted stays when it has ended, what it held does not.
     theirs.close()
     for page in tmp_path.glob("*.json"):
         os.utime(page, (1, 1))
     assert ours.total().of("a").inference_count == 7
-    assert ours.total().present == Present(3, 100, 1)
+    assert (ours.total().present, ours.total().loads) == (Present(3, 100, 1), 7)
     ours.close()

@@ -38,7 +38,7 @@ def test_a_stream_answers_in_order_and_outlives_a_bad_request(serving):
 def test_requests_of_a_stream_share_batches(serving, tmp_path):
     """While one batch runs the next requests are read: one after the other, each would be a batch of its own."""
     state, call = serving
-    publish_heavy(state, tmp_path / "heavy", "heavy", num_layers=40)
+    publish_heavy(state, tmp_path / "heavy", "heavy", num_layers=120)
     one = encoded(shape=[1], contents={"bytes_contents": PICTURES[:1]})
     requests = [infer([one], model_name="heavy", id=str(number)) for number in range(60)]
     answers = list(streamed(call, requests))
