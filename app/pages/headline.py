@@ -75,9 +75,9 @@ def _open(document: Mapping[str, Any]) -> str:
     unknown = reasons.get("verdict") if isinstance(reasons, Mapping) else None
     if unknown and "verdict" in (at(document, "follow_up.fills") or []):
         return f"There is no network from scratch to compare with ({because(unknown)})."
-    if unknown:
-        return f"There was nothing to compare it on: {unknown}."
     skipped = at(document, "baselines_skipped.scratch")
+    if unknown and unknown != skipped:
+        return f"There was nothing to compare it on: {unknown}."
     why = f" ({because(skipped)})" if skipped else ""
     if at(document, "baselines.frozen") and at(document, "verdicts.vs_frozen") is None:
         return f"What is served is the frozen probe itself, and nothing was made to compare it with{why}."

@@ -93,7 +93,8 @@ class Lab:
     def adopt(self, name: str, made: dict[str, Any], architecture: str) -> dict[str, Any]:
         """A version's network as an own backbone; the job's whole result."""
         source = {"model": "m", "version": 1, "version_id": "ver_1", "backbone": architecture}
-        inputs = {"name": name, "architecture": architecture, "prefix": made["prefix"], "source": source}
+        ids = {"backbone_id": f"bb_{len(self.own)}", "name": name}
+        inputs = {**ids, "architecture": architecture, "prefix": made["prefix"], "source": source}
         done = self.run("backbone", inputs=inputs)
         if done["failure"] is None:
             self.own.append(done["document"])

@@ -89,7 +89,7 @@ def confidence(scored: Scored) -> tuple[dict[str, Any] | None, Reasons]:
     num, reasons = len(scored.correct_T), {}
     if num < MIN_ECE_ITEMS:
         few = f"needs {MIN_ECE_ITEMS} scored items; found {num}"
-        reasons = {"calibration.ece": few, "calibration.adaptive_ece": few}
+        reasons = dict.fromkeys(("metrics.ece", "calibration.ece", "calibration.adaptive_ece"), few)
     if num < MIN_ITEMS:
         return None, reasons | {"calibration.risk_coverage": f"needs {MIN_ITEMS} scored items; found {num}"}
     return asdict(risk_coverage(scored.probabilities_TC.max(1), scored.correct_T)), reasons

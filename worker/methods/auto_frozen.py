@@ -100,9 +100,11 @@ def _first(bench: Bench, backbone: Prepared, name: str) -> Extraction:
     if found.part is not None:
         bench.narrow(found.part)
     _done(bench, name, found.extraction, forecast)
-    # What a transfer takes is that of what it learns from.
-    share = len(bench.task.pool) / max(1, found.num_rows)
-    return replace(found.extraction, num_cached=round(share * found.extraction.num_cached))
+    # What a transfer takes is that of what it learns from; which of the images those were, cached or not, is not kept.
+    num_learned = len(bench.task.pool)
+    share = num_learned / max(1, found.num_rows)
+    num_cached = min(num_learned, round(share * found.extraction.num_cached))
+    return Extraction(num_cached, num_learned - num_cached, share * found.extraction.seconds)
 
 
 def _check_first(bench: Bench, task: Task, first: Rows, missing: int, opened: Callable[[], Extractor]) -> float:
@@ -129,6 +131,12 @@ def _check_first(bench: Bench, task: Task, first: Rows, missing: int, opened: Ca
 def _other(bench: Bench, backbone: Prepared, step: Step, name: str) -> Extraction | None:
     """Features of another backbone; None where there is no time for them, or none any more."""
     task, budget = bench.on(backbone), bench.budget
+    left, following = budget.clock.left_seconds, budget.clock.finish_seconds
+    if left < following:
+        # Not even a forecast: what an image takes is timed on some, and a backbone is opened for it.
+        reason = f"the time is over; {max(0.0, left):.1f} s are left, and {following:.1f} s must follow"
+        bench.decide(name, "skipped", reason)
+        return None
     forecast, missing = budget.extraction(task)
     head = budget.head(step, bench.facts, backbone)
     room = budget.room(backbone, len(task.pool) - missing, trained=False)

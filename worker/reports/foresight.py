@@ -22,6 +22,7 @@ from worker.evaluate.labels_needed import FORETOLD
 NOT_ASKED = 'not computed for this recipe; ask for "report": "full"'
 NOTHING = "nothing was foretold on this backbone: that needs test images, and others that belong to two groups at least"
 STEP = "forecast"
+METRICS = ("metrics.forecast_accuracy", "metrics.forecast_low", "metrics.forecast_high")
 ROUNDING = 1e-9
 
 

@@ -98,6 +98,7 @@ def evaluate(
     unsaid = sections.itself({"vs_frozen": baseline is candidate, "vs_source_only": unchanged}, over)
     if small and small.unfair:
         unsaid |= dict.fromkeys(("verdicts.vs_scratch", *(("verdict",) if over == "frozen" else ())), small.unfair)
+    skipped = {} if small else {"scratch": left_out[0].reason if left_out else later or foresight.NOT_ASKED}
     awaited = (
         *COMPARED,
         *(("gain",) if "gain" in unsaid else ()),
@@ -121,9 +122,7 @@ def evaluate(
             "scratch": small_tested and small and sections.baseline(small_tested, small.what),
             "source_only": alone_tested and sections.baseline(alone_tested, SOURCE_ONLY),
         },
-        "baselines_skipped": {}
-        if small
-        else {"scratch": left_out[0].reason if left_out else later or foresight.NOT_ASKED},
+        "baselines_skipped": skipped,
         "gain": None if "gain" in unsaid else sections.gain(tested, against, over),
         "per_class": sections.per_class(scores),
         "confusion": scores.confusion(),
@@ -141,11 +140,13 @@ def evaluate(
         "decisions": [asdict(one) for one in (*outcome.decisions, *left_out, *((unforeseen,) if unforeseen else ()))],
         "details": {**candidate.details, "scratch": small.details if small else None},
         "not_computed": {
+            **_uncompared(skipped, has_verdict=bool(first), has_curve=compare),
             **missing,
             **unsure,
             **hidden,
             **unknown,
             **unsaid,
+            **({} if foretold["forecast"] else dict.fromkeys(foresight.METRICS, foretold["forecast_skipped"])),
             **({} if isinstance(made, Forecast) else foresight.untold(unforeseen, has_curve=compare)),
             **(dict.fromkeys(awaited, later) if later else {}),
             **(dict.fromkeys(OF_SOURCE, outcome.unjoined) if outcome.unjoined else {}),
@@ -158,6 +159,18 @@ def evaluate(
     names = task.class_names
     predicted = sections.predictions(task.index, test, labels_T.tolist(), tested.probabilities_TC, names)
     return Evaluation(flat, document, predicted, test_features, met)
+
+
+def _uncompared(skipped: dict[str, str], *, has_verdict: bool, has_curve: bool) -> dict[str, str]:
+    """Of `not_computed`: what is null without a network from scratch, with why there is none.
+
+    Args:
+        skipped: `baselines_skipped`; empty where there is such a network.
+        has_verdict: whether there is a verdict over another baseline.
+        has_curve: whether the report was asked for its curve.
+    """
+    paths = (path for path in COMPARED if not ((path == "verdict" and has_verdict) or (path == "curve" and has_curve)))
+    return dict.fromkeys(paths, skipped["scratch"]) if skipped else {}
 
 
 def _flat(

@@ -202,6 +202,15 @@ def test_what_is_compared_with_itself_or_with_no_label_says_so() -> None:
     assert "No gain: it is the probe itself." in text
 
 
+def test_a_verdict_that_nobody_asked_for_is_no_want_of_anything_to_compare_on() -> None:
+    found = document() | {"verdict": None, "verdict_evidence": {}, "verdicts": {"vs_frozen": None}}
+    why = 'not computed for this recipe; ask for "report": "full"'
+    found["not_computed"], found["baselines_skipped"] = {"verdict": why}, {"scratch": why}
+    text = page(found).text
+    assert "What is served is the frozen probe itself, and nothing was made to compare it with" in text
+    assert "nothing to compare it on" not in text
+
+
 @pytest.mark.parametrize("state", ["queued", "failed"])
 def test_what_another_job_has_yet_to_fill_in_is_said_at_the_top_and_in_its_place(state: str) -> None:
     found = document() | {

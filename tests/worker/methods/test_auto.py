@@ -191,3 +191,8 @@ def test_a_first_extraction_far_beyond_the_time_serves_what_its_first_round_hold
     assert 2 * given.num_classes <= len(outcome.excerpt.pool) < len(given.pool)
     missing = features.num_missing(given.context, given.index, given.pool, outcome.candidate.backbone)
     assert missing <= len(given.pool) - len(outcome.excerpt.pool), "what was timed is kept, too"
+    other = next(one for one in given.backbones if one is not outcome.candidate.backbone)
+    assert features.num_missing(given.context, given.index, given.pool, other) == len(given.pool), "nothing was timed"
+    left = next(one for one in outcome.decisions if one.step == f"features of {other.name}")
+    assert (left.outcome, left.forecast_seconds) == ("skipped", None)
+    assert left.reason == "the time is over; 0.0 s are left, and 1.0 s must follow"

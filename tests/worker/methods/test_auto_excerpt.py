@@ -89,12 +89,16 @@ def test_what_the_time_holds_is_learned_from_and_scored(lab, run):
     assert (report["forecast"], "forecast" in skipped(done)) == (None, True)
     (taught,) = lineage.of_version(lab.storage, done["prefix"], done["spec"]["files"])
     assert len(taught.sha256) == splits["train"] + splits["val"]
+    cost = report["cost"]
+    assert cost["images_cached"] + cost["images_extracted"] == splits["train"] + splits["val"]
     said = bundle.read_predictions(lab.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
     assert len(said.ids) == splits["test"]
     # What was extracted is there for the next job, which has the time.
     whole, _ = run(40)
     assert whole["metrics"]["num_test"] == 36
     assert "images_left_out" not in flags(whole)
+    cost = whole["report"]["cost"]
+    assert (cost["images_cached"] + cost["images_extracted"], cost["images_cached"] > 0) == (144, True)
 
 
 def test_a_stop_ends_with_what_there_is(lab, run):

@@ -126,6 +126,14 @@ def test_a_versions_network_becomes_a_backbone_with_the_same_features(lab, adopt
     assert all(isinstance(value, torch.Tensor) for value in state.values())
 
 
+def test_a_backbone_of_equal_weights_does_not_go_with_another_one(lab):
+    one, two = (lab.adopt(f"user/{name}", lab.tuned, CNN)["document"] for name in ("first", "second"))
+    lab.storage.delete(one["prefix"])
+    left = sources.open_backbone(lab.context("transfer", backbone="user/second"), "user/second")
+    assert (left.name, left.graph.is_file()) == ("user/second", True)
+    assert two["prefix"] != one["prefix"]
+
+
 def test_a_transfer_whose_test_items_taught_its_backbone_is_flagged(lab, adopted):
     taught = index(lab, "ds_shades")
     pictures, paths = factories.pictures(20, SHADES), [one.as_py() for one in taught.paths]

@@ -103,6 +103,11 @@ def test_a_fast_report_has_what_its_items_allow(home):
     for name in ("robustness", "out_of_distribution"):
         assert report[name] is None
         assert '"report": "full"' in report["not_computed"][name]
+    assert report["verdict"] is report["verdicts"]["vs_scratch"] is report["baselines"]["scratch"] is None
+    assert report["curve"] is None
+    for name in ("verdict", "verdicts.vs_scratch", "baselines.scratch", "curve"):
+        assert report["not_computed"][name] == report["baselines_skipped"]["scratch"]
+        assert '"report": "full"' in report["not_computed"][name]
     assert report["feature_distortion"] is None
     assert report["not_computed"]["feature_distortion"]
     json.dumps(report, allow_nan=False)
