@@ -1,6 +1,6 @@
 """A large sparse file into a service of its own: seconds, and how much the memory of the answering process grows.
 
-    python benchmarks/uploads.py [--gigabytes 1]
+    python benchmarks/uploads.py [--gigabytes 5]
 
 Prints one JSON document; the file and the service are gone afterwards.
 """
@@ -101,7 +101,7 @@ def measure(graft: Client, process: psutil.Process, file: Path) -> dict[str, Any
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--gigabytes", type=float, default=5.0)
     size = int(parser.parse_args().gigabytes * 1e9)
     with tempfile.TemporaryDirectory(prefix="graft-uploads-") as name:
         home, file = Path(name) / "home", Path(name) / "sparse"
