@@ -23,7 +23,7 @@ from worker.evaluate.sections import Evaluation
 from worker.methods.table import METHODS
 from worker.prepare import sources
 from worker.publication import assemble, second_graph
-from worker.reports import adaptation, lineage, report, unseen
+from worker.reports import adaptation, lineage, reasons, report, unseen
 from worker.reports.foresight import Foresight
 
 
@@ -52,8 +52,10 @@ def run(context: RunContext) -> dict[str, Any]:
     wanted = [precision for precision in SECOND if document.inputs.get(precision)]
     judged = second_graph.judge(task, outcome.candidate, wanted)
     told: dict[str, Any] = {precision: one.report for precision, one in judged.items()}
+    found = evaluation.report
+    unsaid = found["not_computed"] | reasons.standing(found)
     evaluation = replace(
-        evaluation, report={**evaluation.report, **told, **supplement.follow_up(task, evaluation.report)}
+        evaluation, report={**found, "not_computed": unsaid, **told, **supplement.follow_up(task, found)}
     )
     reporter.progress(0.95, "assemble")
     written, parity = assemble.bundle(task, outcome.candidate, evaluation, seen, judged)

@@ -25,7 +25,9 @@ def render(spec: Spec, report: Mapping[str, Any], model: str, sample: Sample | N
         spec: of the bundle.
         report: the transfer report; of it, `verdict`, `baselines` ({name: {value, low, high, what} or None}) and
             `per_class` (rows of label, num_samples, precision, recall, f1) are shown when they are there, and
-            `flags` ({code, message}) and `warnings` (sentences) under the limits.
+            `flags` ({code, message}) and `warnings` (sentences) under the limits. Of `follow_up` the keys that are
+            filled in later are named, and where they will be read; of `data` the `splits`, the samples of each that
+            were looked at.
         model: the model's name in the registry; it is part of an address, so its form is checked.
         sample: of the bundle: whoever gets the bundle is told of the images in it.
 
@@ -41,7 +43,7 @@ def render(spec: Spec, report: Mapping[str, Any], model: str, sample: Sample | N
         "## Intended use",
         _intended_use(spec),
         "## Data",
-        "\n\n".join([_data(spec), *_sample(sample)]),
+        "\n\n".join([_data(spec, report), *_sample(sample)]),
         "## Evaluation",
         _evaluation(spec, report),
         "## Results per class",
@@ -90,12 +92,17 @@ def _intended_use(spec: Spec) -> str:
     )
 
 
-def _data(spec: Spec) -> str:
+def _data(spec: Spec, report: Mapping[str, Any]) -> str:
     if spec.dataset is None:
         return "The model was made without a dataset."
-    rows = [(text(name), str(count)) for name, count in spec.dataset.splits.items()]
+    splits = spec.dataset.splits
+    looked_at = (report.get("data") or {}).get("splits") or splits
+    columns, rows = ["Split", "Samples"], [[text(name), str(count)] for name, count in splits.items()]
+    if looked_at != splits:
+        columns.append("Looked at")
+        rows = [[*row, str(looked_at.get(name, 0))] for name, row in zip(splits, rows, strict=True)]
     head = f"Dataset {text(spec.dataset.id)}, digest {text(spec.dataset.digest)}."
-    shown = f"{head}\n\n{_table(('Split', 'Samples'), rows)}"
+    shown = f"{head}\n\n{_table(columns, rows)}"
     if spec.source is None:
         return shown
     counts = [(text(name), str(count)) for name, count in spec.source.splits.items()]
@@ -139,7 +146,18 @@ def _evaluation(spec: Spec, report: Mapping[str, Any]) -> str:
         ]
         parts.append("Baselines:\n\n" + _table(("Baseline", "What", "Value", "95 % interval"), compared))
     parts += [_second(precision, found) for precision, found in spec.second.items()]
+    parts += _later(report.get("follow_up"))
     return "\n\n".join(parts)
+
+
+def _later(follow_up: Mapping[str, Any] | None) -> list[str]:
+    if not follow_up:
+        return []
+    keys = ", ".join(f"`{key}`" for key in follow_up["fills"])
+    return [
+        f"Not known yet when this card was written: {keys} of the report. A job that follows computes them; the "
+        "service has the whole report, by the version's `job_id`: `GET /api/v1/jobs/{job_id}/report`."
+    ]
 
 
 def _second(precision: Second, found: SecondGraph) -> str:

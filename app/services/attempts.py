@@ -32,6 +32,7 @@ def claim(session: Session, queues: Sequence[str], owner: str, lease_seconds: fl
     job.claimed_at = now()
     job.lease_expires_at = job.claimed_at + timedelta(seconds=lease_seconds)
     job.started_at = job.started_at or job.claimed_at
+    job.progress = dict(jobs.BEGUN)
     jobs.move(session, job, JobState.RUNNING, f"attempt {job.attempt} started", attempt=job.attempt)
     return job
 

@@ -21,6 +21,8 @@ from app.states import FINAL, JobState, check_move
 # Kinds whose inputs stay, so that the same job can be done again; where it had an upload, that is gone.
 RETRIED = ("transfer", "rank", "evaluate", "advise", "predict", "extract")
 NOT_BEGUN = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
+# Of an attempt, until its runner says more.
+BEGUN = {"fraction": 0.0, "stage": "start", "eta_seconds": None}
 
 lines = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app import report_paths
 from app.db.models import Job, ModelVersion, Report
 from app.db.studies import Evaluation
 from app.errors import NotFound
@@ -78,8 +79,8 @@ def filled(document: Document, result: Document) -> Document:
     for path, value in result["filled"].items():
         *parents, name = path.split(".")
         _at(document, parents)[name] = value
-    told = document["not_computed"]
-    kept = {path: reason for path, reason in told.items() if path not in document["follow_up"]["fills"]}
+    anew = {*document["follow_up"]["fills"], *result["filled"]}
+    kept = {path: reason for path, reason in document["not_computed"].items() if not report_paths.is_within(path, anew)}
     document["not_computed"] = kept | result["not_computed"]
     document["flags"] += result["flags"]
     document["decisions"] += result["decisions"]

@@ -1,8 +1,8 @@
 """The contract of all recipes, on a CNN, a MobileNet and a vision transformer of random weights, through the real job.
 
-Each learns something from tiny data, leaves what it calls frozen as it was, publishes a graph that says what training
-said and that another Graft would import, gives the same from the same seed, goes on after a kill where it was, and
-publishes nothing when it must yield.
+Each learns something from tiny data, leaves what it calls frozen as it was, says why what its report does not tell is
+null, publishes a graph that says what training said and that another Graft would import, gives the same from the same
+seed, goes on after a kill where it was, and publishes nothing when it must yield.
 """
 
 import shutil
@@ -26,7 +26,7 @@ from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
 from tests.conftest import COMPUTE_THREADS
-from tests.worker import transfer_factories
+from tests.worker import nulls, transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import transfer
 from worker.attempt import machine
@@ -225,6 +225,7 @@ def test_it_learns_freezes_and_publishes_what_training_said(
     names = {key.rpartition("/")[2] for key in context.storage.list(done["prefix"])}
     assert {bundle.SPEC, bundle.HEAD, bundle.WEIGHTS, bundle.REPORT, bundle.README} <= names
     assert here.admitted(context, done).num_images > 0
+    assert nulls.unexplained(done["report"]) == []
     # The published graphs name what was learned from better than chance does: a loss below ln(classes).
     learned = transfer.load(here.attempt(2), here.dataset("ds_source"))
     rows = np.flatnonzero(learned.split == SPLITS.index("train"))

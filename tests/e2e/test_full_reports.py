@@ -7,6 +7,7 @@ import pytest
 
 from tests import factories, processes
 from tests.conftest import wait_until
+from tests.worker import nulls
 
 pytestmark = pytest.mark.server
 FILLED = {"verdict", "verdicts.vs_scratch", "baselines.scratch", "curve", "robustness", "out_of_distribution"}
@@ -26,6 +27,7 @@ def test_a_follow_up_that_is_killed_goes_on_and_fills_the_report_once(up, tmp_pa
     assert job["state"] == "succeeded", job["failure"]
     before = client.report(job["id"])
     assert set(before["follow_up"]["fills"]) >= FILLED
+    assert nulls.unexplained(before) == []
     assert (before["verdict"], before["baselines"]["scratch"], before["curve"]) == (None, None, None)
 
     follower = job["follow_up"]
@@ -49,6 +51,9 @@ def test_a_follow_up_that_is_killed_goes_on_and_fills_the_report_once(up, tmp_pa
     assert report["verdict"] is not None
     assert report["baselines"]["scratch"]["num_samples"] == report["metrics"]["num_test"]
     assert report["curve"] is not None
+    assert nulls.unexplained(report) == []
+    assert {"domain", "metrics.test_top_5_accuracy"} <= report["not_computed"].keys()
+    assert "cost.baselines_seconds" not in report["not_computed"]
     # Fifteen test images are too few to say anything of strange ones.
     assert not (FILLED - {"out_of_distribution"}) & report["not_computed"].keys()
     (listed,) = client.call("GET", "/evaluations")["data"]

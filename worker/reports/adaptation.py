@@ -29,6 +29,8 @@ SCORES = (
 BESIDE = ("worst_class", "feature_distortion", "robustness", "out_of_distribution", "calibration")
 NO_CURVE = "it is drawn for recipes on one labelled dataset"
 LEARNED_FROM = "labels of the target were learned from, and its accuracy is measured"
+NO_SCRATCH = "an adaptation is compared with the source alone"
+NO_VAL = "none of the target's images is held out to choose by; see source_val_accuracy"
 WHAT = "the linear probe of the source, as it is, on the same items of the target"
 
 
@@ -105,7 +107,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "served": sections.served(served, why),
         "metrics": flat,
         "baselines": {"frozen": baseline, "scratch": None, "source_only": baseline},
-        "baselines_skipped": {"scratch": "an adaptation is compared with the source alone"},
+        "baselines_skipped": {"scratch": NO_SCRATCH},
         "gain": sections.gain(ours, theirs, "source_only") if ours and theirs and not unchanged else None,
         "per_class": sections.per_class(scores) if scores else [],
         "confusion": scores.confusion() if scores else None,
@@ -123,7 +125,13 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "cost": sections.cost(task, served),
         "decisions": [asdict(decision) for decision in outcome.decisions],
         "details": served.details,
-        "not_computed": {**missing, **unknown, "curve": NO_CURVE},
+        "not_computed": {
+            **missing,
+            **unknown,
+            "verdicts.vs_scratch": NO_SCRATCH,
+            "metrics.val_accuracy": NO_VAL,
+            "curve": NO_CURVE,
+        },
     }
     predicted = sections.predictions(task.index, shown, truth.labels_N[shown].tolist(), said_TC, task.class_names)
     return Evaluation(flat, document, predicted, features[served.shared], met)

@@ -22,6 +22,7 @@ from worker.evaluate.supplement import Items, Reasons
 Double = NDArray[np.float64]
 
 NOTHING_LEARNED = "nothing was learned from labelled images of these classes"
+NO_BASELINE = "a baseline needs images of the classes"
 NOTHING_KNOWN = "no images of all classes have known answers, to tell by how sure the model is when it is right"
 WHAT = "no figure for classes without images; upload some and ask for predictions to have one"
 NOTE = (
@@ -33,6 +34,7 @@ NOTE_CAPTIONS = (
     "ImageNet's, but any other may have been seen too: here zero-shot only means that this job saw no image of them"
 )
 BESIDE = ("worst_class", "feature_distortion", "robustness", "out_of_distribution", "feature_map")
+COMPARED = ("verdict", "verdicts.vs_frozen", "verdicts.vs_scratch", "gain")
 SCORES = ("accuracy", "macro_f1", "macro_recall")
 
 
@@ -70,7 +72,7 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
         "metrics": flat,
         "measured": "seen classes only, on the test split" if len(test) else WHAT,
         "baselines": {"frozen": None, "scratch": None, "source_only": None},
-        "baselines_skipped": dict.fromkeys(("frozen", "scratch"), "a baseline needs images of the classes"),
+        "baselines_skipped": dict.fromkeys(("frozen", "scratch"), NO_BASELINE),
         "gain": None,
         "per_class": rows,
         "confusion": confusion,
@@ -87,7 +89,12 @@ def evaluate(task: Task, candidate: Candidate, test: Rows) -> Evaluation:
         "cost": sections.cost(task, candidate),
         "decisions": decisions,
         "details": details,
-        "not_computed": {**missing, "curve": NOTHING_LEARNED, "estimate": NOTHING_KNOWN},
+        "not_computed": {
+            **missing,
+            **dict.fromkeys(COMPARED, NO_BASELINE),
+            "curve": NOTHING_LEARNED,
+            "estimate": NOTHING_KNOWN,
+        },
     }
     labels_T = task.labels_N[test].tolist()
     predicted = sections.predictions(task.index, test, labels_T, probabilities_TC, task.class_names)
@@ -137,6 +144,8 @@ def _beside(
         groups.append(Group("test, other classes", len(others), others_MD[shown[1]], none))
     beside["feature_map"] = feature_map.feature_map(groups, task.class_names, "pooled features of the backbone")
     missing |= intervals.reasons(labels_T, "metrics.test_seen_")
+    if len(test) < MIN_ECE_ITEMS:
+        missing["calibration.ece"] = f"needs {MIN_ECE_ITEMS} scored items; found {len(test)}"
     flagged = supplement.no_better(task, candidate.selection, items, "test split, seen classes")
     return beside, missing, flagged
 

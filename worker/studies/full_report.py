@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app import recipes
+from app import recipes, report_paths
 from app.artifact import bundle
 from app.errors import JobFailure, NotFound
 from app.recipes import ZeroShot
@@ -29,6 +29,7 @@ from worker.evaluate import matches, out_of_distribution, robustness, sameness, 
 from worker.evaluate.out_of_distribution import OTHERS, Strangers
 from worker.evaluate.served_graph import ServedGraph
 from worker.methods.table import METHODS
+from worker.reports import reasons
 from worker.reports.report import COMPARED
 from worker.studies import served_version
 from worker.studies.finished import Finished
@@ -126,14 +127,13 @@ def _compared(context: RunContext, version: ServedVersion, known: bundle.Predict
         path: _at(found.report, path) for path in FROM_SCRATCH if _at(report, path.rpartition(".")[0]) is not None
     }
     skipped = found.report["baselines_skipped"].get("scratch")
-    reasons = {
-        path: found.report["not_computed"].get(path) or skipped
-        for path, value in filled.items()
-        if value is None and path in (*COMPARED, "gain")
-    }
+    told = found.report["not_computed"] | reasons.standing(found.report)
+    unsaid = {path: reason for path, reason in told.items() if report_paths.is_within(path, filled)}
+    if skipped:
+        unsaid |= {path: unsaid.get(path) or skipped for path in COMPARED if filled.get(path, path) is None}
     return {
         "filled": filled,
-        "not_computed": {path: told for path, told in reasons.items() if told},
+        "not_computed": unsaid,
         "flags": [flag for flag in found.report["flags"] if flag not in report["flags"]],
         "decisions": [one for one in found.report["decisions"] if one["step"].startswith("baseline ")],
         "predictions": same,

@@ -99,6 +99,24 @@ def test_the_tables_show_the_figures():
     assert ["onnx", "1.20"] in rows
 
 
+def test_of_an_excerpt_it_says_what_was_looked_at():
+    splits = {"train": 7, "val": 1, "test": 2}
+    spec = make_spec(dataset={"id": "ds_1", "digest": "d" * 64, "splits": splits})
+    whole = cells(card.render(spec, report_of(data={"splits": splits}), "m"))
+    assert ["Split", "Samples"] in whole
+    assert ["train", "7"] in whole
+    part = cells(card.render(spec, report_of(data={"splits": {"train": 3, "val": 1, "test": 1}}), "m"))
+    assert [row for row in part if row[0] in ("Split", *splits)] == [
+        ["Split", "Samples", "Looked at"], ["train", "7", "3"], ["val", "1", "1"], ["test", "2", "1"],
+    ]  # fmt: skip
+
+
+def test_what_is_filled_in_later_is_named():
+    report = report_of(follow_up={"job": None, "state": None, "fills": ["curve", "baselines.scratch"]})
+    assert "`curve`, `baselines.scratch` of the report" in card.render(make_spec(), report, "m")
+    assert "Not known yet" not in card.render(make_spec(), report_of(), "m")
+
+
 def test_a_card_has_every_section_and_the_call():
     text = card.render(make_spec(metrics=METRICS), report_of(), "my.model-1")
     assert re.findall("^## (.*)$", text, re.MULTILINE) == [

@@ -32,6 +32,7 @@ def test_claim_writes_lease_and_attempt(database):
     assert timedelta(seconds=29) < job.lease_expires_at - before < timedelta(seconds=60)
     assert job.started_at >= before
     assert (event.message, event.data) == ("attempt 1 started", {"state": "running", "attempt": 1})
+    assert job.progress == {"fraction": 0.0, "stage": "start", "eta_seconds": None}
 
 
 def test_priority_goes_before_age(database):
