@@ -22,7 +22,7 @@ from worker.backbones import features
 from worker.backbones.prepared import Prepared
 from worker.data.labels import MISSING
 from worker.data.samples import Index
-from worker.evaluate.copies import Gallery
+from worker.overlap.copies import Gallery
 from worker.prepare import sources
 
 Ints = NDArray[np.int64]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.evaluation.lab import Lab, Measured
-from worker.evaluate.forecast import Expected, Extrapolation, Forecast, forecast
-from worker.evaluate.labels_needed import NOT_REACHED
+from worker.forecasting.forecast import Expected, Extrapolation, Forecast, forecast
+from worker.forecasting.labels_needed import NOT_REACHED
 from worker.methods import few_shot
 from worker.solvers.even import even_order
 from worker.training import probing

@@ -34,7 +34,7 @@ TORCH_FREE = [
     "worker.backbones.clip_text",
     "worker.methods.text_tower",
     "worker.reports.report",
-    "worker.evaluate.forecast",
+    "worker.forecasting.forecast",
     "worker.reports.foresight",
 ]
 # Written in pieces, so that this file passes its own test.

@@ -1,7 +1,7 @@
 """Pictures that are there more than once: equal bytes, or one picture under other bytes. No torch.
 
 10 % of CIFAR-100's test images have a near-duplicate in its training set (arXiv 1902.00423). What counts as one picture
-is decided in `worker.evaluate.copies`.
+is decided in `worker.overlap.copies`.
 
 Ingestion has grouped everything within 4 bits (`data/duplicates.py`), copies of copies included; only images of one
 group need to be compared, so memory is the largest group's, in one row at a time.
@@ -16,7 +16,7 @@ from worker.advice.findings import Finding, Found, rows
 from worker.data.phash import NONE
 from worker.data.samples import Index
 from worker.data.splits import SPLITS
-from worker.evaluate.copies import MAX_BITS, Looker, Small, agree, apart
+from worker.overlap.copies import MAX_BITS, Looker, Small, agree, apart
 
 Ints = NDArray[np.int64]
 Float = NDArray[np.float32]

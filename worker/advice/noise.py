@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluate import calibration
+from worker.scores import calibration
 from worker.solvers.logits import log_softmax
 from worker.solvers.spectrum import row_chunks
 

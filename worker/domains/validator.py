@@ -32,8 +32,9 @@ from worker.contract.outcome import Confidence
 from worker.contract.task import Float
 from worker.domains import target_risk
 from worker.domains.fits import Data, Fitted
-from worker.evaluate import calibration, estimate
+from worker.evaluate import estimate
 from worker.evaluate.estimate import negative_entropy
+from worker.scores import calibration
 from worker.solvers import ridge
 from worker.solvers.folds import stratified_group_folds
 from worker.solvers.linear import standardise

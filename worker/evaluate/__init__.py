@@ -1,1 +1,1 @@
-"""Scores, intervals and verdicts: what the transfer report says about a model. Torch-free."""
+"""What a report asks of a finished candidate: its sections, flags, features and choices. Torch-free."""

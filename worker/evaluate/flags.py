@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluate import intervals
+from worker.scores import intervals
 
 # An accuracy from fewer images has an interval as wide as the question.
 FEW_IMAGES = 30

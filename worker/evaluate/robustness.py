@@ -12,9 +12,9 @@ from worker.attempt.context import RunContext
 from worker.backbones import features
 from worker.contract.task import Rows
 from worker.data.samples import Index
-from worker.evaluate import intervals
 from worker.evaluate.corruptions import CORRUPTIONS, Images
 from worker.evaluate.served_graph import ServedGraph
+from worker.scores import intervals
 
 MAX_IMAGES = 200
 WHAT = "severity 1 of ImageNet-C on images as the network takes them, the same ones for each; changes are paired"

@@ -18,12 +18,13 @@ from worker.backbones import features
 from worker.contract.outcome import Candidate, Moved
 from worker.contract.task import Float, Rows, Task
 from worker.data.samples import Index
-from worker.evaluate import calibration, intervals, leakage
-from worker.evaluate.intervals import Interval
-from worker.evaluate.matches import Matches
-from worker.evaluate.metrics import ClassificationMetrics
-from worker.evaluate.verdict import gain as gained
-from worker.evaluate.verdict import relative_error_reduction, verdict
+from worker.overlap import leakage
+from worker.overlap.matches import Matches
+from worker.scores import calibration, intervals
+from worker.scores.intervals import Interval
+from worker.scores.metrics import ClassificationMetrics
+from worker.scores.verdict import gain as gained
+from worker.scores.verdict import relative_error_reduction, verdict
 from worker.solvers.logits import softmax
 
 MIN_ECE_ITEMS = 200

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from worker.contract.outcome import Candidate, Selection
 from worker.contract.task import Float, Rows, Task
-from worker.evaluate import distortion, exposed, feature_map, flags
+from worker.evaluate import distortion, feature_map, flags
 from worker.evaluate.feature_map import Group
-from worker.evaluate.metrics import ClassScores
-from worker.evaluate.risk_coverage import MIN_ITEMS, risk_coverage
 from worker.evaluate.sections import MIN_ECE_ITEMS, Scored
-from worker.evaluate.worst_class import worst_class
+from worker.overlap import exposed
+from worker.scores.metrics import ClassScores
+from worker.scores.risk_coverage import MIN_ITEMS, risk_coverage
+from worker.scores.worst_class import worst_class
 
 Reasons = dict[str, str]
 

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluate import calibration, intervals, metrics, sections
-from worker.evaluate.calibration import Calibration
-from worker.evaluate.intervals import Interval
-from worker.evaluate.metrics import ClassificationMetrics
+from worker.evaluate import sections
 from worker.evaluate.sections import MIN_ECE_ITEMS
-from worker.evaluate.verdict import verdict
+from worker.scores import calibration, intervals, metrics
+from worker.scores.calibration import Calibration
+from worker.scores.intervals import Interval
+from worker.scores.metrics import ClassificationMetrics
+from worker.scores.verdict import verdict
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
 FEW = f"under {MIN_ECE_ITEMS} items a calibration error says more of the items than of the model"

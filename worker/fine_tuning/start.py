@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from worker.contract.heads import LinearHead
 from worker.contract.task import Float
-from worker.evaluate import calibration
+from worker.scores import calibration
 from worker.solvers import logistic
 from worker.solvers.folds import stratified_group_folds
 from worker.solvers.spectrum import eigenbasis

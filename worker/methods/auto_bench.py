@@ -8,12 +8,12 @@ from worker.backbones.prepared import Prepared
 from worker.contract.excerpt import Excerpt
 from worker.contract.outcome import Candidate, Decision
 from worker.contract.task import Task
-from worker.evaluate import intervals
 from worker.methods import auto_steps
 from worker.methods.auto_budget import Budget, Room
 from worker.methods.auto_choice import Chosen, Entry, choose, item_scores
 from worker.methods.auto_steps import Facts
 from worker.methods.reference import starts
+from worker.scores import intervals
 
 
 @dataclass

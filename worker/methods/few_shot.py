@@ -20,10 +20,11 @@ from app.recipes import FewShot
 from worker.backbones import features
 from worker.contract.outcome import Candidate, Decision, Outcome, Selection
 from worker.contract.task import Float, Rows, Task
-from worker.evaluate import calibration, selection
+from worker.evaluate import selection
 from worker.evaluate.selection import Choice
 from worker.methods.few_shot_heads import FewShotHead, centroid, neighbours, ridge_head
 from worker.methods.linear_probe import cross_validated, frozen_features
+from worker.scores import calibration
 from worker.solvers import left_out, ridge
 from worker.solvers.folds import leaves_others
 from worker.solvers.spectrum import eigenbasis

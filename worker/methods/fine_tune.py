@@ -25,7 +25,7 @@ from worker.backbones import features, networks
 from worker.contract.heads import LinearHead
 from worker.contract.outcome import Candidate, Outcome, Selection
 from worker.contract.task import Float, Rows, Task
-from worker.evaluate import calibration, judged
+from worker.evaluate import judged
 from worker.evaluate.distortion import relative_change
 from worker.fine_tuning import forward, moved, scopes, tuning
 from worker.fine_tuning.moved import Fold
@@ -37,6 +37,7 @@ from worker.fine_tuning.workbench import Options, Workbench
 from worker.methods import fine_tune_inputs, fine_tune_probe
 from worker.methods.fine_tune_time import Limit
 from worker.methods.reference import holdout
+from worker.scores import calibration
 from worker.training import checks, inputs
 from worker.training.checkpoint import Checkpoints, Snapshot
 

@@ -8,7 +8,7 @@ from app.recipes import LinearProbe
 from worker.backbones import features
 from worker.contract.outcome import Candidate
 from worker.contract.task import Float, Rows, Task
-from worker.evaluate import calibration
+from worker.scores import calibration
 from worker.training import probing
 
 

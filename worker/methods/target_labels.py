@@ -35,9 +35,9 @@ from worker.domains.distances import MIN_ITEMS, distances
 from worker.domains.fits import SOURCE_ONLY, Data
 from worker.domains.spaces import shown
 from worker.evaluate import selection
-from worker.evaluate.intervals import clopper_pearson
 from worker.methods.linear_probe import frozen_features
 from worker.methods.reference import fit_seconds, starts
+from worker.scores.intervals import clopper_pearson
 from worker.solvers import left_out, logistic
 from worker.solvers.folds import stratified_group_folds
 from worker.training import probing

@@ -22,11 +22,11 @@ from worker.attempt.machine import describe
 from worker.backbones import features
 from worker.contract.outcome import Candidate, Head
 from worker.contract.task import Float, Rows, Task
-from worker.evaluate import intervals
-from worker.evaluate.intervals import Interval
 from worker.publication.calibration import Batches
 from worker.publication.halve import halve
 from worker.publication.quantise import quantise
+from worker.scores import intervals
+from worker.scores.intervals import Interval
 from worker.solvers.folds import stratified_group_folds
 
 MARGIN = 0.01

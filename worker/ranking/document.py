@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from worker.attempt.progress import Reporter
-from worker.evaluate.intervals import Interval
 from worker.ranking import expected
 from worker.ranking.contender import Contender, Data, Look
 from worker.ranking.ledger import Ledger
 from worker.ranking.order import Place
+from worker.scores.intervals import Interval
 
 WARNING = (
     "logme, nleep, h_score, nce and leep are for information and order nothing: a static list by ImageNet accuracy "

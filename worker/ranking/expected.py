@@ -6,7 +6,7 @@ Shape legend: N images, G groups (copies of one picture), B resamples.
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluate.intervals import Interval, clopper_pearson
+from worker.scores.intervals import Interval, clopper_pearson
 
 NUM_RESAMPLES = 2000
 # With fewer groups a bootstrap is too narrow.

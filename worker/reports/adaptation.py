@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from worker.contract.outcome import Adaptation, Candidate, Outcome
 from worker.contract.task import Float, Task
 from worker.domains.two_domains import Truth
-from worker.evaluate import estimate, feature_map, flags, intervals, metrics, sections, supplement
+from worker.evaluate import estimate, feature_map, flags, sections, supplement
 from worker.evaluate.feature_map import Group
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import NO_LABELS, Items
 from worker.reports import lineage
+from worker.scores import intervals, metrics
 
 SCORES = (
     "test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_macro_f1", "test_macro_recall",

@@ -14,10 +14,10 @@ import numpy as np
 from worker.attempt import machine
 from worker.contract.outcome import Candidate, Decision
 from worker.contract.task import Float, Task
-from worker.evaluate import forecast as forecasts
 from worker.evaluate.flags import MORE_TIME
-from worker.evaluate.forecast import Forecast, forecast
-from worker.evaluate.labels_needed import FORETOLD
+from worker.forecasting import forecast as forecasts
+from worker.forecasting.forecast import Forecast, forecast
+from worker.forecasting.labels_needed import FORETOLD
 
 NOT_ASKED = 'not computed for this recipe; ask for "report": "full"'
 NOTHING = "nothing was foretold on this backbone: that needs test images, and others that belong to two groups at least"

@@ -1,6 +1,6 @@
 """What a version learned from, item by item, and which items it met before it was tested on them. Torch-free.
 
-What counts as met is decided in `worker.evaluate.matches`. Whoever tests on such items measures memory too.
+What counts as met is decided in `worker.overlap.matches`. Whoever tests on such items measures memory too.
 
 Shape legend: T scored items.
 """
@@ -21,10 +21,10 @@ from worker.backbones.prepared import Prepared
 from worker.contract.task import Float, Rows, Task
 from worker.data.samples import Index
 from worker.data.splits import SPLITS
-from worker.evaluate import matches
-from worker.evaluate.copies import Gallery, Pictures
-from worker.evaluate.matches import Matches, of_rows
 from worker.evaluate.sections import Evaluation
+from worker.overlap import matches
+from worker.overlap.copies import Gallery, Pictures
+from worker.overlap.matches import Matches, of_rows
 
 UPLOADED = "backbone {name} was uploaded: what it learned from elsewhere is not known item by item"
 

@@ -13,13 +13,16 @@ import numpy as np
 
 from worker.contract.outcome import Candidate, Confidence, Decision, Outcome, Scratch, Selection
 from worker.contract.task import Rows, Task
-from worker.evaluate import curve, estimate, flags, intervals, leakage, metrics, sections, supplement
+from worker.evaluate import estimate, flags, sections, supplement
 from worker.evaluate.estimate import negative_entropy
-from worker.evaluate.forecast import Forecast
 from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import Items
+from worker.forecasting import curve
+from worker.forecasting.forecast import Forecast
 from worker.methods.reference import frozen, scratch
+from worker.overlap import leakage
 from worker.reports import foresight, lineage
+from worker.scores import intervals, metrics
 from worker.solvers.logits import softmax
 
 # What there is of a source that was joined.

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from worker.contract.outcome import Candidate
 from worker.contract.task import Float, Rows, Task
-from worker.evaluate import calibration, feature_map, flags, intervals, metrics, sections, supplement
+from worker.evaluate import feature_map, flags, sections, supplement
 from worker.evaluate.feature_map import Group
 from worker.evaluate.sections import MIN_ECE_ITEMS, Evaluation, score
 from worker.evaluate.supplement import Items, Reasons
+from worker.scores import calibration, intervals, metrics
 
 Double = NDArray[np.float64]
 

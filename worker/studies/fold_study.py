@@ -21,10 +21,10 @@ from app.recipes import Recipe
 from worker import transfer
 from worker.attempt.context import RunContext
 from worker.contract.task import Rows, Task
-from worker.evaluate import metrics
-from worker.evaluate.resampled import corrected
 from worker.evaluate.versions import WORDS
 from worker.methods.table import METHODS
+from worker.scores import metrics
+from worker.scores.resampled import corrected
 from worker.solvers.folds import stratified_group_folds
 from worker.studies.finished import Finished
 from worker.studies.fold_reporter import FoldReporter

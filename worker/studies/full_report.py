@@ -25,10 +25,11 @@ from worker.backbones.features import Extraction
 from worker.contract.outcome import Candidate
 from worker.contract.task import Rows, Task
 from worker.data.samples import Index
-from worker.evaluate import matches, out_of_distribution, robustness, sameness, served_graph, strangers, supplement
+from worker.evaluate import out_of_distribution, robustness, sameness, served_graph, strangers, supplement
 from worker.evaluate.out_of_distribution import OTHERS, Strangers
 from worker.evaluate.served_graph import ServedGraph
 from worker.methods.table import METHODS
+from worker.overlap import matches
 from worker.reports import reasons
 from worker.reports.report import COMPARED
 from worker.studies import served_version

@@ -23,9 +23,10 @@ from worker.backbones import features
 from worker.backbones.probes import probe_images
 from worker.contract.outcome import Candidate
 from worker.contract.task import Recorded, Task
-from worker.evaluate import matches, sameness
+from worker.evaluate import sameness
 from worker.evaluate.sections import Evaluation
 from worker.methods.table import METHODS
+from worker.overlap import matches
 from worker.reports import lineage
 
 ITEMS = "the items that the version was scored on"

@@ -17,10 +17,12 @@ from worker.attempt.context import RunContext
 from worker.contract.outcome import Confidence
 from worker.contract.task import Rows
 from worker.data.samples import Index
-from worker.evaluate import estimate, intervals, matches, versions
-from worker.evaluate.copies import Gallery, Pictures
+from worker.evaluate import estimate, versions
 from worker.evaluate.estimate import negative_entropy
-from worker.evaluate.matches import Matches
+from worker.overlap import matches
+from worker.overlap.copies import Gallery, Pictures
+from worker.overlap.matches import Matches
+from worker.scores import intervals
 from worker.studies.served_version import ServedVersion
 
 NO_LABELS = "the dataset has no labels; see `estimate`"

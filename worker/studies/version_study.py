@@ -13,10 +13,11 @@ from worker import transfer
 from worker.attempt.context import RunContext
 from worker.contract.task import Rows
 from worker.data.samples import Index
-from worker.evaluate import matches, versions
-from worker.evaluate.copies import Gallery, Pictures
-from worker.evaluate.matches import Matches
+from worker.evaluate import versions
 from worker.evaluate.versions import Judged
+from worker.overlap import matches
+from worker.overlap.copies import Gallery, Pictures
+from worker.overlap.matches import Matches
 from worker.reports import lineage
 from worker.studies import served_version, unlabelled_study
 from worker.studies.served_version import ServedVersion

@@ -17,7 +17,7 @@ from app.errors import JobFailure
 from worker.contract.heads import LinearHead
 from worker.contract.outcome import Selection
 from worker.contract.task import Float, Rows
-from worker.evaluate import calibration
+from worker.scores import calibration
 from worker.solvers import left_out, logistic, ridge
 from worker.solvers.folds import leaves_others, stratified_group_folds
 from worker.solvers.linear import Linear

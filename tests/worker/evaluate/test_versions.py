@@ -8,7 +8,8 @@ from scipy import stats
 from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar
 
-from worker.evaluate import intervals, versions
+from worker.evaluate import versions
+from worker.scores import intervals
 
 OWN, GIVEN = ("cat", "dog", "owl"), ("dog", "emu", "cat")
 

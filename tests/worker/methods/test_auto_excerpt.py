@@ -16,8 +16,8 @@ from worker import transfer
 from worker.attempt import machine, progress
 from worker.attempt.progress import Reporter
 from worker.contract import excerpt
-from worker.evaluate import more_images
-from worker.evaluate.forecast import forecast
+from worker.forecasting import more_images
+from worker.forecasting.forecast import forecast
 from worker.methods.clock import Clock
 from worker.prepare import sources
 from worker.reports import lineage
@@ -155,7 +155,7 @@ def test_a_source_and_a_dataset_without_labels_share_the_time(lab, run):
 
 def test_a_forecast_that_does_not_fit_is_left_out_and_says_so(lab, run, monkeypatch):
     """There is time for all images, and not for a network from scratch."""
-    monkeypatch.setattr("worker.evaluate.forecast.seconds", lambda *_: 1e6)
+    monkeypatch.setattr("worker.forecasting.forecast.seconds", lambda *_: 1e6)
     done, wire = run(64)
     report = done["report"]
     assert (report["forecast"], report["curve"], done["metrics"]["forecast_accuracy"]) == (None, None, None)

@@ -23,7 +23,6 @@ from worker.backbones import features, networks
 from worker.backbones.prepared import Prepared
 from worker.contract.outcome import Candidate
 from worker.contract.task import Task
-from worker.evaluate import calibration
 from worker.fine_tuning import forward, scopes, tuning
 from worker.fine_tuning.network import Network
 from worker.fine_tuning.scopes import Material, Part
@@ -32,6 +31,7 @@ from worker.fine_tuning.tuning import Tuned
 from worker.fine_tuning.workbench import Workbench
 from worker.methods import fine_tune
 from worker.methods.reference import holdout
+from worker.scores import calibration
 from worker.training.checkpoint import Checkpoints
 
 # Near each other, so that the probe leaves something to learn.

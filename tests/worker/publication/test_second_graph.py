@@ -142,7 +142,7 @@ def test_too_few_pictures_are_told_before_anything_is_made(task, probe):
 
 
 def test_the_least_number_of_pictures_is_the_least_that_can_pass():
-    from worker.evaluate.intervals import paired_difference
+    from worker.scores.intervals import paired_difference
 
     def low(number):
         right = np.ones(number, np.bool_)

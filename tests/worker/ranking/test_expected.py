@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from worker.evaluate import intervals
 from worker.ranking import expected
+from worker.scores import intervals
 
 
 def test_it_is_the_bootstrap_over_groups():

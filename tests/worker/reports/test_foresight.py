@@ -8,8 +8,8 @@ import pytest
 
 from tests.worker.transfer_factories import Wire
 from worker.attempt.progress import Reporter
-from worker.evaluate.forecast import Expected
-from worker.evaluate.labels_needed import ACCURACIES
+from worker.forecasting.forecast import Expected
+from worker.forecasting.labels_needed import ACCURACIES
 from worker.reports import foresight
 from worker.reports.foresight import Foresight
 

@@ -18,8 +18,8 @@ from worker.attempt.context import RunContext
 from worker.attempt.document import DatasetDocument, JobDocument
 from worker.attempt.progress import Reporter
 from worker.data.ingest import IngestRequest, ingest
-from worker.evaluate import exposed
 from worker.ingestion import StoredDataset
+from worker.overlap import exposed
 from worker.prepare import sources
 
 ROOT = Path(__file__).parents[3]

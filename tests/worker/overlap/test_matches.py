@@ -4,8 +4,8 @@ import numpy as np
 
 from app.artifact.seen import Seen
 from tests.worker.advice import samples
-from worker.evaluate import matches
-from worker.evaluate.copies import Pictures
+from worker.overlap import matches
+from worker.overlap.copies import Pictures
 
 
 def asked(shas: list[int], looks: list[int]) -> Pictures:

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from worker.evaluate import calibration
+from worker.scores import calibration
 
 
 def overconfident(seed: int = 0, num_items: int = 500, factor: float = 3.0) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from worker.evaluate import leakage
+from worker.overlap import leakage
 
 
 @pytest.mark.parametrize("chunk", [2**24, 25])

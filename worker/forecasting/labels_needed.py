@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluate.power_law import PowerLaw
+from worker.forecasting.power_law import PowerLaw
 
 # Accuracies that are asked about in every report.
 ACCURACIES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99)

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluate import draws, more_images, power_law
-from worker.evaluate.draws import Point
-from worker.evaluate.labels_needed import Needed, Reach, Reading
-from worker.evaluate.more_images import More
-from worker.evaluate.power_law import PowerLaw
-from worker.evaluate.stand_in import StandIn
+from worker.forecasting import draws, more_images, power_law
+from worker.forecasting.draws import Point
+from worker.forecasting.labels_needed import Needed, Reach, Reading
+from worker.forecasting.more_images import More
+from worker.forecasting.power_law import PowerLaw
+from worker.forecasting.stand_in import StandIn
 
 TIMES = (1.5, 2.0, 4.0)
 # Without a curve nothing is foretold for more than this many times what was looked at.

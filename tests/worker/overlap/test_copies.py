@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_image
 
 from worker.data.decode_child import grey
 from worker.data.phash import phash
-from worker.evaluate import copies
+from worker.overlap import copies
 
 EXAMPLES = 60
 

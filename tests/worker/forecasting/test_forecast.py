@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from worker.evaluate import draws, more_images
-from worker.evaluate.forecast import forecast
+from worker.forecasting import draws, more_images
+from worker.forecasting.forecast import forecast
 from worker.methods import few_shot
 from worker.solvers.even import even_order
 from worker.training import probing

@@ -6,7 +6,7 @@ knowledge lowers target performance (survey, arXiv 2009.00909).
 
 from typing import Literal, TypedDict
 
-from worker.evaluate.intervals import Interval
+from worker.scores.intervals import Interval
 
 Verdict = Literal["positive", "none", "negative"]
 

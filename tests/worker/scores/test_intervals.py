@@ -6,7 +6,7 @@ from scipy.special import betainc, betaincinv
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
-from worker.evaluate import beta, intervals
+from worker.scores import beta, intervals
 
 # Class sizes of test splits, from one item each to many.
 SHAPES = {

@@ -1,6 +1,6 @@
 """Which of some items the teachers of a version have met, and by what they are recognised. Torch-free.
 
-Sure is the same sample, the same bytes, or a copy by `worker.evaluate.copies`, which has to see both pictures: those
+Sure is the same sample, the same bytes, or a copy by `worker.overlap.copies`, which has to see both pictures: those
 of a dataset that was deleted since are known by their hashes alone. Hashes that are within 4 bits of each other are
 counted as looking alike, and no more is said of them.
 
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from app.artifact.seen import DIGEST_BYTES, ID_BYTES, Seen, What
 from worker.contract.task import Float, Rows
 from worker.data.samples import Index
-from worker.evaluate import copies
-from worker.evaluate.copies import Gallery, Pictures
+from worker.overlap import copies
+from worker.overlap.copies import Gallery, Pictures
 
 Marks = NDArray[np.bool_]
 # Features of some rows of one dataset.

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from worker.evaluate.risk_coverage import risk_coverage
+from worker.scores.risk_coverage import risk_coverage
 
 
 def slow_aurc(confidence, correct):

@@ -1,7 +1,7 @@
 import pytest
 
-from worker.evaluate import verdict
-from worker.evaluate.intervals import Interval
+from worker.scores import verdict
+from worker.scores.intervals import Interval
 
 
 @pytest.mark.parametrize(

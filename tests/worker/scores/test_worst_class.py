@@ -1,8 +1,8 @@
 import pytest
 from scipy.stats import binomtest
 
-from worker.evaluate.metrics import ClassScores
-from worker.evaluate.worst_class import wilson, worst_class
+from worker.scores.metrics import ClassScores
+from worker.scores.worst_class import wilson, worst_class
 
 
 def row(name, recall, size):

@@ -25,8 +25,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluate import beta
-from worker.evaluate.metrics import confusion_matrix
+from worker.scores import beta
+from worker.scores.metrics import confusion_matrix
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_recall", "macro_f1")
 # Harmonic mean over the classes: below, the bias of macro F1 is a third of its deviation and more.

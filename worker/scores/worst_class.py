@@ -7,7 +7,7 @@ Wilson's (J. Am. Stat. Assoc. 22, 1927), a closed form that stays within 0 and 1
 from dataclasses import dataclass
 from math import sqrt
 
-from worker.evaluate.metrics import ClassScores
+from worker.scores.metrics import ClassScores
 
 Z95 = 1.959963984540054
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.worker.solvers.test_dual import slow
-from worker.evaluate import draws, stand_in
+from worker.forecasting import draws, stand_in
 from worker.solvers import linear, ridge
 from worker.solvers.even import even_order, whole
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluate import stand_in
-from worker.evaluate.power_law import Seen
-from worker.evaluate.stand_in import StandIn
+from worker.forecasting import stand_in
+from worker.forecasting.power_law import Seen
+from worker.forecasting.stand_in import StandIn
 from worker.solvers.dual import Rows
 from worker.solvers.even import even_order, whole
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from worker.evaluate import power_law
-from worker.evaluate.power_law import Seen, weigh
+from worker.forecasting import power_law
+from worker.forecasting.power_law import Seen, weigh
 
 SIZES = np.array([100.0, 250.0, 500.0, 1000.0])
 

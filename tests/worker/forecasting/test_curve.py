@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from worker.contract.outcome import Scratch, Selection
-from worker.evaluate import curve
-from worker.evaluate.draws import Point
-from worker.evaluate.forecast import Expected, Forecast
+from worker.forecasting import curve
+from worker.forecasting.draws import Point
+from worker.forecasting.forecast import Expected, Forecast
 
 
 def made(accuracies=(0.4, 0.6, 0.8), sizes=(10, 40, 160), reason=None):

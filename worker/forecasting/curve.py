@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.contract.outcome import Scratch
-from worker.evaluate import intervals
-from worker.evaluate.forecast import Forecast
+from worker.forecasting.forecast import Forecast
+from worker.scores import intervals
 
 MULTIPLIER = ("label_multiplier", "label_multiplier_low", "label_multiplier_high")
 NO_SCRATCH = "there is no network from scratch to compare with"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from worker.evaluate.resampled import NO_SPREAD, TOO_FEW, corrected
+from worker.scores.resampled import NO_SPREAD, TOO_FEW, corrected
 
 
 def slow(results: list[float], test_share: float) -> tuple[float, float, float, float]:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from worker.evaluate import labels_needed
-from worker.evaluate.labels_needed import FEWER, FORETOLD, NOT_REACHED, SEEN, Reach, Reading
-from worker.evaluate.power_law import PowerLaw, Seen, weigh
+from worker.forecasting import labels_needed
+from worker.forecasting.labels_needed import FEWER, FORETOLD, NOT_REACHED, SEEN, Reach, Reading
+from worker.forecasting.power_law import PowerLaw, Seen, weigh
 
 SIZES = np.array([100.0, 250.0, 500.0, 1000.0])
 REACH = Reach(100.0, 1000)

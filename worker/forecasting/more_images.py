@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.evaluate.flags import beats_largest_class
-from worker.evaluate.power_law import PowerLaw
-from worker.evaluate.stand_in import StandIn
+from worker.forecasting.power_law import PowerLaw
+from worker.forecasting.stand_in import StandIn
 
 # Halving a class of fewer pictures leaves one, which says nothing of the class.
 MIN_PICTURES = 4

@@ -3,7 +3,7 @@
 10 % of CIFAR-100's test images have a near-duplicate in its training set, and accuracy falls without them
 (arXiv 1902.00423). A twin is an equal sha256, a pHash at Hamming distance <= 4 or a feature cosine > 0.98. Of these
 only equal bytes say something for sure: drawings and digits of one class pass the others. So the kinds are counted
-apart, and beside them those that `worker.evaluate.copies` is sure of.
+apart, and beside them those that `worker.overlap.copies` is sure of.
 
 Shapes: T test items, N training items, D features.
 """
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluate.copies import MIN_COSINE
+from worker.overlap.copies import MIN_COSINE
 
 _CHUNK_ELEMENTS = 2**24
 

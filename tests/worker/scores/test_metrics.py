@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from worker.evaluate import metrics
+from worker.scores import metrics
 
 NAMES = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]
 

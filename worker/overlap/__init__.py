@@ -1,0 +1,1 @@
+"""What of the scored items was met before, by the job or by its backbone: copies, leakage, exposure. Torch-free."""
