@@ -1,7 +1,6 @@
 """The log of a job: in pages, or as a stream that follows it to its end."""
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -25,15 +24,21 @@ MAX_EVENT_ID = 2**31 - 1
 STREAM_HEARTBEAT_SECONDS = 10.0
 
 
-class EventOut(BaseModel):
-    """One entry of a job's log."""
+class _Told(BaseModel):
+    """What a stream tells of a job; it has an id where it is an entry of the log."""
 
-    id: int
+    id: int | None = None
     at: datetime
     level: Literal["debug", "info", "warning", "error"]
     type: Literal["log", "progress", "metric", "state"]
     message: str
     data: dict[str, Any]
+
+
+class EventOut(_Told):
+    """One entry of a job's log."""
+
+    id: int
 
 
 def _event(row: JobEvent) -> EventOut:
@@ -100,7 +105,7 @@ async def _stream(state: State, project: str, job_id: str, start: int, authoriza
             yield f"id: {row.id}\nevent: {row.type}\ndata: {row.model_dump_json()}\n\n".encode()
         if progress != shown:
             shown, idle = progress, 0.0
-            yield f"event: progress\ndata: {json.dumps(_latest(progress))}\n\n".encode()
+            yield f"event: progress\ndata: {_latest(progress).model_dump_json()}\n\n".encode()
         if rows:
             continue
         if final:
@@ -112,10 +117,9 @@ async def _stream(state: State, project: str, job_id: str, start: int, authoriza
         idle += STREAM_POLL_SECONDS
 
 
-def _latest(progress: dict[str, Any]) -> dict[str, Any]:
+def _latest(progress: dict[str, Any]) -> _Told:
     """In the shape of an entry; it is a state and no entry, so it has no id and is not replayed."""
-    at = now().isoformat()
-    return {"id": None, "at": at, "level": "info", "type": "progress", "message": progress["stage"], "data": progress}
+    return _Told(at=now(), level="info", type="progress", message=progress["stage"], data=progress)
 
 
 def _news(state: State, project: str, job_id: str, seen: int) -> tuple[list[EventOut], dict[str, Any], bool]:
