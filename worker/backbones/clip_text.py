@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from app.artifact.scores import unit
 from worker.backbones import prepared
-from worker.backbones.text import spoken
+from worker.backbones.text import open_graph, spoken
 
 GRAPH, TOKENIZER = "text.onnx", "tokenizer.json"
 TOKENS, VECTORS = "tokens", "vectors"
@@ -88,11 +88,7 @@ class ClipText:
 
     @cached_property
     def _session(self) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        return onnxruntime.InferenceSession(str(self.folder / GRAPH), options, providers=["CPUExecutionProvider"])
+        return open_graph(self.folder / GRAPH)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -130,15 +126,12 @@ def prompts(name: str, description: str) -> list[str]:
 
 def find(name: str, roots: Sequence[Path]) -> ClipText | None:
     """The prepared text tower of the backbone of that name in the first root that has it, or None."""
-    for root in roots:
-        place = prepared.pointer(pointer_name(name), root)
-        if place.is_file():
-            folder = root / json.loads(place.read_text())["digest"]
-            if (folder / prepared.RECORD).is_file():
-                record = json.loads((folder / prepared.RECORD).read_text())
-                # Two tags may hold equal text towers: one folder, whose record has the first name.
-                return ClipText(folder, {**record, "name": pointer_name(name)})
-    return None
+    folder = prepared.find_folder(pointer_name(name), roots)
+    if folder is None:
+        return None
+    record = json.loads((folder / prepared.RECORD).read_text())
+    # Two tags may hold equal text towers: one folder, whose record has the first name.
+    return ClipText(folder, {**record, "name": pointer_name(name)})
 
 
 def pointer_name(name: str) -> str:

@@ -103,13 +103,19 @@ def pointer(name: str, root: Path) -> Path:
 
 def find(name: str, roots: Sequence[Path]) -> Prepared | None:
     """The prepared backbone of that name in the first root that has it, or None."""
+    folder = find_folder(name, roots)
+    # Two names may hold equal weights: one folder, whose record has the first name.
+    return None if folder is None else replace(read(folder), name=name)
+
+
+def find_folder(name: str, roots: Sequence[Path]) -> Path | None:
+    """The folder of what is prepared under a name, in the first root that has it, or None."""
     for root in roots:
         place = pointer(name, root)
         if place.is_file():
-            digest: str = json.loads(place.read_text())["digest"]
-            if (root / digest / RECORD).is_file():
-                # Two names may hold equal weights: one folder, whose record has the first name.
-                return replace(read(root / digest), name=name)
+            folder: Path = root / json.loads(place.read_text())["digest"]
+            if (folder / RECORD).is_file():
+                return folder
     return None
 
 

@@ -86,11 +86,7 @@ class TextEncoder:
 
     @cached_property
     def _session(self) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        return onnxruntime.InferenceSession(str(self.folder / GRAPH), options, providers=["CPUExecutionProvider"])
+        return open_graph(self.folder / GRAPH)
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -160,16 +156,22 @@ def find(roots: Sequence[Path]) -> TextEncoder:
     Raises:
         JobFailure: weights_unavailable.
     """
-    for root in roots:
-        place = prepared.pointer(NAME, root)
-        if place.is_file():
-            folder = root / json.loads(place.read_text())["digest"]
-            if (folder / prepared.RECORD).is_file():
-                return TextEncoder(folder, json.loads((folder / prepared.RECORD).read_text()))
-    raise JobFailure(
-        "weights_unavailable",
-        f"expected the text encoder {NAME}, prepared; found none in {', '.join(map(str, roots))}; run `make setup`",
-    )
+    folder = prepared.find_folder(NAME, roots)
+    if folder is None:
+        raise JobFailure(
+            "weights_unavailable",
+            f"expected the text encoder {NAME}, prepared; found none in {', '.join(map(str, roots))}; run `make setup`",
+        )
+    return TextEncoder(folder, json.loads((folder / prepared.RECORD).read_text()))
+
+
+def open_graph(path: Path) -> Any:
+    """An encoder's graph in onnxruntime, on the processor: texts are few."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def open_tokenizer(path: Path) -> Any:
