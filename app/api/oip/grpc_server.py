@@ -20,13 +20,14 @@ from app import log_lines
 from app.api import callers, oip_errors
 from app.api.deps import State
 from app.api.held import REFUSALS, Hold
-from app.api.oip import control, grpc_messages, grpc_streams, infer, proto
+from app.api.oip import control, grpc_messages, grpc_streams, grpc_traced, infer, proto
 from app.api.oip.proto import message
 from app.api.scopes import GRPC_SCOPES, OPEN
 from app.db.base import new_id
 from app.errors import BadRequest, GraftError, NotFound, NotReady, Unavailable
 from app.services import repository
 from app.serving.call import Result
+from app.tracing import Tracer
 
 # As HTTP gives requests that are under way when the service stops.
 GRACE_SECONDS = 3.0
@@ -73,6 +74,11 @@ class Service:
 
     def __init__(self, state: State) -> None:
         self._state = state
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """Of the process."""
+        return self._state.tracer
 
     async def entered(self, method: str, context: Any) -> str:
         """The project of a call's key, which comes as HTTP's header does, in the metadata `authorization`.
@@ -223,10 +229,14 @@ def _guarded(service: Service, name: str, function: Handler) -> Callable[[Any, A
     """The method behind its key, with its errors as statuses."""
 
     async def call(request: Any, context: Any) -> Any:
-        try:
-            return await function(await service.entered(name, context), request, context)
-        except Exception as error:
-            told = _told(error)
+        with grpc_traced.traced(service.tracer, name, context) as span:
+            try:
+                project = await service.entered(name, context)
+                span.of(project)
+                return await function(project, request, context)
+            except Exception as error:
+                told = _told(error)
+            span.ended(oip_errors.grpc_code(told.status))
         return await _refuse(context, told)
 
     return call
