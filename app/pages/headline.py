@@ -47,7 +47,9 @@ def sentence(document: Mapping[str, Any]) -> str:
     """The verdict in words, with the figures that it stands on."""
     verdict = str(at(document, "verdict"))
     if at(document, "served.what") == "source_only":
-        return "The source alone is served: no way of adapting it was clearly better."
+        tried = len(at(document, "domain.candidates") or ()) > 1
+        why = "no way of adapting it was clearly better" if tried else "no way of adapting it was tried"
+        return f"The source alone is served: {why}."
     if verdict not in WORDS:
         return _open(document)
     name, found = _evidence(document)
@@ -115,8 +117,12 @@ def gain(document: Mapping[str, Any]) -> str:
     told += f" ({bounds})" if bounds else ""
     reduction = found.get("relative_error_reduction")
     if is_number(reduction) and reduction:
-        told += f"; {percent(abs(reduction))} of its errors are {'gone' if reduction > 0 else 'added'}"
+        told += f"; {percent(abs(reduction))} of its errors are gone" if reduction > 0 else _more_errors(reduction)
     return f"{told}."
+
+
+def _more_errors(reduction: float) -> str:
+    return f"; errors are {fixed(1 - reduction, 1)} times as many"
 
 
 def served(document: Mapping[str, Any]) -> str:

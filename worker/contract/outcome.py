@@ -46,6 +46,10 @@ class Head(Protocol):
         """Its arrays before folding, for weights.safetensors."""
 
 
+# Why a selection that is blind says nothing.
+BLIND = "each class has one picture to learn from; where it is left out the class is unknown; add images"
+
+
 @dataclass(frozen=True)
 class Selection:
     """Predictions on data that was not learned from: out-of-fold, or on a hold-out.

@@ -220,7 +220,9 @@ def choose(found: Sequence[Evidence]) -> Choice:
         for index in range(1, len(found))
         if gains[index][0] > gains[index][1] and losses[index][0] <= losses[index][1]
     ]
-    if not fit:
+    if len(found) == 1:
+        index, why = 0, f"{base.name}: no way of adapting it was tried"
+    elif not fit:
         index, why = 0, f"{base.name}: nothing led back to the source's labels better by more than one standard error"
     else:
         index = max(fit, key=lambda place: found[place].information)

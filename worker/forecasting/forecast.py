@@ -21,10 +21,12 @@ from worker.forecasting.labels_needed import Needed, Reach, Reading
 from worker.forecasting.more_images import More
 from worker.forecasting.power_law import PowerLaw
 from worker.forecasting.stand_in import StandIn
+from worker.solvers.folds import leaves_others
 
 TIMES = (1.5, 2.0, 4.0)
 # Without a curve nothing is foretold for more than this many times what was looked at.
 _MAX_BLIND_TIMES = 1.5
+ALONE = "each class has one picture to learn from; where it is left out the class is unknown; add images"
 # Standard deviation of the served classifier's accuracy around what its stand-in lets expect, times the root of the
 # images that were looked at: of probes, and of few-shot classifiers, which are nearer to theirs. See docs/forecast.md.
 PROBE_MISMATCH, UNIT_MISMATCH = 0.5, 0.3
@@ -161,7 +163,8 @@ def forecast(
         )
     found = draws.sample(feats_ND, labels_N, groups_N, num_classes, seed, unit=unit)
     seen = found.seen()
-    guessed = _guessed(found.fitted)
+    guessed = None if leaves_others(labels_N, groups_N) else ALONE
+    guessed = guessed or _guessed(found.fitted)
     reason = power_law.untold(seen) or guessed
     law = power_law.weigh(seen)
     chance = np.random.default_rng(seed)

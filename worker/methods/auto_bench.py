@@ -3,10 +3,12 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from app.recipes import Auto
 from worker.backbones.prepared import Prepared
 from worker.contract.excerpt import Excerpt
-from worker.contract.outcome import Candidate, Decision
+from worker.contract.outcome import BLIND, Candidate, Decision
 from worker.contract.task import Task
 from worker.methods import auto_steps
 from worker.methods.auto_budget import Budget, Room
@@ -78,21 +80,27 @@ class Bench:
     def tried(self, step: str, candidate: Candidate, seconds: float, forecast: float) -> None:
         """Writes down how a finished candidate does, by the objective, with its interval."""
         evidence = candidate.judged or candidate.selection
-        labels_N = self.task.labels_N[evidence.rows]
-        predicted_N, objective = evidence.logits.argmax(1), self.recipe.objective
-        # The very number that the choice compares.
-        value = float(item_scores(predicted_N, labels_N, objective).mean())
-        found = intervals.of_scores(labels_N, predicted_N, self.task.num_classes).get(objective)
-        told = f"{found.low:.3f} to {found.high:.3f}" if found else intervals.missing(labels_N)[objective]
+        took = {"seconds": round(seconds, 2), "forecast_seconds": round(forecast, 2)}
+        if evidence.is_blind:
+            self.decide(step, "tried", f"{candidate.name}: no score, {BLIND}, in {seconds:.1f} s", **took)
+            return
+        labels_N, objective = self.task.labels_N[evidence.rows], self.recipe.objective
+        draws = [logits.argmax(1) for logits in (evidence.logits, *evidence.again)]
+        # The very number that the choice compares: over all draws of the folds, and so are the ends of its interval.
+        value = float(np.mean([item_scores(predicted_N, labels_N, objective).mean() for predicted_N in draws]))
+        found = [intervals.of_scores(labels_N, one, self.task.num_classes).get(objective) for one in draws]
+        ends = [(one.low, one.high) for one in found if one]
+        low, high = (float(end) for end in np.mean(ends, axis=0)) if ends else (None, None)
+        told = f"{low:.3f} to {high:.3f}" if ends else intervals.missing(labels_N)[objective]
+        drawn = f"{evidence.what}, mean of {len(draws)} draws" if len(draws) > 1 else evidence.what
         self.decide(
             step,
             "tried",
-            f"{candidate.name}: {objective.replace('_', ' ')} {value:.3f} ({told}) {evidence.what}, in {seconds:.1f} s",
+            f"{candidate.name}: {objective.replace('_', ' ')} {value:.3f} ({told}) {drawn}, in {seconds:.1f} s",
             score=value,
-            low=found.low if found else None,
-            high=found.high if found else None,
-            seconds=round(seconds, 2),
-            forecast_seconds=round(forecast, 2),
+            low=low,
+            high=high,
+            **took,
         )
 
     def choose(self, entries: list[Entry]) -> Entry:
@@ -100,7 +108,9 @@ class Bench:
         chosen: Chosen = choose(entries, self.task, self.recipe.objective)
         if len(entries) > 1:
             for entry, reason in zip(entries, chosen.reasons, strict=True):
-                self.decide(entry.step, "kept" if reason.chosen else "dropped", reason.text, score=reason.mean)
+                score = None if chosen.is_blind else reason.mean
+                text = f"{BLIND}: the cheapest is taken" if chosen.is_blind else reason.text
+                self.decide(entry.step, "kept" if reason.chosen else "dropped", text, score=score)
         return chosen.entry
 
 

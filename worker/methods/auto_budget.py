@@ -17,7 +17,7 @@ from worker.contract.task import Rows, Task
 from worker.data.samples import Index
 from worker.methods.auto_steps import EPOCHS, Facts, Step, num_draws
 from worker.methods.clock import Clock
-from worker.methods.reference import MIN_SECONDS, TORCH_SECONDS, fit_seconds
+from worker.methods.reference import TORCH_SECONDS, fit_seconds, forecast_scratch
 
 DEFAULT_MINUTES = {"cpu": 5.0, "cuda": 30.0}
 EXPORT_SECONDS = 6.0
@@ -132,11 +132,14 @@ class Budget:
         """For a step that is followed by scoring, and by two networks from scratch that it lengthens.
 
         These get as much time as the search took, features that were found in the cache counted in
-        (`reference.scratch`).
+        (`reference.scratch`). Where they do not fit any more, whatever follows, nothing is kept for them: it would be
+        spent on nothing.
         """
         so_far = self.seconds + num_cached * self.pace(backbone)
-        scoring = self.scoring(backbone, trained=trained)
-        return Room(self.clock.left_seconds, scoring + 2 * max(MIN_SECONDS, so_far) + TORCH_SECONDS, scoring)
+        left, scoring = self.clock.left_seconds, self.scoring(backbone, trained=trained)
+        if scoring + forecast_scratch(so_far) > left:
+            return Room(left, scoring, scoring, is_followed=False)
+        return Room(left, scoring + forecast_scratch(so_far), scoring)
 
     def scoring(self, backbone: Prepared, *, trained: bool) -> float:
         """Forecast of scoring: a trained network has to see every image again."""

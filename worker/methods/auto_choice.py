@@ -35,6 +35,7 @@ class Chosen:
 
     entry: Entry
     reasons: tuple[Reason, ...]
+    is_blind: bool = False
 
 
 def choose(entries: Sequence[Entry], task: Task, objective: str) -> Chosen:
@@ -43,7 +44,7 @@ def choose(entries: Sequence[Entry], task: Task, objective: str) -> Chosen:
     An item's score is its mean over the draws of the folds; where something has only one, as a training, over that.
     """
     evidence = [one.candidate.judged or one.candidate.selection for one in entries]
-    rows = evidence[0].rows
+    rows, is_blind = evidence[0].rows, all(one.is_blind for one in evidence)
     for one in evidence[1:]:
         rows = np.intersect1d(rows, one.rows)
     labels_N = task.labels_N[rows]
@@ -71,9 +72,9 @@ def choose(entries: Sequence[Entry], task: Task, objective: str) -> Chosen:
         fair_RN = judged.cross_fitted(predicted_RWN, half_N, lambda seen_N: rule(seen_N).index)
         fair, *again = (judged.one_hot(fair_N, task.num_classes) for fair_N in fair_RN)
         what = f"{evidence[choice.index].what}, {JUDGED}"
-        found = Selection(rows, fair, what, evidence[choice.index].optimism, tuple(again))
+        found = Selection(rows, fair, what, evidence[choice.index].optimism, tuple(again), is_blind)
         taken = replace(taken, candidate=replace(taken.candidate, judged=found))
-    return Chosen(taken, tuple(choice.reasons))
+    return Chosen(taken, tuple(choice.reasons), is_blind)
 
 
 def _predicted(evidence: Sequence[Selection], rows: Rows) -> NDArray[np.int64]:

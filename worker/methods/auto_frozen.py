@@ -86,6 +86,9 @@ def _first(bench: Bench, backbone: Prepared, name: str) -> Extraction:
     order = gathering.order(task, own)
     first = order.rows[: order.num_least]
     forecast = _check_first(bench, task, first, num_missing(first), opened)
+    if further := num_missing(order.rows[order.num_least :]):
+        # Of all rounds; what the time does not hold is not begun.
+        forecast = max(forecast, min(forecast + further * clock.pace(task, run=opened), clock.left_seconds))
     starts(task.context.reporter, name, forecast)
     wanted = Wanted(backbone, extract, num_missing, own, kept_seconds=kept_seconds)
     try:

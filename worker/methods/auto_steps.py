@@ -33,8 +33,9 @@ class Facts:
     device: str
 
     def __str__(self) -> str:
+        plural = "" if round(self.median_images) == 1 else "s"
         return (
-            f"{self.median_images:.0f} images in the median class, {self.num_images} in all, on a "
+            f"{self.median_images:.0f} image{plural} in the median class, {self.num_images} in all, on a "
             f"{'GPU' if self.device == 'cuda' else 'CPU'}"
         )
 

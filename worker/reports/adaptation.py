@@ -27,6 +27,10 @@ SCORES = (
     "test_accuracy", "test_accuracy_low", "test_accuracy_high", "test_macro_f1", "test_macro_recall",
     "source_only_accuracy", "domain_distance", "ece",
 )  # fmt: skip
+SCORED = (
+    "baselines.frozen", "baselines.source_only", "confusion", "data.leakage", "verdicts.vs_frozen",
+    "verdicts.vs_source_only",
+)  # fmt: skip
 BESIDE = ("worst_class", "feature_distortion", "robustness", "out_of_distribution", "calibration")
 NO_CURVE = "it is drawn for recipes on one labelled dataset"
 LEARNED_FROM = "labels of the target were learned from, and its accuracy is measured"
@@ -74,7 +78,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
     # The frozen baseline is the source's probe: both names mean the same here.
     verdicts = {"vs_frozen": evidence, "vs_scratch": None, "vs_source_only": evidence}
     baseline = theirs and sections.baseline(theirs, WHAT)
-    items, beside, missing = None, dict.fromkeys(BESIDE), dict.fromkeys(BESIDE, NO_LABELS)
+    items, beside, missing = None, dict.fromkeys(BESIDE), dict.fromkeys((*BESIDE, *SCORED), NO_LABELS)
     if ours and scores and calibrated:
         frozen = None if served.shared else features[True]
         items = Items(rows, labels_T, ours, features[served.shared], frozen)
@@ -85,7 +89,9 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         # The frozen probe is the source's here.
         missing |= sections.itself({"vs_source_only": True}, "source_only")
         missing["verdicts.vs_frozen"] = missing["verdicts.vs_source_only"]
-    elif not evidence:
+    if not ours:
+        missing |= {f"metrics.{name}": NO_LABELS for name in SCORES if name != "domain_distance"}
+    if not unchanged and not evidence:
         missing |= dict.fromkeys(("verdict", "gain"), NO_LABELS)
     exposed, unknown = supplement.known_classes(task, served, task.class_names)
     met = lineage.meet(task, lineage.teachers(task, served.backbone)[0], rows) if ours else None

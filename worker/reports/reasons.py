@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.evaluate.sections import MIN_ECE_ITEMS
+from worker.evaluate.supplement import NO_LABELS
 
 NO_SOURCE = "no other dataset was joined as a source"
 NO_FOLDS = "what is served was compared with others on one part that was held out, not on folds"
@@ -21,12 +22,15 @@ STANDING = {
     "baselines.source_only": NO_SOURCE,
     "domain": NO_SOURCE,
     "metrics.test_top_5_accuracy": "needs more than five classes",
+    "metrics.domain_distance": "the distance of the domains was not measured",
     "metrics.cv_accuracy_mean": NO_FOLDS,
     "metrics.cv_accuracy_std": NO_FOLDS,
     "gain.relative_error_reduction": NO_ERRORS,
     "calibration.selection": "no temperature was fitted",
     "calibration.selection.before.ece": FEW,
     "calibration.selection.after.ece": FEW,
+    "estimate.found": NO_LABELS,
+    "estimate.error": NO_LABELS,
     "feature_map.after": "the features are served as the backbone gives them",
     "data.leakage.num_cosine": "features of what was learned from, under what is served, are not at hand",
     "cost.baselines_seconds": "no baseline was made after the transfer",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.contract.outcome import Candidate, Confidence, Decision, Outcome, Scratch, Selection
+from worker.contract.outcome import BLIND, Candidate, Confidence, Decision, Outcome, Scratch, Selection
 from worker.contract.task import Rows, Task
 from worker.evaluate import estimate, flags, sections, supplement
 from worker.evaluate.estimate import negative_entropy
@@ -28,7 +28,6 @@ from worker.solvers.logits import softmax
 # What there is of a source that was joined.
 OF_SOURCE = ("domain", "baselines.source_only", "verdicts.vs_source_only")
 OF_SELECTION = ("metrics.val_accuracy", "metrics.selection_accuracy", "metrics.cv_accuracy_mean")
-BLIND = "each class has one picture to learn from; where it is left out the class is unknown; add images"
 # What of a full report waits for the networks from scratch where the transfer itself did not train them.
 COMPARED = ("verdict", "verdicts.vs_scratch", "baselines.scratch", "curve")
 SOURCE_ONLY = "the linear probe of the source, as it is, on the same test split"
@@ -155,7 +154,7 @@ def evaluate(
             **(dict.fromkeys(OF_SOURCE, outcome.unjoined) if outcome.unjoined else {}),
             **({} if told else {"estimate": untold}),
             **({"metrics.val_accuracy": unheld} if unheld else {}),
-            **(dict.fromkeys(OF_SELECTION, BLIND) if candidate.selection.is_blind else {}),
+            **_blind(ours, is_frozen=baseline is candidate, has_scratch=fair is not None),
             **intervals.reasons(labels_T, "metrics.test_"),
         },
     }
@@ -174,6 +173,17 @@ def _uncompared(skipped: dict[str, str], *, has_verdict: bool, has_curve: bool) 
     """
     paths = (path for path in COMPARED if not ((path == "verdict" and has_verdict) or (path == "curve" and has_curve)))
     return dict.fromkeys(paths, skipped["scratch"]) if skipped else {}
+
+
+def _blind(selection: Selection, *, is_frozen: bool, has_scratch: bool) -> dict[str, str]:
+    """Of `not_computed`: what selection data cannot tell where nothing in it could be named right."""
+    if not selection.is_blind:
+        return {}
+    compared = (
+        *(() if is_frozen else ("verdicts.vs_frozen",)),
+        *(("verdict", "verdicts.vs_scratch") if has_scratch else ()),
+    )
+    return dict.fromkeys((*OF_SELECTION, *compared), BLIND)
 
 
 def _flat(
@@ -239,12 +249,12 @@ def _confidence(task: Task, candidate: Candidate, tested: Scored) -> Confidence:
 def _verdict(task: Task, ours: Selection, theirs: Selection) -> dict[str, Any] | None:
     """Paired, on the selection items that both have predicted without having learned from them."""
     rows, own, other = np.intersect1d(ours.rows, theirs.rows, return_indices=True)
-    if not len(rows):
+    if not len(rows) or ours.is_blind:
         return None
     labels = task.labels_N[rows]
     a = ours.logits[own].argmax(1) == labels
     b = theirs.logits[other].argmax(1) == labels
-    found = sections.evidence(a, b, f"{ours.what} against {theirs.what}")
+    found = sections.evidence(a, b, f"the transfer {ours.what}; the other {theirs.what}")
     return {**found, "optimism": ours.optimism}
 
 

@@ -15,7 +15,7 @@ from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
 from tests.conftest import COMPUTE_THREADS
-from tests.worker import transfer_factories
+from tests.worker import nulls, transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import transfer
 from worker.attempt.context import RunContext
@@ -211,6 +211,7 @@ def test_a_target_without_labels_is_served_and_not_scored(home):
     assert "no label was read" in report["estimate"]["warning"]
     assert "Estimated accuracy" in page
     assert json.loads(json.dumps(report)) == report
+    assert nulls.unexplained(report) == []
     assert done["spec"]["labels"] == ["blue", "green", "red"]
 
 

@@ -1,6 +1,7 @@
 """Trainings inside `auto`, on a small backbone with random weights."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -8,8 +9,10 @@ from app import recipes
 from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
+from worker.attempt.progress import Reporter
 from worker.methods import auto, auto_steps
-from worker.methods.reference import holdout
+from worker.methods.auto_budget import Budget
+from worker.methods.reference import forecast_scratch, holdout
 
 # Hardly apart, so that there is something left to learn; enough of each to train on.
 SHADES = {"mauve": (147, 121, 135), "moss": (144, 125, 127), "rose": (150, 120, 130)}
@@ -49,8 +52,25 @@ def test_a_training_that_fails_takes_nothing_away(shades, monkeypatch):
     assert outcome.candidate.method in ("linear_probe", "few_shot")
 
 
+def test_time_is_kept_for_networks_from_scratch_as_long_as_they_fit(shades, monkeypatch):
+    """Kept for what cannot start any more, it would be spent on nothing."""
+    monkeypatch.setattr(Reporter, "elapsed_seconds", property(lambda self: 0.0))
+    budget = Budget(shades, 1)
+    for num_cached in (0, 10**6):
+        room = budget.room(shades.backbone, num_cached, trained=False)
+        assert room.is_followed == (num_cached == 0)
+        kept = room.scoring_seconds + (forecast_scratch(0.0) if room.is_followed else 0.0)
+        assert room.kept_seconds == pytest.approx(kept)
+        assert room.most == pytest.approx((60 - kept) / (3 if room.is_followed else 1))
+    room = Budget(shades, 0.2).room(shades.backbone, 0, trained=False)
+    assert not room.is_followed
+    assert "2.0 s that must follow (2.0 s for scoring) are 12.5 s" in replace(
+        room, kept_seconds=2.0, scoring_seconds=2.0
+    ).refusal(10.5)
+
+
 def test_a_training_without_time_or_images_is_skipped_with_its_reason(shades):
-    outcome = auto.run(recipes.Auto(max_minutes=0.2), shades)
+    outcome = auto.run(recipes.Auto(max_minutes=0.5), shades)
     skipped = next(one for one in outcome.decisions if one.step.startswith("fine_tune last_stage"))
     assert skipped.outcome == "skipped"
     own, kept, scoring, networks, total, left = (

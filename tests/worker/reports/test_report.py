@@ -11,7 +11,7 @@ from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
 from tests.conftest import COMPUTE_THREADS
-from tests.worker import transfer_factories
+from tests.worker import nulls, transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import transfer
 from worker.attempt.context import RunContext
@@ -120,6 +120,17 @@ def test_one_picture_of_each_class_to_learn_from_tells_nothing_before_the_test(h
     assert [done["metrics"][name] for name in names] == [None] * 3
     assert all("one picture" in report["not_computed"][f"metrics.{name}"] for name in names)
     assert [flag["code"] for flag in report["flags"] if flag["code"].startswith("not_better")] == []
+    assert "one picture" in report["forecast_skipped"]
+
+
+def test_auto_says_of_one_picture_of_each_class_that_nothing_is_compared(home):
+    done, _ = run(home, "two_auto", dataset=TWO, recipe={"method": "auto", "max_minutes": 0.3})
+    report = done["report"]
+    told = [one for one in report["decisions"] if one["outcome"] in ("tried", "kept", "dropped")]
+    assert len(told) >= 4
+    assert all(one["score"] is None and "one picture" in one["reason"] for one in told)
+    assert report["verdict"] is report["verdicts"]["vs_frozen"] is None
+    assert nulls.unexplained(report) == []
 
 
 def test_what_is_null_has_a_reason(home):
