@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, or_, select, update
+from sqlalchemy import Select, insert, or_, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
@@ -234,10 +234,13 @@ def complete(session: Session, dataset: Dataset, result: dict[str, Any]) -> None
     dataset.num_samples, dataset.classes, dataset.splits = result["num_samples"], result["classes"], result["splits"]
     dataset.digest, dataset.size_bytes = result["digest"], result["size_bytes"]
     dataset.num_problems = len(result["problems"])
-    session.add_all(
-        Problem(dataset_id=dataset.id, seq=seq, project_id=dataset.project_id, **problem)
+    rows = [
+        {"dataset_id": dataset.id, "seq": seq, "project_id": dataset.project_id, **problem}
         for seq, problem in enumerate(result["problems"], start=1)
-    )
+    ]
+    if rows:
+        # Not as objects: there may be a hundred thousand, and nobody else writes to SQLite meanwhile.
+        session.execute(insert(Problem), rows)
     outbox.dataset_judged(session, dataset)
 
 
