@@ -143,6 +143,8 @@ def _labels(
 ) -> tuple[dict[Kind, Found], dict[str, Any]]:
     """Label errors and confused classes, by predictions for images that were not learned; marks the suspects."""
     why_not = label_errors.reason(known.labels, None)
+    if why_not is None and len(np.unique(index.group[known.rows])) < 2:
+        why_not = "a label is judged by other pictures; all images with labels are copies of one; see near_duplicate"
     if why_not is not None:
         return dict.fromkeys(("label_error", "confused_classes"), Found(reason=why_not)), {
             "labels": None,

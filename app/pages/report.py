@@ -62,7 +62,12 @@ SECTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("mapping", "What moved", "mapping", "What became of the backbone's parameters."),
     ("decisions", "Decisions", "decisions", "In the order of time."),
     ("data", "Data", "data", "What it learned from and was scored on."),
-    ("cost", "Cost", "cost", "Of this job's last attempt."),
+    (
+        "cost",
+        "Cost",
+        "cost",
+        "Of this job's last attempt; what a job that followed has computed is of that one.",
+    ),
 )
 
 

@@ -70,6 +70,8 @@ def home(tmp_path_factory):
     store(folder, "ds_two", {**two, "red/was_green.png": factories.png(factories.COLOURS["green"], seed=7777)})
     store(folder, "ds_dark", factories.pictures(30, DARK))
     store(folder, "ds_other", factories.pictures(30, first=500))
+    one = factories.png(factories.COLOURS["red"], seed=1)
+    store(folder, "ds_one_picture", {f"{name}/{place}.png": one for name in "ab" for place in range(16)})
     store(folder, "ds_few", factories.pictures(3, first=700))
     return folder
 
@@ -119,6 +121,13 @@ def test_clean_data_gives_few_findings(advised):
     assert result["labels"]["fit"] is True
     assert result["labels"]["estimated_share_wrong"] == 0
     assert (result["not_searched"], result["drift"], result["labels_reason"]) == ({}, None, None)
+
+
+def test_of_one_picture_the_copies_are_found_and_labels_left_alone(advised):
+    result, metrics, _ = advised("ds_one_picture")
+    assert metrics["num_near_duplicate"] > 0
+    assert "copies of one" in result["labels_reason"]
+    assert "copies of one" in result["not_searched"]["label_error"]
 
 
 def test_wrong_labels_are_found_in_all_splits_with_what_they_should_be(advised):
