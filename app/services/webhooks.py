@@ -39,9 +39,10 @@ def check_url(guard: Guard, url: str) -> None:
     try:
         guard.check(place(url))
     except (ValueError, Refused) as error:
+        own = "have the operator allow a receiver within your own network in GRAFT_WEBHOOK_ALLOWED"
+        hint = own if isinstance(error, Refused) else "write it as https://HOST/PATH"
         raise BadRequest(
-            f"expected a URL of http or https at a public address; found {url[:200]!r}: {error}; have the operator "
-            "allow a receiver within your own network in GRAFT_WEBHOOK_ALLOWED",
+            f"expected a URL of http or https at a public address; found {url[:200]!r}: {error}; {hint}",
             code="webhook_url_refused",
         ) from error
 

@@ -105,7 +105,9 @@ def _check_texts(folder: Path) -> None:
         report = json.loads((folder / bundle.REPORT).read_text("utf-8"), parse_constant=_no_number)
         (folder / bundle.README).read_text("utf-8")
     except (ValueError, RecursionError) as error:
-        raise _unlike(f"{bundle.REPORT} and {bundle.README} as text; {error}") from error
+        # Of a number of very many digits Python says how to have it read, which is no advice for a stranger's file.
+        told = "a number that is too long" if type(error) is ValueError and "digits" in str(error) else error
+        raise _unlike(f"{bundle.REPORT} and {bundle.README} as text; {told}") from error
     if not isinstance(report, dict):
         raise _unlike(f"{bundle.REPORT} as an object; it is {type(report).__name__}")
 

@@ -71,13 +71,21 @@ def test_one_that_graft_disabled_is_enabled_again(client, database):
     "url",
     [
         "http://127.0.0.1:8000/", "http://localhost/", "http://[::1]/", "http://[::ffff:10.0.0.1]/", "http://169.254.169.254/",
-        "http://2130706433/", "http://100.64.0.1/", "https://me:secret@a.example/", "https://a.example:22/", "ftp://a.example/",
-        "a.example", "https://",
+        "http://2130706433/", "http://100.64.0.1/", "https://a.example:22/",
     ],
 )  # fmt: skip
 def test_private_places_are_refused(shared_client, url):
     detail = problem(shared_client.post(URL, json={"url": url}), 400, "webhook_url_refused")["detail"]
     assert "GRAFT_WEBHOOK_ALLOWED" in detail
+    assert shared_client.get(URL).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:secret@a.example/", "ftp://a.example/", "a.example", "https://", "http://a.example:99999/"]
+)
+def test_what_no_setting_would_allow_is_to_be_written_otherwise(shared_client, url):
+    detail = problem(shared_client.post(URL, json={"url": url}), 400, "webhook_url_refused")["detail"]
+    assert detail.endswith("write it as https://HOST/PATH")
     assert shared_client.get(URL).json()["data"] == []
 
 
