@@ -111,7 +111,7 @@ def test_single_images_of_many_clients_share_batches_and_each_gets_its_own_answe
 
 
 def test_what_nobody_waits_for_any_more_is_not_computed(running: Service) -> None:
-    """By the processor's time: eight requests that are given up take less than two that are answered."""
+    """By the processor's time: eight requests that are given up, and asking how they fare, take less than four."""
     process = psutil.Process(running.process.pid)
 
     def used() -> float:
@@ -136,7 +136,7 @@ def test_what_nobody_waits_for_any_more_is_not_computed(running: Service) -> Non
     for connection in connections:
         connection.close()
     wait_until(lambda: samples(running).waiting == 0, "an engine that has nothing to do")
-    assert used() - start < 2 * computed
+    assert used() - start < 4 * computed
     found = samples(running, "slower")
     assert (found.broken_off - before.broken_off, found.answered, found.images) == (8, before.answered, before.images)
     assert ask(running, "slower", pictures[:1]).status_code == 200

@@ -141,7 +141,7 @@ def test_few_shot_is_compared_with_the_probe_on_the_same_folds_and_keeps_what_it
     report = done["report"]
     assert report["verdicts"]["vs_frozen"] in ("positive", "none", "negative")
     evidence = report["verdict_evidence"]["vs_frozen"]
-    assert evidence["what"] == "out of 5 folds against out of 5 folds"
+    assert evidence["what"] == "the transfer out of 5 folds; the other out of 5 folds"
     assert evidence["num_samples"] == sum(report["data"]["splits"][name] for name in ("train", "val"))
     assert report["baselines"]["frozen"]["what"].startswith("linear_probe")
     served = [decision for decision in report["decisions"] if decision["outcome"] == "served"]

@@ -200,8 +200,8 @@ def test_bad_input_is_refused() -> None:
 
 
 def test_solvers_and_scores_do_not_import_torch() -> None:
-    names = "solvers.folds solvers.logistic solvers.ridge evaluate.metrics evaluate.intervals evaluate.calibration"
-    names += " evaluate.verdict evaluate.leakage evaluate.selection"
+    names = "solvers.folds solvers.logistic solvers.ridge scores.metrics scores.intervals scores.calibration"
+    names += " scores.verdict overlap.leakage evaluate.selection"
     code = f"import sys\nfor name in {names.split()!r}: __import__('worker.' + name)\n"
     code += "assert not {'torch', 'sklearn', 'fastapi'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
