@@ -46,7 +46,7 @@ class Head(Protocol):
         """Its arrays before folding, for weights.safetensors."""
 
 
-# Why a selection that is blind says nothing.
+# Why nothing is known where a selection is blind.
 BLIND = "each class has one picture to learn from; where it is left out the class is unknown; add images"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.contract.outcome import BLIND
 from worker.forecasting import draws, more_images, power_law
 from worker.forecasting.draws import Point
 from worker.forecasting.labels_needed import Needed, Reach, Reading
@@ -26,7 +27,6 @@ from worker.solvers.folds import leaves_others
 TIMES = (1.5, 2.0, 4.0)
 # Without a curve nothing is foretold for more than this many times what was looked at.
 _MAX_BLIND_TIMES = 1.5
-ALONE = "each class has one picture to learn from; where it is left out the class is unknown; add images"
 # Standard deviation of the served classifier's accuracy around what its stand-in lets expect, times the root of the
 # images that were looked at: of probes, and of few-shot classifiers, which are nearer to theirs. See docs/forecast.md.
 PROBE_MISMATCH, UNIT_MISMATCH = 0.5, 0.3
@@ -163,7 +163,7 @@ def forecast(
         )
     found = draws.sample(feats_ND, labels_N, groups_N, num_classes, seed, unit=unit)
     seen = found.seen()
-    guessed = None if leaves_others(labels_N, groups_N) else ALONE
+    guessed = None if leaves_others(labels_N, groups_N) else BLIND
     guessed = guessed or _guessed(found.fitted)
     reason = power_law.untold(seen) or guessed
     law = power_law.weigh(seen)

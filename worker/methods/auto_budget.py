@@ -137,9 +137,9 @@ class Budget:
         """
         so_far = self.seconds + num_cached * self.pace(backbone)
         left, scoring = self.clock.left_seconds, self.scoring(backbone, trained=trained)
-        if scoring + forecast_scratch(so_far) > left:
-            return Room(left, scoring, scoring, is_followed=False)
-        return Room(left, scoring + forecast_scratch(so_far), scoring)
+        kept = scoring + forecast_scratch(so_far)
+        is_followed = kept <= left
+        return Room(left, kept if is_followed else scoring, scoring, is_followed)
 
     def scoring(self, backbone: Prepared, *, trained: bool) -> float:
         """Forecast of scoring: a trained network has to see every image again."""
