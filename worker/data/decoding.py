@@ -24,6 +24,8 @@ from worker.data.limits import Limits
 
 # Requests waiting at one child. They are 16 bytes each; enough to bridge a large member being unpacked.
 WINDOW = 64
+# Requests waiting at every child before another one is started, which takes as long as decoding fifty small images.
+ENOUGH = 8
 # No reply is longer; more without a line end means that the child was taken over by its input.
 MAX_REPLY_BYTES = 65536
 _CODES = frozenset(
@@ -58,7 +60,7 @@ class Decoders:
 
     Args:
         spool_fd: file that the requests point into, opened for reading.
-        limits: time, memory and pixels per image, number of processes.
+        limits: time, memory and pixels per image, number of processes: one at first, others once there is enough to do.
         command: starts one child; its arguments follow. Tests put a misbehaving program here.
     """
 
@@ -71,12 +73,14 @@ class Decoders:
         self._spool_fd = spool_fd
         self._limits = limits
         self._command = command
-        self._children = [self._start() for _ in range(max(1, limits.num_processes))]
+        self._children = [self._start()]
 
     def submit(self, index: int, offset: int, length: int) -> Iterator[Checked]:
         """Hands over one image; yields earlier ones that are done, and waits while all children have enough to do."""
         while True:
             child = min(self._children, key=lambda one: len(one.waiting))
+            if len(child.waiting) >= ENOUGH and len(self._children) < self._limits.num_processes:
+                self._children.append(child := self._start())
             if len(child.waiting) < WINDOW:
                 break
             yield from self._receive(wait=True)

@@ -1,7 +1,6 @@
 """Groups of copies: the same bytes, or perceptual hashes within 4 bits of each other.
 
-At 8 bits, unrelated drawings collide. Of 6 bands of a 64-bit hash, a distance of 4 leaves at least two untouched:
-only
+At 8 bits, unrelated drawings collide. Of 6 bands of a 64-bit hash, a distance of 4 leaves at least two untouched: only
 hashes that agree on two whole bands (21 bits) are compared, found by 15 sorts. So 100,000 images take seconds.
 """
 
@@ -30,9 +29,11 @@ def group(sha256_N32: NDArray[np.uint8], phash_N: NDArray[np.uint64]) -> NDArray
     first_of_hash = np.full(len(hashes), num, dtype=np.int64)
     np.minimum.at(first_of_hash, inverse, hashed)
     left, right = near_pairs(hashes)
-    edges_a = np.concatenate([np.arange(num), hashed, first_of_hash[left]])
-    edges_b = np.concatenate([same_bytes_N, first_of_hash[inverse], first_of_hash[right]])
-    root_N = _components(num, edges_a, edges_b)
+    root_N = _components(
+        num,
+        np.concatenate([np.arange(num), hashed, first_of_hash[left]]),
+        np.concatenate([same_bytes_N, first_of_hash[inverse], first_of_hash[right]]),
+    )
     _, group_N = np.unique(root_N, return_inverse=True)
     return group_N.astype(np.int64)
 
@@ -42,7 +43,7 @@ def near_pairs(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[n
     bands = _bands(hashes)
     found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     for one, other in combinations(range(len(_BANDS)), 2):
-        key = (bands[one] << np.uint64(_BANDS[other])) | bands[other]
+        key = (bands[one] << np.uint32(_BANDS[other])) | bands[other]
         order = np.argsort(key, kind="stable")
         key, sorted_hashes = key[order], hashes[order]
         # All that agree on both bands stand together; compare each with the one `step` behind it while any still
@@ -59,10 +60,10 @@ def near_pairs(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[n
     return np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found])
 
 
-def _bands(hashes: NDArray[np.uint64]) -> list[NDArray[np.uint64]]:
+def _bands(hashes: NDArray[np.uint64]) -> list[NDArray[np.uint32]]:
     bands, shift = [], 0
     for width in _BANDS:
-        bands.append((hashes >> np.uint64(shift)) & np.uint64((1 << width) - 1))
+        bands.append(((hashes >> np.uint64(shift)) & np.uint64((1 << width) - 1)).astype(np.uint32))
         shift += width
     return bands
 
@@ -73,8 +74,11 @@ def _first_equal(keys: NDArray[np.void]) -> NDArray[np.int64]:
         return np.empty(0, dtype=np.int64)
     words = keys.view(np.uint64).reshape(len(keys), -1)
     order = np.lexsort(words.T)
-    starts = np.ones(len(keys), dtype=bool)
-    starts[1:] = (words[order[1:]] != words[order[:-1]]).any(axis=1)
+    starts = np.zeros(len(keys), dtype=bool)
+    starts[0] = True
+    for word in words.T:
+        sorted_word = word[order]
+        starts[1:] |= sorted_word[1:] != sorted_word[:-1]
     # lexsort is stable, so the first of a run is the first that appeared.
     first_N = np.empty(len(keys), dtype=np.int64)
     first_N[order] = order[np.flatnonzero(starts)][np.cumsum(starts) - 1]

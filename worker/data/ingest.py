@@ -121,11 +121,11 @@ def _prepare(
     if problems.has_errors:
         raise Rejected("samples")
     assigned = assigned.take(np.flatnonzero(good_N))
-    ids, fresh = _ids(assigned, records, first_new, problems)
+    ids_N, fresh = _ids(assigned, records, first_new, problems)
     assigned = assigned.take(fresh).without_empty()
     note_class_names(assigned.columns, problems)
     group_N, split_N = grouping.split(request.seed, assigned, old, records, first_new, problems)
-    return Samples(records, assigned.rows, ids, assigned.columns, split_N, group_N), assigned.task
+    return Samples(records, assigned.rows, ids_N, assigned.columns, split_N, group_N), assigned.task
 
 
 def _read(
@@ -158,16 +158,19 @@ def _merge(old: base.Old | None, new: Assigned | None, problems: Problems) -> As
 
 def _ids(
     assigned: Assigned, records: Records, first_new: int, problems: Problems
-) -> tuple[list[str], NDArray[np.int64]]:
-    """Ids of the samples, and which of them to keep: one of each id."""
-    sha256_N32 = records.sha256
-    seen: dict[str, int] = {}
-    for place, row in enumerate(assigned.rows.tolist()):
-        path = records.path(row)
-        first = seen.setdefault(shards.sample_id(path, sha256_N32[row].tobytes()), place)
-        if first != place:
-            problems.add("already_in_base" if assigned.rows[first] < first_new else "duplicate_name", path)
-    return list(seen), np.fromiter(seen.values(), dtype=np.int64, count=len(seen))
+) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
+    """Ids of the samples that are kept, and their places: the first of each id."""
+    rows_N = assigned.rows
+    ids_N = np.fromiter(
+        (shards.sample_id(records.path(row), records.hex_digest(row)).encode() for row in rows_N), "S22", len(rows_N)
+    )
+    _, first_U, inverse_N = np.unique(ids_N, return_index=True, return_inverse=True)
+    is_kept_N = np.zeros(len(ids_N), dtype=bool)
+    is_kept_N[first_U] = True
+    for place in np.flatnonzero(~is_kept_N):
+        is_old = rows_N[first_U[inverse_N[place]]] < first_new
+        problems.add("already_in_base" if is_old else "duplicate_name", records.path(rows_N[place]))
+    return ids_N[is_kept_N], np.flatnonzero(is_kept_N)
 
 
 def _store(

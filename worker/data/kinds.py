@@ -1,7 +1,5 @@
 """What the end of a member's name says: text that may be a manifest, other known files, or perhaps an image."""
 
-from pathlib import PurePosixPath
-
 # Never handed to the image decoders. Everything else is, whatever its name: the bytes decide.
 # fmt: off
 NOT_IMAGES = frozenset({
@@ -16,5 +14,6 @@ MANIFESTS = frozenset({"csv", "tsv", "jsonl", "ndjson"})
 
 
 def extension(path: str) -> str:
-    """Lower-case, without the dot."""
-    return PurePosixPath(path).suffix[1:].lower()
+    """Lower-case, without the dot; what pathlib's suffix is, which took a seventh of the time of opening an upload."""
+    stem, _, suffix = path.rpartition("/")[2].rpartition(".")
+    return suffix.lower() if stem else ""

@@ -11,6 +11,7 @@ from worker.data.decoding import Checked, Decoders
 from worker.data.formats import Assigned
 from worker.data.kinds import MANIFESTS, extension
 from worker.data.limits import Limits
+from worker.data.names import Names
 from worker.data.opening import Columns, Found, Opener
 from worker.data.problems import Problem, Problems
 from worker.data.records import Records
@@ -48,8 +49,7 @@ class Reader:
         self._num_checked, self._keeps_repeated = 0, False
         # What is wrong with an image, by its row; as many as are listed.
         self.bad: dict[int, Problem] = {}
-        # Hashes of names in lower case, to their first row: a tenth of the names themselves.
-        self._seen: dict[int, int] = {}
+        self._names = Names()
 
     def read(self, path: Path, filename: str, wanted: str, task: str | None) -> Assigned:
         """Reads everything; returns what the upload takes for samples, bad images included.
@@ -170,7 +170,7 @@ class Reader:
             self._note_bad(checked.index, self._problems.last)
 
     def _is_repeated(self, path: str) -> bool:
-        row = self._seen.setdefault(hash(path.casefold()), len(self._records))
+        row = self._names.first(path.casefold(), len(self._records))
         if row == len(self._records):
             return False
         first = self._records.path(row)

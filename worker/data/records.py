@@ -15,7 +15,10 @@ PENDING, GOOD, BAD = 0, 1, 2
 
 
 class Records:
-    """Growing columns, one row per image. N is the number of rows."""
+    """Growing columns, one row per image. N is the number of rows.
+
+    The arrays that it gives are views: none can be held while another image is added.
+    """
 
     def __init__(self) -> None:
         self._paths = bytearray()
@@ -74,36 +77,40 @@ class Records:
         """Offset and length in the spool."""
         return self._offsets[row], self._lengths[row]
 
+    def hex_digest(self, row: int) -> str:
+        """sha256 of the encoded bytes."""
+        return self._sha256[32 * row : 32 * (row + 1)].hex()
+
     @property
     def is_good(self) -> NDArray[np.bool_]:
         """Which rows decoded."""
-        return np.asarray(np.array(self._states, dtype=np.int8) == GOOD)
+        return np.asarray(np.frombuffer(self._states, dtype=np.int8) == GOOD)
 
     @property
     def sha256(self) -> NDArray[np.uint8]:
         """Digests of the encoded bytes."""
-        return np.frombuffer(bytes(self._sha256), dtype=np.uint8).reshape(-1, 32)
+        return np.frombuffer(self._sha256, dtype=np.uint8).reshape(-1, 32)
 
     @property
     def phash(self) -> NDArray[np.uint64]:
         """Perceptual hashes."""
         self._hash()
-        return np.array(self._phashes, dtype=np.uint64)
+        return np.frombuffer(self._phashes, dtype=np.uint64)
 
     @property
     def length(self) -> NDArray[np.int64]:
         """Encoded sizes, bytes."""
-        return np.array(self._lengths, dtype=np.int64)
+        return np.frombuffer(self._lengths, dtype=np.int64)
 
     @property
     def width(self) -> NDArray[np.uint32]:
         """Upright widths, pixels."""
-        return np.array(self._widths, dtype=np.uint32)
+        return np.frombuffer(self._widths, dtype=np.uint32)
 
     @property
     def height(self) -> NDArray[np.uint32]:
         """Upright heights, pixels."""
-        return np.array(self._heights, dtype=np.uint32)
+        return np.frombuffer(self._heights, dtype=np.uint32)
 
     def _hash(self) -> None:
         for row, value in zip(self._grey_rows, phash(self._grey).tolist(), strict=True):

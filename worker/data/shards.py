@@ -5,7 +5,7 @@
     dataset.json                 task, classes, counts, digest, origin
 
 The shards open in `datasets`, DuckDB and pandas. Image bytes are stored uncompressed (they are compressed already) in
-row groups of about 16 MB, so that one read is bounded. Each file is written to the scratch folder, handed to the store
+row groups of about 4 MB, so that one read is bounded. Each file is written to the scratch folder, handed to the store
 and removed: the scratch needs room for one.
 """
 
@@ -30,10 +30,11 @@ from worker.data.splits import SPLITS
 from worker.data.spool import Spool
 
 FORMAT_VERSION = 1
-ROW_GROUP_BYTES = 16 * 2**20
+# A group is held three times while it is written: encoded, as pages and in the file's buffer.
+ROW_GROUP_BYTES = 4 * 2**20
 ROW_GROUP_ROWS = 16384
 SHARD_BYTES = 256 * 2**20
-_INDEX_ROWS = 65536
+_INDEX_ROWS = 8192
 
 
 class DatasetStore(Protocol):
@@ -51,7 +52,7 @@ class Samples:
     Args:
         records: all images that were read, bad ones included.
         rows: their rows in `records`.
-        ids: of the samples.
+        ids: of the samples, bytes `S22`.
         columns: labels.
         split: TRAIN, VAL or TEST.
         group: copies of one picture share a number.
@@ -59,7 +60,7 @@ class Samples:
 
     records: Records
     rows: NDArray[np.int64]
-    ids: list[str]
+    ids: NDArray[np.bytes_]
     columns: tuple[Column, ...]
     split: NDArray[np.int8]
     group: NDArray[np.int64]
@@ -76,19 +77,18 @@ class Places:
     files: list[str]
 
 
-def sample_id(path: str, sha256: bytes) -> str:
+def sample_id(path: str, sha256: str) -> str:
     """Stable in every child of a dataset: it depends on the member's name and bytes alone."""
-    return "s_" + hashlib.sha256(path.encode() + b"\0" + sha256.hex().encode()).hexdigest()[:20]
+    return "s_" + hashlib.sha256(f"{path}\0{sha256}".encode()).hexdigest()[:20]
 
 
 def digest(samples: Samples) -> str:
     """sha256 over the sorted (id, sha256, label, split): equal for equal content, in whatever order it came."""
-    sha256_N32 = samples.records.sha256
     total = hashlib.sha256()
-    for index in sorted(range(len(samples.ids)), key=samples.ids.__getitem__):
+    for index in np.argsort(samples.ids):
         line = [
-            samples.ids[index],
-            sha256_N32[samples.rows[index]].tobytes().hex(),
+            samples.ids[index].decode(),
+            samples.records.hex_digest(samples.rows[index]),
             [column.text(index) for column in samples.columns],
             SPLITS[samples.split[index]],
         ]
@@ -134,7 +134,9 @@ def write_index(samples: Samples, places: Places, store: DatasetStore, scratch: 
         pq.ParquetWriter(local, schema, compression="snappy") as writer,
     ):
         for start in range(0, len(places.order), _INDEX_ROWS):
-            writer.write_batch(_index_batch(samples, places, slice(start, start + _INDEX_ROWS)))
+            # A group of its own: a batch would wait in memory for a million rows.
+            batch = _index_batch(samples, places, slice(start, start + _INDEX_ROWS))
+            writer.write_table(pa.Table.from_batches([batch]))
     return name
 
 
@@ -219,8 +221,8 @@ def _batch(samples: Samples, members: NDArray[np.int64], lengths: NDArray[np.int
             pa.StructArray.from_arrays([encoded, paths], ["bytes", "path"]),
             *(labels.to_arrow(column.take(members)) for column in samples.columns),
             arrow.texts([SPLITS[split] for split in samples.split[members]]),
-            arrow.texts(_hex(records, rows)),
-            arrow.texts([samples.ids[index] for index in members]),
+            arrow.texts([records.hex_digest(row) for row in rows]),
+            _ids(samples, members),
         ],
         schema=_schema(samples.columns),
     )
@@ -250,11 +252,11 @@ def _index_batch(samples: Samples, places: Places, span: slice) -> pa.RecordBatc
     rows = samples.rows[members]
     return pa.record_batch(
         [
-            arrow.texts([samples.ids[index] for index in members]),
+            _ids(samples, members),
             arrow.texts([records.path(row) for row in rows]),
             *(labels.to_arrow(column.take(members)) for column in samples.columns),
             arrow.texts([SPLITS[split] for split in samples.split[members]]),
-            arrow.texts(_hex(records, rows)),
+            arrow.texts([records.hex_digest(row) for row in rows]),
             arrow.numbers(samples.group[members]),
             arrow.numbers(records.width[rows]),
             arrow.numbers(records.height[rows]),
@@ -267,6 +269,6 @@ def _index_batch(samples: Samples, places: Places, span: slice) -> pa.RecordBatc
     )
 
 
-def _hex(records: Records, rows: NDArray[np.int64]) -> list[str]:
-    sha256_N32 = records.sha256
-    return [sha256_N32[row].tobytes().hex() for row in rows]
+def _ids(samples: Samples, members: NDArray[np.int64]) -> pa.Array:
+    ids = samples.ids[members]
+    return arrow.strings(pa.string(), np.full(len(ids), ids.itemsize), ids.tobytes())

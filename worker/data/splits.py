@@ -48,10 +48,10 @@ def choose(
     split_G = given_G.copy()
     free_G = np.flatnonzero(given_G == NONE)
     if len(free_G):
-        keys = [
-            hashlib.sha256(f"{seed}:{sha256_N32[first_G[group]].tobytes().hex()}".encode()).digest() for group in free_G
-        ]
-        free_G = free_G[sorted(range(len(free_G)), key=keys.__getitem__)]
+        keys = bytearray()
+        for group in free_G:
+            keys += hashlib.sha256(f"{seed}:{sha256_N32[first_G[group]].tobytes().hex()}".encode()).digest()
+        free_G = free_G[np.lexsort(_words(keys).T[::-1])]
         split_G[free_G] = _fill(stratum_N[first_G], given_G, free_G)
     return np.where(given_N == NONE, split_G[group_N], given_N)
 
@@ -115,11 +115,15 @@ def number_strata(values_N: NDArray[np.float64], num_bins: int = 10) -> NDArray[
 
 def _first_members(sha256_N32: NDArray[np.uint8], group_N: NDArray[np.int64], num_groups: int) -> NDArray[np.int64]:
     """The member with the smallest digest of each group."""
-    words = np.ascontiguousarray(sha256_N32).view(">u8").reshape(-1, 4)
-    order = np.lexsort((words[:, 3], words[:, 2], words[:, 1], words[:, 0], group_N))
+    order = np.lexsort((*_words(np.ascontiguousarray(sha256_N32)).T[::-1], group_N))
     _, starts = np.unique(group_N[order], return_index=True)
     assert len(starts) == num_groups, "groups are numbered without gaps"
     return order[starts]
+
+
+def _words(digests: NDArray[np.uint8] | bytearray) -> NDArray[np.uint64]:
+    """Digests as four numbers each, which stand in the same order."""
+    return np.frombuffer(digests, ">u8").reshape(-1, 4)
 
 
 def _fill(stratum_G: NDArray[np.int64], given_G: NDArray[np.int8], free_G: NDArray[np.int64]) -> NDArray[np.int8]:

@@ -34,6 +34,15 @@ class _Counting:
         return data
 
 
+def is_old(path: Path) -> bool:
+    """Whether it is a tar from before `ustar`: only its checksum tells."""
+    try:
+        with tarfile.open(path, "r:"):
+            return True
+    except tarfile.TarError:
+        return False
+
+
 def members(path: Path, limits: Limits, problems: Problems) -> Iterator[Member]:
     """Files in archive order; see `archives.members`."""
     budget, num_files, is_unsafe = Budget(path, limits, problems), 0, False

@@ -142,7 +142,7 @@ def _index(records: Records) -> Index:
     """Of what was stored, with the ids that a dataset of the same upload would have; of the rest, names alone."""
     num = len(records)
     paths, is_lost_N = records.paths(range(num)), records.length == 0
-    digests = [b"" if lost else row.tobytes() for lost, row in zip(is_lost_N, records.sha256, strict=True)]
+    digests = ["" if lost else records.hex_digest(row) for row, lost in enumerate(is_lost_N)]
     ids = [sample_id(path, digest) if digest else "" for path, digest in zip(paths, digests, strict=True)]
     return replace(
         empty_index(),
@@ -150,5 +150,5 @@ def _index(records: Records) -> Index:
         paths=arrow.texts(paths),
         columns=(labels.unlabelled(num),),
         split=np.full(num, NONE, np.int8),
-        sha256=np.array([digest.hex() for digest in digests], "S64"),
+        sha256=np.array(digests, "S64"),
     )
