@@ -89,7 +89,10 @@ async def read(request: Request, max_bytes: int, file_to: Path | None = None) ->
             await to_thread.run_sync(form.flush)
         form.close()
     except MultipartParseError as error:
-        raise BadRequest(f"expected a well-formed multipart body; found {error}") from error
+        raise BadRequest(
+            f"expected a well-formed multipart body; found {error}; send files with -F file=@PATH, and let "
+            "the client write the body"
+        ) from error
     except OSError as error:
         raise out_of_space(error) from error
     finally:

@@ -14,6 +14,7 @@ MAX_PIXELS = 100_000_000
 # MPO, several JPEGs in one file, is opened by the JPEG reader and has no name of its own here.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "ICO", "PPM")
 MAX_ASPECT = 200
+_STARTS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF"}
 
 # We refuse by our own, lower limit before a pixel is decoded; Pillow's warning would only be a second opinion.
 Image.MAX_IMAGE_PIXELS = None
@@ -29,6 +30,11 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         traps.check_icon(data, max_pixels)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
+        if kind := next((kind for start, kind in _STARTS.items() if data.startswith(start)), None):
+            raise BadImage(
+                f"expected a whole {kind}; found one of {len(data)} bytes whose header cannot be read; save it again "
+                "with an image editor, or send the whole file"
+            ) from None
         head = data[:8].hex(" ")
         raise BadImage(
             f"expected one of {', '.join(FORMATS)}; found {len(data)} bytes that start with {head or 'nothing'};"

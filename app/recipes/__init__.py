@@ -67,6 +67,7 @@ def parse(document: dict[str, Any]) -> LinearProbe | FewShot | FineTune | Adapt 
         return _ADAPTER.validate_python(document)
     except ValidationError as error:
         raise Unprocessable(
-            f"the recipe {method} has fields that are not valid; see GET /api/v1/recipes",
+            f"expected fields of the recipe {method}; found {error.error_count()} that do not fit, each with what is "
+            "wrong under `errors`; see GET /api/v1/recipes",
             errors=pointers(error.errors(), "body", "recipe"),
         ) from error

@@ -49,13 +49,9 @@ def find(session: Session, project: str, name: str) -> Known:
     Raises:
         NotFound: code unknown_backbone.
     """
-    own = session.scalar(
-        select(UserBackbone).where(
-            UserBackbone.project_id == project, UserBackbone.name == name, UserBackbone.state == "ready"
-        )
-    )
+    own = session.scalar(select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.name == name))
     if own is not None:
-        return Known(backbones.from_document(own.document["backbone"]), True)
+        return _ready(own)
     backbone = backbones.find(name)
     if backbone is None:
         near = ", ".join(_similar(name)) or "none similar"
@@ -65,6 +61,16 @@ def find(session: Session, project: str, name: str) -> Known:
             code="unknown_backbone",
         )
     return Known(backbone, backbone.name in at_hand(session))
+
+
+def _ready(own: UserBackbone) -> Known:
+    if own.state != "ready":
+        raise NotFound(
+            f"expected a backbone that is ready; found {own.name!r} {own.state}; "
+            f"see GET /api/v1/backbones/own/{own.name.removeprefix(f'{OWN}/')}",
+            code="unknown_backbone",
+        )
+    return Known(backbones.from_document(own.document["backbone"]), True)
 
 
 def every(session: Session, project: str) -> Iterator[Known]:
@@ -278,4 +284,7 @@ def _mentions(name: str) -> ColumnElement[bool]:
 def _similar(name: str) -> list[str]:
     from difflib import get_close_matches
 
-    return get_close_matches(name, [backbone.name for backbone in backbones.catalogue()], n=3, cutoff=0.5)
+    # A library's full name of the weights that stand here under their architecture's name alone.
+    same = [backbone.name for backbone in backbones.catalogue() if backbone.weights.location == name]
+    names = [backbone.name for backbone in backbones.catalogue()]
+    return list(dict.fromkeys([*same, *get_close_matches(name, names, n=3, cutoff=0.5)]))

@@ -43,7 +43,7 @@ PROBLEMS: dict[str, Text] = {
     "bomb": Text(
         "error",
         "expected at most {limit}; found {found}",
-        "send fewer or smaller files, or ask the operator to raise the limit",
+        "send fewer or smaller files; more can be added as a child dataset (`base`)",
     ),
     "opening_failed": Text(
         "error",
@@ -121,7 +121,7 @@ PROBLEMS: dict[str, Text] = {
     "image_unreadable": Text("warning", "{found}", "save the image again, or leave it out"),
     "image_truncated": Text("warning", "{found}", "copy the whole file again"),
     "image_too_large": Text("warning", "{found}", "make the image smaller"),
-    "image_unsupported": Text("warning", "{found}", "convert the image to 8-bit PNG or JPEG"),
+    "image_unsupported": Text("warning", "{found}", "change the image as said, or leave it out"),
     "decoder_crashed": Text(
         "warning",
         "expected an image that decodes; found one that ends the decoding process ({found})",

@@ -32,6 +32,8 @@ def test_one_backbone(shared_client):
     problem(shared_client.get(f"{URL}/timm/nothing"), 404, "unknown_backbone")
     near = problem(shared_client.get(f"{URL}/timm/tf_efficientnet_lite9"), 404, "unknown_backbone")
     assert "timm/tf_efficientnet_lite" in near["detail"].partition("similar")[2]
+    tagged = problem(shared_client.get(f"{URL}/timm/convnext_tiny.in12k_ft_in1k"), 404, "unknown_backbone")
+    assert "(similar: timm/convnext_tiny," in tagged["detail"]
 
 
 def test_filters(shared_client):

@@ -29,7 +29,8 @@ def test_own_weights_wait_for_their_check(client, home):
     assert client.get(f"/api/v1/jobs/{body['job_id']}").json()["kind"] == "backbone"
     assert len(files_below(home / "storage")) == 1
     # Nobody can use it before it was checked.
-    problem(client.get(f"{URL}/user/mine"), 404, "unknown_backbone")
+    refused = problem(client.get(f"{URL}/user/mine"), 404, "unknown_backbone")
+    assert "found 'user/mine' checking; see GET /api/v1/backbones/own/mine" in refused["detail"]
 
 
 def test_refused_weights_leave_nothing_behind(client, home):

@@ -239,6 +239,11 @@ def test_other_bytes_are_refused(data: bytes) -> None:
     assert "expected" in caught.value.detail or "cannot" in caught.value.detail or "broken" in caught.value.detail
 
 
+def test_a_broken_header_is_not_called_another_format() -> None:
+    with pytest.raises(BadImage, match="expected a whole PNG; found one of 208 bytes"):
+        decode(b"\x89PNG\r\n\x1a\n" + bytes(200))
+
+
 def png(width: int, height: int, depth: int, colour: int, pixels: bytes) -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
