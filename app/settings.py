@@ -3,14 +3,26 @@
 import ipaddress
 import os
 import sys
+import types
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # Whose everything is where no keys are asked for.
 DEFAULT_PROJECT = "default"
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+# How a URL may begin, by its setting. Of PostgreSQL's drivers psycopg is installed, whatever others call it.
+POSTGRESQL = "postgresql+psycopg://"
+_OTHER_POSTGRESQL = ("postgresql://", "postgres://")
+_BEGINNINGS = types.MappingProxyType(
+    {
+        "database_url": ("sqlite:///", POSTGRESQL, *_OTHER_POSTGRESQL),
+        "broker_url": ("redis://", "rediss://", "redis+socket://", "sentinel://", "amqp://", "amqps://"),
+        "storage_url": ("file:///", "s3://"),
+    }
+)
 
 
 class Settings(BaseSettings):
@@ -43,8 +55,14 @@ class Settings(BaseSettings):
         description="Origins such as `https://app.example.org` whose pages may call from a browser (CORS; JSON list); "
         "empty: none.",
     )
-    database_url: str = Field("", description="SQLAlchemy URL; empty means SQLite in the home folder.")
-    broker_url: str = Field("", description="Celery broker; empty means Celery's filesystem broker in the home folder.")
+    database_url: str = Field(
+        "", description="`sqlite:///FILE` or `postgresql://...`; empty means SQLite in the home folder."
+    )
+    broker_url: str = Field(
+        "",
+        description="Celery broker, `redis://...` or `amqp://...`; empty means Celery's filesystem broker in the home "
+        "folder.",
+    )
     storage_url: str = Field(
         "", description="`file://` or `s3://bucket/prefix`; empty means a folder in the home folder."
     )
@@ -174,6 +192,24 @@ class Settings(BaseSettings):
         description="Base URL of an OpenTelemetry collector (OTLP over HTTP), such as `http://127.0.0.1:4318`, that "
         "traces are sent to; needs the extra `otel`. Empty: no traces.",
     )
+
+    @field_validator("log_level")
+    @classmethod
+    def _is_a_level(cls, given: str) -> str:
+        if given.upper() not in LOG_LEVELS:
+            raise ValueError(f"expected one of {', '.join(LOG_LEVELS)}")
+        return given.upper()
+
+    @field_validator(*_BEGINNINGS)
+    @classmethod
+    def _begins_as_known(cls, given: str, info: ValidationInfo) -> str:
+        known = _BEGINNINGS[str(info.field_name)]
+        beginning = next((one for one in known if given.startswith(one)), "")
+        if given and not beginning:
+            raise ValueError(f"expected a URL that begins with one of {', '.join(known)}")
+        if given == "s3://":
+            raise ValueError("expected the name of a bucket behind s3://")
+        return POSTGRESQL + given.removeprefix(beginning) if beginning in _OTHER_POSTGRESQL else given
 
     @field_validator("webhook_allowed")
     @classmethod

@@ -34,7 +34,7 @@ def _problem(one: Any) -> str:
         return str(one["msg"])
     name = f"GRAFT_{one['loc'][0]}".upper()
     shown = "" if "://" in str(one["input"]) else f"={one['input']}"
-    return f"{name}{shown}: {one['msg']}"
+    return f"{name}{shown}: {str(one['msg']).removeprefix('Value error, ')}"
 
 
 def make_home(given: Settings) -> None:

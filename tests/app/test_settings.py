@@ -42,13 +42,25 @@ def test_frozen():
     ("name", "value"),
     [
         ("PORT", "70000"), ("PORT", "x"), ("DEVICE", "tpu"), ("LEASE_SECONDS", "0"), ("WORKER_SLOTS", "0"),
-        ("MAX_ATTEMPTS", "0"),
+        ("MAX_ATTEMPTS", "0"), ("LOG_LEVEL", "LOUD"), ("DATABASE_URL", "foo"), ("DATABASE_URL", "mysql://a/b"),
+        ("BROKER_URL", "nonsense://x"), ("STORAGE_URL", "ftp://x"), ("STORAGE_URL", "s3://"),
     ],
 )  # fmt: skip
 def test_values_out_of_bounds_are_refused(monkeypatch, name, value):
     monkeypatch.setenv(f"GRAFT_{name}", value)
     with pytest.raises(ValidationError, match=name.lower()):
         Settings()
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_postgresql_has_one_driver_whatever_it_is_called(monkeypatch, scheme):
+    monkeypatch.setenv("GRAFT_DATABASE_URL", f"{scheme}://me:secret@db/graft")
+    assert Settings().resolved_database_url == "postgresql+psycopg://me:secret@db/graft"
+
+
+def test_levels_may_be_written_small(monkeypatch):
+    monkeypatch.setenv("GRAFT_LOG_LEVEL", "warning")
+    assert Settings().log_level == "WARNING"
 
 
 def test_threads_by_default_are_the_cores():

@@ -187,6 +187,12 @@ PROBLEMS: dict[str, Text] = {
     "not_in_manifest": Text(
         "warning", "expected a row of the manifest for the image; found none, so it is left out", "add a row for it"
     ),
+    "no_label_column": Text(
+        "warning",
+        "expected labels in a column `label`, `labels` or `label_...`, or in one of the type ClassLabel; found only "
+        "{found}, so the images are taken as unlabelled",
+        "rename the column that holds the labels to `label` and upload the file again, if there is one",
+    ),
     "label_missing": Text(
         "warning", "expected a label; found an empty one, so the sample is left out", "write the label"
     ),

@@ -68,9 +68,12 @@ def read(path: Path, filename: str, task: str | None, rows: Rows, max_rows: int,
             features = _features(schema)
             image = _image_column(schema, features, filename, problems)
             _fix_label_columns(schema, features, task, filename, rows, problems)
-            for name in schema.names:
-                if name not in {image, SPLIT_COLUMN, *(rows.label_columns or ()), *OWN_COLUMNS}:
-                    problems.add("column_ignored", filename, found=name)
+            used = {image, SPLIT_COLUMN, *(rows.label_columns or ()), *OWN_COLUMNS}
+            others = [name for name in schema.names if name not in used]
+            if others and not rows.label_columns:
+                problems.add("no_label_column", filename, found=", ".join(others))
+            for name in others if rows.label_columns else ():
+                problems.add("column_ignored", filename, found=name)
             yield from _read_rows(file, filename, image, rows, problems)
     except MemoryError:
         # Arrow's own is an ArrowException as well.

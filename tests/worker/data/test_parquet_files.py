@@ -98,7 +98,8 @@ def test_what_is_not_used_of_a_table_is_listed(run: Run) -> None:
 def test_labels_under_another_name_are_listed(run: Run) -> None:
     result = run(table({"image": PICTURES, "target": ["a", "b"] * 6}))
     assert result.classes == []
-    assert [problem.code for problem in result.problems] == ["column_ignored"]
+    (problem,) = result.problems
+    assert (problem.code, "found only target," in problem.message) == ("no_label_column", True)
 
 
 def test_images_beside_a_table_are_listed(run: Run) -> None:
