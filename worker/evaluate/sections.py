@@ -185,7 +185,8 @@ def mapping(candidate: Candidate) -> dict[str, Any]:
     """What of the backbone's parameters moved into the model, what was trained, and what became of each tensor."""
     backbone = candidate.backbone
     came = backbone.num_params - backbone.num_new
-    trained = 0 if candidate.shared else candidate.trained_params
+    # The head's are new, and no part of the backbone.
+    trained = 0 if candidate.shared else max(0, candidate.trained_params - candidate.head.num_params)
     return {
         "backbone": backbone.name,
         "parameters": backbone.num_params,

@@ -196,8 +196,8 @@ def _candidate(
     """Writes the graph and describes the result."""
     graph = task.backbone.graph
     network.cpu().eval()
-    is_changed = tuned.best.epoch > 0 or material.backbone.preprocess != task.backbone.preprocess
-    write = material.write if is_changed else None
+    is_trained, is_resized = tuned.best.epoch > 0, material.backbone.preprocess != task.backbone.preprocess
+    write = material.write if is_trained or is_resized else None
     if write is not None:
         graph = task.context.scratch / f"fine_tuned-{task.backbone.digest[:12]}.onnx"
         write(graph)
@@ -228,8 +228,8 @@ def _candidate(
         seconds=0.0,
         fold_accuracy=(),
         calibrated=len(selection.rows) >= calibration.MIN_ITEMS,
-        trained_params=tuned.trained_params if is_changed else head.num_params,
-        moved=finished.tensors if finished and is_changed else (),
+        trained_params=tuned.trained_params if is_trained else head.num_params,
+        moved=finished.tensors if finished and is_trained else (),
         state=partial(networks.save, material.network) if write is not None and material.network else None,
         details={
             "scope": recipe.scope,
@@ -244,18 +244,18 @@ def _candidate(
             "steps": tuned.num_steps,
             "training_seconds": round(tuned.seconds, 3),
             "images_per_second": tuned.images_per_second,
-            "served": _what(is_changed, tuned),
+            "served": _what(is_trained, tuned),
             "optimiser": material.optimisation.kind,
             "curve": tuned.curve,
-            "factors": finished.factors if finished and is_changed else None,
+            "factors": finished.factors if finished and is_trained else None,
             **material.details,
             **({"views": len(material.views)} if material.views else {}),
         },
     )
 
 
-def _what(is_changed: bool, tuned: Tuned) -> str:
-    if is_changed:
+def _what(is_trained: bool, tuned: Tuned) -> str:
+    if is_trained:
         return "the trained network"
     return f"the frozen backbone: {'training gained nothing' if tuned.epochs else 'no epoch ran'}"
 

@@ -13,7 +13,7 @@ from tests.worker.transfer_factories import Wire
 from worker.attempt import machine
 from worker.backbones.features import Extraction
 from worker.contract.task import Task
-from worker.evaluate import flags
+from worker.evaluate import flags, sections
 from worker.fine_tuning import pilots
 from worker.fine_tuning.workbench import Workbench
 from worker.methods import fine_tune, fine_tune_time, reference
@@ -133,6 +133,10 @@ def test_at_another_resolution_the_probe_has_its_graph_without_any_time(attempt)
     recipe = FineTune(scope="norm", resolution=96, augment="none", max_minutes=1e-6)
     found = fine_tune.job(recipe, attempt(Wire())).candidate
     assert (found.shared, found.details["epochs"], found.backbone.preprocess.height) == (False, 0, 96)
+    assert found.details["served"] == "the frozen backbone: no epoch ran"
+    told = sections.mapping(found)
+    assert told["frozen"] == told["mapped"] > 0
+    assert (told["trained"], {row["what"] for row in told["tensors"]}) == (found.head.num_params, {"frozen", "new"})
 
 
 @pytest.mark.parametrize(("scope", "left"), [("last_stage", "16 of"), ("norm", "16 of .* images were decoded")])
