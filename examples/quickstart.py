@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import httpx
 from bar import Bar
 
 from app.client import Client
@@ -47,10 +48,21 @@ def main(archive: Path, model: str, images: list[Path]) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    if len(sys.argv) > 3:
-        raise SystemExit(main(Path(sys.argv[1]), sys.argv[2], [Path(name) for name in sys.argv[3:]]))
+def given() -> int:
+    """What the command line names, or the drawings."""
+    match sys.argv[1:]:
+        case [archive, model, *images] if images:
+            return main(Path(archive), model, [Path(name) for name in images])
+        case [_, *_]:
+            raise SystemExit(__doc__)
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(DATA / "emoji_heldout.zip") as held_out:
         names = held_out.namelist()[::12]
         held_out.extractall(folder, names)
-        raise SystemExit(main(DATA / "emoji.zip", "emoji", [Path(folder, name) for name in names]))
+        return main(DATA / "emoji.zip", "emoji", [Path(folder, name) for name in names])
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(given())
+    except httpx.ConnectError:
+        raise SystemExit(f"expected Graft at {URL}; found nothing there; start it with `make run`") from None

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from sqlite3 import SQLITE_FULL
 from typing import Any
 from urllib.parse import quote
 
@@ -20,12 +21,13 @@ from starlette.types import Scope
 
 from app.api import oip_errors as oip
 from app.bodies import pointers
-from app.errors import Conflict, GraftError, Unavailable, Unsupported
+from app.errors import Conflict, GraftError, OutOfSpace, Unavailable, Unsupported
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 CHALLENGE = 'Bearer realm="graft"'
 CLIENT_CLOSED_REQUEST = 499
+POSTGRESQL_FULL = "53100"
 # What the framework itself refuses, before a route of ours is reached.
 FRAMEWORK_CODES = {
     400: "bad_request",
@@ -231,8 +233,12 @@ async def _integrity_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _database_error(request: Request, error: Exception) -> JSONResponse:
-    """Locked, restarting, cut off: it passes, and so the client is told to come again."""
+    """Locked, restarting, cut off: it passes, and so the client is told to come again; a full disk does not pass."""
     log.warning("%s %s: %s", request.method, request.url.path, error)
+    cause = getattr(error, "orig", None)
+    if getattr(cause, "sqlite_errorcode", None) == SQLITE_FULL or getattr(cause, "sqlstate", None) == POSTGRESQL_FULL:
+        detail = "expected room for a row of the database; the disk is full; free some space and send it again"
+        return of_error(request.scope["path"], OutOfSpace(detail))
     detail = "expected the database to answer; found that it does not; try again in a moment; GET /readyz tells when"
     return response(request.scope["path"], 503, "unavailable", "Unavailable", detail)
 

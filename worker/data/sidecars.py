@@ -44,7 +44,7 @@ def note(texts: Sequence[Text], paths: Sequence[str], spool: Spool, problems: Pr
         found = header(path, stored, spool)
         shown = ", ".join(found) or f"no column in a .{extension(path)} file"
         if refuses and (_has_file_column(found) or _names(head, names) or _lists(path, head, stems)):
-            raise problems.reject("manifest_columns", path, found=f"{path}: {shown}")
+            raise problems.reject("manifest_columns", path, found=shown)
         problems.add("text_ignored", path, found=shown)
 
 

@@ -23,6 +23,17 @@ def test_a_locked_database_is_no_mistake_of_ours(light_client, home):
     assert answer.headers["retry-after"] == "5"
 
 
+def test_a_database_without_room_is_told_as_such(light_client):
+    database = light_client.app.state.graft.database
+    database.dispose()
+    # The least that there can be is what there is.
+    event.listen(database.engine, "connect", lambda made, _: made.execute("PRAGMA max_page_count=1"))
+    sent = ({"url": f"https://example.org/{number}/{'a' * 900}"} for number in range(100))
+    refused = next(one for body in sent if (one := light_client.post("/api/v1/webhooks", json=body)).status_code != 201)
+    assert "the disk is full" in problem(refused, 507, "insufficient_storage")["detail"]
+    assert light_client.get("/api/v1/webhooks").status_code == 200
+
+
 class Away(FolderStorage):
     """A storage that cannot be reached."""
 
