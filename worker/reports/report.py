@@ -139,7 +139,7 @@ def evaluate(
         "mapping": sections.mapping(candidate),
         "data": {**_data(task, test, leaks), "exposure": exposed},
         "cost": sections.cost(task, candidate, compared_seconds),
-        "decisions": [asdict(one) for one in (*outcome.decisions, *left_out, *((unforeseen,) if unforeseen else ()))],
+        "decisions": [asdict(one) for one in (*foresight.placed(outcome.decisions, made), *left_out)],
         "details": {**candidate.details, "scratch": small.details if small else None},
         "not_computed": {
             **_uncompared(skipped, has_verdict=bool(first), has_curve=compare),
