@@ -65,11 +65,21 @@ def sentence(document: Mapping[str, Any]) -> str:
             f"holds 0: {where} chance alone may explain it."
         )
     more = "more" if verdict == "positive" else "fewer"
-    advice = "" if verdict == "positive" else f" Use {against} instead."
+    advice = "" if verdict == "positive" else _instead(document, against)
     return (
         f"Of 100 images it names {fixed(100 * share, 1) if share is not None else NONE} {more} right than {against} "
         f"does, {where}; the 95 % interval, {bounds} points, leaves 0 out.{advice}"
     )
+
+
+def _instead(document: Mapping[str, Any], against: str) -> str:
+    """What to do about a baseline that is better, or what was done."""
+    told = at(document, "fallback")
+    if not isinstance(told, Mapping):
+        return f" Use {against} instead."
+    returned = BASELINES.get(str(told.get("over")), str(told.get("over")))
+    own = percent(at(document, "fallback.transfer.value"))
+    return f" So {returned} is served instead; the transfer itself names {own} of the scored images right."
 
 
 def _open(document: Mapping[str, Any]) -> str:

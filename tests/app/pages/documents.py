@@ -51,6 +51,10 @@ def report(num_classes: int = 3, name: str = "class", seed: int = 0, num_points:
         "verdicts": {"vs_frozen": "none", "vs_scratch": "positive", "vs_source_only": None},
         "verdict_evidence": {"vs_frozen": {**evidence, "verdict": "none"}, "vs_scratch": evidence},
         "served": {"what": name, "method": "fine_tune", "backbone": name, "why": name},
+        "fallback": {
+            "over": "scratch", "what": name, "why": name,
+            "transfer": {"value": 0.5, "low": 0.4, "high": 0.6, "num_samples": 60, "what": name},
+        },
         "metrics": {
             "test_accuracy": 0.8, "test_accuracy_low": 0.7, "test_accuracy_high": 0.9, "test_macro_f1": 0.75,
             "test_macro_f1_low": 0.7, "test_macro_f1_high": 0.8, "num_test": 60,
