@@ -166,6 +166,7 @@ def _gain(document: Document) -> dict[str, Any]:
         "what": told,
         "skipped": tables.skipped(document),
         "evidence": tables.evidence(document),
+        "spread": tables.spread(document),
         "sentence": headline.gain(document),
     }
 

@@ -70,6 +70,7 @@ def run(task: Task, budget_seconds: float, holdouts: Sequence[Rows]) -> Scratch:
         details={
             "budget_seconds": budget_seconds,
             "num_holdouts": len(named),
+            "holdout_accuracies": [float((logits.argmax(1) == task.labels_N[rows]).mean()) for rows, logits in named],
             "small_cnn": small.details,
             "same_network": {"what": same.step, "epochs": 0, "skipped": same.reason}
             if isinstance(same, Decision)

@@ -71,12 +71,13 @@ def choose(
         alone: the probe of a source.
         small: the network from scratch.
     """
+    if outcome.stays is not None:
+        # Whatever the verdicts say: one over a network from scratch may follow the version.
+        return Back(reason=f"{STAYS} in any case: {outcome.stays}")
     found = worst(verdicts)
     if found is None:
         return Back(reason=NONE_NEGATIVE)
     over, told = found
-    if outcome.stays is not None:
-        return Back(reason=f"{told}; {STAYS}: {outcome.stays}")
     ready = {"frozen": frozen, "source_only": alone}
     made = ready[over] or NOT_SERVABLE if over in ready else _of_scratch(task, outcome, small)
     if isinstance(made, str):

@@ -1,15 +1,21 @@
 """Figures of a report that stand on selection data: flat metrics, verdicts, and why they may be missing."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from worker.contract.outcome import BLIND, Candidate, Selection
+from worker.contract.outcome import BLIND, Candidate, Scratch, Selection
 from worker.contract.task import Task
 from worker.evaluate import sections
 from worker.evaluate.sections import Scored
 from worker.scores import intervals, metrics
+from worker.scores.resampled import ONE_SEED, over_seeds
 
+FOLDS_DRAWN = "accuracy out of folds that were drawn anew, each by heads fitted anew"
+HOLDOUTS_DRAWN = "accuracy of networks that learned without one hold-out each, on it: luck of these items is in it"
+ONE_DRAW = f"its folds were drawn once: {ONE_SEED}; an evaluation over folds with repeats has them, and so has auto"
+ONE_TRAINING = f"it was trained once: {ONE_SEED}; an evaluation over folds with repeats trains it more often"
 OF_SELECTION = ("metrics.val_accuracy", "metrics.selection_accuracy", "metrics.cv_accuracy_mean")
 
 
@@ -73,3 +79,23 @@ def blind(selection: Selection, *, is_frozen: bool, has_scratch: bool) -> dict[s
         *(("verdict", "verdicts.vs_scratch") if has_scratch else ()),
     )
     return dict.fromkeys((*OF_SELECTION, *compared), BLIND)
+
+
+def seed_deviation(
+    task: Task, candidate: Candidate, small: Scratch | None
+) -> tuple[dict[str, dict[str, Any] | None], dict[str, str]]:
+    """How far accuracies on selection data depend on draws alone, and why that may not be known.
+
+    Nothing of it is in the intervals, which are of other items.
+    """
+    selected = candidate.selection
+    labels_P, draws = task.labels_N[selected.rows], (selected.logits, *selected.again)
+    own = [] if selected.is_blind else [float((logits.argmax(1) == labels_P).mean()) for logits in draws]
+    found = {"transfer": over_seeds(own, FOLDS_DRAWN)}
+    reasons = {"transfer": BLIND if selected.is_blind else ONE_DRAW if candidate.fold_accuracy else ONE_TRAINING}
+    if small:
+        found["scratch"] = over_seeds(small.details["holdout_accuracies"], HOLDOUTS_DRAWN)
+        reasons["scratch"] = f"one network was compared: {ONE_SEED}"
+    spread = {name: found.get(name) for name in ("transfer", "scratch")}
+    told = {name: asdict(one) if one else None for name, one in spread.items()}
+    return told, {f"seed_deviation.{name}": why for name, why in reasons.items() if told[name] is None}

@@ -26,7 +26,7 @@ from worker.solvers.logits import softmax
 # What there is of a source that was joined.
 OF_SOURCE = ("domain", "baselines.source_only", "verdicts.vs_source_only")
 # What of a full report waits for the networks from scratch where the transfer itself did not train them.
-COMPARED = ("verdict", "verdicts.vs_scratch", "baselines.scratch", "curve")
+COMPARED = ("verdict", "verdicts.vs_scratch", "baselines.scratch", "curve", "seed_deviation.scratch")
 SOURCE_ONLY = "the linear probe of the source, as it is, on the same test split"
 
 
@@ -80,6 +80,7 @@ def evaluate(
     told, untold = estimate.section(_confidence(task, served, tested), task.seed, float(tested.correct_T.mean()))
     shown, hidden = supplement.splits_map(task, items, f"pooled features of {served.backbone.name}, as served")
     exposed, unknown = supplement.known_classes(task, served, task.class_names)
+    spread, unspread = on_selection.seed_deviation(task, candidate, small)
     unheld = on_selection.unheld(task, served.selection)
     later = "" if compare else supplement.later(task)
     # What was foretold is what the transfer would give, whatever is served.
@@ -120,6 +121,7 @@ def evaluate(
         },
         "baselines_skipped": skipped,
         "gain": None if "gain" in unsaid else sections.gain(transferred, against, over),
+        "seed_deviation": spread,
         "per_class": sections.per_class(scores),
         "confusion": scores.confusion(),
         "most_confused": scores.most_confused,
@@ -142,12 +144,13 @@ def evaluate(
             **hidden,
             **unknown,
             **unsaid,
+            **unspread,
             **({} if foretold["forecast"] else dict.fromkeys(foresight.METRICS, foretold["forecast_skipped"])),
             **({} if isinstance(made, Forecast) else foresight.untold(unforeseen, has_curve=compare)),
             **(dict.fromkeys(awaited, later) if later else {}),
             **(dict.fromkeys(OF_SOURCE, outcome.unjoined) if outcome.unjoined else {}),
             **({} if told else {"estimate": untold}),
-            **({} if returned else {"fallback": later or found.back.reason}),
+            **({} if returned else {"fallback": found.back.reason}),
             **({"metrics.val_accuracy": unheld} if unheld else {}),
             **on_selection.blind(ours, is_frozen=baseline is candidate, has_scratch=fair is not None),
             **intervals.reasons(labels_T, "metrics.test_"),

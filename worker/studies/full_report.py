@@ -39,7 +39,7 @@ from worker.studies.served_version import ServedVersion
 # What depends on the networks from scratch, and is null or another without them.
 FROM_SCRATCH = (
     *COMPARED, "gain", "verdict_evidence.vs_scratch", "baselines_skipped", "forecast.more_images",
-    "forecast.more_images_skipped", "details.scratch", "cost.baselines_seconds", "fallback",
+    "forecast.more_images_skipped", "details.scratch", "cost.baselines_seconds",
 )  # fmt: skip
 
 Part = dict[str, Any]

@@ -65,6 +65,9 @@ def report(num_classes: int = 3, name: str = "class", seed: int = 0, num_points:
         },
         "baselines_skipped": {"scratch": name},
         "gain": {"over": "scratch", **interval, "relative_error_reduction": 0.3},
+        "seed_deviation": {
+            "transfer": {"value": 0.01, "num_seeds": 3, "scores": [0.8, 0.81, 0.82], "what": name}, "scratch": None,
+        },
         "per_class": [
             {"label": label, "num_samples": 9, "precision": 0.5, "recall": rng.random(), "f1": rng.random()}
             for label in labels[:-1]

@@ -69,6 +69,12 @@ def test_auto_serves_the_network_from_scratch_that_is_better(lab):
     assert report["decisions"][-1]["outcome"] == "served"
     (flag,) = (one for one in report["flags"] if one["code"] == "negative_transfer")
     assert flag["message"].endswith("it is served instead")
+    # Seeds apart from items: three draws of the folds, and one network for each hold-out.
+    spread = report["seed_deviation"]
+    assert spread["transfer"]["num_seeds"] == 3
+    assert spread["scratch"]["num_seeds"] == report["details"]["scratch"]["num_holdouts"] > 1
+    for row in spread.values():
+        assert row["value"] == pytest.approx(np.std(row["scores"], ddof=1))
     # Nothing of the source is in it.
     assert report["mapping"]["mapped"] == 0
     assert {row["what"] for row in report["mapping"]["tensors"]} == {"new"}
@@ -135,7 +141,7 @@ def test_without_time_for_its_graph_the_transfer_stays_and_says_so(lab, monkeypa
 def test_a_recipe_without_the_choice_and_a_transfer_that_is_not_worse_say_why(lab, monkeypatch):
     context = lab.context("transfer", "ds_colours", recipe={"method": "linear_probe"}, report_mode="full")
     done = transfer.run(context)
-    assert "fallback" in done["report"]["follow_up"]["fills"]
+    assert "fallback" not in done["report"]["follow_up"]["fills"]
     report = transfer_factories.whole(context, done)
     assert (report["verdict"], report["fallback"]) == ("negative", None)
     assert "this recipe has no `fallback`" in report["not_computed"]["fallback"]

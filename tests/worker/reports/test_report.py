@@ -110,6 +110,9 @@ def test_a_fast_report_has_what_its_items_allow(home):
         assert '"report": "full"' in report["not_computed"][name]
     assert report["feature_distortion"] is None
     assert report["not_computed"]["feature_distortion"]
+    assert report["seed_deviation"] == {"transfer": None, "scratch": None}
+    assert "one seed" in report["not_computed"]["seed_deviation.transfer"]
+    assert nulls.unexplained(report) == []
     json.dumps(report, allow_nan=False)
 
 

@@ -23,11 +23,11 @@ from worker.prepare import sources
 # Near each other, so that there are errors to tell models apart by.
 SHADES = {"rose": (168, 124, 130), "moss": (156, 136, 122), "mauve": (160, 124, 140)}
 IMAGES = ["robustness", "out_of_distribution"]
-COMPARED = ["verdict", "verdicts.vs_scratch", "baselines.scratch", "curve"]
+COMPARED = ["verdict", "verdicts.vs_scratch", "baselines.scratch", "curve", "seed_deviation.scratch"]
 # What knowing the network from scratch may change in a report that is there already; all else stays.
 CHANGED = {
     "verdict", "verdicts", "verdict_evidence", "baselines", "baselines_skipped", "gain", "curve", "forecast", "details",
-    "cost", "flags", "decisions", "not_computed", *IMAGES,
+    "cost", "flags", "decisions", "not_computed", "seed_deviation", *IMAGES,
 }  # fmt: skip
 
 
