@@ -163,6 +163,11 @@ def _figures(document: Mapping[str, Any]) -> list[dict[str, str]]:
         found.append(
             {"name": "Worst class", "value": percent(worst.get("recall")), "more": str(worst.get("label", ""))}
         )
+    group = at(document, "worst_group")
+    if isinstance(group, Mapping):
+        found.append(
+            {"name": "Worst group", "value": percent(group.get("accuracy")), "more": str(group.get("group", ""))}
+        )
     num = metrics.get("num_test", metrics.get("num_test_seen"))
     found.append({"name": "Scored images", "value": count(num), "more": note})
     found.append({"name": "Took", "value": seconds(at(document, "cost.total_seconds")), "more": ""})

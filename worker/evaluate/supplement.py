@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from app.artifact.spec import FROM_SCRATCH
 from worker.contract.outcome import Candidate, Selection
 from worker.contract.task import Float, Rows, Task
-from worker.evaluate import distortion, feature_map, flags
+from worker.evaluate import distortion, feature_map, flags, groups
 from worker.evaluate.feature_map import Group
 from worker.evaluate.sections import MIN_ECE_ITEMS, Scored
 from worker.overlap import exposed
@@ -72,12 +72,16 @@ def of_items(task: Task, items: Items, per_class: list[ClassScores]) -> tuple[di
         per_class: scores of the classes.
     """
     worst = worst_class(per_class)
+    names = [task.class_names[label] for label in items.labels_T]
+    paths = task.index.paths.take(items.rows).to_pylist()
     document: dict[str, Any] = {
         "worst_class": worst and asdict(worst),
+        "worst_group": groups.worst_group(paths, names, items.scored.correct_T),
         "robustness": None,
         "out_of_distribution": None,
     }
     reasons: Reasons = dict.fromkeys(("robustness", "out_of_distribution"), later(task) or ASK)
+    reasons["worst_group"] = "" if document["worst_group"] else groups.NO_GROUPS
     document["feature_distortion"], reasons["feature_distortion"] = _distortion(items)
     return document, _given(reasons)
 

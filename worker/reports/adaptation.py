@@ -31,7 +31,7 @@ SCORED = (
     "baselines.frozen", "baselines.source_only", "confusion", "data.leakage", "verdicts.vs_frozen",
     "verdicts.vs_source_only",
 )  # fmt: skip
-BESIDE = ("worst_class", "feature_distortion", "robustness", "out_of_distribution", "calibration")
+BESIDE = ("worst_class", "worst_group", "feature_distortion", "robustness", "out_of_distribution", "calibration")
 NO_CURVE = "it is drawn for recipes on one labelled dataset"
 LEARNED_FROM = "labels of the target were learned from, and its accuracy is measured"
 NO_FALLBACK = "the source alone is among what was chosen from: it is served where nothing was better"

@@ -73,6 +73,9 @@ def report(num_classes: int = 3, name: str = "class", seed: int = 0, num_points:
             for label in labels[:-1]
         ] + [{"label": labels[-1], "num_samples": 0, "precision": None, "recall": None, "f1": None}],
         "worst_class": {"label": name, "recall": 0.2, "low": 0.1, "high": 0.4, "num_samples": 9},
+        "worst_group": {
+            "group": name, "accuracy": 0.3, "low": 0.1, "high": 0.5, "num_samples": 12, "num_groups": 3, "what": name,
+        },
         "confusion": {"labels": labels, "matrix": matrix},
         "most_confused": [{"label": name, "predicted": name, "num_samples": 3, "fraction": 0.3}],
         "calibration": {
