@@ -31,6 +31,9 @@ LATER = "not computed yet when the version was published: a follow-up job fills 
 UNCHANGED = "the backbone is served unchanged"
 NO_START = "what is served learned from this dataset alone: it began at no pretrained weights"
 NOT_AT_HAND = "features of what was learned from, under what is served, are not at hand"
+# Roles of datasets beside the job's own whose images were in no split of it.
+OTHER_IMAGES = ("unlabelled", "source")
+NO_OTHERS = "the job had no other images: neither unlabelled ones nor a source's"
 NO_LABELS = "no item with a label was scored"
 
 
@@ -83,6 +86,10 @@ def of_items(task: Task, items: Items, per_class: list[ClassScores]) -> tuple[di
     reasons: Reasons = dict.fromkeys(("robustness", "out_of_distribution"), later(task) or ASK)
     reasons["worst_group"] = "" if document["worst_group"] else groups.NO_GROUPS
     document["feature_distortion"], reasons["feature_distortion"] = _distortion(items)
+    if document["feature_distortion"]:
+        has_others = any(role in task.context.document.datasets for role in OTHER_IMAGES)
+        reasons["feature_distortion.stages"] = later(task) or ASK
+        reasons["feature_distortion.other_images"] = (later(task) or ASK) if has_others else NO_OTHERS
     return document, _given(reasons)
 
 
@@ -157,6 +164,8 @@ def _distortion(items: Items) -> tuple[dict[str, Any] | None, str]:
         "linear_cka": distortion.linear_cka(before_TD, after_TD),
         "num_samples": len(after_TD),
         "what": "pooled features of scored items, under the backbone as it came and as it is served",
+        "stages": None,
+        "other_images": None,
     }, ""
 
 

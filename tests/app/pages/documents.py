@@ -97,7 +97,14 @@ def report(num_classes: int = 3, name: str = "class", seed: int = 0, num_points:
             "value": 0.77, "low": 0.7, "high": 0.84, "known_accuracy": 0.82, "num_known": 190, "num_items": 60,
             "method": name, "warning": name, "found": 0.8, "error": -0.03,
         },
-        "feature_distortion": {"mean_relative_change": 0.3, "linear_cka": 0.9, "num_samples": 60, "what": name},
+        "feature_distortion": {
+            "mean_relative_change": 0.3, "linear_cka": 0.9, "num_samples": 60, "what": name,
+            "stages": [{"stage": name, "linear_cka": 0.95}, {"stage": "features", "linear_cka": 0.9}],
+            "other_images": {
+                "what": "unlabelled", "dataset": name, "mean_relative_change": 0.5, "linear_cka": 0.7, "num_samples": 9,
+                "stages": [{"stage": name, "linear_cka": 0.9}, {"stage": "features", "linear_cka": 0.7}],
+            },
+        },
         "robustness": {
             "num_images": 60, "num_test": 60, "what": name, "accuracy": 0.8, "mean_accuracy": 0.7, "mean_change": -0.1,
             "corruptions": [{"name": name, "what": name, "accuracy": 0.7, "change": {**interval, "high": -0.01}}],
