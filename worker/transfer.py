@@ -45,12 +45,13 @@ def run(context: RunContext) -> dict[str, Any]:
     reporter.check_yield()
     reporter.progress(0.85, "evaluate")
     evaluation = judge(outcome)
-    seen, unknown = lineage.teachers(task, outcome.candidate.backbone)
+    served = evaluation.served or outcome.candidate
+    seen, unknown = lineage.teachers(task, served.backbone)
     evaluation = lineage.flagged(task, evaluation, lineage.trace(task, seen, unknown, evaluation))
     for flag in evaluation.report["flags"]:
         reporter.log(flag["message"], "warning", code=flag["code"])
     wanted = [precision for precision in SECOND if document.inputs.get(precision)]
-    judged = second_graph.judge(task, outcome.candidate, wanted)
+    judged = second_graph.judge(task, served, wanted)
     told: dict[str, Any] = {precision: one.report for precision, one in judged.items()}
     found = evaluation.report
     unsaid = found["not_computed"] | reasons.standing(found)
@@ -58,14 +59,14 @@ def run(context: RunContext) -> dict[str, Any]:
         evaluation, report={**found, "not_computed": unsaid, **told, **supplement.follow_up(task, found)}
     )
     reporter.progress(0.95, "assemble")
-    written, parity = assemble.bundle(task, outcome.candidate, evaluation, seen, judged)
+    written, parity = assemble.bundle(task, served, evaluation, seen, judged)
     reporter.log(
         f"published graph agrees with training within {parity.max_abs:.2e} on {parity.num_samples} images",
         **asdict(parity),
     )
     reporter.progress(0.98, "publish")
-    assemble.store(context, outcome.candidate, written)
-    _announce(context, outcome, evaluation)
+    assemble.store(context, served, written)
+    _announce(context, served.name, evaluation)
     return {
         "prefix": document.bundle_prefix,
         "spec": specs.document(written),
@@ -191,8 +192,8 @@ def make_task(context: RunContext, index: Index, classes: tuple[str, ...] | None
     )
 
 
-def _announce(context: RunContext, outcome: Outcome, evaluation: Evaluation) -> None:
-    metrics, name = evaluation.metrics, outcome.candidate.name
+def _announce(context: RunContext, name: str, evaluation: Evaluation) -> None:
+    metrics = evaluation.metrics
     if metrics.get("test_accuracy") is None:
         context.reporter.log(f"{name}: no labelled image of its classes to score it on")
     else:

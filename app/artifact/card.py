@@ -72,6 +72,11 @@ def _inline(char: str) -> str:
 
 
 def _summary(spec: Spec) -> str:
+    if spec.backbone.is_from_scratch:
+        return (
+            f"A {text(spec.task.replace('_', ' '))} model for {len(spec.labels)} classes, a network that learned from "
+            "its dataset alone. Transfer learning was tried, and was worse on images that neither had learned from."
+        )
     return (
         f"A {text(spec.task.replace('_', ' '))} model for {len(spec.labels)} classes, made by transfer learning from "
         f"{text(spec.backbone.name)} (licence: {text(spec.backbone.licence or 'not stated')})."
@@ -137,7 +142,9 @@ def _evaluation(spec: Spec, report: Mapping[str, Any]) -> str:
     if verdict is not None:
         adapted = (report.get("served") or {}).get("method") == "adapt"
         against = "the source alone" if adapted else "training from scratch"
-        parts.append(f"Verdict on the transfer against {against}: {text(str(verdict))}.")
+        told = f"Verdict on the transfer against {against}: {text(str(verdict))}."
+        back = report.get("fallback")
+        parts.append(f"{told} What is served is not the transfer: {text(back['why'])}." if back else told)
     baselines = {name: row for name, row in (report.get("baselines") or {}).items() if row is not None}
     if baselines:
         compared = [

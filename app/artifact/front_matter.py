@@ -63,7 +63,8 @@ def document(spec: Spec, model: str) -> dict[str, Any]:
         found["datasets"] = [spec.dataset.id]
     if metrics:
         found["metrics"] = list(dict.fromkeys(METRICS[name][0] for name in metrics))
-    found["base_model"] = spec.backbone.name
+    if not spec.backbone.is_from_scratch:
+        found["base_model"] = spec.backbone.name
     results = _results(spec, pipeline, metrics) if spec.dataset and pipeline and metrics else []
     found["model-index"] = [{"name": model, "results": results}]
     return found

@@ -20,6 +20,9 @@ from app.errors import BadRequest, GraftError
 SPEC_VERSION = 3
 RESERVED_TASKS = ("detection", "text_", "audio_")
 
+# Provider of a network that learned from its dataset alone; no catalogue has one of that name.
+FROM_SCRATCH = "scratch"
+
 # What head.onnx is, for those who change it: a class is added to some kinds by surgery.
 HeadKind = Literal["linear", "cosine", "neighbours", "text", "network"]
 
@@ -80,6 +83,11 @@ class Backbone(BaseModel):
     digest: Text
     licence: str
     feature_dim: int = Field(gt=0)
+
+    @property
+    def is_from_scratch(self) -> bool:
+        """Whether there are no pretrained weights under the head."""
+        return self.name.partition("/")[0] == FROM_SCRATCH
 
 
 class File(BaseModel):

@@ -65,11 +65,21 @@ def sentence(document: Mapping[str, Any]) -> str:
             f"holds 0: {where} chance alone may explain it."
         )
     more = "more" if verdict == "positive" else "fewer"
-    advice = "" if verdict == "positive" else f" Use {against} instead."
+    advice = "" if verdict == "positive" else _instead(document, against)
     return (
         f"Of 100 images it names {fixed(100 * share, 1) if share is not None else NONE} {more} right than {against} "
         f"does, {where}; the 95 % interval, {bounds} points, leaves 0 out.{advice}"
     )
+
+
+def _instead(document: Mapping[str, Any], against: str) -> str:
+    """What to do about a baseline that is better, or what was done."""
+    told = at(document, "fallback")
+    if not isinstance(told, Mapping):
+        return f" Use {against} instead."
+    returned = BASELINES.get(str(told.get("over")), str(told.get("over")))
+    own = percent(at(document, "fallback.transfer.value"))
+    return f" So {returned} is served instead; the transfer itself names {own} of the scored images right."
 
 
 def _open(document: Mapping[str, Any]) -> str:
@@ -152,6 +162,11 @@ def _figures(document: Mapping[str, Any]) -> list[dict[str, str]]:
     if isinstance(worst, Mapping):
         found.append(
             {"name": "Worst class", "value": percent(worst.get("recall")), "more": str(worst.get("label", ""))}
+        )
+    group = at(document, "worst_group")
+    if isinstance(group, Mapping):
+        found.append(
+            {"name": "Worst group", "value": percent(group.get("accuracy")), "more": str(group.get("group", ""))}
         )
     num = metrics.get("num_test", metrics.get("num_test_seen"))
     found.append({"name": "Scored images", "value": count(num), "more": note})

@@ -147,13 +147,13 @@ def view(document: Document, gains: charts.Chart | None) -> dict[str, Any]:
 
 
 def _gain(document: Document) -> dict[str, Any]:
-    served = {
-        "label": "this transfer",
+    # Where a baseline is served in its place, the metrics are that one's.
+    transfer = at(document, "fallback.transfer") or {
         "value": at(document, "metrics.test_accuracy"),
         "low": at(document, "metrics.test_accuracy_low"),
         "high": at(document, "metrics.test_accuracy_high"),
     }
-    entries, told = [served], []
+    entries, told = [{**transfer, "label": "this transfer"}], []
     for name, label in headline.BASELINES.items():
         found = at(document, f"baselines.{name}")
         # The frozen probe of an adaptation is the source's: both names mean the same there.
@@ -166,6 +166,7 @@ def _gain(document: Document) -> dict[str, Any]:
         "what": told,
         "skipped": tables.skipped(document),
         "evidence": tables.evidence(document),
+        "spread": tables.spread(document),
         "sentence": headline.gain(document),
     }
 

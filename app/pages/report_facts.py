@@ -140,15 +140,22 @@ def distortion(document: Document, reason: str | None) -> dict[str, Any]:
     """How far training moved the features, or why nobody looked."""
     found = at(document, "feature_distortion")
     if not isinstance(found, Mapping):
-        return {"facts": [], "missing": reason, "what": ""}
+        return {"facts": [], "missing": reason, "what": "", "stages": []}
+    other = found.get("other_images") or {}
+    elsewhere = {str(row.get("stage", "")): fixed(row.get("linear_cka")) for row in rows(other, "stages")}
+    stages = [(str(row.get("stage", "")), fixed(row.get("linear_cka"))) for row in rows(found, "stages")]
     return {
         "facts": facts(
             [
                 ("Features moved by, of their length", found.get("mean_relative_change"), percent),
                 ("Linear CKA (1 alike, 0 unrelated)", found.get("linear_cka"), fixed),
                 ("Images", found.get("num_samples"), count),
+                ("Features of other images moved by", other.get("mean_relative_change"), percent),
+                ("Linear CKA on these", other.get("linear_cka"), fixed),
+                ("Which these are", other.get("what"), str),
             ]
         ),
+        "stages": [(name, value, elsewhere.get(name, "")) for name, value in stages],
         "missing": None,
         "what": str(found.get("what") or ""),
     }

@@ -81,6 +81,18 @@ def evidence(document: Document) -> list[dict[str, str]]:
     return told
 
 
+def spread(document: Document) -> list[str]:
+    """How far accuracies depend on the seed alone, where that is known."""
+    told = {"transfer": "this transfer", "scratch": BASELINES["scratch"]}
+    found = {name: at(document, f"seed_deviation.{key}") for key, name in told.items()}
+    return [
+        f"{name}, over {count(row.get('num_seeds'))} draws: {points(row.get('value')).removeprefix('+')} points "
+        f"({row.get('what', '')})"
+        for name, row in found.items()
+        if isinstance(row, Mapping)
+    ]
+
+
 def skipped(document: Document) -> list[tuple[str, str]]:
     """Baselines that are missing, and why."""
     found = at(document, "baselines_skipped") or {}

@@ -45,6 +45,12 @@ class Auto(Recipe):
         description="Id of a dataset of more images like those of `dataset`; labels, if any, are not read. How far it "
         "lies from `dataset` is measured and told; no built method learns from it yet.",
     )
+    fallback: bool = Field(
+        True,
+        description="Serve the baseline instead where a verdict says that the transfer is worse than it, a network "
+        "from scratch included: decided on selection data, told by `fallback` of the report. Not with objective "
+        "macro_f1, since verdicts are of accuracy.",
+    )
 
     @model_validator(mode="after")
     def _datasets_differ(self) -> Self:

@@ -82,6 +82,11 @@ class FineTune(Recipe):
         "(trivial, arXiv 2103.10158), or none; trivial from 20 images in the median class on. What the label minds is "
         "left out.",
     )
+    fallback: bool = Field(
+        False,
+        description="Serve the baseline instead where a verdict says that the trained network is worse than it: the "
+        "frozen probe, or a network from scratch; told by `fallback` of the report.",
+    )
     rank: int = Field(8, ge=1, le=256, description="Of scope lora: columns of each low-rank addition.")
 
     @model_validator(mode="after")

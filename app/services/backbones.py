@@ -182,8 +182,8 @@ def add_version(session: Session, project: str, name: str, model: str, number: i
         )
     if bundle.STATE not in spec["files"]:
         raise Conflict(
-            f"expected a version whose bundle has {bundle.STATE}; found {model!r} version {number} without, since it "
-            "is older than that file; run its job again",
+            f"expected a version whose bundle has {bundle.STATE}; found {model!r} version {number} without: it "
+            "is older than that file, or a network from scratch; run its job again, without `fallback`",
             code="weights_missing",
         )
     base = session.scalar(select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.name == network))

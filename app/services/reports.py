@@ -42,7 +42,9 @@ def _queue(session: Session, job: Job, version: ModelVersion) -> str:
     side = served_versions.pinned(session, project, name, version, None)
     inputs = {"original": {"job": job.id}, "side": side}
     request, new = evaluations.of_transfer(REPORT, job, name, version.version, inputs)
-    new = replace(new, priority=max(MIN_PRIORITY, job.priority - 1))
+    # Some of it is of the images that the transfer had beside its dataset.
+    beside = {role: dataset.id for role, dataset in jobs.datasets(session, job.id).items()}
+    new = replace(new, priority=max(MIN_PRIORITY, job.priority - 1), datasets=beside)
     row = studies.create(session, Evaluation, project, request, new, jobs.enqueue)
     assert row.job_id is not None
     return row.job_id

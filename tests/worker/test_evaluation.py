@@ -197,6 +197,18 @@ def test_the_mean_is_near_what_scikit_learn_says(lab):
     assert found["metrics"]["accuracy"]["mean"] == pytest.approx(known.mean(), abs=0.08)
 
 
+def test_seeds_stand_apart_from_the_interval(lab):
+    found, _ = fold(lab)
+    repeats = [np.mean([row["accuracy"] for row in found["rows"] if row["repeat"] == one]) for one in (1, 2)]
+    spread = found["seed_deviation"]["accuracy"]
+    assert spread["scores"] == pytest.approx(repeats)
+    assert spread["value"] == pytest.approx(np.std(repeats, ddof=1))
+    assert spread["value"] != found["metrics"]["accuracy"]["std"]
+    alone, _ = fold(lab, repeats=1)
+    assert alone["seed_deviation"] is None
+    assert "one seed" in alone["seed_deviation_skipped"]
+
+
 def test_a_recipe_against_another_on_the_same_folds(lab):
     found, _ = fold(lab, against={"method": "few_shot"})
     apart = [row["accuracy"] - row["against"]["accuracy"] for row in found["rows"]]

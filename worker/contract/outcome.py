@@ -154,6 +154,7 @@ class Scratch:
         unfair: why a gain over it would be a lie; None where it had its chance.
         hurried: that its time ended it before it had the epochs that it wanted; None where it had them.
         skipped: the one of the two that was not trained.
+        serve: makes of it what can be published: it writes its graph, which takes seconds.
     """
 
     what: str
@@ -165,6 +166,7 @@ class Scratch:
     unfair: str | None = None
     hurried: str | None = None
     skipped: tuple["Decision", ...] = ()
+    serve: Callable[[], Candidate] | None = None
 
 
 @dataclass(frozen=True)
@@ -284,6 +286,7 @@ class Outcome:
         adaptation: where a source was joined.
         unjoined: why one that was given was not.
         excerpt: what there was time for, where that is not all images.
+        stays: why it is served even where a verdict says that it is worse; None where the better baseline is then.
     """
 
     candidate: Candidate
@@ -294,3 +297,4 @@ class Outcome:
     adaptation: Adaptation | None = None
     unjoined: str = ""
     excerpt: Excerpt | None = None
+    stays: str | None = "this recipe has no `fallback`"

@@ -72,8 +72,13 @@ def no_better(
     )
 
 
-def negative(evidence: Mapping[str, Mapping[str, Any] | None]) -> list[Flag]:
-    """One flag for each baseline that the transfer is worse than, by the interval of its verdict."""
+def negative(evidence: Mapping[str, Mapping[str, Any] | None], returned: str | None = None) -> list[Flag]:
+    """One flag for each baseline that the transfer is worse than, by the interval of its verdict.
+
+    Args:
+        evidence: of each verdict.
+        returned: the baseline that is served instead; None where that is the transfer.
+    """
     told, found = [], []
     for name, row in evidence.items():
         # An adaptation has the same evidence under two names.
@@ -86,7 +91,8 @@ def negative(evidence: Mapping[str, Mapping[str, Any] | None]) -> list[Flag]:
                 message=(
                     f"negative transfer {name.replace('vs_', 'against ').replace('_', ' ')}: accuracy changes by "
                     f"{row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}] on {row['num_samples']} images "
-                    f"({row['what']}); use the baseline instead"
+                    f"({row['what']}); "
+                    + ("it is served instead" if name == f"vs_{returned}" else "use the baseline instead")
                 ),
             )
         )

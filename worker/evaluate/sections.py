@@ -49,6 +49,7 @@ class Evaluation:
         predictions: of each scored item.
         features: of the same items, in their order, as the head takes them.
         met: which of the scored items had taught the version; None where nobody looked.
+        served: what these are of, where that is not the method's candidate: see `reports.fallback`.
 
     Shape:
         features: [T, D]
@@ -59,6 +60,7 @@ class Evaluation:
     predictions: Predictions
     features: Float
     met: Matches | None = None
+    served: Candidate | None = None
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.artifact.spec import FROM_SCRATCH
 from worker.contract.outcome import Candidate, Selection
 from worker.contract.task import Float, Rows, Task
-from worker.evaluate import distortion, feature_map, flags
+from worker.evaluate import distortion, feature_map, flags, groups
 from worker.evaluate.feature_map import Group
 from worker.evaluate.sections import MIN_ECE_ITEMS, Scored
 from worker.overlap import exposed
@@ -28,7 +29,11 @@ ASK = 'it runs images through the model again; ask for "report": "full"'
 # Of a full report, until its follow-up job has it; the row of the report says which job that is.
 LATER = "not computed yet when the version was published: a follow-up job fills it in, GET /api/v1/jobs/{job}/report"
 UNCHANGED = "the backbone is served unchanged"
+NO_START = "what is served learned from this dataset alone: it began at no pretrained weights"
 NOT_AT_HAND = "features of what was learned from, under what is served, are not at hand"
+# Roles of datasets beside the job's own whose images were in no split of it.
+OTHER_IMAGES = ("unlabelled", "source")
+NO_OTHERS = "the job had no other images: neither unlabelled ones nor a source's"
 NO_LABELS = "no item with a label was scored"
 
 
@@ -43,6 +48,7 @@ class Items:
         feats_TD: as the head takes them.
         frozen_TD: under the unchanged backbone, where the served one is not; else None.
         learned_PD: of what was learned from; None where these are not at hand.
+        unmoved: why there is nothing to compare features with, where there is nothing.
     """
 
     rows: Rows
@@ -51,6 +57,7 @@ class Items:
     feats_TD: Float
     frozen_TD: Float | None = None
     learned_PD: Float | None = None
+    unmoved: str = UNCHANGED
 
 
 def later(task: Task) -> str:
@@ -68,13 +75,21 @@ def of_items(task: Task, items: Items, per_class: list[ClassScores]) -> tuple[di
         per_class: scores of the classes.
     """
     worst = worst_class(per_class)
+    names = [task.class_names[label] for label in items.labels_T]
+    paths = task.index.paths.take(items.rows).to_pylist()
     document: dict[str, Any] = {
         "worst_class": worst and asdict(worst),
+        "worst_group": groups.worst_group(paths, names, items.scored.correct_T),
         "robustness": None,
         "out_of_distribution": None,
     }
     reasons: Reasons = dict.fromkeys(("robustness", "out_of_distribution"), later(task) or ASK)
-    document["feature_distortion"], reasons["feature_distortion"] = _distortion(items.frozen_TD, items.feats_TD)
+    reasons["worst_group"] = "" if document["worst_group"] else groups.NO_GROUPS
+    document["feature_distortion"], reasons["feature_distortion"] = _distortion(items)
+    if document["feature_distortion"]:
+        has_others = any(role in task.context.document.datasets for role in OTHER_IMAGES)
+        reasons["feature_distortion.stages"] = later(task) or ASK
+        reasons["feature_distortion.other_images"] = (later(task) or ASK) if has_others else NO_OTHERS
     return document, _given(reasons)
 
 
@@ -115,6 +130,8 @@ def splits_map(task: Task, items: Items, what: str) -> tuple[dict[str, Any] | No
 
 def known_classes(task: Task, candidate: Candidate, names: Sequence[str]) -> tuple[dict[str, Any] | None, Reasons]:
     """Classes that the backbone has probably learned before."""
+    if candidate.method == FROM_SCRATCH:
+        return None, {"data.exposure": NO_START}
     found, reason = exposed.section(task, candidate.backbone.name, names)
     return found, {"data.exposure": reason} if reason else {}
 
@@ -131,9 +148,10 @@ def no_better(task: Task, selection: Selection, items: Items | None, what: str) 
     return flags.first(*found)
 
 
-def _distortion(before_TD: Float | None, after_TD: Float) -> tuple[dict[str, Any] | None, str]:
+def _distortion(items: Items) -> tuple[dict[str, Any] | None, str]:
+    before_TD, after_TD = items.frozen_TD, items.feats_TD
     if before_TD is None:
-        return None, UNCHANGED
+        return None, items.unmoved
     if before_TD.shape != after_TD.shape:
         return None, "the trained network's features have another width"
     if len(after_TD) < distortion.MIN_ITEMS:
@@ -146,6 +164,8 @@ def _distortion(before_TD: Float | None, after_TD: Float) -> tuple[dict[str, Any
         "linear_cka": distortion.linear_cka(before_TD, after_TD),
         "num_samples": len(after_TD),
         "what": "pooled features of scored items, under the backbone as it came and as it is served",
+        "stages": None,
+        "other_images": None,
     }, ""
 
 

@@ -1,20 +1,27 @@
-"""Where fine-tuning starts: a linear probe made for a backbone that will move. No torch.
+"""Where fine-tuning starts: a linear probe made for a backbone that will move.
 
 Shape legend: N images, D features, C classes.
 """
 
+from typing import Any
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from worker.contract.heads import LinearHead
-from worker.contract.task import Float
+from worker.contract.task import Float, Rows, Task
 from worker.scores import calibration
 from worker.solvers import logistic
 from worker.solvers.folds import stratified_group_folds
 from worker.solvers.spectrum import eigenbasis
+from worker.training import inputs
+from worker.training.checkpoint import Snapshot
 from worker.training.probing import CV_ITERATIONS, CV_TOLERANCE, num_folds
 
 MIN_SCALE = 0.5
+HEAD_ARRAYS = ("weight_CD", "bias_C", "mean_D", "scale_D")
 
 
 def start_head(
@@ -62,3 +69,31 @@ def start_head(
         calibration.temperature(logits_NC, labels_N),
     )
     return head, float((logits_NC.argmax(1) == labels_N).mean()), strength
+
+
+def begin(task: Task, train: Rows, train_ND: Float, snapshot: Snapshot | None) -> tuple[LinearHead, dict[str, Any]]:
+    """The head that training starts from; an earlier attempt's where there was one."""
+    if snapshot is not None:
+        arrays = {name: snapshot.tensors[f"probe/{name}"].numpy() for name in HEAD_ARRAYS}
+        return LinearHead(**arrays, temperature=snapshot.facts["temperature"]), {
+            name: snapshot.facts[name] for name in ("temperature", "probe", "views")
+        }
+    head, accuracy, strength = start_head(
+        train_ND, task.labels_N[train], task.groups_N[train], task.num_classes, task.seed
+    )
+    task.context.reporter.log(
+        f"probe on the training part: C {strength:.3g}, cross-validated accuracy {accuracy:.3f}", cv_accuracy=accuracy
+    )
+    return head, {
+        "temperature": head.temperature,
+        "probe": {"C": strength, "cv_accuracy": accuracy},
+        "views": inputs.num_views(task.backbone, len(train)),
+    }
+
+
+def tensors(probe: LinearHead) -> dict[str, Tensor]:
+    """Its arrays, for a checkpoint."""
+    return {
+        f"probe/{name}": torch.from_numpy(np.ascontiguousarray(getattr(probe, name), np.float32))
+        for name in HEAD_ARRAYS
+    }

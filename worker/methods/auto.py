@@ -12,6 +12,7 @@ from worker.contract.outcome import Outcome
 from worker.contract.task import Task
 from worker.methods import auto_bench, auto_domains, auto_frozen, auto_steps, auto_tuned
 from worker.methods.auto_choice import Entry
+from worker.methods.reference import STAYS
 
 
 def run(recipe: Auto, task: Task) -> Outcome:
@@ -55,7 +56,15 @@ def run(recipe: Auto, task: Task) -> Outcome:
         adaptation=adaptation,
         unjoined=bench.skipped(auto_domains.JOINT),
         excerpt=bench.part,
+        stays=_stays(recipe),
     )
+
+
+def _stays(recipe: Auto) -> str | None:
+    """Why what was chosen is served, whatever the verdicts say; None where a baseline may be."""
+    if not recipe.fallback:
+        return STAYS
+    return None if recipe.objective == "accuracy" else "verdicts are of accuracy, and the recipe maximises macro F1"
 
 
 def _why(best: Entry, num_tried: int) -> str:

@@ -14,11 +14,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from app.recipes import FineTune
 from worker.backbones import features, networks
@@ -27,24 +25,22 @@ from worker.contract.outcome import Candidate, Outcome, Selection
 from worker.contract.task import Float, Rows, Task
 from worker.evaluate import judged
 from worker.evaluate.distortion import relative_change
-from worker.fine_tuning import forward, moved, scopes, tuning
+from worker.fine_tuning import forward, moved, scopes, start, tuning
 from worker.fine_tuning.moved import Fold
 from worker.fine_tuning.network import Network
 from worker.fine_tuning.scopes import Material, Part
-from worker.fine_tuning.start import start_head
 from worker.fine_tuning.tuning import Tuned
 from worker.fine_tuning.workbench import Options, Workbench
 from worker.methods import fine_tune_inputs, fine_tune_probe
 from worker.methods.fine_tune_time import Limit
-from worker.methods.reference import holdout
+from worker.methods.reference import STAYS, holdout
 from worker.scores import calibration
-from worker.training import checks, inputs
+from worker.training import checks
 from worker.training.checkpoint import Checkpoints, Snapshot
 
 CHOSE = "the hold-out also chose learning rate and epoch, the start among them: a small gain may be that choice"
 JUDGED = "hold-out of 20 %, each half at the epoch that the other half chose"
 JUDGED_OPTIMISM = "the learning rate was chosen on both halves, by the loss after a few steps"
-HEAD_ARRAYS = ("weight_CD", "bias_C", "mean_D", "scale_D")
 
 
 def job(recipe: FineTune, task: Task) -> Outcome:
@@ -63,9 +59,9 @@ def job(recipe: FineTune, task: Task) -> Outcome:
     if candidate.shared and candidate.start and not (limit and limit.excerpt):
         candidate = fine_tune_probe.refitted(task, candidate)
     # Without a training it is the probe on the frozen backbone.
-    frozen = None if candidate.start else candidate
+    frozen, stays = None if candidate.start else candidate, None if recipe.fallback else STAYS
     if limit is None:
-        return Outcome(candidate, frozen=frozen)
+        return Outcome(candidate, frozen=frozen, stays=stays)
     return Outcome(
         candidate,
         tuple(limit.decisions),
@@ -73,6 +69,7 @@ def job(recipe: FineTune, task: Task) -> Outcome:
         compared_by_seconds=limit.compared_by_seconds,
         image_seconds=limit.image_seconds,
         excerpt=limit.excerpt,
+        stays=stays,
     )
 
 
@@ -110,7 +107,7 @@ def run(recipe: FineTune, task: Task, limit: Limit | None = None) -> Candidate:
     train = np.setdiff1d(task.pool, held)
     task.foresee(task, pool_PD, len(train))
     train_ND, held_ND = (pool_PD[np.searchsorted(task.pool, rows)] for rows in (train, held))
-    probe, facts = _probe(task, train, train_ND, snapshot)
+    probe, facts = start.begin(task, train, train_ND, snapshot)
     with ThreadPoolExecutor(context.settings.num_compute_threads, thread_name_prefix="augment") as threads:
         wanted = fine_tune_inputs.groups(recipe, task, train)
         labels_allow = fine_tune_inputs.labels_allow(
@@ -135,7 +132,7 @@ def run(recipe: FineTune, task: Task, limit: Limit | None = None) -> Candidate:
             recipe.epochs,
             task.seed,
             deadline,
-            start_tensors=_to_tensors(probe),
+            start_tensors=start.tensors(probe),
             start_facts=facts,
             snapshot=snapshot,
             options=Options(fine_tune_inputs.mixup(recipe, train), recipe.l2_sp, recipe.soup, recipe.wise),
@@ -258,33 +255,6 @@ def _what(is_trained: bool, tuned: Tuned) -> str:
     if is_trained:
         return "the trained network"
     return f"the frozen backbone: {'training gained nothing' if tuned.epochs else 'no epoch ran'}"
-
-
-def _probe(task: Task, train: Rows, train_ND: Float, snapshot: Snapshot | None) -> tuple[LinearHead, dict[str, Any]]:
-    """The head that training starts from; an earlier attempt's where there was one."""
-    if snapshot is not None:
-        arrays = {name: snapshot.tensors[f"probe/{name}"].numpy() for name in HEAD_ARRAYS}
-        return LinearHead(**arrays, temperature=snapshot.facts["temperature"]), {
-            name: snapshot.facts[name] for name in ("temperature", "probe", "views")
-        }
-    head, accuracy, strength = start_head(
-        train_ND, task.labels_N[train], task.groups_N[train], task.num_classes, task.seed
-    )
-    task.context.reporter.log(
-        f"probe on the training part: C {strength:.3g}, cross-validated accuracy {accuracy:.3f}", cv_accuracy=accuracy
-    )
-    return head, {
-        "temperature": head.temperature,
-        "probe": {"C": strength, "cv_accuracy": accuracy},
-        "views": inputs.num_views(task.backbone, len(train)),
-    }
-
-
-def _to_tensors(probe: LinearHead) -> dict[str, Tensor]:
-    return {
-        f"probe/{name}": torch.from_numpy(np.ascontiguousarray(getattr(probe, name), np.float32))
-        for name in HEAD_ARRAYS
-    }
 
 
 def _deadline(recipe: FineTune, began: float, snapshot: Snapshot | None) -> float | None:

@@ -31,6 +31,8 @@ TIMED_IMAGES = 32
 # or two, and a network that was stopped in them says nothing of what the data allow (docs/decisions/0019).
 MIN_SECONDS = 5.0
 TORCH_SECONDS = 6.0
+# Why a transfer is served that is worse than a baseline, where the recipe could fall back.
+STAYS = "`fallback` of the recipe is off"
 ASKED_TO_STOP = "the job was asked to stop, and a baseline that was cut short would flatter the transfer"
 
 
@@ -52,7 +54,11 @@ def frozen(task: Task, candidate: Candidate) -> Candidate:
 
 
 def scratch(
-    task: Task, candidate: Candidate, by_seconds: float | None, image_seconds: float | None = None
+    task: Task,
+    candidate: Candidate,
+    by_seconds: float | None,
+    image_seconds: float | None = None,
+    kept_seconds: float = 0.0,
 ) -> Scratch | Decision:
     """A network from scratch, trained on the same split within the transfer's wall time.
 
@@ -61,6 +67,7 @@ def scratch(
         candidate: what it is compared with.
         by_seconds: when it must have ended, from the job's beginning; None where nobody waits.
         image_seconds: of the candidate's backbone, where they are known.
+        kept_seconds: of that time, not for more hold-outs.
 
     Returns:
         the baseline, or why it was skipped: less time for it than for the transfer would be a straw man.
@@ -85,8 +92,8 @@ def scratch(
     if by_seconds is not None and reporter.elapsed_seconds + 2 * seconds > by_seconds:
         return _skip(task, "opening torch took the time that the budget had left for it")
     # Whether they fit is decided before anything is known of the first.
-    left = math.inf if by_seconds is None else by_seconds - reporter.elapsed_seconds - 2 * seconds
-    taken = wanted[: 1 + int(min(left / seconds, len(wanted)))]
+    left = math.inf if by_seconds is None else by_seconds - reporter.elapsed_seconds - 2 * seconds - kept_seconds
+    taken = wanted[: 1 + int(min(max(0.0, left) / seconds, len(wanted)))]
     reporter.log(
         f"baseline from scratch: a small CNN and {task.backbone.architecture} from random weights, at most "
         f"{seconds:.1f} s each; compared on {len(taken)} of {len(wanted)} hold-outs of {len(wanted[0])} images",

@@ -11,74 +11,30 @@ augmentation and initial weights are seeded.
 Shape legend: N items, C classes, S side.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from app.artifact.preprocess import Preprocess
-from worker.backbones import features
 from worker.contract.outcome import Decision, Scratch, Selection
 from worker.contract.task import Rows, Task
-from worker.solvers.logits import softmax
-from worker.training import augment, checks, inputs, loop, optim, untrained
-from worker.training.batches import Data, Draws
-from worker.training.checks import Check
+from worker.methods import scratch_served
+from worker.methods.scratch_training import TRAIN_SHARE, Entry, ShiftedSource, fit
+from worker.training import inputs, untrained
+from worker.training.batches import Data
 from worker.training.inputs import ImageSource
-from worker.training.loop import Plan, Progress, Trainer
 from worker.training.optim import Optimisation
-from worker.training.untrained import Classifier
 
 MIN_SIDE, MAX_SIDE = 16, 64
-MAX_EPOCHS = 300
 # The same network is given a smaller input where its own would leave it fewer epochs than this.
 WANTED_EPOCHS = 15
 SMALL = Optimisation("adamw", (4e-3,), 32, weight_decay=0.05)
 SAME = Optimisation("adamw", (1e-3,), 32, weight_decay=0.05)
-# Share of the budget kept for looking at the selection data.
-TRAIN_SHARE = 0.95
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One network of the two, trained.
-
-    Args:
-        what: for people.
-        check: on the selection data.
-        logits: on the selection data.
-        predict: rows -> probabilities.
-        details: for the report.
-    """
-
-    what: str
-    check: Check
-    logits: NDArray[np.float64]
-    predict: Callable[[Rows], NDArray[np.float64]]
-    details: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class ShiftedSource:
-    """Small decoded images in memory, moved by a few pixels.
-
-    Shape:
-        images_NSS3: [N, S, S, 3] uint8
-    """
-
-    images_NSS3: NDArray[np.uint8]
-
-    def take(self, items_B: Rows, draws_B: Draws | None) -> Tensor:
-        """See loop.Source."""
-        images = self.images_NSS3[items_B]
-        return torch.from_numpy(images if draws_B is None else augment.shifted(images, draws_B))
 
 
 def run(task: Task, budget_seconds: float, holdouts: Sequence[Rows]) -> Scratch:
@@ -95,9 +51,9 @@ def run(task: Task, budget_seconds: float, holdouts: Sequence[Rows]) -> Scratch:
     train_rows = np.setdiff1d(task.pool, first)
     small = _small(task, budget_seconds, train_rows, first)
     same = _same(task, budget_seconds, train_rows, first)
-    best, fit = (small, _small) if isinstance(same, Decision) or _score(small) >= _score(same) else (same, _same)
+    best, again = (small, _small) if isinstance(same, Decision) or _score(small) >= _score(same) else (same, _same)
     unfair = straw_man(best.check.accuracy, best.details["epochs"], task.labels_N[first])
-    named = [(first, best.logits), *(() if unfair else _again(task, budget_seconds, holdouts[1:], fit))]
+    named = [(first, best.logits), *(() if unfair else _again(task, budget_seconds, holdouts[1:], again))]
     if unfair:
         task.context.reporter.log(f"baseline from scratch: no verdict over it, {unfair}", "warning")
     skipped = (same,) if isinstance(same, Decision) else ()
@@ -114,6 +70,7 @@ def run(task: Task, budget_seconds: float, holdouts: Sequence[Rows]) -> Scratch:
         details={
             "budget_seconds": budget_seconds,
             "num_holdouts": len(named),
+            "holdout_accuracies": [float((logits.argmax(1) == task.labels_N[rows]).mean()) for rows, logits in named],
             "small_cnn": small.details,
             "same_network": {"what": same.step, "epochs": 0, "skipped": same.reason}
             if isinstance(same, Decision)
@@ -122,6 +79,7 @@ def run(task: Task, budget_seconds: float, holdouts: Sequence[Rows]) -> Scratch:
         unfair=unfair,
         hurried=None if task.context.reporter.stop_requested else hurried(best.what, best.details["epochs"]),
         skipped=skipped,
+        serve=lambda: scratch_served.candidate(task, best, first),
     )
 
 
@@ -129,11 +87,11 @@ def _again(
     task: Task,
     budget_seconds: float,
     holdouts: Sequence[Rows],
-    fit: Callable[[Task, float, Rows, Rows], Entry | Decision],
+    train: Callable[[Task, float, Rows, Rows], Entry | Decision],
 ) -> Iterator[tuple[Rows, NDArray[np.float64]]]:
     """What the same kind of network says of more hold-outs, each without having seen it; ends when asked to stop."""
     for rows in holdouts:
-        entry = fit(task, budget_seconds, np.setdiff1d(task.pool, rows), rows)
+        entry = train(task, budget_seconds, np.setdiff1d(task.pool, rows), rows)
         # A network that was stopped, or not begun, would flatter the transfer.
         if isinstance(entry, Decision) or task.context.reporter.stop_requested:
             return
@@ -173,11 +131,6 @@ def native_side(task: Task, rows: Rows) -> int:
     return int(np.clip(np.median(shorter), MIN_SIDE, MAX_SIDE))
 
 
-def one_cycle(fraction: float) -> float:
-    """Up over the first quarter, then half a cosine down to zero."""
-    return optim.cosine(min(1.0, 0.02 + 0.98 * fraction), warmup=0.25)
-
-
 def _score(entry: Entry) -> tuple[float, float]:
     return entry.check.accuracy, -entry.check.loss
 
@@ -187,7 +140,7 @@ def _small(task: Task, budget_seconds: float, train_rows: Rows, selection_rows: 
     side = native_side(task, train_rows)
     network, shape = untrained.small(task, side)
     train, held = _decoded(task, train_rows, shape), _decoded(task, selection_rows, shape)
-    return _fit(
+    return fit(
         task,
         network,
         SMALL,
@@ -195,6 +148,7 @@ def _small(task: Task, budget_seconds: float, train_rows: Rows, selection_rows: 
         Data(ShiftedSource(held), task.labels_N[selection_rows]),
         shape,
         f"small CNN at {side} px",
+        "small_cnn",
         (began, budget_seconds),
     )
 
@@ -221,7 +175,7 @@ def _same(task: Task, budget_seconds: float, train_rows: Rows, selection_rows: R
     train, held = _decoded(task, train_rows, shape), _decoded(task, selection_rows, shape)
     network = untrained.architecture(task, shape)
     with ThreadPoolExecutor(task.context.settings.num_compute_threads, thread_name_prefix="augment") as threads:
-        return _fit(
+        return fit(
             task,
             network,
             SAME,
@@ -229,86 +183,9 @@ def _same(task: Task, budget_seconds: float, train_rows: Rows, selection_rows: R
             Data(ImageSource(held, shape, False, threads), task.labels_N[selection_rows]),
             shape,
             f"{what} at {side} px",
+            task.backbone.architecture,
             (began, budget_seconds),
         )
-
-
-def _fit(
-    task: Task,
-    network: Classifier,
-    settings: Optimisation,
-    train: Data,
-    held: Data,
-    shape: Preprocess,
-    what: str,
-    budget: tuple[float, float],
-) -> Entry:
-    """Trains until the time is over, then looks at the selection data once."""
-    began, budget_seconds = budget
-    reporter, device = task.context.reporter, task.context.device
-    network.to(device).to(memory_format=torch.channels_last)
-    trainable = dict(network.named_parameters())
-    trainer = Trainer(
-        network, optim.build(settings, trainable.values(), {}, settings.rates[0]), trainable, device, network
-    )
-    batch_size, progress = optim.batch_size(len(train), settings.batch_size), Progress()
-    num_steps = MAX_EPOCHS * math.ceil(len(train) / batch_size)
-
-    def fraction() -> float:
-        spent = (time.monotonic() - began) / (TRAIN_SHARE * budget_seconds)
-        return min(1.0, max(spent, progress.step / num_steps))
-
-    def after_step() -> bool:
-        reporter.check_yield()
-        reporter.progress(0.88, f"baseline {what}", round(max(0.0, began + budget_seconds - time.monotonic()), 1))
-        return fraction() >= 1 or reporter.stop_requested
-
-    plan = Plan(
-        epochs=MAX_EPOCHS,
-        batch_size=batch_size,
-        seed=task.seed,
-        clip=1.0,
-        schedule=one_cycle,
-        fraction=fraction,
-        is_training=True,
-        checks=False,
-    )
-    loop.train(
-        trainer, train, held, plan, progress, after_step, lambda _: None, lambda text: reporter.log(text, "warning")
-    )
-    logits = loop.predict(trainer, held)
-    check = checks.check(logits, held.labels_N, progress.epoch)
-    seconds = time.monotonic() - began
-    num_epochs = progress.epoch + progress.num_seen / len(train)
-    details = {
-        "what": what,
-        "epochs": round(num_epochs, 2),
-        "steps": progress.step,
-        "selection_accuracy": check.accuracy,
-        "selection_loss": check.loss,
-        "seconds": round(seconds, 3),
-        "images_per_second": round(num_epochs * len(train) / seconds, 1),
-    }
-    reporter.log(
-        f"baseline {what}: accuracy {check.accuracy:.3f} on the hold-out after {num_epochs:.1f} epochs", **details
-    )
-    network.cpu()
-
-    def predict(rows: Rows) -> NDArray[np.float64]:
-        return np.asarray(softmax(_logits(task, network, shape, rows)), np.float64)
-
-    return Entry(what, check, logits, predict, details)
-
-
-def _logits(task: Task, network: Classifier, shape: Preprocess, rows: Rows) -> NDArray[np.float64]:
-    order = np.argsort(rows)
-    out = np.empty((len(rows), task.num_classes))
-    network.eval()
-    for batch_rows, images in features.decoded(task.context, task.index, rows, shape):
-        with torch.no_grad():
-            found = network(torch.from_numpy(images)).numpy()
-        out[order[np.searchsorted(rows, batch_rows, sorter=order)]] = found
-    return out
 
 
 def _decoded(task: Task, rows: Rows, shape: Preprocess) -> NDArray[np.uint8]:

@@ -31,9 +31,10 @@ SCORED = (
     "baselines.frozen", "baselines.source_only", "confusion", "data.leakage", "verdicts.vs_frozen",
     "verdicts.vs_source_only",
 )  # fmt: skip
-BESIDE = ("worst_class", "feature_distortion", "robustness", "out_of_distribution", "calibration")
+BESIDE = ("worst_class", "worst_group", "feature_distortion", "robustness", "out_of_distribution", "calibration")
 NO_CURVE = "it is drawn for recipes on one labelled dataset"
 LEARNED_FROM = "labels of the target were learned from, and its accuracy is measured"
+NO_FALLBACK = "the source alone is among what was chosen from: it is served where nothing was better"
 NO_SCRATCH = "an adaptation is compared with the source alone"
 NO_VAL = "none of the target's images is held out to choose by; see source_val_accuracy"
 WHAT = "the linear probe of the source, as it is, on the same items of the target"
@@ -112,6 +113,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
         "verdicts": {name: found and found["verdict"] for name, found in verdicts.items()},
         "verdict_evidence": verdicts,
         "served": sections.served(served, why),
+        "fallback": None,
         "metrics": flat,
         "baselines": {"frozen": baseline, "scratch": None, "source_only": baseline},
         "baselines_skipped": {"scratch": NO_SCRATCH},
@@ -138,6 +140,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
             "verdicts.vs_scratch": NO_SCRATCH,
             "metrics.val_accuracy": NO_VAL,
             "curve": NO_CURVE,
+            "fallback": NO_FALLBACK,
         },
     }
     predicted = sections.predictions(task.index, shown, truth.labels_N[shown].tolist(), said_TC, task.class_names)

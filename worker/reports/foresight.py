@@ -5,7 +5,7 @@ nothing but its size. Where the job keeps to a time, so does its forecast: one t
 more images of a class would buy is left in the middle.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -164,6 +164,14 @@ def untold(made: Decision | None, *, has_curve: bool) -> dict[str, str]:
     """
     keys = (*(("curve",) if has_curve else ()), *(("forecast",) if made else ()))
     return dict.fromkeys(keys, why_missing(made))
+
+
+def placed(decisions: Sequence[Decision], made: Forecast | Decision | None) -> list[Decision]:
+    """Decisions in the order of time, one that left the forecast out with them: it fell before anything was tried."""
+    if not isinstance(made, Decision):
+        return list(decisions)
+    place = next((number for number, one in enumerate(decisions) if one.outcome == "tried"), len(decisions))
+    return [*decisions[:place], made, *decisions[place:]]
 
 
 def missing(reason: str) -> dict[str, Any]:

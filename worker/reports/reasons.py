@@ -33,6 +33,8 @@ STANDING = {
     "estimate.error": NO_LABELS,
     "feature_map.after": "the features are served as the backbone gives them",
     "data.leakage.num_cosine": "features of what was learned from, under what is served, are not at hand",
+    "data.leakage.accuracy_without": "every scored item has a twin, by some sign, in what was learned from",
+    "data.leakage.accuracy_without_copies": "every scored item has a copy in what was learned from",
     "cost.baselines_seconds": "no baseline was made after the transfer",
     "cost.images_cached": NOT_COUNTED,
     "cost.images_extracted": NOT_COUNTED,

@@ -5,31 +5,28 @@ Verdicts are decided on selection data (out-of-fold or hold-out predictions); th
 Shape legend: T test items, C classes, D features.
 """
 
-import time
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from worker.contract.outcome import BLIND, Candidate, Confidence, Decision, Outcome, Scratch, Selection
-from worker.contract.task import Rows, Task
+from worker.contract.outcome import Candidate, Confidence, Decision, Outcome, Scratch
+from worker.contract.task import Float, Rows, Task
 from worker.evaluate import estimate, flags, sections, supplement
 from worker.evaluate.estimate import negative_entropy
 from worker.evaluate.sections import Evaluation, Scored, score
-from worker.evaluate.supplement import Items
+from worker.evaluate.supplement import NO_START, UNCHANGED, Items
 from worker.forecasting import curve
 from worker.forecasting.forecast import Forecast
-from worker.methods.reference import frozen, scratch
 from worker.overlap import leakage
-from worker.reports import foresight, lineage
+from worker.reports import compared, fallback, foresight, lineage, on_selection
 from worker.scores import intervals, metrics
 from worker.solvers.logits import softmax
 
 # What there is of a source that was joined.
 OF_SOURCE = ("domain", "baselines.source_only", "verdicts.vs_source_only")
-OF_SELECTION = ("metrics.val_accuracy", "metrics.selection_accuracy", "metrics.cv_accuracy_mean")
 # What of a full report waits for the networks from scratch where the transfer itself did not train them.
-COMPARED = ("verdict", "verdicts.vs_scratch", "baselines.scratch", "curve")
+COMPARED = ("verdict", "verdicts.vs_scratch", "baselines.scratch", "curve", "seed_deviation.scratch")
 SOURCE_ONLY = "the linear probe of the source, as it is, on the same test split"
 
 
@@ -45,62 +42,59 @@ def evaluate(
         compare: whether the baseline from scratch and the learning curve are computed.
         made: what was foretold before training, or why there was no time for it.
     """
-    began = time.monotonic()
     candidate = outcome.candidate
     # What is compared with the candidate stands on the candidate's backbone, whichever the job began with, at the
     # resolution that its graph is for, whichever the candidate was trained at.
     task = replace(task, backbone=next(one for one in task.backbones if one.digest == candidate.backbone.digest))
-    baseline = outcome.frozen or frozen(task, candidate)
-    learned = scratch(task, candidate, outcome.compared_by_seconds, outcome.image_seconds) if compare else None
-    small = learned if isinstance(learned, Scratch) else None
-    left_out = small.skipped if small else (learned,) if isinstance(learned, Decision) else ()
+    found = compared.compare(task, outcome, with_scratch=compare)
+    baseline, small, fair, returned = found.frozen, found.small, found.fair, found.back.returned
+    ours, served = candidate.judged or candidate.selection, returned.candidate if returned else candidate
     unforeseen = made if isinstance(made, Decision) else None
-    compared_seconds = time.monotonic() - began
-    test_features = candidate.features(test)
-    labels_T = task.labels_N[test]
+    # From here on the test split is looked at.
+    labels_T, test_features = task.labels_N[test], served.features(test)
+    tested = score(served.head.probabilities(test_features), labels_T)
+
+    def tested_of(one: Candidate, features_TD: Float | None = None) -> Scored:
+        if one is served:
+            return tested
+        return score(one.head.probabilities(one.features(test) if features_TD is None else features_TD), labels_T)
+
     # Features of a trained graph are not kept for the training images.
-    learned_features = candidate.features(task.pool) if candidate.shared else None
-    plain_features = test_features if baseline is candidate else baseline.features(test)
-    tested = score(candidate.head.probabilities(test_features), labels_T)
-    plain = tested if baseline is candidate else score(baseline.head.probabilities(plain_features), labels_T)
-    alone = outcome.adaptation.source_only if outcome.adaptation else None
-    alone_tested = score(alone.head.probabilities(alone.features(test)), labels_T) if alone else None
-    small_tested = score(small.predict(test), labels_T) if small else None
+    learned_features = served.features(task.pool) if served.shared else None
+    plain_features = test_features if baseline is served else baseline.features(test)
+    plain = tested_of(baseline, plain_features)
+    transferred = plain if candidate is baseline else tested_of(candidate)
+    alone_tested = tested_of(found.alone) if found.alone else None
+    is_small = returned is not None and returned.over == "scratch"
+    small_tested = None if small is None else tested if is_small else score(small.predict(test), labels_T)
     scores = metrics.classification(tested.probabilities_TC, labels_T, task.class_names)
     alike = None if learned_features is None else leakage.cosine_twins(test_features, learned_features)
-    taught, _ = lineage.teachers(task, candidate.backbone)
-    met = lineage.meet(task, taught, test, test_features, learned_features)
+    taught, _ = lineage.teachers(task, served.backbone)
+    met = lineage.meet(task, taught, test, test_features if served.shared else plain_features, learned_features)
     leaks = sections.leaks(met, alike, tested.correct_T)
-    calibrated = sections.calibrated(task, candidate, tested.probabilities_TC, labels_T)
-    items = Items(test, labels_T, tested, test_features, None if candidate.shared else plain_features, learned_features)
+    calibrated = sections.calibrated(task, served, tested.probabilities_TC, labels_T)
+    began_at, unmoved = None if served.shared or is_small else plain_features, NO_START if is_small else UNCHANGED
+    items = Items(test, labels_T, tested, test_features, began_at, learned_features, unmoved)
     beside, missing = supplement.of_items(task, items, scores.per_class)
     sure, unsure = supplement.confidence(tested)
-    told, untold = estimate.section(_confidence(task, candidate, tested), task.seed, float(tested.correct_T.mean()))
-    shown, hidden = supplement.splits_map(task, items, f"pooled features of {candidate.backbone.name}, as served")
-    exposed, unknown = supplement.known_classes(task, candidate, task.class_names)
-    unheld = _unheld(task, candidate.selection)
+    told, untold = estimate.section(_confidence(task, served, tested), task.seed, float(tested.correct_T.mean()))
+    shown, hidden = supplement.splits_map(task, items, f"pooled features of {served.backbone.name}, as served")
+    exposed, unknown = supplement.known_classes(task, served, task.class_names)
+    spread, unspread = on_selection.seed_deviation(task, candidate, small)
+    unheld = on_selection.unheld(task, served.selection)
     later = "" if compare else supplement.later(task)
-    foretold = foresight.sections(made, tested.bounds["accuracy"].value, candidate, task.class_names, later)
-    flat = _flat(task, candidate, tested, scores, calibrated["ece"], is_val_held=not unheld) | foresight.flat(made)
-    ours = candidate.judged or candidate.selection
-    # A gain over a network that was stopped before it could learn would be a lie; its accuracy is shown all the same.
-    fair = None if small is None or small.unfair else small
-    # Where the source's probe is what is served, nothing was adapted: it would be compared with unsaid.
-    unchanged = alone is not None and sections.is_same(alone, candidate)
-    verdicts = {
-        # Where training began at a probe of its own, both learned from the same images and meet the same others.
-        "vs_frozen": None if baseline is candidate else _verdict(task, ours, candidate.start or baseline.selection),
-        "vs_scratch": _verdict(task, ours, fair.selection) if fair else None,
-        "vs_source_only": _verdict(task, ours, alone.selection) if alone and not unchanged else None,
-    }
+    # What was foretold is what the transfer would give, whatever is served.
+    foretold = foresight.sections(made, transferred.bounds["accuracy"].value, candidate, task.class_names, later)
+    flat = on_selection.flat(task, served, tested, scores, calibrated["ece"], is_val_held=not unheld)
+    flat |= foresight.flat(made)
     # Of an adaptation the question is what it adds to the source alone, whoever asked for it.
-    over = "source_only" if candidate.method == "adapt" and alone else "scratch" if fair else "frozen"
+    over = "source_only" if candidate.method == "adapt" and found.alone else "scratch" if fair else "frozen"
     against = {"source_only": alone_tested, "scratch": small_tested, "frozen": plain}[over] or plain
-    first = verdicts["vs_source_only" if over == "source_only" else "vs_scratch"]
-    unsaid = sections.itself({"vs_frozen": baseline is candidate, "vs_source_only": unchanged}, over)
+    first = found.verdicts["vs_source_only" if over == "source_only" else "vs_scratch"]
+    unsaid = sections.itself({"vs_frozen": baseline is candidate, "vs_source_only": found.unchanged}, over)
     if small and small.unfair:
         unsaid |= dict.fromkeys(("verdicts.vs_scratch", *(("verdict",) if over == "frozen" else ())), small.unfair)
-    skipped = {} if small else {"scratch": left_out[0].reason if left_out else later or foresight.NOT_ASKED}
+    skipped = {} if small else {"scratch": found.left_out[0].reason if found.left_out else later or foresight.NOT_ASKED}
     awaited = (
         *COMPARED,
         *(("gain",) if "gain" in unsaid else ()),
@@ -109,15 +103,16 @@ def evaluate(
     document = {
         "job": task.context.document.id,
         "flags": flags.some_of(
-            supplement.no_better(task, ours, items, "test split"),
-            flags.negative(verdicts),
+            supplement.no_better(task, served.selection if returned else ours, items, "test split"),
+            flags.negative(found.verdicts, returned.over if returned else None),
             flags.of_test(leaks),
-            flags.of_time(candidate.details, fair.hurried if fair else None),
+            flags.of_time(candidate.details | ({"epochs": None} if returned else {}), fair.hurried if fair else None),
         ),
         "verdict": first and first["verdict"],
-        "verdicts": {name: found and found["verdict"] for name, found in verdicts.items()},
-        "verdict_evidence": verdicts,
-        "served": sections.served(candidate, _why(outcome)),
+        "verdicts": {name: row and row["verdict"] for name, row in found.verdicts.items()},
+        "verdict_evidence": found.verdicts,
+        "served": sections.served(served, returned.decision.reason if returned else _why(outcome)),
+        "fallback": returned and fallback.section(returned, sections.baseline(transferred, candidate.name)),
         "metrics": flat,
         "baselines": {
             "frozen": sections.baseline(plain, baseline.name),
@@ -125,7 +120,8 @@ def evaluate(
             "source_only": alone_tested and sections.baseline(alone_tested, SOURCE_ONLY),
         },
         "baselines_skipped": skipped,
-        "gain": None if "gain" in unsaid else sections.gain(tested, against, over),
+        "gain": None if "gain" in unsaid else sections.gain(transferred, against, over),
+        "seed_deviation": spread,
         "per_class": sections.per_class(scores),
         "confusion": scores.confusion(),
         "most_confused": scores.most_confused,
@@ -136,10 +132,10 @@ def evaluate(
         "domain": outcome.adaptation and outcome.adaptation.domain,
         "curve": _curve(task, made, fair) if compare else None,
         **foretold,
-        "mapping": sections.mapping(candidate),
+        "mapping": sections.mapping(served),
         "data": {**_data(task, test, leaks), "exposure": exposed},
-        "cost": sections.cost(task, candidate, compared_seconds),
-        "decisions": [asdict(one) for one in (*outcome.decisions, *left_out, *((unforeseen,) if unforeseen else ()))],
+        "cost": sections.cost(task, candidate, found.seconds) | {"trained_params": served.trained_params},
+        "decisions": [asdict(one) for one in (*foresight.placed(outcome.decisions, made), *found.decisions)],
         "details": {**candidate.details, "scratch": small.details if small else None},
         "not_computed": {
             **_uncompared(skipped, has_verdict=bool(first), has_curve=compare),
@@ -148,19 +144,21 @@ def evaluate(
             **hidden,
             **unknown,
             **unsaid,
+            **unspread,
             **({} if foretold["forecast"] else dict.fromkeys(foresight.METRICS, foretold["forecast_skipped"])),
             **({} if isinstance(made, Forecast) else foresight.untold(unforeseen, has_curve=compare)),
             **(dict.fromkeys(awaited, later) if later else {}),
             **(dict.fromkeys(OF_SOURCE, outcome.unjoined) if outcome.unjoined else {}),
             **({} if told else {"estimate": untold}),
+            **({} if returned else {"fallback": found.back.reason}),
             **({"metrics.val_accuracy": unheld} if unheld else {}),
-            **_blind(ours, is_frozen=baseline is candidate, has_scratch=fair is not None),
+            **on_selection.blind(ours, is_frozen=baseline is candidate, has_scratch=fair is not None),
             **intervals.reasons(labels_T, "metrics.test_"),
         },
     }
     names = task.class_names
     predicted = sections.predictions(task.index, test, labels_T.tolist(), tested.probabilities_TC, names)
-    return Evaluation(flat, document, predicted, test_features, met)
+    return Evaluation(flat, document, predicted, test_features, met, served)
 
 
 def _uncompared(skipped: dict[str, str], *, has_verdict: bool, has_curve: bool) -> dict[str, str]:
@@ -173,58 +171,6 @@ def _uncompared(skipped: dict[str, str], *, has_verdict: bool, has_curve: bool) 
     """
     paths = (path for path in COMPARED if not ((path == "verdict" and has_verdict) or (path == "curve" and has_curve)))
     return dict.fromkeys(paths, skipped["scratch"]) if skipped else {}
-
-
-def _blind(selection: Selection, *, is_frozen: bool, has_scratch: bool) -> dict[str, str]:
-    """Of `not_computed`: what selection data cannot tell where nothing in it could be named right."""
-    if not selection.is_blind:
-        return {}
-    compared = (
-        *(() if is_frozen else ("verdicts.vs_frozen",)),
-        *(("verdict", "verdicts.vs_scratch") if has_scratch else ()),
-    )
-    return dict.fromkeys((*OF_SELECTION, *compared), BLIND)
-
-
-def _flat(
-    task: Task,
-    candidate: Candidate,
-    tested: Scored,
-    scores: metrics.ClassificationMetrics,
-    ece: float | None,
-    *,
-    is_val_held: bool,
-) -> dict[str, float | int | None]:
-    """Flat metrics; null where a number would not be honest."""
-    flat: dict[str, float | int | None] = {}
-    for name, value in scores.flat().items():
-        flat[f"test_{name}"] = value
-    flat |= intervals.bounds(tested.bounds, "test_")
-    selected = candidate.selection
-    right = selected.logits.argmax(1) == task.labels_N[selected.rows]
-    on_val = np.isin(selected.rows, task.val)
-    is_told = len(task.val) > 0 and is_val_held and not selected.is_blind
-    folds = candidate.fold_accuracy
-    flat |= {
-        "val_accuracy": float(right[on_val].mean()) if is_told else None,
-        "selection_accuracy": None if selected.is_blind else float(right.mean()),
-        "cv_accuracy_mean": float(np.mean(folds)) if folds else None,
-        "cv_accuracy_std": float(np.std(folds, ddof=1)) if len(folds) > 1 else None,
-        "ece": ece,
-        "num_test": len(tested.correct_T),
-    }
-    return flat
-
-
-def _unheld(task: Task, selected: Selection) -> str:
-    """Why there is no accuracy on the validation split; empty where all of it was held out."""
-    num, total = int(np.isin(task.val, selected.rows).sum()), len(task.val)
-    if num == total:
-        return ""
-    return (
-        f"{num} of {total} items of the validation split were held out, the others were learned from; see "
-        "selection_accuracy, which is of all that were held out"
-    )
 
 
 def _curve(task: Task, made: Forecast | Decision | None, small: Scratch | None) -> dict[str, Any] | None:
@@ -244,18 +190,6 @@ def _confidence(task: Task, candidate: Candidate, tested: Scored) -> Confidence:
         negative_entropy(tested.probabilities_TC),
         task.labels_N[selected.rows],
     )
-
-
-def _verdict(task: Task, ours: Selection, theirs: Selection) -> dict[str, Any] | None:
-    """Paired, on the selection items that both have predicted without having learned from them."""
-    rows, own, other = np.intersect1d(ours.rows, theirs.rows, return_indices=True)
-    if not len(rows) or ours.is_blind:
-        return None
-    labels = task.labels_N[rows]
-    a = ours.logits[own].argmax(1) == labels
-    b = theirs.logits[other].argmax(1) == labels
-    found = sections.evidence(a, b, f"the transfer {ours.what}; the other {theirs.what}")
-    return {**found, "optimism": ours.optimism}
 
 
 def _data(task: Task, test: Rows, leaks: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ NOTE_CAPTIONS = (
     "the backbone learned from captioned images of the web, and nobody lists what they show; these have a name of "
     "ImageNet's, but any other may have been seen too: here zero-shot only means that this job saw no image of them"
 )
-BESIDE = ("worst_class", "feature_distortion", "robustness", "out_of_distribution", "feature_map")
+BESIDE = ("worst_class", "worst_group", "feature_distortion", "robustness", "out_of_distribution", "feature_map")
 COMPARED = ("verdict", "verdicts.vs_frozen", "verdicts.vs_scratch", "gain")
 SCORES = ("accuracy", "macro_f1", "macro_recall")
 

@@ -8,12 +8,14 @@ of test to training items to 1/J before the root. For r repeats of k folds (Bouc
 Shape legend: J results, one for each fold of each repeat.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 NO_SPREAD = "every fold gave the same result, and a t interval of results without spread has no width"
+ONE_SEED = "one seed has no spread; more of them are needed"
 TOO_FEW = "one result has no spread; at least two folds must be finished"
 
 
@@ -68,3 +70,27 @@ def corrected(
 
     half = float(stdtrit(num - 1, 0.975)) * std * float(np.sqrt(1 / num + test_share))
     return Resampled(mean, std, max(bounds[0], mean - half), min(bounds[1], mean + half), num)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """How much a score depends on the seed alone, beside any interval, which is of other items.
+
+    Args:
+        value: standard deviation over the seeds (with one less than there are).
+        num_seeds: how many.
+        scores: of each.
+        what: a seed draws, for people.
+    """
+
+    value: float
+    num_seeds: int
+    scores: list[float]
+    what: str
+
+
+def over_seeds(scores: Sequence[float], what: str) -> Seeds | None:
+    """The spread of one score over seeds; None for a single one."""
+    if len(scores) < 2:
+        return None
+    return Seeds(float(np.std(scores, ddof=1)), len(scores), [float(score) for score in scores], what)

@@ -24,7 +24,7 @@ from worker.contract.task import Rows, Task
 from worker.evaluate.versions import WORDS
 from worker.methods.table import METHODS
 from worker.scores import metrics
-from worker.scores.resampled import corrected
+from worker.scores.resampled import ONE_SEED, corrected, over_seeds
 from worker.solvers.folds import stratified_group_folds
 from worker.studies.finished import Finished
 from worker.studies.fold_reporter import FoldReporter
@@ -161,6 +161,7 @@ def _result(task: Task, wanted: list[Any], rows: list[dict[str, Any]], num_plann
         "num_folds_planned": num_planned,
         "ended": "all folds" if len(rows) == num_planned else "stopped",
         "metrics": ours,
+        **_seeds(rows, document.inputs["folds"]),
         "rows": rows,
         "interval": "95 %, corrected resampled t (Nadeau and Bengio, 2003): plain t intervals of folds are too narrow",
         "small_classes": {
@@ -174,6 +175,19 @@ def _result(task: Task, wanted: list[Any], rows: list[dict[str, Any]], num_plann
         result |= _against(rows, share, wanted)
         flat |= {"difference_mean": result["comparison"]["accuracy"]["mean"]}
     return {"result": result, "metrics": flat}
+
+
+def _seeds(rows: list[dict[str, Any]], num_folds: int) -> dict[str, Any]:
+    """How far whole repeats, each with folds and trainings of a seed of its own, differ from each other.
+
+    The interval is wider: it is of other images, too.
+    """
+    repeats = [[row for row in rows if row["repeat"] == repeat] for repeat in sorted({row["repeat"] for row in rows})]
+    done = [part for part in repeats if len(part) == num_folds]
+    what = "mean over the folds of each repeat that is finished"
+    found = {name: over_seeds([float(_column(part, name).mean()) for part in done], what) for name in SCORES}
+    told = {name: asdict(one) for name, one in found.items() if one}
+    return {"seed_deviation": told or None, "seed_deviation_skipped": None if told else f"repeats: {ONE_SEED}"}
 
 
 def _against(rows: list[dict[str, Any]], share: float, wanted: list[Any]) -> dict[str, Any]:

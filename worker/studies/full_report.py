@@ -32,7 +32,7 @@ from worker.methods.table import METHODS
 from worker.overlap import matches
 from worker.reports import reasons
 from worker.reports.report import COMPARED
-from worker.studies import served_version
+from worker.studies import distorted, served_version
 from worker.studies.finished import Finished
 from worker.studies.served_version import ServedVersion
 
@@ -64,6 +64,8 @@ def run(context: RunContext) -> dict[str, Any]:
     if set(COMPARED) & set(report["follow_up"]["fills"]):
         wanted["comparison"] = lambda: _compared(context, version, known, report)
     wanted["images"] = lambda: _images(context, version, known)
+    if distorted.wanted(report):
+        wanted["distortion"] = lambda: _distortion(context, version, known)
     for name, compute in wanted.items():
         part = parts.get(name)
         if part is None:
@@ -205,6 +207,13 @@ def _images(context: RunContext, version: ServedVersion, known: bundle.Predictio
     filled["out_of_distribution"] = out_of_distribution.section(served, familiar_TD, strange, learned_PD)
     missing = {"out_of_distribution.auroc.nearest": supplement.NOT_AT_HAND} if learned_PD is None else {}
     return {"filled": filled, "not_computed": missing}
+
+
+def _distortion(context: RunContext, version: ServedVersion, known: bundle.Predictions) -> Part:
+    """How far each stage of a trained network moved, and how far on other images."""
+    context.reporter.progress(0.98, "stages")
+    index = transfer.load(context, context.document.dataset)
+    return distorted.part(context, version, index, _scored(known, index, version.spec.labels)[0])
 
 
 def _scored(known: bundle.Predictions, index: Index, names: tuple[str, ...]) -> tuple[Rows, NDArray[np.int64]]:

@@ -25,6 +25,7 @@ from worker.contract.outcome import Candidate
 from worker.contract.task import Recorded, Task
 from worker.evaluate import sameness
 from worker.evaluate.sections import Evaluation
+from worker.methods.reference import STAYS
 from worker.methods.table import METHODS
 from worker.overlap import matches
 from worker.reports import lineage
@@ -49,13 +50,18 @@ def run(context: RunContext) -> dict[str, Any]:
     original = document.inputs["original"]
     described, known = _published(context, original)
     recipe = recipes.parse(document.recipe or {})
-    task, judge = transfer.plan(context, recipe, full=False)
+    # A network from scratch that took the transfer's place is trained again, in whatever time there is now.
+    is_scratch = described.backbone.is_from_scratch
+    task, judge = transfer.plan(context, recipe, full=is_scratch)
     task = replace(task, recorded=_recorded(context, task, described, known))
     candidate_of = METHODS[type(recipe)](recipe, task)
+    if "fallback" not in (document.recipe or {}):
+        # A job of before there was the choice has served its transfer.
+        candidate_of = replace(candidate_of, stays=STAYS)
     reporter.check_yield()
     reporter.progress(0.85, "evaluate")
     evaluation = judge(candidate_of)
-    candidate = candidate_of.candidate
+    candidate = evaluation.served or candidate_of.candidate
     reporter.progress(0.95, "compare")
     if set(described.labels) != set(task.class_names):
         raise JobFailure(
@@ -81,7 +87,7 @@ def run(context: RunContext) -> dict[str, Any]:
         "datasets": _datasets(context, described),
         "backbone": _backbone(described, candidate),
         "served": {"then": described.head, "now": candidate.head.kind, "what_now": candidate.name},
-        "notes": [BUDGET] if _is_bounded(recipe) or recipe.method == "auto" else [],
+        "notes": [BUDGET] if _is_bounded(recipe) or recipe.method == "auto" or is_scratch else [],
     }
     reporter.metric(
         f"{word}: {found.share_equal:.1%} of {found.num_items} predictions equal, probabilities within "

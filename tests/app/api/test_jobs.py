@@ -60,7 +60,8 @@ def test_create(client, database, home, dataset_id):
     # Defaults are written down, so that a later version's defaults do not change what this job is.
     assert job["recipe"] == {
         "method": "fine_tune", "scope": "last_stage", "epochs": 3, "resolution": None, "max_minutes": None,
-        "layer_decay": None, "l2_sp": 0.0, "soup": True, "wise": False, "mixup": None, "augment": None, "rank": 8,
+        "layer_decay": None, "l2_sp": 0.0, "soup": True, "wise": False, "mixup": None, "augment": None,
+        "fallback": False, "rank": 8,
     }  # fmt: skip
     assert len(files_below(home / "broker" / "messages")) == 1
     with database.read() as session:

@@ -51,6 +51,10 @@ def report(num_classes: int = 3, name: str = "class", seed: int = 0, num_points:
         "verdicts": {"vs_frozen": "none", "vs_scratch": "positive", "vs_source_only": None},
         "verdict_evidence": {"vs_frozen": {**evidence, "verdict": "none"}, "vs_scratch": evidence},
         "served": {"what": name, "method": "fine_tune", "backbone": name, "why": name},
+        "fallback": {
+            "over": "scratch", "what": name, "why": name,
+            "transfer": {"value": 0.5, "low": 0.4, "high": 0.6, "num_samples": 60, "what": name},
+        },
         "metrics": {
             "test_accuracy": 0.8, "test_accuracy_low": 0.7, "test_accuracy_high": 0.9, "test_macro_f1": 0.75,
             "test_macro_f1_low": 0.7, "test_macro_f1_high": 0.8, "num_test": 60,
@@ -61,11 +65,17 @@ def report(num_classes: int = 3, name: str = "class", seed: int = 0, num_points:
         },
         "baselines_skipped": {"scratch": name},
         "gain": {"over": "scratch", **interval, "relative_error_reduction": 0.3},
+        "seed_deviation": {
+            "transfer": {"value": 0.01, "num_seeds": 3, "scores": [0.8, 0.81, 0.82], "what": name}, "scratch": None,
+        },
         "per_class": [
             {"label": label, "num_samples": 9, "precision": 0.5, "recall": rng.random(), "f1": rng.random()}
             for label in labels[:-1]
         ] + [{"label": labels[-1], "num_samples": 0, "precision": None, "recall": None, "f1": None}],
         "worst_class": {"label": name, "recall": 0.2, "low": 0.1, "high": 0.4, "num_samples": 9},
+        "worst_group": {
+            "group": name, "accuracy": 0.3, "low": 0.1, "high": 0.5, "num_samples": 12, "num_groups": 3, "what": name,
+        },
         "confusion": {"labels": labels, "matrix": matrix},
         "most_confused": [{"label": name, "predicted": name, "num_samples": 3, "fraction": 0.3}],
         "calibration": {
@@ -87,7 +97,14 @@ def report(num_classes: int = 3, name: str = "class", seed: int = 0, num_points:
             "value": 0.77, "low": 0.7, "high": 0.84, "known_accuracy": 0.82, "num_known": 190, "num_items": 60,
             "method": name, "warning": name, "found": 0.8, "error": -0.03,
         },
-        "feature_distortion": {"mean_relative_change": 0.3, "linear_cka": 0.9, "num_samples": 60, "what": name},
+        "feature_distortion": {
+            "mean_relative_change": 0.3, "linear_cka": 0.9, "num_samples": 60, "what": name,
+            "stages": [{"stage": name, "linear_cka": 0.95}, {"stage": "features", "linear_cka": 0.9}],
+            "other_images": {
+                "what": "unlabelled", "dataset": name, "mean_relative_change": 0.5, "linear_cka": 0.7, "num_samples": 9,
+                "stages": [{"stage": name, "linear_cka": 0.9}, {"stage": "features", "linear_cka": 0.7}],
+            },
+        },
         "robustness": {
             "num_images": 60, "num_test": 60, "what": name, "accuracy": 0.8, "mean_accuracy": 0.7, "mean_change": -0.1,
             "corruptions": [{"name": name, "what": name, "accuracy": 0.7, "change": {**interval, "high": -0.01}}],

@@ -59,6 +59,14 @@ def claim(database, job_id):
         assert attempts.claim(session, ["cpu"], OWNER, 60).id == job_id
 
 
+def test_what_was_beside_the_dataset_is_beside_the_job_that_follows(database):
+    with database.write() as session:
+        other = factories.dataset(session).id
+    _, follower_id = ended(database, datasets={"unlabelled": other})
+    with database.read() as session:
+        assert {role: row.id for role, row in jobs.datasets(session, follower_id).items()} == {"unlabelled": other}
+
+
 def test_the_transfer_is_published_and_another_job_follows_it(database, made):
     job_id, follower_id = made
     with database.read() as session:

@@ -162,6 +162,10 @@ def test_a_forecast_that_does_not_fit_is_left_out_and_says_so(lab, run, monkeypa
     assert "does not fit" in skipped(done)["forecast"]
     assert report["not_computed"]["forecast"] == report["not_computed"]["curve"] == report["forecast_skipped"]
     assert "1000000.0 s, which does not fit" in report["forecast_skipped"]
+    order = [(one["step"], one["outcome"]) for one in report["decisions"]]
+    tried = [number for number, (_, outcome) in enumerate(order) if outcome == "tried"]
+    assert tried
+    assert order.index(("forecast", "skipped")) == tried[0] - 1, order
     assert any(message.startswith("forecast: skipped") for message in wire.messages())
     # Where nobody waits it is made.
     assert lab.transfer("ds_many", "linear_probe")["report"]["forecast"] is not None

@@ -12,7 +12,7 @@ from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker.attempt.progress import Yielded
 from worker.contract.task import Task
-from worker.methods import reference, scratch
+from worker.methods import reference, scratch, scratch_training
 from worker.methods.reference import holdout
 from worker.solvers.logits import softmax
 
@@ -144,7 +144,7 @@ def test_native_side_is_the_usual_one_within_bounds(task: Task) -> None:
 
 
 def test_one_cycle_goes_up_and_down_to_zero() -> None:
-    factors = [scratch.one_cycle(step / 100) for step in range(101)]
+    factors = [scratch_training.one_cycle(step / 100) for step in range(101)]
     top = int(np.argmax(factors))
     assert 20 <= top <= 26
     assert factors[0] > 0

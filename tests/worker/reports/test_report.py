@@ -23,7 +23,7 @@ from worker.overlap import exposed
 from worker.prepare import sources
 
 ROOT = Path(__file__).parents[3]
-PLAIN, SHUFFLED, TWO = "ds_plain", "ds_shuffled", "ds_two"
+PLAIN, SHUFFLED, TWO, GROUPED = "ds_plain", "ds_shuffled", "ds_two", "ds_grouped"
 EACH = 60
 
 
@@ -37,8 +37,13 @@ def home(tmp_path_factory) -> Path:
     shuffled = {
         f"{label}/{place}.png": data for place, (label, data) in enumerate(zip(dealt, plain.values(), strict=True))
     }
+    labels = sorted({name.rpartition("/")[0] for name in plain})
+    grey = factories.pictures(len(labels) * EACH, {"dark": (60, 60, 60)})
+    grouped = {name.replace("/", "/light/"): data for name, data in plain.items()} | {
+        f"{labels[place % len(labels)]}/dark/{place}.png": data for place, data in enumerate(grey.values())
+    }
     storage = FolderStorage(folder / "storage")
-    for name, files in ((PLAIN, plain), (SHUFFLED, shuffled), (TWO, factories.pictures(2))):
+    for name, files in ((PLAIN, plain), (SHUFFLED, shuffled), (TWO, factories.pictures(2)), (GROUPED, grouped)):
         archive, scratch = folder / f"{name}.zip", folder / f"{name}-scratch"
         archive.write_bytes(factories.pack(files))
         scratch.mkdir()
@@ -110,7 +115,22 @@ def test_a_fast_report_has_what_its_items_allow(home):
         assert '"report": "full"' in report["not_computed"][name]
     assert report["feature_distortion"] is None
     assert report["not_computed"]["feature_distortion"]
+    assert report["worst_group"] is None
+    assert "folders" in report["not_computed"]["worst_group"]
+    assert report["seed_deviation"] == {"transfer": None, "scratch": None}
+    assert "one seed" in report["not_computed"]["seed_deviation.transfer"]
+    assert nulls.unexplained(report) == []
     json.dumps(report, allow_nan=False)
+
+
+def test_folders_below_the_classes_are_groups_and_the_worst_is_told(home):
+    done, _ = run(home, "grouped", dataset=GROUPED)
+    worst, num_test = done["report"]["worst_group"], done["metrics"]["num_test"]
+    # Pictures of one group are of one colour, whatever their class is.
+    assert (worst["group"], worst["num_groups"]) == ("dark", 2)
+    assert worst["accuracy"] < done["metrics"]["test_accuracy"]
+    assert worst["low"] <= worst["accuracy"] <= worst["high"]
+    assert 10 <= worst["num_samples"] < num_test
 
 
 def test_one_picture_of_each_class_to_learn_from_tells_nothing_before_the_test(home):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from worker.scores.resampled import NO_SPREAD, TOO_FEW, corrected
+from worker.scores.resampled import NO_SPREAD, TOO_FEW, corrected, over_seeds
 
 
 def slow(results: list[float], test_share: float) -> tuple[float, float, float, float]:
@@ -83,3 +83,10 @@ def test_refuses_nothing_and_no_training() -> None:
         corrected(np.array([]), 0.25)
     with pytest.raises(ValueError, match="found 2 and 0"):
         corrected(np.array([0.1, 0.2]), 0)
+
+
+def test_the_spread_over_seeds_needs_two_of_them() -> None:
+    assert over_seeds([0.5], "draws") is None
+    found = over_seeds([0.5, 0.6, 0.7], "draws")
+    assert found is not None
+    assert (found.value, found.num_seeds) == (pytest.approx(0.1), 3)

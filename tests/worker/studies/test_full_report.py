@@ -11,7 +11,7 @@ from app.artifact import bundle
 from app.errors import JobFailure
 from app.services import reports
 from tests import factories
-from tests.worker import transfer_factories
+from tests.worker import nulls, transfer_factories
 from tests.worker.study_factories import Lab, side
 from tests.worker.transfer_factories import Wire
 from worker import evaluation, transfer
@@ -23,11 +23,11 @@ from worker.prepare import sources
 # Near each other, so that there are errors to tell models apart by.
 SHADES = {"rose": (168, 124, 130), "moss": (156, 136, 122), "mauve": (160, 124, 140)}
 IMAGES = ["robustness", "out_of_distribution"]
-COMPARED = ["verdict", "verdicts.vs_scratch", "baselines.scratch", "curve"]
+COMPARED = ["verdict", "verdicts.vs_scratch", "baselines.scratch", "curve", "seed_deviation.scratch"]
 # What knowing the network from scratch may change in a report that is there already; all else stays.
 CHANGED = {
     "verdict", "verdicts", "verdict_evidence", "baselines", "baselines_skipped", "gain", "curve", "forecast", "details",
-    "cost", "flags", "decisions", "not_computed", *IMAGES,
+    "cost", "flags", "decisions", "not_computed", "seed_deviation", *IMAGES,
 }  # fmt: skip
 
 
@@ -191,6 +191,37 @@ def test_of_a_recipe_that_is_compared_anyway_only_images_follow(lab):
     assert found["predictions"] is None
     report = reports.filled(made["report"], found)
     assert report["robustness"]["accuracy"] == pytest.approx(report["metrics"]["test_accuracy"])
+
+
+def test_of_a_trained_network_each_stage_is_compared_on_other_images_too(lab, monkeypatch):
+    """By the bundle's weights against those that training began with."""
+    monkeypatch.setattr(reference, "MIN_SECONDS", 1.0)
+    lab.store("ds_more", factories.pictures(20, first=900))
+    beside = {"report_mode": "full", "datasets": {"unlabelled": "ds_more"}}
+    recipe = {"scope": "full", "epochs": 8, "augment": "none"}
+    made = lab.transfer("ds_shades", "fine_tune", recipe=recipe, **beside)
+    before = made["report"]
+    assert before["details"]["served"] == "the trained network"
+    names = ("feature_distortion.stages", "feature_distortion.other_images")
+    assert set(names) < set(before["follow_up"]["fills"])
+    assert nulls.unexplained({**before, "follow_up": {}}) == []
+    found = evaluation.run(follower(lab, made, datasets={"unlabelled": "ds_more"}))["result"]
+    report = reports.filled(before, found)
+    moved = report["feature_distortion"]
+    stages = {row["stage"]: row["linear_cka"] for row in moved["stages"]}
+    assert list(stages)[-1] == "features"
+    assert stages["features"] < 0.9
+    # The same items by torch as by the graphs that were scored.
+    assert stages["features"] == pytest.approx(moved["linear_cka"], abs=1e-3)
+    other = moved["other_images"]
+    assert (other["what"], other["dataset"], other["num_samples"]) == ("unlabelled", "ds_more", 60)
+    assert other["mean_relative_change"] > 0
+    assert [row["stage"] for row in other["stages"]] == list(stages)
+    assert nulls.unexplained({**report, "follow_up": {}}) == []
+    alone = lab.transfer("ds_shades", "fine_tune", recipe=recipe)["report"]
+    assert alone["feature_distortion"]["stages"] is alone["feature_distortion"]["other_images"] is None
+    assert '"report": "full"' in alone["not_computed"][names[0]]
+    assert "no other images" in alone["not_computed"][names[1]]
 
 
 def test_networks_from_scratch_have_the_time_that_the_transfer_took(lab, made, monkeypatch):
