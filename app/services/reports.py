@@ -79,8 +79,8 @@ def filled(document: Document, result: Document) -> Document:
     """
     document = copy.deepcopy(document)
     for path, value in result["filled"].items():
-        *parents, name = path.split(".")
-        _at(document, parents)[name] = value
+        parent, _, name = path.rpartition(".")
+        report_paths.value_at(document, parent)[name] = value
     anew = {*document["follow_up"]["fills"], *result["filled"]}
     kept = {path: reason for path, reason in document["not_computed"].items() if not report_paths.is_within(path, anew)}
     document["not_computed"] = kept | result["not_computed"]
@@ -128,9 +128,3 @@ def _reason(follower: Job) -> str:
     # What is gone stays gone: the failure says what to do.
     hint = "" if follower.failure_code == "version_deleted" else "; retry that job to have it"
     return f"not computed: job {follower.id}, which was to fill it in, {why}{hint}"
-
-
-def _at(document: Document, parents: list[str]) -> Document:
-    for name in parents:
-        document = document[name]
-    return document

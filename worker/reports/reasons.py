@@ -7,6 +7,7 @@ nowhere: `not_computed` has an entry for each null, as docs/report.md promises.
 from collections.abc import Mapping
 from typing import Any
 
+from app import report_paths
 from worker.evaluate.sections import MIN_ECE_ITEMS
 from worker.evaluate.supplement import NO_LABELS
 
@@ -47,14 +48,8 @@ STANDING = {
 def standing(report: Mapping[str, Any]) -> dict[str, str]:
     """Further entries for `not_computed` of a report."""
     told = report["not_computed"]
-    return {path: reason for path, reason in STANDING.items() if path not in told and _is_null(report, path)}
-
-
-def _is_null(report: Mapping[str, Any], path: str) -> bool:
-    """Whether a key is there, and null; what is within a null is not there."""
-    place: Any = report
-    for name in path.split("."):
-        if not isinstance(place, Mapping) or name not in place:
-            return False
-        place = place[name]
-    return place is None
+    return {
+        path: reason
+        for path, reason in STANDING.items()
+        if path not in told and report_paths.value_at(report, path, report_paths.ABSENT) is None
+    }

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app import recipes, report_paths
+from app import recipes
 from app.artifact import bundle
 from app.errors import JobFailure, NotFound
 from app.recipes import ZeroShot
+from app.report_paths import is_within, value_at
 from worker import transfer
 from worker.attempt.context import RunContext
 from worker.backbones.features import Extraction
@@ -127,11 +128,13 @@ def _compared(context: RunContext, version: ServedVersion, known: bundle.Predict
         return _without(report, reason) | {"predictions": same}
     found = judge(replace(outcome, candidate=candidate))
     filled = {
-        path: _at(found.report, path) for path in FROM_SCRATCH if _at(report, path.rpartition(".")[0]) is not None
+        path: value_at(found.report, path)
+        for path in FROM_SCRATCH
+        if value_at(report, path.rpartition(".")[0]) is not None
     }
     skipped = found.report["baselines_skipped"].get("scratch")
     told = found.report["not_computed"] | reasons.standing(found.report)
-    unsaid = {path: reason for path, reason in told.items() if report_paths.is_within(path, filled)}
+    unsaid = {path: reason for path, reason in told.items() if is_within(path, filled)}
     if skipped:
         unsaid |= {path: unsaid.get(path) or skipped for path in COMPARED if filled.get(path, path) is None}
     return {
@@ -249,10 +252,3 @@ def _learned(context: RunContext, version: ServedVersion, index: Index) -> Rows 
     rows = np.array([row for row, name in enumerate(own) if name.tobytes() in ids], np.int64)
     some = np.random.default_rng(context.document.seed).permutation(len(rows))[: strangers.MAX_LEARNED]
     return rows[np.sort(some)] if len(rows) else None
-
-
-def _at(document: Any, path: str) -> Any:
-    """The value at a dotted path; None where there is none. The whole document at an empty one."""
-    for name in filter(None, path.split(".")):
-        document = document.get(name) if isinstance(document, dict) else None
-    return document
