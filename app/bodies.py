@@ -52,6 +52,12 @@ def _as_written(given: Any, validate: core_schema.ValidatorFunctionWrapHandler) 
         ) from None
 
 
+def why_no_json(error: Exception) -> str:
+    """What is wrong with a text, by what `json.loads` raised."""
+    # Of a number of very many digits Python says how to have it read, which is no advice for whoever sends it.
+    return "a number that is too long" if type(error) is ValueError and "digits" in str(error) else str(error)
+
+
 def pointers(problems: Iterable[Mapping[str, Any]], *inside: str) -> list[dict[str, str]]:
     """What pydantic found, each as a JSON pointer to its place and what is wrong there."""
     return [

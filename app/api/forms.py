@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
 from app.api.multipart import Part
-from app.bodies import pointers
+from app.bodies import pointers, why_no_json
 from app.errors import Unprocessable, UnsupportedMediaType
 from app.services.idempotency import Answer
 
@@ -117,7 +117,7 @@ def from_json(name: str, text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Unprocessable(f"expected {name} as JSON; found {error}") from error
+        raise Unprocessable(f"expected {name} as JSON; found {why_no_json(error)}") from error
 
 
 def replayed(kept: Answer, status: int = 202) -> Response:

@@ -18,6 +18,7 @@ from app.api.answers import Ask
 from app.api.deps import State
 from app.api.forms import checked_json, plain_type
 from app.api.problems import document
+from app.bodies import why_no_json
 from app.errors import GraftError, Overloaded, TimedOut, TooLarge, Unauthorized, Unprocessable
 from app.services import rollouts
 from app.services.predictions import Found
@@ -194,8 +195,10 @@ class _Reader:
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
-            # It would say that every line is line 1.
-            why = f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else str(error)
+            why = why_no_json(error)
+            if isinstance(error, json.JSONDecodeError):
+                # It would say that every line is line 1.
+                why = f"{error.msg} at character {error.pos}"
             raise Unprocessable(
                 f'expected one JSON object with an image; found {why}; send {{"b64": ...}} or {{"url": ...}}',
                 errors=[{"pointer": f"/body/{index}", "detail": why}],

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from app.artifact import bundle, foreign, graph, reference, sample, scores, seen, stored, tensors
 from app.artifact.precisions import FLOAT, WORDS, Precision, Second
 from app.artifact.spec import BundleError, Spec
+from app.bodies import why_no_json
 from app.errors import BadImage, BadRequest
 from app.serving import trial
 from app.serving.runtime import BATCH_SIZE, Session, failures
@@ -105,9 +106,7 @@ def _check_texts(folder: Path) -> None:
         report = json.loads((folder / bundle.REPORT).read_text("utf-8"), parse_constant=_no_number)
         (folder / bundle.README).read_text("utf-8")
     except (ValueError, RecursionError) as error:
-        # Of a number of very many digits Python says how to have it read, which is no advice for a stranger's file.
-        told = "a number that is too long" if type(error) is ValueError and "digits" in str(error) else error
-        raise _unlike(f"{bundle.REPORT} and {bundle.README} as text; {told}") from error
+        raise _unlike(f"{bundle.REPORT} and {bundle.README} as text; {why_no_json(error)}") from error
     if not isinstance(report, dict):
         raise _unlike(f"{bundle.REPORT} as an object; it is {type(report).__name__}")
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from app.serving.call import Call, Ready
 from app.serving.model import Served
-from app.serving.runtime import BATCH_SIZE
+from app.serving.providers import CPU
+from app.serving.runtime import BATCH_SIZE, bytes_per_pixel
 
 # A batch that takes longer makes the others wait; where one image takes long, batches are smaller.
 BATCH_SECONDS = 0.25
@@ -18,9 +19,14 @@ Batch = list[tuple[Call, Ready]]
 
 
 class Lanes:
-    """Lanes take turns, and in a lane its requests do, image by image."""
+    """Lanes take turns, and in a lane its requests do, image by image.
 
-    def __init__(self) -> None:
+    Args:
+        batch_bytes: of memory that a batch may take on a processor while it runs; one image may always.
+    """
+
+    def __init__(self, batch_bytes: int) -> None:
+        self._batch_bytes = batch_bytes
         self._calls: OrderedDict[Lane, deque[Call]] = OrderedDict()
         self._seconds_per_image: dict[Lane, float] = {}
 
@@ -53,7 +59,7 @@ class Lanes:
         while self._calls:
             lane, calls = self._calls.popitem(last=False)
             waiting = sum(len(call.ready) for call in calls)
-            batch = _take(calls, min(self._most(lane), max(1, -(-waiting // num_idle))))
+            batch = _take(calls, min(self._most(lane, calls), max(1, -(-waiting // num_idle))))
             if calls:
                 self._calls[lane] = calls
             if batch:
@@ -71,9 +77,17 @@ class Lanes:
         """Forgets every request."""
         self._calls.clear()
 
-    def _most(self, lane: Lane) -> int:
+    def _most(self, lane: Lane, calls: deque[Call]) -> int:
+        """Images of a batch, by the time and the memory that each takes."""
+        most = BATCH_SIZE
         seconds = self._seconds_per_image.get(lane)
-        return BATCH_SIZE if not seconds else max(1, min(BATCH_SIZE, int(BATCH_SECONDS / seconds)))
+        if seconds:
+            most = min(most, int(BATCH_SECONDS / seconds))
+        model = calls[0].model
+        if model.backbone.device == CPU:
+            height, width = lane[1][:2]
+            most = min(most, self._batch_bytes // (bytes_per_pixel(model.precision, CPU) * height * width))
+        return max(1, most)
 
 
 def _take(calls: deque[Call], most: int) -> Batch:

@@ -2,7 +2,8 @@
 
 A model is two entries, its backbone's session and its head's, each keyed by the digest of its graph; so ten heads on
 one backbone cost one backbone. A domain's alignment is a third. Sizes are known only after a load, and grow with what
-is run; entries in use stay, so the budget can be exceeded for the length of a call.
+is run at once; room is made before it is run. Entries in use stay, and so does the one used last, which would be the
+next to be asked; where all of these hold more than the budget, they give back what they do not need at the moment.
 """
 
 import logging
@@ -23,6 +24,12 @@ class Resource(Protocol):
     @property
     def size_bytes(self) -> int:
         """Memory held now."""
+
+    def size_with(self, number: int) -> int:
+        """Memory held once it works on so many items more at once."""
+
+    def trim(self) -> None:
+        """Gives back what it does not need at the moment, soon."""
 
     def close(self) -> None:
         """Gives the memory back."""
@@ -48,13 +55,14 @@ class _Entry(Generic[T]):
     size_bytes: int = 0
     leases: int = 0
     discarded: bool = False
+    is_told: bool = False
 
 
 class Pool(Generic[T]):
     """Least-recently-used pool with leases and single-flight loading; safe for any number of threads.
 
     Args:
-        budget_bytes: what idle entries may hold together.
+        budget_bytes: what entries may hold together.
     """
 
     def __init__(self, budget_bytes: int) -> None:
@@ -65,11 +73,16 @@ class Pool(Generic[T]):
         self._size_bytes = 0
 
     @contextmanager
-    def lease(self, key: str, load: Callable[[], T]) -> Iterator[T]:
+    def lease(self, key: str, load: Callable[[], T], number: int = 0) -> Iterator[T]:
         """The entry of that key, loaded by the first who asks; it is not closed before the `with` block ends.
 
         Whoever asks during a load waits for it and gets its result or its error. An error is not kept: the next call
         loads again.
+
+        Args:
+            key: of the entry.
+            load: makes it.
+            number: of items that it is to work on at once, beside those of other leases.
 
         Raises:
             Exception: whatever `load` raises.
@@ -78,6 +91,7 @@ class Pool(Generic[T]):
         try:
             if first:
                 self._load(key, entry, load)
+            self._expect(key, entry, number)
             yield entry.loaded.result()
         finally:
             self._release(key, entry)
@@ -126,6 +140,14 @@ class Pool(Generic[T]):
             entry.leases += 1
             return entry, first
 
+    def _expect(self, key: str, entry: _Entry[T], number: int) -> None:
+        """Makes room for what an entry is about to hold."""
+        value = entry.loaded.result()
+        with self._lock:
+            self._resize(key, entry, value.size_with(number))
+            closing = self._over_budget()
+        _close(closing)
+
     def _load(self, key: str, entry: _Entry[T], load: Callable[[], T]) -> None:
         try:
             value = load()
@@ -144,12 +166,13 @@ class Pool(Generic[T]):
         _close(closing)
 
     def _resize(self, key: str, entry: _Entry[T], size_bytes: int) -> None:
-        """Notes what an entry holds now."""
-        was, entry.size_bytes = entry.size_bytes, size_bytes
-        self._size_bytes += size_bytes - was
-        if was <= self._budget_bytes < size_bytes:
+        """Notes what an entry holds now, or is about to."""
+        self._size_bytes += size_bytes - entry.size_bytes
+        entry.size_bytes = size_bytes
+        if size_bytes > self._budget_bytes and not entry.is_told:
+            entry.is_told = True
             log.warning(
-                "%s takes %d bytes, more than the pool's %d: it is loaded anew for every call; raise the budget",
+                "%s takes %d bytes, more than the pool's %d: nothing else stays loaded; raise the budget",
                 key, size_bytes, self._budget_bytes,
             )  # fmt: skip
 
@@ -168,15 +191,21 @@ class Pool(Generic[T]):
         _close(closing)
 
     def _over_budget(self) -> list[T]:
-        """Takes idle entries out, oldest first, until the rest fits; the caller closes them without the lock."""
+        """Takes idle entries out, oldest first, until the rest fits; the caller closes them without the lock.
+
+        The one used last stays: without, what is larger than the budget would be loaded anew for every call.
+        """
         closing: list[T] = []
         if self._size_bytes <= self._budget_bytes:
             return closing
-        for key in [key for key, entry in self._entries.items() if not entry.leases]:
-            if self._size_bytes <= self._budget_bytes:
-                break
+        for key in [key for key, entry in list(self._entries.items())[:-1] if not entry.leases]:
             self._num_evictions += 1
             closing.append(self._forget(self._entries.pop(key)))
+            if self._size_bytes <= self._budget_bytes:
+                return closing
+        for entry in self._entries.values():
+            if entry.loaded.done() and entry.loaded.exception() is None:
+                entry.loaded.result().trim()
         return closing
 
     def _forget(self, entry: _Entry[T]) -> T:

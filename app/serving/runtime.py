@@ -6,6 +6,7 @@ Shape legend: N images, H x W pixels, D features, C classes.
 import itertools
 import math
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ _numbers = itertools.count()
 # Measured as resident memory on the four starter backbones (graphs of 9 to 19 MB) after batches of every size: weights
 # stand there twice, as read and as packed for the kernels, and the arena keeps 256 to 294 bytes per input pixel of a
 # batch. They held 316, 293, 263 and 248 MB, and count as 335, 286, 247 and 238; after batches of one and two images, as
-# a session for single images runs them, two of them held 50 and 44 MB, and count as 65 and 76. Batches that threads run
-# side by side on a session take more, which is not counted: two held 399 and four 678 MB where one held 270. A hundred
-# sessions of a head of 10 KB take 200 KB each.
+# a session for single images runs them, two of them held 50 and 44 MB, and count as 65 and 76. What counts is how many
+# images were in it at once: after two and three batches of 16 side by side EfficientNet-Lite0 held 364 and 468 MB, and
+# counts as 467 and 687; after four and eight of four images 177 and 271, and counts as 247 and 467. A hundred sessions
+# of a head of 10 KB take 200 KB each.
 SESSION_BYTES = 190 * 2**10
 WEIGHT_COPIES = 2
 ACTIVATION_BYTES_PER_PIXEL = 274
@@ -35,6 +37,9 @@ ACTIVATION_BYTES_PER_PIXEL = 274
 # count as 456, 389, 336 and 322; by the figures above it would be 229 to 316.
 HALF_WEIGHT_COPIES = 6
 HALF_ACTIVATION_BYTES_PER_PIXEL = 368
+# What an arena holds and does not need goes back to the system at the end of a run with this option, and the next run
+# gets it anew; that took no more of the processor (EfficientNet-Lite0, 10.4 ms an image in batches of 16).
+TRIMMING = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +53,12 @@ class Outputs:
 
     probabilities: NDArray[np.float32]
     features: NDArray[np.float32]
+
+
+def bytes_per_pixel(precision: Precision, device: Device) -> int:
+    """Of memory that an image takes while a graph of that precision runs, for each of its pixels."""
+    is_half = precision == FP16 and device == CPU
+    return HALF_ACTIVATION_BYTES_PER_PIXEL if is_half else ACTIVATION_BYTES_PER_PIXEL
 
 
 def num_cores() -> int:
@@ -119,17 +130,35 @@ class Session:
         self.input_shape: tuple[int | str | None, ...] = tuple(inputs[0].shape)
         self.output_names: tuple[str, ...] = tuple(item.name for item in session.get_outputs())
         self.graph_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
-        self._largest = 0
+        self._lock = threading.Lock()
+        # Images in runs now, and the most that there were at once since the arena was trimmed.
+        self._num_running = self._num_held = 0
+        self._num_runs = self._num_trims = 0
 
     @property
     def size_bytes(self) -> int:
-        """Estimate of the memory that the session holds after the largest batch so far: an arena gives nothing back."""
+        """Estimate of the memory that the session holds, by the most images at once: an arena gives nothing back."""
+        return self._size(self._num_held)
+
+    def size_with(self, number: int) -> int:
+        """The same once so many images more are run beside those that run now."""
+        with self._lock:
+            return self._size(max(self._num_held, self._num_running + min(number, BATCH_SIZE)))
+
+    def trim(self) -> None:
+        """Gives back what the arena does not need, as soon as runs end: those to come, one for each that is under way.
+
+        Nothing is given back on a GPU.
+        """
+        with self._lock:
+            self._num_trims = self._num_runs + 1
+
+    def _size(self, number: int) -> int:
         fixed = [length for length in self.input_shape[1:3] if isinstance(length, int)]
         pixels = math.prod(fixed) if len(self.input_shape) == 4 else 0
-        copies, per_pixel = WEIGHT_COPIES, ACTIVATION_BYTES_PER_PIXEL
-        if self._precision == FP16 and self.device == CPU:
-            copies, per_pixel = HALF_WEIGHT_COPIES, HALF_ACTIVATION_BYTES_PER_PIXEL
-        return SESSION_BYTES + copies * self.graph_bytes + per_pixel * self._largest * pixels
+        copies = HALF_WEIGHT_COPIES if self._precision == FP16 and self.device == CPU else WEIGHT_COPIES
+        activations = bytes_per_pixel(self._precision, self.device) * number * pixels
+        return SESSION_BYTES + copies * self.graph_bytes + activations
 
     def run(self, batch: NDArray[Any]) -> list[NDArray[np.float32]]:
         """All outputs, in the graph's order, computed in chunks of 16 so that memory does not grow with the batch.
@@ -150,14 +179,34 @@ class Session:
             or any(isinstance(want, int) and want != have for want, have in zip(fixed, batch.shape[1:], strict=True))
         ):
             raise ValueError(f"expected {self.input_name} of shape {self.input_shape}; found {batch.shape}")
-        run = self._run_bound if self._bound else self._run
-        # Several threads may do so at once: where one is lost, the next such batch tells it.
-        self._largest = max(self._largest, min(len(batch), BATCH_SIZE))
-        chunks = [run(session, batch[start : start + BATCH_SIZE]) for start in range(0, len(batch), BATCH_SIZE)]
+        chunks = [self._run(session, batch[start : start + BATCH_SIZE]) for start in range(0, len(batch), BATCH_SIZE)]
         return chunks[0] if len(chunks) == 1 else [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
     def _run(self, session: Any, batch: NDArray[Any]) -> list[NDArray[np.float32]]:
-        found: list[NDArray[np.float32]] = session.run(None, {self.input_name: np.ascontiguousarray(batch)})
+        with self._lock:
+            self._num_runs += 1
+            self._num_running += len(batch)
+            self._num_held = max(self._num_held, self._num_running)
+            is_trim = self._num_trims > 0 and self.device == CPU and not self._bound
+            self._num_trims = max(0, self._num_trims - 1)
+        try:
+            return self._run_bound(session, batch) if self._bound else self._run_plain(session, batch, is_trim)
+        finally:
+            with self._lock:
+                if is_trim:
+                    # Those beside it may hold what is in no piece of its own, so this one counts too.
+                    self._num_held = self._num_running
+                self._num_runs -= 1
+                self._num_running -= len(batch)
+
+    def _run_plain(self, session: Any, batch: NDArray[Any], is_trim: bool) -> list[NDArray[np.float32]]:
+        options = None
+        if is_trim:
+            import onnxruntime as ort
+
+            options = ort.RunOptions()
+            options.add_run_config_entry(*TRIMMING)
+        found: list[NDArray[np.float32]] = session.run(None, {self.input_name: np.ascontiguousarray(batch)}, options)
         return found
 
     def _run_bound(self, session: Any, batch: NDArray[Any]) -> list[NDArray[np.float32]]:

@@ -48,14 +48,19 @@ class Sessions:
         pair = found[model.backbone.sha256], found[model.head.sha256]
         return None if self.trials.known(model, *pair) else "/".join(model.key)
 
-    def lease(self, graph: Graph, threads: int = 1) -> AbstractContextManager[Session]:
+    def lease(self, graph: Graph, threads: int = 1, number: int = 1) -> AbstractContextManager[Session]:
         """The graph's session, loaded if it is not there.
+
+        Args:
+            graph: what is to be run.
+            threads: of one run.
+            number: of images that it is to be run on.
 
         Raises:
             BundleError: it cannot be loaded.
         """
         key = self._key(graph, threads)
-        return self.pool.lease(key, lambda: graph.open(int(key.rpartition("/")[2])))
+        return self.pool.lease(key, lambda: graph.open(int(key.rpartition("/")[2])), number)
 
     def head(
         self, model: Served, backbone: Session, features_ND: NDArray[np.float32]

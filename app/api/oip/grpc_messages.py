@@ -18,12 +18,14 @@ def read(asked: Any) -> InferRequest:
     """A `ModelInferRequest`.
 
     Raises:
-        BadRequest: raw contents for some inputs only, or outputs that make no sense.
+        BadRequest: raw contents for some inputs only, or beside typed ones, or outputs that make no sense.
         Unsupported: shared memory.
     """
     raw = asked.raw_input_contents
     if raw and len(raw) != len(asked.inputs):
         raise BadRequest(f"expected raw_input_contents of all {len(asked.inputs)} inputs; found {len(raw)}")
+    if raw and any(tensor.HasField("contents") for tensor in asked.inputs):
+        raise BadRequest("expected contents of an input or raw_input_contents; found both; send one")
     data: list[memoryview | list[Any]]
     data = [memoryview(one) for one in raw] if raw else [_contents(tensor) for tensor in asked.inputs]
     return InferRequest(

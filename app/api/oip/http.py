@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from app.api.oip import tensors
 from app.api.oip.messages import ENCODED, InferInput, InferRequest, InferResponse, OutputTensor, requested_outputs
-from app.bodies import BODY, pointers
+from app.bodies import BODY, pointers, why_no_json
 from app.errors import BadRequest
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -105,8 +105,8 @@ def parse(model: type[M], text: bytes) -> M:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadRequest(
-            f"expected a request as JSON in UTF-8; found {str(error)[:200]}; where binary data follows it, header "
-            f"{HEADER_LENGTH} says how long the JSON is"
+            f"expected a request as JSON in UTF-8; found {why_no_json(error)[:200]}; where binary data follows it, "
+            f"header {HEADER_LENGTH} says how long the JSON is"
         ) from error
     try:
         return model.model_validate(given)

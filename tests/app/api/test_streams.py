@@ -104,6 +104,15 @@ def test_what_is_wrong_with_a_line_names_the_line_and_the_field(served, chunk):
     assert [item["index"] for item in found[1:]] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_number_of_very_many_digits_is_no_matter_of_python(served):
+    number = b"9" * 5000
+    (found,) = lines(served.post(URL, content=b'{"b64": ' + number + b"}", headers={"Content-Type": NDJSON}))
+    json_answer = served.post(URL, content=b'{"images": ' + number + b"}", headers={"Content-Type": "application/json"})
+    for told in (found["problem"]["detail"], problem(json_answer, 422, "invalid_payload")["detail"]):
+        assert "found a number that is too long" in told
+        assert "sys." not in told
+
+
 def test_a_line_without_end_is_an_error(served):
     settings = served.app.state.graft.settings
     body = sent(PICTURES[:1]) + b"\n" + b"x" * (settings.max_predict_bytes + 1)

@@ -218,6 +218,24 @@ def test_an_image_alone_gets_all_cores(engine):
     assert asked == [2, 1]
 
 
+def test_batches_are_as_small_as_the_budget_for_what_runs_demands(monkeypatch):
+    """Half of it, shared by all runners; an image more than it holds is run all the same."""
+    monkeypatch.setattr(lanes, "BATCH_SECONDS", 1000.0)
+    image = 274 * SPEC.preprocess.height * SPEC.preprocess.width
+    for budget, largest in ((2 * 5 * image, 5), (2 * 100 * image, 16), (image, 1)):
+        engine = Engine(budget, 1)
+        model, backbone = watched(engine)
+        backbone.door.clear()
+        first = engine.submit(model, images(1))
+        assert backbone.entered.acquire(timeout=SECONDS)
+        rest = engine.submit(model, images(21))
+        backbone.door.set()
+        for call in (first, rest):
+            call.result(SECONDS)
+        assert max(backbone.sizes) == largest
+        engine.close()
+
+
 def test_a_small_request_does_not_wait_for_a_large_one(single):
     model, session = watched(single)
     session.door.clear()

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -41,9 +42,9 @@ def test_chunks_are_of_sixteen():
         def __init__(self, session):
             self.session = session
 
-        def run(self, names, feeds):
+        def run(self, names, feeds, options):
             seen.append(len(feeds["images"]))
-            return self.session.run(names, feeds)
+            return self.session.run(names, feeds, options)
 
     session = Session(backbone_bytes())
     session._session = Recording(session._session)
@@ -74,6 +75,58 @@ def test_pixels_count_for_the_largest_batch_so_far():
             session.run(images(number, side=session.input_shape[1]))
         difference = large.size_bytes - small.size_bytes
         assert difference == pytest.approx(counted * 274 * (32 * 32 - 8 * 8), abs=64)
+
+
+class Gated:
+    """An onnxruntime session whose runs wait until they are let through; it notes what they were told to give back."""
+
+    def __init__(self, session):
+        self.session, self.inside, self.gate = session, threading.Semaphore(0), threading.Semaphore(0)
+        self.trims = []
+
+    def run(self, names, feeds, options):
+        self.trims.append(options is not None)
+        self.inside.release()
+        assert self.gate.acquire(timeout=30)
+        return self.session.run(names, feeds)
+
+
+def test_images_that_run_side_by_side_count_together():
+    session = Session(backbone_bytes(side=32), threads=1)
+    session._session = gated = Gated(session._session)
+    empty, image = session.size_bytes, 274 * 32 * 32
+    with ThreadPoolExecutor(3) as executor:
+        runs = [executor.submit(session.run, images(number, side=32)) for number in (4, 5, 6)]
+        for _ in runs:
+            assert gated.inside.acquire(timeout=30)
+        assert session.size_bytes == empty + 15 * image
+        assert session.size_with(2) == empty + 17 * image
+        gated.gate.release(3)
+        for run in runs:
+            run.result(30)
+        # An arena gives nothing back by itself, so three small ones fit into what it holds.
+        assert session.size_bytes == session.size_with(3) == empty + 15 * image
+        assert session.size_with(100) == empty + 16 * image
+
+
+def test_a_session_that_is_told_to_gives_back_what_it_does_not_need():
+    session = Session(backbone_bytes(side=32), threads=1)
+    session.run(images(16, side=32))
+    empty, image = Session(backbone_bytes(side=32)).size_bytes, 274 * 32 * 32
+    session._session = gated = Gated(session._session)
+    with ThreadPoolExecutor(2) as executor:
+        under_way = executor.submit(session.run, images(3, side=32))
+        assert gated.inside.acquire(timeout=30)
+        session.trim()
+        assert session.size_bytes == empty + 16 * image
+        gated.gate.release()
+        under_way.result(30)
+        assert session.size_bytes == empty + 16 * image
+        gated.gate.release(3)
+        for number, held in ((2, 2), (4, 4), (1, 4)):
+            session.run(images(number, side=32))
+            assert session.size_bytes == empty + held * image
+    assert gated.trims == [False, True, True, False]
 
 
 HELD = """

@@ -74,7 +74,7 @@ def test_an_eviction_is_followed_by_another_trial():
     with closing(Engine(0, 1)) as engine:
         model = served(read=lambda: read.append(1) or made)
         for _ in range(3):
-            engine.submit(model, images(2)).result(SECONDS)
+            engine.submit(model, images(1)).result(SECONDS)
     assert len(read) == 3
 
 

@@ -12,6 +12,7 @@ from app.api.oip import proto
 from app.artifact.precisions import SECOND
 from app.main import create_app
 from tests.app import second_graphs
+from tests.app.api.oip.requests import elements
 from tests.conftest import free_port, wait_until
 from tests.inference import LABELS, NAME, PICTURES, features, pixels, probabilities, publish
 
@@ -183,8 +184,9 @@ INVALID = {
     "no input": (lambda: infer([]), "expected one input"),
     "another datatype": (lambda: infer([images(datatype="FP32")]), "UINT8"),
     "too bright": (lambda: infer([images(contents={"uint_contents": [300] * pixels().size})]), "300"),
-    "raw for one only": (lambda: infer([encoded()], raw_input_contents=[b"a", b"b"]), "raw_input"),
-    "raw cut off": (lambda: infer([encoded()], raw_input_contents=[b"abc"]), "cut off"),
+    "raw and typed": (lambda: infer([encoded()], raw_input_contents=[elements(*PICTURES)]), "found both"),
+    "raw for one only": (lambda: infer([encoded(contents=None)], raw_input_contents=[b"a", b"b"]), "raw_input"),
+    "raw cut off": (lambda: infer([encoded(contents=None)], raw_input_contents=[b"abc"]), "cut off"),
     "no image": (lambda: infer([encoded(shape=[1], contents={"bytes_contents": [b"hello"]})]), "image 0"),
     "no contents": (lambda: infer([encoded(contents=None)]), "expected 5 elements"),
     "huge shape": (lambda: infer([images(shape=[2**62, 8, 8, 3])]), "at most 256"),

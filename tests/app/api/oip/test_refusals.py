@@ -15,6 +15,7 @@ REFUSED = {
     "nothing": ({"content": b""}, 400, "as JSON"),
     "no UTF-8": ({"content": b'{"inputs": "\xff"}'}, 400, "UTF-8"),
     "deep": ({"content": b'{"inputs":' + b"[" * 100_000}, 400, "as JSON"),
+    "endless number": ({"content": b'{"inputs":' + b"9" * 5000 + b"}"}, 400, "found a number that is too long"),
     "deep data": ({"json": {"inputs": [images(data=json.loads("[" * 200 + "]" * 200))]}}, 400, "whole numbers"),
     "a list": ({"json": []}, 400, "/: "),
     "no inputs": ({"json": {}}, 400, "/inputs: Field required"),
