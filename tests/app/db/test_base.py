@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 
 from app.db.base import new_id, now
 from app.db.models import Job, Project
+from app.db.session import Database
 from tests import factories
 
 
@@ -67,3 +68,16 @@ def test_ids_grow_within_one_process_and_do_not_repeat():
     assert all(made == sorted(made) for made in several)
     assert len({name for made in several for name in made}) == 8000
     assert {len(name) for name in several[0]} == {len("job_") + 20}
+
+
+@pytest.mark.server
+def test_connections_to_a_server_that_has_gone_are_given_up(postgres):
+    """What the driver was told, since no test pulls a cable; a word of the operator's URL counts for more."""
+    for url, seconds in ((postgres.url("postgres"), "10"), (f"{postgres.url('postgres')}&connect_timeout=3", "3")):
+        found = Database(url)
+        with found.read() as session:
+            told = session.connection().connection.driver_connection.info.get_parameters()
+        found.dispose()
+        assert told["connect_timeout"] == seconds
+        assert told["tcp_user_timeout"] == "30000"
+        assert (told["keepalives_idle"], told["keepalives_interval"], told["keepalives_count"]) == ("15", "5", "3")
