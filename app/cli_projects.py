@@ -10,12 +10,16 @@ from app.settings import Settings
 if TYPE_CHECKING:
     from app.db.session import Database
 
+# What every database holds as a whole number.
+MOST_DIGITS = 19
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verbs and their options."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser("list", help="show all projects and their limits")
-    limit = verbs.add_parser("limit", help="set all limits of a project; one that is not named is taken away")
+    summary = "set all limits of a project; one that is not named is taken away"
+    limit = verbs.add_parser("limit", help=summary, description=summary)
     limit.add_argument("project")
     limit.add_argument("--max-bytes", type=_positive, metavar="N", help="of all that it stores")
     limit.add_argument("--max-jobs", type=_positive, metavar="N", help="queued and running together")
@@ -59,16 +63,21 @@ def _limit(database: "Database", given: argparse.Namespace) -> int:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if not 0 < number < 2**63:
-        raise ValueError(f"expected a number from 1; found {text}")
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < MOST_DIGITS else 0
+    if not number:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1; found {text!r}; leave it out for no limit")
     return number
 
 
 def _rate(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0 < number < 1e6:
-        raise ValueError(f"expected a number above 0; found {text}")
+        raise argparse.ArgumentTypeError(
+            f"expected a number above 0 and below a million; found {text!r}; leave it out for no limit"
+        )
     return number
 
 

@@ -69,7 +69,7 @@ from app.services import logs as logs_of
 from app.services import models as models_of
 from app.services.drift import Observation
 from app.services.predictions import Lookup, Opened
-from app.services.storage_probe import StorageProbe
+from app.services.probes import probes
 from app.services.warm_up import WarmUp
 from app.serving import providers
 from app.serving.board import Board
@@ -223,7 +223,7 @@ def make_state(settings: Settings, board: Path | None = None, roles: Sequence[st
         takes_jobs="api" in roles,
         database=database,
         storage=storage,
-        storage_probe=StorageProbe(storage, settings.scratch),
+        probes=probes(database, storage, settings.scratch),
         inbox=open_inbox(storage),
         bell=Bell(make_celery(settings)),
         engine=engine,

@@ -6,6 +6,7 @@ needs: images are fetched from hosts that the operator names (`named`), webhooks
 """
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _SPECIAL = ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "2001::/23", "2002::/16", "3fff::/20")
 NOT_PUBLIC: tuple[Network, ...] = tuple(map(ipaddress.ip_network, _SPECIAL))
 UNICAST = ipaddress.IPv6Network("2000::/3")
+# Underscores are in no host's name by the standard, and in many a private network's.
+LABEL = re.compile(r"(?=[a-z0-9_-]*[a-z0-9])(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
+NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
+MOST_OF_A_NAME = 253
 
 
 class Refused(Exception):
@@ -50,7 +55,8 @@ def place(url: str) -> Place:
     """Where a URL leads.
 
     Raises:
-        ValueError: it is none of http or https, names no host, or names a user, who is never sent.
+        ValueError: it is none of http or https, names no host, or one that nothing can ever lead to, or names a user,
+            who is never sent.
     """
     if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
         raise ValueError("characters that a URL does not have; write them percent-encoded, a host in punycode")
@@ -61,8 +67,40 @@ def place(url: str) -> Place:
         raise ValueError("a user or password")
     if not parts.hostname:
         raise ValueError("no host")
+    host = parts.hostname.lower()
+    if "[" in parts.netloc:
+        _check_literal(parts.netloc, host)
+    else:
+        _check_name(host)
     port = PORTS[parts.scheme] if parts.port is None else parts.port
-    return Place(parts.scheme, parts.hostname.lower(), port)
+    return Place(parts.scheme, host, port)
+
+
+def _check_literal(netloc: str, host: str) -> None:
+    """Of an IPv6 address, and no other text in brackets; its zone would be this machine's."""
+    before, _, rest = netloc.lower().partition(f"[{host}]")
+    try:
+        address = ipaddress.IPv6Address(host)
+    except ValueError:
+        address = None
+    if before or (rest and not rest.startswith(":")) or address is None or address.scope_id is not None:
+        raise ValueError("a host that is no IPv6 address in brackets")
+
+
+def _check_name(host: str) -> None:
+    """Of a name that DNS can have, with or without the dot at its end, or an IPv4 address in any spelling."""
+    name = host.removesuffix(".")
+    labels = name.split(".")
+    if NUMBER.fullmatch(labels[-1]):
+        try:
+            socket.inet_aton(host)
+        except OSError as error:
+            raise ValueError("a host that ends in a number and is no IPv4 address") from error
+    elif len(name) > MOST_OF_A_NAME or not all(map(LABEL.fullmatch, labels)):
+        raise ValueError(
+            f"a host that is no name of DNS: at most {MOST_OF_A_NAME} characters, between its dots 1 to 63 letters, "
+            "digits, hyphens and underscores that neither begin nor end with a hyphen, nor are all underscores"
+        )
 
 
 def named(found: Place, hosts: Iterable[str]) -> bool:

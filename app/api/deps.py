@@ -22,7 +22,7 @@ from app.queue import Bell
 from app.services import queues, waste
 from app.services.drift import Observation
 from app.services.predictions import Lookup, Opened
-from app.services.storage_probe import StorageProbe
+from app.services.probes import Probes
 from app.services.warm_up import WarmUp
 from app.serving.engine import Engine
 from app.serving.statistics import Statistics
@@ -44,7 +44,7 @@ class State:
     takes_jobs: bool
     database: Database
     storage: Storage
-    storage_probe: StorageProbe
+    probes: Probes
     inbox: Inbox
     bell: Bell
     engine: Engine

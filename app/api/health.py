@@ -35,9 +35,9 @@ def readyz(state: Context, response: Response) -> Any:
     A service that answers predictions alone needs neither a broker nor a worker, and is ready without.
     """
     if state.takes_jobs:
-        checks = readiness.check(state.database, state.storage_probe, state.bell, state.warm_up)
+        checks = readiness.check(state.probes, state.bell, state.warm_up)
     else:
-        checks = readiness.check_serving(state.database, state.storage_probe, state.warm_up)
+        checks = readiness.check_serving(state.probes, state.warm_up)
     missing = [name for name, finding in checks.items() if finding != "ok"]
     if missing:
         response.status_code = 503

@@ -108,7 +108,9 @@ class UploadOut(BaseModel):
     sha256: str | None = Field(description="Once it is verified.")
     used_by: str | None = Field(description="What was made of it.")
     created_at: datetime
-    expires_at: datetime = Field(description="When it is removed, unless more of it comes before.")
+    expires_at: datetime = Field(
+        description="When it is removed, unless more of it comes before; via `s3`, unless it is completed before."
+    )
 
 
 class BegunOut(UploadOut):
@@ -192,6 +194,7 @@ def get_upload(upload_id: str, request: Request, response: Response, session: Re
 def list_parts(upload_id: str, state: Context, session: ReadSession, project: Project) -> Any:
     """New URLs for the parts of an upload via `s3`, and which of them are there: what a client goes on from."""
     row = uploads.get(session, project, upload_id)
+    uploads.check_awaits_parts(row)
     return _parts(state, row)
 
 
@@ -257,7 +260,8 @@ def _parts(state: State, row: Upload) -> PartsOut:
     sizes = uploads.sizes(row)
     held = uploads.held(row)
     there = {part.number: part.etag for part in state.inbox.parts(held) or []}
-    seconds = int(min(MAX_URL_SECONDS, state.settings.upload_keep_seconds))
+    # No URL outlives the upload: bytes that it took then would be lost.
+    seconds = max(1, int(min(MAX_URL_SECONDS, (row.expires_at - now()).total_seconds())))
     data = [
         PartOut(
             number=number,

@@ -6,8 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.orm import Session
+
+# A host that has gone, or a cable that was pulled, says nothing: the system gives the connection up after half a minute
+# and not after a quarter of an hour. What the URL says comes first.
+PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 
 
 class Database:
@@ -83,7 +93,9 @@ class Database:
 
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+        own = make_url(url).query
+        patience = {name: value for name, value in PATIENCE.items() if name not in own}
+        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=patience)
     engine = create_engine(url, connect_args={"timeout": 5, "check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

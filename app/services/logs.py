@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.base import now
+from app.db.base import now, pieces
 from app.db.logs import PredictionLog
 from app.db.models import Model
 from app.db.session import Database
@@ -79,9 +79,11 @@ def policy(session: Session, model_id: str) -> Policy | None:
 
 def kept(database: Database, model_ids: Iterable[str]) -> set[str]:
     """Those of the models that keep a log, now."""
+    found: set[str] = set()
     with database.read() as session:
-        query = select(PredictionLog.model_id).where(PredictionLog.model_id.in_(set(model_ids)))
-        return set(session.scalars(query))
+        for some in pieces(model_ids):
+            found |= set(session.scalars(select(PredictionLog.model_id).where(PredictionLog.model_id.in_(some))))
+    return found
 
 
 def days(storage: Storage, row: PredictionLog) -> list[str]:

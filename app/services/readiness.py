@@ -3,8 +3,6 @@
 from math import nan
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db.base import now
@@ -13,26 +11,27 @@ from app.db.session import Database
 from app.queue import Bell
 from app.services import collections, forecasts, limits, queues, served, stored_bytes
 from app.services.drift import Observation
-from app.services.storage_probe import StorageProbe
+from app.services.probes import Probes
 from app.services.warm_up import WarmUp
 from app.serving.statistics import Statistics, Tally
 
 LOADING = "expected the versions that aliases mean to be loaded; found that some are not yet; ask again in a moment"
 
 
-def check(database: Database, storage: StorageProbe, bell: Bell, warm_up: WarmUp) -> dict[str, str]:
+def check(probes: Probes, bell: Bell, warm_up: WarmUp) -> dict[str, str]:
     """Each part with `ok`, or what is wrong with it; models only while those that are served are being loaded."""
-    found = {"database": _database(database), "broker": "ok" if bell.reachable() else "expected a broker; found none"}
-    found["storage"] = storage.look()
-    found["worker"] = _worker(database) if found["database"] == "ok" else "unknown without the database"
+    found = {"database": probes.database.look()}
+    found["broker"] = "ok" if bell.reachable() else "expected a broker; found none"
+    found["storage"] = probes.storage.look()
+    found["worker"] = probes.workers.look() if found["database"] == "ok" else "unknown without the database"
     if found["database"] == "ok" and warm_up.is_under_way:
         found["models"] = LOADING
     return found
 
 
-def check_serving(database: Database, storage: StorageProbe, warm_up: WarmUp) -> dict[str, str]:
+def check_serving(probes: Probes, warm_up: WarmUp) -> dict[str, str]:
     """What a prediction needs, each part with `ok`, or what is wrong with it."""
-    found = {"database": _database(database), "storage": storage.look()}
+    found = {"database": probes.database.look(), "storage": probes.storage.look()}
     return {**found, "models": LOADING} if found["database"] == "ok" and warm_up.is_under_way else found
 
 
@@ -118,17 +117,3 @@ def _forecasts(registry: CollectorRegistry, found: forecasts.Errors) -> None:
     ):
         if value is not None:
             Gauge(name, what, registry=registry).set(value)
-
-
-def _database(database: Database) -> str:
-    try:
-        with database.read() as session:
-            session.execute(text("SELECT 1 FROM project LIMIT 1"))
-    except SQLAlchemyError as error:
-        return f"expected a migrated database; found {type(error).__name__}; run `graft migrate`"
-    return "ok"
-
-
-def _worker(database: Database) -> str:
-    with database.read() as session:
-        return "ok" if queues.live_workers(session) else "expected a live worker; found none; run `graft worker`"

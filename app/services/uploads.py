@@ -212,6 +212,22 @@ def sizes(row: Upload) -> list[int]:
     return [row.part_bytes] * full + ([rest] if rest or not full else [])
 
 
+def check_awaits_parts(row: Upload) -> None:
+    """Refuses an upload whose parts are one object already: there is nowhere to put another one.
+
+    Raises:
+        Conflict: code upload_via, as `sizes`; upload_used; or invalid_state, all of it is here.
+    """
+    sizes(row)
+    if row.state == State.USED:
+        check_complete(row)
+    if row.state != State.RECEIVING:
+        raise Conflict(
+            f"expected an upload that waits for parts; found {row.id} {row.state}, with all of its {row.size_bytes} "
+            f"bytes; go on with POST /api/v1/uploads/{row.id}/complete, or begin a new one"
+        )
+
+
 def check_parts(row: Upload, given: list[Part], found: list[Part]) -> list[Part]:
     """What the client says it has put there, against what is there.
 

@@ -23,7 +23,7 @@ from benchmarks.chaos.lab import PROBE, Done, Lab, finish, numbers, plain, timel
 from benchmarks.chaos.prepare import CNN, OTHER, TINY
 from benchmarks.chaos.stack import Stack
 from tests import factories
-from worker.backbones import prepared
+from worker.backbones import prepared, weights
 
 TUNE = {"method": "fine_tune", "scope": "full", "epochs": 12, "max_minutes": 30}
 
@@ -192,8 +192,11 @@ def own_backbone(lab: Lab) -> Done:
     row = stack.persist(lambda: stack.client.call("GET", f"/backbones/own/{name}"))
     with stack.database.read() as session:
         document = session.scalars(select(UserBackbone.document).where(UserBackbone.name == row["name"])).one()
-    # It ends in the digest of what is computed.
-    return Done([job_id], {"state": row["state"], "prefix": document["prefix"]})
+    record = json.loads(stack.storage.fetch(f"{document['prefix']}/{prepared.RECORD}").read_bytes())
+    for file, digest in record["files"].items():
+        assert weights.sha256_file(stack.storage.fetch(f"{document['prefix']}/{file}")) == digest, file
+    # Of what is computed, and of every file that says how.
+    return Done([job_id], {"state": row["state"], "digest": record["digest"], "files": record["files"]})
 
 
 def logged(lab: Lab) -> Done:

@@ -202,6 +202,8 @@ def test_projects_are_limited(rows, capsys):
     assert capsys.readouterr().out.splitlines()[1].split() == ["default", "-", "-", "-", "3600", "0"]
     assert cli.main(["projects", "limit", "none"]) == 2
     assert "found none named 'none'" in capsys.readouterr().err
-    for wrong in (["--max-jobs", "0"], ["--max-bytes", "-1"], ["--max-requests", "0"], ["--max-requests", "nan"]):
+    for wrong in (["--max-jobs", "0"], ["--max-bytes", "-1"], ["--max-bytes", "10MB"], ["--max-bytes", "9" * 19],
+                  ["--max-requests", "0"], ["--max-requests", "nan"], ["--max-requests", "ten"]):  # fmt: skip
         with pytest.raises(SystemExit):
             cli.main(["projects", "limit", "default", *wrong])
+        assert f"; found {wrong[1]!r}; leave it out for no limit" in capsys.readouterr().err

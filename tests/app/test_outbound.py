@@ -22,6 +22,18 @@ PUBLIC = [
 MACHINE = [
     "2130706433", "0x7f000001", "017700000001", "127.1", "0x7f.1", "0", "localhost", "LOCALHOST.", "a.localhost",
 ]  # fmt: skip
+NOWHERE = [
+    "-a.example", "a-.example", "a.-b.example", "_", "_.example", "a.__.example", "a..example", ".a.example", ".", "..",
+    "a.example..", "%61.example", "a%20b.example", "%00", "a*b.example", "*.example", "a,b.example", "a;b.example", "!",
+    "a$.example", "a'b.example", "a~.example", "xn--.example", f"{'a' * 64}.example", ".".join(["a" * 63] * 4),
+    "1.2.3.4.5", "1.1.1.1.", "999.1.1.1", "256.256.256.256", "0x1ffffffff", "4294967296", "a.123", "a.0x7f", "08.1.1.1",
+    "0x.1", "[v1.a]", "[fe80::1%25eth0]", "[::1%lo]", "[::1%25lo]", "a[::1]b.example", "[::1]a",
+]  # fmt: skip
+SOMEWHERE = [
+    "a.example.", "my_receiver", "_a._tcp.example", "a--b.example", "xn--e1afmkfd.xn--p1ai", "1a.2b", "123.example",
+    "A.B", "0x7f.example", f"{'a' * 63}.example", ".".join(["a" * 63] * 3 + ["b" * 61]), "1.1", "[2606:4700::1111]",
+    "[::FFFF:8.8.8.8]",
+]  # fmt: skip
 PORTS = {80: True, 443: True, 1024: True, 65535: True, 22: False, 25: False}
 
 
@@ -65,13 +77,26 @@ def test_other_spellings_of_this_machine_are_refused(host):
         "http:///a",
         "http://me@a.example/", "http://me:secret@a.example/", "http://@a.example/", "http://a.example:99999/",
         "http://a.example:x/", "http://[::1/", "http://a.example\\@b.example/", "http://a.example/a b",
-        "http://a.exam\nple/",
+        "http://a.exam\nple/", "http://[a]/", "http://[1.1.1.1]/", "http://[]/",
         "http://a.example/\0", "http://\u2460.example/", "javascript:alert(1)",
     ],
 )  # fmt: skip
 def test_what_is_no_place_is_refused(url):
     with pytest.raises(ValueError, match=r".+"):
         place(url)
+
+
+@pytest.mark.parametrize("host", NOWHERE)
+@pytest.mark.parametrize("shape", ["http://{}/", "https://{}:8443/a?b", "http://{}"])
+def test_host_that_nothing_can_lead_to_is_refused(host, shape):
+    with pytest.raises(ValueError, match="a host that"):
+        place(shape.format(host))
+
+
+@pytest.mark.parametrize("host", SOMEWHERE)
+def test_odd_name_of_a_host_is_let_through(host):
+    assert place(f"http://{host}/") == Place("http", host.lower().strip("[]"), 80)
+    assert place(f"http://{host}:8080/").port == 8080
 
 
 @pytest.mark.parametrize(("port", "fine"), PORTS.items())

@@ -30,7 +30,7 @@ def check_ready(state: State) -> None:
     Raises:
         Unavailable: with what is missing.
     """
-    checks = readiness.check_serving(state.database, state.storage_probe, state.warm_up)
+    checks = readiness.check_serving(state.probes, state.warm_up)
     missing = [f"{name}: {finding}" for name, finding in checks.items() if finding != "ok"]
     if missing:
         raise Unavailable("; ".join(missing))

@@ -3,6 +3,8 @@
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,7 +13,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.services import limits
 from app.services.limits import Limits
-from app.services.storage_probe import FRESH_SECONDS, StorageProbe
+from app.services.probes import STORAGE_SECONDS, Probe, try_storage
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
@@ -94,32 +96,62 @@ def test_storage_is_tried_now_and_then_however_often_somebody_asks(light_client,
 
 
 def test_storage_is_tried_again_after_a_while_and_by_one_alone(tmp_path):
-    clock, trying, going_on = [0.0], threading.Event(), threading.Event()
+    clock, trying, going_on, num_tries = [0.0], threading.Event(), threading.Event(), []
 
     class Slow(FolderStorage):
         def put(self, key, source):
+            num_tries.append(1)
             trying.set()
             assert going_on.wait(60)
             super().put(key, source)
 
-    probe = StorageProbe(Slow(tmp_path / "there"), tmp_path / "scratch", lambda: clock[0])
-    with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(probe.look)
+    slow = partial(try_storage, Slow(tmp_path / "there"), tmp_path / "scratch")
+    probe = Probe("storage", slow, STORAGE_SECONDS, patience_seconds=60, clock=lambda: clock[0])
+    with ThreadPoolExecutor(3) as threads:
+        first = [threads.submit(probe.look) for _ in range(3)]
         assert trying.wait(60)
         going_on.set()
-        assert first.result(60) == "ok"
-        clock[0] = FRESH_SECONDS
-        trying.clear()
-        going_on.clear()
+        assert [one.result(60) for one in first] == ["ok"] * 3
+        assert len(num_tries) == 1
+        clock[0] = STORAGE_SECONDS
         shutil.rmtree(tmp_path / "there")
         (tmp_path / "there").write_text("no folder")
-        second = threads.submit(probe.look)
-        assert trying.wait(60)
-        # Somebody else asks meanwhile: nobody waits for a store that is away.
-        assert probe.look() == "ok"
-        going_on.set()
-        assert "takes a file" in second.result(60)
+        assert "takes a file" in probe.look()
     assert "takes a file" in probe.look()
+    assert len(num_tries) == 2
+
+
+def test_server_that_says_nothing_is_missing_soon_and_tried_by_one_alone():
+    going_on, tries = threading.Event(), []
+
+    def attempt():
+        tries.append(1)
+        assert going_on.wait(60)
+        return "ok"
+
+    probe = Probe("the database", attempt, patience_seconds=0.2)
+    for _ in range(3):
+        assert "says nothing" in probe.look()
+    assert len(tries) == 1
+    going_on.set()
+    wait_until(lambda: probe.look() == "ok", "the server to be found again")
+
+
+def test_database_that_says_nothing_is_named(light_client, monkeypatch):
+    """Frozen, or behind a cable that was pulled: nothing is refused, and nobody waits for it."""
+    state, going_on = light_client.app.state.graft, threading.Event()
+
+    @contextmanager
+    def read():
+        assert going_on.wait(60)
+        yield
+
+    monkeypatch.setattr(state.probes.database, "_patience", 0.1)
+    monkeypatch.setattr(state.database, "read", read)
+    found = ready(light_client)
+    going_on.set()
+    assert set(found["missing"]) == {"database", "worker"}
+    assert "says nothing" in found["checks"]["database"]
 
 
 def test_broker_that_is_away_is_named_and_jobs_are_still_taken(light):

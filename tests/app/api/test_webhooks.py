@@ -81,8 +81,12 @@ def test_private_places_are_refused(shared_client, url):
 
 
 @pytest.mark.parametrize(
-    "url", ["https://me:secret@a.example/", "ftp://a.example/", "a.example", "https://", "http://a.example:99999/"]
-)
+    "url",
+    [
+        "https://me:secret@a.example/", "ftp://a.example/", "a.example", "https://", "http://a.example:99999/",
+        "http://a..example/", "http://_/", "http://%61.example/", "http://999.1.1.1/",
+    ],
+)  # fmt: skip
 def test_what_no_setting_would_allow_is_to_be_written_otherwise(shared_client, url):
     detail = problem(shared_client.post(URL, json={"url": url}), 400, "webhook_url_refused")["detail"]
     assert detail.endswith("write it as https://HOST/PATH")

@@ -7,8 +7,10 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from app.db.base import new_id, now
+from app.db.base import new_id, now, pieces
 from app.db.models import Job, Project
+from app.db.session import Database
+from app.services import logs, models
 from tests import factories
 
 
@@ -67,3 +69,27 @@ def test_ids_grow_within_one_process_and_do_not_repeat():
     assert all(made == sorted(made) for made in several)
     assert len({name for made in several for name in made}) == 8000
     assert {len(name) for name in several[0]} == {len("job_") + 20}
+
+
+def test_more_ids_are_looked_up_than_one_statement_takes(database):
+    """A process that has answered for tens of thousands of versions asks which of them there still are."""
+    with database.write() as session:
+        model = factories.model(session, num_versions=2)
+        wanted = {row.id for row in models.versions(session, [model.id])[model.id]}
+    many = [f"ver_{number:020}" for number in range(70_000)]
+    assert models.published(database, [*many, *wanted]) == wanted
+    assert logs.kept(database, many) == set()
+    assert [len(some) for some in pieces([*many, *many])] == [10_000] * 7
+
+
+@pytest.mark.server
+def test_connections_to_a_server_that_has_gone_are_given_up(postgres):
+    """What the driver was told, since no test pulls a cable; a word of the operator's URL counts for more."""
+    for url, seconds in ((postgres.url("postgres"), "10"), (f"{postgres.url('postgres')}&connect_timeout=3", "3")):
+        found = Database(url)
+        with found.read() as session:
+            told = session.connection().connection.driver_connection.info.get_parameters()
+        found.dispose()
+        assert told["connect_timeout"] == seconds
+        assert told["tcp_user_timeout"] == "30000"
+        assert (told["keepalives_idle"], told["keepalives_interval"], told["keepalives_count"]) == ("15", "5", "3")

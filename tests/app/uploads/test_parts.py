@@ -1,6 +1,7 @@
 """Uploads whose parts the client puts into the object store itself, by presigned URLs; nothing of it in a folder."""
 
 from dataclasses import replace
+from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -48,8 +49,14 @@ def test_parts_go_to_the_object_store(service):
     assert "part 2" in problem(service.complete(upload_id, parts=wrong), 400, "parts_invalid")["detail"]
     problem(service.complete(upload_id, parts=[*done, {"number": 4, "etag": "x"}]), 400, "parts_invalid")
     problem(service.complete(upload_id, "0" * 64, parts=done), 409, "sha256_mismatch")
-    assert service.complete(upload_id, parts=done).json()["state"] == "complete"
+    for state in ("received", "complete"):
+        # There is nowhere to put another part, and the object store is not to blame.
+        said = problem(service.request("GET", f"/{upload_id}/parts"), 409, "invalid_state")["detail"]
+        assert f"{upload_id} {state}" in said
+        assert service.complete(upload_id, parts=done).json()["state"] == "complete"
     assert service.state.storage.fetch(f"incoming/default/{upload_id}").read_bytes() == DATA
+    service.change(upload_id, lambda row: setattr(row, "state", "used"))
+    problem(service.request("GET", f"/{upload_id}/parts"), 409, "upload_used")
     left = service.state.inbox.client.list_multipart_uploads(Bucket=service.state.inbox.bucket)
     assert upload_id not in str(left.get("Uploads"))
 
@@ -80,6 +87,19 @@ def test_parts_that_were_put_together_unnoted_are_no_loss(service, request):
     problem(service.complete(begun["id"], "0" * 64, parts=done), 409, "sha256_mismatch")
     assert service.complete(begun["id"], parts=done).json()["state"] == "complete"
     assert service.state.storage.fetch(f"incoming/default/{begun['id']}").read_bytes() == DATA
+
+
+def test_urls_of_parts_end_with_the_upload(service):
+    if not isinstance(service.state.inbox, S3Inbox):
+        return
+    begun = service.request("POST", json={"via": "s3", "size_bytes": 10}).json()
+    assert begun["parts"]["urls_expire_at"] <= begun["expires_at"]
+    service.change(begun["id"], lambda row: setattr(row, "expires_at", row.created_at + timedelta(seconds=600)))
+    again = service.request("GET", f"/{begun['id']}/parts").json()
+    assert again["urls_expire_at"] <= service.request("GET", f"/{begun['id']}").json()["expires_at"]
+    seconds = int(parse_qs(urlsplit(again["data"][0]["url"]).query)["X-Amz-Expires"][0])
+    assert 500 < seconds <= 600
+    assert service.request("DELETE", f"/{begun['id']}").status_code == 204
 
 
 def test_a_part_has_the_length_that_it_is_to_have(service):
