@@ -2,7 +2,8 @@
 
     python -m benchmarks.serving.bare MODEL PHOTOS SIDE SECONDS
 
-Decoding runs in threads ahead of batches of 16; the best of the ways to share the cores is the limit.
+Decoding runs in threads ahead of the batches; the best of the ways to share the cores, with the best of the sizes of
+batches, is the limit.
 """
 
 import time
@@ -15,19 +16,21 @@ from typing import Any
 import numpy as np
 
 from app.artifact import preprocess
+from app.serving.lanes import CPU_BATCH_SIZE
 from app.serving.runtime import BATCH_SIZE, Session, num_cores
 
+# Runners and threads of each.
 WAYS = ((1, num_cores()), (num_cores(), 1))
+# And images in a batch. Fewer for threads together is slower: they wait for each other at every operator.
+LIMITS = (*((*way, BATCH_SIZE) for way in WAYS), (num_cores(), 1, CPU_BATCH_SIZE))
 
 
 def limit(model: Path, shape: preprocess.Preprocess, photos: Sequence[bytes], seconds: float) -> dict[str, Any]:
     """Images a second: the batches in one thread on all cores, and in as many threads as cores on one each."""
-    rates = {
-        f"{runners} x {threads}": _rate(model, shape, photos, seconds, runners, threads) for runners, threads in WAYS
-    }
+    rates = {" x ".join(map(str, way)): _rate(model, shape, photos, seconds, *way) for way in LIMITS}
     return {
         "images_per_second": round(max(rates.values()), 2),
-        "by_runners_x_threads": {name: round(rate, 2) for name, rate in rates.items()},
+        "by_runners_x_threads_x_images": {name: round(rate, 2) for name, rate in rates.items()},
     }
 
 
@@ -44,11 +47,17 @@ def one_by_one(model: Path, shape: preprocess.Preprocess, photos: Sequence[bytes
 
 
 def _rate(
-    model: Path, shape: preprocess.Preprocess, photos: Sequence[bytes], seconds: float, runners: int, threads: int
+    model: Path,
+    shape: preprocess.Preprocess,
+    photos: Sequence[bytes],
+    seconds: float,
+    runners: int,
+    threads: int,
+    size: int,
 ) -> float:
     session = Session(model, threads)
     with ThreadPoolExecutor(num_cores()) as decoders, ThreadPoolExecutor(runners) as running:
-        batches = _batches(decoders, shape, cycle(photos), (runners + 1) * BATCH_SIZE)
+        batches = _batches(decoders, shape, cycle(photos), size, (runners + 1) * size)
         waiting: list[Future[Any]] = []
         number, begin, end = 0, 0.0, time.perf_counter() + seconds + 2
         while time.perf_counter() < end:
@@ -57,19 +66,21 @@ def _rate(
             waiting.append(running.submit(session.run, next(batches)))
             if len(waiting) > runners:
                 waiting.pop(0).result()
-                number += BATCH_SIZE
+                number += size
         passed = time.perf_counter() - begin
         batches.close()
     return number / passed
 
 
-def _batches(decoders: ThreadPoolExecutor, shape: preprocess.Preprocess, photos: Iterator[bytes], ahead: int) -> Any:
+def _batches(
+    decoders: ThreadPoolExecutor, shape: preprocess.Preprocess, photos: Iterator[bytes], size: int, ahead: int
+) -> Any:
     waiting: list[Future[Any]] = []
     try:
         while True:
             while len(waiting) < ahead:
                 waiting.append(decoders.submit(preprocess.load, next(photos), shape))
-            batch, waiting = waiting[:BATCH_SIZE], waiting[BATCH_SIZE:]
+            batch, waiting = waiting[:size], waiting[size:]
             yield np.stack([one.result() for one in batch])
     finally:
         for one in waiting:

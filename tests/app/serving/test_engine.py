@@ -14,6 +14,7 @@ from app.errors import BadImage, DeadlineExceeded, NotReady, Overloaded
 from app.serving import lanes
 from app.serving.deadlines import MAX_ENDED
 from app.serving.engine import WINDOW, Engine
+from app.serving.lanes import CPU_BATCH_SIZE
 from app.serving.model import Graph, Served
 from app.serving.room import Limits
 from app.serving.runtime import BATCH_SIZE, Runtime, Session
@@ -160,7 +161,7 @@ def test_images_that_come_during_a_batch_make_the_next_one_together(single):
     session.door.set()
     for future in (first, *others):
         future.result(SECONDS)
-    assert session.sizes == [1, BATCH_SIZE, 4]
+    assert session.sizes == [1, *5 * [CPU_BATCH_SIZE]]
 
 
 def test_heads_share_the_batches_of_their_backbone(single, reference):
@@ -172,16 +173,16 @@ def test_heads_share_the_batches_of_their_backbone(single, reference):
     session.door.clear()
     first = single.submit(models[0], images(1))
     assert session.entered.acquire(timeout=SECONDS)
-    futures = [single.submit(model, images(2, seed=7)) for model in models]
+    futures = [single.submit(model, images(1, seed=7)) for model in models]
     session.door.set()
     first.result(SECONDS)
-    features = reference.run(images(2, seed=7)).features
+    features = reference.run(images(1, seed=7)).features
     for factor, future in zip((1, 2, 3), futures, strict=True):
         logits = features @ (factor * WEIGHT.T)
         powers = np.exp(logits - logits.max(1, keepdims=True))
         found = future.result(SECONDS).probabilities_NC
         np.testing.assert_allclose(found, powers / powers.sum(1, keepdims=True), atol=1e-5)
-    assert session.sizes == [1, 6]
+    assert session.sizes == [1, 3]
 
 
 def test_an_alignment_stands_before_the_head(engine):
@@ -196,12 +197,12 @@ def test_an_alignment_stands_before_the_head(engine):
 def test_idle_runners_share_what_waits(engine):
     model, session = watched(engine)
     session.door.clear()
-    future = engine.submit(model, images(10))
+    future = engine.submit(model, images(6))
     for _ in range(2):
         assert session.entered.acquire(timeout=SECONDS)
-    assert session.sizes == [5, 5]
+    assert session.sizes == [3, 3]
     session.door.set()
-    assert len(future.result(SECONDS).probabilities_NC) == 10
+    assert len(future.result(SECONDS).probabilities_NC) == 6
 
 
 def test_an_image_alone_gets_all_cores(engine):
@@ -222,7 +223,7 @@ def test_batches_are_as_small_as_the_budget_for_what_runs_demands(monkeypatch):
     """Half of it, shared by all runners; an image more than it holds is run all the same."""
     monkeypatch.setattr(lanes, "BATCH_SECONDS", 1000.0)
     image = 274 * SPEC.preprocess.height * SPEC.preprocess.width
-    for budget, largest in ((2 * 5 * image, 5), (2 * 100 * image, 16), (image, 1)):
+    for budget, largest in ((2 * 3 * image, 3), (2 * 100 * image, CPU_BATCH_SIZE), (image, 1)):
         engine = Engine(budget, 1)
         model, backbone = watched(engine)
         backbone.door.clear()
