@@ -61,6 +61,7 @@ from app.api.room import Room
 from app.api.safety import Safety
 from app.api.slow_bodies import SlowBodies
 from app.api.traced import Traced
+from app.api.upload_bodies import UnderWay
 from app.db.session import Database
 from app.inbox import open_inbox
 from app.local_copies import LocalCopies
@@ -130,11 +131,13 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.graft = state = make_state(settings, board, roles)
+        app.state.under_way = under_way = UnderWay()
         state.local_copies.start()
         if "serve" in roles:
             state.warm_up.start()
         async with grpc(settings, state, roles):
             yield
+        await under_way.wait()
         await state.keyring.close()
         state.warm_up.close()
         state.local_copies.close()

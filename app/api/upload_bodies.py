@@ -1,6 +1,9 @@
 """Brings the body of a request into its upload, whatever becomes of the connection; and takes an upload away."""
 
 import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from anyio import CancelScope, to_thread
 from fastapi import Request
@@ -14,6 +17,31 @@ from app.errors import TimedOut
 from app.services import uploads
 from app.services.receiving import Receiver
 
+# With the three seconds that requests are given to end by themselves, less than a container is given to stop.
+ENDING_SECONDS = 5.0
+
+
+class UnderWay:
+    """How many requests of a process bring bytes; those that its end breaks off keep what came, which takes a while."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """While a request is one of them. On the loop's thread."""
+        self._number += 1
+        try:
+            yield
+        finally:
+            self._number -= 1
+
+    async def wait(self, seconds: float = ENDING_SECONDS) -> None:
+        """Until there is none; not for ever, since storage may be away."""
+        deadline = time.monotonic() + seconds
+        while self._number and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+
 
 async def received(request: Request, receiver: Receiver) -> Upload:
     """The upload with the request's body in it; whatever ends it, what came and can be kept is kept.
@@ -22,6 +50,17 @@ async def received(request: Request, receiver: Receiver) -> Upload:
         ClientDisconnect, TimedOut: the body broke off.
         GraftError: as `Receiver`.
     """
+    with under_way(request).one():
+        return await _received(request, receiver)
+
+
+def under_way(request: Request) -> UnderWay:
+    """Of the process that answers."""
+    found: UnderWay = request.app.state.under_way
+    return found
+
+
+async def _received(request: Request, receiver: Receiver) -> Upload:
     try:
         await to_thread.run_sync(receiver.open)
         try:
@@ -33,12 +72,25 @@ async def received(request: Request, receiver: Receiver) -> Upload:
             return await to_thread.run_sync(receiver.end)
         except (ClientDisconnect, TimedOut, asyncio.CancelledError):
             # The last of them: the process is told to end.
-            with CancelScope(shield=True):
-                await to_thread.run_sync(receiver.keep)
+            await _whole(receiver.keep)
             raise
     finally:
-        with CancelScope(shield=True):
-            await to_thread.run_sync(receiver.close)
+        await _whole(receiver.close)
+
+
+async def _whole(function: Callable[[], None]) -> None:
+    """Runs something in a thread to its end, also when the process is told to end meanwhile."""
+    with CancelScope(shield=True):
+        ending = asyncio.ensure_future(to_thread.run_sync(function))
+        told: asyncio.CancelledError | None = None
+        while not ending.done():
+            try:
+                await asyncio.wait([ending])
+            except asyncio.CancelledError as error:
+                told = error
+        ending.result()
+        if told is not None:
+            raise told
 
 
 async def first(request: Request, state: State, row: Upload, receiver: Receiver) -> Upload:
