@@ -188,7 +188,7 @@ def _from_form(once: Once, form: BackboneForm, landing: Path, sha256: str) -> Re
 
 
 def _made(row: UserBackbone) -> tuple[OwnBackboneOut, str]:
-    return _out(row), f"/api/v1/backbones/own/{row.name.removeprefix('user/')}"
+    return _out(row), backbones.place(row)
 
 
 def _out(row: UserBackbone) -> OwnBackboneOut:

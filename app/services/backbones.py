@@ -63,11 +63,15 @@ def find(session: Session, project: str, name: str) -> Known:
     return Known(backbone, backbone.name in at_hand(session))
 
 
+def place(own: UserBackbone) -> str:
+    """Where a user's own weights tell how far their check is."""
+    return f"/api/v1/backbones/own/{own.name.removeprefix(f'{OWN}/')}"
+
+
 def _ready(own: UserBackbone) -> Known:
     if own.state != "ready":
         raise NotFound(
-            f"expected a backbone that is ready; found {own.name!r} {own.state}; "
-            f"see GET /api/v1/backbones/own/{own.name.removeprefix(f'{OWN}/')}",
+            f"expected a backbone that is ready; found {own.name!r} {own.state}; see GET {place(own)}",
             code="unknown_backbone",
         )
     return Known(backbones.from_document(own.document["backbone"]), True)
@@ -285,6 +289,6 @@ def _similar(name: str) -> list[str]:
     from difflib import get_close_matches
 
     # A library's full name of the weights that stand here under their architecture's name alone.
-    same = [backbone.name for backbone in backbones.catalogue() if backbone.weights.location == name]
-    names = [backbone.name for backbone in backbones.catalogue()]
-    return list(dict.fromkeys([*same, *get_close_matches(name, names, n=3, cutoff=0.5)]))
+    by_name = {backbone.name: backbone.weights.location for backbone in backbones.catalogue()}
+    same = [known for known, location in by_name.items() if location == name]
+    return list(dict.fromkeys([*same, *get_close_matches(name, by_name, n=3, cutoff=0.5)]))

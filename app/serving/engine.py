@@ -35,8 +35,7 @@ WINDOW = 2 * BATCH_SIZE
 # Graphs that are loaded at once beside what runs; each may exceed the budget until it has been run.
 NUM_LOADERS = 4
 # Of the pool's budget: what the images of all runners take while they run, so that the graphs themselves have room, and
-# two backbones that were asked one after the other. Smaller batches cost a processor nothing: of EfficientNet-Lite0 an
-# image took 9.6 ms alone, 11.8 in a batch of 4, 13.5 in one of 16 (medians of 12, on one core).
+# two backbones that were asked one after the other. Smaller batches cost a processor nothing (see `lanes`).
 RUNNING_SHARE = 0.5
 
 

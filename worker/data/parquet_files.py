@@ -70,10 +70,11 @@ def read(path: Path, filename: str, task: str | None, rows: Rows, max_rows: int,
             _fix_label_columns(schema, features, task, filename, rows, problems)
             used = {image, SPLIT_COLUMN, *(rows.label_columns or ()), *OWN_COLUMNS}
             others = [name for name in schema.names if name not in used]
-            if others and not rows.label_columns:
+            if rows.label_columns:
+                for name in others:
+                    problems.add("column_ignored", filename, found=name)
+            elif others:
                 problems.add("no_label_column", filename, found=", ".join(others))
-            for name in others if rows.label_columns else ():
-                problems.add("column_ignored", filename, found=name)
             yield from _read_rows(file, filename, image, rows, problems)
     except MemoryError:
         # Arrow's own is an ArrowException as well.
