@@ -10,66 +10,71 @@ from pathlib import Path
 from worker.data.limits import Limits
 from worker.data.members import CHUNK_BYTES, Budget, Member, Passed, UnreadableMember, normal, readable_name, unsafe
 from worker.data.problems import Problems, Rejected
+from worker.data.zip_directory import ENTRY_BYTES, Archive, Directory, find
 
-# Of a member's own header, and of its entry in the directory, without its name.
-_HEADER_BYTES, _ENTRY_BYTES = 30, 46
+# Of a member's own header, without its name.
+_HEADER_BYTES = 30
 
 
 def members(path: Path, limits: Limits, problems: Problems) -> Iterator[Member]:
     """Files in archive order; see `archives.members`."""
     budget = Budget(path, limits, problems)
-    _check_size(path, limits, problems)
     try:
-        archive = zipfile.ZipFile(path)
+        directory = find(path)
+        _check_size(directory, limits, problems)
+        _check_directory(directory, budget, problems)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
         raise problems.reject("not_an_archive", found=f"a zip that is damaged or was cut short ({error})") from error
     size_bytes = path.stat().st_size
-    with archive:
-        infos = archive.infolist()
-        names = _check_directory(infos, budget, problems)
-        if all(info.is_dir() for info in infos):
-            raise problems.reject("empty_archive")
-        passed = Passed(problems)
-        for info, name in zip(infos, names, strict=True):
+    passed = Passed(problems)
+    with Archive(path) as archive:
+        for info in directory.entries():
+            name = normal(_name(info)[0])
             if not info.is_dir() and name and not passed.over(name):
                 share = info.header_offset / size_bytes
                 yield Member(name, info.file_size, share, partial(_chunks, archive, info, name, budget))
 
 
-def _check_size(path: Path, limits: Limits, problems: Problems) -> None:
-    """Refuses by the size of the directory: reading a million entries takes 20 seconds and a gigabyte."""
-    with path.open("rb") as file:
-        # What ZipFile asks as well, the larger directories of zip64 included; None where there is no directory.
-        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+def _check_size(directory: Directory, limits: Limits, problems: Problems) -> None:
+    """Refuses by the size of the directory: reading a million entries takes 20 seconds."""
     most = limits.max_entries
-    if end and end[zipfile._ECD_SIZE] > _ENTRY_BYTES * most:  # type: ignore[attr-defined]
-        num_bytes = end[zipfile._ECD_SIZE]  # type: ignore[attr-defined]
-        raise problems.reject("bomb", limit=f"{most} members", found=f"a directory of {num_bytes} bytes")
+    if directory.num_bytes > ENTRY_BYTES * most:
+        found = f"a directory of {directory.num_bytes} bytes"
+        raise problems.reject("bomb", limit=f"{most} members", found=found)
 
 
-def _check_directory(infos: list[zipfile.ZipInfo], budget: Budget, problems: Problems) -> list[str]:
+def _check_directory(directory: Directory, budget: Budget, problems: Problems) -> None:
     """Refuses by the directory alone, before a byte is unpacked; lists everything unsafe, not only the first."""
-    names, is_unsafe = [], False
-    for info in infos:
+    num_files, num_bytes, end, is_unsafe, in_order = 0, 0, 0, False, True
+    for info in directory.entries():
         budget.count_entry()
-        name, was_utf8 = _name(info)
-        names.append(normal(name))
-        if reason := unsafe(name) or unsafe(info.orig_filename):
-            problems.add("unsafe_path", name, found=reason)
-            is_unsafe = True
-        elif link := _link(info):
-            problems.add("unsafe_link", name, found=link)
-            is_unsafe = True
-        elif info.flag_bits & 1:
-            problems.add("encrypted", name)
-            is_unsafe = True
-        elif not was_utf8:
-            problems.add("name_encoding", name)
+        num_files += not info.is_dir()
+        num_bytes += info.file_size
+        is_unsafe |= _is_unsafe(info, problems)
+        in_order &= info.header_offset >= end
+        end = _end(info)
     if is_unsafe:
         raise Rejected("unsafe")
-    budget.check(sum(info.file_size for info in infos))
-    _check_overlap(infos, problems)
-    return names
+    budget.check(num_bytes)
+    if not in_order:
+        _check_overlap(directory, problems)
+    if not num_files:
+        raise problems.reject("empty_archive")
+
+
+def _is_unsafe(info: zipfile.ZipInfo, problems: Problems) -> bool:
+    name, was_utf8 = _name(info)
+    if reason := unsafe(name) or unsafe(info.orig_filename):
+        problems.add("unsafe_path", name, found=reason)
+    elif link := _link(info):
+        problems.add("unsafe_link", name, found=link)
+    elif info.flag_bits & 1:
+        problems.add("encrypted", name)
+    else:
+        if not was_utf8:
+            problems.add("name_encoding", name)
+        return False
+    return True
 
 
 def _name(info: zipfile.ZipInfo) -> tuple[str, bool]:
@@ -88,16 +93,20 @@ def _link(info: zipfile.ZipInfo) -> str | None:
     return "a symbolic link" if stat.S_ISLNK(mode) else "a device or another special file"
 
 
-def _check_overlap(infos: list[zipfile.ZipInfo], problems: Problems) -> None:
-    """Members that share compressed bytes are how a small zip holds petabytes."""
+def _end(info: zipfile.ZipInfo) -> int:
+    """At least so far a member reaches: its own header may hold more."""
+    return info.header_offset + _HEADER_BYTES + len(info.orig_filename) + info.compress_size
+
+
+def _check_overlap(directory: Directory, problems: Problems) -> None:
+    """Members that share compressed bytes are how a small zip holds petabytes; most zips have them in order."""
     end, previous = 0, ""
-    for info in sorted(infos, key=lambda one: one.header_offset):
-        if info.header_offset < end:
+    for start, its_end, name in sorted((one.header_offset, _end(one), one.filename) for one in directory.entries()):
+        if start < end:
             raise problems.reject(
-                "bomb", info.filename, limit="one member in each place", found=f"one that overlaps with {previous!r}"
+                "bomb", name, limit="one member in each place", found=f"one that overlaps with {previous!r}"
             )
-        end = info.header_offset + _HEADER_BYTES + len(info.orig_filename) + info.compress_size
-        previous = info.filename
+        end, previous = its_end, name
 
 
 def _chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, budget: Budget) -> Iterator[bytes]:
