@@ -8,6 +8,7 @@ from typing import Any
 from app import failpoints
 from app.storage import Storage
 from worker.attempt.context import RunContext
+from worker.data.allocation import give_back
 from worker.data.ingest import BaseDataset, IngestRequest, ingest
 from worker.data.limits import Limits
 
@@ -44,6 +45,7 @@ def run(context: RunContext) -> dict[str, Any]:
     Returns:
         what `services.datasets.complete` writes.
     """
+    give_back()
     document, inputs = context.document, context.document.inputs
     assert document.dataset is not None
     store = StoredDataset(context.storage, document.dataset.prefix)

@@ -73,29 +73,28 @@ def note_copies(
 
     Pairs that a base dataset already had are its own findings: `first_new` is the first row that is not the base's.
     """
-    sha256_N32 = records.sha256
     order = np.argsort(group_N, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(group_N[order]) != 0])
     sizes = np.diff(np.r_[starts, len(order)])
     for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
         first, *others = order[start : start + size].tolist()
-        row = assigned.rows[first]
+        copied = records.found(assigned.rows[first])
         label = [column.text(first) for column in assigned.columns]
         for other in others:
             other_row = assigned.rows[other]
             if other_row < first_new:
                 continue
-            is_same = bool((sha256_N32[row] == sha256_N32[other_row]).all())
-            how = "the same bytes as" if is_same else "nearly the same picture as"
+            copy = records.found(other_row)
+            how = "the same bytes as" if copy.sha256 == copied.sha256 else "nearly the same picture as"
             here, there = (SPLITS[split_N[place]] for place in (other, first))
             where = "one split" if here == there else f"{here} and {there}"
-            problems.add("duplicate", records.path(other_row), how=how, other=repr(records.path(row)), where=where)
+            problems.add("duplicate", copy.path, how=how, other=repr(copied.path), where=where)
             other_label = [column.text(other) for column in assigned.columns]
             if other_label != label:
                 problems.add(
                     "conflicting_labels",
-                    records.path(other_row),
-                    found=f"{', '.join(other_label)!r} here and {', '.join(label)!r} for {records.path(row)!r}",
+                    copy.path,
+                    found=f"{', '.join(other_label)!r} here and {', '.join(label)!r} for {copied.path!r}",
                 )
 
 

@@ -5,6 +5,7 @@ hashes that agree on two whole bands (21 bits) are compared, found by 15 sorts. 
 """
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,38 +13,59 @@ from numpy.typing import NDArray
 from worker.data.phash import NONE
 
 MAX_DISTANCE = 4
-_BANDS = (11, 11, 11, 11, 10, 10)
+# First bit and number of bits.
+_BANDS = ((0, 11), (11, 11), (22, 11), (33, 11), (44, 10), (54, 10))
 
 
-def group(sha256_N32: NDArray[np.uint8], phash_N: NDArray[np.uint64]) -> NDArray[np.int64]:
+def group(leading_N: NDArray[np.uint64], phash_N: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Group numbers from 0 without gaps, in order of first appearance.
+
+    Args:
+        leading_N: first eight bytes of the digests. That two of a million different images share them has a chance of
+            one in forty million, and whoever makes such two has them in one split, no more.
+        phash_N: perceptual hashes.
 
     Shape:
         result: [N]
     """
     num = len(phash_N)
-    same_bytes_N = _first_equal(np.ascontiguousarray(sha256_N32).view("V32").ravel())
-    # Plain areas have no hash: only equal bytes make them copies.
-    hashed = np.flatnonzero(phash_N != NONE)
-    hashes, inverse = np.unique(phash_N[hashed], return_inverse=True)
-    first_of_hash = np.full(len(hashes), num, dtype=np.int64)
-    np.minimum.at(first_of_hash, inverse, hashed)
-    left, right = near_pairs(hashes)
-    root_N = _components(
-        num,
-        np.concatenate([np.arange(num), hashed, first_of_hash[left]]),
-        np.concatenate([same_bytes_N, first_of_hash[inverse], first_of_hash[right]]),
-    )
+    one, other = _same_bytes(leading_N)
+    like, alike = _same_picture(phash_N)
+    root_N = _components(num, np.concatenate([one, like]), np.concatenate([other, alike]))
     _, group_N = np.unique(root_N, return_inverse=True)
     return group_N.astype(np.int64)
 
 
+def _same_bytes(leading_N: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every copy, and the first of its bytes."""
+    return repeated(leading_N)[:2]
+
+
+def _same_picture(phash_N: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of images whose hashes are equal or near, which join all that are."""
+    # Plain areas have no hash: only equal bytes make them copies.
+    hashed = np.flatnonzero(phash_N != NONE)
+    copy, first, different = repeated(phash_N[hashed])
+    left, right = near_pairs(phash_N[hashed[different]])
+    return hashed[np.concatenate([copy, different[left]])], hashed[np.concatenate([first, different[right]])]
+
+
+def repeated(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of elements that came before, in order, of the first that equals each, and of all that came first."""
+    order = np.argsort(values, kind="stable")
+    is_first = np.ones(len(values), dtype=bool)
+    is_first[1:] = values[order[1:]] != values[order[:-1]]
+    first = order[is_first]
+    copy, original = order[~is_first], first[np.cumsum(is_first)[~is_first] - 1]
+    in_order = np.argsort(copy)
+    return copy[in_order], original[in_order], first
+
+
 def near_pairs(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of indices of distinct hashes within MAX_DISTANCE bits; a pair may come more than once."""
-    bands = _bands(hashes)
     found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    for one, other in combinations(range(len(_BANDS)), 2):
-        key = (bands[one] << np.uint32(_BANDS[other])) | bands[other]
+    for one, other in combinations(_BANDS, 2):
+        key = _bits(hashes, *one) << np.uint32(other[1]) | _bits(hashes, *other)
         order = np.argsort(key, kind="stable")
         key, sorted_hashes = key[order], hashes[order]
         # All that agree on both bands stand together; compare each with the one `step` behind it while any still
@@ -60,29 +82,8 @@ def near_pairs(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[n
     return np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found])
 
 
-def _bands(hashes: NDArray[np.uint64]) -> list[NDArray[np.uint32]]:
-    bands, shift = [], 0
-    for width in _BANDS:
-        bands.append(((hashes >> np.uint64(shift)) & np.uint64((1 << width) - 1)).astype(np.uint32))
-        shift += width
-    return bands
-
-
-def _first_equal(keys: NDArray[np.void]) -> NDArray[np.int64]:
-    """Index of the first equal element."""
-    if not len(keys):
-        return np.empty(0, dtype=np.int64)
-    words = keys.view(np.uint64).reshape(len(keys), -1)
-    order = np.lexsort(words.T)
-    starts = np.zeros(len(keys), dtype=bool)
-    starts[0] = True
-    for word in words.T:
-        sorted_word = word[order]
-        starts[1:] |= sorted_word[1:] != sorted_word[:-1]
-    # lexsort is stable, so the first of a run is the first that appeared.
-    first_N = np.empty(len(keys), dtype=np.int64)
-    first_N[order] = order[np.flatnonzero(starts)][np.cumsum(starts) - 1]
-    return first_N
+def _bits(hashes: NDArray[np.uint64], shift: int, width: int) -> NDArray[np.uint32]:
+    return (hashes >> np.uint64(shift) & np.uint64((1 << width) - 1)).astype(np.uint32)
 
 
 def _components(num: int, edges_a: NDArray[np.int64], edges_b: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -95,9 +95,8 @@ def read_folders(records: Records, rows: range, task: str | None, is_required: b
         Rejected: no class folder where one is required, or a task that folders cannot express.
     """
     numbers: dict[str, int] = {}
-    folder_N = np.array(
-        [numbers.setdefault(records.path(row).rpartition("/")[0], len(numbers)) for row in rows], dtype=np.int64
-    )
+    folders = (one.path.rpartition("/")[0] for one in records.each(rows))
+    folder_N = np.fromiter((numbers.setdefault(folder, len(numbers)) for folder in folders), np.int64, len(rows))
     inner_F = _without_wrapping([tuple(name.split("/")) if name else () for name in numbers])
     given_F = np.full(len(inner_F), NONE, dtype=np.int8)
     if names_splits({parts[0] for parts in inner_F if parts}):
@@ -125,7 +124,7 @@ def read_unlabelled(rows: range, task: str | None) -> Assigned:
     num = len(rows)
     return Assigned(
         task or "classification",
-        np.array(rows, dtype=np.int64),
+        np.arange(rows.start, rows.stop, dtype=np.int64),
         (labels.unlabelled(num),),
         np.full(num, NONE, dtype=np.int8),
     )

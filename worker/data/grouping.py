@@ -14,7 +14,7 @@ from worker.data.formats import Assigned
 from worker.data.labels import Column
 from worker.data.problems import Problems
 from worker.data.records import Records
-from worker.data.splits import NONE, TRAIN
+from worker.data.splits import NONE, TRAIN, Digests
 
 
 def split(
@@ -40,8 +40,8 @@ def split(
         note_unused_splits(is_given[assigned.rows >= first_new], problems)
     else:
         stratum_N = _strata(assigned.columns[0])
-        sha256_N32 = records.sha256[assigned.rows]
-        split_N = _fill_splits(seed, sha256_N32, group_N, stratum_N, given_N, problems, is_child=old is not None)
+        digests = _digests(records, assigned.rows)
+        split_N = _fill_splits(seed, digests, group_N, stratum_N, given_N, problems, is_child=old is not None)
         note_untested(split_N, problems)
     note_copies(records, assigned, group_N, split_N, first_new, problems)
     if is_given.any():
@@ -60,7 +60,7 @@ def _known(
     """
     num = len(assigned.rows)
     rows_N = assigned.rows if old is None else np.concatenate([assigned.rows, old.removed_rows])
-    group_N = duplicates.group(records.sha256[rows_N], records.phash[rows_N])
+    group_N = duplicates.group(records.leading(rows_N), records.phash[rows_N])
     given_N = assigned.given
     if old is not None:
         given_N = np.concatenate([given_N, old.removed_split])
@@ -71,9 +71,13 @@ def _known(
     return compact_N.astype(np.int64), given_N[:num]
 
 
+def _digests(records: Records, rows_N: NDArray[np.int64]) -> Digests:
+    return Digests(records.leading(rows_N), lambda place: records.found(int(rows_N[place])).sha256)
+
+
 def _fill_splits(
     seed: int,
-    sha256_N32: NDArray[np.uint8],
+    digests: Digests,
     group_N: NDArray[np.int64],
     stratum_N: NDArray[np.int64],
     given_N: NDArray[np.int8],
@@ -83,11 +87,11 @@ def _fill_splits(
 ) -> NDArray[np.int8]:
     """Given splits as they are; what they leave open, by share. Those of an upload without train say nothing."""
     if not is_child and not (given_N == TRAIN).any():
-        return splits.choose(seed, sha256_N32, group_N, stratum_N, np.full_like(given_N, NONE))
+        return splits.choose(seed, digests, group_N, stratum_N, np.full_like(given_N, NONE))
     # What taught a model of the base never tests one of the child.
     if is_child or (given_N == NONE).any():
-        return splits.choose(seed, sha256_N32, group_N, stratum_N, given_N)
-    split_N, filled = splits.complete(seed, sha256_N32, group_N, stratum_N, given_N)
+        return splits.choose(seed, digests, group_N, stratum_N, given_N)
+    split_N, filled = splits.complete(seed, digests, group_N, stratum_N, given_N)
     for name in filled:
         problems.add("split_missing", missing=name)
     return split_N

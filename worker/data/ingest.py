@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.data import base, grouping, shards
+from worker.data import base, duplicates, grouping, shards
 from worker.data.base import BaseDataset
 from worker.data.checks import check_samples, note_class_names
 from worker.data.decoding import Decoders
@@ -27,7 +27,8 @@ from worker.data.limits import Limits
 from worker.data.problems import Problem, Problems, Rejected
 from worker.data.reading import Reader
 from worker.data.records import Records
-from worker.data.shards import DatasetStore, Samples
+from worker.data.row_groups import Samples
+from worker.data.shards import INDEX, DatasetStore
 from worker.data.splits import SPLITS
 from worker.data.spool import Spool
 
@@ -92,9 +93,9 @@ def ingest(request: IngestRequest, store: DatasetStore, progress: Callable[[floa
     """
     problems = Problems()
     report = _throttled(progress)
-    with Spool(request.scratch / "members") as spool:
+    with Spool(request.scratch / "members") as spool, Records(request.scratch) as records:
         try:
-            samples, task = _prepare(request, spool, problems, report)
+            samples, task = _prepare(request, records, spool, problems, report)
         except Rejected:
             return _invalid(request, problems)
         if problems.has_errors:
@@ -103,14 +104,13 @@ def ingest(request: IngestRequest, store: DatasetStore, progress: Callable[[floa
 
 
 def _prepare(
-    request: IngestRequest, spool: Spool, problems: Problems, report: Callable[[float, str], None]
+    request: IngestRequest, records: Records, spool: Spool, problems: Problems, report: Callable[[float, str], None]
 ) -> tuple[Samples, str]:
     """Everything up to the splits, and the task.
 
     Raises:
         Rejected: the dataset is invalid.
     """
-    records = Records()
     old = base.read(request.base, records, spool, problems) if request.base else None
     first_new = len(records)
     new = _read(request, records, spool, problems, report)
@@ -121,11 +121,11 @@ def _prepare(
     if problems.has_errors:
         raise Rejected("samples")
     assigned = assigned.take(np.flatnonzero(good_N))
-    ids_N, fresh = _ids(assigned, records, first_new, problems)
+    keys_N, fresh = _keys(assigned, records, first_new, problems)
     assigned = assigned.take(fresh).without_empty()
     note_class_names(assigned.columns, problems)
     group_N, split_N = grouping.split(request.seed, assigned, old, records, first_new, problems)
-    return Samples(records, assigned.rows, ids_N, assigned.columns, split_N, group_N), assigned.task
+    return Samples(records, assigned.rows, keys_N, assigned.columns, split_N, group_N), assigned.task
 
 
 def _read(
@@ -156,21 +156,17 @@ def _merge(old: base.Old | None, new: Assigned | None, problems: Problems) -> As
     raise ValueError("expected an archive or a base dataset; found neither")
 
 
-def _ids(
+def _keys(
     assigned: Assigned, records: Records, first_new: int, problems: Problems
 ) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
-    """Ids of the samples that are kept, and their places: the first of each id."""
+    """Keys of the samples that are kept, and their places: the first of each key."""
     rows_N = assigned.rows
-    ids_N = np.fromiter(
-        (shards.sample_id(records.path(row), records.hex_digest(row)).encode() for row in rows_N), "S22", len(rows_N)
-    )
-    _, first_U, inverse_N = np.unique(ids_N, return_index=True, return_inverse=True)
-    is_kept_N = np.zeros(len(ids_N), dtype=bool)
-    is_kept_N[first_U] = True
-    for place in np.flatnonzero(~is_kept_N):
-        is_old = rows_N[first_U[inverse_N[place]]] < first_new
-        problems.add("already_in_base" if is_old else "duplicate_name", records.path(rows_N[place]))
-    return ids_N[is_kept_N], np.flatnonzero(is_kept_N)
+    keys_N = np.fromiter((one.key for one in records.each(rows_N)), "S10", len(rows_N))
+    copy, original, kept = duplicates.repeated(keys_N)
+    for row, first in zip(rows_N[copy].tolist(), rows_N[original].tolist(), strict=True):
+        problems.add("already_in_base" if first < first_new else "duplicate_name", records.path(row))
+    kept = np.sort(kept)
+    return keys_N[kept], kept
 
 
 def _store(
@@ -182,7 +178,7 @@ def _store(
     problems: Problems,
     report: Callable[[float, str], None],
 ) -> IngestResult:
-    places = shards.write_shards(
+    written = shards.write(
         samples,
         spool,
         store,
@@ -201,7 +197,7 @@ def _store(
         "id": request.dataset_id,
         "task": task,
         "modality": "image",
-        "num_samples": len(samples.ids),
+        "num_samples": len(samples.rows),
         "classes": classes,
         "label_columns": [
             {"name": column.name, "kind": column.kind, "names": list(column.names)} for column in samples.columns
@@ -210,15 +206,11 @@ def _store(
         "digest": digest,
         "seed": request.seed,
         "base": request.base.dataset_id if request.base else None,
-        "files": places.files,
+        "files": written,
     }
-    files = [
-        *places.files,
-        shards.write_index(samples, places, store, request.scratch),
-        shards.write_description(description, store, request.scratch),
-    ]
+    files = [*written, INDEX, shards.write_description(description, store, request.scratch)]
     return IngestResult(
-        "ready", None, list(problems), task, "image", len(samples.ids), classes, split_counts, digest, files
+        "ready", None, list(problems), task, "image", len(samples.rows), classes, split_counts, digest, files
     )
 
 

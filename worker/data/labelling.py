@@ -4,6 +4,7 @@ A missing label is None or an empty text. Names are kept byte for byte; other JS
 """
 
 import json
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,33 @@ LABEL_COLUMNS = ("label", "labels")
 LABEL_PREFIXES = ("label_", "label.")
 SPLIT_COLUMN = "split"
 SEPARATOR = "|"
+# Labels that are kept once however often they come; numbers that are all different would only fill a table.
+_MOST_EQUAL = 2**14
+
+
+class Labelled:
+    """What tables say of images, row by row.
+
+    Args below:
+        rows: of the records.
+        splits: TRAIN, VAL, TEST or NONE.
+        values: one per label column.
+    """
+
+    def __init__(self) -> None:
+        self.rows = array("q")
+        self.splits = array("b")
+        self.values: list[list[Any]] = []
+        self._equal: dict[str, list[Any]] = {}
+
+    def add(self, row: int, split: int, values: list[Any]) -> None:
+        """Notes one row of a table; equal labels are kept once."""
+        self.rows.append(row)
+        self.splits.append(split)
+        key = json.dumps(values)
+        if len(self._equal) < _MOST_EQUAL:
+            self._equal.setdefault(key, values)
+        self.values.append(self._equal.get(key, values))
 
 
 def detect_task(label_columns: Sequence[str], values: Sequence[Sequence[Any]], task: str | None) -> str:

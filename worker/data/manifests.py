@@ -9,8 +9,9 @@ import csv
 import io
 import json
 import posixpath
+from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -18,8 +19,9 @@ import numpy as np
 
 from worker.data.formats import Assigned, given_split, names_splits, split_number
 from worker.data.kinds import extension
-from worker.data.labelling import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, detect_task, to_columns
+from worker.data.labelling import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, Labelled, detect_task, to_columns
 from worker.data.members import unsafe
+from worker.data.names import Names
 from worker.data.problems import Problems
 from worker.data.records import Records
 from worker.data.splits import NONE
@@ -29,6 +31,7 @@ FILE_COLUMNS = ("file", "file_name")
 TABLES = frozenset({"csv", "tsv"})
 # No row is longer; one of a hundred megabytes of brackets would become gigabytes of lists.
 MAX_LINE_CHARS = 2**20
+_UNNAMED = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +43,6 @@ class Manifest:
     file_column: str
     label_columns: tuple[str, ...]
     other_columns: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Rows:
-    rows: list[int] = field(default_factory=list)
-    splits: list[int] = field(default_factory=list)
-    values: list[list[Any]] = field(default_factory=list)
 
 
 def find(
@@ -82,9 +78,12 @@ def read(
     manifests: list[Manifest], records: Records, rows: range, spool: Spool, task: str | None, problems: Problems
 ) -> Assigned:
     """Samples of the manifests' rows. Images that no row names are left out, with a warning."""
-    images = dict(zip(records.paths(rows), rows, strict=True))
-    found = _Rows()
-    first_label: dict[int, list[Any]] = {}
+    images = Names()
+    for number, one in zip(rows, records.each(rows), strict=True):
+        images.first(one.path, number)
+    found = Labelled()
+    # Where each image is among what was found.
+    place_of = array("q", [_UNNAMED]) * len(rows)
     # `train/metadata.csv` and `test/metadata.csv`, as the library datasets lays out a folder of images.
     by_folder = names_splits({_folder(manifest) for manifest in manifests})
     for manifest in manifests:
@@ -99,21 +98,19 @@ def read(
             values = [row.get(name) for name in manifest.label_columns]
             if image is None:
                 continue
-            if image in first_label:
-                _note_repetition(where, first_label[image], values, problems)
+            if (place := place_of[image - rows.start]) != _UNNAMED:
+                _note_repetition(where, found.values[place], values, problems)
                 continue
-            first_label[image] = values
-            found.rows.append(image)
-            found.splits.append(given_split(row.get(SPLIT_COLUMN), fallback, where, problems))
-            found.values.append(values)
-    for number in rows:
-        if number not in first_label:
+            place_of[image - rows.start] = len(found.rows)
+            found.add(image, given_split(row.get(SPLIT_COLUMN), fallback, where, problems), values)
+    for number, place in zip(rows, place_of, strict=True):
+        if place == _UNNAMED:
             problems.add("not_in_manifest", records.path(number))
     return _assign(manifests[0].label_columns, found, records, task, problems)
 
 
 def _assign(
-    label_columns: tuple[str, ...], found: _Rows, records: Records, task: str | None, problems: Problems
+    label_columns: tuple[str, ...], found: Labelled, records: Records, task: str | None, problems: Problems
 ) -> Assigned:
     task = detect_task(label_columns, found.values, task)
     if task != "multi_task" and len(label_columns) > 1:
@@ -237,9 +234,7 @@ def _folder(manifest: Manifest) -> str:
     return PurePosixPath(manifest.path).parent.name
 
 
-def _resolve(
-    manifest: Manifest, row: dict[str, Any], images: dict[str, int], where: str, problems: Problems
-) -> int | None:
+def _resolve(manifest: Manifest, row: dict[str, Any], images: Names, where: str, problems: Problems) -> int | None:
     """The record that a row names, or None with a problem."""
     reference = row.get(manifest.file_column)
     if not isinstance(reference, str) or not reference:
@@ -248,8 +243,8 @@ def _resolve(
     name = reference.replace("\\", "/")
     folder = posixpath.dirname(manifest.path)
     for candidate in (posixpath.normpath(posixpath.join(folder, name)), posixpath.normpath(name)):
-        if unsafe(candidate) is None and candidate in images:
-            return images[candidate]
+        if unsafe(candidate) is None and (image := images.get(candidate)) is not None:
+            return image
     problems.add("reference_outside", where, found=repr(reference)[:200])
     return None
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from worker.data.formats import Assigned, given_split, split_number
-from worker.data.labelling import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, detect_task, to_columns
+from worker.data.labelling import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, Labelled, detect_task, to_columns
 from worker.data.problems import Problems
 from worker.data.records import Records
 from worker.data.splits import NONE
@@ -37,9 +37,7 @@ class Rows:
 
     label_columns: tuple[str, ...] | None = None
     names: dict[str, list[str]] = field(default_factory=dict)
-    rows: list[int] = field(default_factory=list)
-    values: list[list[Any]] = field(default_factory=list)
-    splits: list[int] = field(default_factory=list)
+    found: Labelled = field(default_factory=Labelled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +84,14 @@ def read(path: Path, filename: str, task: str | None, rows: Rows, max_rows: int,
 def assign(rows: Rows, records: Records, task: str | None, problems: Problems) -> Assigned:
     """Samples of all rows read."""
     label_columns = rows.label_columns or ()
-    task = detect_task(label_columns, rows.values, task)
-    columns, keep = to_columns(label_columns, task, rows.rows, rows.values, records, problems, rows.names)
+    found = rows.found
+    task = detect_task(label_columns, found.values, task)
+    columns, keep = to_columns(label_columns, task, found.rows, found.values, records, problems, rows.names)
     assigned = Assigned(
         task,
-        np.array(rows.rows, dtype=np.int64)[keep],
+        np.array(found.rows, dtype=np.int64)[keep],
         tuple(column.take(keep) for column in columns),
-        np.array(rows.splits, dtype=np.int8)[keep],
+        np.array(found.splits, dtype=np.int8)[keep],
     )
     # A ClassLabel may name classes that no row has; they are no empty classes of this dataset.
     return assigned.without_empty()

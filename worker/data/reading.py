@@ -6,6 +6,8 @@ The upload itself is opened in a process of its own (`opening`), which puts its 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
+
 from worker.data import formats, manifests, parquet_files, sidecars
 from worker.data.decoding import Checked, Decoders
 from worker.data.formats import Assigned
@@ -97,9 +99,7 @@ class Reader:
             self._sidecars.append((found.path, found.stored))
         elif found.what == "row":
             assert found.values is not None
-            self._tables.rows.append(self._check(found.path, found.stored))
-            self._tables.values.append(found.values)
-            self._tables.splits.append(found.split)
+            self._tables.found.add(self._check(found.path, found.stored), found.split, found.values)
         elif self._is_repeated(found.path):
             if self._keeps_repeated:
                 self._lose(found, self._problems.last)
@@ -123,7 +123,7 @@ class Reader:
         rows = range(self._first, len(records))
         if self._tables.label_columns is not None:
             self._leave_out(set())
-            for row in sorted(set(rows) - set(self._tables.rows)):
+            for row in np.setdiff1d(rows, self._tables.found.rows).tolist():
                 problems.add("not_in_manifest", records.path(row))
             return parquet_files.assign(self._tables, records, task, problems)
         if wanted == "parquet":
@@ -146,8 +146,8 @@ class Reader:
     def _leave_out(self, used: set[str], *, refuses: bool = False) -> None:
         """Texts that nothing is read from; what seems to say the labels is refused where they are open."""
         texts = [one for one in self._sidecars if one[0] not in used]
-        paths = self._records.paths(range(self._first, len(self._records))) if refuses and texts else []
-        sidecars.note(texts, paths, self._spool, self._problems, refuses=refuses)
+        images = self._records.each(range(self._first, len(self._records))) if refuses and texts else ()
+        sidecars.note(texts, (one.path for one in images), self._spool, self._problems, refuses=refuses)
 
     def _check(self, path: str, stored: Stored) -> int:
         row = self._records.add(path, stored)

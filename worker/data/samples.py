@@ -144,7 +144,7 @@ def empty_index() -> Index:
 
 
 def iter_images(index: Index, rows: NDArray[np.int64], locate: Callable[[str], Path]) -> Iterator[tuple[int, bytes]]:
-    """Yields (row of the index, encoded image) in stored order, holding one row group (about 4 MB) at a time.
+    """Yields (row of the index, encoded image) in stored order, holding one row group (about 2 MB) at a time.
 
     Args:
         index: of the dataset.

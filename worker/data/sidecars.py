@@ -5,11 +5,12 @@ to be there would be taken for classes instead, so the upload is refused; any ot
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from worker.data.kinds import MANIFESTS, extension
 from worker.data.manifests import FILE_COLUMNS, header
+from worker.data.names import Names
 from worker.data.problems import Problems
 from worker.data.spool import Spool, Stored
 
@@ -22,7 +23,7 @@ _BETWEEN = re.compile(r'[,;\t\r\n"{}\[\]|]+')
 Text = tuple[str, Stored]
 
 
-def note(texts: Sequence[Text], paths: Sequence[str], spool: Spool, problems: Problems, *, refuses: bool) -> None:
+def note(texts: Sequence[Text], paths: Iterable[str], spool: Spool, problems: Problems, *, refuses: bool) -> None:
     """Lists texts that nothing was read from.
 
     Args:
@@ -35,8 +36,11 @@ def note(texts: Sequence[Text], paths: Sequence[str], spool: Spool, problems: Pr
     Raises:
         Rejected: code coco_unsupported or manifest_columns.
     """
-    names = {path.rpartition("/")[2] for path in paths} if texts and refuses else set()
-    stems = {PurePosixPath(name).stem for name in names}
+    names, stems = Names(), Names()
+    for path in paths if texts and refuses else ():
+        name = PurePosixPath(path)
+        names.first(name.name, 0)
+        stems.first(name.stem, 0)
     for path, stored in texts:
         if refuses and is_coco((path, stored), spool):
             raise problems.reject("coco_unsupported", path)
@@ -61,15 +65,16 @@ def _has_file_column(columns: Sequence[str]) -> bool:
     return len(columns) > 1 and any(name in columns for name in FILE_COLUMNS)
 
 
-def _names(head: str, names: set[str]) -> bool:
+def _names(head: str, names: Names) -> bool:
     """Whether the text names several of the images, or all."""
-    found = {part.strip().replace("\\", "/").rpartition("/")[2] for part in _BETWEEN.split(head)} & names
+    parts = {part.strip().replace("\\", "/").rpartition("/")[2] for part in _BETWEEN.split(head)}
+    found = [part for part in parts if names.get(part) is not None]
     return bool(found) and len(found) >= min(_MIN_NAMED, len(names))
 
 
-def _lists(path: str, head: str, stems: set[str]) -> bool:
+def _lists(path: str, head: str, stems: Names) -> bool:
     """Whether most lines of a table name an image by its name without the ending, as a column `id` does."""
     if extension(path) not in MANIFESTS:
         return False
-    found = {part.strip() for part in _BETWEEN.split(head)} & stems
+    found = [part for part in {one.strip() for one in _BETWEEN.split(head)} if stems.get(part) is not None]
     return len(found) >= max(_MIN_NAMED, len(head.splitlines()) // 2)

@@ -9,6 +9,8 @@ Validation gets a tenth of the whole, spread over the strata that are nearest to
 """
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +20,26 @@ TRAIN, VAL, TEST, NONE = 0, 1, 2, -1
 VAL_SHARE, TEST_SHARE = 0.1, 0.2
 
 
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """sha256 of the encoded bytes of N images.
+
+    Args:
+        leading: the first eight bytes of each as a number: [N] in the order of the digests.
+        whole: gives the digest of the image at a place.
+    """
+
+    leading: NDArray[np.uint64]
+    whole: Callable[[int], bytes]
+
+    def take(self, places: NDArray[np.int64]) -> "Digests":
+        """Those of some images."""
+        return Digests(self.leading[places], lambda place: self.whole(int(places[place])))
+
+
 def choose(
     seed: int,
-    sha256_N32: NDArray[np.uint8],
+    digests: Digests,
     group_N: NDArray[np.int64],
     stratum_N: NDArray[np.int64],
     given_N: NDArray[np.int8],
@@ -32,7 +51,7 @@ def choose(
 
     Args:
         seed: the dataset's.
-        sha256_N32: digests of the images.
+        digests: of the images.
         group_N: groups, numbered from 0 without gaps.
         stratum_N: class of each sample, or a bin of its number; any integers.
         given_N: TRAIN, VAL, TEST or NONE.
@@ -44,21 +63,18 @@ def choose(
         return given_N.copy()
     given_G = _of_groups(group_N, given_N)
     num_groups = len(given_G)
-    first_G = _first_members(sha256_N32, group_N, num_groups)
+    first_G = _first_members(digests.leading, group_N, num_groups)
     split_G = given_G.copy()
     free_G = np.flatnonzero(given_G == NONE)
     if len(free_G):
-        keys = bytearray()
-        for group in free_G:
-            keys += hashlib.sha256(f"{seed}:{sha256_N32[first_G[group]].tobytes().hex()}".encode()).digest()
-        free_G = free_G[np.lexsort(_words(keys).T[::-1])]
+        free_G = free_G[np.argsort(_shuffled(seed, digests, first_G[free_G]), kind="stable")]
         split_G[free_G] = _fill(stratum_N[first_G], given_G, free_G)
     return np.where(given_N == NONE, split_G[group_N], given_N)
 
 
 def complete(
     seed: int,
-    sha256_N32: NDArray[np.uint8],
+    digests: Digests,
     group_N: NDArray[np.int64],
     stratum_N: NDArray[np.int64],
     given_N: NDArray[np.int8],
@@ -78,7 +94,7 @@ def complete(
     free = train[~tied[train]]
     _, group_F = np.unique(group_N[free], return_inverse=True)
     chosen = choose(
-        seed, sha256_N32[free], group_F.astype(np.int64), stratum_N[free], np.full(len(free), NONE, dtype=np.int8)
+        seed, digests.take(free), group_F.astype(np.int64), stratum_N[free], np.full(len(free), NONE, dtype=np.int8)
     )
     chosen[~np.isin(chosen, missing)] = TRAIN
     open_N[train] = TRAIN
@@ -113,17 +129,19 @@ def number_strata(values_N: NDArray[np.float64], num_bins: int = 10) -> NDArray[
     return (order * min(num_bins, max(1, len(values_N) // 5)) // max(1, len(values_N))).astype(np.int64)
 
 
-def _first_members(sha256_N32: NDArray[np.uint8], group_N: NDArray[np.int64], num_groups: int) -> NDArray[np.int64]:
+def _first_members(leading_N: NDArray[np.uint64], group_N: NDArray[np.int64], num_groups: int) -> NDArray[np.int64]:
     """The member with the smallest digest of each group."""
-    order = np.lexsort((*_words(np.ascontiguousarray(sha256_N32)).T[::-1], group_N))
+    order = np.lexsort((leading_N, group_N))
     _, starts = np.unique(group_N[order], return_index=True)
     assert len(starts) == num_groups, "groups are numbered without gaps"
     return order[starts]
 
 
-def _words(digests: NDArray[np.uint8] | bytearray) -> NDArray[np.uint64]:
-    """Digests as four numbers each, which stand in the same order."""
-    return np.frombuffer(digests, ">u8").reshape(-1, 4)
+def _shuffled(seed: int, digests: Digests, places: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """For each image a number that looks random, and comes of the seed and its digest alone."""
+    texts = (f"{seed}:{digests.whole(place).hex()}".encode() for place in map(int, places))
+    numbers = (int.from_bytes(hashlib.sha256(text).digest()[:8], "big") for text in texts)
+    return np.fromiter(numbers, np.uint64, len(places))
 
 
 def _fill(stratum_G: NDArray[np.int64], given_G: NDArray[np.int8], free_G: NDArray[np.int64]) -> NDArray[np.int8]:

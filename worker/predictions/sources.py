@@ -26,7 +26,6 @@ from worker.data.problems import Problem, Problems, Rejected
 from worker.data.reading import Reader
 from worker.data.records import Records
 from worker.data.samples import Index, empty_index, iter_images
-from worker.data.shards import sample_id
 from worker.data.splits import NONE
 from worker.data.spool import Spool
 from worker.predictions import sample_table
@@ -70,8 +69,8 @@ def opened(context: RunContext, num_known: int) -> Iterator[Source]:
         Yielded: the worker shuts down while the upload is read.
     """
     if "archive" in context.document.inputs:
-        with Spool(context.scratch / "members") as spool:
-            yield _upload(context, spool, num_known)
+        with Spool(context.scratch / "members") as spool, Records(context.scratch) as records:
+            yield _upload(context, records, spool, num_known)
         return
     index = transfer.load(context, context.document.dataset)
     rows = sample_table.wanted(index, context.document.inputs["request"]["splits"])
@@ -82,9 +81,9 @@ def opened(context: RunContext, num_known: int) -> Iterator[Source]:
     yield Source(index, rows, stored, 0.02)
 
 
-def _upload(context: RunContext, spool: Spool, num_known: int) -> Source:
+def _upload(context: RunContext, records: Records, spool: Spool, num_known: int) -> Source:
     """Reads the upload into the spool."""
-    records, problems = Records(), Problems()
+    problems = Problems()
     bad = _read(context, records, problems, spool, num_known)
     told = set(map(id, bad.values()))
     _tell(context, [problem for problem in problems if id(problem) not in told])
@@ -95,8 +94,8 @@ def _upload(context: RunContext, spool: Spool, num_known: int) -> Source:
     is_good_N = records.is_good
 
     def spooled(wanted: Rows) -> Iterator[tuple[int, Image]]:
-        for row in wanted.tolist():
-            yield row, spool.read(*records.place(row)) if is_good_N[row] else _unusable(bad.get(row))
+        for row, found in zip(wanted.tolist(), records.each(wanted), strict=True):
+            yield row, spool.read(found.offset, found.length) if is_good_N[row] else _unusable(bad.get(row))
 
     return Source(_index(records), np.arange(len(records)), spooled, READ_SHARE)
 
@@ -141,14 +140,12 @@ def _unusable(problem: Problem | None) -> BadImage:
 def _index(records: Records) -> Index:
     """Of what was stored, with the ids that a dataset of the same upload would have; of the rest, names alone."""
     num = len(records)
-    paths, is_lost_N = records.paths(range(num)), records.length == 0
-    digests = ["" if lost else records.hex_digest(row) for row, lost in enumerate(is_lost_N)]
-    ids = [sample_id(path, digest) if digest else "" for path, digest in zip(paths, digests, strict=True)]
+    found = list(records.each(range(num)))
     return replace(
         empty_index(),
-        ids=np.array(ids, "S22"),
-        paths=arrow.texts(paths),
+        ids=np.array([one.id if one.length else "" for one in found], "S22"),
+        paths=arrow.texts([one.path for one in found]),
         columns=(labels.unlabelled(num),),
         split=np.full(num, NONE, np.int8),
-        sha256=np.array(digests, "S64"),
+        sha256=np.array([one.sha256.hex() if one.length else "" for one in found], "S64"),
     )

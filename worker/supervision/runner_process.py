@@ -29,6 +29,8 @@ _CONTEXT = multiprocessing.get_context("forkserver") if FORKS else multiprocessi
 _LOCK = threading.Lock()
 # Celery and the runners write what they do over their command line, where `ps` shows it; their environment is kept.
 os.environ.setdefault("SPT_NOENV", "1")
+# Arrow reads this when it is loaded. Its own allocator keeps ten megabytes or twenty of what it once had.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 log = logging.getLogger(__name__)
 

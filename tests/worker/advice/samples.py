@@ -25,7 +25,7 @@ def index(names, splits, hashes=None, digests=None, columns=None):
         paths=pa.array([f"{name}/{place}.png" for place, name in enumerate(names)]),
         columns=columns or (column,),
         split=np.array([SPLITS.index(split) for split in splits], np.int8),
-        sha256=np.array(digests, "S64"), group=group(sha.reshape(num, 32), hashes),
+        sha256=np.array(digests, "S64"), group=group(sha.view(">u8").reshape(num, 4)[:, 0].astype(np.uint64), hashes),
         width=zeros.astype(np.uint32), height=zeros.astype(np.uint32), phash=hashes,
         file=zeros, files=(), row_group=zeros, row=zeros, description={"task": "classification"}, prefix="",
     )  # fmt: skip

@@ -1,5 +1,8 @@
 """Which level of folders is the class: wrapping folders, splits, folders below."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from worker.data.formats import Assigned, read_folders
@@ -9,13 +12,19 @@ from worker.data.splits import SPLITS
 from worker.data.spool import Stored
 
 
-def read(paths: list[str], is_required: bool = False) -> tuple[Assigned, list[tuple[str, str]], Records]:
-    records = Records()
+@pytest.fixture
+def records(tmp_path: Path) -> Iterator[Records]:
+    with Records(tmp_path) as records:
+        yield records
+
+
+def read(records: Records, paths: list[str], is_required: bool = False) -> tuple[Assigned, list[tuple[str, str]]]:
+    first = len(records)
     for path in paths:
         records.add(path, Stored(0, 0, bytes(32)))
     problems = Problems()
-    assigned = read_folders(records, range(len(paths)), None, is_required, problems)
-    return assigned, [(problem.code, problem.path) for problem in problems], records
+    assigned = read_folders(records, range(first, len(records)), None, is_required, problems)
+    return assigned, [(problem.code, problem.path) for problem in problems]
 
 
 CASES: dict[str, tuple[dict[str, str | None], list[str]]] = {
@@ -42,9 +51,9 @@ CASES: dict[str, tuple[dict[str, str | None], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_levels(name: str) -> None:
+def test_levels(records: Records, name: str) -> None:
     expected, codes = CASES[name]
-    assigned, problems, records = read(list(expected))
+    assigned, problems = read(records, list(expected))
     found: dict[str, str | None] = dict.fromkeys(expected)
     for place, row in enumerate(assigned.rows.tolist()):
         given = assigned.given[place]
@@ -54,9 +63,9 @@ def test_levels(name: str) -> None:
     assert [code for code, _ in problems] == codes
 
 
-def test_nothing_in_folders_is_unlabelled_or_refused() -> None:
-    assigned, problems, _ = read(["1", "2"])
+def test_nothing_in_folders_is_unlabelled_or_refused(records: Records) -> None:
+    assigned, problems = read(records, ["1", "2"])
     assert not assigned.is_labelled
     assert problems == []
     with pytest.raises(Rejected):
-        read(["1", "2"], is_required=True)
+        read(records, ["1", "2"], is_required=True)

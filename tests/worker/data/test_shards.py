@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from worker.data import shards
+from worker.data import row_groups, shards
 from worker.data.ingest import IngestResult
 from worker.data.samples import iter_images, load_index
 
@@ -35,7 +35,7 @@ def files() -> dict[str, bytes]:
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Several row groups and shards from a few pictures."""
-    monkeypatch.setattr(shards, "ROW_GROUP_BYTES", 12_000)
+    monkeypatch.setattr(row_groups, "ROW_GROUP_BYTES", 12_000)
     monkeypatch.setattr(shards, "SHARD_BYTES", 20_000)
     return
 
