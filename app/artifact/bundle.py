@@ -281,6 +281,13 @@ def read_predictions(path: Path) -> Predictions:
     )
 
 
+def read_labels(path: Path) -> list[str]:
+    """The labels in the order of a predictions file's probabilities, as `write_predictions` was given them."""
+    import pyarrow.parquet as pq
+
+    return list(json.loads(pq.read_schema(path).metadata[b"labels"]))
+
+
 def _differences(name: str, path: Path, expected: File) -> list[str]:
     if not path.is_file():
         return [f"{name} is missing"]

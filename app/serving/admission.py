@@ -28,6 +28,8 @@ HEAD_TOLERANCE = 1e-3
 # Of the mean difference: features are stored in half precision.
 PREDICTIONS_TOLERANCE = 1e-2
 SUM_TOLERANCE = 1e-3
+# Characters of a label that a refusal quotes.
+MAX_LABEL = 100
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -250,13 +252,45 @@ def _predictions(folder: Path, spec: Spec) -> bundle.Predictions:
 
     try:
         said = bundle.read_predictions(folder / bundle.PREDICTIONS)
+        ordered = bundle.read_labels(folder / bundle.PREDICTIONS)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unlike(f"{bundle.PREDICTIONS} as Graft writes it; {error!r}") from error
     columns = (said.ids, said.sha256, said.predicted, said.splits)
-    texts = all(isinstance(value, str) for column in columns for value in column)
+    texts = all(isinstance(value, str) for column in (*columns, ordered) for value in column)
     if said.probabilities.shape != (len(said.ids), len(spec.labels)) or not texts:
         raise _unlike(f"{bundle.PREDICTIONS} with one probability for each of {len(spec.labels)} labels")
+    _check_labels(ordered, said, spec)
     return said
+
+
+def _check_labels(ordered: list[str], said: bundle.Predictions, spec: Spec) -> None:
+    """The head's outputs have no names: that the spec's are in their order is told by what it once said alone.
+
+    Args:
+        ordered: labels in the order of the probabilities, as predictions.parquet has them.
+        said: its rows, each of which names the likeliest class as well.
+        spec: whose labels are in question.
+    """
+    labels = list(spec.labels)
+    if ordered != labels:
+        raise _unlike(
+            f"the labels of {bundle.SPEC} in the order of {bundle.PREDICTIONS}; {_first_difference(labels, ordered)}"
+        )
+    place = {label: index for index, label in enumerate(labels)}
+    for row, (predicted, scores_C) in enumerate(zip(said.predicted, said.probabilities, strict=True)):
+        if predicted not in place or not scores_C[place[predicted]] >= scores_C.max():
+            raise _unlike(
+                f"the labels of {bundle.SPEC} in the order of the head's outputs; row {row} of {bundle.PREDICTIONS} "
+                f"names {predicted[:MAX_LABEL]!r}, and its highest probability is that of "
+                f"{labels[int(scores_C.argmax())][:MAX_LABEL]!r}"
+            )
+
+
+def _first_difference(labels: list[str], ordered: list[str]) -> str:
+    """Where lists of labels of the same length differ, in words."""
+    pairs = enumerate(zip(labels, ordered, strict=True))
+    place, (one, other) = next(found for found in pairs if found[1][0] != found[1][1])
+    return f"label {place} is {one[:MAX_LABEL]!r} in one and {str(other)[:MAX_LABEL]!r} in the other"
 
 
 def _stored(

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
 from app.artifact import heads, sample, tensors
@@ -90,6 +91,25 @@ def fewer(files: Files) -> bytes:
     outputs = json.loads(files["spec.json"])["outputs"]
     outputs[0]["shape"][-1] = 2
     return pack(edit_spec(files, labels=["cat", "dog"], outputs=outputs))
+
+
+def turned(labels: list[str]) -> list[str]:
+    """Each label in the place of the one before."""
+    return [*labels[1:], labels[0]]
+
+
+def turned_labels(files: Files) -> Files:
+    """A spec that is consistent in itself, and calls each of the head's outputs by the next one's name."""
+    return edit_spec(files, labels=turned(json.loads(files["spec.json"])["labels"]))
+
+
+def turned_throughout(files: Files) -> bytes:
+    """The predictions say the same order as the spec; only the class that each row names is what it was."""
+    table = pq.read_table(io.BytesIO(files["predictions.parquet"]))
+    labels = turned(json.loads(table.schema.metadata[b"labels"]))
+    out = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({"labels": json.dumps(labels)}), out)
+    return pack(replace(turned_labels(files), "predictions.parquet", out.getvalue()))
 
 
 def other(name: str, content: bytes) -> Callable[[Files], bytes]:
@@ -214,6 +234,9 @@ OUTSIDE: dict[str, Case] = {
 
 INSIDE: dict[str, Case] = {
     "too few labels": (fewer, "bundle_invalid", "probabilities"),
+    "labels in another order": (
+        lambda files: pack(turned_labels(files)), "bundle_invalid", "label 0 is 'dog' in one and 'cat' in the other"),
+    "labels in another order everywhere": (turned_throughout, "bundle_invalid", "row 0 of predictions.parquet names"),
     "a custom operator": (graph(custom), "model_custom_operators", "evil.ops::Rm"),
     "weights elsewhere": (graph(elsewhere), "model_external_data", "weight"),
     "weights that are no numbers": (graph(broken), "weights_not_finite", "weight"),

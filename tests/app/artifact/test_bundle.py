@@ -179,6 +179,7 @@ def test_predictions_come_back_as_they_were(tmp_path, num):
         assert getattr(read, name) == getattr(written, name)
     np.testing.assert_array_equal(read.probabilities, written.probabilities)
     assert read.probabilities.dtype == np.float32
+    assert bundle.read_labels(path) == ["cat", "dog", "owl"]
 
 
 def test_predictions_open_in_other_tools(tmp_path):
