@@ -18,7 +18,8 @@ def read(asked: Any) -> InferRequest:
     """A `ModelInferRequest`.
 
     Raises:
-        BadRequest: raw contents for some inputs only, or beside typed ones, or outputs that make no sense.
+        BadRequest: raw contents for some inputs only, or beside typed ones, typed ones in another type's field, or
+            outputs that make no sense.
         Unsupported: shared memory.
     """
     raw = asked.raw_input_contents
@@ -64,5 +65,14 @@ def of_document(name: str, document: Mapping[str, Any]) -> Any:
 
 
 def _contents(tensor: Any) -> list[Any]:
-    field = CONTENTS.get(tensor.datatype)
-    return list(getattr(tensor.contents, field)) if field else []
+    """The elements of an input that came typed; none of a datatype that no input has, which is refused later."""
+    wanted = CONTENTS.get(tensor.datatype)
+    if wanted is None:
+        return []
+    others = [field.name for field, _ in tensor.contents.ListFields() if field.name != wanted]
+    if others:
+        raise BadRequest(
+            f"expected the contents of {tensor.name[:100]!r} in {wanted}, as datatype {tensor.datatype} says; found "
+            f"{', '.join(others)}; put them into {wanted}, or send raw_input_contents"
+        )
+    return list(getattr(tensor.contents, wanted))

@@ -184,6 +184,14 @@ INVALID = {
     "no input": (lambda: infer([]), "expected one input"),
     "another datatype": (lambda: infer([images(datatype="FP32")]), "UINT8"),
     "too bright": (lambda: infer([images(contents={"uint_contents": [300] * pixels().size})]), "300"),
+    "pixels as another type": (
+        lambda: infer([images(contents={"int_contents": pixels().ravel().tolist()})]),
+        "expected the contents of 'images' in uint_contents, as datatype UINT8 says; found int_contents; put them into",
+    ),
+    "files as numbers beside": (
+        lambda: infer([encoded(contents={"bytes_contents": PICTURES, "fp32_contents": [1.0], "int_contents": [1]})]),
+        "in bytes_contents, as datatype BYTES says; found int_contents, fp32_contents",
+    ),
     "raw and typed": (lambda: infer([encoded()], raw_input_contents=[elements(*PICTURES)]), "found both"),
     "raw for one only": (lambda: infer([encoded(contents=None)], raw_input_contents=[b"a", b"b"]), "raw_input"),
     "raw cut off": (lambda: infer([encoded(contents=None)], raw_input_contents=[b"abc"]), "cut off"),

@@ -39,7 +39,16 @@ REFUSED = {
     "ragged": ({"json": {"inputs": [images(data=[[1, 2], [3]])]}}, 400, "different lengths"),
     "empty data": ({"json": {"inputs": [images(data=[])]}}, 400, "found nothing"),
     "fractions": ({"json": {"inputs": [images(data=[0.5] * pixels().size)]}}, 400, "float64"),
-    "truth": ({"json": {"inputs": [images(data=[True] * pixels().size)]}}, 400, "bool"),
+    "truth": ({"json": {"inputs": [images(data=[True] * pixels().size)]}}, 400, "found true or false"),
+    "truth among numbers": (
+        {"json": {"inputs": [images(data=[*pixels().ravel().tolist()[:-1], False])]}},
+        400, "expected numbers in data of 'images', as datatype UINT8 says; found true or false among them; send",
+    ),
+    "truth deep inside": ({"json": {"inputs": [images(data=[[[1, 2], [3, True]]])]}}, 400, "found true or false"),
+    "truth in UTF-16": (
+        {"content": json.dumps({"inputs": [images(data=[1, True])]}).encode("utf-16")}, 400, "found true or false"
+    ),
+    "truth as a file": ({"json": {"inputs": [encoded([True])]}}, 400, "found bool at 0"),
     "texts": ({"json": {"inputs": [images(data=["1"] * pixels().size)]}}, 400, "whole numbers"),
     "too bright": ({"json": {"inputs": [images(data=[256] * pixels().size)]}}, 400, "found 256 to 256"),
     "too dark": ({"json": {"inputs": [images(data=[-1] * pixels().size)]}}, 400, "found -1 to -1"),
@@ -101,6 +110,16 @@ def test_refused(served, home, case):
     assert words in inference_error(served.post(URL, **arguments), status)
     assert list((home / "scratch").glob("*")) == []
     assert served.app.state.graft.engine.num_images == 0
+
+
+def test_truth_elsewhere_is_none_of_the_data(served):
+    """Parameters may be true, and so may a text that is no datum."""
+    asked = {
+        "id": "true",
+        "inputs": [images()],
+        "outputs": [{"name": "features", "parameters": {"binary_data": False}}],
+    }
+    assert served.post(URL, json=asked).status_code == 200
 
 
 BINARY = {
