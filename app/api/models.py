@@ -81,6 +81,17 @@ class AliasIn(BaseModel):
             raise ValueError("expected canary and share together; found one of them; send both, or none")
         return self
 
+    @model_validator(mode="after")
+    def _others_are_tried(self) -> Self:
+        """Beside itself a version is compared with itself, and the history says that another one was tried."""
+        for name, other in (("canary", self.canary), ("shadow", self.shadow)):
+            if other == self.version:
+                raise ValueError(
+                    f"expected another version as {name} than the one that it stands beside; found version {other} as "
+                    f"both; name another one, or leave {name} out"
+                )
+        return self
+
 
 class AliasOut(BaseModel):
     """Where an alias points."""

@@ -200,6 +200,14 @@ def test_a_trial_that_makes_no_sense_is_refused(client, database, body):
     assert num_rows(database, Alias) == 0
 
 
+@pytest.mark.parametrize(("name", "body"), [("canary", {"canary": 1, "share": 0.5}), ("shadow", {"shadow": 1})])
+def test_a_version_is_not_tried_beside_itself(client, database, name, body):
+    make(database)
+    (found,) = problem(put(client, version=1, **body), 422, "invalid_payload")["errors"]
+    assert f"expected another version as {name} than the one that it stands beside; found version 1" in found["detail"]
+    assert num_rows(database, Alias) == 0
+
+
 def test_versions_of_other_classes_do_not_stand_beside_each_other(client, database):
     model_id = make(database, num_versions=1)
     with database.write() as session:
