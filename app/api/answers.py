@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 
+from app import log_lines
 from app.api import images
 from app.api.deps import NAME, State
 from app.artifact.precisions import FLOAT, Precision
@@ -22,8 +23,6 @@ from app.services.predictions import Found
 from app.serving.call import Result, Timing, late
 
 T = TypeVar("T")
-# What clients and proxies call a request.
-REQUEST_ID = "X-Request-Id"
 
 
 class AskQuery(BaseModel):
@@ -108,7 +107,7 @@ class Ask:
     def submit(self, found: Found, sent: Sequence[bytes]) -> Future[Result]:
         """Gives images to the engine."""
         future = self.state.engine.submit(found.model, sent, self.deadline)
-        call = Call(found, sent, self.wanted.alias, self.wanted.domain, self.request.headers.get(REQUEST_ID))
+        call = Call(found, sent, self.wanted.alias, self.wanted.domain, log_lines.ids().request_id)
         return self.state.observation.watch(call, self.state.statistics.watch(found.version_id, future))
 
 

@@ -67,7 +67,7 @@ class Call(NamedTuple):
         images: as they came.
         alias: None for the default, or a version.
         domain: likewise.
-        request_id: what the client calls the request; None for nothing.
+        request_id: that of the answer, or what an inference request calls itself, however long that is.
     """
 
     found: Found

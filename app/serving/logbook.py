@@ -76,7 +76,7 @@ class Asked:
         alias: by which it was asked; None for the default, or a version.
         domain: likewise.
         alignment: what the features passed through.
-        request_id: what the client called the request; None for nothing.
+        request_id: of the request.
     """
 
     images: Images

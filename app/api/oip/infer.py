@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from anyio import to_thread
 
+from app import log_lines
 from app.api.deps import State
 from app.api.oip import control, messages, tensors
 from app.api.oip.messages import InferRequest, InferResponse
@@ -50,7 +51,8 @@ async def infer(
     asked = messages.deadline(request.parameters, arrived)
     deadline = min((at for at in (asked, latest) if at is not None), default=None)
     future = state.engine.submit(found.model, prepared.images, deadline)
-    call = Call(found, prepared.images, None, messages.domain(request.parameters), request.id or None)
+    name = request.id or log_lines.ids().request_id
+    call = Call(found, prepared.images, None, messages.domain(request.parameters), name)
     result = await wait(state.observation.watch(call, state.statistics.watch(found.version_id, future)))
     rollouts.compare(state.engine, state.statistics, found, prepared.images, result)
     return InferResponse(

@@ -79,6 +79,29 @@ def test_every_door_is_written_down(served, tmp_path):
     assert samples == {"written": 5}
 
 
+@pytest.mark.parametrize("given", ["mine", "with a blank", "x" * 201, "\u00e4".encode("latin-1"), None])
+def test_a_record_has_the_id_of_the_answer(served, given):
+    """What a client sends as an id goes into files as it goes into lines: bounded, in ASCII, or not at all."""
+    served.put(LOG, json={"share": 1})
+    headers = {} if given is None else {"X-Request-Id": given}
+    said = [
+        served.post(URL, headers=headers, **multipart(PICTURES[:1])),
+        served.post(URL, headers={**headers, "Accept": "application/x-ndjson"}, **multipart(PICTURES[:1])),
+        served.post("/v2/models/tiny/infer", content=PICTURES[0], headers={**headers, **RAW}),
+    ]
+    ids = {answer.headers["X-Request-Id"] for answer in said}
+    assert {json.loads(line)["request_id"] for line in read(served).text.splitlines()} == ids
+    assert given == "mine" or all(name.startswith("req_") for name in ids)
+
+
+def test_an_inference_request_may_name_itself(served):
+    served.put(LOG, json={"share": 1})
+    pixels = {"name": "images", "datatype": "UINT8", "shape": [1, 8, 8, 3], "data": [0] * 192}
+    assert served.post("/v2/models/tiny/infer", json={"id": "n" * 300, "inputs": [pixels]}).json()["id"] == "n" * 300
+    (row,) = map(json.loads, read(served).text.splitlines())
+    assert row["request_id"] == "n" * 200
+
+
 def test_images_are_kept_where_that_is_asked_for_and_datasets_reads_them(served, tmp_path):
     served.put(LOG, json={"share": 1, "images": True})
     for picture in PICTURES[:3]:
