@@ -104,7 +104,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Memory for loaded models, of all processes together; the least recently used leave first.",
     )
-    max_queued_images: int = Field(1024, ge=1, description="Images that wait for an answer before more are refused.")
+    max_queued_images: int = Field(
+        1024,
+        ge=1,
+        description="Images that wait for an answer before more are refused; beyond it a project is let in that holds "
+        "less than its share of so many.",
+    )
     max_queue_seconds: float = Field(
         5.0, gt=0, description="Longest wait, by the rate measured, before requests are refused."
     )

@@ -106,7 +106,7 @@ class Ask:
 
     def submit(self, found: Found, sent: Sequence[bytes]) -> Future[Result]:
         """Gives images to the engine."""
-        future = self.state.engine.submit(found.model, sent, self.deadline)
+        future = self.state.engine.submit(found.model, sent, self.deadline, self.project)
         call = Call(found, sent, self.wanted.alias, self.wanted.domain, log_lines.ids().request_id)
         return self.state.observation.watch(call, self.state.statistics.watch(found.version_id, future))
 

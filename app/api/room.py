@@ -2,8 +2,8 @@
 
 A service at its limit spends on each refusal what it cannot spend on answers, and holds each body that it has read. So
 this comes before keys, routes and bodies: at twice the saturation that was 1.3 ms of the event loop for each refusal.
-How busy the service is as a whole is no secret. How busy a model is, and that it is there, is told to whom it belongs,
-by the key as it is remembered: with one that was never seen, the engine refuses behind the key, and the body is read.
+How busy a model is, and that it is there, is told to whom it belongs, by the key as it is remembered: with one that was
+never seen, and may be of a project that has nothing in the engine, that refuses behind the key, and the body is read.
 """
 
 import re
@@ -46,7 +46,7 @@ class Room:
         hold = Hold(state.held)
         try:
             if not scope["path"].endswith(_WITHOUT_ENGINE):
-                state.engine.check_room(state.lookup.backbones(remembered, name))
+                state.engine.check_room(state.lookup.backbones(remembered, name), remembered)
             receive_held = hold.receiving(scope, receive)
         except GraftError as error:
             problems.note(scope, error.code)

@@ -91,7 +91,7 @@ def make(
         OutOfSpace: there is no room; nothing is left.
     """
     spec = served.spec
-    features_MD = engine.submit(served, images).result().features_ND[_first(images)]
+    features_MD = engine.submit(served, images, project=base.project_id).result().features_ND[_first(images)]
     try:
         arrays = tensors.load(predictions.file_path(storage, base.prefix, spec, bundle.WEIGHTS))
         head = predictions.file_path(storage, base.prefix, spec, bundle.HEAD).read_bytes()

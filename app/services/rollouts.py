@@ -61,7 +61,7 @@ def compare(engine: Engine, statistics: Statistics, found: Found, images: Images
         statistics.compared(pair, "dropped", number)
         return
     try:
-        future = engine.submit(found.shadow.model, images)
+        future = engine.submit(found.shadow.model, images, project=found.project)
     except Overloaded:
         statistics.compared(pair, "dropped", number)
         return

@@ -64,12 +64,14 @@ class Call:
         images: encoded ones, or pixels [N, H, W, 3] that need no decoding.
         max_pixels: largest width times height of an encoded image.
         deadline: by `time.monotonic`; nobody waits after it.
+        project: whose request it is.
     """
 
     model: Served
     images: Images
     max_pixels: int
     deadline: float | None = None
+    project: str = ""
     future: Future[Result] = field(default_factory=Future)
     timing: Timing = field(default_factory=Timing)
     since: float = field(default_factory=time.monotonic)

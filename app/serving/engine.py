@@ -2,7 +2,8 @@
 
 A batch takes what is there when the processor is free, and never waits for more: alone, an image runs at once; under
 load batches fill by themselves while those before run. Images for one backbone share its batches whichever heads they
-are for. Requests take turns image by image, so a large one does not hold up a small one.
+are for. Projects take turns, and of each its requests, image by image: so a large one does not hold up a small one, and
+a project that asks much does not hold up the others. Decoders take turns likewise.
 
 What is not in memory is loaded by threads of their own, one for each graph; what needs it waits beside, and nothing
 else does.
@@ -29,6 +30,7 @@ from app.serving.model import Served
 from app.serving.room import Limits, Room
 from app.serving.runtime import BATCH_SIZE, Session
 from app.serving.sessions import Sessions, features
+from app.serving.turns import Turns
 
 # Of one request, decoded ahead of what runs: two batches of pixels, however many images it brings.
 WINDOW = 2 * BATCH_SIZE
@@ -55,6 +57,7 @@ class Engine:
         self._limits = limits or Limits()
         self.room = Room(self._limits, num_threads)
         self._num_threads = num_threads
+        self._undecoded: Turns[tuple[Call, int]] = Turns()
         self._decoders = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
         self._loaders = ThreadPoolExecutor(NUM_LOADERS, thread_name_prefix="load")
         self._changed = threading.Condition(threading.RLock())
@@ -80,24 +83,26 @@ class Engine:
         """Whether nothing is in the engine."""
         return not self.num_images
 
-    def check_room(self, backbones: Collection[str] = ()) -> None:
+    def check_room(self, backbones: Collection[str] = (), project: str = "") -> None:
         """Refuses before work is put into a request; cheap enough to be asked before its body is read.
 
         Args:
             backbones: digests of those that may answer it; unknown where there is none.
+            project: whose request it is.
 
         Raises:
             Overloaded: too many images are before it; with the seconds after which to come again.
         """
-        self.room.check(backbones)
+        self.room.check(backbones, project)
 
-    def submit(self, model: Served, images: Images, deadline: float | None = None) -> Future[Result]:
+    def submit(self, model: Served, images: Images, deadline: float | None = None, project: str = "") -> Future[Result]:
         """Begins a request. Cancelling the future drops what of it has not run.
 
         Args:
             model: what is asked.
             images: at least one; encoded, or pixels uint8 [N, H, W, 3] in the model's size.
             deadline: by `time.monotonic`.
+            project: whose request it is.
 
         Returns:
             a future that ends with BadImage (the first that cannot be used; its `index` in `extra`), DeadlineExceeded
@@ -112,17 +117,17 @@ class Engine:
         if not len(images):
             raise ValueError("expected at least one image; found none")
         backbone, number = model.backbone.sha256, len(images)
-        self.check_room((backbone,))
+        self.check_room((backbone,), project)
         self.trials.check_lately(model)
-        call = Call(model, images, self._limits.max_pixels, deadline)
+        call = Call(model, images, self._limits.max_pixels, deadline, project)
         with self._changed:
             if self._closed:
                 raise RuntimeError("expected an open engine; found it closed")
             key = id(call)
             self._calls[key] = call
-            self.room.enter(backbone, number)
+            self.room.enter(backbone, number, project)
             # Not with the call itself: it would hold itself, and its images, until garbage is collected.
-            call.future.add_done_callback(lambda _: self._leave(key, backbone, number))
+            call.future.add_done_callback(lambda _: self._leave(key, backbone, number, project))
             if isinstance(images, np.ndarray):
                 now = time.monotonic()
                 call.num_taken = number
@@ -154,10 +159,10 @@ class Engine:
     def _expire(self, call: Call) -> None:
         self._fail([call], late())
 
-    def _leave(self, key: int, backbone: str, number: int) -> None:
+    def _leave(self, key: int, backbone: str, number: int, project: str) -> None:
         with self._changed:
             del self._calls[key]
-            self.room.leave(backbone, number)
+            self.room.leave(backbone, number, project)
 
     def _decode_more(self, call: Call) -> None:
         """Hands images to the decoders while the window has room; one for each thread, lest others stand behind."""
@@ -167,10 +172,13 @@ class Engine:
             and call.num_under_way < WINDOW
             and (index := call.take()) is not None
         ):
-            self._decoders.submit(self._decode, call, index)
+            self._undecoded.put(call.project, (call, index))
+            self._decoders.submit(self._decode_next)
 
-    def _decode(self, call: Call, index: int) -> None:
+    def _decode_next(self) -> None:
+        """Decodes an image of the project whose turn it is, which need not be the one that this was begun for."""
         with self._changed:
+            call, index = self._undecoded.take()
             if call.ended():
                 return
         start = time.monotonic()

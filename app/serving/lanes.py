@@ -1,12 +1,13 @@
 """Decoded images that wait, in a lane for each backbone, and the next batch of them. Held by the engine's lock."""
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from app.serving.call import Call, Ready
 from app.serving.model import Served
 from app.serving.providers import CPU
 from app.serving.runtime import BATCH_SIZE, bytes_per_pixel
+from app.serving.turns import Turns
 
 # A batch that takes longer makes the others wait; where one image takes long, batches are smaller.
 BATCH_SECONDS = 0.25
@@ -22,7 +23,7 @@ Batch = list[tuple[Call, Ready]]
 
 
 class Lanes:
-    """Lanes take turns, and in a lane its requests do, image by image.
+    """Lanes take turns, in a lane its projects do, and of a project its requests, image by image.
 
     Args:
         batch_bytes: of memory that a batch may take on a processor while it runs; one image may always.
@@ -30,7 +31,7 @@ class Lanes:
 
     def __init__(self, batch_bytes: int) -> None:
         self._batch_bytes = batch_bytes
-        self._calls: OrderedDict[Lane, deque[Call]] = OrderedDict()
+        self._calls: OrderedDict[Lane, Turns[Call]] = OrderedDict()
         self._seconds_per_image: dict[Lane, float] = {}
 
     def __iter__(self) -> Iterator[Call]:
@@ -49,9 +50,9 @@ class Lanes:
     def put(self, call: Call) -> None:
         """Lines up a request that has something ready."""
         lane = (call.model.backbone.sha256, call.ready[0].pixels_HWC.shape)
-        calls = self._calls.setdefault(lane, deque())
+        calls = self._calls.setdefault(lane, Turns())
         if call not in calls:
-            calls.append(call)
+            calls.put(call.project, call)
 
     def take(self, num_idle: int) -> tuple[Lane, Batch] | None:
         """The next batch, marked as computing; None when nothing waits.
@@ -80,9 +81,9 @@ class Lanes:
         """Forgets every request."""
         self._calls.clear()
 
-    def _most(self, lane: Lane, calls: deque[Call]) -> int:
+    def _most(self, lane: Lane, calls: Turns[Call]) -> int:
         """Images of a batch, by the time and the memory that each takes."""
-        model = calls[0].model
+        model = next(iter(calls)).model
         most = CPU_BATCH_SIZE if model.backbone.device == CPU else BATCH_SIZE
         seconds = self._seconds_per_image.get(lane)
         if seconds:
@@ -93,16 +94,16 @@ class Lanes:
         return max(1, most)
 
 
-def _take(calls: deque[Call], most: int) -> Batch:
+def _take(calls: Turns[Call], most: int) -> Batch:
     batch: Batch = []
     while calls and len(batch) < most:
-        call = calls.popleft()
+        call = calls.take()
         if call.ended() or not call.ready:
             continue
         batch.append((call, call.ready.popleft()))
         call.num_computing += 1
         if call.ready:
-            calls.append(call)
+            calls.put(call.project, call)
     return batch
 
 

@@ -17,7 +17,7 @@ class Limits:
     """What the engine takes on before it refuses.
 
     Args:
-        max_images: in the engine at once.
+        max_images: in the engine at once; beyond it those alone are let in that hold less than their share of so many.
         max_wait_seconds: that the last one to come would wait, by the rate of its backbone.
         max_pixels: of an encoded image, width times height.
     """
@@ -33,6 +33,9 @@ class Room:
     Backbones take turns, so each has a line and a rate of its own: a slow one that is full says nothing about a fast
     one, and a fast one's rate promises nothing of a slow one. What a rate is measured beside is in it.
 
+    In a line projects take turns, so a project waits for what it has there itself, and for as much of each other one.
+    Whoever fills the line is refused; those that have less there are not, until they would wait as long.
+
     Args:
         limits: beyond which requests are refused.
         num_threads: images that are worked at side by side.
@@ -41,23 +44,27 @@ class Room:
     def __init__(self, limits: Limits, num_threads: int) -> None:
         self._limits, self._num_threads = limits, num_threads
         self.num_images = 0
-        self._waiting: dict[str, int] = {}
+        # Images of each project, in all and by the backbone that they are for. Copied before they are gone through.
+        self._held: dict[str, int] = {}
+        self._waiting: dict[str, dict[str, int]] = {}
         # Those that ran last, the latest at the end.
         self._rates: OrderedDict[str, Rate] = OrderedDict()
 
-    def check(self, backbones: Collection[str]) -> None:
+    def check(self, backbones: Collection[str], project: str) -> None:
         """Refuses where too many images are before a request: in all, or for each backbone that may answer it.
 
         Cheap enough to be asked before work is put into a request.
 
         Args:
             backbones: their digests; where there is none, only images in all count.
+            project: whose request it is.
 
         Raises:
             Overloaded: with the seconds after which to come again.
         """
-        number, wait = min(map(self._line, backbones), key=lambda line: line[1], default=(0, 0.0))
-        if self.num_images >= self._limits.max_images:
+        lines = (self._line(backbone, project) for backbone in backbones)
+        number, wait = min(lines, key=lambda line: line[1], default=(0, 0.0))
+        if self._is_full(project):
             number = self.num_images
         elif wait <= self._limits.max_wait_seconds:
             return
@@ -67,15 +74,17 @@ class Room:
             retry_after_seconds=max(1, round(wait / 2)),
         )
 
-    def enter(self, backbone: str, number: int) -> None:
-        """So many images for the backbone of that digest are in the engine from now on."""
+    def enter(self, backbone: str, number: int, project: str) -> None:
+        """So many images of a project, for the backbone of that digest, are in the engine from now on."""
         self.num_images += number
-        self._waiting[backbone] = self._waiting.get(backbone, 0) + number
+        _add(self._held, project, number)
+        _add(self._waiting.setdefault(backbone, {}), project, number)
 
-    def leave(self, backbone: str, number: int) -> None:
+    def leave(self, backbone: str, number: int, project: str) -> None:
         """They are not any more."""
         self.num_images -= number
-        self._waiting[backbone] -= number
+        _add(self._held, project, -number)
+        _add(self._waiting[backbone], project, -number)
         if not self._waiting[backbone]:
             del self._waiting[backbone]
             if backbone in self._rates:
@@ -104,8 +113,24 @@ class Room:
         rate = self._rates.get(backbone)
         return 0.0 if rate is None else rate.per_second
 
-    def _line(self, backbone: str) -> tuple[int, float]:
-        """Images in the engine for a backbone, and the seconds that one more would wait for them."""
-        number, rate = self._waiting.get(backbone, 0), self.per_second(backbone)
+    def _is_full(self, project: str) -> bool:
+        """Whether too many images are in the engine, and of the project no less than its share of so many."""
+        if self.num_images < self._limits.max_images:
+            return False
+        held = self._held.copy()
+        return held.setdefault(project, 0) * len(held) >= self._limits.max_images
+
+    def _line(self, backbone: str, project: str) -> tuple[int, float]:
+        """Images for a backbone that come before one more of a project, and the seconds that it would wait for them."""
+        held = self._waiting.get(backbone, {}).copy()
+        own = held.pop(project, 0)
+        number = own + sum(min(other, own + 1) for other in held.values())
+        rate = self.per_second(backbone)
         # One for which there is a core waits for nobody: so a rate that was low once is measured again.
         return number, number / rate if rate and number >= self._num_threads else 0.0
+
+
+def _add(held: dict[str, int], project: str, number: int) -> None:
+    held[project] = held.get(project, 0) + number
+    if not held[project]:
+        del held[project]

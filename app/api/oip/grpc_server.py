@@ -187,7 +187,7 @@ class Service:
             return await asyncio.wrap_future(future)
 
         try:
-            state.engine.check_room(state.lookup.backbones(project, request.model_name))
+            state.engine.check_room(state.lookup.backbones(project, request.model_name), project)
             hold.take(request.ByteSize())
             answer = await infer.infer(state, project, lambda: grpc_messages.read(request), wait, arrived, latest)
             return await to_thread.run_sync(grpc_messages.write, answer)

@@ -50,7 +50,7 @@ async def infer(
     request, found = prepared.request, prepared.found
     asked = messages.deadline(request.parameters, arrived)
     deadline = min((at for at in (asked, latest) if at is not None), default=None)
-    future = state.engine.submit(found.model, prepared.images, deadline)
+    future = state.engine.submit(found.model, prepared.images, deadline, project)
     name = request.id or log_lines.ids().request_id
     call = Call(found, prepared.images, None, messages.domain(request.parameters), name)
     result = await wait(state.observation.watch(call, state.statistics.watch(found.version_id, future)))

@@ -117,7 +117,7 @@ def test_what_is_full_is_told_to_its_owners_alone(light, tmp_path):
         assert statuses(team, doors[:1]) == [200]
         (backbone,) = state.lookup.backbones("team", "heavy")
         room = state.engine.room
-        room.enter(backbone, 1000)
+        room.enter(backbone, 1000, "team")
         room.ran(backbone, 1, 1000.0, 1000.0, is_last=True)
         # A key that was never seen, one that was, and none.
         assert statuses(other) == statuses(other) == [404] * 3
@@ -125,7 +125,7 @@ def test_what_is_full_is_told_to_its_owners_alone(light, tmp_path):
         assert statuses(team) == [503] * 3
         assert [over_grpc(headers) for headers in (other, team)] == ["NOT_FOUND", "UNAVAILABLE"]
         assert refused(address, other) == {}
-        room.leave(backbone, 1000)
+        room.leave(backbone, 1000, "team")
 
 
 def test_a_model_without_room_is_refused_before_its_body_comes_and_no_other_one_is(served, tmp_path):
@@ -136,7 +136,7 @@ def test_a_model_without_room_is_refused_before_its_body_comes_and_no_other_one_
         assert answered.status_code == 200
     (backbone,) = state.lookup.backbones("default", "heavy")
     room, number = state.engine.room, 1000
-    room.enter(backbone, number)
+    room.enter(backbone, number, "default")
     room.ran(backbone, 1, 1000.0, 1000.0, is_last=True)
     assert room.per_second(backbone) == pytest.approx(0.001)
     for path in ("/api/v1/models/heavy/predict", "/v2/models/heavy/infer"):
@@ -146,7 +146,7 @@ def test_a_model_without_room_is_refused_before_its_body_comes_and_no_other_one_
         assert f"found {number} images before it" in (body["error"] if path.startswith("/v2") else body["detail"])
     assert httpx.post(address + URL, content=PICTURES[0], headers=PNG).status_code == 200
     assert refused(address) == {("heavy", "overloaded"): 2}
-    room.leave(backbone, number)
+    room.leave(backbone, number, "default")
 
 
 def test_a_stream_waits_between_lines_and_not_in_one(served):
@@ -214,3 +214,39 @@ def test_large_texts_are_read_beside_the_event_loop():
     here = threading.get_ident()
     assert asyncio.run(where(images.LARGE_BYTES - 1)) == here
     assert asyncio.run(where(images.LARGE_BYTES)) != here
+
+
+@pytest.mark.parametrize("limits", [{"max_queue_seconds": 0.1}, {"max_queued_images": 16}])
+def test_a_project_that_asks_too_much_refuses_itself_alone(light, tmp_path, limits):
+    """Both have a model on the same backbone, and the other one is answered while the first is refused."""
+    with application(light.model_copy(update={"require_keys": True, **limits})) as (address, state):
+        flooding, quiet = (bearer(key(state, project=project)) for project in ("flooding", "quiet"))
+        for project in ("flooding", "quiet"):
+            publish_heavy(state, tmp_path / project, "heavy", project=project, num_layers=50)
+        path, stop, statuses = f"{address}/api/v1/models/heavy/predict", threading.Event(), []
+
+        def flood():
+            with httpx.Client(headers=flooding, timeout=60) as client:
+                while not stop.is_set():
+                    sent = [("file", (str(place), PICTURES[0])) for place in range(8)]
+                    statuses.append(client.post(path, files=sent).status_code)
+                    stop.wait(0.02 if statuses[-1] == 503 else 0)
+
+        # Once: what loads the graphs does not count towards the rate.
+        for headers in (flooding, quiet):
+            assert httpx.post(path, content=PICTURES[0], headers={**headers, **PNG}, timeout=60).status_code == 200
+        threads = [threading.Thread(target=flood) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        try:
+            wait_until(lambda: statuses.count(503) >= 3, "refusals")
+            before = statuses.count(503)
+            for _ in range(10):
+                answered = httpx.post(path, content=PICTURES[0], headers={**quiet, **PNG}, timeout=60)
+                assert answered.status_code == 200, answered.text
+            assert statuses.count(503) > before
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert set(statuses) == {200, 503}

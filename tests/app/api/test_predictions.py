@@ -221,7 +221,7 @@ def test_without_room_a_request_is_told_when_to_come_again(light, tmp_path):
         row = client.post(URL, **multipart(PICTURES[:1]))
         assert row.status_code == 200
         with engine._changed:
-            engine.room.enter("another", 1)
+            engine.room.enter("another", 1, "default")
         answer = client.post(URL, **multipart(PICTURES[:1]))
         assert problem(answer, 503, "overloaded")["retry_after_seconds"] == 1
         assert answer.headers["Retry-After"] == "1"
@@ -230,7 +230,7 @@ def test_without_room_a_request_is_told_when_to_come_again(light, tmp_path):
         check_every_door(client)
         assert client.get("/api/v1/models/tiny").status_code == 200
         with engine._changed:
-            engine.room.leave("another", 1)
+            engine.room.leave("another", 1, "default")
         assert client.post(URL, **multipart(PICTURES)).status_code == 200
 
 

@@ -90,10 +90,10 @@ def test_a_shadow_does_not_stand_in_the_way(served):
     served.put(ALIAS, json={"version": 1, "shadow": 2})
     engine = state.engine
     with engine._changed:
-        engine.room.enter("another", 1)
+        engine.room.enter("another", 1, "default")
     check(served.post(URL, **multipart(PICTURES)), PICTURES, 1)
     with engine._changed:
-        engine.room.leave("another", 1)
+        engine.room.leave("another", 1, "default")
     assert compared(served) == {"dropped": 5}
     # An alias is not moved to what does not load; this one was damaged afterwards.
     state.storage.fetch(f"{prefix}/{bundle.HEAD}").write_bytes(b"no graph")

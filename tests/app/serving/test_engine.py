@@ -77,8 +77,8 @@ def load(engine, *models):
 
 
 @contextmanager
-def running(num_threads):
-    made = Engine(1 << 30, num_threads)
+def running(num_threads, limits=None):
+    made = Engine(1 << 30, num_threads, limits)
     yield made
     made.close()
     assert made.num_images == 0
@@ -248,6 +248,53 @@ def test_a_small_request_does_not_wait_for_a_large_one(single):
     small.result(SECONDS)
     assert not large.done()
     large.result(SECONDS)
+
+
+def test_of_what_waits_projects_are_computed_in_turn(single):
+    model, session = watched(single)
+    session.door.clear()
+    order = []
+
+    def ask(project, number):
+        future = single.submit(model, images(number), project=project)
+        future.add_done_callback(lambda _: order.append(project))
+        return future
+
+    first = ask("flood", 1)
+    assert session.entered.acquire(timeout=SECONDS)
+    futures = [first, *(ask("flood", 1) for _ in range(40)), ask("quiet", 2), ask("third", 1)]
+    session.door.set()
+    for future in futures:
+        future.result(SECONDS)
+    # The batch after the one that was held has an image of each, and one more of whoever came first.
+    assert order.index("third") <= lanes.CPU_BATCH_SIZE
+    assert order.index("quiet") <= 2 * lanes.CPU_BATCH_SIZE
+
+
+def test_decoders_take_projects_in_turn(single):
+    model, _ = watched(single)
+    door, order = threading.Event(), []
+
+    class Noted(list):
+        """Images of a project that says when a decoder takes one."""
+
+        def __init__(self, project):
+            super().__init__([encoded(0)])
+            self.project = project
+
+        def __getitem__(self, index):
+            assert door.wait(SECONDS)
+            order.append(self.project)
+            return super().__getitem__(index)
+
+    asked = ["flood"] * 30 + ["quiet"]
+    futures = [single.submit(model, Noted(project), project=project) for project in asked]
+    door.set()
+    for future in futures:
+        future.result(SECONDS)
+    assert len(order) == len(asked)
+    # After the one that was taken at once, and one more.
+    assert order.index("quiet") <= 2
 
 
 def test_decoding_runs_a_window_ahead_and_no_further(single):

@@ -225,11 +225,11 @@ def test_refused(call, state):
 
 def test_overload_says_when_to_come_again(call, state):
     with state.engine._changed:
-        state.engine.room.enter("another", 2000)
+        state.engine.room.enter("another", 2000, "default")
     error = refused(call, "ModelInfer", infer([encoded()]), "UNAVAILABLE", "expected room")
     assert int(dict(error.trailing_metadata())["grpc-retry-pushback-ms"]) >= 1000
     with state.engine._changed:
-        state.engine.room.leave("another", 2000)
+        state.engine.room.leave("another", 2000, "default")
     agrees(call("ModelInfer", infer([encoded()])))
 
 

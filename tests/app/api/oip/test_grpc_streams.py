@@ -56,9 +56,9 @@ def test_a_stream_does_not_shut_itself_out(serving):
     assert [answer.error_message for answer in answers] == [""] * 40
     agrees(answers[-1].infer_response)
     room, number = state.engine.room, 2 * len(PICTURES)
-    room.enter("another", number)
+    room.enter("another", number, "default")
     (refusal,) = streamed(call, [infer([encoded()], id="a")])
-    room.leave("another", number)
+    room.leave("another", number, "default")
     assert "expected room" in refusal.error_message
     # Once, however often it was looked at.
     assert state.statistics.total().refused == {"default": {NAME: {"overloaded": 1}}}

@@ -198,12 +198,12 @@ def test_every_path_below_has_the_same_error_shape(served):
 def test_without_room_a_request_is_told_when_to_come_again(served):
     engine = served.app.state.graft.engine
     with engine._changed:
-        engine.room.enter("another", 2000)
+        engine.room.enter("another", 2000, "default")
     answer = served.post(URL, json={"inputs": [encoded()]})
     inference_error(answer, 503)
     assert int(answer.headers["Retry-After"]) >= 1
     with engine._changed:
-        engine.room.leave("another", 2000)
+        engine.room.leave("another", 2000, "default")
 
 
 def test_readiness_says_what_is_missing(served, home):
