@@ -6,6 +6,7 @@ import gc
 # eighth of the start, and a pause in each later look at everything.
 gc.disable()
 
+import math
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -62,7 +63,7 @@ from app.api.safety import Safety
 from app.api.slow_bodies import SlowBodies
 from app.api.traced import Traced
 from app.api.upload_bodies import UnderWay
-from app.db.session import Database
+from app.db.session import Bounds, Database
 from app.inbox import open_inbox
 from app.local_copies import LocalCopies
 from app.queue import Bell, make_celery
@@ -211,7 +212,7 @@ def make_state(settings: Settings, board: Path | None = None, roles: Sequence[st
     abandoned.remove(settings)
     storage = open_storage(settings.resolved_storage_url, settings.home_path / "cache")
     limits = Limits(settings.max_queued_images, settings.max_queue_seconds, settings.max_predict_pixels)
-    database = Database(settings.resolved_database_url)
+    database = Database(settings.resolved_database_url, _bounds(settings))
     opened = Opened(storage, providers.chosen(settings.serve_device))
     engine = Engine(settings.pool_bytes // settings.serve_processes, settings.num_serve_threads, limits)
     shared = Board(board) if board else None
@@ -240,6 +241,15 @@ def make_state(settings: Settings, board: Path | None = None, roles: Sequence[st
         warm_up=WarmUp(database, lookup, engine, statistics),
         local_copies=LocalCopies(settings.home_path / "cache"),
         tracer=open_tracer(settings, "graft-api"),
+    )
+
+
+def _bounds(settings: Settings) -> Bounds:
+    """Somebody waits for each answer of the database."""
+    return Bounds(
+        settings.database_statement_seconds or math.inf,
+        settings.database_lock_seconds or math.inf,
+        settings.database_silence_seconds or math.inf,
     )
 
 

@@ -58,6 +58,25 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "", description="`sqlite:///FILE` or `postgresql://...`; empty means SQLite in the home folder."
     )
+    database_statement_seconds: float = Field(
+        30.0,
+        ge=0,
+        description="Longest time that PostgreSQL gives one statement of a request (its `statement_timeout`), which is "
+        "then answered 503; 0: no bound. Workers, migrations, back-ups and commands have none.",
+    )
+    database_lock_seconds: float = Field(
+        10.0,
+        ge=0,
+        description="Longest wait of such a statement for what another one holds (its `lock_timeout`); 0: no bound. "
+        "A proxy that refuses the start-up parameter `options`, as PgBouncer may, needs this and "
+        "`GRAFT_DATABASE_STATEMENT_SECONDS` at 0.",
+    )
+    database_silence_seconds: float = Field(
+        40.0,
+        ge=0,
+        description="Longest wait of a request for a byte from PostgreSQL, longer than for a statement: one that is "
+        "frozen takes questions and never answers. The request is then answered 503; 0: no bound.",
+    )
     broker_url: str = Field(
         "",
         description="Celery broker, `redis://...` or `amqp://...`; empty means Celery's filesystem broker in the home "

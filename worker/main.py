@@ -12,7 +12,7 @@ from uuid import uuid4
 from celery import signals
 
 from app import log_lines, process
-from app.db.session import Database
+from app.db.session import Bounds, Database
 from app.queue import CPU, GPU, Bell, make_celery
 from app.settings import Settings
 from app.storage import open_storage
@@ -30,9 +30,13 @@ GPU_NAME = process.gpu_name(settings.device)
 DEVICE = f"cuda: {GPU_NAME}" if GPU_NAME else "cpu"
 QUEUES = settings.worker_queues or ((CPU, GPU) if GPU_NAME else (CPU,))
 
+# Clean-ups may ask for much, and outcomes wait in line with collections: nothing is cut short that is being done. Where
+# a connection leads nowhere any more, the thread that keeps a lease or sweeps does not wait for it for ever.
+SILENCE_SECONDS = 600.0
+
 context = WorkerContext(
     settings=settings,
-    database=Database(settings.resolved_database_url),
+    database=Database(settings.resolved_database_url, Bounds(silence_seconds=SILENCE_SECONDS)),
     storage=open_storage(settings.resolved_storage_url, settings.home_path / "cache"),
     bell=Bell(app),
     worker_id=f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",

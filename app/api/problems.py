@@ -28,6 +28,13 @@ RETRY_AFTER_SECONDS = 5
 CHALLENGE = 'Bearer realm="graft"'
 CLIENT_CLOSED_REQUEST = 499
 POSTGRESQL_FULL = "53100"
+# What PostgreSQL ends by the bounds that it was given: what was expected, and found.
+POSTGRESQL_SLOW = {
+    "57014": "no statement of a request to take GRAFT_DATABASE_STATEMENT_SECONDS; found one that took longer",
+    "55P03": "to have what others hold within GRAFT_DATABASE_LOCK_SECONDS; found that another request or job holds it",
+}
+# What is raised where a database cannot be asked, or does not answer in time.
+AWAY = (OperationalError, InterfaceError, PoolTimeout)
 # What the framework itself refuses, before a route of ours is reached.
 FRAMEWORK_CODES = {
     400: "bad_request",
@@ -89,7 +96,7 @@ def install(app: FastAPI, of_storage: Sequence[type[Exception]] = ()) -> None:
     app.add_exception_handler(DataError, _data_error)
     app.add_exception_handler(UnicodeEncodeError, _data_error)
     app.add_exception_handler(IntegrityError, _integrity_error)
-    for away in (OperationalError, InterfaceError, PoolTimeout):
+    for away in AWAY:
         app.add_exception_handler(away, _database_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected_error)
@@ -233,14 +240,24 @@ async def _integrity_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _database_error(request: Request, error: Exception) -> JSONResponse:
-    """Locked, restarting, cut off: it passes, and so the client is told to come again; a full disk does not pass."""
     log.warning("%s %s: %s", request.method, request.url.path, error)
+    return of_error(request.scope["path"], of_database(error))
+
+
+def of_database(error: Exception) -> GraftError:
+    """Locked, restarting, cut off: it passes, and so the client is told to come again; a full disk does not pass.
+
+    Args:
+        error: one of AWAY.
+    """
     cause = getattr(error, "orig", None)
-    if getattr(cause, "sqlite_errorcode", None) == SQLITE_FULL or getattr(cause, "sqlstate", None) == POSTGRESQL_FULL:
-        detail = "expected room for a row of the database; the disk is full; free some space and send it again"
-        return of_error(request.scope["path"], OutOfSpace(detail))
-    detail = "expected the database to answer; found that it does not; try again in a moment; GET /readyz tells when"
-    return response(request.scope["path"], 503, "unavailable", "Unavailable", detail)
+    state = getattr(cause, "sqlstate", None)
+    if getattr(cause, "sqlite_errorcode", None) == SQLITE_FULL or state == POSTGRESQL_FULL:
+        return OutOfSpace(
+            "expected room for a row of the database; the disk is full; free some space and send it again"
+        )
+    missed = POSTGRESQL_SLOW.get(state or "", "the database to answer; found that it does not")
+    return Unavailable(f"expected {missed}; try again in a moment; GET /readyz tells when")
 
 
 async def _storage_error(request: Request, error: Exception) -> JSONResponse:

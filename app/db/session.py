@@ -1,12 +1,16 @@
 """Engine and sessions. `read()` never writes; `write()` commits at its end, or nothing of it happened."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as TookTooLong
 from sqlalchemy.orm import Session
 
 # A host that has gone, or a cable that was pulled, says nothing: the system gives the connection up after half a minute
@@ -18,6 +22,36 @@ PATIENCE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+# For whoever else asks for the stamp at this moment, and for the server.
+STAMP_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long PostgreSQL is waited for; infinite: for as long as it takes. SQLite waits 5 s for another writer.
+
+    Args:
+        statement_seconds: for a statement, after which the server ends it.
+        lock_seconds: for what another transaction holds, after which the server ends the statement.
+        silence_seconds: for a byte of the server, after which the connection is given up.
+    """
+
+    statement_seconds: float = math.inf
+    lock_seconds: float = math.inf
+    silence_seconds: float = math.inf
+
+    def options(self, own: str) -> str:
+        """What the server is told when a connection begins.
+
+        Args:
+            own: the URL's options, which count for more.
+        """
+        told = {"statement_timeout": self.statement_seconds, "lock_timeout": self.lock_seconds}
+        ours = [f"-c {name}={math.ceil(seconds * 1000)}" for name, seconds in told.items() if seconds < math.inf]
+        return " ".join([*ours, own]).strip()
+
+
+UNBOUNDED = Bounds()
 
 
 class Database:
@@ -25,10 +59,14 @@ class Database:
 
     On SQLite a session that will write begins with `BEGIN IMMEDIATE`: a transaction that reads first and writes later
     would otherwise fail at once, whatever the busy time-out, when another one has written in between.
+
+    Args:
+        url: of SQLAlchemy.
+        bounds: of what is asked here.
     """
 
-    def __init__(self, url: str) -> None:
-        self.engine = _engine(url)
+    def __init__(self, url: str, bounds: Bounds = UNBOUNDED) -> None:
+        self.engine = _engine(url, bounds)
         self._write_engine = self.engine.execution_options(graft_writes=True)
         self._watcher: Connection | None = None
         self._watching = threading.Lock()
@@ -50,33 +88,40 @@ class Database:
         """Whether it is a file of this machine, and a look at it takes microseconds."""
         return self.engine.dialect.name == "sqlite"
 
-    @property
-    def driver_error(self) -> type[Exception]:
-        """What `stamp` raises when the database cannot be asked."""
-        error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
-        return error
-
     def stamp(self) -> str:
         """Another text after every commit of anybody, so that what was read under the same text still holds.
 
         SQLite counts other connections' commits (`PRAGMA data_version`; the connection kept for it makes none); in
         PostgreSQL a snapshot names the transactions that it does not see.
+
+        Raises:
+            SQLAlchemyError: the database cannot be asked.
         """
-        with self._watching:
+        if not self._watching.acquire(timeout=STAMP_SECONDS):
+            raise TookTooLong(f"expected the database to answer within {STAMP_SECONDS:g} s; found that it does not")
+        try:
             if self._watcher is None:
                 self._watcher = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            cursor = self._watcher.connection.cursor()
-            try:
-                cursor.execute("PRAGMA data_version" if self.is_local else "SELECT pg_current_snapshot()::text")
+            return self._ask_stamp(self._watcher)
+        finally:
+            self._watching.release()
+
+    def _ask_stamp(self, watcher: Connection) -> str:
+        statement = "PRAGMA data_version" if self.is_local else "SELECT pg_current_snapshot()::text"
+        driver: Any = watcher.connection.driver_connection
+        cursor = watcher.connection.cursor()
+        try:
+            with nullcontext() if self.is_local else driver.within(STAMP_SECONDS):
+                cursor.execute(statement)
                 ((stamp,),) = cursor.fetchall()
-                return str(stamp)
-            except self.driver_error:
-                self._watcher.invalidate()
-                self._watcher.close()
-                self._watcher = None
-                raise
-            finally:
-                cursor.close()
+            return str(stamp)
+        except self.engine.dialect.loaded_dbapi.Error as error:
+            watcher.invalidate()
+            watcher.close()
+            self._watcher = None
+            raise OperationalError(statement, None, error) from error
+        finally:
+            cursor.close()
 
     def session(self) -> Session:
         """A session that writes and whose owner commits: the request's edge."""
@@ -91,14 +136,26 @@ class Database:
         self.engine.dispose()
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, bounds: Bounds) -> Engine:
     if not url.startswith("sqlite"):
-        own = make_url(url).query
-        patience = {name: value for name, value in PATIENCE.items() if name not in own}
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=patience)
+        return _postgresql(url, bounds)
     engine = create_engine(url, connect_args={"timeout": 5, "check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _postgresql(url: str, bounds: Bounds) -> Engine:
+    # Where the database is a file its driver is not loaded.
+    from app.db import bounded
+
+    own = make_url(url).query
+    told: dict[str, Any] = {name: value for name, value in PATIENCE.items() if name not in own}
+    given = own.get("options", "")
+    if options := bounds.options(given if isinstance(given, str) else " ".join(given)):
+        told["options"] = options
+    engine = create_engine(url, pool_size=10, max_overflow=20, connect_args=told)
+    bounded.bind(engine, bounds.silence_seconds)
     return engine
 
 

@@ -85,7 +85,7 @@ class WarmUp:
                 if stamp != dropped_under and time.monotonic() >= due:
                     self._drop_deleted()
                     dropped_under, due = stamp, time.monotonic() + self._drop_seconds
-            except (SQLAlchemyError, self._database.driver_error) as error:
+            except SQLAlchemyError as error:
                 log.warning("aliases cannot be looked up: %s", error)
             if self._ended.wait(self._period_seconds):
                 return

@@ -17,7 +17,7 @@ from anyio import to_thread
 from sqlalchemy.exc import DataError
 
 from app import log_lines
-from app.api import callers, oip_errors
+from app.api import callers, oip_errors, problems
 from app.api.deps import State
 from app.api.held import REFUSALS, Hold
 from app.api.oip import control, grpc_messages, grpc_streams, grpc_traced, infer, proto
@@ -248,6 +248,9 @@ def _told(error: Exception) -> GraftError:
         return error
     if isinstance(error, DataError):
         return BadRequest("expected names that the database can hold; found a NUL character; leave it out")
+    if isinstance(error, problems.AWAY):
+        log.warning("a call over gRPC: %s", error)
+        return problems.of_database(error)
     log.error("a call over gRPC", exc_info=error)
     return GraftError("an error inside Graft; the server's log has the trace")
 

@@ -8,8 +8,9 @@ import threading
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event, select, text
 
+from app.db import bounded
 from app.db.models import Dataset, Job, ModelVersion
 from app.db.session import Database
 from app.queue import Bell, make_celery
@@ -243,6 +244,60 @@ def test_lease_is_kept_while_the_runner_works(bench):
     os.kill(found.pid, signal.SIGCONT)
     thread.join(60)
     assert short.job(job_id).state == "succeeded"
+
+
+@contextmanager
+def frozen_connections(other):
+    """All that a worker has to its database, while it asks nothing: they take what it says, and never answer."""
+    idle = text(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+        "AND state = 'idle'"
+    )
+    stopped = set()
+
+    def stop():
+        with other.read() as session:
+            stopped.update(session.scalars(idle))
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        with other.read() as session:
+            if stopped and stopped <= set(session.scalars(idle)):
+                return True
+        let_go()
+        return False
+
+    def let_go():
+        while stopped:
+            os.kill(stopped.pop(), signal.SIGCONT)
+
+    wait_until(stop, "connections that stand still and hold nothing")
+    try:
+        yield
+    finally:
+        let_go()
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_lease_is_kept_though_a_connection_leads_nowhere_any_more(open_bench, database_url, monkeypatch):
+    monkeypatch.setattr(bounded, "PING_SECONDS", 0.3)
+    bench, other = open_bench(database_url), Database(database_url)
+    _, job_id = bench.upload(factories.pictures(3, COLOURS))
+
+    def expires_at():
+        with other.read() as session:
+            return session.get_one(Job, job_id).lease_expires_at
+
+    thread = bench.start()
+    found = bench.freeze(job_id)
+    with frozen_connections(other):
+        first = expires_at()
+        wait_until(lambda: expires_at() > first, "a renewed lease")
+        os.kill(found.pid, signal.SIGCONT)
+        thread.join(60)
+        with other.read() as session:
+            job = session.get_one(Job, job_id)
+        assert (job.state, job.attempt) == ("succeeded", 1)
+    other.dispose()
 
 
 def test_lease_is_kept_while_the_runner_starts(bench, monkeypatch):

@@ -5,6 +5,7 @@ import time
 import grpc
 import numpy as np
 import pytest
+from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 from tritonclient.grpc import model_config_pb2, service_pb2
 
@@ -231,6 +232,19 @@ def test_overload_says_when_to_come_again(call, state):
     with state.engine._changed:
         state.engine.room.leave("another", 2000, "default")
     agrees(call("ModelInfer", infer([encoded()])))
+
+
+def test_a_database_that_is_away_is_no_mistake_of_ours(call, state, monkeypatch):
+    def away(*_):
+        raise OperationalError("SELECT 1", None, Exception("nothing there"))
+
+    monkeypatch.setattr(state.database.engine, "connect", away)
+    monkeypatch.setattr(state.database, "_watcher", None)
+    for name, request in (
+        ("ModelInfer", infer([encoded()])),
+        ("ModelMetadata", asked("ModelMetadataRequest", name=NAME)),
+    ):
+        refused(call, name, request, "UNAVAILABLE", "expected the database to answer")
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])

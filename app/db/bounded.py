@@ -1,0 +1,89 @@
+"""Connections to PostgreSQL that do not wait for ever.
+
+A server that is gone refuses, and the system gives a host up that has gone silent. A server that is frozen, or a proxy
+that swallows, still takes every byte and never answers: that only a clock on this side tells. What the server itself
+can end, a statement that takes too long or waits for a lock, it is asked to end before that.
+"""
+
+import math
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import InvalidatePoolError
+
+# Of a question that costs the server nothing: whether a connection of the pool still leads anywhere.
+PING_SECONDS = 5.0
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """One on which nothing waits longer than `silence_seconds` for a byte of the server."""
+
+    silence_seconds = math.inf
+
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
+        """As the driver's, for every statement, commit and rollback."""
+        return super().wait(self._heard(gen), *args, **kwargs)
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """No longer than that meanwhile."""
+        usual = self.silence_seconds
+        self.silence_seconds = min(usual, seconds)
+        try:
+            yield
+        finally:
+            self.silence_seconds = usual
+
+    def _heard(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """The driver asks ten times a second whether anything has come; `ready` is 0 when nothing has.
+
+        Raises:
+            OperationalError: nothing has for too long. The connection is closed: its answer might come yet, and would
+                be taken for that to the next question.
+        """
+        heard = time.monotonic()
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                moment = time.monotonic()
+                if ready:
+                    heard = moment
+                elif moment - heard > self.silence_seconds:
+                    self.close()
+                    raise psycopg.OperationalError(
+                        f"expected PostgreSQL to answer within {self.silence_seconds:g} s; found that it says nothing; "
+                        "the connection was given up"
+                    )
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
+
+def bind(engine: Engine, silence_seconds: float) -> None:
+    """Gives an engine such connections, and looks at each that comes out of its pool.
+
+    Args:
+        engine: one for PostgreSQL.
+        silence_seconds: infinite for as long as it takes.
+    """
+
+    def connect(_dialect: Any, _record: Any, args: Any, parameters: dict[str, Any]) -> BoundedConnection:
+        made = BoundedConnection.connect(*args, **parameters)
+        made.silence_seconds = silence_seconds
+        return made
+
+    def look(connection: Any, _record: Any, _proxy: Any) -> None:
+        try:
+            with connection.within(PING_SECONDS):
+                engine.dialect.do_ping(connection)
+        except psycopg.Error as error:
+            # All that were made before are as old; the pool makes a new one, which is not asked in vain for long.
+            raise InvalidatePoolError from error
+
+    event.listen(engine, "do_connect", connect)
+    event.listen(engine, "checkout", look)
