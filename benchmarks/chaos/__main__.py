@@ -102,8 +102,9 @@ def broken(given: argparse.Namespace, stack: str) -> int:
             folder = prepare.backbones(Path(name))
             for part in given.names or parts.PARTS:
                 for row in measured(given, stack, part, folder, deadline):
-                    line = {name: value for name, value in row.items() if name != "wrong" or value}
+                    line = {name: value for name, value in row.items() if name != "wrong"}
                     sys.stderr.write(f"{'WRONG' if row['wrong'] else 'ok   '} {part}: {json.dumps(line)}\n")
+                    sys.stderr.writelines(f"      {one}\n" for text in row["wrong"] for one in text.splitlines())
                     bad += bool(row["wrong"])
     except clock.Stopped:
         sys.stderr.write(f"{stack}: told to end; the next run goes on from here\n")

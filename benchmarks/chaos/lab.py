@@ -1,5 +1,6 @@
 """A stack with what scenarios begin with, and how one ends: jobs that have ended, figures that can be compared."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -71,6 +72,7 @@ def finish(stack: Stack, job_ids: list[str], seconds: float = JOB_SECONDS) -> li
 
     Raises:
         NoResultFound: one is lost.
+        AssertionError: some have not; a table names those.
     """
     found: list[Job] = []
     stack.asked.update(job_ids)
@@ -87,8 +89,44 @@ def finish(stack: Stack, job_ids: list[str], seconds: float = JOB_SECONDS) -> li
             return False
         return all(job.state in FINAL for job in found)
 
-    wait_until(ended, f"the end of {job_ids}", seconds)
+    try:
+        wait_until(ended, f"the end of {len(job_ids)} jobs", seconds)
+    except AssertionError as error:
+        raise AssertionError("\n".join([str(error), *table(job for job in found if job.state not in FINAL)])) from error
     return found
+
+
+def table(jobs: Iterable[Job], **more: Mapping[str, int]) -> list[str]:
+    """A line for each job, below a head: what there is to know of one that is not as it should be.
+
+    Args:
+        jobs: those.
+        more: further columns of counts, by the id of a job.
+    """
+    columns = {"id": "id", "state": "state", "attempts": "attempt", "failure": "failure_code"}
+    rows = [[*columns, *more]]
+    rows += [
+        [*(_told(getattr(job, name)) for name in columns.values()), *(one.get(job.id, 0) for one in more.values())]
+        for job in jobs
+    ]
+    widths = [max(len(str(row[place])) for row in rows) for place in range(len(rows[0]))]
+    return ["  ".join(f"{cell!s:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _told(value: object) -> object:
+    return "-" if value is None else value
+
+
+def difference(wanted: Any, found: Any, path: str = "") -> list[str]:
+    """Where two results are not equal, by the path to each leaf."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        names = [*wanted, *(name for name in found if name not in wanted)]
+        return [
+            line
+            for name in names
+            for line in difference(wanted.get(name), found.get(name), f"{path}.{name}".strip("."))
+        ]
+    return [] if wanted == found else [f"{path}: expected {wanted}; found {found}"]
 
 
 def plain(metrics: dict[str, Any] | None) -> dict[str, Any]:

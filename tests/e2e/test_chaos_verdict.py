@@ -11,7 +11,7 @@ from app.db.base import now
 from app.db.models import Job, JobEvent, Model
 from app.db.waste import Waste
 from app.services import attempts
-from benchmarks.chaos import orphans, verdict
+from benchmarks.chaos import crowd, lab, orphans, verdict
 from benchmarks.chaos.lab import Done
 from benchmarks.chaos.servers import Servers
 from benchmarks.chaos.stack import Stack
@@ -107,6 +107,47 @@ def test_other_figures_and_missing_versions_are_seen(stack, done):
         assert "expected the result of an undisturbed run" in judge(stack, replace(done, result=other))[0]
     assert "expected versions 1 to 2; found [1]" in judge(stack, replace(done, models={"colours": 2}))[0]
     assert "expected a job; found none" in judge(stack, replace(done, jobs=["job_none"]))[0]
+
+
+def test_jobs_that_ended_otherwise_are_told_in_a_short_table(stack):
+    """Of many, those alone, by what there is to look for."""
+    with stack.database.write() as session:
+        jobs = [factories.job(session, state="succeeded", attempt=1) for _ in range(5)]
+        poison, lost, twice = jobs[0], jobs[1], jobs[2]
+        poison.state, poison.failure_code = "failed", "worker_lost"
+    made = [(number, job.id) for number, job in enumerate([twice, *jobs[2:]], 1)]
+    lost.state, lost.attempt, lost.failure_code = "failed", 3, "worker_lost"
+    first, head, *rows = crowd.judge_ends(jobs, made, poison.id)
+    assert first.endswith("found 2 others:")
+    assert head.split() == ["id", "state", "attempts", "failure", "versions"]
+    assert [row.split() for row in rows] == [
+        [lost.id, "failed", "3", "worker_lost", "0"],
+        [twice.id, "succeeded", "1", "-", "2"],
+    ]
+    lost.state, lost.attempt, lost.failure_code = "succeeded", 1, None
+    whole = [(number, job.id) for number, job in enumerate(jobs[1:], 1)]
+    assert crowd.judge_ends(jobs, whole, poison.id) == []
+    assert crowd.judge_ends(jobs, [(7, job_id) if number == 2 else (number, job_id) for number, job_id in whole],
+                            poison.id) == ["expected versions 1 to 4, each once; found other of 2, 7"]  # fmt: skip
+    (stranger,) = crowd.judge_ends(jobs, [*whole, (5, "job_other")], poison.id)
+    assert stranger.endswith("found some of job_other")
+
+
+def test_jobs_that_do_not_end_are_told_in_a_short_table(stack):
+    with stack.database.write() as session:
+        ids = [factories.job(session, state=state).id for state in ("succeeded", "queued")]
+    with pytest.raises(AssertionError) as raised:
+        lab.finish(stack, ids, 0.1)
+    (_, _, row) = str(raised.value).splitlines()
+    assert row.split() == [ids[1], "queued", "0", "-"]
+
+
+def test_results_are_compared_leaf_by_leaf():
+    wanted, found = {"metrics": {"a": 1, "b": 2}, "weights": "aa"}, {"metrics": {"a": 1, "b": 3}, "more": 1}
+    assert lab.difference(wanted, found) == [
+        "metrics.b: expected 2; found 3", "weights: expected aa; found None", "more: expected None; found 1"
+    ]  # fmt: skip
+    assert lab.difference(wanted, wanted) == []
 
 
 def test_files_that_nothing_needs_are_seen(stack, done):
