@@ -251,7 +251,8 @@ def cost(document: Document) -> dict[str, Any]:
     return {
         "facts": facts(
             [
-                ("Whole attempt", found.get("total_seconds"), seconds),
+                ("Whole job", found.get("total_seconds"), seconds),
+                ("Of that, attempts that were lost", found.get("earlier_seconds") or None, seconds),
                 ("The transfer itself", found.get("transfer_seconds"), seconds),
                 ("Baselines, afterwards", found.get("baselines_seconds"), seconds),
                 ("Extraction of features", found.get("extraction_seconds"), seconds),

@@ -37,6 +37,19 @@ def claim(session: Session, queues: Sequence[str], owner: str, lease_seconds: fl
     return job
 
 
+def earlier_seconds(session: Session, job: Job) -> float:
+    """How long all attempts before this one went on, by the job's log: each to its end, or until it was missed."""
+    if job.attempt < 2:
+        return 0.0
+    query = select(JobEvent.at, JobEvent.data).where(JobEvent.job_id == job.id, JobEvent.type == "state")
+    total, began = 0.0, None
+    for at, data in session.execute(query.order_by(JobEvent.seq)):
+        if began is not None:
+            total += (at - began).total_seconds()
+        began = at if data.get("state") == JobState.RUNNING else None
+    return total
+
+
 def owned(session: Session, job_id: str, owner: str) -> Job:
     """The job, locked for this transaction, if the owner still holds it.
 

@@ -21,13 +21,17 @@ class DatasetDocument(BaseModel):
 
 
 class JobDocument(BaseModel):
-    """One attempt at one job; `datasets` are those beside the one it works on, by their role."""
+    """One attempt at one job.
+
+    `datasets` are those beside the one it works on, by their role; `earlier_seconds` what the attempts before it took.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     id: str
     project: str
     attempt: int
+    earlier_seconds: float = 0.0
     kind: str
     recipe: dict[str, Any] | None
     seed: int

@@ -34,8 +34,8 @@ ITSELF = {
     "vs_source_only": "what is served is the source's probe, unchanged, which gains nothing over itself",
 }
 ENERGY = (
-    "a proxy: seconds of processor time of this attempt, all cores added, and seconds for which it held a GPU; "
-    "multiplied by the watts of a machine they give its energy"
+    "a proxy: seconds of processor time of the last attempt, all cores added (what those before it used is not known), "
+    "and seconds for which the attempts together held a GPU; multiplied by the watts of a machine they give its energy"
 )
 
 
@@ -216,12 +216,15 @@ def cost(task: Task, candidate: Candidate, compared_seconds: float | None = None
     """Time and memory; baselines have a time of their own only where they were made after the transfer."""
     extraction = candidate.extraction
     usage, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    total_seconds = task.context.reporter.elapsed_seconds
+    earlier_seconds = task.context.document.earlier_seconds
+    total_seconds = earlier_seconds + task.context.reporter.elapsed_seconds
     pace = extraction.num_extracted / extraction.seconds if extraction and extraction.num_extracted else None
     return {
         "transfer_seconds": round(candidate.seconds, 3),
         "baselines_seconds": compared_seconds and round(compared_seconds, 3),
         "total_seconds": round(total_seconds, 3),
+        "attempts": task.context.document.attempt,
+        "earlier_seconds": round(earlier_seconds, 3),
         "images_cached": extraction.num_cached if extraction else None,
         "images_extracted": extraction.num_extracted if extraction else None,
         "extraction_seconds": round(extraction.seconds, 3) if extraction else None,

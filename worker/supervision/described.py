@@ -3,7 +3,7 @@
 from sqlalchemy.orm import Session
 
 from app.db.models import Dataset, Job, UserBackbone
-from app.services import datasets, jobs
+from app.services import attempts, datasets, jobs
 from worker.attempt.document import DatasetDocument, JobDocument
 
 
@@ -15,6 +15,7 @@ def describe(session: Session, job: Job) -> JobDocument:
         id=job.id,
         project=job.project_id,
         attempt=job.attempt,
+        earlier_seconds=attempts.earlier_seconds(session, job),
         kind=job.kind,
         recipe=job.recipe,
         seed=job.seed,

@@ -35,6 +35,28 @@ def test_claim_writes_lease_and_attempt(database):
     assert job.progress == {"fraction": 0.0, "stage": "start", "eta_seconds": None}
 
 
+def test_earlier_attempts_are_timed_by_their_log(database):
+    """What waits between two of them is of none."""
+    with database.write() as session:
+        job = factories.job(session)
+        job_id = job.id
+    begins, ends, begun = (10.0, 40.0, 100.0), (13.0, 41.5), []
+    start = now()
+    for number in range(3):
+        assert claim(database) == job_id
+        with database.write() as session:
+            job = session.get_one(Job, job_id)
+            begun.append(attempts.earlier_seconds(session, job))
+            if number < 2:
+                attempts.hand_back(session, job, "killed", 9)
+                session.flush()
+            events = session.scalars(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.seq)).all()
+            moments = [0.0, *(at for pair in zip(begins, ends, strict=False) for at in pair), begins[-1]]
+            for event, seconds in zip([one for one in events if one.type == "state"], moments, strict=False):
+                event.at = start + timedelta(seconds=seconds)
+    assert begun == [0.0, pytest.approx(3.0), pytest.approx(4.5)]
+
+
 def test_priority_goes_before_age(database):
     with database.write() as session:
         old, new, urgent = (factories.job(session, priority=priority).id for priority in (0, 0, 10))

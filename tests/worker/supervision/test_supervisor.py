@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, select, text
 
 from app.db import bounded
-from app.db.models import Dataset, Job, ModelVersion
+from app.db.models import Dataset, Job, ModelVersion, Report
 from app.db.session import Database
 from app.queue import Bell, make_celery
 from app.services import attempts, datasets, job_requests, jobs, models, transfers
@@ -347,6 +347,23 @@ def test_bundle_of_a_killed_attempt_is_taken_away(bench, tmp_path):
     thread.join(60)
     assert (bench.job(job_id).state, bench.job(job_id).attempt) == ("succeeded", 2)
     assert {key.split("/")[3] for key in bench.storage.list(f"bundles/default/{job_id}")} == {"attempt-2"}
+
+
+def test_cost_is_that_of_all_attempts(bench):
+    dataset_id, _ = bench.upload(factories.pictures(6, COLOURS))
+    bench.run()
+    job_id = bench.transfer(dataset_id)
+    thread = bench.start()
+    os.kill(bench.freeze(job_id).pid, signal.SIGKILL)
+    thread.join(60)
+    with bench.database.read() as session:
+        first, lost, second, _ = [one.at for one in jobs.events(session, job_id, 0, 1000)[0] if one.type == "state"][1:]
+        cost = session.get_one(Report, job_id).document["cost"]
+    earlier = (lost - first).total_seconds()
+    assert second >= lost
+    assert earlier > 0
+    assert (cost["attempts"], cost["earlier_seconds"]) == (2, pytest.approx(earlier, abs=0.001))
+    assert cost["total_seconds"] > earlier + cost["transfer_seconds"]
 
 
 def test_two_slots_work_at_the_same_time(bench):
