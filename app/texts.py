@@ -1,6 +1,7 @@
 """What text from outside may be, to be stored and to be shown."""
 
 import unicodedata
+from collections.abc import Sequence
 
 
 def is_storable(text: str) -> bool:
@@ -14,3 +15,9 @@ def is_printable(text: str) -> bool:
     `str.isprintable` would refuse other kinds of spaces as well, and what joins letters to one sign.
     """
     return not any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in text)
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """The first of some names, and how many more there are, for a message."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

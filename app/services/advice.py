@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app import texts
 from app.advice import THUMBNAILS, AdviceRequest, ApplyRequest
 from app.db.base import new_id
 from app.db.models import Dataset
@@ -118,7 +119,8 @@ def _chosen(result: dict[str, Any], wish: ApplyRequest, advice_id: str) -> list[
         unknown = [name for name in dict.fromkeys(wish.findings) if name not in known]
         if unknown:
             raise BadRequest(
-                f"expected findings of {advice_id}; found {_some(unknown)}; GET /api/v1/advice/{advice_id} lists them",
+                f"expected findings of {advice_id}; found {texts.few(unknown)}; GET "
+                f"/api/v1/advice/{advice_id} lists them",
                 code="unknown_finding",
                 unknown=unknown[:100],
             )
@@ -126,7 +128,7 @@ def _chosen(result: dict[str, Any], wish: ApplyRequest, advice_id: str) -> list[
         idle = [one["id"] for one in chosen if one["suggestion"]["action"] == "look"]
         if idle:
             raise BadRequest(
-                f"expected findings with something to remove or relabel; found {_some(idle)}, which only ask for a "
+                f"expected findings with something to remove or relabel; found {texts.few(idle)}, which only ask for a "
                 "look; leave them out, or POST /api/v1/datasets with `base`, `remove` and `relabel` of your own",
                 code="nothing_to_apply",
             )
@@ -196,13 +198,9 @@ def _check_enough(base: Dataset, changes: Changes, samples: dict[str, dict[str, 
     left = {name: count for name, count in counts.items() if count > 0}
     small = [name for name, count in left.items() if count < MIN_CLASS]
     if len(left) < 2 or small:
-        found = f"one image left in {_some(small)}" if small else f"{len(left)} class left"
+        found = f"one image left in {texts.few(small)}" if small else f"{len(left)} class left"
         raise BadRequest(
             f"expected two classes or more to stay, each with {MIN_CLASS} images or none; found {found}; apply fewer "
             "findings",
             code="too_little_left",
         )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

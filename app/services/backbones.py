@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, String, cast, or_, select
 from sqlalchemy.orm import Session
 
-from app import backbones
+from app import backbones, texts
 from app.artifact import bundle
 from app.backbones import Backbone, InputChanges
 from app.db.base import new_id
@@ -271,7 +271,8 @@ def delete(session: Session, project: str, name: str) -> list[str]:
         users.append(f"{model} version {number}")
     if users:
         raise Conflict(
-            f"expected a backbone that nothing uses; found it used by {', '.join(users[:10])}",
+            f"expected a backbone that nothing uses; found it used by {texts.few(users)}; cancel those jobs or "
+            "wait for their end, and delete those versions first",
             code="in_use",
             users=users,
         )

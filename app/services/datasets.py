@@ -260,7 +260,7 @@ def delete(session: Session, project: str, dataset_id: str) -> list[str]:
         the storage prefixes to delete once the transaction is committed; features of its images go with a collection.
 
     Raises:
-        Conflict: code in_use, with the users' ids.
+        Conflict: code in_use, with the users' ids, and what to do about each.
     """
     # Whoever is about to use it is waited for and then seen; whoever comes later finds it gone.
     session.execute(select(Dataset.id).where(Dataset.id == dataset_id, Dataset.project_id == project).with_for_update())
@@ -272,10 +272,7 @@ def delete(session: Session, project: str, dataset_id: str) -> list[str]:
     used = or_(Job.dataset_id == dataset_id, Job.id.in_(_beside(dataset_id)))
     active = session.scalars(select(Job.id).where(used, Job.state.not_in(FINAL))).all()
     if children or active:
-        users = [*active, *children]
-        raise Conflict(
-            f"expected a dataset that nothing uses; found it used by {', '.join(users)}", code="in_use", users=users
-        )
+        raise Conflict(_held(active, children), code="in_use", users=[*active, *children])
     waste = [prefix(project, dataset_id)]
     for job in session.scalars(select(Job).where(used)):
         waste.append(jobs.checkpoints(project, job.id))
@@ -286,6 +283,18 @@ def delete(session: Session, project: str, dataset_id: str) -> list[str]:
     session.flush()
     session.delete(dataset)
     return waste
+
+
+def _held(jobs: Sequence[str], children: Sequence[str]) -> str:
+    """What keeps a dataset, and what to do about it."""
+    found, to_do = [], []
+    if jobs:
+        found.append(f"jobs that have not ended ({texts.few(jobs)})")
+        to_do.append("cancel those jobs (POST /api/v1/jobs/{id}/cancel) or wait for their end")
+    if children:
+        found.append(f"datasets that were made from it ({texts.few(children)})")
+        to_do.append("delete those datasets first (DELETE /api/v1/datasets/{id})")
+    return f"expected a dataset that nothing uses; found it used by {' and '.join(found)}; {', and '.join(to_do)}"
 
 
 def _beside(dataset_id: str) -> Select[str]:

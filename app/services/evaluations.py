@@ -1,13 +1,12 @@
 """Evaluations: asked for, checked, answered by a job. What can be refused is refused before any work starts."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import recipes
+from app import recipes, texts
 from app.db.models import Dataset, Job, Model, ModelVersion
 from app.db.studies import Evaluation
 from app.errors import BadRequest, Conflict
@@ -148,15 +147,11 @@ def _side(
     if given and not set(given) & set(row.spec["labels"]):
         raise BadRequest(
             f"expected a dataset that shares a label with {name!r} version {row.version} "
-            f"({_some(row.spec['labels'])}); found {_some(given)}; rename its classes, or take another model",
+            f"({texts.few(sorted(row.spec['labels']))}); found {texts.few(sorted(given))}; rename its classes, "
+            "or take another model",
             code="no_common_labels",
         )
     return pinned
-
-
-def _some(names: Iterable[str]) -> str:
-    shown = sorted(names)
-    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
 
 
 def _related(session: Session, row: ModelVersion, dataset: Dataset) -> bool:

@@ -6,6 +6,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from app import texts
 from app.db.aliases import Alias, AliasChange
 from app.db.alignments import DomainBinding, DomainChange
 from app.db.base import pieces
@@ -187,7 +188,10 @@ def delete(session: Session, project: str, name: str) -> list[str]:
     users = session.scalars(jobs).all()
     if users:
         raise Conflict(
-            f"expected a model that no job will publish to; found {', '.join(users)}", code="in_use", users=list(users)
+            f"expected a model that no job will publish to; found {texts.few(users)}; cancel those jobs (POST "
+            "/api/v1/jobs/{id}/cancel) or wait for their end",
+            code="in_use",
+            users=list(users),
         )
     prefixes = [logbook.prefix(project, model.id)]
     query = select(ModelVersion.id, ModelVersion.prefix).where(ModelVersion.model_id == model.id)

@@ -15,7 +15,8 @@ from app.api.deps import get_project
 from app.db.base import new_id
 from app.db.models import Dataset, IdempotencyKey, Job, Problem
 from app.main import create_app
-from app.services import datasets
+from app.services import datasets, jobs
+from app.states import JobState
 from app.storage import FolderStorage
 from tests import factories
 from tests.checks import problem
@@ -307,6 +308,25 @@ def test_delete_of_a_used_dataset_names_the_users(client, database):
     body = problem(client.delete(f"{URL}/{row.id}"), 409, "in_use")
     assert set(body["users"]) == {child.id, *active}
     assert num_rows(database, Dataset) == 2
+    assert f"datasets that were made from it ({child.id})" in body["detail"]
+    assert "/cancel) or wait for their end, and delete those datasets first" in body["detail"]
+    client.post(f"/api/v1/jobs/{active[0]}/cancel")
+    with database.write() as session:
+        jobs.move(session, session.get_one(Job, active[1]), JobState.SUCCEEDED)
+    alone = problem(client.delete(f"{URL}/{row.id}"), 409, "in_use")
+    assert (alone["users"], "job" in alone["detail"]) == ([child.id], False)
+    assert client.delete(f"{URL}/{child.id}").status_code == 204
+    assert client.delete(f"{URL}/{row.id}").status_code == 204
+
+
+def test_delete_of_a_dataset_of_many_users_names_some(client, database):
+    with database.write() as session:
+        row = factories.dataset(session)
+        for _ in range(30):
+            factories.dataset(session, base_id=row.id)
+    body = problem(client.delete(f"{URL}/{row.id}"), 409, "in_use")
+    assert len(body["users"]) == 30
+    assert "and 25 more" in body["detail"]
 
 
 def test_an_invalid_child_holds_nothing_of_its_base(client, database):

@@ -127,7 +127,8 @@ def test_model_that_a_job_will_publish_to_is_kept(client, database, state):
         job = factories.job(session, state=state).id
     answer = client.delete(f"{URL}/colours")
     if state in ("queued", "running"):
-        assert problem(answer, 409, "in_use")["users"] == [job]
+        found = problem(answer, 409, "in_use")
+        assert (found["users"], "cancel those jobs" in found["detail"]) == ([job], True)
     else:
         assert answer.status_code == 204
 

@@ -102,7 +102,9 @@ def test_own_weights_go_when_nothing_uses_them(client, database, home):
     weights = home / "storage/backbones/default/bb_1/1/weights.safetensors"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
-    assert problem(client.delete(f"{URL}/own/mine"), 409, "in_use")["users"] == [waiting, "pets version 1"]
+    held = problem(client.delete(f"{URL}/own/mine"), 409, "in_use")
+    assert held["users"] == [waiting, "pets version 1"]
+    assert "cancel those jobs or wait for their end, and delete those versions first" in held["detail"]
     with database.write() as session:
         session.get_one(factories.Job, waiting).inputs = {"backbones": [NAME, "user/mine_too"]}
         version = session.get_one(type(version), version.id)
