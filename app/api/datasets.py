@@ -33,7 +33,7 @@ class DatasetForm(BaseModel):
     name: str = Field(pattern=NAME)
     task: str | None = Field(None, description="classification by default.")
     format: str = Field("auto", description="auto, folders, manifest, parquet or unlabelled.")
-    seed: int = Field(0, ge=0, lt=2**31, description="Makes the split; a child takes its base's.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Makes the split; a child has its base's, and no other.")
     upload_id: str | None = Field(None, max_length=40, description="A complete upload, in place of a file; used up.")
     base: str | None = Field(None, description="Makes a child: its samples are the base's, changed.")
     remove: list[str] = Field([], description="Sample ids of the base to leave out.")
@@ -281,7 +281,8 @@ def _new(form: DatasetForm, archive: str | None, filename: str | None, size_byte
         size_bytes=size_bytes,
         task=form.task,
         format=form.format,
-        seed=form.seed,
+        # Of a child one that was not sent is not one that differs from its base's.
+        seed=form.seed if "seed" in form.model_fields_set else None,
         base_id=form.base,
         remove=tuple(form.remove),
         relabel=form.relabel,

@@ -32,7 +32,7 @@ class NewDataset:
     filename: str
     task: str | None = None
     format: str = "auto"
-    seed: int = 0
+    seed: int | None = None
     base_id: str | None = None
     remove: tuple[str, ...] = ()
     relabel: dict[str, str] | None = None
@@ -133,6 +133,12 @@ def create(session: Session, project: str, dataset_id: str, new: NewDataset) -> 
         base = ready(session, project, new.base_id)
         if new.task not in (None, base.task):
             raise BadRequest(f"expected the base's task {base.task!r}; found {new.task!r}", code="task_mismatch")
+        if new.seed not in (None, base.seed):
+            raise BadRequest(
+                f"expected the base's seed {base.seed}, since no sample of a child moves to another split; found "
+                f"{new.seed}; leave it out",
+                code="seed_mismatch",
+            )
         _check_changes(new)
     elif new.remove or new.relabel:
         raise BadRequest(
@@ -149,7 +155,7 @@ def create(session: Session, project: str, dataset_id: str, new: NewDataset) -> 
         modality="image",
         base_id=new.base_id,
         state=DatasetState.INGESTING,
-        seed=base.seed if new.base_id else new.seed,
+        seed=base.seed if new.base_id else new.seed or 0,
         size_bytes=new.size_bytes,
     )
     session.add(dataset)

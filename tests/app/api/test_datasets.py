@@ -172,7 +172,11 @@ def test_child_takes_task_and_seed_of_its_base(client, database):
     with database.write() as session:
         base = factories.dataset(session, seed=7).id
         busy = factories.dataset(session, state="ingesting").id
-    body = {"name": "child", "base": base, "remove": ["a"], "relabel": {"b": "red"}, "seed": 1}
+    body = {"name": "child", "base": base, "remove": ["a"], "relabel": {"b": "red"}}
+    for seed in (0, 1):
+        refused = problem(client.post(URL, json={**body, "seed": seed}), 400, "seed_mismatch")
+        assert "the base's seed 7" in refused["detail"]
+    assert client.post(URL, json={**body, "seed": 7}).json()["seed"] == 7
     answer = client.post(URL, json=body)
     assert answer.status_code == 202
     assert (answer.json()["base"], answer.json()["seed"]) == (base, 7)
