@@ -6,6 +6,7 @@ without traces of the machine that wrote it: equal weights give equal bytes.
 """
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import compose
 from torch import Tensor, nn
 from torch.export import Dim
+from tqdm import tqdm
 
 from app.artifact.preprocess import Preprocess
 from app.errors import JobFailure
@@ -163,6 +165,9 @@ def write(
     path: Path,
 ) -> None:
     """One network as one checked file; the axes named in `dynamic_shapes` are free."""
+    # The exporter makes progress bars that nobody sees, and the first one a lock between processes: a semaphore of the
+    # system, which a killed process leaves behind, and of which the log tells when the worker ends. Threads are enough.
+    tqdm.set_lock(threading.RLock())
     with _quiet(), _out_of_place(network):
         program = torch.onnx.export(
             network,

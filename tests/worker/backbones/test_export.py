@@ -1,11 +1,13 @@
 """Exports of a small network: whole and joined are one function, equal weights give equal bytes."""
 
+from multiprocessing import synchronize
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from app.artifact.preprocess import Preprocess
 from app.errors import JobFailure
@@ -39,6 +41,16 @@ def test_joined_equals_whole_and_bytes_repeat(tmp_path: Path) -> None:
 
     export.export_backbone(nn.Sequential(*parts()), SHAPE, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
+
+
+def test_exporting_makes_no_lock_between_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed runner would leave it behind."""
+    made = []
+    monkeypatch.delattr(tqdm, "_lock", raising=False)
+    monkeypatch.setattr(synchronize.SemLock, "__init__", lambda *_, **__: made.append(1))
+    prefix, suffix = parts()
+    export.export_backbone(nn.Sequential(prefix, suffix), SHAPE, tmp_path / "whole.onnx")
+    assert made == []
 
 
 def test_exporting_leaves_the_network_as_it_was(tmp_path: Path) -> None:
