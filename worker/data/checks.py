@@ -78,13 +78,13 @@ def note_copies(
     sizes = np.diff(np.r_[starts, len(order)])
     for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
         first, *others = order[start : start + size].tolist()
-        copied = records.found(assigned.rows[first])
+        copied = records.at(assigned.rows[first])
         label = [column.text(first) for column in assigned.columns]
         for other in others:
             other_row = assigned.rows[other]
             if other_row < first_new:
                 continue
-            copy = records.found(other_row)
+            copy = records.at(other_row)
             how = "the same bytes as" if copy.sha256 == copied.sha256 else "nearly the same picture as"
             here, there = (SPLITS[split_N[place]] for place in (other, first))
             where = "one split" if here == there else f"{here} and {there}"

@@ -72,7 +72,7 @@ def _known(
 
 
 def _digests(records: Records, rows_N: NDArray[np.int64]) -> Digests:
-    return Digests(records.leading(rows_N), lambda place: records.found(int(rows_N[place])).sha256)
+    return Digests(records.leading(rows_N), lambda place: records.at(int(rows_N[place])).sha256)
 
 
 def _fill_splits(

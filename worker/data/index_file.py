@@ -47,11 +47,11 @@ class IndexFile:
         rows = samples.rows[places]
         return pa.record_batch(
             [
-                arrow.texts([one.id for one in group.found]),
-                arrow.texts([one.path for one in group.found]),
+                arrow.texts([one.id for one in group.records]),
+                arrow.texts([one.path for one in group.records]),
                 *(labels.to_arrow(column.take(places)) for column in samples.columns),
                 arrow.texts([SPLITS[split] for split in samples.split[places]]),
-                arrow.texts([one.sha256.hex() for one in group.found]),
+                arrow.texts([one.sha256.hex() for one in group.records]),
                 arrow.numbers(samples.group[places]),
                 arrow.numbers(samples.records.width[rows]),
                 arrow.numbers(samples.records.height[rows]),

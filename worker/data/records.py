@@ -30,7 +30,7 @@ _BUFFER_BYTES = 2**16
 _MOST_BYTES = 2**20
 
 
-class Found(NamedTuple):
+class Record(NamedTuple):
     """What was found when an image was read.
 
     Args:
@@ -110,17 +110,17 @@ class Records:
         """Notes that the image cannot be used."""
         self._states[row] = BAD
 
-    def found(self, row: int) -> Found:
+    def at(self, row: int) -> Record:
         """What was found of one image."""
         return _parsed(self._read(self._ends[row], self._ends[row + 1]))
 
-    def each(self, rows: Iterable[int]) -> Iterator[Found]:
+    def each(self, rows: Iterable[int]) -> Iterator[Record]:
         """What was found of several images, in the order asked for."""
         remaining = map(int, rows)
         while block := list(islice(remaining, AT_ONCE)):
             start, end = self._ends[min(block)], self._ends[max(block) + 1]
             if end - start > _MOST_BYTES:
-                yield from map(self.found, block)
+                yield from map(self.at, block)
                 continue
             data = memoryview(self._read(start, end))
             for row in block:
@@ -128,7 +128,7 @@ class Records:
 
     def path(self, row: int) -> str:
         """Member name, as in the upload."""
-        return self.found(row).path
+        return self.at(row).path
 
     def leading(self, rows_N: NDArray[np.int64]) -> NDArray[np.uint64]:
         """First eight bytes of the digests, as numbers that stand in the same order."""
@@ -184,6 +184,6 @@ class Records:
         return os.pread(self._file.fileno(), end - start, start)
 
 
-def _parsed(data: bytes | memoryview) -> Found:
+def _parsed(data: bytes | memoryview) -> Record:
     key, sha256, offset, length = _HEAD.unpack_from(data)
-    return Found(key, sha256, offset, length, bytes(data[_HEAD.size :]).decode())
+    return Record(key, sha256, offset, length, bytes(data[_HEAD.size :]).decode())

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.data.labels import Column
-from worker.data.records import Found, Records
+from worker.data.records import Record, Records
 
 # A group is held three times while it is written: encoded, as pages and in the file's buffer.
 ROW_GROUP_BYTES = 2 * 2**20
@@ -21,7 +21,7 @@ class Samples:
     Args:
         records: all images that were read, bad ones included.
         rows: their rows in `records`.
-        keys: ids in ten bytes, as `Found.key`: bytes `S10`.
+        keys: ids in ten bytes, as `Record.key`: bytes `S10`.
         columns: labels.
         split: TRAIN, VAL or TEST.
         group: copies of one picture share a number.
@@ -37,26 +37,26 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Samples of one row group: their places among all, and what was found of each."""
+    """Samples of one row group: their places among all, and their records."""
 
     places: NDArray[np.int64]
-    found: list[Found]
+    records: list[Record]
 
     @property
     def num_bytes(self) -> int:
         """Of the encoded images."""
-        return sum(one.length for one in self.found)
+        return sum(one.length for one in self.records)
 
 
 def groups(samples: Samples, split: int) -> Iterator[Group]:
     """Row groups of one split, in order."""
     places = np.flatnonzero(samples.split == split)
-    start, num_bytes, found = 0, 0, list[Found]()
+    start, num_bytes, records = 0, 0, list[Record]()
     for one in samples.records.each(samples.rows[places]):
-        if found and (num_bytes + one.length > ROW_GROUP_BYTES or len(found) == ROW_GROUP_ROWS):
-            yield Group(places[start : start + len(found)], found)
-            start, num_bytes, found = start + len(found), 0, []
+        if records and (num_bytes + one.length > ROW_GROUP_BYTES or len(records) == ROW_GROUP_ROWS):
+            yield Group(places[start : start + len(records)], records)
+            start, num_bytes, records = start + len(records), 0, []
         num_bytes += one.length
-        found.append(one)
-    if found:
-        yield Group(places[start:], found)
+        records.append(one)
+    if records:
+        yield Group(places[start:], records)

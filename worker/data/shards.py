@@ -47,9 +47,9 @@ def digest(samples: Samples) -> str:
     """sha256 over the sorted (id, sha256, label, split): equal for equal content, in whatever order it came."""
     total = hashlib.sha256()
     for place in np.argsort(samples.keys).tolist():
-        found = samples.records.found(int(samples.rows[place]))
+        record = samples.records.at(int(samples.rows[place]))
         texts = [column.text(place) for column in samples.columns]
-        line = [found.id, found.sha256.hex(), texts, SPLITS[samples.split[place]]]
+        line = [record.id, record.sha256.hex(), texts, SPLITS[samples.split[place]]]
         total.update(json.dumps(line).encode() + b"\n")
     return total.hexdigest()
 
@@ -77,7 +77,7 @@ def write(
                     for number, (_, group) in enumerate(members):
                         writer.write_batch(_batch(samples, group, spool))
                         index.add(group, files[-1], number)
-                        num_done += len(group.found)
+                        num_done += len(group.records)
                         progress(num_done / len(samples.rows))
     return files
 
@@ -141,20 +141,20 @@ def _schema(columns: tuple[Column, ...]) -> pa.Schema:
 
 
 def _batch(samples: Samples, group: Group, spool: Spool) -> pa.RecordBatch:
-    found = group.found
+    records = group.records
     data, start = memoryview(bytearray(group.num_bytes)), 0
-    for one in found:
+    for one in records:
         spool.read_into(data[start : start + one.length], one.offset)
         start += one.length
-    encoded = arrow.strings(pa.binary(), np.array([one.length for one in found]), data)
-    paths = arrow.texts([one.path for one in found])
+    encoded = arrow.strings(pa.binary(), np.array([one.length for one in records]), data)
+    paths = arrow.texts([one.path for one in records])
     return pa.record_batch(
         [
             pa.StructArray.from_arrays([encoded, paths], ["bytes", "path"]),
             *(labels.to_arrow(column.take(group.places)) for column in samples.columns),
             arrow.texts([SPLITS[split] for split in samples.split[group.places]]),
-            arrow.texts([one.sha256.hex() for one in found]),
-            arrow.texts([one.id for one in found]),
+            arrow.texts([one.sha256.hex() for one in records]),
+            arrow.texts([one.id for one in records]),
         ],
         schema=_schema(samples.columns),
     )

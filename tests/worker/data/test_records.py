@@ -37,7 +37,7 @@ def test_what_was_found_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             assert [(one.path, one.sha256, one.offset, one.length) for one in found] == [
                 (path(row), stored(row).sha256, stored(row).offset, stored(row).length) for row in rows
             ]
-        one = records.found(3)
+        one = records.at(3)
         # As it has been since the first dataset: a child finds its base's samples by it.
         assert one.id == "s_" + hashlib.sha256(f"{path(3)}\0{stored(3).sha256.hex()}".encode()).hexdigest()[:20]
         assert records.leading(np.array([3])).tolist() == [int(stored(3).sha256.hex()[:16], 16)]
