@@ -53,7 +53,7 @@ def read(base: BaseDataset, records: Records, spool: Spool, problems: Problems) 
     """
     index = load_index(base.folder)
     asked = {*base.remove, *base.relabel}
-    rows = np.flatnonzero(np.isin(index.ids, np.array(sorted(asked), "S22")))
+    rows = np.flatnonzero(np.isin(index.ids, np.array([one.encode(errors="replace") for one in asked], "S22")))
     place = {index.ids[row].decode(): row for row in rows.tolist()}
     unknown = sorted(asked - place.keys())
     if unknown:

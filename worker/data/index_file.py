@@ -28,7 +28,7 @@ class IndexFile:
 
     def __init__(self, path: Path, samples: Samples) -> None:
         self._samples, self._schema = samples, _schema(samples.columns)
-        # The other texts are all different: a dictionary of them would only take memory.
+        # Most other texts are different: dictionaries of them would take more memory than all else.
         self._writer = pq.ParquetWriter(path, self._schema, compression="snappy", use_dictionary=["split", "file"])
         self._waiting: list[pa.RecordBatch] = []
 
@@ -65,7 +65,6 @@ class IndexFile:
 
     def _flush(self) -> None:
         if self._waiting:
-            # A table of its own: a batch would wait in memory for a million rows.
             table = pa.Table.from_batches(self._waiting)
             self._writer.write_table(table, row_group_size=len(table))
             self._waiting.clear()

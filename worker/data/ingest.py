@@ -52,7 +52,8 @@ class IngestRequest:
         seed: the dataset's, which makes the split.
         limits: bounds on the upload.
         base: the dataset that this one is a child of.
-        scratch: an empty folder with room for the unpacked upload and one shard; what is put there is removed.
+        scratch: an empty folder with room for the unpacked upload, its records, the index and one shard; what is put
+            there is removed.
     """
 
     archive: Path | None

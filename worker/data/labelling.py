@@ -25,13 +25,7 @@ _MOST_EQUAL = 2**14
 
 
 class Labelled:
-    """What tables say of images, row by row.
-
-    Args below:
-        rows: of the records.
-        splits: TRAIN, VAL, TEST or NONE.
-        values: one per label column.
-    """
+    """What tables say of images: each one's row of the records, its split or NONE, a value for each label column."""
 
     def __init__(self) -> None:
         self.rows = array("q")

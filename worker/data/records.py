@@ -1,4 +1,4 @@
-"""What is known of each image while it is ingested: in a file, so that a million of them take no more memory.
+"""What is known of each image while it is ingested: most of it in a file, so that many take little more memory.
 
 What is found when an image is read (its name, digest, id and place) is written once, in order, and read again as it is
 wanted. What is measured later is in columns, 25 bytes per image.
@@ -37,7 +37,7 @@ class Record(NamedTuple):
         key: the id of the sample in ten bytes.
         sha256: of the encoded bytes.
         offset: in the spool.
-        length: of the encoded bytes; 0 where they could not even be stored.
+        length: of the encoded bytes; 0 for an empty file, and where they could not even be stored.
         path: member name, as in the upload.
     """
 

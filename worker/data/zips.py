@@ -1,5 +1,6 @@
 """Members of a zip. Its directory alone refuses most attacks, before a byte is unpacked."""
 
+import errno
 import stat
 import zipfile
 import zlib
@@ -30,7 +31,7 @@ def members(path: Path, limits: Limits, problems: Problems) -> Iterator[Member]:
     with Archive(path) as archive:
         for info in directory.entries():
             name = normal(_name(info)[0])
-            if not info.is_dir() and name and not passed.over(name):
+            if not _is_folder(info) and name and not passed.over(name):
                 share = info.header_offset / size_bytes
                 yield Member(name, info.file_size, share, partial(_chunks, archive, info, name, budget))
 
@@ -48,7 +49,7 @@ def _check_directory(directory: Directory, budget: Budget, problems: Problems) -
     num_files, num_bytes, end, is_unsafe, in_order = 0, 0, 0, False, True
     for info in directory.entries():
         budget.count_entry()
-        num_files += not info.is_dir()
+        num_files += not _is_folder(info)
         num_bytes += info.file_size
         is_unsafe |= _is_unsafe(info, problems)
         in_order &= info.header_offset >= end
@@ -60,6 +61,11 @@ def _check_directory(directory: Directory, budget: Budget, problems: Problems) -
         _check_overlap(directory, problems)
     if not num_files:
         raise problems.reject("empty_archive")
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    """As `is_dir`, which some versions cannot be asked of an empty name."""
+    return info.filename.endswith("/")
 
 
 def _is_unsafe(info: zipfile.ZipInfo, problems: Problems) -> bool:
@@ -117,5 +123,10 @@ def _chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, budget: 
         with archive.open(info) as file:
             while chunk := file.read(CHUNK_BYTES):
                 yield budget.count(chunk, path)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, ValueError, OverflowError) as error:
         raise UnreadableMember(str(error)) from error
+    except OSError as error:
+        # A place that no file has. Anything else is about the disk, and not about the member.
+        if error.errno != errno.EINVAL:
+            raise
+        raise UnreadableMember(f"a member at byte {info.header_offset}") from error

@@ -140,12 +140,14 @@ def _unusable(problem: Problem | None) -> BadImage:
 def _index(records: Records) -> Index:
     """Of what was stored, with the ids that a dataset of the same upload would have; of the rest, names alone."""
     num = len(records)
-    found = list(records.each(range(num)))
+    rows = range(num)
     return replace(
         empty_index(),
-        ids=np.array([one.id if one.length else "" for one in found], "S22"),
-        paths=arrow.texts([one.path for one in found]),
+        ids=np.fromiter((one.id.encode() if one.length else b"" for one in records.each(rows)), "S22", num),
+        paths=arrow.texts([one.path for one in records.each(rows)]),
         columns=(labels.unlabelled(num),),
         split=np.full(num, NONE, np.int8),
-        sha256=np.array([one.sha256.hex() if one.length else "" for one in found], "S64"),
+        sha256=np.fromiter(
+            (one.sha256.hex().encode() if one.length else b"" for one in records.each(rows)), "S64", num
+        ),
     )

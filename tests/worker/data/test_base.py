@@ -125,6 +125,7 @@ def test_shares_hold_for_the_whole(run: Run, store: FolderStore, child: FolderSt
     ("remove", "relabel", "new", "code"),
     [
         (("s_nope",), {}, None, "unknown_sample"),
+        (("s_n\u00f6pe",), {}, None, "unknown_sample"),
         ((), {"s_nope": "cat"}, None, "unknown_sample"),
         (tuple(f"cat/{n}.png" for n in range(4)), {}, None, "class_too_small"),
         (tuple(f"cat/{n}.png" for n in range(5)), {}, None, "one_class"),

@@ -261,6 +261,7 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "one image": ("not_an_archive", JPG),
     "rar": ("not_an_archive", b"Rar!\x1a\x07\x00" + b"\0" * 100),
     "empty zip": ("empty_archive", pack({})),
+    "a name that begins with NUL": ("unsafe_path", pack({"?abc.png": draw(1)}).replace(b"?abc", b"\0abc")),
     "folders only": ("empty_archive", pack({"a/": b"", "b/": b""})),
     "empty tar": ("empty_archive", tar_of({})),
     "not images": ("nothing_decodable", {"a/1.jpg": b"nope" * 99, "b/1.jpg": b"nope"}),

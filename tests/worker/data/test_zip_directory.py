@@ -3,7 +3,9 @@
 import io
 import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -43,6 +45,37 @@ def test_entries_are_those_of_the_standard_library(
             assert [getattr(one, name) for one in found] == [getattr(one, name) for one in expected]
         for one, other in zip(found, expected, strict=True):
             assert bare.read(one) == archive.read(other)
+
+
+def test_both_answers_about_zip64_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python with CVE-2025-8291 mended says where the zip64 record is, and not where the end behind it is."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 30)
+    path = written(tmp_path / "a.zip", b"before")
+    data = path.read_bytes()
+    expected = list(find(path).entries())
+    asked = zipfile._EndRecData  # type: ignore[attr-defined]
+
+    def other(file: BinaryIO) -> list[object]:
+        end = asked(file)
+        place = zipfile._ECD_LOCATION  # type: ignore[attr-defined]
+        assert end[zipfile._ECD_SIGNATURE] == b"PK\x06\x06"  # type: ignore[attr-defined]
+        is_old = data[end[place] :].startswith(b"PK\x05\x06")
+        end[place] += -76 if is_old else 76
+        return list(end)
+
+    monkeypatch.setattr(zipfile, "_EndRecData", other)
+    found = list(find(path).entries())
+    assert [(one.filename, one.header_offset) for one in found] == [
+        (one.filename, one.header_offset) for one in expected
+    ]
+
+
+def test_no_entry_reaches_into_what_follows(tmp_path: Path) -> None:
+    """Of the last one ten bytes of its comment are missing, which nobody reads, or forty, and with them its name."""
+    found = find(written(tmp_path / "a.zip"))
+    assert len(list(replace(found, num_bytes=found.num_bytes - 10).entries())) == 5
+    with pytest.raises(zipfile.BadZipFile, match="Truncated"):
+        list(replace(found, num_bytes=found.num_bytes - 40).entries())
 
 
 def test_a_damaged_directory_is_no_zip(tmp_path: Path) -> None:
