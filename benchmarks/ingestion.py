@@ -29,11 +29,11 @@ from typing import Any
 
 from PIL import Image
 
+from worker.data import allocation
+
 GOAL = 0.6
 # Of all repeats together: a large archive takes long enough to be timed once or twice.
 MOST_IMAGES = 50_000
-# As `worker.supervision.runner_process` gives it to every runner.
-ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 
 
 class FolderStore:
@@ -63,10 +63,9 @@ def bare(archive: Path) -> dict[str, Any]:
 
 def ingested(archive: Path) -> dict[str, Any]:
     """The real thing, into a folder."""
-    from worker.data.allocation import give_back
     from worker.data.ingest import IngestRequest, ingest
 
-    give_back()
+    allocation.give_back()
     with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
         scratch, stored = Path(folder) / "scratch", Path(folder) / "stored"
         scratch.mkdir()
@@ -96,7 +95,7 @@ def compare(archive: Path, repeats: int) -> dict[str, Any]:
     for _ in range(repeats):
         for name, found in runs.items():
             command = [sys.executable, __file__, "--run", name, "--archive", str(archive)]
-            environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parent.parent)}
+            environment = {**os.environ, **allocation.ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parent.parent)}
             found.append(json.loads(subprocess.run(command, check=True, capture_output=True, env=environment).stdout))
     seconds = {name: statistics.median(run["seconds"] for run in found) for name, found in runs.items()}
     num = runs["ingested"][0]["num_images"]

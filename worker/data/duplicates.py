@@ -29,16 +29,11 @@ def group(leading_N: NDArray[np.uint64], phash_N: NDArray[np.uint64]) -> NDArray
         result: [N]
     """
     num = len(phash_N)
-    one, other = _same_bytes(leading_N)
-    like, alike = _same_picture(phash_N)
-    root_N = _components(num, np.concatenate([one, like]), np.concatenate([other, alike]))
+    copy, first, _ = repeated(leading_N)
+    one, other = _same_picture(phash_N)
+    root_N = _components(num, np.concatenate([copy, one]), np.concatenate([first, other]))
     _, group_N = np.unique(root_N, return_inverse=True)
     return group_N.astype(np.int64)
-
-
-def _same_bytes(leading_N: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Every copy, and the first of its bytes."""
-    return repeated(leading_N)[:2]
 
 
 def _same_picture(phash_N: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -33,14 +33,14 @@ def split(
     Shape:
         result: [N] groups, numbered from 0 without gaps; [N] indices into `splits.SPLITS`
     """
-    group_N, given_N = _known(assigned, old, records, first_new)
+    digests = _digests(records, assigned.rows)
+    group_N, given_N = _known(assigned, old, records, digests, first_new)
     is_given = assigned.given != NONE
     if not assigned.is_labelled:
         split_N = np.zeros(len(group_N), dtype=np.int8)
         note_unused_splits(is_given[assigned.rows >= first_new], problems)
     else:
         stratum_N = _strata(assigned.columns[0])
-        digests = _digests(records, assigned.rows)
         split_N = _fill_splits(seed, digests, group_N, stratum_N, given_N, problems, is_child=old is not None)
         note_untested(split_N, problems)
     note_copies(records, assigned, group_N, split_N, first_new, problems)
@@ -51,17 +51,18 @@ def split(
 
 
 def _known(
-    assigned: Assigned, old: base.Old | None, records: Records, first_new: int
+    assigned: Assigned, old: base.Old | None, records: Records, digests: Digests, first_new: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
     """Groups, numbered without gaps, and the splits that are known before any is chosen.
 
     Copies of what the base has follow its split, of what was removed from it as well. Else what was removed counts no
     more: it belongs to no class, and must not fill the share of one.
     """
-    num = len(assigned.rows)
-    rows_N = assigned.rows if old is None else np.concatenate([assigned.rows, old.removed_rows])
-    group_N = duplicates.group(records.leading(rows_N), records.phash[rows_N])
-    given_N = assigned.given
+    num, rows_N, leading_N, given_N = len(assigned.rows), assigned.rows, digests.leading, assigned.given
+    if old is not None:
+        rows_N = np.concatenate([rows_N, old.removed_rows])
+        leading_N = np.concatenate([leading_N, records.leading(old.removed_rows)])
+    group_N = duplicates.group(leading_N, records.phash[rows_N])
     if old is not None:
         given_N = np.concatenate([given_N, old.removed_split])
         is_old = rows_N < first_new

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import worker
 from app import limited
+from worker.data import allocation
 from worker.data.findings import PROBLEMS
 from worker.data.limits import Limits
 from worker.data.opening_child import Request
@@ -91,8 +92,7 @@ class Opener:
             stdout=subprocess.PIPE,
             pass_fds=(spool.out_fd,),
             cwd=_ROOT,
-            # Arrow's own allocator reserves a gigabyte, which would count as memory.
-            env={**limited.ENVIRONMENT, "ARROW_DEFAULT_MEMORY_POOL": "system"},
+            env={**limited.ENVIRONMENT, **allocation.ENVIRONMENT},
         )
 
     def messages(self) -> Iterator[str | Found | Columns]:

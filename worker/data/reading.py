@@ -146,7 +146,7 @@ class Reader:
     def _leave_out(self, used: set[str], *, refuses: bool = False) -> None:
         """Texts that nothing is read from; what seems to say the labels is refused where they are open."""
         texts = [one for one in self._sidecars if one[0] not in used]
-        images = self._records.each(range(self._first, len(self._records))) if refuses and texts else ()
+        images = self._records.each(range(self._first, len(self._records)))
         sidecars.note(texts, (one.path for one in images), self._spool, self._problems, refuses=refuses)
 
     def _check(self, path: str, stored: Stored) -> int:

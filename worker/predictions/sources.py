@@ -139,15 +139,17 @@ def _unusable(problem: Problem | None) -> BadImage:
 
 def _index(records: Records) -> Index:
     """Of what was stored, with the ids that a dataset of the same upload would have; of the rest, names alone."""
-    num = len(records)
-    rows = range(num)
+    num, paths = len(records), list[str]()
+    ids_N, sha256_N = np.zeros(num, "S22"), np.zeros(num, "S64")
+    for row, one in enumerate(records.each(range(num))):
+        paths.append(one.path)
+        if one.length:
+            ids_N[row], sha256_N[row] = one.id, one.sha256.hex()
     return replace(
         empty_index(),
-        ids=np.fromiter((one.id.encode() if one.length else b"" for one in records.each(rows)), "S22", num),
-        paths=arrow.texts([one.path for one in records.each(rows)]),
+        ids=ids_N,
+        paths=arrow.texts(paths),
         columns=(labels.unlabelled(num),),
         split=np.full(num, NONE, np.int8),
-        sha256=np.fromiter(
-            (one.sha256.hex().encode() if one.length else b"" for one in records.each(rows)), "S64", num
-        ),
+        sha256=sha256_N,
     )

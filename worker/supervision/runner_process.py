@@ -21,6 +21,7 @@ from typing import Any
 from app import in_use, log_lines
 from worker import runner
 from worker.attempt.document import JobDocument
+from worker.data import allocation
 
 MAX_BATCH = 500
 FORKS = sys.platform == "linux"
@@ -28,9 +29,9 @@ _CONTEXT = multiprocessing.get_context("forkserver") if FORKS else multiprocessi
 # Starting a process and reading its exit status look at the list of all: one thread at a time.
 _LOCK = threading.Lock()
 # Celery and the runners write what they do over their command line, where `ps` shows it; their environment is kept.
-os.environ.setdefault("SPT_NOENV", "1")
-# Arrow reads this when it is loaded. Its own allocator keeps ten megabytes or twenty of what it once had.
-os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+# Runners have what the process that they are forked from was started with.
+for _name, _value in {"SPT_NOENV": "1", **allocation.ENVIRONMENT}.items():
+    os.environ.setdefault(_name, _value)
 
 log = logging.getLogger(__name__)
 
