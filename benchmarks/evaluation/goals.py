@@ -100,7 +100,8 @@ def _most(what: str, found: float, goal: float) -> Goal:
 def _foretold(rows: list[Goal]) -> list[Goal]:
     """Of intervals that should hold in 95 % of the runs; the class that was made rare must be asked for first."""
     goals = []
-    for what, field, goal in (("expected", "held", 0.9), ("half", "held", 0.85), ("rare", "first", 0.9)):
+    wanted = (("expected", "held", 0.9), ("half", "held", 0.85), ("rare", "held", 0.9), ("grown", "held", 0.9))
+    for what, field, goal in (*wanted, ("rare", "first", 0.9)):
         found = [row[field] for row in rows if row["what"] == what and row["num_runs"]]
         if found:
             goals.append(_least(f"forecast, {what}: {field}, mean of sets", round(sum(found) / len(found), 3), goal))

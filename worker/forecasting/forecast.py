@@ -170,6 +170,7 @@ def forecast(
     chance = np.random.default_rng(seed)
     curves = law.draw(_DRAWS, chance)
     size = num_learned or len(labels_N)
+    counts_C = np.bincount(labels_N, minlength=num_classes)
     test = _Test(num_test, (UNIT_MISMATCH if unit else PROBE_MISMATCH) / np.sqrt(len(found.fitted.labels_N)), chance)
     far = reason is not None and size > _MAX_BLIND_TIMES * len(found.fitted.labels_N)
     untold = guessed or (reason if far else None)
@@ -183,7 +184,7 @@ def forecast(
         fit=None if reason else law.document(),
         reason=reason,
         extrapolation=() if reason else tuple(_extrapolated(curves, size, times, test) for times in TIMES),
-        more_images=more_images.advise(found.fitted, law, seed, reason, is_over) if advise else None,
+        more_images=more_images.advise(found.fitted, counts_C, law, seed, reason, is_over) if advise else None,
         reading=None if reason else Reading(curves, test.offsets(_DRAWS), Reach(float(seen.sizes_S[0]), size)),
         untold=untold,
     )

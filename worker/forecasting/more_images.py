@@ -1,7 +1,8 @@
 """What more images of one class would buy: "40 more images of tools buy +3 points". Torch-free.
 
-Half of a class is taken away, several times, and what that costs says what more would bring: on a power law in the
-number of images m of the class, losing half costs a m^-b (2^b - 1), and growing to t m gains a m^-b (1 - t^-b). The
+Told by what classes gained that grew (`lending`): a class that is rare among the others by what these were like with as
+few, any other one by what the second half of a class's images brought, beside half of all. That was twice the images;
+on a power law err = a m^-b in the number of images m, t times as many bring (1 - t^-b) / (1 - 2^-b) of it. The
 exponent is uncertain as that of the whole curve is. Points are of balanced accuracy (mean recall): in plain accuracy a
 rare class would never be worth an image, however badly it is known. What other classes lose to it is counted in.
 
@@ -15,16 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.evaluate.flags import beats_largest_class
+from worker.forecasting import lending
+from worker.forecasting.lending import Lent
 from worker.forecasting.power_law import PowerLaw
 from worker.forecasting.stand_in import StandIn
 
-# Halving a class of fewer pictures leaves one, which says nothing of the class.
+# With fewer pictures of a class nothing says how much of it is missed.
 MIN_PICTURES = 4
-HALVINGS = 8
 # Nothing that was seen reaches further than this many times the images of a class.
 MAX_TIMES = 4
+# A class of no more than this share of the median one is rare.
+RARE_SHARE = 0.5
 # The served classifier gains another multiple of what its stand-in gains: deviation of the logarithm.
-FACTOR_SD = 0.6
+FACTOR_SD = 0.3
+# Rare classes of nearly the same size borrow the same: sizes are taken in steps of this factor.
+_STEP = 2**0.5
 _DRAWS = 4000
 # Named so that nobody collects images of a class whose labels are the fault.
 UNTOLD = "the learning curve tells no law, so nothing says what more images would bring: {}"
@@ -32,7 +38,7 @@ GUESSES = (
     "on these features no classifier is shown to be better than always naming the largest class; check that labels "
     "belong to their images before adding any"
 )
-
+ALL_KNOWN = "hardly an image is named wrong when half of them are learned from, so nothing shows what more would bring"
 NO_TIME = "the time that the job had for its forecast was over; give it more time (max_minutes)"
 
 
@@ -42,7 +48,8 @@ class More:
 
     Args:
         label: the class.
-        images: how many more; as many as the median class has, where four times the class is not fewer.
+        images: how many more: as many as the median class has; of a rare class as many as it has less than that. Three
+            times as many as the class has at most.
         gain_points: of balanced accuracy, in hundredths.
         low: of its 95 % interval.
         high: of its 95 % interval.
@@ -61,6 +68,7 @@ class More:
 
 def advise(
     fitted: StandIn,
+    counts_C: NDArray[np.int64],
     law: PowerLaw,
     seed: int,
     flat: str | None = None,
@@ -69,79 +77,109 @@ def advise(
     """Every class, the one that gains most first; those that cannot be told last.
 
     Args:
-        fitted: the classifier in closed form.
+        fitted: the classifier in closed form, of what was looked at.
+        counts_C: images of each class that may be learned from, looked at or not.
         law: how errors fall with images.
         seed: of all draws.
         flat: why the points tell no law; where they do not rise, what half of a class costs is chance.
         is_over: whether there is no time to ask another class.
     """
-    chance = np.random.default_rng(seed)
-    counts_C = np.bincount(fitted.labels_N, minlength=fitted.num_classes)
-    usual = max(1, round(float(np.median(counts_C[counts_C > 0]))))
-    curves = law.draw(_DRAWS, chance)
+    asked = _Asked(fitted, counts_C, law, np.random.default_rng(seed), is_over)
     untold = UNTOLD.format(flat) if flat else None
     if untold is None and not beats_largest_class(fitted.right_N, fitted.labels_N):
         untold = GUESSES
-    found = []
-    for label in range(fitted.num_classes):
-        if untold is None and is_over is not None and is_over():
-            untold = NO_TIME
-        found.append(_class(fitted, label, int(counts_C[label]), usual, curves, chance, untold))
+    found = [asked.none(label, untold) for label in range(fitted.num_classes)] if untold else asked.all()
     return tuple(sorted(found, key=lambda one: -np.inf if one.gain_points is None else one.gain_points, reverse=True))
 
 
-def _class(
-    fitted: StandIn,
-    label: int,
-    count: int,
-    usual: int,
-    curves: PowerLaw,
-    chance: np.random.Generator,
-    untold: str | None,
-) -> More:
-    own = np.flatnonzero(fitted.labels_N == label)
-    pictures = np.unique(fitted.groups_N[own])
-    images = max(1, min(usual, (MAX_TIMES - 1) * count))
-    recall = float(fitted.right_N[own].mean()) if count else None
-    if untold is not None:
-        return More(label, images, None, None, None, recall, untold)
-    if len(pictures) < MIN_PICTURES:
-        reason = f"expected at least {MIN_PICTURES} different pictures, to see what half of them cost; "
-        return More(label, images, None, None, None, recall, f"{reason}found {len(pictures)}")
-    lost_HN = np.stack(
-        [fitted.right_N.astype(np.float64) - _right_without(fitted, pictures, chance) for _ in range(HALVINGS)]
-    )
-    cost, error = _balanced(lost_HN, fitted.labels_N, fitted.num_classes)
-    times = (count + images) / count
-    cost_B = cost + error * chance.standard_normal(_DRAWS)
-    factor_B = np.exp(FACTOR_SD * chance.standard_normal(_DRAWS))
-    gain_B = 100 * cost_B * factor_B * (1 - times**-curves.exponent_K) / (2**curves.exponent_K - 1)
-    low, high = np.quantile(gain_B, [0.025, 0.975])
-    return More(label, images, float(np.median(gain_B)), float(low), float(high), recall, None)
+class _Asked:
+    """The classes of one dataset, each asked what more images of it would buy. Arguments as of `advise`."""
+
+    def __init__(
+        self,
+        fitted: StandIn,
+        counts_C: NDArray[np.int64],
+        law: PowerLaw,
+        chance: np.random.Generator,
+        is_over: Callable[[], bool] | None,
+    ) -> None:
+        self._fitted, self._counts_C, self._chance, self._is_over = fitted, counts_C, chance, is_over
+        self._seen_C = np.bincount(fitted.labels_N, minlength=fitted.num_classes)
+        self._usual, self._usual_seen = _median(counts_C), _median(self._seen_C)
+        self._exponent_B = law.draw(_DRAWS, chance).exponent_K
+        # By images before and after; by none of what half of all images tell.
+        self._lent: dict[tuple[int, int] | None, Lent | None] = {}
+
+    def all(self) -> list[More]:
+        """Each class by what was lent to it."""
+        return [self._class(label) for label in range(self._fitted.num_classes)]
+
+    def _class(self, label: int) -> More:
+        num = self._num_pictures(label)
+        if num < MIN_PICTURES:
+            part = len(self._fitted.labels_N) < self._counts_C.sum()
+            among = f" among the {len(self._fitted.labels_N)} images that were looked at" if part else ""
+            return self.none(
+                label, f"expected at least {MIN_PICTURES} different pictures of the class; found {num}{among}"
+            )
+        if (lent := self._of_rare(label)) is not None:
+            return self._told(label, lent, 1.0)
+        if (lent := self._of_half()) is not None:
+            times = 1 + self._images(label) / int(self._counts_C[label])
+            return self._told(label, lent, (1 - times**-self._exponent_B) / (1 - 2**-self._exponent_B))
+        return self.none(label, NO_TIME if self._is_late() else ALL_KNOWN)
+
+    def none(self, label: int, reason: str) -> More:
+        """A class of which nothing can be told."""
+        return More(label, self._images(label), None, None, None, self._recall(label), reason)
+
+    def _images(self, label: int) -> int:
+        count = int(self._counts_C[label])
+        wanted = self._usual - count if count <= RARE_SHARE * self._usual else self._usual
+        return max(1, min(wanted, (MAX_TIMES - 1) * count))
+
+    def _of_rare(self, label: int) -> Lent | None:
+        """What others gained that had as few; None where it is not rare, or too few classes are larger."""
+        count = int(self._seen_C[label])
+        if count > RARE_SHARE * self._usual_seen:
+            return None
+        few = max(MIN_PICTURES, round(_STEP ** round(np.log(count) / np.log(_STEP))))
+        times = 1 + self._images(label) / int(self._counts_C[label])
+        many = max(few + 1, min(self._usual_seen, round(few * times)))
+        if (few, many) not in self._lent:
+            self._lent[few, many] = lending.from_few(self._fitted, few, many, self._chance, self._is_over)
+        return self._lent[few, many]
+
+    def _of_half(self) -> Lent | None:
+        """What the second half of a class's images brought; of rare ones, too, where there are few others."""
+        if None not in self._lent:
+            able = [label for label in range(len(self._seen_C)) if self._num_pictures(label) >= MIN_PICTURES]
+            usual = [label for label in able if self._seen_C[label] > RARE_SHARE * self._usual_seen]
+            chosen = usual if len(usual) >= lending.MIN_GROWN else able
+            self._lent[None] = lending.from_half(self._fitted, chosen, self._chance, self._is_over)
+        return self._lent[None]
+
+    def _told(self, label: int, lent: Lent, grown_B: NDArray[np.float64] | float) -> More:
+        num_seen, recall = self._num_pictures(label), self._recall(label)
+        assert recall is not None
+        # Copies are named alike: each picture counts once.
+        gain_B = lent.gain(round(recall * num_seen), num_seen, _DRAWS, self._chance)
+        # Where only a part was looked at, all classes have more images, and gain less by the same law.
+        part_B = (int(self._seen_C[label]) / int(self._counts_C[label])) ** self._exponent_B
+        factor_B = np.exp(FACTOR_SD * self._chance.standard_normal(_DRAWS))
+        low, middle, high = np.quantile(gain_B * grown_B * part_B * factor_B, [0.025, 0.5, 0.975]).tolist()
+        return More(label, self._images(label), middle, low, high, recall, None)
+
+    def _is_late(self) -> bool:
+        return self._is_over is not None and self._is_over()
+
+    def _num_pictures(self, label: int) -> int:
+        return len(np.unique(self._fitted.groups_N[self._fitted.labels_N == label]))
+
+    def _recall(self, label: int) -> float | None:
+        own = self._fitted.labels_N == label
+        return float(self._fitted.right_N[own].mean()) if own.any() else None
 
 
-def _right_without(fitted: StandIn, pictures: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.bool_]:
-    gone = chance.permutation(pictures)[: len(pictures) // 2]
-    removed = np.flatnonzero(np.isin(fitted.groups_N, gone))
-    return fitted.right_without(removed)
-
-
-def _balanced(lost_HN: NDArray[np.float64], labels_N: NDArray[np.int64], num_classes: int) -> tuple[float, float]:
-    """Balanced accuracy that halving costs, and its standard error: over items, and over which half was taken.
-
-    Shape:
-        lost_HN: [H, N], 1 where an item is named wrong since, -1 where it is named right since.
-    """
-    counts_C = np.bincount(labels_N, minlength=num_classes)
-    num_seen = int(np.count_nonzero(counts_C))
-    weight_N = 1.0 / (num_seen * counts_C[labels_N])
-    mean_N = lost_HN.mean(0)
-    cost_H = lost_HN @ weight_N
-    # Within its class an item is one draw of many; one pseudo-item keeps a class that lost nothing from being certain.
-    squares_C = np.bincount(labels_N, np.square(mean_N), num_classes)
-    sums_C = np.bincount(labels_N, mean_N, num_classes)
-    size_C = np.maximum(counts_C, 1)
-    variance_C = (squares_C - sums_C**2 / size_C) / np.maximum(size_C - 1, 1) / size_C
-    of_items = float(variance_C[counts_C > 0].sum()) / num_seen**2
-    of_halves = float(np.var(cost_H, ddof=1)) / len(cost_H)
-    return float(cost_H.mean()), float(np.sqrt(of_items + of_halves))
+def _median(counts_C: NDArray[np.int64]) -> int:
+    return max(1, round(float(np.median(counts_C[counts_C > 0]))))

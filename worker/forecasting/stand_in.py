@@ -9,7 +9,7 @@ better by more than one standard error.
 Shape legend: N items, D features, C classes, R learned items, S others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,11 @@ _MAX_CHOOSING = 400
 class StandIn:
     """Fitted to the items of a pool.
 
+    Args:
+        strength: of an item that weighs one.
+        is_weighed: whether items of rare classes weigh more.
+        by_neighbour: whether the nearest item names, and not ridge.
+
     Shape:
         gram_NN: [N, N]; labels_N, groups_N, strength_N: [N]; right_N: [N], whether each item is named right when it is
         left out with its copies.
@@ -39,10 +44,12 @@ class StandIn:
     labels_N: NDArray[np.int64]
     groups_N: NDArray[np.int64]
     num_classes: int
+    strength: float
     strength_N: Double
     inverse: Inverse
     right_N: NDArray[np.bool_]
     by_neighbour: bool
+    is_weighed: bool
 
     def right(self, learned_R: Rows, others_S: Rows) -> NDArray[np.bool_]:
         """Whether others are named right after learning from some items alone.
@@ -58,14 +65,35 @@ class StandIn:
         return np.asarray(named_S == self.labels_N[others_S])
 
     def right_without(self, removed_S: Rows) -> NDArray[np.bool_]:
-        """The same as `right_N` where some whole groups were never learned from.
+        """The same as `right_N` where some whole groups were never there, and classes weigh as what is left of them.
 
         Shape:
             removed_S: [S]; returns [N].
         """
         if self.by_neighbour:
             return _by_neighbour(self.gram_NN, self.labels_N, self.groups_N, removed_S)
-        return np.asarray(self.inverse.without(removed_S, self.groups_N).argmax(1) == self.labels_N)
+        inverse = self._weighed_without(removed_S) if self.is_weighed else self.inverse
+        return np.asarray(inverse.without(removed_S, self.groups_N).argmax(1) == self.labels_N)
+
+    def _weighed_without(self, removed_S: Rows) -> Inverse:
+        counts_C = np.bincount(self.labels_N, minlength=self.num_classes)
+        left_C = counts_C - np.bincount(self.labels_N[removed_S], minlength=self.num_classes)
+        share_N = np.sqrt(left_C / np.maximum(counts_C, 1))[self.labels_N]
+        share_N[removed_S] = 1.0
+        changed = np.flatnonzero(share_N < 1.0)
+        return self.inverse.reweighed(changed, (share_N[changed] - 1.0) * self.strength_N[changed])
+
+    def part(self, kept_R: Rows) -> "StandIn":
+        """The same classifier of some whole groups alone."""
+        gram_RR = self.gram_NN[np.ix_(kept_R, kept_R)]
+        labels_R, groups_R = self.labels_N[kept_R], self.groups_N[kept_R]
+        found = _invert(gram_RR, labels_R, groups_R, self.num_classes, self.strength, self.is_weighed)
+        return found.named_by_neighbour() if self.by_neighbour else found
+
+    def named_by_neighbour(self) -> "StandIn":
+        """The same items, each named by its nearest one."""
+        near_N = _by_neighbour(self.gram_NN, self.labels_N, self.groups_N)
+        return replace(self, right_N=near_N, by_neighbour=True)
 
 
 def fit(
@@ -91,10 +119,8 @@ def fit(
         feats_ND: [N, D]; labels_N, groups_N, order_N: [N].
     """
     gram_NN = dual.gram(_prepared(feats_ND, unit))
-    targets_NC = np.zeros((len(labels_N), num_classes))
-    targets_NC[np.arange(len(labels_N)), labels_N] = 1.0
-    weight_N = np.ones(len(labels_N)) if unit else np.bincount(labels_N)[labels_N] ** -0.5
-    weight_N /= weight_N.mean()
+    targets_NC = _one_hot(labels_N, num_classes)
+    weight_N = _weights(labels_N, is_weighed=not unit)
     grid = UNIT_STRENGTHS if unit else [feats_ND.shape[1] * one for one in STANDARD_STRENGTHS]
     cut = whole(groups_N[order_N], max(1, min(len(order_N) // 2, _MAX_CHOOSING)))
     learned, rest = order_N[:cut], order_N[cut:]
@@ -102,14 +128,41 @@ def fit(
     for strength in grid if len(rest) else grid[-1:]:
         missed = dual.predict(gram_NN, targets_NC, learned, rest, strength / weight_N[learned]) - targets_NC[rest]
         errors.append(float((np.square(missed).sum(1) * weight_N[rest]).sum()))
-    strength_N = grid[int(np.argmin(errors))] / weight_N
-    inverse = dual.invert(gram_NN, targets_NC, strength_N)
-    right_N = inverse.left_out(groups_N).argmax(1) == labels_N
-    near_N = _by_neighbour(gram_NN, labels_N, groups_N) if unit else right_N
-    ahead_N = near_N.astype(np.float64) - right_N
-    by_neighbour = bool(ahead_N.mean() > ahead_N.std(ddof=1) / np.sqrt(len(np.unique(groups_N))))
-    shown_N = near_N if by_neighbour else right_N
-    return StandIn(gram_NN, labels_N, groups_N, num_classes, strength_N, inverse, shown_N, by_neighbour)
+    chosen = grid[int(np.argmin(errors))]
+    found = _invert(gram_NN, labels_N, groups_N, num_classes, chosen, is_weighed=not unit)
+    if not unit:
+        return found
+    near = found.named_by_neighbour()
+    ahead_N = near.right_N.astype(np.float64) - found.right_N
+    is_ahead = ahead_N.mean() > ahead_N.std(ddof=1) / np.sqrt(len(np.unique(groups_N)))
+    return near if is_ahead else found
+
+
+def _invert(
+    gram_NN: Double,
+    labels_N: NDArray[np.int64],
+    groups_N: NDArray[np.int64],
+    num_classes: int,
+    strength: float,
+    is_weighed: bool,
+) -> StandIn:
+    strength_N = strength / _weights(labels_N, is_weighed)
+    inverse = dual.invert(gram_NN, _one_hot(labels_N, num_classes), strength_N)
+    right_N = np.asarray(inverse.left_out(groups_N).argmax(1) == labels_N)
+    return StandIn(gram_NN, labels_N, groups_N, num_classes, strength, strength_N, inverse, right_N, False, is_weighed)
+
+
+def _weights(labels_N: NDArray[np.int64], is_weighed: bool) -> Double:
+    if not is_weighed:
+        return np.ones(len(labels_N))
+    weight_N = np.bincount(labels_N)[labels_N] ** -0.5
+    return np.asarray(weight_N / weight_N.mean())
+
+
+def _one_hot(labels_N: NDArray[np.int64], num_classes: int) -> Double:
+    targets_NC = np.zeros((len(labels_N), num_classes))
+    targets_NC[np.arange(len(labels_N)), labels_N] = 1.0
+    return targets_NC
 
 
 def _prepared(feats_ND: NDArray[np.floating], unit: bool) -> NDArray[np.float32]:

@@ -70,6 +70,22 @@ class Inverse:
             missed_NC[block] = np.linalg.solve(self.inverse_NN[np.ix_(block, block)], self.dual_NC[block])
         return self.targets_NC - missed_NC
 
+    def reweighed(self, changed_S: Rows, strength_S: Double) -> "Inverse":
+        """The fit with other weights of some items, at the cost of their number (Woodbury's identity).
+
+        Args:
+            changed_S: the items.
+            strength_S: what is added to the strength of each; none of it zero.
+
+        Shape:
+            changed_S, strength_S: [S].
+        """
+        cross_SN = self.inverse_NN[changed_S]
+        inner_SS = self.inverse_NN[np.ix_(changed_S, changed_S)].copy()
+        inner_SS.flat[:: len(changed_S) + 1] += 1.0 / strength_S
+        inverse_NN = self.inverse_NN - cross_SN.T @ np.linalg.solve(inner_SS, cross_SN)
+        return Inverse(self.targets_NC, inverse_NN, inverse_NN @ self.targets_NC)
+
     def without(self, removed_S: Rows, groups_N: NDArray[np.integer]) -> Double:
         """The same of the fit that has never seen some items: those by that fit, each other group without itself too.
 

@@ -61,31 +61,6 @@ def test_the_curve_of_half_of_the_images_leads_to_all_of_them(digits):
     assert min(worth) > 0
 
 
-def test_a_class_that_is_rare_on_purpose_is_asked_for_first_and_gains_what_was_told(digits):
-    feats_ND, labels_N = digits
-    first, held = 0, 0
-    for rare in range(0, 10, 2):
-        seed = rare
-        pool, test = split(labels_N, seed, 700, 900)
-        own = pool[labels_N[pool] == rare]
-        few, more = own[:8], own[8:32]
-        rest = pool[labels_N[pool] != rare]
-        before = np.concatenate([rest, few])
-        told = forecast(feats_ND[before], labels_N[before], before, 10, seed, len(test), advise=True)
-        first += told.more_images[0].label == rare
-        row = next(one for one in told.more_images if one.label == rare)
-        assert row.images == 24  # four times the class at most
-        gains = []
-        for rows in (before, np.concatenate([before, more])):
-            head = probing.fit(feats_ND[rows], labels_N[rows], rows, rows, 10, seed)[0]
-            right = head.logits(feats_ND[test]).argmax(1) == labels_N[test]
-            gains.append(100 * np.mean([right[labels_N[test] == label].mean() for label in range(10)]))
-        held += row.low <= gains[1] - gains[0] <= row.high
-        assert row.low <= row.gain_points <= row.high
-    assert first == 5
-    assert held >= 3
-
-
 def test_a_curve_that_cannot_be_told_is_null_with_the_reason(digits):
     feats_ND, labels_N = digits
     pool, _ = split(labels_N, 0, 40, 100)

@@ -71,6 +71,17 @@ def test_items_may_weigh_differently(data):
     np.testing.assert_allclose(found.left_out(np.arange(40)), alone, atol=1e-4)
 
 
+def test_other_weights_of_some_items_are_as_if_they_had_had_them(data):
+    feats_ND, targets_NC, groups_N = data
+    changed, more = np.array([3, 8, 30, 31]), np.array([0.4, -0.3, 1.5, -0.2])
+    strength_N = np.full(40, 0.7)
+    found = dual.invert(dual.gram(feats_ND), targets_NC, strength_N).reweighed(changed, more)
+    strength_N[changed] += more
+    wanted = dual.invert(dual.gram(feats_ND), targets_NC, strength_N)
+    np.testing.assert_allclose(found.left_out(groups_N), wanted.left_out(groups_N), atol=1e-6)
+    np.testing.assert_allclose(found.inverse_NN, wanted.inverse_NN, atol=1e-8)
+
+
 def test_what_cannot_be_fitted_is_refused(data):
     feats_ND, targets_NC, _ = data
     for gram, targets, strength in (
