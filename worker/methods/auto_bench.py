@@ -12,10 +12,11 @@ from worker.contract.outcome import BLIND, Candidate, Decision
 from worker.contract.task import Task
 from worker.methods import auto_steps
 from worker.methods.auto_budget import Budget, Room
-from worker.methods.auto_choice import Chosen, Entry, choose, item_scores
+from worker.methods.auto_choice import Chosen, Entry, choose
 from worker.methods.auto_steps import Facts
 from worker.methods.reference import starts
 from worker.scores import intervals
+from worker.scores.objective import item_scores
 
 
 @dataclass

@@ -183,10 +183,10 @@ def _head(
     task.context.reporter.check_yield()
     began, draws = monotonic(), num_draws(len(task.pool))
     if isinstance(step.recipe, FewShot):
-        candidate, _ = few_shot.chosen(step.recipe, task, draws)
+        candidate, _ = few_shot.chosen(step.recipe, task, draws, bench.recipe.objective)
     else:
         assert isinstance(step.recipe, LinearProbe)
-        candidate = linear_probe.run(step.recipe, task, draws)
+        candidate = linear_probe.run(step.recipe, task, draws, bench.recipe.objective)
     seconds = monotonic() - began
     budget.learn(step.name, seconds, forecast)
     candidate = replace(candidate, extraction=extraction, seconds=seconds + extraction.seconds)

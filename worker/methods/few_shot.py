@@ -25,6 +25,7 @@ from worker.evaluate.selection import Choice
 from worker.methods.few_shot_heads import FewShotHead, centroid, neighbours, ridge_head
 from worker.methods.linear_probe import cross_validated, frozen_features
 from worker.scores import calibration
+from worker.scores.objective import ACCURACY, item_scores
 from worker.solvers import left_out, ridge
 from worker.solvers.folds import leaves_others
 from worker.solvers.spectrum import eigenbasis
@@ -83,13 +84,14 @@ def run(recipe: FewShot, task: Task) -> Outcome:
     return Outcome(candidate, decisions)
 
 
-def chosen(recipe: FewShot, task: Task, num_draws: int = 1) -> tuple[Candidate, Choice]:
+def chosen(recipe: FewShot, task: Task, num_draws: int = 1, objective: str = ACCURACY) -> tuple[Candidate, Choice]:
     """The chosen classifier, and how it was chosen.
 
     Args:
         recipe: has no settings.
         task: what is learned.
         num_draws: of the folds, for the predictions of the selection.
+        objective: that it is chosen by.
     """
     began = time.monotonic()
     context = task.context
@@ -98,7 +100,7 @@ def chosen(recipe: FewShot, task: Task, num_draws: int = 1) -> tuple[Candidate, 
     task.foresee(task, pool_PD)
     context.reporter.progress(0.75, "train")
     labels_P, groups_P = task.labels_N[task.pool], task.groups_N[task.pool]
-    fitted = fit(pool_PD, labels_P, groups_P, task.pool, task.num_classes, task.seed, num_draws)
+    fitted = fit(pool_PD, labels_P, groups_P, task.pool, task.num_classes, task.seed, num_draws, objective)
     accuracy = float(np.mean(fitted.fold_accuracy)) if fitted.fold_accuracy else None
     told = cross_validated(fitted.fold_accuracy)
     context.reporter.metric(f"few_shot: {fitted.details['chosen']}, {told}", cv_accuracy=accuracy)
@@ -124,7 +126,14 @@ def chosen(recipe: FewShot, task: Task, num_draws: int = 1) -> tuple[Candidate, 
 
 
 def fit(
-    feats_PD: Float, labels_P: Ints, groups_P: Ints, rows: Rows, num_classes: int, seed: int, num_draws: int = 1
+    feats_PD: Float,
+    labels_P: Ints,
+    groups_P: Ints,
+    rows: Rows,
+    num_classes: int,
+    seed: int,
+    num_draws: int = 1,
+    objective: str = ACCURACY,
 ) -> Fitted:
     """The method itself, on arrays.
 
@@ -136,11 +145,11 @@ def fit(
         JobFailure: dataset_invalid, a single picture cannot be left out of itself.
     """
     folds_P, *other_folds = draws(labels_P, groups_P, seed, num_draws)
-    tried = candidates(feats_PD, labels_P, groups_P, num_classes)
+    tried = candidates(feats_PD, labels_P, groups_P, num_classes, objective)
     costs = range(1, len(tried) + 1)
     choice = selection.one_standard_error(
         [
-            selection.Candidate(way.name, cost, way.logits_PC.argmax(1) == labels_P)
+            selection.Candidate(way.name, cost, item_scores(way.logits_PC.argmax(1), labels_P, objective))
             for way, cost in zip(tried, costs, strict=True)
         ]
     )
@@ -154,7 +163,7 @@ def fit(
     fold_accuracy = () if is_blind else tuple(float(right_P[folds_P == fold].mean()) for fold in folds)
     details: dict[str, object] = {
         "chosen": chosen.name,
-        "left_out": [{"name": reason.name, "accuracy": reason.mean} for reason in choice.reasons],
+        "left_out": [{"name": reason.name, objective: reason.mean} for reason in choice.reasons],
         "temperature_items": num_items,
     }
     return Fitted(
@@ -168,7 +177,9 @@ def fit(
     )
 
 
-def candidates(feats_PD: Float, labels_P: Ints, groups_P: Ints, num_classes: int) -> list[Tried]:
+def candidates(
+    feats_PD: Float, labels_P: Ints, groups_P: Ints, num_classes: int, objective: str = ACCURACY
+) -> list[Tried]:
     """The ways that there are for this many images, cheapest first, with predictions of left-out pictures.
 
     Lambda and the number of neighbours are chosen on the same left-out pictures, lambda by squared error: that flatters
@@ -201,7 +212,7 @@ def candidates(feats_PD: Float, labels_P: Ints, groups_P: Ints, num_classes: int
     if possible and len(labels_P) <= MAX_SUPPORT:
         similarity_PK, labels_PK = left_out.nearest(unit_PD, labels_P, groups_P, possible[-1] + 1)
         voted = [scores.votes(similarity_PK[:, : k + 1], labels_PK, num_classes) for k in possible]
-        place = int(np.argmax([(logits_PC.argmax(1) == labels_P).mean() for logits_PC in voted]))
+        place = int(np.argmax([item_scores(one_PC.argmax(1), labels_P, objective).mean() for one_PC in voted]))
         k = possible[place]
         found.append(
             tried(

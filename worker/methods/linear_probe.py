@@ -9,16 +9,18 @@ from worker.backbones import features
 from worker.contract.outcome import Candidate
 from worker.contract.task import Float, Rows, Task
 from worker.scores import calibration
+from worker.scores.objective import ACCURACY
 from worker.training import probing
 
 
-def run(recipe: LinearProbe, task: Task, num_draws: int = 1) -> Candidate:
+def run(recipe: LinearProbe, task: Task, num_draws: int = 1, objective: str = ACCURACY) -> Candidate:
     """Features, folds, both classifiers, the better one refitted on everything but the test split.
 
     Args:
         recipe: has no settings.
         task: what is learned.
         num_draws: of the folds, for the predictions of the selection.
+        objective: that the strength is chosen by.
     """
     began = time.monotonic()
     context = task.context
@@ -33,9 +35,8 @@ def run(recipe: LinearProbe, task: Task, num_draws: int = 1) -> Candidate:
     )
     task.foresee(task, pool_PD)
     context.reporter.progress(0.75, "train")
-    head, selection, fold_accuracy, details = probing.fit(
-        pool_PD, task.labels_N[task.pool], task.groups_N[task.pool], task.pool, task.num_classes, task.seed, num_draws
-    )
+    arrays = pool_PD, task.labels_N[task.pool], task.groups_N[task.pool], task.pool
+    head, selection, fold_accuracy, details = probing.fit(*arrays, task.num_classes, task.seed, num_draws, objective)
     context.reporter.metric(
         f"probe: {details['chosen']}, {cross_validated(fold_accuracy)}",
         cv_accuracy=float(np.mean(fold_accuracy)) if fold_accuracy else None,

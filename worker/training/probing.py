@@ -18,9 +18,11 @@ from worker.contract.heads import LinearHead
 from worker.contract.outcome import Selection
 from worker.contract.task import Float, Rows
 from worker.scores import calibration
+from worker.scores.objective import ACCURACY, item_scores
 from worker.solvers import left_out, logistic, ridge
 from worker.solvers.folds import leaves_others, stratified_group_folds
 from worker.solvers.linear import Linear
+from worker.solvers.logistic import LogisticCV
 from worker.solvers.spectrum import EigenBasis, eigenbasis
 
 Scores = NDArray[np.floating[Any]]
@@ -80,8 +82,19 @@ def fit(
     num_classes: int,
     seed: int,
     num_draws: int = 1,
+    objective: str = ACCURACY,
 ) -> tuple[LinearHead, Selection, tuple[float, ...], dict[str, object]]:
     """Chooses between both classifiers and fits the better one to all rows.
+
+    Args:
+        feats_PD: of the pool.
+        labels_P: likewise.
+        groups_P: copies of one picture share a number.
+        rows: of the pool, in the dataset.
+        num_classes: of the head.
+        seed: of the folds.
+        num_draws: of the folds, for the predictions of the selection.
+        objective: that strengths, and both classifiers, are compared by.
 
     Shape:
         feats_PD: [P, D]
@@ -107,19 +120,21 @@ def fit(
         max_iterations=CV_ITERATIONS,
         clearly=CV_CLEARLY,
     )
-    best = validated.best_index
+    best = _best(validated, labels_P, objective)
     targets_PC = ridge.one_hot(labels_P, num_classes)
     alone = ridge.leave_one_out(standard_PD, targets_PC, basis=basis)
-    ridge_best = int(alone.accuracy(labels_P).argmax())
+    alone_L = [item_scores(one_PC.argmax(1), labels_P, objective).mean() for one_PC in alone.predictions_LNC]
+    ridge_best = int(np.argmax(alone_L))
     logits_of = {"logistic": validated.logits_SNC[best].astype(np.float64)}
     # Leaving single items out is the cheap look, which flatters ridge where pictures have copies: only where it seems
     # better by what it would have to be is it judged on the same folds.
-    if clearly_better(alone.predictions_LNC[ridge_best], logits_of["logistic"], labels_P)[0]:
+    if clearly_better(alone.predictions_LNC[ridge_best], logits_of["logistic"], labels_P, objective)[0]:
         logits_of["ridge"] = ridge.leave_folds_out(
             standard_PD, targets_PC, folds_P, alone.lambdas[ridge_best], basis=basis
         )
     right = {name: (logits_PC.argmax(1) == labels_P).astype(np.float64) for name, logits_PC in logits_of.items()}
-    is_better, margin = clearly_better(logits_of.get("ridge", logits_of["logistic"]), logits_of["logistic"], labels_P)
+    other = logits_of.get("ridge", logits_of["logistic"])
+    is_better, margin = clearly_better(other, logits_of["logistic"], labels_P, objective)
     name = "ridge" if is_better else "logistic"
     if name == "ridge":
         strength = alone.lambdas[ridge_best]
@@ -201,14 +216,29 @@ def _left_out(
     ]
 
 
-def clearly_better(ours_PC: Scores, theirs_PC: Scores, labels_P: NDArray[np.int64]) -> tuple[bool, float]:
-    """Whether one is right more often by over one standard error of the paired difference; and that error.
+def _best(validated: LogisticCV, labels_P: NDArray[np.int64], objective: str) -> int:
+    """The strength by accuracy is the solver's own; by another objective the same rule, over items for folds."""
+    if objective == ACCURACY:
+        return validated.best_index
+    scores_SP = np.stack([item_scores(one_PC.argmax(1), labels_P, objective) for one_PC in validated.logits_SNC])
+    mean_S = scores_SP.mean(1)
+    top = int(mean_S.argmax())
+    errors_S = (scores_SP[top] - scores_SP).std(1, ddof=1) / np.sqrt(len(labels_P))
+    nll_S = np.where(mean_S >= mean_S[top] - errors_S, validated.nll_SF.mean(1), np.inf)
+    return int(nll_S.argmin())
+
+
+def clearly_better(
+    ours_PC: Scores, theirs_PC: Scores, labels_P: NDArray[np.int64], objective: str = ACCURACY
+) -> tuple[bool, float]:
+    """Whether one is better by over one standard error of the paired difference; and that error.
 
     Shape:
         ours_PC, theirs_PC: [P, C]
         labels_P: [P]
     """
-    difference_P = (ours_PC.argmax(1) == labels_P).astype(np.float64) - (theirs_PC.argmax(1) == labels_P)
+    ours_P, theirs_P = (item_scores(one_PC.argmax(1), labels_P, objective) for one_PC in (ours_PC, theirs_PC))
+    difference_P = ours_P - theirs_P
     error = float(difference_P.std(ddof=1) / np.sqrt(len(difference_P)))
     return bool(difference_P.mean() > error), error
 

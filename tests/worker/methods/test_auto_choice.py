@@ -9,7 +9,8 @@ from sklearn.metrics import f1_score
 
 from worker.contract.outcome import Candidate, Selection
 from worker.evaluate import judged
-from worker.methods.auto_choice import Entry, choose, item_scores
+from worker.methods.auto_choice import Entry, choose
+from worker.scores.objective import item_scores
 
 
 def entry(name, predicted, cost=1.0, rows=None, fair=None, num_classes=3):

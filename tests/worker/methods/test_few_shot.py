@@ -5,7 +5,7 @@ from sklearn.neighbors import NearestCentroid
 from app.artifact import scores
 from app.errors import JobFailure
 from tests.app.onnx_factories import run as run_graph
-from tests.worker.training.test_probing import blobs
+from tests.worker.training.test_probing import blobs, macro_f1, uneven
 from worker.methods import few_shot, few_shot_heads
 from worker.solvers import left_out, ridge
 
@@ -152,3 +152,19 @@ def test_the_same_seed_gives_the_same_bits():
 def test_one_picture_is_refused():
     with pytest.raises(JobFailure, match="at least 2 different pictures"):
         fit(np.ones((4, 3), np.float32), np.zeros(4, np.int64), np.zeros(4, np.int64))
+
+
+def test_the_kind_is_chosen_by_the_objective():
+    found = []
+    for seed in range(6):
+        features, labels = uneven(seed)
+        rows = np.arange(len(labels))
+        by_accuracy, by_f1 = (
+            few_shot.fit(features, labels, rows, rows, 3, 0, 1, objective) for objective in ("accuracy", "macro_f1")
+        )
+        found.append((macro_f1(by_accuracy.selection, labels), macro_f1(by_f1.selection, labels)))
+        assert {tuple(one) for one in by_f1.details["left_out"]} == {("name", "macro_f1")}
+        best = max(one["macro_f1"] for one in by_f1.details["left_out"])
+        assert 0.0 < best < 1.0
+    by_accuracy_S, by_f1_S = np.array(found).T
+    assert by_f1_S.mean() > by_accuracy_S.mean()

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from app.errors import JobFailure
 from worker.methods import few_shot
@@ -106,3 +107,28 @@ def test_other_draws_of_the_folds_are_the_same_fit_under_other_folds(method, dis
         assert not np.array_equal(logits_NC, first.logits)
         named_N = logits_NC.argmax(1)
         assert (named_N == other.logits.argmax(1)).mean() >= 0.97
+
+
+def uneven(seed, sizes=(120, 8, 8)):
+    features, labels = blobs(per_class=max(sizes), distance=1.5, seed=seed)
+    rows = np.concatenate([np.flatnonzero(labels == label)[:size] for label, size in enumerate(sizes)])
+    return features[rows], labels[rows]
+
+
+def macro_f1(selection, labels):
+    return f1_score(labels, selection.logits.argmax(1), average="macro")
+
+
+def test_strengths_are_chosen_by_the_objective():
+    """Of a large class and two small ones a strong penalty names the large one alone, and is as often right."""
+    found = []
+    for seed in range(6):
+        features, labels = uneven(seed)
+        rows = np.arange(len(labels))
+        by_accuracy, by_f1 = (
+            probing.fit(features, labels, rows, rows, 3, 0, 1, objective) for objective in ("accuracy", "macro_f1")
+        )
+        found.append((macro_f1(by_accuracy[1], labels), macro_f1(by_f1[1], labels)))
+    by_accuracy_S, by_f1_S = np.array(found).T
+    assert by_f1_S.mean() > by_accuracy_S.mean() + 0.02
+    assert (by_f1_S >= by_accuracy_S - 0.02).all()
