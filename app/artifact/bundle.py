@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ BACKBONE = "backbone.onnx"
 SECOND: dict[Second, str] = {precision: f"backbone.{precision}.onnx" for precision in precisions.SECOND}
 REPORT = "report.json"
 PREDICTIONS = "predictions.parquet"
+# Its columns of what others than the served model named.
+NAMED_BY = "predicted_"
 WEIGHTS = "weights.safetensors"
 README = "README.md"
 FEATURES = "features.safetensors"
@@ -68,6 +70,8 @@ class Predictions:
         predicted: the model's class.
         splits: where the sample belongs (`test`, as a rule).
         probabilities: one column per label of the spec, in its order.
+        baselines: the classes that others named, by their names in the report (`frozen`, `scratch`, `source_only`;
+            `transfer` where one of these is served instead), so that whoever reads them can pair item by item.
 
     Shape:
         probabilities: [N, C]
@@ -79,6 +83,7 @@ class Predictions:
     predicted: list[str]
     splits: list[str]
     probabilities: NDArray[np.float32]
+    baselines: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def write(
@@ -252,6 +257,7 @@ def write_predictions(path: Path, predictions: Predictions, labels: tuple[str, .
         "label": predictions.labels,
         "predicted": predictions.predicted,
         "split": predictions.splits,
+        **{f"{NAMED_BY}{name}": named for name, named in predictions.baselines.items()},
     }
     lengths = {name: len(values) for name, values in text.items()}
     if set(lengths.values()) != {num_items}:
@@ -278,6 +284,11 @@ def read_predictions(path: Path) -> Predictions:
         predicted=table["predicted"].to_pylist(),
         splits=table["split"].to_pylist(),
         probabilities=flat.reshape(table.num_rows, num_labels).astype(np.float32, copy=False),
+        baselines={
+            name.removeprefix(NAMED_BY): table[name].to_pylist()
+            for name in table.column_names
+            if name.startswith(NAMED_BY)
+        },
     )
 
 

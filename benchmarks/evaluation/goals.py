@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.evaluation.adaptation import PAIRS
 from benchmarks.evaluation.choosing import ALL, NUM_SEEDS
+from benchmarks.evaluation.mislabelled import PRECISION, RECALL
 
 Goal = dict[str, Any]
 
@@ -89,7 +90,7 @@ def _mislabelled(rows: list[Goal]) -> list[Goal]:
     return [
         _least(f"wrong labels of {row['set']}: {field}", row[field], goal)
         for row in rows
-        for field, goal in (("recall", 0.7), ("precision", 0.5))
+        for field, goal in (("recall", RECALL), ("precision", PRECISION))
     ]
 
 

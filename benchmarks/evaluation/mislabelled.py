@@ -1,8 +1,9 @@
 """How many of the labels that were made wrong an advice names, and how many of those that it names are wrong.
 
 Each seed gives one label in twenty another class, any of the others alike, and draws the folds. Features, copies and
-the judgement are those of the job. Recall and precision are of all seeds together, the intervals over seeds. What is
-named in the data as they are may be wrong in truth: it is told, and judged by nobody.
+the judgement are those of the job. Recall and precision are of all seeds together, the intervals over seeds; one
+dataset alone may fall short of both, and how many do is told. What is named in the data as they are may be wrong in
+truth: it is told, and judged by nobody.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from worker.advice.label_errors import Judged
 
 NUM_SEEDS = 10
 SHARE = 0.05
+RECALL, PRECISION = 0.7, 0.5
 
 
 def run(lab: Lab) -> Iterator[dict[str, Any]]:
@@ -45,6 +47,11 @@ def _scored(measured: Measured, seeds: range) -> dict[str, Any]:
         "own_label_named": round(own / max(right, 1), 4),
         "precision_over_seeds": over_seeds([one["right"] / max(one["named"], 1) for one in found]),
         "recall_over_seeds": over_seeds([one["right"] / one["wrong"] for one in found]),
+        "lowest_recall": round(min(one["right"] / one["wrong"] for one in found), 4),
+        "seeds_at_both_goals": sum(
+            one["right"] >= RECALL * one["wrong"] and one["right"] >= PRECISION * one["named"] for one in found
+        ),
+        "num_seeds": len(found),
         "named_in_plain_data": len(plain.suspects),
     }
 

@@ -266,9 +266,15 @@ def leaks(met: Matches, alike_T: NDArray[np.bool_] | None, correct_T: NDArray[np
 
 
 def predictions(
-    index: Index, rows: Rows, labels: Sequence[int], probabilities_TC: NDArray[np.float64], names: tuple[str, ...]
+    index: Index,
+    rows: Rows,
+    labels: Sequence[int],
+    probabilities_TC: NDArray[np.float64],
+    names: tuple[str, ...],
+    beside: Mapping[str, Scored | None] | None = None,
 ) -> Predictions:
-    """What was said of each item; a label of -1 is none."""
+    """What was said of each item, and what others named, who are not the served model; a label of -1 is none."""
+    others = {name: one.probabilities_TC for name, one in (beside or {}).items() if one is not None}
     splits = np.array(["train", "val", "test"])[index.split[rows]]
     return Predictions(
         ids=[value.decode() for value in index.ids[rows]],
@@ -277,4 +283,5 @@ def predictions(
         predicted=[names[label] for label in probabilities_TC.argmax(1)],
         splits=splits.tolist(),
         probabilities=probabilities_TC.astype(np.float32),
+        baselines={name: [names[label] for label in said_TC.argmax(1)] for name, said_TC in others.items()},
     )

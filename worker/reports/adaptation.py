@@ -143,7 +143,10 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
             "fallback": NO_FALLBACK,
         },
     }
-    predicted = sections.predictions(task.index, shown, truth.labels_N[shown].tolist(), said_TC, task.class_names)
+    alone = None if theirs is ours else theirs
+    predicted = sections.predictions(
+        task.index, shown, truth.labels_N[shown].tolist(), said_TC, task.class_names, {"source_only": alone}
+    )
     return Evaluation(flat, document, predicted, features[served.shared], met)
 
 

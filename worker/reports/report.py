@@ -157,7 +157,9 @@ def evaluate(
         },
     }
     names = task.class_names
-    predicted = sections.predictions(task.index, test, labels_T.tolist(), tested.probabilities_TC, names)
+    others = {"transfer": transferred, "frozen": plain, "scratch": small_tested, "source_only": alone_tested}
+    beside_served = {name: one for name, one in others.items() if one is not tested}
+    predicted = sections.predictions(task.index, test, labels_T.tolist(), tested.probabilities_TC, names, beside_served)
     return Evaluation(flat, document, predicted, test_features, met, served)
 
 

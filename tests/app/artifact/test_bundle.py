@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 
 import duckdb
 import numpy as np
@@ -180,6 +181,16 @@ def test_predictions_come_back_as_they_were(tmp_path, num):
     np.testing.assert_array_equal(read.probabilities, written.probabilities)
     assert read.probabilities.dtype == np.float32
     assert bundle.read_labels(path) == ["cat", "dog", "owl"]
+
+
+def test_what_baselines_named_comes_back_beside_the_model(tmp_path):
+    path = tmp_path / "p.parquet"
+    named = {"frozen": ["cat", "dog", "owl"], "scratch": ["owl"] * 3}
+    bundle.write_predictions(path, replace(predictions(3), baselines=named), ("cat", "dog", "owl"))
+    assert bundle.read_predictions(path).baselines == named
+    assert {"predicted_frozen", "predicted_scratch"} <= set(pq.read_schema(path).names)
+    with pytest.raises(ValueError, match="columns of one length"):
+        bundle.write_predictions(path, replace(predictions(3), baselines={"frozen": ["cat"]}), ("cat", "dog", "owl"))
 
 
 def test_predictions_open_in_other_tools(tmp_path):

@@ -113,6 +113,10 @@ def test_a_job_leaves_a_bundle_and_an_honest_report(home):
     rows = bundle.read_predictions(context.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
     right = [label == predicted for label, predicted in zip(rows.labels, rows.predicted, strict=True)]
     assert np.mean(right) == pytest.approx(metrics["test_accuracy"])
+    alone = rows.baselines.get("source_only", rows.predicted)
+    right = [label == predicted for label, predicted in zip(rows.labels, alone, strict=True)]
+    assert np.mean(right) == pytest.approx(metrics["source_only_accuracy"])
+    assert set(rows.baselines) == (set() if served["name"] == "source_only" else {"source_only"})
     told = report["estimate"]
     assert told["value"] == served["estimated_accuracy"]
     assert told["found"] == metrics["test_accuracy"]

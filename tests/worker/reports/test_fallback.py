@@ -65,6 +65,16 @@ def test_auto_serves_the_network_from_scratch_that_is_better(lab):
     assert report["gain"]["over"] == "scratch"
     assert report["gain"]["value"] == pytest.approx(told["transfer"]["value"] - metrics["test_accuracy"])
     assert sum(np.diag(report["confusion"]["matrix"])) / metrics["num_test"] == pytest.approx(metrics["test_accuracy"])
+    # Item by item in the bundle: whoever reads it can pair them himself.
+    rows = bundle.read_predictions(lab.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
+    assert set(rows.baselines) == {"transfer", "frozen"}
+    right = {
+        name: np.mean([one == label for one, label in zip(named, rows.labels, strict=True)])
+        for name, named in {**rows.baselines, "served": rows.predicted}.items()
+    }
+    assert right["served"] == pytest.approx(metrics["test_accuracy"])
+    assert right["frozen"] == pytest.approx(report["baselines"]["frozen"]["value"])
+    assert right["transfer"] - right["served"] == pytest.approx(report["gain"]["value"])
     assert report["decisions"][-1]["step"] == "fallback"
     assert report["decisions"][-1]["outcome"] == "served"
     (flag,) = (one for one in report["flags"] if one["code"] == "negative_transfer")

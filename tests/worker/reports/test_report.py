@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.artifact import bundle
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
@@ -184,7 +185,13 @@ def test_shuffled_labels_give_chance_and_a_flag(home):
 def test_a_trained_backbone_tells_how_far_its_features_moved(home):
     done, _ = run(home, "tuned", recipe={"method": "fine_tune", "scope": "full", "epochs": 3})
     report = done["report"]
-    if report["details"]["served"] == "the trained network":
+    rows = bundle.read_predictions(home / "storage" / done["prefix"] / bundle.PREDICTIONS)
+    for name, named in rows.baselines.items():
+        right = np.mean([one == label for one, label in zip(named, rows.labels, strict=True)])
+        assert right == pytest.approx(report["baselines"][name]["value"])
+    trained = report["details"]["served"] == "the trained network"
+    assert set(rows.baselines) == {"scratch", *(("frozen",) if trained else ())}
+    if trained:
         moved = report["feature_distortion"]
         assert moved["mean_relative_change"] > 0
         assert 0 < moved["linear_cka"] < 1
