@@ -199,9 +199,9 @@ def _guessed(fitted: StandIn) -> str | None:
     if fitted.right_N.sum() > largest:
         return None
     return (
-        f"on these features the classifier names {fitted.right_N.mean():.3f} of {num} images right when they are left "
-        f"out, and the largest class alone is {largest / num:.3f} of them; check that labels belong to their images, "
-        "or add images"
+        f"ridge, which stands for the classifier until it is trained, names {fitted.right_N.mean():.3f} of {num} "
+        f"images right when they are left out, and the largest class alone is {largest / num:.3f} of them; add images, "
+        "or check that labels belong to theirs"
     )
 
 
