@@ -46,7 +46,7 @@ def run(context: RunContext) -> dict[str, Any]:
     reporter.progress(0.85, "evaluate")
     evaluation = judge(outcome)
     served = evaluation.served or outcome.candidate
-    seen, unknown = lineage.teachers(task, served.backbone)
+    seen, unknown = lineage.teachers(task, served)
     evaluation = lineage.flagged(task, evaluation, lineage.trace(task, seen, unknown, evaluation))
     for flag in evaluation.report["flags"]:
         reporter.log(flag["message"], "warning", code=flag["code"])

@@ -46,6 +46,8 @@ class Head(Protocol):
         """Its arrays before folding, for weights.safetensors."""
 
 
+# Datasets of a job that a model may learn from: its own, and a source beside it.
+DATASET, SOURCE = "dataset", "source"
 # Why nothing is known where a selection is blind.
 BLIND = "each class has one picture to learn from; where it is left out the class is unknown; add images"
 
@@ -116,6 +118,8 @@ class Candidate:
         judged: predictions of selection items in which the choice that made the candidate had no part: each half of
             them is named as the choice by the other half says (`evaluate/judged.py`). None without such a choice.
         refit: fits the head again, as it was chosen, to other features and labels; None where that is a training.
+        learned_from: which of the job's datasets it was fitted to: DATASET, SOURCE or both. What only chose it taught
+            it nothing.
     """
 
     method: str
@@ -138,6 +142,7 @@ class Candidate:
     state: Callable[[Path], None] | None = None
     judged: Selection | None = None
     refit: Callable[[Float, NDArray[np.int64]], Head] | None = None
+    learned_from: tuple[str, ...] = (DATASET,)
 
 
 @dataclass(frozen=True)

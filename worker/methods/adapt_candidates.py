@@ -17,7 +17,7 @@ import numpy as np
 
 from worker.backbones.features import Extraction
 from worker.contract.network_head import NetworkHead
-from worker.contract.outcome import Candidate, Selection, Tried
+from worker.contract.outcome import DATASET, SOURCE, Candidate, Selection, Tried
 from worker.contract.task import Float, Rows, Task
 from worker.domains import validator
 from worker.domains.fits import CLOSED, SOURCE_ONLY, TRAINED, Data, Fitted, trained
@@ -196,6 +196,7 @@ class Candidates:
             trained_params=head.num_params,
             details={"candidate": name, "temperature": head.temperature},
             extraction=self._extraction,
+            learned_from=(SOURCE,) if name == SOURCE_ONLY else (SOURCE, DATASET),
         )
         return Finished(
             Tried(candidate, evidence.scores, evidence.confidence), data, replace(fitted, head=head), evidence, None

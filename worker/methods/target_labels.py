@@ -29,7 +29,7 @@ from app.recipes import Adapt
 from worker.alignments import unpaired
 from worker.backbones.features import Extraction
 from worker.contract.heads import LinearHead
-from worker.contract.outcome import Adaptation, Candidate, Decision, Outcome, Selection, Tried
+from worker.contract.outcome import DATASET, SOURCE, Adaptation, Candidate, Decision, Outcome, Selection, Tried
 from worker.contract.task import Float, Task
 from worker.domains.distances import MIN_ITEMS, distances
 from worker.domains.fits import SOURCE_ONLY, Data
@@ -66,11 +66,13 @@ class _Way:
         name: for people.
         fit: target features [M, D] and labels [M] -> a head for target features; None learns from the source alone.
         num_rows: that it learns from, copies counted.
+        learned_from: as of a `Candidate`.
     """
 
     name: str
     fit: Callable[[Float, NDArray[np.int64]], LinearHead] | None
     num_rows: int = 0
+    learned_from: tuple[str, ...] = (SOURCE, DATASET)
 
 
 def run(recipe: Adapt, task: Task, source_ND: Float, target_MD: Float, extraction: Extraction, began: float) -> Outcome:
@@ -179,6 +181,7 @@ def try_all(
             trained_params=probe.num_params,
             details={"candidate": way.name},
             extraction=extraction,
+            learned_from=way.learned_from,
         )
         tried.append(Tried(candidate, {"target_accuracy": float(right_M.mean())}))
         seconds = time.monotonic() - started
@@ -234,9 +237,9 @@ def _check(task: Task, labels_M: NDArray[np.int64]) -> None:
 def _ways(data: Data) -> list[_Way]:
     """The source alone first: `choose` knows it by its place."""
     strength = _strength(data)
-    ways = [_Way(SOURCE_ONLY, None)]
+    ways = [_Way(SOURCE_ONLY, None, learned_from=(SOURCE,))]
     alone = partial(_joint, data.source_ND[:0], data.labels_N[:0], 1, strength, data.num_classes, False)
-    ways.append(_Way(TARGET_ONLY, alone, len(data.target_MD)))
+    ways.append(_Way(TARGET_ONLY, alone, len(data.target_MD), (DATASET,)))
     for name, z_scored in (("", False), (", z-scored", True)):
         for weight in (one for one in WEIGHTS if one == 1 or one * len(data.target_MD) <= MAX_ROWS):
             fit = partial(_joint, data.source_ND, data.labels_N, weight, strength, data.num_classes, z_scored)

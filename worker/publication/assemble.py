@@ -34,7 +34,7 @@ from worker.attempt.context import RunContext
 from worker.attempt.document import DatasetDocument
 from worker.backbones import features
 from worker.backbones.probes import probe_images
-from worker.contract.outcome import Candidate
+from worker.contract.outcome import SOURCE, Candidate
 from worker.contract.task import Task
 from worker.evaluate.sections import Evaluation
 from worker.publication import sample
@@ -169,7 +169,7 @@ def _describe(
         recipe=document.recipe or {},
         seed=document.seed,
         dataset=_dataset(document.dataset),
-        source=_dataset(document.datasets.get("source")),
+        source=_dataset(document.datasets.get(SOURCE)) if SOURCE in candidate.learned_from else None,
         backbone=Backbone(
             name=candidate.backbone.name,
             digest=candidate.backbone.digest,

@@ -95,7 +95,7 @@ def evaluate(task: Task, outcome: Outcome, truth: Truth) -> Evaluation:
     if not unchanged and not evidence:
         missing |= dict.fromkeys(("verdict", "gain"), NO_LABELS)
     exposed, unknown = supplement.known_classes(task, served, task.class_names)
-    met = lineage.meet(task, lineage.teachers(task, served.backbone)[0], rows) if ours else None
+    met = lineage.meet(task, lineage.teachers(task, served)[0], rows) if ours else None
     leaks = sections.leaks(met, None, ours.correct_T) if met and ours else None
     data = {**_data(task, truth, leaks), "exposure": exposed}
     told, untold = _estimate(task, found, served, float(ours.correct_T.mean()) if ours else None)

@@ -17,7 +17,7 @@ from app.artifact.seen import Seen, What
 from app.storage import Storage
 from worker.attempt.context import RunContext
 from worker.backbones import features
-from worker.backbones.prepared import Prepared
+from worker.contract.outcome import DATASET, SOURCE, Candidate
 from worker.contract.task import Float, Rows, Task
 from worker.data.samples import Index
 from worker.data.splits import SPLITS
@@ -29,8 +29,12 @@ from worker.overlap.matches import Matches, of_rows
 UPLOADED = "backbone {name} was uploaded: what it learned from elsewhere is not known item by item"
 
 
-def teachers(task: Task, backbone: Prepared) -> tuple[tuple[Seen, ...], str | None]:
-    """What a version of this task on that backbone learned from.
+def teachers(task: Task, served: Candidate) -> tuple[tuple[Seen, ...], str | None]:
+    """What a version learned from: not every dataset that a job was given has taught what it serves.
+
+    Args:
+        task: the job's data.
+        served: what is published.
 
     Returns:
         one set for each teacher inside of Graft, and why there may be others; None where there are none.
@@ -38,15 +42,16 @@ def teachers(task: Task, backbone: Prepared) -> tuple[tuple[Seen, ...], str | No
     document = task.context.document
     found: list[Seen] = []
     not_test = np.setdiff1d(np.flatnonzero(task.index.split != SPLITS.index("test")), task.left_out)
-    if task.source is not None:
-        assert document.dataset is not None
-        found.append(of_rows(task.source.index, task.source.pool, "source", document.datasets["source"].id))
-        what: What = "dataset" if (task.labels_N >= 0).any() else "unlabelled"
-        found.append(of_rows(task.index, task.pool, what, document.dataset.id))
-    elif document.dataset is not None:
-        what = "dataset" if task.index.classes else "unlabelled"
-        found.append(of_rows(task.index, not_test, what, document.dataset.id))
-    inherited, unknown = of_backbone(task.context, backbone.name)
+    if task.source is not None and SOURCE in served.learned_from:
+        found.append(of_rows(task.source.index, task.source.pool, "source", document.datasets[SOURCE].id))
+    if document.dataset is not None and DATASET in served.learned_from:
+        rows, has_labels = not_test, bool(task.index.classes)
+        if task.source is not None:
+            # Labels that it may not learn from are not in the task.
+            rows, has_labels = task.pool, bool((task.labels_N >= 0).any())
+        what: What = "dataset" if has_labels else "unlabelled"
+        found.append(of_rows(task.index, rows, what, document.dataset.id))
+    inherited, unknown = of_backbone(task.context, served.backbone.name)
     return (*found, *inherited), unknown
 
 

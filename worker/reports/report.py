@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.contract.outcome import Candidate, Confidence, Decision, Outcome, Scratch
+from worker.contract.outcome import DATASET, Candidate, Confidence, Decision, Outcome, Scratch
 from worker.contract.task import Float, Rows, Task
 from worker.evaluate import estimate, flags, sections, supplement
 from worker.evaluate.estimate import negative_entropy
@@ -59,8 +59,8 @@ def evaluate(
             return tested
         return score(one.head.probabilities(one.features(test) if features_TD is None else features_TD), labels_T)
 
-    # Features of a trained graph are not kept for the training images.
-    learned_features = served.features(task.pool) if served.shared else None
+    # Features of a trained graph are not kept for the training images; a source's probe has learned from none of these.
+    learned_features = served.features(task.pool) if served.shared and DATASET in served.learned_from else None
     plain_features = test_features if baseline is served else baseline.features(test)
     plain = tested_of(baseline, plain_features)
     transferred = plain if candidate is baseline else tested_of(candidate)
@@ -69,7 +69,7 @@ def evaluate(
     small_tested = None if small is None else tested if is_small else score(small.predict(test), labels_T)
     scores = metrics.classification(tested.probabilities_TC, labels_T, task.class_names)
     alike = None if learned_features is None else leakage.cosine_twins(test_features, learned_features)
-    taught, _ = lineage.teachers(task, served.backbone)
+    taught, _ = lineage.teachers(task, served)
     met = lineage.meet(task, taught, test, test_features if served.shared else plain_features, learned_features)
     leaks = sections.leaks(met, alike, tested.correct_T)
     calibrated = sections.calibrated(task, served, tested.probabilities_TC, labels_T)

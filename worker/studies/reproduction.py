@@ -22,7 +22,7 @@ from worker.attempt.document import DatasetDocument
 from worker.backbones import features
 from worker.backbones.probes import probe_images
 from worker.contract.outcome import Candidate
-from worker.contract.task import Recorded, Task
+from worker.contract.task import Recorded, Rows, Task
 from worker.evaluate import sameness
 from worker.evaluate.sections import Evaluation
 from worker.methods.reference import STAYS
@@ -122,13 +122,25 @@ def _recorded(context: RunContext, task: Task, described: Spec, known: bundle.Pr
     rows = {one.id: one for one in taught if not one.backbone}
     own, source = rows.get(document.dataset.id), document.datasets.get("source")
     other = rows.get(source.id) if source and task.source else None
+    scored = np.flatnonzero(np.isin(task.index.ids, np.array(known.ids, task.index.ids.dtype)))
     if own is None:
-        return None
-    return Recorded(
-        np.intersect1d(task.pool, matches.rows_of(task.index, own)),
-        np.flatnonzero(np.isin(task.index.ids, np.array(known.ids, task.index.ids.dtype))),
-        matches.rows_of(task.source.index, other) if other and task.source else None,
-    )
+        pool = _looked_at(context, task, scored)
+    else:
+        pool = np.intersect1d(task.pool, matches.rows_of(task.index, own))
+    return Recorded(pool, scored, matches.rows_of(task.source.index, other) if other and task.source else None)
+
+
+def _looked_at(context: RunContext, task: Task, scored: Rows) -> Rows:
+    """Of a dataset that chose a model and taught it nothing, which is not written down: what is not known to be left.
+
+    Of one whose labels only score, whatever can be is predicted: what was not was not looked at either.
+    """
+    if (task.labels_N[task.pool] >= 0).any():
+        return task.pool
+    index = transfer.load(context, context.document.dataset)
+    names = np.array([name in task.class_names for name in index.classes] + [False])
+    wanted = np.flatnonzero(names[np.asarray(index.label, np.int64)])
+    return np.setdiff1d(task.pool, np.setdiff1d(wanted if len(wanted) else task.pool, scored))
 
 
 def _is_bounded(recipe: recipes.Recipe) -> bool:

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +16,14 @@ from app.artifact.seen import Seen
 from app.errors import JobFailure
 from tests import factories
 from tests.worker import transfer_factories
-from tests.worker.study_factories import Lab
+from tests.worker.study_factories import Lab, side
 from worker import transfer
 from worker.backbones import networks
+from worker.contract.outcome import Candidate
+from worker.domains import validator
 from worker.evaluate.sections import Evaluation
+from worker.methods import auto_steps, target_labels
+from worker.methods.auto_budget import Budget
 from worker.prepare import sources
 from worker.reports import lineage
 
@@ -79,7 +84,15 @@ def test_test_items_of_a_child_stay_test_items(lab):
     assert (items["num_seen_before"], items["seen_in"]) == (0, [])
 
 
-def test_an_adaptation_says_that_it_was_fitted_to_what_it_is_scored_on(lab):
+@pytest.fixture
+def serving(monkeypatch):
+    """Has an adaptation serve the candidate at a place, whatever the validator thinks of it."""
+    choose = validator.choose
+    return lambda place: monkeypatch.setattr(validator, "choose", lambda found: replace(choose(found), index=place))
+
+
+def test_an_adaptation_says_that_it_was_fitted_to_what_it_is_scored_on(lab, serving):
+    serving(1)
     recipe = {"source": "ds_shades", "candidates": ["z_score"]}
     done = lab.transfer("ds_other", "adapt", recipe=recipe, datasets={"source": "ds_shades"})
     items = done["report"]["data"]["lineage"]["items"]
@@ -89,10 +102,68 @@ def test_an_adaptation_says_that_it_was_fitted_to_what_it_is_scored_on(lab):
     assert [(one.what, one.id) for one in found] == [("source", "ds_shades"), ("unlabelled", "ds_other")]
 
 
+def named(lab, done):
+    found = lineage.of_version(lab.storage, done["prefix"], done["spec"]["files"])
+    told = done["report"]["data"]["lineage"]["taught_by"]
+    assert [(one["what"], one["id"]) for one in told] == [(one.what, one.id) for one in found]
+    return [(one.what, one.id) for one in found]
+
+
+def test_a_source_that_was_not_joined_has_taught_nothing(lab, monkeypatch):
+    monkeypatch.setattr(auto_steps, "TUNED", ())
+    recipe = {"source": "ds_shades", "max_minutes": 0.02}
+    monkeypatch.setattr(Budget, "joint", lambda *_: 3600.0)
+    done = lab.transfer("ds_other", "auto", backbone=CNN, recipe=recipe, datasets={"source": "ds_shades"})
+    assert done["report"]["not_computed"]["domain"].startswith("its forecast")
+    assert named(lab, done) == [("dataset", "ds_other")]
+    assert done["spec"]["source"] is None
+    card = lab.storage.fetch(f"{done['prefix']}/{bundle.README}").read_text()
+    assert "ds_shades" not in card.partition("## Data")[2].partition("##")[0]
+    leaks = lab.evaluate("ds_shades", done, split="all")["leakage"]
+    assert (leaks["num_items"], leaks["num_any"], leaks["seen_in"]) == (60, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("way", "taught"),
+    [
+        ("source_only", [("source", "ds_shades")]),
+        ("target_only", [("dataset", "ds_other")]),
+        ("source_and_target, target x 1", [("source", "ds_shades"), ("dataset", "ds_other")]),
+    ],
+)
+def test_a_version_names_what_its_own_way_learned_from(lab, way, taught, monkeypatch):
+    ways = target_labels._ways
+    monkeypatch.setattr(target_labels, "_ways", lambda data: [one for one in ways(data) if one.name == way])
+    recipe = {"source": "ds_shades", "target_labels": True}
+    done = lab.transfer("ds_other", "adapt", recipe=recipe, datasets={"source": "ds_shades"})
+    assert done["report"]["served"]["what"] == way
+    assert named(lab, done) == taught
+    assert (done["spec"]["source"] is None) == (way == "target_only")
+
+
+def test_a_sources_probe_is_not_fitted_to_the_images_that_it_is_scored_on(lab, serving):
+    """And what it looked at is found again: a reproduction scores the same items."""
+    serving(0)
+    recipe = {"source": "ds_shades", "candidates": ["z_score"]}
+    fields = {"recipe": {"method": "adapt", **recipe}, "datasets": {"source": "ds_shades"}}
+    done = lab.transfer("ds_other", "adapt", **{**fields, "recipe": recipe})
+    assert named(lab, done) == [("source", "ds_shades")]
+    items = done["report"]["data"]["lineage"]["items"]
+    assert (items["num_test"], items["num_seen_before"], items["num_seen_without_labels"]) == (36, 0, 0)
+    original = {"job": "job_0", **side(done)}
+    inputs = {"mode": "reproduce", "original": original}
+    again = lab.run("evaluate", "ds_other", inputs=inputs, **fields)["result"]
+    assert (again["verdict"], again["predictions"]["num_items"]) == ("identical", 36)
+
+
 def test_a_model_without_data_was_tested_on_nothing(lab):
     """Half of a zero-shot job: the trace of a task without a dataset."""
     task = transfer.make_task(lab.context("transfer"), transfer.empty_index(), ("a", "b"))
-    found, unknown = lineage.teachers(task, task.backbone)
+    served = Candidate(
+        method="zero_shot", name="", head=None, graph=None, backbone=task.backbone, shared=True, selection=None,
+        features=None, reference=None, seconds=0.0, fold_accuracy=(), calibrated=False, trained_params=0,
+    )  # fmt: skip
+    found, unknown = lineage.teachers(task, served)
     none = bundle.Predictions([], [], [], [], [], np.empty((0, 2), np.float32))
     items = lineage.trace(task, found, unknown, Evaluation({}, {}, none, np.empty((0, 2), np.float32)))["items"]
     assert (found, unknown, items["num_test"], items["num_seen_before"]) == ((), None, 0, 0)
