@@ -23,16 +23,25 @@ from worker.domains.spaces import shown
 from worker.methods import target_labels
 from worker.methods.adapt_budget import Budget
 from worker.methods.adapt_candidates import ALL, Candidates, Finished, Unfinished
+from worker.methods.clock import Clock
 from worker.methods.reference import starts
 
 
-def run(recipe: Adapt, task: Task) -> Outcome:
-    """Features of both domains, every candidate that fits the time, the choice."""
+def run(recipe: Adapt, task: Task, clock: Clock | None = None) -> Outcome:
+    """Features of both domains, every candidate that fits the time, the choice.
+
+    Args:
+        recipe: of the adaptation.
+        task: with a source.
+        clock: of the job, where that has measured something already.
+    """
     began = time.monotonic()
+    clock = clock or Clock(task, 60 * recipe.max_minutes)
     source_ND, target_MD, extraction = _features(task)
+    clock.learn_pace(task.backbone, extraction)
     if recipe.target_labels:
         return target_labels.run(recipe, task, source_ND, target_MD, extraction, began)
-    return _Search(recipe, task, source_ND, target_MD, extraction, began).run()
+    return _Search(recipe, task, source_ND, target_MD, extraction, began, clock).run()
 
 
 def _features(task: Task) -> tuple[Float, Float, Extraction]:
@@ -58,10 +67,17 @@ class _Search:
     """What has been tried, and the decisions so far."""
 
     def __init__(
-        self, recipe: Adapt, task: Task, source_ND: Float, target_MD: Float, extraction: Extraction, began: float
+        self,
+        recipe: Adapt,
+        task: Task,
+        source_ND: Float,
+        target_MD: Float,
+        extraction: Extraction,
+        began: float,
+        clock: Clock,
     ) -> None:
         self._recipe, self._task, self._reporter, self._began = recipe, task, task.context.reporter, began
-        self._budget = Budget(recipe, task, len(source_ND) + len(target_MD))
+        self._budget = Budget(recipe, task, len(source_ND) + len(target_MD), clock)
         self._candidates = Candidates(task, source_ND, target_MD, extraction, began, self._budget.look)
         self._decisions: list[Decision] = []
         self._found: list[Finished] = []
@@ -100,17 +116,20 @@ class _Search:
         if refusal := self._candidates.refusal(name):
             self._decide(name, "skipped", refusal)
             return False
+        left = self._budget.left_seconds
+        if left <= 0:
+            # Not even a forecast: what an image takes may have to be timed on some.
+            self._decide(name, "skipped", "the time is over")
+            return False
         forecast, left = self._budget.forecast(name), self._budget.left_seconds
         if forecast > left:
-            reason = f"its forecast of {forecast:.0f} s does not fit the {left:.0f} s that are left"
+            reason = f"its forecast of {forecast:.0f} s does not fit the {max(0.0, left):.0f} s that are left"
             self._decide(name, "skipped", reason, forecast_seconds=round(forecast, 1))
         return forecast <= left
 
     def _try(self, name: str) -> None:
-        # How long the source's probe takes is what all other forecasts are made of.
-        expected = None if name == SOURCE_ONLY else self._budget.forecast(name)
-        if expected is not None:
-            starts(self._reporter, name, expected)
+        expected = self._budget.forecast(name)
+        starts(self._reporter, name, expected)
         began = time.monotonic()
         try:
             found = self._candidates.fit(name)
@@ -129,7 +148,7 @@ class _Search:
             f"in {seconds:.1f} s",
             score=evidence.reverse_accuracy,
             seconds=round(seconds, 2),
-            forecast_seconds=None if expected is None else round(expected, 2),
+            forecast_seconds=round(expected, 2),
         )
 
     def _domain(self, served: Finished) -> tuple[dict[str, Any], Spaces]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app import report_paths
+from worker.domains.distances import MIN_ITEMS as MIN_APART
 from worker.evaluate.sections import MIN_ECE_ITEMS
 from worker.evaluate.supplement import NO_LABELS
 
@@ -22,6 +23,8 @@ STANDING = {
     "verdicts.vs_source_only": NO_SOURCE,
     "baselines.source_only": NO_SOURCE,
     "domain": NO_SOURCE,
+    "domain.before": f"needs {MIN_APART} images of either dataset",
+    "domain.after": "it is told of adaptations to a dataset without labels; with labels both are learned from together",
     "metrics.test_top_5_accuracy": "needs more than five classes",
     "metrics.domain_distance": "the distance of the domains was not measured",
     "metrics.cv_accuracy_mean": NO_FOLDS,

@@ -29,7 +29,7 @@ from worker.domains import training, two_domains
 from worker.evaluate.supplement import NO_LABELS
 from worker.fine_tuning import forward
 from worker.ingestion import StoredDataset
-from worker.methods import adapt, adapt_candidates
+from worker.methods import adapt, adapt_candidates, clock
 from worker.prepare import sources
 
 SOURCE, TARGET, BARE, FEW = "ds_source", "ds_target", "ds_bare", "ds_few"
@@ -188,8 +188,38 @@ def test_what_does_not_fit_the_time_is_skipped_and_said(home):
     outcome = adapt.run(recipe, task)
     skipped = {one.step: one.reason for one in outcome.decisions if one.outcome == "skipped"}
     assert skipped.keys() >= {"batch_norm", "mcc", "dann", "dann_mcc", "mdd"}
-    assert all("does not fit" in reason for reason in skipped.values())
+    assert all("does not fit" in reason or reason == "the time is over" for reason in skipped.values())
     assert outcome.decisions[-1].outcome == "served"
+
+
+@pytest.mark.parametrize(("seconds", "why"), [(0.06, "the time is over"), (12.0, "its forecast of")])
+def test_nothing_is_timed_for_a_candidate_that_cannot_fit_anyhow(home, monkeypatch, seconds, why):
+    def timed(*_, **__):
+        raise AssertionError("images were timed")
+
+    monkeypatch.setattr(clock, "seconds_per_image", timed)
+    recipe, task, _ = prepared(home, f"late-{seconds}", candidates=["batch_norm"], max_minutes=seconds / 60)
+    outcome = adapt.run(recipe, task, clock.Clock(task, seconds))
+    (skipped,) = (one for one in outcome.decisions if one.step == "batch_norm")
+    assert skipped.outcome == "skipped"
+    assert skipped.reason.startswith(why)
+    assert "-" not in skipped.reason
+
+
+def test_an_image_is_timed_once_and_what_a_clock_knows_is_not_timed_again(home, monkeypatch):
+    recipe, task, _ = prepared(home, "known", wire := Wire(), candidates=["batch_norm"])
+    timed, measure = [], clock.seconds_per_image
+    monkeypatch.setattr(clock, "seconds_per_image", lambda *given: timed.append(given) or measure(*given))
+    adapt._features(task)
+    found = adapt.run(recipe, task)
+    assert len(timed) == 1
+    adapt.run(recipe, task, known := clock.Clock(task, 600.0))
+    adapt.run(recipe, task, known)
+    assert len(timed) == 2
+    row = next(one for one in found.decisions if one.step == "source_only")
+    told = [event["data"] for event in wire.events("log") if "source_only: starts" in event["message"]]
+    assert {"step": "source_only", "forecast_seconds": row.forecast_seconds} in told
+    assert row.forecast_seconds > 0
 
 
 def test_a_target_of_a_few_images_is_refused_with_what_to_do(home):
@@ -230,6 +260,8 @@ def test_labels_of_the_target_that_may_be_learned_from_are_scored_on_its_test_sp
     assert {"source_only", "target_only"} < scores.keys()
     assert report["served"]["what"] == "source_only" or scores[report["served"]["what"]] == max(scores.values())
     assert report["data"]["images_scored"] + report["data"]["images_fitted_to"] == 42
+    assert report["domain"]["after"] is None
+    assert nulls.unexplained(report) == []
 
 
 def test_a_transformer_has_no_batch_norm_to_estimate(home, monkeypatch):
