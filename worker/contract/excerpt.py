@@ -44,6 +44,9 @@ class Excerpt:
         num_scored: images of the whole test split.
         why: it is not all of them, for people: what goes before their number.
         source: rows of the source's dataset, where these are not all either.
+        num_source: that could be learned from of it.
+        has_split: whether what is scored is apart from what is learned from. A dataset that an adaptation is fitted to
+            has no test split: those of its images that have a label are scored, too.
     """
 
     pool: Rows
@@ -52,6 +55,8 @@ class Excerpt:
     num_scored: int
     why: str = NO_TIME
     source: Rows | None = None
+    num_source: int = 0
+    has_split: bool = True
 
     @property
     def is_all(self) -> bool:
@@ -61,14 +66,14 @@ class Excerpt:
     @property
     def details(self) -> dict[str, Any]:
         """For the report: how many images were left out, of how many, and why."""
-        return {
-            "images_left_out": {
-                "learn": self.num_pool - len(self.pool),
-                "test": self.num_scored - len(self.scored),
-                "of": {"learn": self.num_pool, "test": self.num_scored},
-                "why": self.why,
-            }
-        }
+        parts = {"learn": (self.num_pool, self.pool)}
+        if self.has_split:
+            parts["test"] = self.num_scored, self.scored
+        if self.source is not None:
+            parts["source"] = self.num_source, self.source
+        left_out = {name: number - len(rows) for name, (number, rows) in parts.items()}
+        of = {name: number for name, (number, _) in parts.items()}
+        return {"images_left_out": {**left_out, "of": of, "why": self.why}}
 
     def of(self, task: Task) -> Task:
         """The task with these rows alone; what is foretold is foretold for as many test images as are scored."""
@@ -88,6 +93,8 @@ class Excerpt:
 
     def __str__(self) -> str:
         learned = _of(len(self.pool), self.num_pool, "images to learn from")
+        if not self.num_scored:
+            return f"{self.why} {learned}; the others are not looked at"
         scored = _of(len(self.scored), self.num_scored, "test images")
         return f"{self.why} {learned} and {scored}, drawn by class; the others are not looked at"
 

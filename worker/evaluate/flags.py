@@ -169,16 +169,16 @@ def of_images(details: Mapping[str, Any]) -> list[Flag]:
     """
     if not (left_out := details.get("images_left_out")):
         return []
-    learn, test = (f"{left_out[side]} of {left_out['of'][side]}" for side in ("learn", "test"))
-    return [
-        Flag(
-            code="images_left_out",
-            message=(
-                f"{left_out['why']} an excerpt of the images, drawn by class: {learn} were not learned from and {test} "
-                f"of the test split not scored; {MORE_TIME}"
-            ),
-        )
-    ]
+    some = {side: f"{left_out[side]} of {number}" for side, number in left_out["of"].items()}
+    if "test" in some:
+        what = f"of the images, drawn by class: {some['learn']} were not learned from and {some['test']} of the test "
+        what += "split not scored"
+    else:
+        # An adaptation: what it is fitted to is no split of anything.
+        told = [f"{some[side]} of {name}" for side, name in (("source", "the source"), ("learn", "the dataset"))
+                if left_out.get(side)]  # fmt: skip
+        what = f"of the images: {' and '.join(told)} were not looked at"
+    return [Flag(code="images_left_out", message=f"{left_out['why']} an excerpt {what}; {MORE_TIME}")]
 
 
 def some_of(*groups: Sequence[Flag]) -> list[Flag]:
