@@ -180,8 +180,9 @@ class Decision:
 
     Args:
         step: what it is about.
-        outcome: `tried` (with its score), `kept` or `dropped` (by a choice), `skipped` (never started, or left),
-            `failed` (a training that could not go on), `done` (features, a distance), `served`.
+        outcome: `tried` (with its score), `dropped` (by a choice), `leads` (the best so far; more may be tried), `kept`
+            (by the last choice), `skipped` (never started, or left), `failed` (a training that could not go on), `done`
+            (features, a distance), `served`.
         reason: for people.
         score: by what is maximised, on selection data; of a distance, the distance.
         low: 95 % bound.
@@ -290,6 +291,7 @@ class Outcome:
         image_seconds: to decode one and pass it through the candidate's backbone, where that is known.
         adaptation: where a source was joined.
         unjoined: why one that was given was not.
+        apart: where it is told how far images without labels lie, where there were some beside the dataset.
         excerpt: what there was time for, where that is not all images.
         stays: why it is served even where a verdict says that it is worse; None where the better baseline is then.
     """
@@ -301,5 +303,6 @@ class Outcome:
     image_seconds: float | None = None
     adaptation: Adaptation | None = None
     unjoined: str = ""
+    apart: str = ""
     excerpt: Excerpt | None = None
     stays: str | None = "this recipe has no `fallback`"

@@ -31,7 +31,7 @@ def run(recipe: Auto, task: Task) -> Outcome:
     backbone = best.candidate.backbone
     # 2. What a source, or more images without labels, can add on the same features.
     others, adaptation = auto_domains.joined(bench, best.candidate)
-    auto_domains.unlabelled(bench, best.candidate)
+    apart = auto_domains.unlabelled(bench, best.candidate)
     if others:
         best = bench.choose([best, *others])
     # 3. Trainings of the network, where there are images and time for them.
@@ -44,6 +44,7 @@ def run(recipe: Auto, task: Task) -> Outcome:
         seconds=max(best.candidate.seconds, bench.budget.seconds),
         details=best.candidate.details | (bench.part.details if bench.part else {}),
     )
+    bench.keep()
     bench.decide("served", "served", _why(best, len(tried) + len(others) + len(tuned)))
     probe_step = f"linear_probe on {backbone.name}"
     probe = next((one.candidate for one in tried if one.step == probe_step), None)
@@ -55,6 +56,7 @@ def run(recipe: Auto, task: Task) -> Outcome:
         image_seconds=bench.budget.clock.known_pace(backbone),
         adaptation=adaptation,
         unjoined=bench.skipped(auto_domains.JOINT),
+        apart=apart,
         excerpt=bench.part,
         stays=_stays(recipe),
     )

@@ -30,6 +30,7 @@ class Bench:
         facts: that decide what is tried.
         decisions: so far.
         part: of the images that there is time for; None where that is all.
+        leading: what the last choice says of its best, where there was one.
     """
 
     recipe: Auto
@@ -38,6 +39,7 @@ class Bench:
     facts: Facts
     decisions: list[Decision]
     part: Excerpt | None = None
+    leading: Decision | None = None
 
     def on(self, backbone: Prepared) -> Task:
         """The data under one of the backbones."""
@@ -60,20 +62,22 @@ class Bench:
         """Why a step was skipped; empty where it was not."""
         return next((one.reason for one in self.decisions if one.step == step and one.outcome == "skipped"), "")
 
-    def may_start(self, step: str, forecast: float, room: Room) -> bool:
+    def may_start(self, step: str, forecast: float, room: Room, beside: float = 0.0) -> bool:
         """Whether there is time for a step, and nobody has asked to stop; tells its forecast, or why not.
 
         Args:
             step: what would start.
             forecast: seconds that it is expected to take.
             room: that it has.
+            beside: seconds of what it would be for nothing without.
         """
         self.task.context.reporter.check_yield()
         if self.task.context.reporter.stop_requested:
             self.decide(step, "skipped", "the job was asked to stop", forecast_seconds=round(forecast, 1))
             return False
-        if forecast > room.most:
-            self.decide(step, "skipped", room.refusal(forecast), forecast_seconds=round(forecast, 1))
+        needed = forecast + beside
+        if needed > room.most:
+            self.decide(step, "skipped", room.refusal(needed), forecast_seconds=round(needed, 1))
             return False
         starts(self.task.context.reporter, step, forecast)
         return True
@@ -105,14 +109,24 @@ class Bench:
         )
 
     def choose(self, entries: list[Entry]) -> Entry:
-        """The cheapest that is not clearly worse than the best; every candidate's fate is written down."""
+        """The cheapest that is not clearly worse than the best; every candidate's fate is written down.
+
+        More may be tried after it: `keep` says which is kept in the end.
+        """
         chosen: Chosen = choose(entries, self.task, self.recipe.objective)
         if len(entries) > 1:
             for entry, reason in zip(entries, chosen.reasons, strict=True):
                 score = None if chosen.is_blind else reason.mean
                 text = f"{BLIND}: the cheapest is taken" if chosen.is_blind else reason.text
-                self.decide(entry.step, "kept" if reason.chosen else "dropped", text, score=score)
+                self.decide(entry.step, "leads" if reason.chosen else "dropped", text, score=score)
+                if reason.chosen:
+                    self.leading = self.decisions[-1]
         return chosen.entry
+
+    def keep(self) -> None:
+        """Says which of all choices holds, where there were some."""
+        if self.leading is not None:
+            self.decide(self.leading.step, "kept", self.leading.reason, score=self.leading.score)
 
 
 def opened(recipe: Auto, task: Task) -> Bench:

@@ -6,6 +6,8 @@ that sees no label of the target.
 """
 
 from dataclasses import replace
+from functools import cache
+from time import monotonic
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from worker.methods.auto_choice import Entry
 from worker.methods.auto_frozen import cost
 from worker.methods.gathering import Wanted
 from worker.methods.linear_probe import frozen_features
+from worker.methods.reference import starts
 
 # Proxy-A distance (0: cannot be told apart, 2: always). Parts of one set are at most 0.5 apart, with 40 images; the
 # same emoji by two vendors 0.8 to 1.05; scikit-learn's digits and MNIST 1.9 to 2.
@@ -71,19 +74,21 @@ def adapted(recipe: Auto, task: Task) -> Outcome:
     best = bench.choose(auto_frozen.heads(bench, auto_steps.HEADS[:1], " (source)")).candidate
     from worker.methods import adapt
 
-    part = _target(bench, replace(task, backbone=best.backbone))
+    task = replace(task, backbone=best.backbone)
+    part, extraction = _target(bench, task)
     clock = bench.budget.clock
     left = clock.limit_seconds - clock.finish_seconds
     assert recipe.source is not None
     wanted = Adapt(source=recipe.source, max_minutes=max(left, 1.0) / 60)
-    task = replace(task, backbone=best.backbone)
-    outcome = adapt.run(wanted, part.of(task) if part else task)
+    outcome = adapt.run(wanted, part.of(task) if part else task, clock)
     assert outcome.adaptation is not None
     bench.decisions.extend(outcome.decisions)
     _say_if_far(bench, outcome.adaptation.domain["before"]["proxy_a"])
     seconds = max(outcome.candidate.seconds, bench.budget.seconds)
     details = outcome.candidate.details | (part.details if part else {})
-    final = replace(outcome.candidate, seconds=seconds, details=details)
+    # The adaptation has found all features in the cache, where the steps before it had put them.
+    taken = _sum(best.extraction, extraction)
+    final = replace(outcome.candidate, seconds=seconds, details=details, extraction=taken)
     found = tuple(
         replace(one, candidate=final) if one.candidate is outcome.candidate else one for one in outcome.adaptation.tried
     )
@@ -92,22 +97,36 @@ def adapted(recipe: Auto, task: Task) -> Outcome:
     return Outcome(final, tuple(bench.decisions), adaptation=adaptation, excerpt=part)
 
 
-def _target(bench: Bench, task: Task) -> Excerpt | None:
-    """Features of the dataset's images, all of which are looked at and those with a label scored; None for all.
+def _target(bench: Bench, task: Task) -> tuple[Excerpt | None, Extraction]:
+    """Features of the dataset's images, all of which are looked at and those with a label scored.
+
+    Returns:
+        which of them there was time for, None for all; and what it took.
 
     Raises:
         JobFailure: timed_out, the time does not hold the fewest.
     """
     clock, nothing = bench.budget.clock, task.pool[:0]
+    opened = cache(lambda: features.open_extractor(task.context, task.backbone))
 
     def extract(rows: Rows) -> Extraction:
-        return features.pooled(bench.task.context, task.index, rows, task.backbone, ("features", 0.7, 0.75))[1]
+        return features.pooled(bench.task.context, task.index, rows, task.backbone, ("features", 0.7, 0.75), opened)[1]
 
     def num_missing(rows: Rows) -> int:
         return features.num_missing(task.context, task.index, rows, task.backbone)
 
     # What is drawn knows of no label.
     drawn = replace(task, labels_N=np.zeros(len(task.index), np.int64))
+    order = gathering.order(drawn, nothing)
+    first, others = order.rows[: order.num_least], order.rows[order.num_least :]
+
+    def pace() -> float:
+        return clock.pace(drawn, run=opened, rows=first)
+
+    missing = num_missing(first)
+    forecast = auto_frozen.of_rounds(clock, missing * pace() if missing else 0.0, num_missing(others), pace)
+    step = f"features of {task.backbone.name}"
+    starts(task.context.reporter, step, forecast)
     by = clock.limit_seconds + SLACK_SECONDS
     try:
         found = gathering.gather(clock, drawn, Wanted(task.backbone, extract, num_missing, nothing), first_by=by)
@@ -117,11 +136,15 @@ def _target(bench: Bench, task: Task) -> Excerpt | None:
             f"expected the features of a few images of the dataset after those of the source, within {by:.0f} "
             f"s; found that {left_off}; raise max_minutes, or run the job again: it goes on from there",
         ) from None
-    source = bench.part.pool if bench.part else None
+    auto_frozen.done(bench, step, found.extraction, forecast)
+    source = bench.part
     if found.part is None and source is None:
-        return None
+        return None, found.extraction
     rows = found.part.pool if found.part else task.pool
-    return Excerpt(rows, rows, len(task.pool), len(task.pool), source=source)
+    part = Excerpt(rows, rows, len(task.pool), len(task.pool), has_split=False)
+    if source is not None:
+        part = replace(part, source=source.pool, num_source=source.num_pool, why=source.why)
+    return part if found.part is None else replace(part, why=found.part.why), found.extraction
 
 
 def _recorded_source(task: Task) -> Recorded | None:
@@ -138,11 +161,13 @@ def joined(bench: Bench, best: Candidate) -> tuple[list[Entry], Adaptation | Non
     if source is None:
         return [], None
     missing = features.num_missing(task.context, source.index, source.pool, task.backbone)
-    forecast = budget.joint(len(source.pool), bench.facts, task.backbone) + missing * budget.pace(task.backbone)
+    forecast = budget.joint(len(source.pool), bench.facts, task.backbone)
+    forecast += missing * budget.pace(task.backbone) if missing else 0.0
     room = budget.room(task.backbone, _cached(best), trained=False)
     if not bench.may_start(JOINT, forecast, room):
         return [], None
-    found = _features(bench, JOINT, task, source, source.pool)
+    began = monotonic()
+    found = _features(bench, JOINT, task, source, source.pool, forecast)
     if found is None:
         return [], None
     source_ND, extraction = found
@@ -150,6 +175,14 @@ def joined(bench: Bench, best: Candidate) -> tuple[list[Entry], Adaptation | Non
     both = _sum(best.extraction, extraction)
     end_seconds = budget.clock.limit_seconds - room.kept_seconds
     tried, accuracy = target_labels.try_all(task, source_ND, target_MD, both, end_seconds, bench.decide)
+    bench.decide(
+        JOINT,
+        "done",
+        f"{len(tried)} ways; features of the source: {extraction.num_cached} cached, {extraction.num_extracted} "
+        f"extracted in {extraction.seconds:.1f} s",
+        seconds=round(monotonic() - began, 2),
+        forecast_seconds=round(forecast, 2),
+    )
     domain = target_labels.domain(task, source_ND, target_MD)
     if domain["before"] is not None:
         _say_if_far(bench, domain["before"]["proxy_a"])
@@ -158,30 +191,46 @@ def joined(bench: Bench, best: Candidate) -> tuple[list[Entry], Adaptation | Non
     return entries, Adaptation(tried[0].candidate, tuple(tried), accuracy, domain, drawn)
 
 
-def unlabelled(bench: Bench, best: Candidate) -> None:
-    """Measures how far more images without labels lie, and says what that means; no built recipe learns from them."""
+def unlabelled(bench: Bench, best: Candidate) -> str:
+    """Measures how far more images without labels lie, and says what that means; no built recipe learns from them.
+
+    Returns:
+        where that is told; empty where there are no such images.
+    """
     task, budget = bench.on(best.backbone), bench.budget
     more = task.unlabelled
     if more is None:
-        return
+        return ""
     step = f"distance of {UNLABELLED}"
+    told = f"of the images without labels see {step!r} in `decisions`"
     rows = _some(more.pool, task.seed)
     missing = features.num_missing(task.context, more.index, rows, task.backbone)
-    forecast = 1.0 + missing * budget.pace(task.backbone)
+    forecast = 1.0 + (missing * budget.pace(task.backbone) if missing else 0.0)
+    began = monotonic()
     if not bench.may_start(step, forecast, budget.room(task.backbone, _cached(best), trained=False)):
-        return
-    found = _features(bench, step, task, more, rows)
+        return told
+    found = _features(bench, step, task, more, rows, forecast)
     if found is None:
-        return
+        return told
     if min(len(rows), len(task.pool)) < MIN_APART:
-        bench.decide(UNLABELLED, "skipped", f"needs {MIN_APART} images to tell how far it lies; found {len(rows)}")
-        return
+        few = f"needs {MIN_APART} images of either dataset; found {len(rows)} beside {len(task.pool)}"
+        bench.decide(step, "skipped", few, forecast_seconds=round(forecast, 2))
+        bench.decide(UNLABELLED, "skipped", "how far they lie is not known")
+        return told
     apart = distances(frozen_features(task, _some(task.pool, task.seed)), found[0], task.seed).proxy_a
     text = f"proxy-A distance {apart:.2f} to the dataset"
     where = "near" if apart < NEAR else "far" if apart >= FAR else "neither near nor far"
-    bench.decide(step, "done", f"{text}: {where} (near under {NEAR:g}, far from {FAR:g})", score=apart)
+    bench.decide(
+        step,
+        "done",
+        f"{text}: {where} (near under {NEAR:g}, far from {FAR:g})",
+        score=apart,
+        seconds=round(monotonic() - began, 2),
+        forecast_seconds=round(forecast, 2),
+    )
     bench.decide(UNLABELLED, "skipped", _refusal(apart, len(more.pool), len(task.pool)))
     _say_if_far(bench, apart)
+    return told
 
 
 def _refusal(apart: float, num_more: int, num_labelled: int) -> str:
@@ -203,14 +252,17 @@ def _say_if_far(bench: Bench, apart: float) -> None:
         bench.decide(LAYERS, "skipped", reason)
 
 
-def _features(bench: Bench, step: str, task: Task, domain: Domain, rows: Rows) -> tuple[Features, Extraction] | None:
+def _features(
+    bench: Bench, step: str, task: Task, domain: Domain, rows: Rows, forecast: float
+) -> tuple[Features, Extraction] | None:
     """Features of another dataset; None where the time or the owner's patience was over before they were there."""
     try:
         with bench.budget.guarded():
             return features.pooled(task.context, domain.index, rows, task.backbone, ("features", 0.7, 0.75))
     except features.Left as left_off:
         stopped = task.context.reporter.stop_requested
-        bench.decide(step, "skipped", f"{'the job was asked to stop' if stopped else 'the time is over'}; {left_off}")
+        why = "the job was asked to stop" if stopped else "the time is over"
+        bench.decide(step, "skipped", f"{why}; {left_off}", forecast_seconds=round(forecast, 2))
         return None
 
 

@@ -21,6 +21,7 @@ from worker.methods.auto_bench import Bench
 from worker.methods.auto_budget import Room
 from worker.methods.auto_choice import Entry
 from worker.methods.auto_steps import Step, num_draws
+from worker.methods.clock import Clock
 from worker.methods.gathering import Wanted
 from worker.methods.reference import starts
 
@@ -46,7 +47,7 @@ def heads(bench: Bench, steps: Sequence[Step], of: str = "") -> list[Entry]:
     """
     found: list[Entry] = []
     for backbone in sorted(bench.task.backbones, key=cost):
-        step = f"features of {backbone.name}"
+        step = f"features of {backbone.name}{of}"
         extraction = _other(bench, backbone, steps[0], step) if found else _first(bench, backbone, step)
         if extraction is None:
             continue
@@ -86,9 +87,8 @@ def _first(bench: Bench, backbone: Prepared, name: str) -> Extraction:
     order = gathering.order(task, own)
     first = order.rows[: order.num_least]
     forecast = _check_first(bench, task, first, num_missing(first), opened)
-    if further := num_missing(order.rows[order.num_least :]):
-        # Of all rounds; what the time does not hold is not begun.
-        forecast = max(forecast, min(forecast + further * clock.pace(task, run=opened), clock.left_seconds))
+    further = num_missing(order.rows[order.num_least :])
+    forecast = of_rounds(clock, forecast, further, lambda: clock.pace(task, run=opened))
     starts(task.context.reporter, name, forecast)
     wanted = Wanted(backbone, extract, num_missing, own, kept_seconds=kept_seconds)
     try:
@@ -102,12 +102,24 @@ def _first(bench: Bench, backbone: Prepared, name: str) -> Extraction:
         ) from None
     if found.part is not None:
         bench.narrow(found.part)
-    _done(bench, name, found.extraction, forecast)
+    done(bench, name, found.extraction, forecast)
     # What a transfer takes is that of what it learns from; which of the images those were, cached or not, is not kept.
     num_learned = len(bench.task.pool)
     share = num_learned / max(1, found.num_rows)
     num_cached = min(num_learned, round(share * found.extraction.num_cached))
     return Extraction(num_cached, num_learned - num_cached, share * found.extraction.seconds)
+
+
+def of_rounds(clock: Clock, first: float, num_further: int, pace: Callable[[], float]) -> float:
+    """Forecast of all rounds in which features are gathered; what the time does not hold is not begun.
+
+    Args:
+        clock: of the job.
+        first: seconds that the fewest images take.
+        num_further: images that are missing beside them.
+        pace: seconds of an image; not asked where none is missing.
+    """
+    return max(first, min(first + num_further * pace(), clock.left_seconds)) if num_further else first
 
 
 def _check_first(bench: Bench, task: Task, first: Rows, missing: int, opened: Callable[[], Extractor]) -> float:
@@ -143,7 +155,7 @@ def _other(bench: Bench, backbone: Prepared, step: Step, name: str) -> Extractio
     forecast, missing = budget.extraction(task)
     head = budget.head(step, bench.facts, backbone)
     room = budget.room(backbone, len(task.pool) - missing, trained=False)
-    if not bench.may_start(name, forecast + head, room):
+    if not bench.may_start(name, forecast, room, beside=head):
         return None
     try:
         with budget.guarded():
@@ -154,11 +166,12 @@ def _other(bench: Bench, backbone: Prepared, step: Step, name: str) -> Extractio
         bench.decide(name, "skipped", f"{why}; {left_off}", forecast_seconds=round(forecast, 1))
         return None
     budget.clock.learn_pace(backbone, extraction)
-    _done(bench, name, extraction, forecast)
+    done(bench, name, extraction, forecast)
     return extraction
 
 
-def _done(bench: Bench, name: str, extraction: Extraction, forecast: float) -> None:
+def done(bench: Bench, name: str, extraction: Extraction, forecast: float) -> None:
+    """Writes down what some features took."""
     bench.decide(
         name,
         "done",

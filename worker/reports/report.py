@@ -20,6 +20,7 @@ from worker.forecasting import curve
 from worker.forecasting.forecast import Forecast
 from worker.overlap import leakage
 from worker.reports import compared, fallback, foresight, lineage, on_selection
+from worker.reports.reasons import NO_SOURCE
 from worker.scores import intervals, metrics
 from worker.solvers.logits import softmax
 
@@ -148,6 +149,7 @@ def evaluate(
             **({} if foretold["forecast"] else dict.fromkeys(foresight.METRICS, foretold["forecast_skipped"])),
             **({} if isinstance(made, Forecast) else foresight.untold(unforeseen, has_curve=compare)),
             **(dict.fromkeys(awaited, later) if later else {}),
+            **({"domain": f"{NO_SOURCE}; {outcome.apart}"} if outcome.apart and not outcome.adaptation else {}),
             **(dict.fromkeys(OF_SOURCE, outcome.unjoined) if outcome.unjoined else {}),
             **({} if told else {"estimate": untold}),
             **({} if returned else {"fallback": found.back.reason}),

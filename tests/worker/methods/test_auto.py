@@ -84,7 +84,13 @@ def test_every_decision_is_an_event_with_numbers_and_a_reason(home):
 
 
 def test_backbones_and_heads_are_chosen_together_by_the_one_standard_error_rule(home):
-    outcome = auto.run(recipes.Auto(max_minutes=600), task(home, "candidates", backbones=(LITE0, MOBILENET)))
+    wire = Wire()
+    outcome = auto.run(recipes.Auto(max_minutes=600), task(home, "candidates", wire, backbones=(LITE0, MOBILENET)))
+    # Features of either: what was told before they began stands in the decision, too.
+    told = [event["data"] for event in wire.events("log") if "starts, expected" in event["message"]]
+    for one in outcome.decisions:
+        if one.step.startswith("features of"):
+            assert {"step": one.step, "forecast_seconds": one.forecast_seconds} in told
     tried = [decision.step for decision in outcome.decisions if decision.outcome == "tried"]
     heads = ("linear_probe", "few_shot")
     # The cheaper backbone first.

@@ -12,7 +12,7 @@ from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
 from tests.conftest import COMPUTE_THREADS
-from tests.worker import transfer_factories
+from tests.worker import nulls, transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import transfer
 from worker.attempt.context import RunContext
@@ -60,7 +60,7 @@ def _small(monkeypatch) -> None:
     monkeypatch.setattr(adapt, "ALL", ("source_only", "z_score", "coral"))
 
 
-def attempt(home, name, wire=None, target=TARGET, request=None, minutes=5.0, **roles) -> RunContext:
+def attempt(home, name, wire=None, target=TARGET, request=None, minutes=5.0, project="default", **roles) -> RunContext:
     def described(dataset):
         return DatasetDocument(
             id=dataset, prefix=f"datasets/default/{dataset}", task="classification", digest="d" * 64, seed=0,
@@ -69,7 +69,7 @@ def attempt(home, name, wire=None, target=TARGET, request=None, minutes=5.0, **r
 
     recipe = {"method": "auto", "max_minutes": minutes, **roles}
     document = JobDocument(
-        id=f"job_{name}", project="default", attempt=1, kind="transfer", seed=0, report_mode="fast", recipe=recipe,
+        id=f"job_{name}", project=project, attempt=1, kind="transfer", seed=0, report_mode="fast", recipe=recipe,
         model_name="m", backbone="small", user_backbones=[], dataset=described(target), inputs={},
         datasets={role: described(dataset) for role, dataset in roles.items()},
     )  # fmt: skip
@@ -80,13 +80,27 @@ def attempt(home, name, wire=None, target=TARGET, request=None, minutes=5.0, **r
     return RunContext(settings, FolderStorage(home / "storage"), reporter, document, home / name, "cpu")
 
 
+def transferred(context):
+    """A whole job, in whose report nothing is null without a reason."""
+    done = transfer.run(context)
+    assert nulls.unexplained(done["report"]) == []
+    return done
+
+
 def by_step(report):
     return {decision["step"]: decision for decision in report["decisions"]}
 
 
+def told_before(wire, row):
+    """Forecasts of a step that were told before its decision."""
+    place = next(k for k, event in enumerate(wire.events("log")) if event["data"] == row)
+    before = [event["data"] for event in wire.events("log")[:place] if "starts, expected" in event["message"]]
+    return [event["forecast_seconds"] for event in before if event["step"] == row["step"]]
+
+
 def test_labels_of_each_class_are_learned_from_with_the_source_and_without(home):
     wire = Wire()
-    done = transfer.run(attempt(home, "labels", wire, source=SOURCE))
+    done = transferred(attempt(home, "labels", wire, source=SOURCE))
     report, metrics = done["report"], done["metrics"]
     tried = [one["step"] for one in report["decisions"] if one["outcome"] == "tried"]
     assert "source_only" in tried
@@ -99,9 +113,19 @@ def test_labels_of_each_class_are_learned_from_with_the_source_and_without(home)
         if one["outcome"] == "tried":
             assert one["low"] <= one["score"] <= one["high"], one
             # Told before it began, and the same number afterwards.
-            place = next(k for k, event in enumerate(wire.events("log")) if event["data"] == one)
-            told = [event["data"] for event in wire.events("log")[:place] if "starts, expected" in event["message"]]
-            assert {"step": one["step"], "forecast_seconds": one["forecast_seconds"]} in told, one
+            assert told_before(wire, one) == [one["forecast_seconds"]], one
+    joint = by_step(report)[auto_domains.JOINT]
+    assert (joint["outcome"], told_before(wire, joint)) == ("done", [joint["forecast_seconds"]])
+    assert joint["seconds"] >= max(
+        one["seconds"] for one in report["decisions"] if one["step"].startswith("source_and") and one["seconds"]
+    )
+    # One row alone names what came out of all choices.
+    kept = [one["step"] for one in report["decisions"] if one["outcome"] == "kept"]
+    assert len(kept) == 1
+    assert report["served"]["why"].startswith(kept[0])
+    leading = [one["step"] for one in report["decisions"] if one["outcome"] == "leads"]
+    assert len(leading) == 2
+    assert leading[-1] == kept[0]
     # Scored on the target's test split alone, against the source as it is and against the target's own probe.
     assert metrics["num_test"] == report["baselines"]["source_only"]["num_samples"]
     assert metrics["num_test"] == report["baselines"]["frozen"]["num_samples"] == 30 - 24
@@ -123,7 +147,7 @@ def test_labels_of_each_class_are_learned_from_with_the_source_and_without(home)
 
 def test_a_source_that_there_is_no_time_for_is_not_passed_over(home, monkeypatch):
     monkeypatch.setattr(Budget, "joint", lambda *_: 3600.0)
-    report = transfer.run(attempt(home, "late", source=SOURCE))["report"]
+    report = transferred(attempt(home, "late", source=SOURCE))["report"]
     assert report["domain"] is report["baselines"]["source_only"] is None
     why = by_step(report)[auto_domains.JOINT]["reason"]
     assert "does not fit: 3 x 3600." in why
@@ -147,7 +171,7 @@ def test_one_choice_is_made_of_all_heads_and_judged_apart(home):
 
 def test_a_dataset_without_labels_is_adapted_to_and_not_scored(home):
     wire = Wire()
-    done = transfer.run(attempt(home, "bare", wire, target=BARE, source=SOURCE))
+    done = transferred(attempt(home, "bare", wire, target=BARE, source=SOURCE))
     report = done["report"]
     logged = [event["data"]["step"] for event in wire.events("log") if "outcome" in event["data"]]
     assert logged == [decision["step"] for decision in report["decisions"]]
@@ -161,8 +185,30 @@ def test_a_dataset_without_labels_is_adapted_to_and_not_scored(home):
     assert done["spec"]["labels"] == ["blue", "green", "red"]
 
 
+def test_features_of_a_dataset_without_labels_are_a_step_and_are_counted(home):
+    """In a project that has no features yet, and again in it."""
+    name = f"features of {transfer_factories.cnn().name}"
+    wire = Wire()
+    report = transferred(attempt(home, "fresh", wire, target=BARE, project="fresh", source=SOURCE))["report"]
+    own, source = by_step(report)[name], by_step(report)[f"{name} (source)"]
+    for row in (own, source):
+        assert (row["outcome"], told_before(wire, row)) == ("done", [row["forecast_seconds"]])
+    assert min(own["forecast_seconds"], own["seconds"]) > 0
+    domain, cost = report["domain"], report["cost"]
+    assert cost["images_cached"] + cost["images_extracted"] == domain["num_source"] + domain["num_target"]
+    assert cost["images_extracted"] > 0
+    assert cost["extraction_seconds"] == pytest.approx(own["seconds"] + source["seconds"], abs=0.02)
+    assert cost["images_per_second"] > 0
+    assert "cost.images_per_second" not in report["not_computed"]
+    assert [one["outcome"] for one in report["decisions"]].count("kept") == 1
+    again = transferred(attempt(home, "fresh-again", target=BARE, project="fresh", source=SOURCE))["report"]
+    assert again["cost"]["images_extracted"] == 0
+    assert by_step(again)[name]["forecast_seconds"] == 0.0
+    assert "cached" in again["not_computed"]["cost.images_per_second"]
+
+
 def test_labels_of_some_classes_score_and_change_nothing(home):
-    done = transfer.run(attempt(home, "two", target=TWO, source=SOURCE))
+    done = transferred(attempt(home, "two", target=TWO, source=SOURCE))
     assert done["metrics"]["num_test"] == 20
     assert by_step(done["report"])[auto_domains.LABELS]["reason"].startswith("not each class has one")
     assert done["report"]["verdict"] == done["report"]["verdicts"]["vs_source_only"]
@@ -174,6 +220,7 @@ def test_more_images_without_labels_are_measured_against_the_dataset(home):
         _, outcome = searched(home, f"more-{name}", unlabelled=name)
         decisions = {one.step: one for one in outcome.decisions}
         measured = decisions[f"distance of {auto_domains.UNLABELLED}"]
+        assert min(measured.seconds, measured.forecast_seconds) > 0
         found[name] = measured.score, measured.reason, auto_domains.LAYERS in decisions
         assert decisions[auto_domains.UNLABELLED].outcome == "skipped"
     score, reason, layers = found[MORE]
@@ -184,6 +231,14 @@ def test_more_images_without_labels_are_measured_against_the_dataset(home):
     assert score >= auto_domains.FAR
     assert ": far (" in reason
     assert layers
+
+
+def test_a_report_without_a_source_says_where_the_distance_of_other_images_stands(home):
+    report = transferred(attempt(home, "apart", minutes=0.02, unlabelled=MORE))["report"]
+    why = report["not_computed"]["domain"]
+    assert why.startswith("no other dataset was joined as a source; ")
+    step = why.partition("see '")[2].partition("'")[0]
+    assert step in by_step(report)
 
 
 @pytest.mark.parametrize(
