@@ -166,6 +166,7 @@ def _other(bench: Bench, backbone: Prepared, step: Step, name: str) -> Extractio
         bench.decide(name, "skipped", f"{why}; {left_off}", forecast_seconds=round(forecast, 1))
         return None
     budget.clock.learn_pace(backbone, extraction)
+    extraction = budget.clock.counted(backbone, extraction)
     done(bench, name, extraction, forecast)
     return extraction
 

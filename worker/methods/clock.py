@@ -8,6 +8,7 @@ how much slower others make this one.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 
 from worker.attempt import machine
 from worker.backbones.features import Extraction, Extractor
@@ -39,6 +40,8 @@ class Clock:
         self.leave_at = float("inf")
         self._hears_stop = False
         self._image_seconds: dict[tuple[str, str], float] = {}
+        # What was extracted to time it, and is not counted yet.
+        self._timed: dict[tuple[str, str], Extraction] = {}
         self._following = FINISH_SECONDS * self.slowness
 
     @property
@@ -104,12 +107,21 @@ class Clock:
     def learn_pace(self, backbone: Prepared, extraction: Extraction) -> None:
         """Takes the pace of an extraction that was long enough to tell it."""
         if extraction.num_extracted >= TIMED_IMAGES:
-            key = backbone.digest, backbone.preprocess.digest
+            key = _key(backbone)
             self._image_seconds[key] = extraction.seconds / extraction.num_extracted
 
     def known_pace(self, backbone: Prepared) -> float | None:
         """Seconds of an image, where they are known already."""
-        return self._image_seconds.get((backbone.digest, backbone.preprocess.digest))
+        return self._image_seconds.get(_key(backbone))
+
+    def counted(self, backbone: Prepared, extraction: Extraction) -> Extraction:
+        """With the images that this job has extracted to time them, and has found in the cache since: once."""
+        timed = self._timed.pop(_key(backbone), None)
+        if timed is None or not timed.num_extracted:
+            return extraction
+        num = min(timed.num_extracted, extraction.num_cached)
+        seconds = extraction.seconds + timed.seconds * num / timed.num_extracted
+        return Extraction(extraction.num_cached - num, extraction.num_extracted + num, seconds)
 
     def pace(
         self,
@@ -127,10 +139,11 @@ class Clock:
             rows: that are wanted soon, to be timed on; by default any to learn from.
         """
         backbone = backbone or task.backbone
-        key = backbone.digest, backbone.preprocess.digest
+        key = _key(backbone)
         if key not in self._image_seconds:
             rows = (task.pool if rows is None else rows)[:TIMED_IMAGES]
-            self._image_seconds[key] = seconds_per_image(task, backbone, rows, run)
+            kept = partial(self._timed.__setitem__, key)
+            self._image_seconds[key] = seconds_per_image(task, backbone, rows, run, kept)
         return self._image_seconds[key]
 
     def following(self, num_passed: int, image_seconds: float) -> float:
@@ -148,3 +161,8 @@ class Clock:
         decision = Decision(step, "skipped", reason, forecast_seconds=forecast and round(forecast, 2))
         self.decisions.append(decision)
         self._reporter.log(f"{step}: skipped, {reason}", "warning", **asdict(decision))
+
+
+def _key(backbone: Prepared) -> tuple[str, str]:
+    """What the pace of an image depends on."""
+    return backbone.digest, backbone.preprocess.digest

@@ -83,7 +83,8 @@ def gather(
         rows = np.union1d(task.recorded.pool, task.recorded.scored)
         found = wanted.extract(rows)
         clock.learn_pace(wanted.backbone, found)
-        return Gathered(_part(clock, task, rows, wanted.scored, excerpt.RECORDED), len(rows), found)
+        part = _part(clock, task, rows, wanted.scored, excerpt.RECORDED)
+        return Gathered(part, len(rows), clock.counted(wanted.backbone, found))
 
     def extract(rows: Rows, is_first: bool) -> Extraction:
         until = first_by if is_first else clock.limit_seconds - clock.finish_seconds
@@ -108,6 +109,7 @@ def gather(
         sum(one.seconds for one in extractions),
     )
     clock.learn_pace(wanted.backbone, total)
+    total = clock.counted(wanted.backbone, total)
     why = excerpt.STOPPED if hears_stop and clock.stop_requested else excerpt.NO_TIME
     return Gathered(_part(clock, task, ordered.rows[:num_rows], wanted.scored, why), num_rows, total)
 

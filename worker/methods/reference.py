@@ -15,7 +15,7 @@ from app.recipes import LinearProbe
 from worker.attempt.context import never
 from worker.attempt.progress import Reporter
 from worker.backbones import features
-from worker.backbones.features import Extractor
+from worker.backbones.features import Extraction, Extractor
 from worker.backbones.prepared import Prepared
 from worker.contract.outcome import Candidate, Decision, Scratch
 from worker.contract.task import Rows, Task
@@ -159,7 +159,11 @@ def wall_seconds(task: Task, candidate: Candidate, image_seconds: float | None =
 
 
 def seconds_per_image(
-    task: Task, backbone: Prepared | None = None, rows: Rows | None = None, run: Callable[[], Extractor] | None = None
+    task: Task,
+    backbone: Prepared | None = None,
+    rows: Rows | None = None,
+    run: Callable[[], Extractor] | None = None,
+    kept: Callable[[Extraction], None] = lambda _: None,
 ) -> float:
     """Decode and forward, measured on a few images; features that nobody had yet are kept.
 
@@ -168,6 +172,7 @@ def seconds_per_image(
         backbone: with the input size that is wanted; the task's own by default.
         rows: of the images; the first ones that may be learned from by default.
         run: opens what passes images of that size; by default the backbone's own extractor.
+        kept: told of features that nobody had yet.
     """
     context, backbone = task.context, backbone or task.backbone
     rows = task.pool[:TIMED_IMAGES] if rows is None else rows
@@ -176,6 +181,7 @@ def seconds_per_image(
     if is_pooled and features.num_missing(context, task.index, rows, backbone) == len(rows):
         whole = replace(context, leaves=never)
         found = features.pooled(whole, task.index, rows, backbone, ("time", 0.05, 0.05), lambda: opened)[1]
+        kept(found)
         return found.seconds / max(1, found.num_extracted)
     if context.device != "cpu":
         # A GPU's first batch pays for choosing kernels.
