@@ -18,6 +18,7 @@ from tests.conftest import COMPUTE_THREADS
 from tests.worker import nulls, transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import transfer
+from worker.attempt import machine
 from worker.attempt.context import RunContext
 from worker.attempt.document import DatasetDocument, JobDocument
 from worker.attempt.progress import Reporter, Yielded
@@ -79,7 +80,11 @@ def attempt(home, name, wire, target=TARGET, job=None, **fields) -> RunContext:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch) -> None:
-    """Jobs of this file stand on one small backbone, and train for a tenth of the steps: how good is none of them."""
+    """Jobs of this file stand on one small backbone, and train for a tenth of the steps: how good is none of them.
+
+    Forecasts are those of a machine at rest.
+    """
+    monkeypatch.setattr(machine, "slowness", lambda: 1.0)
     monkeypatch.setattr(training, "STEPS", 150)
     monkeypatch.setattr(sources, "open_backbones", lambda context: (transfer_factories.cnn(),))
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from app import recipes
 from app.artifact import bundle
 from app.errors import JobFailure
 from tests import factories
@@ -21,6 +22,7 @@ from worker.forecasting.forecast import forecast
 from worker.methods.clock import Clock
 from worker.prepare import sources
 from worker.reports import lineage
+from worker.studies import reproduction
 
 SHADES = {"rose": (190, 110, 120), "moss": (150, 150, 110), "mauve": (165, 120, 150)}
 FIRST = 3 * excerpt.CLASS_IMAGES + excerpt.FIRST_IMAGES
@@ -154,11 +156,21 @@ def test_a_source_and_a_dataset_without_labels_share_the_time(lab, run):
     assert re.search(
         r"time holds \d+ of 120 images to learn from \(\d+%\); the others", skipped(done)["features of all images"]
     )
-    counts = {"ds_many": domain["num_source"], "ds_bare": domain["num_target"]}
-    if done["report"]["served"]["what"] == "source_only":
-        del counts["ds_bare"]
+    # There is no time to adapt: the dataset has taught nothing.
+    assert done["report"]["served"]["what"] == "source_only"
     taught = lineage.of_version(lab.storage, done["prefix"], done["spec"]["files"])
-    assert {one.id: len(one.sha256) for one in taught} == counts
+    assert {one.id: len(one.sha256) for one in taught} == {"ds_many": domain["num_source"]}
+    # Carried out again it looks at the same images all the same.
+    original = {"prefix": done["prefix"], "model": "m", "version": 1}
+    given = {
+        "recipe": {"method": "auto", **recipe},
+        "datasets": {"source": "ds_many"},
+        "inputs": {"original": original},
+    }
+    context = lab.context("evaluate", "ds_bare", **given)
+    task, _ = transfer.plan(context, recipes.parse(context.document.recipe), full=False)
+    recorded = reproduction._recorded(context, task, *reproduction._published(context, original))
+    assert (len(recorded.source), len(recorded.pool)) == (domain["num_source"], domain["num_target"])
 
 
 def test_a_forecast_that_does_not_fit_is_left_out_and_says_so(lab, run, monkeypatch):
