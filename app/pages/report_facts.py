@@ -189,6 +189,7 @@ def data(document: Document) -> dict[str, Any]:
     exposed = found.get("exposure") or at(document, "backbone_exposure") or {}
     items = at(found, "lineage.items") or {}
     listed = rows(exposed, "classes")
+    num_same = sum(row.get("by") == "name" for row in listed)
     return {
         "facts": [
             *facts([("Dataset", found.get("dataset"), str), ("Digest", found.get("digest"), str)]),
@@ -220,9 +221,10 @@ def data(document: Document) -> dict[str, Any]:
         "exposure": [_exposed(row) for row in listed[:EXPOSED]],
         "exposure_hidden": max(0, len(listed) - EXPOSED),
         "exposure_note": str(exposed.get("note") or ""),
-        "exposure_of": f"{count(len(listed))} of {count(exposed['num_classes'])}"
+        "exposure_of": f"{count(num_same)} of {count(exposed['num_classes'])}"
         if exposed.get("num_classes")
-        else count(len(listed)),
+        else count(num_same),
+        "exposure_guessed": count(len(listed) - num_same) if len(listed) > num_same else "",
         "label_set": str(exposed.get("label_set") or ""),
         "no_exposure": (at(document, "not_computed") or {}).get("data.exposure"),
         "lineage": facts(
@@ -241,7 +243,10 @@ def data(document: Document) -> dict[str, Any]:
 
 
 def _exposed(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    return str(row.get("name", "")), str(row.get("pretraining_class", "")), str(row.get("by", ""))
+    """Its name, the pretraining's class (where there are more, how many at least), and by what it was found."""
+    taught, num = str(row.get("pretraining_class", "")), int(row.get("num_pretraining_classes") or 1)
+    more = f" and {count(num - 1)} more at least" if num > 1 else ""
+    return str(row.get("name", "")), f"{taught.partition(',')[0]}{more}" if more else taught, str(row.get("by", ""))
 
 
 def cost(document: Document) -> dict[str, Any]:

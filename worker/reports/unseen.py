@@ -27,12 +27,15 @@ NO_BASELINE = "a baseline needs images of the classes"
 NOTHING_KNOWN = "no images of all classes have known answers, to tell by how sure the model is when it is right"
 WHAT = "no figure for classes without images; upload some and ask for predictions to have one"
 NOTE = (
-    "the backbone's weights learned from images of these: for them this is no zero-shot transfer; names alone were "
-    "compared, so a class that is not listed may still be known under a broader or narrower one"
+    "by name: the backbone's weights were taught a class of the very name, and for it this is no zero-shot transfer if "
+    "both mean the same; all others are guesses from words: its singular or plural (plural), a name that the text "
+    "encoder takes for the same (text), a word for kinds of which at least so many were taught (includes), a whole "
+    "word of two names in common (part); a class that is not listed may still be known under another name"
 )
 NOTE_CAPTIONS = (
     "the backbone learned from captioned images of the web, and nobody lists what they show; these have a name of "
-    "ImageNet's, but any other may have been seen too: here zero-shot only means that this job saw no image of them"
+    "ImageNet's, or are guessed from words of one, but any other may have been seen too: here zero-shot only means "
+    "that this job saw no image of them"
 )
 BESIDE = ("worst_class", "worst_group", "feature_distortion", "robustness", "out_of_distribution", "feature_map")
 COMPARED = ("verdict", "verdicts.vs_frozen", "verdicts.vs_scratch", "gain")

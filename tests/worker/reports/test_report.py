@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -206,14 +207,50 @@ def test_exposure_names_classes_of_the_pretraining(home, tmp_path):
     task = transfer_factories.task(stored(context), transfer_factories.cnn())
     found, reason = exposed.section(task, "timm/tf_efficientnet_lite0", ("daisy", "tigers", "nothing of the kind"))
     assert reason == ""
-    assert [(row["name"], row["by"]) for row in found["classes"]] == [("daisy", "name"), ("tigers", "name")]
-    ways = ("t_shirt", "jack_o_lantern", "n02099601_golden_retriever", "Persian_cats", "tabby-cat", "animal_mammal")
-    found, _ = exposed.section(task, "timm/tf_efficientnet_lite0", (*ways, "not_a_word"))
-    assert [(row["name"], row["by"]) for row in found["classes"]] == [
-        *((name, "name") for name in ways[:-1]), ("animal_mammal", "part")
-    ]  # fmt: skip
+    assert [(row["name"], row["by"]) for row in found["classes"]] == [("daisy", "name"), ("tigers", "plural")]
+    ways = {
+        "t_shirt": "name", "jack_o_lantern": "name", "n02099601_golden_retriever": "name", "Persian_cats": "plural",
+        "tabby-cat": "name", "animal_mammal": "part", "place_building": "part", "terrier": "part", "birds": "includes",
+    }  # fmt: skip
+    # Words of definitions are no names: of a dowitcher's, a menu's, a palace's and a cauliflower's.
+    others = ("family", "meal", "person_role", "person", "crowd", "not_a_word")
+    found, _ = exposed.section(task, "timm/tf_efficientnet_lite0", (*ways, *others))
+    assert {row["name"]: row["by"] for row in found["classes"]} == ways
+    assert {row["name"]: row["num_pretraining_classes"] for row in found["classes"] if row["by"] == "includes"} == {
+        "birds": 59
+    }
     for backbone, words in (("user/mine", "not recorded"), ("open_clip/ViT-B-32.openai", "captioned")):
         found, reason = exposed.section(task, backbone, ("daisy",))
+        assert found is None
+        assert words in reason
+
+
+def test_exposure_of_a_chained_backbone_is_that_of_the_public_one_at_its_root(tmp_path):
+    context = transfer_factories.context(tmp_path, Wire())
+    task = transfer_factories.task(stored(context), transfer_factories.cnn())
+
+    def asked(name, **sources):
+        own = [{"backbone": {"name": f"user/{one}"}, "source": source} for one, source in sources.items()]
+        document = context.document.model_copy(update={"user_backbones": own})
+        return exposed.section(replace(task, context=replace(context, document=document)), name, ("daisy",))
+
+    lite = "timm/tf_efficientnet_lite0"
+    for sources_ in (
+        {"a": {"backbone": lite}},
+        {"a": {"backbone": "user/b"}, "b": {"backbone": lite}},
+        # The one in the middle was deleted, and remembered.
+        {"a": {"backbone": "user/b", "below": {"backbone": lite}}},
+    ):
+        found, reason = asked("user/a", **sources_)
+        assert reason == ""
+        assert (found["backbone"], [row["by"] for row in found["classes"]]) == (lite, ["name"])
+    for sources_, words in (
+        ({"a": {"backbone": "user/b"}}, "user/b, a backbone below it, was deleted"),
+        ({"a": {"backbone": "user/b"}, "b": None}, "weights of user/b learned from before they were uploaded"),
+        ({"a": {"backbone": "user/b", "below": None}}, "weights of user/b learned from before they were uploaded"),
+        ({"a": {"backbone": "open_clip/ViT-B-32.openai"}}, "captioned"),
+    ):
+        found, reason = asked("user/a", **sources_)
         assert found is None
         assert words in reason
 
