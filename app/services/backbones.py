@@ -199,6 +199,11 @@ def add_version(session: Session, project: str, name: str, model: str, number: i
         "weights_sha256": spec["files"][bundle.STATE]["sha256"],
         "backbone": network,
         "dataset": (spec["dataset"] or {}).get("id"),
+        # The version may be deleted one day, and so may what is below it: what is known of them goes along.
+        "job": row.job_id,
+        "data": {role: spec[role] for role in ("dataset", "source") if spec.get(role) is not None},
+        "network": {name: spec["backbone"][name] for name in ("name", "digest", "licence")},
+        "below": None if base is None else base.document.get("source"),
     }
     inputs = {"prefix": row.prefix, "source": source}
     size_bytes = spec["files"][bundle.STATE]["size_bytes"]

@@ -149,26 +149,74 @@ def _facts(row: Dataset) -> dict[str, Any]:
 def _backbone(session: Session, storage: Storage, chain: list[Node], row: ModelVersion, of: str) -> None:
     """The backbone; of an own one, what it was made from."""
     used, network = row.spec["backbone"], row.spec["files"][bundle.BACKBONE]
-    name = used["name"]
-    own = session.scalar(
-        select(UserBackbone).where(UserBackbone.project_id == row.project_id, UserBackbone.name == name)
-    )
     told = {"licence": used["licence"], "graph_sha256": network["sha256"], "weights_changed": network["key"] is None}
-    source = None if own is None else own.document.get("source")
+    _network(session, storage, chain, row.project_id, used, told, of)
+
+
+def _network(
+    session: Session,
+    storage: Storage,
+    chain: list[Node],
+    project: str,
+    used: dict[str, Any],
+    told: dict[str, Any],
+    of: str,
+    remembered: dict[str, Any] | None = None,
+) -> None:
+    """A backbone as it was used, and the version whose trained network it is.
+
+    Args:
+        session: the open transaction.
+        storage: where bundles are.
+        chain: is written to.
+        project: owner.
+        used: its name and digest.
+        told: details.
+        of: the node that was made of it.
+        remembered: the version behind it as a later backbone wrote it down; counts where the own one was deleted.
+    """
+    name = used["name"]
+    own = session.scalar(select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.name == name))
+    source = remembered if own is None else own.document.get("source")
     if own is not None:
-        told |= {"own": True, "architecture": own.document["architecture"], "source": source}
+        told = {**told, "own": True, "architecture": own.document["architecture"], "source": source}
         told |= {"taught_by": own.document.get("taught_by")}
     known = any(node.what == "backbone" and node.id == name for node in chain)
-    chain.append(Node("backbone", name, used["digest"], of, own is not None or not name.startswith("user/"), told))
+    present = own is not None or not name.startswith("user/")
+    chain.append(Node("backbone", name, used.get("digest"), of, present, told))
     if source is None or known:
         return
     version = session.get(ModelVersion, source["version_id"])
     link = {"through": "its trained network became the backbone"}
     if version is None:
-        place = f"{source['model']}/{source['version']}"
-        chain.append(Node("version", place, None, name, False, link))
+        _deleted(session, storage, chain, project, source, name, link)
     else:
         _version(session, storage, chain, session.get_one(Model, version.model_id).name, version, name, **link)
+
+
+def _deleted(
+    session: Session,
+    storage: Storage,
+    chain: list[Node],
+    project: str,
+    source: dict[str, Any],
+    of: str,
+    link: dict[str, Any],
+) -> None:
+    """A version that is gone, and what the backbone made of its network has kept of it."""
+    place = f"{source['model']}/{source['version']}"
+    chain.append(Node("version", place, None, of, False, {**link, "remembered_by": of}))
+    if source.get("job") is not None:
+        job = session.get(Job, source["job"])
+        chain.append(Node("job", source["job"], None, place, job is not None, {}))
+    # Backbones from before such records name the dataset and the network below, without a digest.
+    old = {"dataset": {"id": source["dataset"], "digest": None, "splits": {}}} if source.get("dataset") else {}
+    for role, used in source.get("data", old).items():
+        _dataset(session, project, chain, role, used, place)
+    below = source.get("network") or {"name": source.get("backbone")}
+    if below["name"] is not None:
+        told = {"licence": below["licence"]} if "licence" in below else {}
+        _network(session, storage, chain, project, below, told, place, source.get("below"))
 
 
 def _alignments(session: Session, chain: list[Node], name: str, row: ModelVersion) -> None:

@@ -28,7 +28,7 @@ def report():
 def publish(database, storage, tmp_path):
     """Publishes a version with a real bundle."""
 
-    def make(name, number=1, *, of=None, backbone=None, dataset=None, source=None, document=None, **fields):
+    def make(name, number=1, *, of=None, backbone=None, dataset=None, source=None, document=None, state=None, **fields):
         described = {"dataset": dataset, "source": source, "temperature": 1.0}
         if backbone:
             described["backbone"] = {"name": backbone, "digest": "e" * 64, "licence": "MIT", "feature_dim": 6}
@@ -37,7 +37,7 @@ def publish(database, storage, tmp_path):
             session.add(model)
             row = factories.published(
                 session, storage, tmp_path / name, model, number, described=described,
-                parts={"report": document or report(), "seen": artifact.pack([SEEN])}, **fields,
+                parts={"report": document or report(), "seen": artifact.pack([SEEN]), "state": state}, **fields,
             )  # fmt: skip
             model.last_version = number
             return row
@@ -109,16 +109,52 @@ def test_what_was_deleted_stays_known_by_its_digest(client, database, publish):
         session.add(
             UserBackbone(
                 id="bb_1", project_id="default", name="user/mine", state="ready",
-                document={"architecture": "x", "source": {"model": "gone", "version": 4, "version_id": "ver_gone"}},
+                document={
+                    "architecture": "x",
+                    "source": {
+                        "model": "gone", "version": 4, "version_id": "ver_gone", "dataset": "ds_older",
+                        "backbone": factories.BACKBONE,
+                    },
+                },
             )
         )  # fmt: skip
     gone = {"id": "ds_gone", "digest": "d" * 64, "splits": {}}
     publish("m", backbone="user/mine", dataset={**used(kept), "digest": "0" * 64}, source=gone)
     found = nodes(get(client, "m"))
+    # All that backbones of before have written down.
+    assert ("dataset", "ds_older", "gone/4", False) in found
+    assert found[-1] == ("backbone", factories.BACKBONE, "gone/4", True)
     assert ("source", "ds_gone", "m/1", False) in found
     # Still there, but not as it was used.
     assert ("dataset", kept.id, "m/1", False) in found
     assert ("version", "gone/4", "user/mine", False) in found
+
+
+def test_a_backbone_remembers_the_versions_below_it_after_these_were_deleted(client, database, publish, tmp_path):
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"not looked into")
+    with database.write() as session:
+        first, second = factories.dataset(session), factories.dataset(session)
+    publish("first", backbone=factories.BACKBONE, dataset=used(first), shared=False, state=weights)
+    answer = client.post("/api/v1/backbones", json={"name": "one", "model": "first", "version": 1})
+    assert answer.status_code == 202, answer.text
+    publish("second", backbone="user/one", dataset=used(second), shared=False, state=weights)
+    assert client.post("/api/v1/backbones", json={"name": "two", "model": "second", "version": 1}).status_code == 202
+    publish("third", backbone="user/two", dataset=used(second))
+    whole = nodes(get(client, "third"))
+    assert client.delete("/api/v1/models/second/versions/1").status_code == 204
+    found = nodes(get(client, "third"))
+    gone = ("version", "second/1", "user/two", False)
+    assert found == [gone if node[:3] == gone[:3] else node for node in whole]
+    assert ("backbone", factories.BACKBONE, "first/1", True) in found
+    # The own backbone in the middle goes too, and with it the first version.
+    with database.write() as session:
+        session.delete(session.query(UserBackbone).filter_by(name="user/one").one())
+    assert client.delete("/api/v1/models/first/versions/1").status_code == 204
+    found = nodes(get(client, "third"))
+    assert ("backbone", "user/one", "second/1", False) in found
+    assert ("dataset", first.id, "first/1", True) in found
+    assert found[-1] == ("backbone", factories.BACKBONE, "first/1", True)
 
 
 def test_an_added_class_hands_its_bases_trace_on(client, database, storage, publish):
