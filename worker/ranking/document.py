@@ -20,7 +20,12 @@ WARNING = (
 ORDER = (
     "by `score`: the share of images that neighbours and a ridge regression name right, each image left out alone, "
     "with a prior by ImageNet accuracy; `expected_accuracy` is measured over folds and has the interval, so it may be "
-    "higher for a candidate that stands lower: among those that are `tied` the order says nothing"
+    "higher for a candidate that stands lower, `tied` or not: `score` alone decides (neighbours count in it, a fold "
+    "costs the probe its images, and both have luck); among those that are `tied` the order says nothing"
+)
+ABOVE = (
+    "its expected_accuracy is above that of the first ({own:.3f} against {first:.3f}), which decides nothing: that is "
+    "a ridge probe alone, out of folds; the score is neighbours and ridge, each image left out alone, with the prior"
 )
 # Images of the median class below which an accuracy hardly says more than its interval.
 FEW_PER_CLASS = 5
@@ -30,10 +35,11 @@ Ranked = Sequence[tuple[Contender, Place]]
 
 def answer(reporter: Reporter, ranked: Ranked, data: Data, ledger: Ledger) -> dict[str, Any]:
     """`result` for the study and flat `metrics` for the job; the order and its flags become events."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, (one, place) in enumerate(ranked, 1):
         ledger.decide(one, "order", f"place {number}", one.reasons[one.stage], score=place.score)
-        rows.append(candidate(one, number, place, data))
+        row = candidate(one, number, place, data)
+        rows.append(row | {"reason": row["reason"] + _expected_above(row, rows)})
     found = [*ledger.notes, *flags(ranked, data, ledger.skipped)]
     for flag in found:
         reporter.log(flag, "warning")
@@ -86,6 +92,14 @@ def candidate(contender: Contender, rank: int, place: Place, data: Data) -> dict
         "seconds": round(contender.seconds, 3),
         "reason": "; ".join([contender.reasons[contender.stage], *contender.notes]),
     }
+
+
+def _expected_above(row: dict[str, Any], better: Sequence[dict[str, Any]]) -> str:
+    """Why a candidate stands below the first one that is expected to reach less; empty where none of that is so."""
+    if not better or better[0]["stage"] != row["stage"]:
+        return ""
+    own, first = (one["expected_accuracy"]["value"] for one in (row, better[0]))
+    return f"; {ABOVE.format(own=own, first=first)}" if own > first else ""
 
 
 def expected_accuracy(look: Look, data: Data) -> dict[str, Any]:
