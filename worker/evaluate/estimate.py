@@ -98,7 +98,8 @@ def accuracy(confidence: Confidence) -> float:
 def missing(confidence: Confidence) -> str | None:
     """Why there is no estimate; None where there is one."""
     if len(confidence.known_K) < MIN_KNOWN:
-        return f"needs {MIN_KNOWN} items with known answers; found {len(confidence.known_K)}"
+        num = len(confidence.known_K)
+        return f"needs {MIN_KNOWN} items with known answers beside those that are asked about; found {num}"
     if len(confidence.asked_M) < MIN_ASKED:
         return f"needs {MIN_ASKED} items to ask about; found {len(confidence.asked_M)}"
     if guesses(confidence):

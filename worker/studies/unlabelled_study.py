@@ -26,6 +26,10 @@ from worker.scores import intervals
 from worker.studies.served_version import ServedVersion
 
 NO_LABELS = "the dataset has no labels; see `estimate`"
+ASKED_TOO = (
+    "; {num} items that the version's own report has scored are among those that are asked about, and an answer that "
+    "is known needs no estimate: ask about images without them"
+)
 # Bounds that an interval of a labelled dataset has.
 METRICS = (*versions.METRICS, *(f"{name}_{end}" for name in intervals.METRICS for end in ("low", "high")))
 
@@ -98,7 +102,10 @@ def estimated(
     sure = _confidence(known, {one.decode() for one in index.sha256[rows]}, said_NC[fresh_N])
     found = None if right_N is None or not fresh_N.any() else float(right_N[fresh_N].mean())
     made, reason = estimate.section(sure, context.document.seed, found)
-    return made, {"estimate": reason} if made is None else {}
+    if made is not None:
+        return made, {}
+    num_asked = sum(label is not None for label in known.labels) - len(sure.known_K)
+    return None, {"estimate": reason + (ASKED_TOO.format(num=num_asked) if num_asked else "")}
 
 
 def _confidence(known: Predictions, asked: set[str], said_MC: NDArray[np.floating]) -> Confidence:
