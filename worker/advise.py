@@ -29,6 +29,13 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Float = NDArray[np.float32]
 
+# A report's `domain` has distances of the same names in another space, and so with other scales.
+SPACE = (
+    "mmd and proxy_a on all {dims} dimensions of the features, coral and frechet on their {parts} leading principal "
+    "components; each dimension standardised by both sets together, {num} pictures of each at most; a report's "
+    "`domain` has all four on all dimensions, so its coral and frechet are others"
+)
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -187,7 +194,10 @@ def _drift(
     if why_not is not None:
         return Found(reason=why_not), None
     there_ND = _features(context, there.index, there.rows, backbone, ("drift", 0.75, 0.85))
-    return drift.compare(here, there, feats_ND[here.rows], there_ND, seed)
+    found, compared = drift.compare(here, there, feats_ND[here.rows], there_ND, seed)
+    return found, compared | {
+        "space": SPACE.format(dims=feats_ND.shape[1], parts=compared["num_components"], num=drift.SAMPLES)
+    }
 
 
 def _features(

@@ -175,6 +175,7 @@ def test_without_labels_images_are_compared(advised):
     assert result["counts"]["near_duplicate"] == 0
     assert result["labels"] is None
     assert result["drift"]["images_differ"] is True
+    assert f"their {result['drift']['num_components']} leading" in result["drift"]["space"]
     assert "without" in result["drift"]["labels_reason"]
 
 

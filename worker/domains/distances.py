@@ -21,10 +21,15 @@ SAMPLES = 1000
 # Two to fit the classifier of domains and two to ask it about.
 MIN_ITEMS = 4
 
+SPACE = (
+    f"all dimensions of the features, each standardised by both sets together; {SAMPLES} items of each at most; an "
+    "advice's drift measures coral and frechet on a few principal components, so its values are others"
+)
+
 
 @dataclass(frozen=True)
 class Distances:
-    """Of two domains; around 0 where they cannot be told apart, `proxy_a` at most 2.
+    """Of two domains; around 0 where they cannot be told apart, `proxy_a` at most 2. `space` says of which features.
 
     `frechet` alone is far above 0 for few items of one domain as well: it compares before with after, not data sets.
     """
@@ -33,6 +38,7 @@ class Distances:
     coral: float
     mmd: float
     frechet: float
+    space: str = SPACE
 
 
 def distances(source_ND: NDArray[np.floating], target_MD: NDArray[np.floating], seed: int) -> Distances:

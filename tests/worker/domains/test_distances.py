@@ -17,6 +17,7 @@ def test_equal_domains_are_close_and_far_ones_are_far():
     assert away.proxy_a == pytest.approx(2.0)
     assert near.mmd < 0.02
     assert away.mmd > 0.5
+    assert near.space.startswith("all dimensions of the features")
 
 
 def test_units_of_a_feature_do_not_matter():
