@@ -112,7 +112,10 @@ def mapping(document: Document) -> dict[str, Any]:
             ]
         ),
         "sums": [(what, count(num), count(elements)) for what, (num, elements) in sums.items()],
-        "buffers": _buffers(sum(elements for what, (_, elements) in sums.items() if what != "new"), found),
+        "buffers": _buffers(
+            sum(elements for what, (_, elements) in sums.items() if what not in ("new", "measured")), found
+        ),
+        "measured": count(sums["measured"][1]) if "measured" in sums else "",
         "tensors": [
             (str(row.get("name", "")), " x ".join(map(str, row.get("shape") or [])), str(row.get("what", "")))
             for row in tensors[:TENSORS]

@@ -85,7 +85,7 @@ class Moved:
         name: in the backbone's state dict.
         shape: in the model.
         what: `frozen` (came over as it was), `mapped` (came over in another shape), `trained`, `folded` (a learned
-            adapter went into it) or `new`.
+            adapter went into it), `new`, or `measured` (of a head: no parameter, as what features are standardised by).
     """
 
     name: str

@@ -28,6 +28,13 @@ from worker.scores.verdict import relative_error_reduction, verdict
 from worker.solvers.logits import softmax
 
 MIN_ECE_ITEMS = 200
+# Tensors of a head that `num_params` of its kind does not count.
+BESIDE_PARAMETERS = {
+    "linear": ("mean", "scale"),
+    "cosine": ("spread",),
+    "neighbours": ("labels", "sizes"),
+    "text": ("mean",),
+}
 # A difference of something to itself is 0 by definition, and an interval around it would be made up.
 ITSELF = {
     "vs_frozen": "what is served is the frozen probe itself, which gains nothing over itself",
@@ -209,7 +216,9 @@ def _tensors(candidate: Candidate) -> tuple[Moved, ...]:
     # An own checkpoint need not fill the whole network.
     new = set(candidate.backbone.new)
     kept = tuple(replace(row, what="new") if row.what == "frozen" and row.name in new else row for row in kept)
-    return (*kept, *(Moved(f"head.{name}", value.shape, "new") for name, value in head.items()))
+    beside = BESIDE_PARAMETERS.get(candidate.head.kind, ())
+    made = {name: "measured" if name in beside else "new" for name in head}
+    return (*kept, *(Moved(f"head.{name}", value.shape, made[name]) for name, value in head.items()))
 
 
 def cost(task: Task, candidate: Candidate, compared_seconds: float | None = None) -> dict[str, Any]:

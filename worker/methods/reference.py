@@ -72,15 +72,17 @@ def scratch(
     Returns:
         the baseline, or why it was skipped: less time for it than for the transfer would be a straw man.
     """
-    seconds = max(MIN_SECONDS, wall_seconds(task, candidate, image_seconds))
+    own_seconds = wall_seconds(task, candidate, image_seconds)
+    seconds = max(MIN_SECONDS, own_seconds)
+    each = allowance(candidate.seconds, own_seconds)
     forecast, wanted = forecast_scratch(seconds), holdouts(task, (candidate.judged or candidate.selection).rows)
     reporter = task.context.reporter
     reason = ""
     if by_seconds is not None and reporter.elapsed_seconds + forecast > by_seconds:
         left = max(0.0, by_seconds - reporter.elapsed_seconds)
         reason = (
-            f"its forecast of {forecast:.1f} s (two networks, {seconds:.1f} s each as the transfer "
-            f"had, and {TORCH_SECONDS:.0f} s to begin) does not fit the {left:.1f} s that are left"
+            f"its forecast of {forecast:.1f} s (two networks of {each}, and {TORCH_SECONDS:.0f} s to begin) does not "
+            f"fit the {left:.1f} s that are left"
         )
     elif not wanted:
         reason = "there are too few images to hold some out"
@@ -95,13 +97,31 @@ def scratch(
     left = math.inf if by_seconds is None else by_seconds - reporter.elapsed_seconds - 2 * seconds - kept_seconds
     taken = wanted[: 1 + int(min(max(0.0, left) / seconds, len(wanted)))]
     reporter.log(
-        f"baseline from scratch: a small CNN and {task.backbone.architecture} from random weights, at most "
-        f"{seconds:.1f} s each; compared on {len(taken)} of {len(wanted)} hold-outs of {len(wanted[0])} images",
+        f"baseline from scratch: a small CNN and {task.backbone.architecture} from random weights, each "
+        f"with {each} at most; compared on {len(taken)} of {len(wanted)} hold-outs of {len(wanted[0])} images",
         seconds=round(seconds, 2),
         num_holdouts=len(taken),
     )
-    found = networks.run(task, seconds, taken)
+    found = networks.run(task, seconds, taken, each)
     return _skip(task, ASKED_TO_STOP) if reporter.stop_requested else found
+
+
+def allowance(transfer_seconds: float, own_seconds: float) -> str:
+    """What a network's time is made of, for whoever looks for it beside the transfer's own.
+
+    Args:
+        transfer_seconds: that the transfer took in this job.
+        own_seconds: that it would have taken had none of its features been cached.
+    """
+    cached = own_seconds - transfer_seconds
+    if own_seconds < MIN_SECONDS:
+        return f"{MIN_SECONDS:.1f} s, the least that one has (the transfer's was {own_seconds:.1f} s)"
+    if cached < 0.05:
+        return f"{own_seconds:.1f} s, as the transfer had"
+    return (
+        f"{own_seconds:.1f} s ({transfer_seconds:.1f} s that the transfer took, and {cached:.1f} s that its cached "
+        "features would have taken)"
+    )
 
 
 def _skip(task: Task, reason: str, forecast: float | None = None) -> Decision:

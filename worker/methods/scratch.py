@@ -37,7 +37,7 @@ SMALL = Optimisation("adamw", (4e-3,), 32, weight_decay=0.05)
 SAME = Optimisation("adamw", (1e-3,), 32, weight_decay=0.05)
 
 
-def run(task: Task, budget_seconds: float, holdouts: Sequence[Rows]) -> Scratch:
+def run(task: Task, budget_seconds: float, holdouts: Sequence[Rows], budget: str = "") -> Scratch:
     """Trains both, keeps the better.
 
     Args:
@@ -45,6 +45,7 @@ def run(task: Task, budget_seconds: float, holdouts: Sequence[Rows]) -> Scratch:
         budget_seconds: wall time of each training, decoding included.
         holdouts: to compare on, at least one, disjoint; each is named by a network that learned from the rest of the
             pool. The first one chooses between the two.
+        budget: what that time is made of, in words.
     """
     began, first = time.monotonic(), holdouts[0]
     torch.set_num_threads(task.context.settings.num_compute_threads)
@@ -69,6 +70,7 @@ def run(task: Task, budget_seconds: float, holdouts: Sequence[Rows]) -> Scratch:
         num_learned=len(train_rows),
         details={
             "budget_seconds": budget_seconds,
+            "budget": budget,
             "num_holdouts": len(named),
             "holdout_accuracies": [float((logits.argmax(1) == task.labels_N[rows]).mean()) for rows, logits in named],
             "small_cnn": small.details,

@@ -14,7 +14,7 @@ from worker.scores.resampled import ONE_SEED, over_seeds
 
 FOLDS_DRAWN = "accuracy out of folds that were drawn anew, each by heads fitted anew"
 HOLDOUTS_DRAWN = "accuracy of networks that learned without one hold-out each, on it: luck of these items is in it"
-ONE_DRAW = f"its folds were drawn once: {ONE_SEED}; an evaluation over folds with repeats has them, and so has auto"
+ONE_DRAW = f"its folds were drawn once: {ONE_SEED}; an evaluation over folds with repeats has them"
 ONE_TRAINING = f"it was trained once: {ONE_SEED}; an evaluation over folds with repeats trains it more often"
 OF_SELECTION = ("metrics.val_accuracy", "metrics.selection_accuracy", "metrics.cv_accuracy_mean")
 
@@ -92,10 +92,16 @@ def seed_deviation(
     labels_P, draws = task.labels_N[selected.rows], (selected.logits, *selected.again)
     own = [] if selected.is_blind else [float((logits.argmax(1) == labels_P).mean()) for logits in draws]
     found = {"transfer": over_seeds(own, FOLDS_DRAWN)}
-    reasons = {"transfer": BLIND if selected.is_blind else ONE_DRAW if candidate.fold_accuracy else ONE_TRAINING}
+    reasons = {"transfer": BLIND if selected.is_blind else _one_draw(task) if candidate.fold_accuracy else ONE_TRAINING}
     if small:
         found["scratch"] = over_seeds(small.details["holdout_accuracies"], HOLDOUTS_DRAWN)
         reasons["scratch"] = f"one network was compared: {ONE_SEED}"
     spread = {name: found.get(name) for name in ("transfer", "scratch")}
     told = {name: asdict(one) if one else None for name, one in spread.items()}
     return told, {f"seed_deviation.{name}": why for name, why in reasons.items() if told[name] is None}
+
+
+def _one_draw(task: Task) -> str:
+    """Why folds have no spread: `auto` draws them again where it has the time, so it is no advice to whoever ran it."""
+    recipe = task.context.document.recipe or {}
+    return ONE_DRAW if recipe.get("method") == "auto" else f"{ONE_DRAW}, and so has auto"

@@ -152,9 +152,12 @@ def test_an_empty_report_says_of_every_section_that_it_is_not_there() -> None:
 def test_values_that_are_no_parameters_are_told_apart() -> None:
     found = document()
     found["mapping"] |= {"parameters": 1000, "tensors": [{"name": "a", "shape": [1032], "what": "frozen"}]}
-    assert "Of these, 32 are no parameters" in page(found).text
+    assert "Of the backbone's, 32 are no parameters" in page(found).text
     found["mapping"]["tensors"].append({"name": "head.weight", "shape": [9, 9], "what": "new"})
-    assert "Of these, 32 are no parameters" in page(found).text
+    assert "Of the backbone's, 32 are no parameters" in page(found).text
+    found["mapping"]["tensors"].append({"name": "head.mean", "shape": [9], "what": "measured"})
+    assert "measured: 9 values that the head holds" in page(found).text
+    found["mapping"]["tensors"].pop()
     found["mapping"]["parameters"] = 1032
     assert "are no parameters" not in page(found).text
 

@@ -1,5 +1,6 @@
 """A fine-tuning job keeps to its time: what is given up, in which order, and that it says so."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -136,7 +137,12 @@ def test_at_another_resolution_the_probe_has_its_graph_without_any_time(attempt)
     assert found.details["served"] == "the frozen backbone: no epoch ran"
     told = sections.mapping(found)
     assert told["frozen"] == told["mapped"] > 0
-    assert (told["trained"], {row["what"] for row in told["tensors"]}) == (found.head.num_params, {"frozen", "new"})
+    assert (told["trained"], {row["what"] for row in told["tensors"]}) == (
+        found.head.num_params,
+        {"frozen", "new", "measured"},
+    )
+    new = [row["shape"] for row in told["tensors"] if row["what"] == "new"]
+    assert told["new"] == sum(math.prod(shape) for shape in new)
 
 
 @pytest.mark.parametrize(("scope", "left"), [("last_stage", "16 of"), ("norm", "16 of .* images were decoded")])

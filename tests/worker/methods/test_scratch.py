@@ -101,6 +101,22 @@ def test_they_start_only_if_their_forecast_fits_the_budget_itself(task: Task, wi
     assert reference.scratch(task, quick(task), 1e6)[1] == reference.MIN_SECONDS
 
 
+@pytest.mark.parametrize(
+    ("transfer_seconds", "own_seconds", "said"),
+    [(0.3, 0.3, "5.0 s, the least that one has (the transfer's was 0.3 s)"), (8.0, 8.0, "8.0 s, as the transfer had"),
+     (7.0, 21.8, "21.8 s (7.0 s that the transfer took, and 14.8 s that its cached features would have taken)")],
+)  # fmt: skip
+def test_what_a_networks_time_is_made_of_is_told(transfer_seconds, own_seconds, said) -> None:
+    assert reference.allowance(transfer_seconds, own_seconds) == said
+
+
+def test_cached_features_are_told_where_the_time_does_not_hold_two_networks(task: Task) -> None:
+    cached = quick(task)
+    cached.seconds, cached.extraction = 7.0, SimpleNamespace(num_cached=100)
+    skipped = reference.scratch(task, cached, 20.0, 0.148)
+    assert "two networks of 21.8 s (7.0 s that the transfer took, and 14.8 s that its cached" in skipped.reason
+
+
 def test_a_small_hold_out_is_followed_by_others_that_no_network_has_seen(task: Task) -> None:
     """Few items cannot tell a gain from luck; each more hold-out is named by a network that learned without it."""
     parts = reference.holdouts(task, task.pool)
@@ -124,7 +140,7 @@ def test_only_what_the_transfer_has_not_seen_either_is_compared_on(task: Task) -
 
 def test_more_hold_outs_take_no_more_than_the_time_that_is_left(task: Task, monkeypatch) -> None:
     given = []
-    monkeypatch.setattr(scratch, "run", lambda task, seconds, parts: given.append(len(parts)))
+    monkeypatch.setattr(scratch, "run", lambda task, seconds, parts, _: given.append(len(parts)))
     reference.scratch(task, quick(task), None)
     monkeypatch.setattr(reference, "MIN_SECONDS", 1000.0)
     for left in (2010.0, 3010.0, 1e6):

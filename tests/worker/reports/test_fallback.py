@@ -87,7 +87,7 @@ def test_auto_serves_the_network_from_scratch_that_is_better(lab):
         assert row["value"] == pytest.approx(np.std(row["scores"], ddof=1))
     # Nothing of the source is in it.
     assert report["mapping"]["mapped"] == 0
-    assert {row["what"] for row in report["mapping"]["tensors"]} == {"new"}
+    assert {row["what"] for row in report["mapping"]["tensors"]} == {"new", "measured"}
     assert report["feature_distortion"] is report["data"]["exposure"] is None
     assert nulls.unexplained(report) == []
     assert spec["backbone"]["name"].startswith("scratch/")
