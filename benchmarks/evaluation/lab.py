@@ -84,7 +84,7 @@ class Lab:
 
     def store(self, name: str, pictures: Sequence[File], seed: int) -> DatasetDocument:
         """Ingests pictures as a dataset of that name and split; once."""
-        key = f"{name}-{seed}"
+        key = f"{name}-{len(pictures)}-{seed}"
         if key not in self._stored:
             with tempfile.TemporaryDirectory() as folder:
                 archive = sets.pack(Path(folder) / "set.zip", pictures)
