@@ -194,7 +194,7 @@ def test_a_forecast_that_does_not_fit_is_left_out_and_says_so(lab, run, monkeypa
 def test_classes_that_there_is_no_time_to_ask_are_not_asked():
     generator = np.random.default_rng(0)
     labels_N = np.arange(300) % 3
-    feats_ND = np.eye(3)[labels_N] @ generator.normal(size=(3, 60)) + 2.5 * generator.normal(size=(300, 60))
+    feats_ND = np.eye(3)[labels_N] @ generator.normal(size=(3, 60)) + 5.0 * generator.normal(size=(300, 60))
     given = (feats_ND, labels_N, np.arange(300), 3, 0, 50)
     # Of the halves that classes grow in, the time holds all, the first, none.
     whole = forecast(*given, advise=True)
