@@ -62,7 +62,7 @@ from app.api.room import Room
 from app.api.safety import Safety
 from app.api.slow_bodies import SlowBodies
 from app.api.traced import Traced
-from app.api.upload_bodies import UnderWay
+from app.api.under_way import UnderWay
 from app.db.session import Bounds, Database
 from app.inbox import open_inbox
 from app.local_copies import LocalCopies
@@ -132,13 +132,12 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.graft = state = make_state(settings, board, roles)
-        app.state.under_way = under_way = UnderWay()
         state.local_copies.start()
         if "serve" in roles:
             state.warm_up.start()
         async with grpc(settings, state, roles):
             yield
-        await under_way.wait()
+        await state.under_way.wait()
         await state.keyring.close()
         state.warm_up.close()
         state.local_copies.close()
@@ -234,12 +233,17 @@ def make_state(settings: Settings, board: Path | None = None, roles: Sequence[st
         opened=opened,
         lookup=lookup,
         statistics=statistics,
-        held=Held(settings.max_held_bytes // settings.serve_processes, settings.max_predict_bytes),
+        held=Held(
+            settings.max_held_bytes // settings.serve_processes,
+            settings.max_predict_bytes,
+            has_projects=settings.require_keys,
+        ),
         remote=Remote(settings.image_hosts, settings.max_predict_bytes),
         observation=Observation(observer, parts, saver, logbook, storage, settings.observed_keep_days),
         keyring=Keyring(database, settings.require_keys),
         warm_up=WarmUp(database, lookup, engine, statistics),
         local_copies=LocalCopies(settings.home_path / "cache"),
+        under_way=UnderWay(),
         tracer=open_tracer(settings, "graft-api"),
     )
 

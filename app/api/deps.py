@@ -14,6 +14,7 @@ from app.api import auditing, callers
 from app.api.held import Held
 from app.api.keyring import Keyring
 from app.api.remote import Remote
+from app.api.under_way import UnderWay
 from app.bodies import BODY
 from app.db.session import Database
 from app.inbox import Inbox
@@ -57,6 +58,7 @@ class State:
     keyring: Keyring
     warm_up: WarmUp
     local_copies: LocalCopies
+    under_way: UnderWay
     tracer: Tracer | None
 
 

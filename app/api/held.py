@@ -1,5 +1,6 @@
-"""Bodies of predictions in memory: how much all requests hold together."""
+"""Bodies of predictions in memory: how much all requests hold together, and one project's at most."""
 
+from collections import Counter
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -10,6 +11,9 @@ from app.errors import Overloaded
 _HOLD = "graft.hold"
 # Of answers that are counted as refusals: too slow a client, no room or no version that is ready, too late.
 REFUSALS = frozenset({408, 503, 504})
+# A project may hold so many times what it leaves free: one alone has three quarters, and whoever comes then finds a
+# quarter (dynamic thresholds; Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998).
+TIMES_FREE = 3
 
 
 class Held:
@@ -18,13 +22,23 @@ class Held:
     Args:
         max_bytes: of all of them.
         largest_bytes: that one body, or one line of a stream, may have.
+        has_projects: whether requests are of several projects, so that none may take all.
     """
 
-    def __init__(self, max_bytes: int, largest_bytes: int) -> None:
+    def __init__(self, max_bytes: int, largest_bytes: int, *, has_projects: bool = False) -> None:
         self._max_bytes, self.largest_bytes = max(max_bytes, largest_bytes), largest_bytes
+        self._has_projects = has_projects
+        self._of: Counter[str] = Counter()
         self.num_bytes = 0
 
-    def check(self, number: int) -> None:
+    def add(self, project: str, number: int) -> None:
+        """A project holds so much more, or less."""
+        self.num_bytes += number
+        self._of[project] += number
+        if not self._of[project]:
+            del self._of[project]
+
+    def check(self, project: str, number: int) -> None:
         """Refuses what there would be no room for.
 
         Raises:
@@ -36,6 +50,14 @@ class Held:
                 f"{self._max_bytes} (GRAFT_MAX_HELD_BYTES); send it again later, or send less at once",
                 retry_after_seconds=1,
             )
+        own_bytes, free_bytes = self._of[project], self._max_bytes - self.num_bytes
+        if self._has_projects and own_bytes + number > max(self.largest_bytes, TIMES_FREE * (free_bytes - number)):
+            raise Overloaded(
+                f"expected room for a body in memory; found {own_bytes} bytes of the same project, and that the "
+                f"{free_bytes} that are free of {self._max_bytes} (GRAFT_MAX_HELD_BYTES) are for others; send it again "
+                "later, or send less at once",
+                retry_after_seconds=1,
+            )
 
 
 class Hold:
@@ -43,10 +65,11 @@ class Hold:
 
     Args:
         held: of the process.
+        project: whose request it is; empty of a key that was never seen, and where keys are off.
     """
 
-    def __init__(self, held: Held) -> None:
-        self._held, self._num_bytes = held, 0
+    def __init__(self, held: Held, project: str) -> None:
+        self._held, self._project, self._num_bytes = held, project, 0
 
     def take(self, number: int) -> None:
         """More of the body has come.
@@ -54,14 +77,14 @@ class Hold:
         Raises:
             Overloaded: as `Held.check`.
         """
-        self._held.check(number)
-        self._held.num_bytes += number
+        self._held.check(self._project, number)
+        self._held.add(self._project, number)
         self._num_bytes += number
 
     def release(self, number: int) -> None:
         """So much of it is not held any more."""
         number = min(number, self._num_bytes)
-        self._held.num_bytes -= number
+        self._held.add(self._project, -number)
         self._num_bytes -= number
 
     def close(self) -> None:
@@ -77,7 +100,7 @@ class Hold:
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isascii() and announced.isdigit():
             # A larger one is refused as such, and a stream of lines is not held as a whole.
-            self._held.check(min(int(announced), self._held.largest_bytes))
+            self._held.check(self._project, min(int(announced), self._held.largest_bytes))
         scope[_HOLD] = self
 
         async def receive_held() -> Message:

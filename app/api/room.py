@@ -43,7 +43,7 @@ class Room:
                 state.statistics.refused(callers.project(scope) or remembered, name, problems.code(scope))
             await send(message)
 
-        hold = Hold(state.held)
+        hold = Hold(state.held, remembered)
         try:
             if not scope["path"].endswith(_WITHOUT_ENGINE):
                 state.engine.check_room(state.lookup.backbones(remembered, name), remembered)

@@ -1,9 +1,7 @@
 """Brings the body of a request into its upload, whatever becomes of the connection; and takes an upload away."""
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from anyio import CancelScope, to_thread
 from fastapi import Request
@@ -11,36 +9,11 @@ from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect
 
 from app.api import tus
-from app.api.deps import State, finish
+from app.api.deps import State, finish, get_state
 from app.db.uploads import Upload
 from app.errors import TimedOut
 from app.services import uploads
 from app.services.receiving import Receiver
-
-# With the three seconds that requests are given to end by themselves, less than a container is given to stop.
-ENDING_SECONDS = 5.0
-
-
-class UnderWay:
-    """How many requests of a process bring bytes; those that its end breaks off keep what came, which takes a while."""
-
-    def __init__(self) -> None:
-        self._number = 0
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """While a request is one of them. On the loop's thread."""
-        self._number += 1
-        try:
-            yield
-        finally:
-            self._number -= 1
-
-    async def wait(self, seconds: float = ENDING_SECONDS) -> None:
-        """Until there is none; not for ever, since storage may be away."""
-        deadline = time.monotonic() + seconds
-        while self._number and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
 
 
 async def received(request: Request, receiver: Receiver) -> Upload:
@@ -50,14 +23,9 @@ async def received(request: Request, receiver: Receiver) -> Upload:
         ClientDisconnect, TimedOut: the body broke off.
         GraftError: as `Receiver`.
     """
-    with under_way(request).one():
+    state = await get_state(request)
+    with state.under_way.one():
         return await _received(request, receiver)
-
-
-def under_way(request: Request) -> UnderWay:
-    """Of the process that answers."""
-    found: UnderWay = request.app.state.under_way
-    return found
 
 
 async def _received(request: Request, receiver: Receiver) -> Upload:

@@ -179,7 +179,7 @@ class Service:
         """Computes a request's answer; `taken` is called once the engine has taken it on."""
         arrived, left = time.monotonic(), context.time_remaining()
         latest = arrived + left if left is not None else None
-        state, hold = self._state, Hold(self._state.held)
+        state, hold = self._state, Hold(self._state.held, project)
 
         async def wait(future: Future[Result]) -> Result:
             # A call that the client breaks off is cancelled here, and with it the engine's work.

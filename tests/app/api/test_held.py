@@ -13,7 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.api import images
-from app.api.held import Hold
+from app.api.held import Held, Hold
+from app.errors import Overloaded
 from app.services.served import metrics as served_metrics
 from tests.app.api.callers import bearer, key
 from tests.app.api.oip.test_grpc import Caller, encoded, infer
@@ -91,6 +92,44 @@ def test_all_bodies_together_have_a_bound(served):
         connection.close()
     wait_until(lambda: state.held.num_bytes == 0, "bodies that are held no more")
     assert httpx.post(address + URL, content=PICTURES[0], headers={"Content-Type": "image/png"}).status_code == 200
+
+
+def test_a_project_leaves_a_quarter_to_others():
+    held = Held(400, 100, has_projects=True)
+    mine = [Hold(held, "mine") for _ in range(4)]
+    for hold in mine[:3]:
+        hold.take(100)
+    with pytest.raises(Overloaded, match="300 bytes of the same project, and that the 100 that are free of 400"):
+        mine[3].take(1)
+    other = Hold(held, "other")
+    other.take(100)
+    assert held.num_bytes == 400
+    with pytest.raises(Overloaded, match="400 bytes of others"):
+        other.take(1)
+    mine[0].close()
+    # As much is free for either, and the one that holds less has some of it.
+    with pytest.raises(Overloaded):
+        mine[0].take(26)
+    other.take(50)
+    with pytest.raises(Overloaded):
+        other.take(1)
+    for hold in (*mine, other):
+        hold.close()
+    assert held.num_bytes == 0
+
+
+def test_each_project_has_room_for_a_largest_body_while_there_is_any():
+    held = Held(150, 100, has_projects=True)
+    Hold(held, "first").take(50)
+    Hold(held, "second").take(100)
+    assert held.num_bytes == 150
+
+
+def test_without_projects_nothing_is_kept_back():
+    held = Held(400, 100)
+    for _ in range(4):
+        Hold(held, "").take(100)
+    assert held.num_bytes == 400
 
 
 def test_what_is_full_is_told_to_its_owners_alone(light, tmp_path):
@@ -188,7 +227,7 @@ def test_a_refusal_is_counted_for_the_project_of_its_key(light, tmp_path):
         ask = partial(httpx.post, address + URL, content=PICTURES[0])
         kind = {"Content-Type": "image/png"}
         assert ask(headers=kind | team).status_code == 200
-        hold = Hold(state.held)
+        hold = Hold(state.held, "team")
         hold.take(LIMIT)
         # The first one is refused before anybody has looked at its key.
         assert [ask(headers=kind | one).status_code for one in (other, team, {})] == [503] * 3

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from app.api.upload_bodies import UnderWay
+from app.api.under_way import UnderWay
 from app.db.session import Database
 from app.db.uploads import Upload
 from app.services.receiving import Receiver
