@@ -2,7 +2,7 @@
 
 import logging
 
-from worker.prepare.image_tower import main
+from worker.prepare.command import main
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)

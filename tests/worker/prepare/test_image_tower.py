@@ -13,11 +13,11 @@ from app import backbones as catalogue
 from app.backbones import Weights
 from app.errors import JobFailure
 from worker.backbones import networks, prepared, weights
-from worker.prepare import image_tower
+from worker.prepare import command, image_tower
 
 
 def test_starters_are_the_packages_backbones() -> None:
-    assert sorted(backbone.name for backbone in image_tower.starters()) == [
+    assert sorted(backbone.name for backbone in command.starters()) == [
         "timm/tf_efficientnet_lite0",
         "timm/tf_efficientnet_lite1",
         "timm/tf_efficientnet_lite2",
@@ -26,11 +26,11 @@ def test_starters_are_the_packages_backbones() -> None:
 
 
 def test_default_destination_is_the_environment() -> None:
-    assert image_tower.default_destination() == Path(sys.prefix) / "share" / "graft" / "backbones"
+    assert command.default_destination() == Path(sys.prefix) / "share" / "graft" / "backbones"
 
 
 def test_an_unknown_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert image_tower.main(["timm/none-such", "--destination", str(tmp_path)]) == 1
+    assert command.main(["timm/none-such", "--destination", str(tmp_path)]) == 1
     assert "expected a backbone of the catalogue, found 'timm/none-such'" in capsys.readouterr().err
 
 
@@ -42,7 +42,7 @@ def test_prepares_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     file.parent.mkdir(parents=True)
     save_file(networks.build(row, None, seed=1).state_dict(), file)
     arguments = ["timm/test_resnet", "--destination", str(tmp_path), "--home", str(home)]
-    assert image_tower.main(arguments) == 0
+    assert command.main(arguments) == 0
     out = capsys.readouterr().out
     assert out.startswith("  0% timm/test_resnet: weights\n")
     assert "100% timm/test_resnet: prepared" in out
@@ -60,12 +60,12 @@ def test_prepares_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert other is not None
     assert (other.name, other.digest) == ("timm/alias", found.digest)
     written = found.graph.stat().st_mtime_ns
-    assert image_tower.main(arguments) == 0
+    assert command.main(arguments) == 0
     assert "already prepared" in capsys.readouterr().out
     assert found.graph.stat().st_mtime_ns == written
 
     found.graph.write_bytes(b"damaged")
-    assert image_tower.main(arguments) == 0
+    assert command.main(arguments) == 0
     assert prepared.intact(found.folder)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([found.digest, "home", "names"])
 
