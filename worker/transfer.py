@@ -13,6 +13,7 @@ from app.errors import JobFailure
 from app.recipes import Adapt, Auto, FewShot, FineTune, Recipe, ZeroShot
 from worker.attempt.context import RunContext
 from worker.attempt.document import DatasetDocument
+from worker.by_recipe import METHODS
 from worker.contract.outcome import Outcome
 from worker.contract.task import Domain, Task
 from worker.data import labels
@@ -20,7 +21,6 @@ from worker.data.samples import Index, empty_index, load_index
 from worker.domains import two_domains
 from worker.evaluate import supplement
 from worker.evaluate.sections import Evaluation
-from worker.methods.table import METHODS
 from worker.prepare import sources
 from worker.publication import assemble, second_graph
 from worker.reports import adaptation, lineage, reasons, report, unseen

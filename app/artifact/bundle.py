@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import graph, precisions, spec, tensors
+from app.artifact import graph, precisions, selection, spec, tensors
 from app.artifact.precisions import Second
+from app.artifact.selection import NAMED_BY, SelectionPredictions
 from app.artifact.spec import BundleError, File, Spec
 
 SPEC = "spec.json"
@@ -28,8 +29,8 @@ BACKBONE = "backbone.onnx"
 SECOND: dict[Second, str] = {precision: f"backbone.{precision}.onnx" for precision in precisions.SECOND}
 REPORT = "report.json"
 PREDICTIONS = "predictions.parquet"
-# Its columns of what others than the served model named.
-NAMED_BY = "predicted_"
+# What the verdicts of the report stand on; see `selection`.
+SELECTION = "selection.parquet"
 WEIGHTS = "weights.safetensors"
 README = "README.md"
 FEATURES = "features.safetensors"
@@ -45,6 +46,7 @@ FILES = (
     HEAD,
     REPORT,
     PREDICTIONS,
+    SELECTION,
     WEIGHTS,
     README,
     FEATURES,
@@ -56,7 +58,7 @@ FILES = (
     BACKBONE,
 )
 # Bundles written before there was such a file are whole without it; only a changed network has a state of its own.
-OPTIONAL = frozenset({FEATURES, SEEN, REFERENCE, SAMPLE, STATE, *SECOND.values()})
+OPTIONAL = frozenset({SELECTION, FEATURES, SEEN, REFERENCE, SAMPLE, STATE, *SECOND.values()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ def write(
     predictions: Predictions,
     readme: str,
     backbone: Path | File,
+    selected: SelectionPredictions | None = None,
     features: Mapping[str, NDArray[Any]] | None = None,
     seen: Mapping[str, NDArray[Any]] | None = None,
     reference: Mapping[str, NDArray[Any]] | None = None,
@@ -114,6 +117,7 @@ def write(
         predictions: of the test items.
         readme: the model card.
         backbone: the graph's own file, copied in (a network that this job trained), or where the shared one is stored.
+        selected: what the transfer and its baselines named of selection data, where there was some.
         features: what `stored.pack` makes of some of the predicted items, to score a changed head on.
         seen: what `seen.pack` makes of the items that were learned from.
         reference: what `reference.pack` makes of held-out items, to hold against what is served.
@@ -135,6 +139,8 @@ def write(
     (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
     (folder / README).write_text(readme, "utf-8")
     write_predictions(folder / PREDICTIONS, predictions, described.labels)
+    if selected is not None:
+        selection.write(folder / SELECTION, selected)
     for name, arrays in ((FEATURES, features), (SEEN, seen), (REFERENCE, reference), (SAMPLE, sample)):
         if arrays is not None:
             (folder / name).write_bytes(tensors.dump(arrays))

@@ -19,7 +19,8 @@ from app.artifact.precisions import FLOAT, WORDS, Precision, Second
 from app.artifact.spec import BundleError, Spec
 from app.bodies import why_no_json
 from app.errors import BadImage, BadRequest
-from app.serving import trial
+from app.serving import admission_tables, trial
+from app.serving.admission_tables import unlike
 from app.serving.runtime import BATCH_SIZE, Session, failures
 
 ARRAYS = (bundle.WEIGHTS, bundle.FEATURES, bundle.SEEN, bundle.REFERENCE, bundle.SAMPLE, bundle.STATE)
@@ -28,8 +29,6 @@ HEAD_TOLERANCE = 1e-3
 # Of the mean difference: features are stored in half precision.
 PREDICTIONS_TOLERANCE = 1e-2
 SUM_TOLERANCE = 1e-3
-# Characters of a label that a refusal quotes.
-MAX_LABEL = 100
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -66,6 +65,8 @@ def judge(folder: Path, spec: Spec) -> Checks:
             foreign.check_importable(folder / name)
     arrays = {name: _arrays(folder / name) for name in ARRAYS if name in spec.files}
     _check_texts(folder)
+    if bundle.SELECTION in spec.files:
+        admission_tables.check_selection(folder, spec)
     if bundle.SEEN in arrays:
         _check_seen(arrays[bundle.SEEN])
     try:
@@ -76,9 +77,9 @@ def judge(folder: Path, spec: Spec) -> Checks:
         second = {precision: _run_backbone(folder, spec, bundle.SECOND[precision])[1] for precision in spec.second}
         return replace(found, sample_max_abs=_try(arrays.get(bundle.SAMPLE), spec, backbone, second, head))
     except failures() as error:
-        raise _unlike(f"graphs that run; onnxruntime said {error}") from error
+        raise unlike(f"graphs that run; onnxruntime said {error}") from error
     except BundleError as error:
-        raise _unlike(f"graphs and files that can be read; {error.detail}") from error
+        raise unlike(f"graphs and files that can be read; {error.detail}") from error
 
 
 def _arrays(path: Path) -> Arrays:
@@ -108,9 +109,9 @@ def _check_texts(folder: Path) -> None:
         report = json.loads((folder / bundle.REPORT).read_text("utf-8"), parse_constant=_no_number)
         (folder / bundle.README).read_text("utf-8")
     except (ValueError, RecursionError) as error:
-        raise _unlike(f"{bundle.REPORT} and {bundle.README} as text; {why_no_json(error)}") from error
+        raise unlike(f"{bundle.REPORT} and {bundle.README} as text; {why_no_json(error)}") from error
     if not isinstance(report, dict):
-        raise _unlike(f"{bundle.REPORT} as an object; it is {type(report).__name__}")
+        raise unlike(f"{bundle.REPORT} as an object; it is {type(report).__name__}")
 
 
 def _no_number(word: str) -> float:
@@ -123,17 +124,17 @@ def _check_seen(arrays: Arrays) -> None:
         shapes = [(one.ids.shape, one.sha256.shape, one.phash.shape) for one in sets]
         kinds = {array.dtype for one in sets for array in (one.ids, one.sha256)}
     except (ValueError, KeyError, TypeError) as error:
-        raise _unlike(f"{bundle.SEEN} as Graft writes it; {error!r}") from error
+        raise unlike(f"{bundle.SEEN} as Graft writes it; {error!r}") from error
     wanted = [((n, seen.ID_BYTES), (n, seen.DIGEST_BYTES), (n,)) for (n, *_), _, _ in shapes]
     if shapes != wanted or kinds - {np.dtype(np.uint8)} or {one.what for one in sets} - set(seen.KINDS):
-        raise _unlike(f"{bundle.SEEN} with ids, hashes and looks of each item; its arrays are {shapes}")
+        raise unlike(f"{bundle.SEEN} with ids, hashes and looks of each item; its arrays are {shapes}")
 
 
 def _check_reference(arrays: Arrays, spec: Spec) -> None:
     try:
         reference.unpack(arrays, spec.backbone.feature_dim, len(spec.labels))
     except (ValueError, KeyError, TypeError) as error:
-        raise _unlike(f"{bundle.REFERENCE} as Graft writes it; {error!r}") from error
+        raise unlike(f"{bundle.REFERENCE} as Graft writes it; {error!r}") from error
 
 
 def _try(
@@ -142,7 +143,7 @@ def _try(
     """What is asked of the version each time it is loaded; None without a sample that this Graft reads."""
     if arrays is None:
         for name in second:
-            raise _unlike(f"{bundle.SAMPLE} beside a graph in {WORDS[name]}; there is none")
+            raise unlike(f"{bundle.SAMPLE} beside a graph in {WORDS[name]}; there is none")
         return None
     try:
         found = sample.unpack(arrays, spec.backbone.feature_dim, len(spec.labels))
@@ -154,10 +155,10 @@ def _try(
             for precision, session in graphs
         }
     except (ValueError, KeyError, TypeError, BadImage) as error:
-        raise _unlike(f"{bundle.SAMPLE} as Graft writes it; {error!r}") from error
+        raise unlike(f"{bundle.SAMPLE} as Graft writes it; {error!r}") from error
     for precision, one in apart.items():
         if not one.passes(precision):
-            raise _unlike(
+            raise unlike(
                 f"the graphs to say of the pictures in {bundle.SAMPLE} what is stored there; in {precision} features "
                 f"are {one.features:.3g} and scores {one.scores:.3g} off, here, with this machine's libraries"
             )
@@ -191,7 +192,7 @@ def _open(folder: Path, name: str, wanted: tuple[str, tuple[int, ...]], gives: s
     given, takes = wanted
     fits = session.input_name == given and session.input_shape[1:] == takes
     if not fits or isinstance(session.input_shape[0], int) or session.output_names != (gives,):
-        raise _unlike(
+        raise unlike(
             f"{name} with one input {given!r} [N, {', '.join(map(str, takes))}] and one output {gives!r}; it has "
             f"{session.input_name!r} {list(session.input_shape)} and {list(session.output_names)}"
         )
@@ -200,16 +201,16 @@ def _open(folder: Path, name: str, wanted: tuple[str, tuple[int, ...]], gives: s
 
 def _checked(name: str, found: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
     if found.shape != shape or found.dtype != np.float32:
-        raise _unlike(f"{name} float32 {list(shape)} as the spec has them; the graph gave {found.dtype} {found.shape}")
+        raise unlike(f"{name} float32 {list(shape)} as the spec has them; the graph gave {found.dtype} {found.shape}")
     if not np.isfinite(found).all():
-        raise _unlike(f"finite {name}; the graph gave NaN or infinity")
+        raise unlike(f"finite {name}; the graph gave NaN or infinity")
     return found
 
 
 def _check_probabilities(found_NC: NDArray[np.float32]) -> None:
     off = np.abs(found_NC.sum(axis=1, dtype=np.float64) - 1).max()
     if not (found_NC.min() >= 0 and off <= SUM_TOLERANCE):
-        raise _unlike("probabilities from 0 to 1 whose sum is 1; the head gave others")
+        raise unlike("probabilities from 0 to 1 whose sum is 1; the head gave others")
 
 
 def _compare(
@@ -220,7 +221,7 @@ def _compare(
     head: Session,
 ) -> Checks:
     """The head's graph against its arrays, and against what it said of the test items when it was made."""
-    said = _predictions(folder, spec)
+    said = admission_tables.predictions(folder, spec)
     kept_TD, rows_T = _stored(spec, arrays, len(said.ids))
     asked_ND = np.concatenate([features_ND, kept_TD])
     found_NC = head.run(asked_ND)[0]
@@ -231,66 +232,20 @@ def _compare(
         wanted_NC = scores.probabilities(spec.head, known, spec.temperature, asked_ND)
         head_max_abs = float(np.abs(found_NC - wanted_NC).max())
     except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise _unlike(f"the arrays of a {spec.head} head in {bundle.WEIGHTS}; {error!r}") from error
+        raise unlike(f"the arrays of a {spec.head} head in {bundle.WEIGHTS}; {error!r}") from error
     if not head_max_abs <= HEAD_TOLERANCE:
-        raise _unlike(
+        raise unlike(
             f"{bundle.HEAD} to say what {bundle.WEIGHTS} says within {HEAD_TOLERANCE}; it is {head_max_abs:.3g} off"
         )
     mean_abs = None
     if len(rows_T):
         mean_abs = float(np.abs(found_NC[len(features_ND) :] - said.probabilities[rows_T]).mean())
         if not mean_abs <= PREDICTIONS_TOLERANCE:
-            raise _unlike(
+            raise unlike(
                 f"the head to say of stored test items what {bundle.PREDICTIONS} says, within {PREDICTIONS_TOLERANCE} "
                 f"on average; it is {mean_abs:.3g} off"
             )
     return Checks(len(features_ND), head_max_abs, len(rows_T), mean_abs)
-
-
-def _predictions(folder: Path, spec: Spec) -> bundle.Predictions:
-    import pyarrow as pa
-
-    try:
-        said = bundle.read_predictions(folder / bundle.PREDICTIONS)
-        ordered = bundle.read_labels(folder / bundle.PREDICTIONS)
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unlike(f"{bundle.PREDICTIONS} as Graft writes it; {error!r}") from error
-    columns = (said.ids, said.sha256, said.predicted, said.splits)
-    texts = all(isinstance(value, str) for column in (*columns, ordered) for value in column)
-    if said.probabilities.shape != (len(said.ids), len(spec.labels)) or not texts:
-        raise _unlike(f"{bundle.PREDICTIONS} with one probability for each of {len(spec.labels)} labels")
-    _check_labels(ordered, said, spec)
-    return said
-
-
-def _check_labels(ordered: list[str], said: bundle.Predictions, spec: Spec) -> None:
-    """The head's outputs have no names: that the spec's are in their order is told by what it once said alone.
-
-    Args:
-        ordered: labels in the order of the probabilities, as predictions.parquet has them.
-        said: its rows, each of which names the likeliest class as well.
-        spec: whose labels are in question.
-    """
-    labels = list(spec.labels)
-    if ordered != labels:
-        raise _unlike(
-            f"the labels of {bundle.SPEC} in the order of {bundle.PREDICTIONS}; {_first_difference(labels, ordered)}"
-        )
-    place = {label: index for index, label in enumerate(labels)}
-    for row, (predicted, scores_C) in enumerate(zip(said.predicted, said.probabilities, strict=True)):
-        if predicted not in place or not scores_C[place[predicted]] >= scores_C.max():
-            raise _unlike(
-                f"the labels of {bundle.SPEC} in the order of the head's outputs; row {row} of {bundle.PREDICTIONS} "
-                f"names {predicted[:MAX_LABEL]!r}, and its highest probability is that of "
-                f"{labels[int(scores_C.argmax())][:MAX_LABEL]!r}"
-            )
-
-
-def _first_difference(labels: list[str], ordered: list[str]) -> str:
-    """Where lists of labels of the same length differ, in words."""
-    pairs = enumerate(zip(labels, ordered, strict=True))
-    place, (one, other) = next(found for found in pairs if found[1][0] != found[1][1])
-    return f"label {place} is {one[:MAX_LABEL]!r} in one and {str(other)[:MAX_LABEL]!r} in the other"
 
 
 def _stored(
@@ -303,7 +258,7 @@ def _stored(
     try:
         kept_TD, labels_T, rows_T = stored.unpack(arrays[bundle.FEATURES])
     except (KeyError, ValueError) as error:
-        raise _unlike(f"{bundle.FEATURES} as Graft writes it; {error!r}") from error
+        raise unlike(f"{bundle.FEATURES} as Graft writes it; {error!r}") from error
     num = len(kept_TD)
     fit = kept_TD.shape == (num, num_features) and labels_T.shape == rows_T.shape == (num,) and num <= stored.MAX_ITEMS
     whole = labels_T.dtype == rows_T.dtype == np.int64
@@ -313,9 +268,5 @@ def _stored(
         if whole
     ]
     if not (fit and whole and all(inside)):
-        raise _unlike(f"{bundle.FEATURES} with features, labels and rows of the test items")
+        raise unlike(f"{bundle.FEATURES} with features, labels and rows of the test items")
     return kept_TD, rows_T
-
-
-def _unlike(words: str) -> BadRequest:
-    return BadRequest(f"expected {words}; publish the model again", code="bundle_invalid")

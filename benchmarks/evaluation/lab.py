@@ -22,9 +22,9 @@ from benchmarks.evaluation.sets import File
 from worker import transfer
 from worker.attempt.document import DatasetDocument
 from worker.backbones import features
+from worker.by_recipe import METHODS
 from worker.contract.outcome import Outcome
 from worker.data.samples import Index
-from worker.methods.table import METHODS
 from worker.prepare import sources
 
 BACKBONE = "timm/tf_efficientnet_lite0"

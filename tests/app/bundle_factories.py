@@ -77,5 +77,5 @@ def replace(files: Files, name: str, content: bytes) -> Files:
     """With another file, whose hash stands in spec.json."""
     listed = json.loads(files[bundle.SPEC])["files"]
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-    listed[name] = {**listed[name], **entry}
+    listed[name] = {"key": None, **listed.get(name, {}), **entry}
     return {**edit_spec(files, files=listed), name: content}

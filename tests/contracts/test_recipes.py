@@ -12,7 +12,7 @@ from app.queue import TASK_NAMES
 from app.recipes import RECIPES, TASKS, Recipe
 from app.services.outcomes import FINISHERS
 from worker.alignments.table import FITS
-from worker.methods.table import METHODS
+from worker.by_recipe import METHODS
 from worker.runner import RUNNERS
 
 ROOT = Path(__file__).parents[2]

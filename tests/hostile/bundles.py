@@ -9,9 +9,11 @@ import json
 import pickle
 import stat
 import struct
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ import onnx
 import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
-from app.artifact import heads, sample, tensors
+from app.artifact import heads, sample, selection, tensors
+from app.artifact.selection import SelectionPredictions
 from app.artifact.spec import SPEC_VERSION
 from tests import factories
 from tests.app import onnx_factories, sample_factories
@@ -190,6 +193,16 @@ def tried(**changes: Any) -> Callable[[Files], bytes]:
     return other("sample.safetensors", tensors.dump({**whole, **changes}))
 
 
+def selected(label: str) -> Callable[[Files], bytes]:
+    def make(files: Files) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "selection.parquet"
+            selection.write(path, SelectionPredictions(["s1"], [label], ["val"], {"transfer": [label]}, "out of fold"))
+            return pack(replace(files, "selection.parquet", path.read_bytes()))
+
+    return make
+
+
 def head(seed: int, num_labels: int = 3) -> bytes:
     return heads.linear(*factories.head_weights(seed, num_labels))
 
@@ -255,6 +268,8 @@ INSIDE: dict[str, Case] = {
     "arrays under other names": (
         other("weights.safetensors", tensors.dump({"w": np.zeros(3)})), "bundle_invalid", "weights.safetensors"),
     "no predictions": (other("predictions.parquet", b"PAR1PAR1"), "bundle_invalid", "predictions.parquet"),
+    "a selection that is none": (other("selection.parquet", b"PAR1PAR1"), "bundle_invalid", "selection.parquet"),
+    "a selection of other classes": (selected("lion"), "bundle_invalid", "one of 3 labels"),
     "rows that are not there": (features(rows=np.array([10**9])), "bundle_invalid", "features.safetensors"),
     "features of another width": (features(features=np.zeros((1, 7), np.float32)), "bundle_invalid", "features"),
     "a record that is none": (other("seen.safetensors", tensors.dump({"x": np.zeros(1)})), "bundle_invalid", "seen"),

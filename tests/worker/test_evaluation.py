@@ -15,8 +15,9 @@ from tests import factories
 from tests.worker.study_factories import Lab, side, stopping
 from worker import evaluation, transfer
 from worker.attempt import machine
+from worker.auto import steps
 from worker.backbones import features
-from worker.methods import auto_steps, linear_probe
+from worker.methods import linear_probe
 from worker.solvers import folds
 from worker.solvers.folds import stratified_group_folds
 from worker.studies import fold_study
@@ -329,7 +330,7 @@ def test_the_same_job_gives_the_same_model(lab, method):
 def test_the_excerpt_that_time_once_held_is_taken_again_whatever_it_holds_now(lab, method, monkeypatch):
     """All features are in the cache by now, and another time would hold all images."""
     monkeypatch.setattr(machine, "slowness", lambda: 1.0)
-    monkeypatch.setattr(auto_steps, "TUNED", ())
+    monkeypatch.setattr(steps, "TUNED", ())
     # Of its own, so that nothing of it is cached.
     dataset, first = f"ds_{method}", {"auto": 2000, "fine_tune": 4000}[method]
     lab.store(dataset, factories.pictures(50, SHADES, first=first))

@@ -16,7 +16,7 @@ from app.errors import JobFailure
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests.conftest import COMPUTE_THREADS
-from tests.worker import transfer_factories
+from tests.worker import recount, transfer_factories
 from tests.worker.transfer_factories import Wire, store
 from worker import transfer
 from worker.attempt.context import RunContext
@@ -143,6 +143,7 @@ def test_few_shot_is_compared_with_the_probe_on_the_same_folds_and_keeps_what_it
     evidence = report["verdict_evidence"]["vs_frozen"]
     assert evidence["what"] == "the transfer out of 5 folds; the other out of 5 folds"
     assert evidence["num_samples"] == sum(report["data"]["splits"][name] for name in ("train", "val"))
+    recount.check(report, context.storage.fetch(f"{done['prefix']}/{bundle.SELECTION}"))
     assert report["baselines"]["frozen"]["what"].startswith("linear_probe")
     served = [decision for decision in report["decisions"] if decision["outcome"] == "served"]
     assert report["served"]["why"] == served[0]["reason"]

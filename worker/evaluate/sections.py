@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from app.artifact import tensors
 from app.artifact.bundle import Predictions
+from app.artifact.selection import SelectionPredictions
 from worker.backbones import features
 from worker.contract.outcome import Candidate, Moved
 from worker.contract.task import Float, Rows, Task
@@ -57,6 +58,7 @@ class Evaluation:
         features: of the same items, in their order, as the head takes them.
         met: which of the scored items had taught the version; None where nobody looked.
         served: what these are of, where that is not the method's candidate: see `reports.fallback`.
+        selected: what the verdicts stand on, where that is selection data.
 
     Shape:
         features: [T, D]
@@ -68,6 +70,7 @@ class Evaluation:
     features: Float
     met: Matches | None = None
     served: Candidate | None = None
+    selected: SelectionPredictions | None = None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def document(forecast: Forecast, scratch: Scratch | None, labels_N: NDArray[np.i
     sizes = [one.learned for one in forecast.curve]
     accuracies = [one.accuracy for one in forecast.curve]
     area = aulc(sizes, accuracies)
-    found, untold = _multiplier(sizes, accuracies, scratch, labels_N)
+    found, untold = multiplier(sizes, accuracies, scratch, labels_N)
     reasons = {
         "fit": forecast.reason,
         "labels_needed": forecast.reason,
@@ -74,13 +74,20 @@ def size_at(sizes: list[float], accuracies: list[float], accuracy: float) -> flo
     return float(2 ** (left + (right - left) * (accuracy - low) / (high - low)))
 
 
-def _multiplier(
+def multiplier(
     sizes: list[float],
     accuracies: list[float],
     scratch: Scratch | None,
     labels_N: NDArray[np.int64],
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """The multiplier and its bounds, and why any of them is null."""
+    """The multiplier and its bounds, and why any of them is null.
+
+    Args:
+        sizes: images that stand behind the answer at each point of the curve.
+        accuracies: at these points.
+        scratch: the network from scratch.
+        labels_N: of every image of the dataset.
+    """
     if scratch is None:
         return dict.fromkeys(MULTIPLIER), dict.fromkeys(MULTIPLIER, NO_SCRATCH)
     if scratch.hurried:

@@ -100,7 +100,13 @@ class Forecast:
     def points(self) -> list[dict[str, Any]]:
         """The curve, JSON-ready."""
         return [
-            {"num_samples": one.num_samples, "accuracy": one.accuracy, "draws": list(one.draws)} for one in self.curve
+            {
+                "num_samples": one.num_samples,
+                "num_learned": one.learned,
+                "accuracy": one.accuracy,
+                "draws": list(one.draws),
+            }
+            for one in self.curve
         ]
 
     def extrapolations(self) -> list[dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""One file per transfer method."""
+"""One file for each recipe, its parts beside it, and what all of them are compared with."""

@@ -1,6 +1,6 @@
 """The time that a job keeps: its limit, what an image takes here, and what must follow whatever is tried. Torch-free.
 
-`auto` and a bounded `fine_tune` share it; how they spend their time is theirs (`auto_budget`, `fine_tune_time`). Images
+`auto` and a bounded `fine_tune` share it; how they spend their time is theirs (`auto.budget`, `fine_tune_time`). Images
 are timed on this machine; what does not grow with them is known in seconds from machines at rest, and is multiplied by
 how much slower others make this one.
 """
@@ -21,6 +21,11 @@ from worker.methods.reference import TIMED_IMAGES, seconds_per_image
 FINISH_SECONDS = 1.0
 # Of the time that is left beside what must follow: nothing of what is served waits for a forecast.
 FORESEEN_SHARE = 0.25
+# A gradient step on cached activations of an image against extracting them.
+CACHED_SHARE = 0.4
+# A gradient step through the whole network against decoding and one pass forward, which a CPU makes in a graph that is
+# several times as fast as the network.
+WHOLE_SHARE = {"cpu": 8.0, "cuda": 3.0}
 
 
 class Clock:

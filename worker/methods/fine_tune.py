@@ -33,7 +33,7 @@ from worker.fine_tuning.tuning import Tuned
 from worker.fine_tuning.workbench import Options, Workbench
 from worker.methods import fine_tune_inputs, fine_tune_probe
 from worker.methods.fine_tune_time import Limit
-from worker.methods.reference import STAYS, holdout
+from worker.methods.reference import FALLBACK_OFF, holdout
 from worker.scores import calibration
 from worker.training import checks
 from worker.training.checkpoint import Checkpoints, Snapshot
@@ -59,7 +59,7 @@ def job(recipe: FineTune, task: Task) -> Outcome:
     if candidate.shared and candidate.start and not (limit and limit.excerpt):
         candidate = fine_tune_probe.refitted(task, candidate)
     # Without a training it is the probe on the frozen backbone.
-    frozen, stays = None if candidate.start else candidate, None if recipe.fallback else STAYS
+    frozen, stays = None if candidate.start else candidate, None if recipe.fallback else FALLBACK_OFF
     if limit is None:
         return Outcome(candidate, frozen=frozen, stays=stays)
     return Outcome(

@@ -17,7 +17,7 @@ from worker.fine_tuning import forward, invariance, pilots, scopes, workbench
 from worker.fine_tuning.network import Network
 from worker.fine_tuning.scopes import Material, Part
 from worker.fine_tuning.workbench import Pace
-from worker.methods.auto_budget import CACHED_SHARE, WHOLE_SHARE
+from worker.methods.clock import CACHED_SHARE, WHOLE_SHARE
 from worker.methods.fine_tune_time import MIN_EPOCHS, PROBE_SHARE, Limit
 from worker.training import inputs, trivial
 from worker.training.checkpoint import Snapshot

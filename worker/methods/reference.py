@@ -32,7 +32,7 @@ TIMED_IMAGES = 32
 MIN_SECONDS = 5.0
 TORCH_SECONDS = 6.0
 # Why a transfer is served that is worse than a baseline, where the recipe could fall back.
-STAYS = "`fallback` of the recipe is off"
+FALLBACK_OFF = "`fallback` of the recipe is off"
 ASKED_TO_STOP = "the job was asked to stop, and a baseline that was cut short would flatter the transfer"
 
 
@@ -55,27 +55,28 @@ def frozen(task: Task, candidate: Candidate) -> Candidate:
 
 def scratch(
     task: Task,
-    candidate: Candidate,
-    by_seconds: float | None,
-    image_seconds: float | None = None,
+    compared: Rows,
+    transfer_seconds: float,
+    own_seconds: float,
+    by_seconds: float | None = None,
     kept_seconds: float = 0.0,
 ) -> Scratch | Decision:
     """A network from scratch, trained on the same split within the transfer's wall time.
 
     Args:
         task: the data without the test split.
-        candidate: what it is compared with.
+        compared: rows on which the transfer says something without having seen them.
+        transfer_seconds: that the transfer took in its job.
+        own_seconds: that it would have taken had nothing been cached, see `wall_seconds`.
         by_seconds: when it must have ended, from the job's beginning; None where nobody waits.
-        image_seconds: of the candidate's backbone, where they are known.
         kept_seconds: of that time, not for more hold-outs.
 
     Returns:
         the baseline, or why it was skipped: less time for it than for the transfer would be a straw man.
     """
-    own_seconds = wall_seconds(task, candidate, image_seconds)
     seconds = max(MIN_SECONDS, own_seconds)
-    each = allowance(candidate.seconds, own_seconds)
-    forecast, wanted = forecast_scratch(seconds), holdouts(task, (candidate.judged or candidate.selection).rows)
+    each = allowance(transfer_seconds, own_seconds)
+    forecast, wanted = forecast_scratch(seconds), holdouts(task, compared)
     reporter = task.context.reporter
     reason = ""
     if by_seconds is not None and reporter.elapsed_seconds + forecast > by_seconds:
@@ -164,18 +165,20 @@ def holdouts(task: Task, compared: Rows) -> list[Rows]:
     return [first, *(rest[part_R == part] for part in range(num_more))]
 
 
-def wall_seconds(task: Task, candidate: Candidate, image_seconds: float | None = None) -> float:
-    """What the transfer took, or would have taken had nothing been cached.
+def wall_seconds(
+    task: Task, seconds: float, extraction: Extraction | None, image_seconds: float | None = None
+) -> float:
+    """What a transfer took, or would have taken had nothing been cached.
 
     Args:
         task: the data.
-        candidate: what was transferred.
-        image_seconds: of the candidate's backbone, where they are known; else timed.
+        seconds: that it took in its job.
+        extraction: of its features.
+        image_seconds: of its backbone, where they are known; else timed.
     """
-    extraction = candidate.extraction
     if extraction is None or not extraction.num_cached:
-        return candidate.seconds
-    return candidate.seconds + extraction.num_cached * (image_seconds or seconds_per_image(task))
+        return seconds
+    return seconds + extraction.num_cached * (image_seconds or seconds_per_image(task))
 
 
 def seconds_per_image(

@@ -83,6 +83,7 @@ def bundle(
         weights=head.tensors(),
         report=evaluation.report,
         predictions=evaluation.predictions,
+        selected=evaluation.selected,
         readme=card.render(described, evaluation.report, context.document.model_name or context.document.id, tried_on),
         backbone=_shared(candidate) if candidate.shared else candidate.graph,
         features=stored.pack(evaluation.features, evaluation.predictions.labels, task.class_names),

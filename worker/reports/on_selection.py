@@ -1,10 +1,12 @@
 """Figures of a report that stand on selection data: flat metrics, verdicts, and why they may be missing."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from app.artifact.selection import TRANSFER, SelectionPredictions
 from worker.contract.outcome import BLIND, Candidate, Scratch, Selection
 from worker.contract.task import Task
 from worker.evaluate import sections
@@ -15,6 +17,7 @@ from worker.scores.resampled import ONE_SEED, over_seeds
 FOLDS_DRAWN = "accuracy out of folds that were drawn anew, each by heads fitted anew"
 HOLDOUTS_DRAWN = "accuracy of networks that learned without one hold-out each, on it: luck of these items is in it"
 ONE_DRAW = f"its folds were drawn once: {ONE_SEED}; an evaluation over folds with repeats has them"
+ONE_NETWORK = f"one network was compared: {ONE_SEED}"
 ONE_TRAINING = f"it was trained once: {ONE_SEED}; an evaluation over folds with repeats trains it more often"
 OF_SELECTION = ("metrics.val_accuracy", "metrics.selection_accuracy", "metrics.cv_accuracy_mean")
 
@@ -70,6 +73,36 @@ def verdict(task: Task, ours: Selection, theirs: Selection) -> dict[str, Any] | 
     return {**found, "optimism": ours.optimism}
 
 
+def predictions(task: Task, ours: Selection, against: Mapping[str, Selection | None]) -> SelectionPredictions | None:
+    """What verdicts stand on, item by item; None where nothing could be named right.
+
+    Args:
+        task: the data.
+        ours: the transfer's.
+        against: the baselines', by their names in the report.
+    """
+    if ours.is_blind or not len(ours.rows):
+        return None
+    names_C = np.array(task.class_names, object)
+
+    def named(one: Selection) -> list[str | None]:
+        said_P = np.full(len(ours.rows), None, object)
+        _, own, other = np.intersect1d(ours.rows, one.rows, return_indices=True)
+        said_P[own] = names_C[one.logits[other].argmax(1)]
+        return said_P.tolist()
+
+    splits = np.array(["train", "val", "test"])[task.index.split[ours.rows]]
+    others = {name: named(one) for name, one in against.items() if one and np.isin(one.rows, ours.rows).any()}
+    return SelectionPredictions(
+        ids=[value.decode() for value in task.index.ids[ours.rows]],
+        labels=names_C[task.labels_N[ours.rows]].tolist(),
+        splits=splits.tolist(),
+        named={TRANSFER: named(ours), **others},
+        what=ours.what,
+        optimism=ours.optimism,
+    )
+
+
 def blind(selection: Selection, *, is_frozen: bool, has_scratch: bool) -> dict[str, str]:
     """Of `not_computed`: what selection data cannot tell where nothing in it could be named right."""
     if not selection.is_blind:
@@ -91,14 +124,21 @@ def seed_deviation(
     selected = candidate.selection
     labels_P, draws = task.labels_N[selected.rows], (selected.logits, *selected.again)
     own = [] if selected.is_blind else [float((logits.argmax(1) == labels_P).mean()) for logits in draws]
-    found = {"transfer": over_seeds(own, FOLDS_DRAWN)}
+    own_spread = over_seeds(own, FOLDS_DRAWN)
     reasons = {"transfer": BLIND if selected.is_blind else _one_draw(task) if candidate.fold_accuracy else ONE_TRAINING}
     if small:
-        found["scratch"] = over_seeds(small.details["holdout_accuracies"], HOLDOUTS_DRAWN)
-        reasons["scratch"] = f"one network was compared: {ONE_SEED}"
-    spread = {name: found.get(name) for name in ("transfer", "scratch")}
-    told = {name: asdict(one) if one else None for name, one in spread.items()}
+        reasons["scratch"] = ONE_NETWORK
+    told = {
+        "transfer": asdict(own_spread) if own_spread else None,
+        "scratch": scratch_deviation(small) if small else None,
+    }
     return told, {f"seed_deviation.{name}": why for name, why in reasons.items() if told[name] is None}
+
+
+def scratch_deviation(small: Scratch) -> dict[str, Any] | None:
+    """The same of networks from scratch; None where one was compared."""
+    found = over_seeds(small.details["holdout_accuracies"], HOLDOUTS_DRAWN)
+    return asdict(found) if found else None
 
 
 def _one_draw(task: Task) -> str:

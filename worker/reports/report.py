@@ -5,12 +5,22 @@ Verdicts are decided on selection data (out-of-fold or hold-out predictions); th
 Shape legend: T test items, C classes, D features.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from worker.contract.outcome import DATASET, Candidate, Confidence, Decision, Outcome, Scratch
+from worker.contract.outcome import (
+    DATASET,
+    SOURCE,
+    Candidate,
+    Confidence,
+    Decision,
+    Outcome,
+    Scratch,
+    Selection,
+)
 from worker.contract.task import Float, Rows, Task
 from worker.evaluate import estimate, flags, sections, supplement
 from worker.evaluate.estimate import negative_entropy
@@ -18,8 +28,10 @@ from worker.evaluate.sections import Evaluation, Scored, score
 from worker.evaluate.supplement import NO_START, UNCHANGED, Items
 from worker.forecasting import curve
 from worker.forecasting.forecast import Forecast
+from worker.methods import reference
 from worker.overlap import leakage
 from worker.reports import compared, fallback, foresight, lineage, on_selection
+from worker.reports.compared import Compared
 from worker.reports.reasons import NO_SOURCE
 from worker.scores import intervals, metrics
 from worker.solvers.logits import softmax
@@ -84,6 +96,7 @@ def evaluate(
     spread, unspread = on_selection.seed_deviation(task, candidate, small)
     unheld = on_selection.unheld(task, served.selection)
     later = "" if compare else supplement.later(task)
+    waits = supplement.later(task) if small is None and (later or _may_follow(task, outcome, ours)) else ""
     # What was foretold is what the transfer would give, whatever is served.
     foretold = foresight.sections(made, transferred.bounds["accuracy"].value, candidate, task.class_names, later)
     flat = on_selection.flat(task, served, tested, scores, calibrated["ece"], is_val_held=not unheld)
@@ -95,12 +108,7 @@ def evaluate(
     unsaid = sections.itself({"vs_frozen": baseline is candidate, "vs_source_only": found.unchanged}, over)
     if small and small.unfair:
         unsaid |= dict.fromkeys(("verdicts.vs_scratch", *(("verdict",) if over == "frozen" else ())), small.unfair)
-    skipped = {} if small else {"scratch": found.left_out[0].reason if found.left_out else later or foresight.NOT_ASKED}
-    awaited = (
-        *COMPARED,
-        *(("gain",) if "gain" in unsaid else ()),
-        *(("forecast.more_images",) if foretold["forecast"] else ()),
-    )
+    skipped = {} if small else {"scratch": waits or _untrained(found)}
     document = {
         "job": task.context.document.id,
         "flags": flags.some_of(
@@ -148,7 +156,7 @@ def evaluate(
             **unspread,
             **({} if foretold["forecast"] else dict.fromkeys(foresight.METRICS, foretold["forecast_skipped"])),
             **({} if isinstance(made, Forecast) else foresight.untold(unforeseen, has_curve=compare)),
-            **(dict.fromkeys(awaited, later) if later else {}),
+            **dict.fromkeys(_awaited(unsaid, foretold, has_curve=not later) if waits else (), waits),
             **({"domain": f"{NO_SOURCE}; {outcome.apart}"} if outcome.apart and not outcome.adaptation else {}),
             **(dict.fromkeys(OF_SOURCE, outcome.unjoined) if outcome.unjoined else {}),
             **({} if told else {"estimate": untold}),
@@ -162,7 +170,36 @@ def evaluate(
     others = {"transfer": transferred, "frozen": plain, "scratch": small_tested, "source_only": alone_tested}
     beside_served = {name: one for name, one in others.items() if one is not tested}
     predicted = sections.predictions(task.index, test, labels_T.tolist(), tested.probabilities_TC, names, beside_served)
-    return Evaluation(flat, document, predicted, test_features, met, served)
+    return Evaluation(
+        flat, document, predicted, test_features, met, served, on_selection.predictions(task, ours, found.against)
+    )
+
+
+def _untrained(found: Compared) -> str:
+    """Why there is no network from scratch."""
+    return found.left_out[0].reason if found.left_out else foresight.NOT_ASKED
+
+
+def _may_follow(task: Task, outcome: Outcome, ours: Selection) -> bool:
+    """Whether a network from scratch that was not trained in time can be afterwards, see `studies.scratch_later`.
+
+    Not where it would have to learn from the same excerpt, or beside a source; and not without something to compare on.
+    """
+    is_alone = outcome.excerpt is None and SOURCE not in task.context.document.datasets
+    return is_alone and not ours.is_blind and len(reference.holdouts(task, ours.rows)) > 0
+
+
+def _awaited(unsaid: Mapping[str, str], foretold: Mapping[str, Any], *, has_curve: bool) -> tuple[str, ...]:
+    """What a follow-up fills in, beside what is null for want of a network from scratch.
+
+    Args:
+        unsaid: why there is no gain or verdict over what is itself served.
+        foretold: the report's `forecast`.
+        has_curve: whether the curve is there already, and what more images of a class would buy.
+    """
+    gain = ("gain",) if "gain" in unsaid else ()
+    more_images = ("forecast.more_images",) if foretold["forecast"] else ()
+    return gain if has_curve else (*gain, *COMPARED, *more_images)
 
 
 def _uncompared(skipped: dict[str, str], *, has_verdict: bool, has_curve: bool) -> dict[str, str]:

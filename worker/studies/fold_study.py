@@ -20,9 +20,9 @@ from app.errors import JobFailure
 from app.recipes import Recipe
 from worker import transfer
 from worker.attempt.context import RunContext
+from worker.by_recipe import METHODS
 from worker.contract.task import Rows, Task
 from worker.evaluate.versions import WORDS
-from worker.methods.table import METHODS
 from worker.scores import metrics
 from worker.scores.resampled import ONE_SEED, corrected, over_seeds
 from worker.solvers.folds import stratified_group_folds

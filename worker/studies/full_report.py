@@ -1,8 +1,9 @@
 """What a full report has beyond a fast one, computed once its version is served (docs/decisions/0039).
 
-The networks from scratch are held against the transfer carried out again, on features that are in the cache, so that
-nothing of it had to be kept: its predictions must be those that were published. Everything else is asked of the
-published files. The scored items are those of the version's own predictions. Torch for networks from scratch alone.
+The networks from scratch are held against the transfer carried out again, on features that are in the cache: its
+predictions must be those that were published. Of `auto` and `fine_tune`, whose own time did not do for them, they are
+held against what the version keeps, see `scratch_later`. Everything else is asked of the published files. The scored
+items are those of the version's own predictions. Torch for networks from scratch alone.
 
 Shape legend: T scored items, M strange ones, P that were learned from.
 """
@@ -13,27 +14,26 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app import recipes
 from app.artifact import bundle
 from app.errors import JobFailure, NotFound
-from app.recipes import ZeroShot
+from app.recipes import Auto, FineTune, ZeroShot
 from app.report_paths import is_within, value_at
 from worker import transfer
 from worker.attempt.context import RunContext
 from worker.backbones.features import Extraction
+from worker.by_recipe import METHODS
 from worker.contract.outcome import Candidate
 from worker.contract.task import Rows, Task
 from worker.data.samples import Index
 from worker.evaluate import out_of_distribution, robustness, sameness, served_graph, strangers, supplement
 from worker.evaluate.out_of_distribution import OTHERS, Strangers
 from worker.evaluate.served_graph import ServedGraph
-from worker.methods.table import METHODS
 from worker.overlap import matches
 from worker.reports import reasons
 from worker.reports.report import COMPARED
-from worker.studies import distorted, served_version
+from worker.studies import distorted, scored_items, scratch_later, served_version
 from worker.studies.finished import Finished
 from worker.studies.served_version import ServedVersion
 
@@ -119,6 +119,8 @@ def _deleted(version: ServedVersion) -> JobFailure:
 def _compared(context: RunContext, version: ServedVersion, known: bundle.Predictions, report: dict[str, Any]) -> Part:
     """The networks from scratch, the learning curve, and what hangs on them."""
     recipe = recipes.parse(context.document.recipe or {})
+    if isinstance(recipe, Auto | FineTune):
+        return scratch_later.part(context, version, known, report)
     task, judge = transfer.plan(context, recipe, full=True)
     outcome = METHODS[type(recipe)](recipe, task)
     candidate = _timed(outcome.candidate, report["cost"])
@@ -170,7 +172,7 @@ def _is_same(
 
     A verdict is decided on selection data and reported on the scored items: both must be named as they were.
     """
-    rows, _ = _scored(known, task.index, version.spec.labels)
+    rows = scored_items.scored(known, task.index, version.spec.labels).rows
     said_TC = candidate.head.probabilities(candidate.features(rows))
     same, selected = sameness.compare(known.probabilities, said_TC), candidate.selection
     right = float((selected.logits.argmax(1) == task.labels_N[selected.rows]).mean())
@@ -190,10 +192,11 @@ def _images(context: RunContext, version: ServedVersion, known: bundle.Predictio
     index = transfer.load(context, context.document.dataset)
     head = context.storage.fetch(f"{version.prefix}/{bundle.HEAD}")
     served = ServedGraph(version.graph, version.shape, served_graph.open_head(head))
-    rows, labels_T = _scored(known, index, version.spec.labels)
-    filled: dict[str, Any] = {"robustness": robustness.robustness(context, index, served, rows, labels_T)}
+    items = scored_items.scored(known, index, version.spec.labels)
+    rows = items.rows
+    filled: dict[str, Any] = {"robustness": robustness.robustness(context, index, served, rows, items.labels_T)}
     context.reporter.progress(0.95, "images of no class")
-    others = _others(index, version.spec.labels)
+    others = scored_items.others(index, version.spec.labels)
     stage = ("images of no class", 0.95, 0.98)
     num = min(len(rows), len(others)) if len(others) else len(rows)
     if num < out_of_distribution.MIN_ITEMS:
@@ -216,26 +219,7 @@ def _distortion(context: RunContext, version: ServedVersion, known: bundle.Predi
     """How far each stage of a trained network moved, and how far on other images."""
     context.reporter.progress(0.98, "stages")
     index = transfer.load(context, context.document.dataset)
-    return distorted.part(context, version, index, _scored(known, index, version.spec.labels)[0])
-
-
-def _scored(known: bundle.Predictions, index: Index, names: tuple[str, ...]) -> tuple[Rows, NDArray[np.int64]]:
-    """Rows and labels of the items that the version was scored on."""
-    place = {name.decode(): row for row, name in enumerate(index.ids)}
-    found = [
-        (place[name], names.index(label))
-        for name, label in zip(known.ids, known.labels, strict=True)
-        if label is not None
-    ]
-    rows, labels = np.array(found, np.int64).T
-    return rows, labels
-
-
-def _others(index: Index, names: tuple[str, ...]) -> Rows:
-    """Test items of the dataset's classes that the version does not have."""
-    strange = [label for label, name in enumerate(index.classes) if name not in names]
-    rows = index.rows_of("test")
-    return rows[np.isin(index.label[rows], strange)]
+    return distorted.part(context, version, index, scored_items.scored(known, index, version.spec.labels).rows)
 
 
 def _learned(context: RunContext, version: ServedVersion, index: Index) -> Rows | None:

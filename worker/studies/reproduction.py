@@ -21,12 +21,12 @@ from worker.attempt.context import RunContext
 from worker.attempt.document import DatasetDocument
 from worker.backbones import features
 from worker.backbones.probes import probe_images
+from worker.by_recipe import METHODS
 from worker.contract.outcome import Candidate
 from worker.contract.task import Recorded, Rows, Task
 from worker.evaluate import sameness
 from worker.evaluate.sections import Evaluation
-from worker.methods.reference import STAYS
-from worker.methods.table import METHODS
+from worker.methods.reference import FALLBACK_OFF
 from worker.overlap import matches
 from worker.reports import lineage
 
@@ -57,7 +57,7 @@ def run(context: RunContext) -> dict[str, Any]:
     candidate_of = METHODS[type(recipe)](recipe, task)
     if "fallback" not in (document.recipe or {}):
         # A job of before there was the choice has served its transfer.
-        candidate_of = replace(candidate_of, stays=STAYS)
+        candidate_of = replace(candidate_of, stays=FALLBACK_OFF)
     reporter.check_yield()
     reporter.progress(0.85, "evaluate")
     evaluation = judge(candidate_of)

@@ -10,6 +10,7 @@ import pytest
 
 from app.artifact import bundle, heads, reference, sample, seen, spec, stored, tensors
 from app.artifact.precisions import SECOND
+from app.artifact.selection import SelectionPredictions
 from tests.app import sample_factories
 from tests.app.onnx_factories import MEASURED, backbone_bytes, images, make_spec
 
@@ -106,6 +107,9 @@ def flip(path):
     path.write_bytes(bytes(data))
 
 
+SELECTED = SelectionPredictions(["s1"], ["cat"], ["val"], {"transfer": ["cat"]}, "out of fold")
+
+
 @pytest.mark.parametrize("name", bundle.FILES)
 def test_verification_notices_every_kind_of_damage(tmp_path, backbone, name):
     folder = tmp_path / "b"
@@ -117,7 +121,7 @@ def test_verification_notices_every_kind_of_damage(tmp_path, backbone, name):
     tried = sample.pack(sample_factories.make(WEIGHTS["weight"], WEIGHTS["bias"]))
     all_graphs = make_spec(spec_version=3, int8=MEASURED, fp16=MEASURED)
     second = dict.fromkeys(SECOND, backbone)
-    parts = {"features": features, "seen": known, "reference": looks, "sample": tried}
+    parts = {"features": features, "seen": known, "reference": looks, "sample": tried, "selected": SELECTED}
     write(folder, backbone, all_graphs, **parts, state=state, second=second)
     flip(folder / name)
     with pytest.raises(spec.BundleError, match=f"{name} has another content"):

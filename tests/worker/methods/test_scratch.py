@@ -33,7 +33,13 @@ def task(tmp_path: Path, wire: Wire) -> Iterator[Task]:
 
 def quick(task: Task) -> SimpleNamespace:
     """A transfer that ended soon and was cross-validated."""
-    return SimpleNamespace(seconds=0.3, extraction=None, judged=None, selection=SimpleNamespace(rows=task.pool))
+    return SimpleNamespace(seconds=0.3, extraction=None, selection=SimpleNamespace(rows=task.pool))
+
+
+def from_scratch(task: Task, of: SimpleNamespace, by_seconds: float | None = None, image_seconds: float | None = None):
+    """The baseline of such a transfer."""
+    own_seconds = reference.wall_seconds(task, of.seconds, of.extraction, image_seconds)
+    return reference.scratch(task, of.selection.rows, of.seconds, own_seconds, by_seconds)
 
 
 def test_both_networks_learn_and_the_better_one_counts(task: Task) -> None:
@@ -87,7 +93,7 @@ def test_a_network_that_had_no_time_is_a_straw_man_and_one_that_guesses_is_not()
 def test_however_soon_a_transfer_ends_the_networks_have_their_seconds(task: Task, monkeypatch) -> None:
     given = []
     monkeypatch.setattr(scratch, "run", lambda task, seconds, *rows: given.append(seconds))
-    reference.scratch(task, quick(task), None)
+    from_scratch(task, quick(task))
     assert given == [reference.MIN_SECONDS]
     assert reference.MIN_SECONDS >= 5
 
@@ -95,10 +101,10 @@ def test_however_soon_a_transfer_ends_the_networks_have_their_seconds(task: Task
 def test_they_start_only_if_their_forecast_fits_the_budget_itself(task: Task, wire: Wire, monkeypatch) -> None:
     """No slack is planned in: two networks of five seconds and six to begin are not begun with fifteen left."""
     monkeypatch.setattr(scratch, "run", lambda *given: given)
-    skipped = reference.scratch(task, quick(task), 15.9)
+    skipped = from_scratch(task, quick(task), 15.9)
     assert (skipped.step, skipped.outcome, skipped.forecast_seconds) == ("baseline from scratch", "skipped", 16.0)
     assert "does not fit" in skipped.reason
-    assert reference.scratch(task, quick(task), 1e6)[1] == reference.MIN_SECONDS
+    assert from_scratch(task, quick(task), 1e6)[1] == reference.MIN_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -113,7 +119,7 @@ def test_what_a_networks_time_is_made_of_is_told(transfer_seconds, own_seconds, 
 def test_cached_features_are_told_where_the_time_does_not_hold_two_networks(task: Task) -> None:
     cached = quick(task)
     cached.seconds, cached.extraction = 7.0, SimpleNamespace(num_cached=100)
-    skipped = reference.scratch(task, cached, 20.0, 0.148)
+    skipped = from_scratch(task, cached, 20.0, 0.148)
     assert "two networks of 21.8 s (7.0 s that the transfer took, and 14.8 s that its cached" in skipped.reason
 
 
@@ -141,10 +147,10 @@ def test_only_what_the_transfer_has_not_seen_either_is_compared_on(task: Task) -
 def test_more_hold_outs_take_no_more_than_the_time_that_is_left(task: Task, monkeypatch) -> None:
     given = []
     monkeypatch.setattr(scratch, "run", lambda task, seconds, parts, _: given.append(len(parts)))
-    reference.scratch(task, quick(task), None)
+    from_scratch(task, quick(task))
     monkeypatch.setattr(reference, "MIN_SECONDS", 1000.0)
     for left in (2010.0, 3010.0, 1e6):
-        reference.scratch(task, quick(task), task.context.reporter.elapsed_seconds + left)
+        from_scratch(task, quick(task), task.context.reporter.elapsed_seconds + left)
     assert given == [5, 1, 2, 5]
 
 

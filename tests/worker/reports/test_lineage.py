@@ -18,12 +18,13 @@ from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.study_factories import Lab, side
 from worker import transfer
+from worker.auto import steps
+from worker.auto.budget import Budget
 from worker.backbones import networks
 from worker.contract.outcome import Candidate
 from worker.domains import validator
 from worker.evaluate.sections import Evaluation
-from worker.methods import auto_steps, target_labels
-from worker.methods.auto_budget import Budget
+from worker.methods import target_labels
 from worker.prepare import sources
 from worker.reports import lineage
 
@@ -110,7 +111,7 @@ def named(lab, done):
 
 
 def test_a_source_that_was_not_joined_has_taught_nothing(lab, monkeypatch):
-    monkeypatch.setattr(auto_steps, "TUNED", ())
+    monkeypatch.setattr(steps, "TUNED", ())
     recipe = {"source": "ds_shades", "max_minutes": 0.02}
     monkeypatch.setattr(Budget, "joint", lambda *_: 3600.0)
     done = lab.transfer("ds_other", "auto", backbone=CNN, recipe=recipe, datasets={"source": "ds_shades"})

@@ -13,7 +13,7 @@ from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
 from tests.conftest import COMPUTE_THREADS
-from tests.worker import nulls, transfer_factories
+from tests.worker import nulls, recount, transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import transfer
 from worker.attempt.context import RunContext
@@ -190,6 +190,7 @@ def test_a_trained_backbone_tells_how_far_its_features_moved(home):
     for name, named in rows.baselines.items():
         right = np.mean([one == label for one, label in zip(named, rows.labels, strict=True)])
         assert right == pytest.approx(report["baselines"][name]["value"])
+    recount.check(report, home / "storage" / done["prefix"] / bundle.SELECTION)
     trained = report["details"]["served"] == "the trained network"
     assert set(rows.baselines) == {"scratch", *(("frozen",) if trained else ())}
     if trained:

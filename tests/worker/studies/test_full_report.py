@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.artifact import bundle
+from app.artifact import bundle, selection
 from app.errors import JobFailure
 from app.services import reports
 from tests import factories
-from tests.worker import nulls, transfer_factories
+from tests.worker import nulls, recount, transfer_factories
 from tests.worker.study_factories import Lab, side
 from tests.worker.transfer_factories import Wire
 from worker import evaluation, transfer
@@ -182,8 +182,11 @@ def test_a_version_that_is_deleted_beneath_it_ends_the_job_too(lab, monkeypatch)
     assert caught.value.code == "version_deleted"
 
 
-def test_of_a_recipe_that_is_compared_anyway_only_images_follow(lab):
-    made = lab.transfer("ds_shades", "auto", report_mode="full", recipe={"max_minutes": 0.2})
+def test_of_a_recipe_that_is_compared_anyway_only_images_follow(lab, monkeypatch):
+    monkeypatch.setattr(reference, "MIN_SECONDS", 1.0)
+    made = lab.transfer("ds_shades", "auto", report_mode="full", recipe={"max_minutes": 2})
+    assert made["report"]["verdict"] is not None
+    recount.check(made["report"], lab.storage.fetch(f"{made['prefix']}/{bundle.SELECTION}"))
     assert made["report"]["follow_up"]["fills"] == IMAGES
     assert made["report"]["curve"] is not None
     found = evaluation.run(follower(lab, made))["result"]
@@ -191,6 +194,95 @@ def test_of_a_recipe_that_is_compared_anyway_only_images_follow(lab):
     assert found["predictions"] is None
     report = reports.filled(made["report"], found)
     assert report["robustness"]["accuracy"] == pytest.approx(report["metrics"]["test_accuracy"])
+
+
+@pytest.fixture(scope="module")
+def hurried(lab):
+    """What `auto` makes in twelve seconds, which hold no two networks from scratch: these take sixteen."""
+    return lab.transfer("ds_shades", "auto", report_mode="full", recipe={"max_minutes": 0.2})
+
+
+def test_networks_for_which_there_was_no_time_are_trained_afterwards(lab, hurried, monkeypatch):
+    before = hurried["report"]
+    assert before["verdict"] is before["verdicts"]["vs_scratch"] is before["baselines"]["scratch"] is None
+    waiting = {*IMAGES, *COMPARED} - {"curve"} | ({"gain"} if before["gain"] is None else set())
+    assert set(before["follow_up"]["fills"]) == waiting
+    assert nulls.unexplained({**before, "follow_up": {}}) == []
+    assert any("does not fit" in one["reason"] for one in before["decisions"] if one["step"] == "baseline from scratch")
+    monkeypatch.setattr(reference, "MIN_SECONDS", 1.0)
+    found = evaluation.run(follower(lab, hurried))["result"]
+    json.dumps(found, allow_nan=False)
+    assert found["predictions"] is None
+    report = reports.filled(before, found)
+    evidence, scratch = report["verdict_evidence"]["vs_scratch"], report["baselines"]["scratch"]
+    assert report["verdict"] == report["verdicts"]["vs_scratch"] == evidence["verdict"]
+    # As many parts are held out in turn as make a hundred items, and the transfer has named each of these.
+    said = selection.read(lab.storage.fetch(f"{hurried['prefix']}/{bundle.SELECTION}"))
+    accuracies = report["details"]["scratch"]["holdout_accuracies"]
+    assert reference.MIN_COMPARED <= evidence["num_samples"] <= len(said.ids)
+    assert evidence["what"] == f"the transfer {said.what}; the other {len(accuracies)} hold-outs of 20 %"
+    ours = np.mean([one == label for one, label in zip(said.named["transfer"], said.labels, strict=True)])
+    assert evidence["difference"] == pytest.approx(ours - np.mean(accuracies), abs=0.1)
+    assert report["gain"]["over"] == "scratch"
+    assert report["gain"]["value"] == pytest.approx(report["metrics"]["test_accuracy"] - scratch["value"])
+    assert report["baselines_skipped"] == {}
+    assert report["cost"]["baselines_seconds"] > (before["cost"]["baselines_seconds"] or 0)
+    worth = ("label_multiplier", "label_multiplier_low", "label_multiplier_high", "reasons")
+    assert {key: value for key, value in report["curve"].items() if key not in worth} == {
+        key: value for key, value in before["curve"].items() if key not in worth
+    }
+    assert "there is no network from scratch" not in str(report["curve"]["reasons"])
+    assert nulls.unexplained({**report, "follow_up": {}}) == []
+    assert not any("not computed yet" in text for text in report["not_computed"].values())
+    assert {key for key in report if report[key] != before[key]} <= CHANGED
+
+
+def test_so_they_are_beside_a_trained_network(lab, monkeypatch):
+    monkeypatch.setattr(reference, "MIN_SECONDS", 1000.0)
+    recipe = {"scope": "full", "epochs": 3, "augment": "none", "max_minutes": 2}
+    made = lab.transfer("ds_shades", "fine_tune", report_mode="full", recipe=recipe)
+    assert made["report"]["verdict"] is None
+    monkeypatch.setattr(reference, "MIN_SECONDS", 1.0)
+    report = reports.filled(made["report"], evaluation.run(follower(lab, made))["result"])
+    assert report["verdict"] == report["verdict_evidence"]["vs_scratch"]["verdict"]
+    assert report["gain"]["over"] == "scratch"
+    assert report["verdicts"]["vs_frozen"] == made["report"]["verdicts"]["vs_frozen"]
+    assert nulls.unexplained({**report, "follow_up": {}}) == []
+
+
+def test_a_network_that_is_better_afterwards_is_told_of_and_not_served(lab, hurried, monkeypatch):
+    """The version's record has the transfer name everything wrong: what is held against it can only be better."""
+    monkeypatch.setattr(reference, "MIN_SECONDS", 1.0)
+    key = f"{hurried['prefix']}/{bundle.SELECTION}"
+    path = lab.storage.fetch(key)
+    kept, said = path.read_bytes(), selection.read(path)
+    names = hurried["spec"]["labels"]
+    wrong = [names[names.index(label) - 1] for label in said.labels]
+    other = lab.folder / "wrong.parquet"
+    selection.write(other, replace(said, named={**said.named, "transfer": wrong}))
+    lab.storage.put(key, other)
+    try:
+        found = evaluation.run(follower(lab, hurried))["result"]
+    finally:
+        other.write_bytes(kept)
+        lab.storage.put(key, other)
+    report = reports.filled(hurried["report"], found)
+    assert report["verdict"] == "negative"
+    assert "negative_transfer" in [flag["code"] for flag in report["flags"]]
+    assert report["fallback"] is None
+    assert "trained after its publication" in report["not_computed"]["fallback"]
+    assert report["served"] == hurried["report"]["served"]
+
+
+def test_a_stop_leaves_the_comparison_out_with_its_reason(lab, hurried):
+    context = follower(lab, hurried)
+    context.reporter._request = "stop"
+    report = reports.filled(hurried["report"], evaluation.run(context)["result"])
+    assert report["verdict"] is None
+    assert reference.ASKED_TO_STOP in report["baselines_skipped"]["scratch"]
+    for path in {*COMPARED} - {"curve"}:
+        assert report["not_computed"][path] == report["baselines_skipped"]["scratch"]
+    assert nulls.unexplained({**report, "follow_up": {}}) == []
 
 
 def test_of_a_trained_network_each_stage_is_compared_on_other_images_too(lab, monkeypatch):

@@ -10,8 +10,8 @@ from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker.attempt.progress import Reporter
-from worker.methods import auto, auto_steps
-from worker.methods.auto_budget import Budget
+from worker.auto import search, steps
+from worker.auto.budget import Budget
 from worker.methods.reference import forecast_scratch, holdout
 
 # Hardly apart, so that there is something left to learn; enough of each to train on.
@@ -29,7 +29,7 @@ def shades(tmp_path):
 
 
 def test_a_training_is_compared_on_its_hold_out_without_the_luck_of_its_epoch(shades):
-    outcome = auto.run(recipes.Auto(max_minutes=10), shades)
+    outcome = search.run(recipes.Auto(max_minutes=10), shades)
     step = f"fine_tune last_stage of {shades.backbone.name}"
     first, second = (one for one in outcome.decisions if one.step == step)
     assert (first.outcome, second.outcome in ("kept", "dropped")) == ("tried", True)
@@ -43,9 +43,9 @@ def test_a_training_is_compared_on_its_hold_out_without_the_luck_of_its_epoch(sh
 
 
 def test_a_training_that_fails_takes_nothing_away(shades, monkeypatch):
-    lora = auto_steps._tune("lora", 2, "it is there")
-    monkeypatch.setattr(auto_steps, "TUNED", (lora,))
-    outcome = auto.run(recipes.Auto(max_minutes=10), shades)
+    lora = steps._tune("lora", 2, "it is there")
+    monkeypatch.setattr(steps, "TUNED", (lora,))
+    outcome = search.run(recipes.Auto(max_minutes=10), shades)
     failed = next(one for one in outcome.decisions if one.step.startswith("fine_tune lora"))
     assert failed.outcome == "failed"
     assert failed.reason.startswith("unsupported_scope: ")
@@ -70,7 +70,7 @@ def test_time_is_kept_for_networks_from_scratch_as_long_as_they_fit(shades, monk
 
 
 def test_a_training_without_time_or_images_is_skipped_with_its_reason(shades):
-    outcome = auto.run(recipes.Auto(max_minutes=0.5), shades)
+    outcome = search.run(recipes.Auto(max_minutes=0.5), shades)
     skipped = next(one for one in outcome.decisions if one.step.startswith("fine_tune last_stage"))
     assert skipped.outcome == "skipped"
     own, kept, scoring, networks, total, left = (

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from app.recipes import Auto
+from worker.auto import steps
+from worker.auto.budget import Budget, Room
+from worker.auto.choice import Chosen, Entry, choose
+from worker.auto.steps import Facts
 from worker.backbones.prepared import Prepared
 from worker.contract.excerpt import Excerpt
 from worker.contract.outcome import BLIND, Candidate, Decision
 from worker.contract.task import Task
-from worker.methods import auto_steps
-from worker.methods.auto_budget import Budget, Room
-from worker.methods.auto_choice import Chosen, Entry, choose
-from worker.methods.auto_steps import Facts
 from worker.methods.reference import starts
 from worker.scores import intervals
 from worker.scores.objective import item_scores
@@ -48,7 +48,7 @@ class Bench:
     def narrow(self, part: Excerpt) -> None:
         """From here on there are the images of an excerpt."""
         self.task, self.part = part.of(self.task), part
-        self.facts = auto_steps.facts(self.task)
+        self.facts = steps.facts(self.task)
         self.budget.narrow(part)
 
     def decide(self, step: str, outcome: str, reason: str, **numbers: float | None) -> None:
@@ -132,4 +132,4 @@ class Bench:
 def opened(recipe: Auto, task: Task) -> Bench:
     """The search at its beginning."""
     budget = Budget(task, recipe.max_minutes)
-    return Bench(recipe, budget.clock.watch(task), budget, auto_steps.facts(task), budget.clock.decisions)
+    return Bench(recipe, budget.clock.watch(task), budget, steps.facts(task), budget.clock.decisions)

@@ -1,4 +1,4 @@
-"""`auto` on the demo's images and two starter backbones, heads alone; its trainings are in test_auto_tuned.py."""
+"""`auto` on the demo's images and two starter backbones, heads alone; its trainings are in test_tuned.py."""
 
 import zipfile
 from dataclasses import replace
@@ -14,8 +14,8 @@ from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker.attempt import machine
 from worker.attempt.progress import Reporter
+from worker.auto import search, steps
 from worker.backbones import features
-from worker.methods import auto, auto_steps
 from worker.prepare import sources
 
 DEMO = Path(__file__).parents[3] / "examples" / "data" / "emoji.zip"
@@ -34,7 +34,7 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def _only_heads(monkeypatch) -> None:
     """The trainings of the table would take minutes on the demo's images; forecasts are those of a machine at rest."""
-    monkeypatch.setattr(auto_steps, "TUNED", ())
+    monkeypatch.setattr(steps, "TUNED", ())
     monkeypatch.setattr(machine, "slowness", lambda: 1.0)
 
 
@@ -52,20 +52,20 @@ def outcomes(outcome, step):
 def test_nothing_that_chooses_ever_sees_a_test_item(home):
     given = task(home, "unseen")
     test = given.index.rows_of("test")
-    outcome = auto.run(recipes.Auto(max_minutes=2), given)
+    outcome = search.run(recipes.Auto(max_minutes=2), given)
     for candidate in (outcome.candidate, outcome.frozen):
         assert not np.isin(candidate.selection.rows, test).any()
     assert not np.isin(outcome.candidate.judged.rows, test).any()
     poisoned = np.array(given.labels_N)
     poisoned[test] = np.random.default_rng(0).permutation(poisoned[test])
-    again = auto.run(recipes.Auto(max_minutes=2), replace(given, labels_N=poisoned))
+    again = search.run(recipes.Auto(max_minutes=2), replace(given, labels_N=poisoned))
     assert again.candidate.head.graph() == outcome.candidate.head.graph()
     assert [(one.step, one.score) for one in again.decisions] == [(one.step, one.score) for one in outcome.decisions]
 
 
 def test_every_decision_is_an_event_with_numbers_and_a_reason(home):
     wire = Wire()
-    outcome = auto.run(recipes.Auto(max_minutes=2), task(home, "told", wire))
+    outcome = search.run(recipes.Auto(max_minutes=2), task(home, "told", wire))
     logged = [event["data"] for event in wire.events("log") if "outcome" in event["data"]]
     assert [event["step"] for event in logged] == [decision.step for decision in outcome.decisions]
     assert all(decision.reason for decision in outcome.decisions)
@@ -85,7 +85,7 @@ def test_every_decision_is_an_event_with_numbers_and_a_reason(home):
 
 def test_backbones_and_heads_are_chosen_together_by_the_one_standard_error_rule(home):
     wire = Wire()
-    outcome = auto.run(recipes.Auto(max_minutes=600), task(home, "candidates", wire, backbones=(LITE0, MOBILENET)))
+    outcome = search.run(recipes.Auto(max_minutes=600), task(home, "candidates", wire, backbones=(LITE0, MOBILENET)))
     # Features of either: what was told before they began stands in the decision, too.
     told = [event["data"] for event in wire.events("log") if "starts, expected" in event["message"]]
     for one in outcome.decisions:
@@ -105,7 +105,7 @@ def test_backbones_and_heads_are_chosen_together_by_the_one_standard_error_rule(
 
 
 def test_macro_f1_is_what_is_scored_when_it_is_what_is_wanted(home):
-    outcome = auto.run(recipes.Auto(max_minutes=2, objective="macro_f1"), task(home, "f1"))
+    outcome = search.run(recipes.Auto(max_minutes=2, objective="macro_f1"), task(home, "f1"))
     assert all("macro f1" in one.reason for one in outcome.decisions if one.outcome == "tried")
 
 
@@ -113,7 +113,7 @@ def test_what_cannot_fit_is_said_at_once(home, monkeypatch):
     given = task(home, "short")
     monkeypatch.setattr(Reporter, "elapsed_seconds", property(lambda _: 3600.0))
     with pytest.raises(JobFailure, match=r"3600 s over, .*set max_minutes to 59\.\d+ or more") as caught:
-        auto.run(recipes.Auto(max_minutes=1), given)
+        search.run(recipes.Auto(max_minutes=1), given)
     assert caught.value.code == "timed_out"
 
 
@@ -122,7 +122,7 @@ def test_a_job_that_is_asked_to_stop_serves_what_it_has(home):
     cheaper = next(one for one in given.backbones if one.name == MOBILENET)
     features.pooled(given.context, given.index, np.arange(len(given.index)), cheaper, ("features", 0.0, 0.1))
     given.context.reporter._request = "stop"
-    outcome = auto.run(recipes.Auto(max_minutes=5), given)
+    outcome = search.run(recipes.Auto(max_minutes=5), given)
     assert outcome.candidate.backbone.name == MOBILENET
     skipped = {one.step: one.reason for one in outcome.decisions if one.outcome == "skipped"}
     assert skipped.keys() == {f"few_shot on {MOBILENET}", f"features of {LITE0}"}
@@ -157,7 +157,7 @@ def cold(folder, wire):
 def test_a_stop_is_heard_within_an_extraction_and_what_was_extracted_is_kept(tmp_path):
     wire = Watched(MOBILENET, lambda: setattr(given.context.reporter, "_request", "stop"))
     given = cold(tmp_path, wire)
-    outcome = auto.run(recipes.Auto(max_minutes=30), given)
+    outcome = search.run(recipes.Auto(max_minutes=30), given)
     assert outcome.candidate.backbone.name == MOBILENET
     left = next(one for one in outcome.decisions if one.step == f"features of {LITE0}")
     assert left.outcome == "skipped"
@@ -174,7 +174,7 @@ def test_time_that_is_over_ends_an_extraction_that_took_longer_than_its_forecast
     given = cold(tmp_path, Watched(MOBILENET, lambda: late.append(3600.0)))
     plain = Reporter.elapsed_seconds.fget
     monkeypatch.setattr(Reporter, "elapsed_seconds", property(lambda self: plain(self) + sum(late)))
-    outcome = auto.run(recipes.Auto(max_minutes=30), given)
+    outcome = search.run(recipes.Auto(max_minutes=30), given)
     left = next(one for one in outcome.decisions if one.step == f"features of {LITE0}")
     assert left.outcome == "skipped"
     assert left.reason.startswith("the time is over; ")
@@ -191,7 +191,7 @@ def test_a_first_extraction_far_beyond_the_time_serves_what_its_first_round_hold
     given = cold(tmp_path, Slow())
     plain = Reporter.elapsed_seconds.fget
     monkeypatch.setattr(Reporter, "elapsed_seconds", property(lambda self: plain(self) + sum(late)))
-    outcome = auto.run(recipes.Auto(max_minutes=30), given)
+    outcome = search.run(recipes.Auto(max_minutes=30), given)
     assert late, "expected the clock to have run during the first extraction"
     assert outcome.excerpt is not None
     assert 2 * given.num_classes <= len(outcome.excerpt.pool) < len(given.pool)

@@ -5,15 +5,15 @@ from time import monotonic
 
 from app.errors import JobFailure
 from app.recipes import FineTune
+from worker.auto import steps
+from worker.auto.bench import Bench
+from worker.auto.budget import EXPORT_SECONDS
+from worker.auto.choice import Entry
+from worker.auto.frozen import cost
+from worker.auto.steps import Step
 from worker.backbones import features
 from worker.contract.outcome import Candidate
 from worker.contract.task import Task
-from worker.methods import auto_steps
-from worker.methods.auto_bench import Bench
-from worker.methods.auto_budget import EXPORT_SECONDS
-from worker.methods.auto_choice import Entry
-from worker.methods.auto_frozen import cost
-from worker.methods.auto_steps import Step
 from worker.methods.reference import holdout
 
 # Of the time that a training may take: one that ends a little late must not cost the networks from scratch theirs.
@@ -26,7 +26,7 @@ def trained(bench: Bench, frozen: Candidate) -> list[Entry]:
     """Every training of the frozen candidate's backbone that its images and the time allow, cheapest first."""
     task = bench.on(frozen.backbone)
     found = []
-    for step in auto_steps.TUNED:
+    for step in steps.TUNED:
         name = f"{step.name} of {task.backbone.name}"
         refusal = step.refusal(bench.facts)
         if not refusal and len(holdout(task)) < MIN_HELD:

@@ -14,6 +14,10 @@ import numpy as np
 from app.errors import JobFailure
 from app.recipes import Adapt, Auto
 from worker.attempt.progress import SLACK_SECONDS
+from worker.auto import frozen, steps
+from worker.auto.bench import Bench, opened
+from worker.auto.choice import Entry
+from worker.auto.frozen import cost
 from worker.backbones import features
 from worker.backbones.feature_cache import Features
 from worker.backbones.features import Extraction
@@ -23,10 +27,7 @@ from worker.contract.task import Domain, Recorded, Rows, Task
 from worker.domains.distances import MIN_ITEMS as MIN_APART
 from worker.domains.distances import SAMPLES, distances
 from worker.domains.spaces import shown
-from worker.methods import auto_bench, auto_frozen, auto_steps, gathering, target_labels
-from worker.methods.auto_bench import Bench
-from worker.methods.auto_choice import Entry
-from worker.methods.auto_frozen import cost
+from worker.methods import gathering, target_labels
 from worker.methods.gathering import Wanted
 from worker.methods.linear_probe import frozen_features
 from worker.methods.reference import starts
@@ -65,13 +66,13 @@ def adapted(recipe: Auto, task: Task) -> Outcome:
         source=None,
         recorded=_recorded_source(task),
     )
-    bench = auto_bench.opened(recipe, known)
+    bench = opened(recipe, known)
     bench.budget.scored = (task.index, np.arange(len(task.index)))
     bench.decide(LABELS, "skipped", "not each class has one outside the test split: they score and nothing else")
     if task.unlabelled is not None:
         reason = "adaptations learn from the images of the dataset, which has no labels to begin with"
         bench.decide(UNLABELLED, "skipped", reason)
-    best = bench.choose(auto_frozen.heads(bench, auto_steps.HEADS[:1], " (source)")).candidate
+    best = bench.choose(frozen.heads(bench, steps.HEADS[:1], " (source)")).candidate
     from worker.methods import adapt
 
     task = replace(task, backbone=best.backbone)
@@ -124,7 +125,7 @@ def _target(bench: Bench, task: Task) -> tuple[Excerpt | None, Extraction]:
         return clock.pace(drawn, run=opened, rows=first)
 
     missing = num_missing(first)
-    forecast = auto_frozen.of_rounds(clock, missing * pace() if missing else 0.0, num_missing(others), pace)
+    forecast = frozen.of_rounds(clock, missing * pace() if missing else 0.0, num_missing(others), pace)
     step = f"features of {task.backbone.name}"
     starts(task.context.reporter, step, forecast)
     by = clock.limit_seconds + SLACK_SECONDS
@@ -136,7 +137,7 @@ def _target(bench: Bench, task: Task) -> tuple[Excerpt | None, Extraction]:
             f"expected the features of a few images of the dataset after those of the source, within {by:.0f} "
             f"s; found that {left_off}; raise max_minutes, or run the job again: it goes on from there",
         ) from None
-    auto_frozen.done(bench, step, found.extraction, forecast)
+    frozen.done(bench, step, found.extraction, forecast)
     source = bench.part
     if found.part is None and source is None:
         return None, found.extraction

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from worker.auto.choice import Entry, choose
 from worker.contract.outcome import Candidate, Selection
 from worker.evaluate import judged
-from worker.methods.auto_choice import Entry, choose
 from worker.scores.objective import item_scores
 
 

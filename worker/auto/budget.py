@@ -10,22 +10,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from worker.auto.steps import EPOCHS, Facts, Step, num_draws
 from worker.backbones import features
 from worker.backbones.prepared import Prepared
 from worker.contract.excerpt import Excerpt
 from worker.contract.task import Rows, Task
 from worker.data.samples import Index
-from worker.methods.auto_steps import EPOCHS, Facts, Step, num_draws
-from worker.methods.clock import Clock
+from worker.methods.clock import CACHED_SHARE, WHOLE_SHARE, Clock
 from worker.methods.reference import TORCH_SECONDS, fit_seconds, forecast_scratch
 
 DEFAULT_MINUTES = {"cpu": 5.0, "cuda": 30.0}
 EXPORT_SECONDS = 6.0
-# Views of every image whose activations are cached, and a gradient step on one of these against extracting it.
-VIEWS, CACHED_SHARE = 4, 0.4
-# A gradient step through the whole network against decoding and one pass forward, which a CPU makes in a graph that is
-# several times as fast as the network.
-WHOLE_SHARE = {"cpu": 8.0, "cuda": 3.0}
+# Of every image whose activations are cached.
+VIEWS = 4
 # Ways to join source and target: two fits of the probe's size each, at most.
 JOINT_FITS = 12.0
 REFERENCE_DIM = 1280

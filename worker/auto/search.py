@@ -1,18 +1,20 @@
 """`auto`: tries what fits the data and the time, cheapest first, and serves the best. Every decision is written down.
 
-Told in order in `run`; docs/auto.md has the evidence. The parts: `auto_steps` (the table of what is tried when),
-`auto_budget` (forecasts), `auto_frozen` (heads on cached features), `auto_domains` (a source, unlabelled
-images), `auto_tuned` (trainings), `auto_choice` (paired scores, one standard error, predictions free of the choice).
+Told in order in `run`; docs/auto.md has the evidence. The parts: `steps` (the table of what is tried when), `budget`
+(forecasts), `bench` (what all parts share), `frozen` (heads on cached features), `domains` (a source, or images without
+labels), `tuned` (trainings), `choice` (paired scores, one standard error, predictions free of the choice).
 """
 
 from dataclasses import replace
 
 from app.recipes import Auto
+from worker.auto import domains, frozen, steps
+from worker.auto.bench import opened
+from worker.auto.choice import Entry
+from worker.auto.tuned import trained
 from worker.contract.outcome import Outcome
 from worker.contract.task import Task
-from worker.methods import auto_bench, auto_domains, auto_frozen, auto_steps, auto_tuned
-from worker.methods.auto_choice import Entry
-from worker.methods.reference import STAYS
+from worker.methods.reference import FALLBACK_OFF
 
 
 def run(recipe: Auto, task: Task) -> Outcome:
@@ -22,20 +24,20 @@ def run(recipe: Auto, task: Task) -> Outcome:
         JobFailure: timed_out, not even the cheapest step on the fewest images fits the time.
         Yielded: the worker shuts down.
     """
-    if task.source is not None and not auto_domains.is_labelled(task):
-        return auto_domains.adapted(recipe, task)
-    bench = auto_bench.opened(recipe, task)
+    if task.source is not None and not domains.is_labelled(task):
+        return domains.adapted(recipe, task)
+    bench = opened(recipe, task)
     # 1. Heads on the frozen features of each backbone: seconds, and one of them is what all else is compared with.
-    tried = auto_frozen.heads(bench, auto_steps.heads(bench.facts))
+    tried = frozen.heads(bench, steps.heads(bench.facts))
     best = bench.choose(tried)
     backbone = best.candidate.backbone
     # 2. What a source, or more images without labels, can add on the same features.
-    others, adaptation = auto_domains.joined(bench, best.candidate)
-    apart = auto_domains.unlabelled(bench, best.candidate)
+    others, adaptation = domains.joined(bench, best.candidate)
+    apart = domains.unlabelled(bench, best.candidate)
     if others:
         best = bench.choose([best, *others])
     # 3. Trainings of the network, where there are images and time for them.
-    tuned = auto_tuned.trained(bench, best.candidate)
+    tuned = trained(bench, best.candidate)
     if tuned:
         best = bench.choose([best, *tuned])
     # 4. One is served. The whole search is what this transfer took; a baseline from scratch gets the same.
@@ -55,7 +57,7 @@ def run(recipe: Auto, task: Task) -> Outcome:
         compared_by_seconds=bench.budget.compared_by_seconds(backbone, trained=not served.shared),
         image_seconds=bench.budget.clock.known_pace(backbone),
         adaptation=adaptation,
-        unjoined=bench.skipped(auto_domains.JOINT),
+        unjoined=bench.skipped(domains.JOINT),
         apart=apart,
         excerpt=bench.part,
         stays=_stays(recipe),
@@ -65,7 +67,7 @@ def run(recipe: Auto, task: Task) -> Outcome:
 def _stays(recipe: Auto) -> str | None:
     """Why what was chosen is served, whatever the verdicts say; None where a baseline may be."""
     if not recipe.fallback:
-        return STAYS
+        return FALLBACK_OFF
     return None if recipe.objective == "accuracy" else "verdicts are of accuracy, and the recipe maximises macro F1"
 
 

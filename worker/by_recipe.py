@@ -42,9 +42,9 @@ def _zero_shot(recipe: Any, task: Task) -> Outcome:
 
 
 def _auto(recipe: Any, task: Task) -> Outcome:
-    from worker.methods import auto
+    from worker.auto import search
 
-    return auto.run(recipe, task)
+    return search.run(recipe, task)
 
 
 METHODS: dict[type[Recipe], Callable[[Any, Task], Outcome]] = {

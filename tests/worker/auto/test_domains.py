@@ -18,10 +18,11 @@ from worker import transfer
 from worker.attempt.context import RunContext
 from worker.attempt.document import DatasetDocument, JobDocument
 from worker.attempt.progress import Reporter
+from worker.auto import domains, search, steps
+from worker.auto.budget import Budget
 from worker.data.ingest import IngestRequest, ingest
 from worker.ingestion import StoredDataset
-from worker.methods import adapt, auto, auto_domains, auto_steps
-from worker.methods.auto_budget import Budget
+from worker.methods import adapt
 from worker.prepare import sources
 from worker.reports.report import OF_SOURCE
 
@@ -56,7 +57,7 @@ def home(tmp_path_factory) -> Path:
 def _small(monkeypatch) -> None:
     """Jobs of this file stand on one small backbone, and train a closed form of adaptation at most."""
     monkeypatch.setattr(sources, "open_backbones", lambda context: (transfer_factories.cnn(),))
-    monkeypatch.setattr(auto_steps, "TUNED", ())
+    monkeypatch.setattr(steps, "TUNED", ())
     monkeypatch.setattr(adapt, "ALL", ("source_only", "z_score", "coral"))
 
 
@@ -114,7 +115,7 @@ def test_labels_of_each_class_are_learned_from_with_the_source_and_without(home)
             assert one["low"] <= one["score"] <= one["high"], one
             # Told before it began, and the same number afterwards.
             assert told_before(wire, one) == [one["forecast_seconds"]], one
-    joint = by_step(report)[auto_domains.JOINT]
+    joint = by_step(report)[domains.JOINT]
     assert (joint["outcome"], told_before(wire, joint)) == ("done", [joint["forecast_seconds"]])
     assert joint["seconds"] >= max(
         one["seconds"] for one in report["decisions"] if one["step"].startswith("source_and") and one["seconds"]
@@ -149,7 +150,7 @@ def test_a_source_that_there_is_no_time_for_is_not_passed_over(home, monkeypatch
     monkeypatch.setattr(Budget, "joint", lambda *_: 3600.0)
     report = transferred(attempt(home, "late", source=SOURCE))["report"]
     assert report["domain"] is report["baselines"]["source_only"] is None
-    why = by_step(report)[auto_domains.JOINT]["reason"]
+    why = by_step(report)[domains.JOINT]["reason"]
     assert "does not fit: 3 x 3600." in why
     assert [report["not_computed"][name] for name in OF_SOURCE] == [why] * 3
 
@@ -159,7 +160,7 @@ def searched(home, name, **roles):
     context = attempt(home, name, minutes=10.0, **roles)
     recipe = recipes.parse(context.document.recipe)
     task, _ = transfer.plan(context, recipe, full=True)
-    return task, auto.run(recipe, task)
+    return task, search.run(recipe, task)
 
 
 def test_one_choice_is_made_of_all_heads_and_judged_apart(home):
@@ -179,7 +180,7 @@ def test_a_dataset_without_labels_is_adapted_to_and_not_scored(home):
     assert sum(one["served"] for one in report["domain"]["candidates"]) == 1
     assert report["verdict"] is done["metrics"]["test_accuracy"] is None
     decisions = by_step(report)
-    assert decisions[auto_domains.LABELS]["outcome"] == "skipped"
+    assert decisions[domains.LABELS]["outcome"] == "skipped"
     assert any(step.endswith("(source)") for step in decisions)
     assert [one["outcome"] for one in report["decisions"]].count("served") == 1
     assert done["spec"]["labels"] == ["blue", "green", "red"]
@@ -210,7 +211,7 @@ def test_features_of_a_dataset_without_labels_are_a_step_and_are_counted(home):
 def test_labels_of_some_classes_score_and_change_nothing(home):
     done = transferred(attempt(home, "two", target=TWO, source=SOURCE))
     assert done["metrics"]["num_test"] == 20
-    assert by_step(done["report"])[auto_domains.LABELS]["reason"].startswith("not each class has one")
+    assert by_step(done["report"])[domains.LABELS]["reason"].startswith("not each class has one")
     assert done["report"]["verdict"] == done["report"]["verdicts"]["vs_source_only"]
 
 
@@ -219,16 +220,16 @@ def test_more_images_without_labels_are_measured_against_the_dataset(home):
     for name in (MORE, FAR):
         _, outcome = searched(home, f"more-{name}", unlabelled=name)
         decisions = {one.step: one for one in outcome.decisions}
-        measured = decisions[f"distance of {auto_domains.UNLABELLED}"]
+        measured = decisions[f"distance of {domains.UNLABELLED}"]
         assert min(measured.seconds, measured.forecast_seconds) > 0
-        found[name] = measured.score, measured.reason, auto_domains.LAYERS in decisions
-        assert decisions[auto_domains.UNLABELLED].outcome == "skipped"
+        found[name] = measured.score, measured.reason, domains.LAYERS in decisions
+        assert decisions[domains.UNLABELLED].outcome == "skipped"
     score, reason, layers = found[MORE]
-    assert score < auto_domains.NEAR
+    assert score < domains.NEAR
     assert ": near (" in reason
     assert not layers
     score, reason, layers = found[FAR]
-    assert score >= auto_domains.FAR
+    assert score >= domains.FAR
     assert ": far (" in reason
     assert layers
 
@@ -246,7 +247,7 @@ def test_a_report_without_a_source_says_where_the_distance_of_other_images_stand
     [(0.7, 1000, "not near"), (0.1, 99, "needs 10 times as many"), (0.1, 100, "no built recipe")],
 )
 def test_distance_and_number_decide_about_unlabelled_images(apart, num_more, why):
-    assert why in auto_domains._refusal(apart, num_more, 10)
+    assert why in domains._refusal(apart, num_more, 10)
 
 
 def test_labels_of_unlabelled_images_do_not_come_along(home):
@@ -260,6 +261,6 @@ def test_labels_of_unlabelled_images_do_not_come_along(home):
 def test_a_stop_leaves_what_other_datasets_could_add(home):
     _, outcome = searched(home, "stopped", request="stop", source=SOURCE, unlabelled=MORE)
     decisions = {one.step: (one.outcome, one.reason) for one in outcome.decisions}
-    for step in (auto_domains.JOINT, f"distance of {auto_domains.UNLABELLED}"):
+    for step in (domains.JOINT, f"distance of {domains.UNLABELLED}"):
         assert decisions[step] == ("skipped", "the job was asked to stop")
     assert outcome.adaptation is None

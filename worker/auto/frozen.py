@@ -10,6 +10,10 @@ import numpy as np
 from app.errors import JobFailure
 from app.recipes import FewShot, LinearProbe
 from worker.attempt.progress import SLACK_SECONDS
+from worker.auto.bench import Bench
+from worker.auto.budget import Room
+from worker.auto.choice import Entry
+from worker.auto.steps import Step, num_draws
 from worker.backbones import features
 from worker.backbones.features import Extraction, Extractor
 from worker.backbones.prepared import Prepared
@@ -17,10 +21,6 @@ from worker.contract.excerpt import LEAST_CLASS_IMAGES, LEAST_SCORED
 from worker.contract.outcome import Candidate
 from worker.contract.task import Rows, Task
 from worker.methods import few_shot, gathering, linear_probe
-from worker.methods.auto_bench import Bench
-from worker.methods.auto_budget import Room
-from worker.methods.auto_choice import Entry
-from worker.methods.auto_steps import Step, num_draws
 from worker.methods.clock import Clock
 from worker.methods.gathering import Wanted
 from worker.methods.reference import starts
