@@ -290,11 +290,7 @@ def read_predictions(path: Path) -> Predictions:
         predicted=table["predicted"].to_pylist(),
         splits=table["split"].to_pylist(),
         probabilities=flat.reshape(table.num_rows, num_labels).astype(np.float32, copy=False),
-        baselines={
-            name.removeprefix(NAMED_BY): table[name].to_pylist()
-            for name in table.column_names
-            if name.startswith(NAMED_BY)
-        },
+        baselines=selection.named(table),
     )
 
 

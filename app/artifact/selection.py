@@ -60,6 +60,12 @@ def write(path: Path, found: SelectionPredictions) -> None:
     pq.write_table(table.replace_schema_metadata({_NOTES: notes.encode()}), path, compression="zstd")
 
 
+def named(table: Any) -> dict[str, list[Any]]:
+    """What each named of the rows of an Arrow table, by who it was."""
+    columns = [name for name in table.column_names if name.startswith(NAMED_BY)]
+    return {name.removeprefix(NAMED_BY): table[name].to_pylist() for name in columns}
+
+
 def read(path: Path) -> SelectionPredictions:
     """The inverse of `write`."""
     import pyarrow.parquet as pq
@@ -71,11 +77,7 @@ def read(path: Path) -> SelectionPredictions:
         ids=table["id"].to_pylist(),
         labels=table["label"].to_pylist(),
         splits=table["split"].to_pylist(),
-        named={
-            name.removeprefix(NAMED_BY): table[name].to_pylist()
-            for name in table.column_names
-            if name.startswith(NAMED_BY)
-        },
+        named=named(table),
         what=notes["what"],
         optimism=notes["optimism"],
     )

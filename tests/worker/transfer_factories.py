@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tempfile
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from app.artifact.preprocess import Preprocess
 from app.services import reports
 from app.settings import Settings
 from app.storage import FolderStorage
+from tests import factories
 from tests.conftest import COMPUTE_THREADS
 from worker import evaluation
 from worker.attempt.context import RunContext
@@ -96,6 +98,21 @@ def store(context: RunContext, archive: Path, seed: int = 0) -> None:
     request = IngestRequest(archive=archive, filename=archive.name, dataset_id="ds_1", scratch=folder, seed=seed)
     result = ingest(request, StoredDataset(context.storage, context.document.dataset.prefix), lambda *_: None)
     assert result.state == "ready", result.problems
+
+
+def stored(folder: Path, sets: Mapping[str, dict[str, bytes]], unlabelled: Collection[str] = ()) -> Path:
+    """Ingests files as datasets, by their names; the folder, which is the home of jobs on them."""
+    storage = FolderStorage(folder / "storage")
+    for name, files in sets.items():
+        archive, scratch = folder / f"{name}.zip", folder / f"{name}-scratch"
+        archive.write_bytes(factories.pack(files))
+        scratch.mkdir()
+        request = IngestRequest(archive=archive, filename=archive.name, dataset_id=name, scratch=scratch, seed=0)
+        if name in unlabelled:
+            request = replace(request, format="unlabelled")
+        result = ingest(request, StoredDataset(storage, f"datasets/default/{name}"), lambda *_: None)
+        assert result.state == "ready", result.problems
+    return folder
 
 
 def whole(context: RunContext, done: dict[str, Any], **inputs: Any) -> dict[str, Any]:

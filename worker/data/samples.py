@@ -76,6 +76,14 @@ class Index:
         """Rows of one split."""
         return np.flatnonzero(self.split == SPLITS.index(split))
 
+    def ids_at(self, rows: NDArray[np.int64]) -> list[str]:
+        """Ids of some samples, in their order."""
+        return [name.decode() for name in self.ids[rows]]
+
+    def splits_at(self, rows: NDArray[np.int64]) -> list[str]:
+        """Names of the splits of some samples, in their order."""
+        return [SPLITS[number] for number in self.split[rows].tolist()]
+
 
 def load_index(folder: Path, prefix: str = "") -> Index:
     """Reads the index of a stored dataset.

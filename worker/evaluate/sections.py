@@ -16,6 +16,7 @@ from app.artifact import tensors
 from app.artifact.bundle import Predictions
 from app.artifact.selection import SelectionPredictions
 from worker.backbones import features
+from worker.backbones.features import Extraction
 from worker.contract.outcome import Candidate, Moved
 from worker.contract.task import Float, Rows, Task
 from worker.data.samples import Index
@@ -254,6 +255,13 @@ def cost(task: Task, candidate: Candidate, compared_seconds: float | None = None
     }
 
 
+def extraction(told: Mapping[str, Any]) -> Extraction | None:
+    """What was extracted, out of a report's `cost`; None where no features were needed."""
+    if told["images_cached"] is None:
+        return None
+    return Extraction(told["images_cached"], told["images_extracted"], told["extraction_seconds"])
+
+
 def _gpu_bytes(device: str) -> int | None:
     """Of GPU memory at most; None on a CPU, and where this process never opened torch."""
     torch = sys.modules.get("torch")
@@ -287,13 +295,12 @@ def predictions(
 ) -> Predictions:
     """What was said of each item, and what others named, who are not the served model; a label of -1 is none."""
     others = {name: one.probabilities_TC for name, one in (beside or {}).items() if one is not None}
-    splits = np.array(["train", "val", "test"])[index.split[rows]]
     return Predictions(
-        ids=[value.decode() for value in index.ids[rows]],
+        ids=index.ids_at(rows),
         sha256=[value.decode() for value in index.sha256[rows]],
         labels=[names[label] if label >= 0 else None for label in labels],
         predicted=[names[label] for label in probabilities_TC.argmax(1)],
-        splits=splits.tolist(),
+        splits=index.splits_at(rows),
         probabilities=probabilities_TC.astype(np.float32),
         baselines={name: [names[label] for label in said_TC.argmax(1)] for name, said_TC in others.items()},
     )

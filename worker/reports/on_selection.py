@@ -91,12 +91,11 @@ def predictions(task: Task, ours: Selection, against: Mapping[str, Selection | N
         said_P[own] = names_C[one.logits[other].argmax(1)]
         return said_P.tolist()
 
-    splits = np.array(["train", "val", "test"])[task.index.split[ours.rows]]
     others = {name: named(one) for name, one in against.items() if one and np.isin(one.rows, ours.rows).any()}
     return SelectionPredictions(
-        ids=[value.decode() for value in task.index.ids[ours.rows]],
+        ids=task.index.ids_at(ours.rows),
         labels=names_C[task.labels_N[ours.rows]].tolist(),
-        splits=splits.tolist(),
+        splits=task.index.splits_at(ours.rows),
         named={TRANSFER: named(ours), **others},
         what=ours.what,
         optimism=ours.optimism,

@@ -96,7 +96,7 @@ def evaluate(
     spread, unspread = on_selection.seed_deviation(task, candidate, small)
     unheld = on_selection.unheld(task, served.selection)
     later = "" if compare else supplement.later(task)
-    waits = supplement.later(task) if small is None and (later or _may_follow(task, outcome, ours)) else ""
+    waits = later or ("" if small else _follows(task, outcome, ours))
     # What was foretold is what the transfer would give, whatever is served.
     foretold = foresight.sections(made, transferred.bounds["accuracy"].value, candidate, task.class_names, later)
     flat = on_selection.flat(task, served, tested, scores, calibrated["ece"], is_val_held=not unheld)
@@ -180,13 +180,14 @@ def _untrained(found: Compared) -> str:
     return found.left_out[0].reason if found.left_out else foresight.NOT_ASKED
 
 
-def _may_follow(task: Task, outcome: Outcome, ours: Selection) -> bool:
-    """Whether a network from scratch that was not trained in time can be afterwards, see `studies.scratch_later`.
+def _follows(task: Task, outcome: Outcome, ours: Selection) -> str:
+    """What is told of a network from scratch that is trained afterwards, see `studies.scratch_later`; empty without.
 
     Not where it would have to learn from the same excerpt, or beside a source; and not without something to compare on.
     """
+    later = supplement.later(task)
     is_alone = outcome.excerpt is None and SOURCE not in task.context.document.datasets
-    return is_alone and not ours.is_blind and len(reference.holdouts(task, ours.rows)) > 0
+    return later if later and is_alone and not ours.is_blind and reference.holdouts(task, ours.rows) else ""
 
 
 def _awaited(unsaid: Mapping[str, str], foretold: Mapping[str, Any], *, has_curve: bool) -> tuple[str, ...]:

@@ -22,12 +22,11 @@ from app.recipes import Auto, FineTune, ZeroShot
 from app.report_paths import is_within, value_at
 from worker import transfer
 from worker.attempt.context import RunContext
-from worker.backbones.features import Extraction
 from worker.by_recipe import METHODS
 from worker.contract.outcome import Candidate
 from worker.contract.task import Rows, Task
 from worker.data.samples import Index
-from worker.evaluate import out_of_distribution, robustness, sameness, served_graph, strangers, supplement
+from worker.evaluate import out_of_distribution, robustness, sameness, sections, served_graph, strangers, supplement
 from worker.evaluate.out_of_distribution import OTHERS, Strangers
 from worker.evaluate.served_graph import ServedGraph
 from worker.overlap import matches
@@ -39,8 +38,8 @@ from worker.studies.served_version import ServedVersion
 
 # What depends on the networks from scratch, and is null or another without them.
 FROM_SCRATCH = (
-    *COMPARED, "gain", "verdict_evidence.vs_scratch", "baselines_skipped", "forecast.more_images",
-    "forecast.more_images_skipped", "details.scratch", "cost.baselines_seconds",
+    *scratch_later.WAITING, "verdict_evidence.vs_scratch", "baselines_skipped", "forecast.more_images_skipped",
+    "details.scratch", "cost.baselines_seconds",
 )  # fmt: skip
 
 Part = dict[str, Any]
@@ -123,11 +122,13 @@ def _compared(context: RunContext, version: ServedVersion, known: bundle.Predict
         return scratch_later.part(context, version, known, report)
     task, judge = transfer.plan(context, recipe, full=True)
     outcome = METHODS[type(recipe)](recipe, task)
-    candidate = _timed(outcome.candidate, report["cost"])
+    # The networks from scratch are given the time that the transfer took, and not that of the second time.
+    seconds, extraction = report["cost"]["transfer_seconds"], sections.extraction(report["cost"])
+    candidate = replace(outcome.candidate, seconds=seconds, extraction=extraction)
     same, reason = _is_same(known, task, candidate, version)
     if reason:
         context.reporter.log(f"no comparison with networks from scratch: {reason}", "warning", **same)
-        return _without(report, reason) | {"predictions": same}
+        return scratch_later.without(report, reason) | {"predictions": same}
     found = judge(replace(outcome, candidate=candidate))
     filled = {
         path: value_at(found.report, path)
@@ -146,23 +147,6 @@ def _compared(context: RunContext, version: ServedVersion, known: bundle.Predict
         "decisions": [one for one in found.report["decisions"] if one["step"].startswith("baseline ")],
         "predictions": same,
     }
-
-
-def _without(report: dict[str, Any], reason: str) -> Part:
-    """Of a transfer that does not come out as it was published."""
-    filled: dict[str, Any] = {"baselines_skipped": {"scratch": reason}}
-    if report["forecast"] is not None:
-        filled["forecast.more_images_skipped"] = reason
-    waiting = (path for path in report["follow_up"]["fills"] if path in FROM_SCRATCH)
-    return {"filled": filled, "not_computed": dict.fromkeys(waiting, reason)}
-
-
-def _timed(candidate: Candidate, cost: dict[str, Any]) -> Candidate:
-    """With the time that the transfer took, which is what the networks from scratch are given."""
-    if cost["images_cached"] is None:
-        return replace(candidate, seconds=cost["transfer_seconds"], extraction=None)
-    taken = Extraction(cost["images_cached"], cost["images_extracted"], cost["extraction_seconds"])
-    return replace(candidate, seconds=cost["transfer_seconds"], extraction=taken)
 
 
 def _is_same(

@@ -15,7 +15,6 @@ from app.artifact import selection as selections
 from app.artifact.selection import TRANSFER, SelectionPredictions
 from worker import transfer
 from worker.attempt.context import RunContext
-from worker.backbones.features import Extraction
 from worker.contract.outcome import Decision, Scratch, Selection
 from worker.contract.task import Task
 from worker.data.samples import Index
@@ -34,6 +33,9 @@ SETTLED = (
     "the transfer itself is served: the network from scratch, which is better, was trained after its publication; run "
     "it again with more time (max_minutes), and it falls back"
 )
+MORE_IMAGES = "forecast.more_images"
+# What is null until there are networks from scratch.
+WAITING = (*COMPARED, "gain", MORE_IMAGES)
 Part = dict[str, Any]
 
 
@@ -53,7 +55,7 @@ def part(context: RunContext, version: ServedVersion, known: bundle.Predictions,
     ours = _selection(selections.read(path), index, task)
     small = _train(task, ours, report["cost"])
     if isinstance(small, Decision):
-        return _without(report, small)
+        return without(report, small.reason) | {"decisions": [asdict(small)]}
     # As within the job, the test split is looked at once the verdict stands.
     evidence = None if small.unfair else on_selection.verdict(task, ours, small.selection)
     scored = score(small.predict(items.rows), items.labels_T)
@@ -84,10 +86,9 @@ def _selection(said: SelectionPredictions, index: Index, task: Task) -> Selectio
 
 def _train(task: Task, ours: Selection, cost: dict[str, Any]) -> Scratch | Decision:
     """With the time that the transfer took in its own job, which is over: nobody waits."""
-    seconds, extraction = cost["transfer_seconds"], None
-    if cost["images_cached"] is not None:
-        extraction = Extraction(cost["images_cached"], cost["images_extracted"], cost["extraction_seconds"])
-    return reference.scratch(task, ours.rows, seconds, reference.wall_seconds(task, seconds, extraction))
+    seconds = cost["transfer_seconds"]
+    own_seconds = reference.wall_seconds(task, seconds, sections.extraction(cost))
+    return reference.scratch(task, ours.rows, seconds, own_seconds)
 
 
 def _filled(
@@ -136,12 +137,10 @@ def _unsaid(report: dict[str, Any], filled: Part, small: Scratch, evidence: Part
     return told
 
 
-def _without(report: dict[str, Any], skipped: Decision) -> Part:
-    """Of networks that were not trained this time either."""
-    waiting = (path for path in report["follow_up"]["fills"] if path in (*COMPARED, "gain"))
-    return {
-        "filled": {"baselines_skipped": {"scratch": skipped.reason}},
-        "not_computed": dict.fromkeys(waiting, skipped.reason),
-        "flags": [],
-        "decisions": [asdict(skipped)],
-    }
+def without(report: dict[str, Any], reason: str) -> Part:
+    """Of a report that has no networks from scratch this time either."""
+    waiting = [path for path in report["follow_up"]["fills"] if path in WAITING]
+    filled: Part = {"baselines_skipped": {"scratch": reason}}
+    if MORE_IMAGES in waiting:
+        filled[f"{MORE_IMAGES}_skipped"] = reason
+    return {"filled": filled, "not_computed": dict.fromkeys(waiting, reason)}

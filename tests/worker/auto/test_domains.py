@@ -1,7 +1,6 @@
 """`auto` with a source or unlabelled images beside its dataset, as whole jobs on a small backbone of random weights."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,6 @@ from worker.attempt.document import DatasetDocument, JobDocument
 from worker.attempt.progress import Reporter
 from worker.auto import domains, search, steps
 from worker.auto.budget import Budget
-from worker.data.ingest import IngestRequest, ingest
-from worker.ingestion import StoredDataset
 from worker.methods import adapt
 from worker.prepare import sources
 from worker.reports.report import OF_SOURCE
@@ -40,17 +37,7 @@ def home(tmp_path_factory) -> Path:
     sets[FAR] = factories.pictures(20, {"white": (250, 250, 250), "paper": (240, 240, 240)})
     sets[BARE] = {f"{place}.png": data for place, data in enumerate(dim.values())}
     sets[TWO] = {name: data for name, data in dim.items() if "red" not in name}
-    storage = FolderStorage(folder / "storage")
-    for name, files in sets.items():
-        archive, scratch = folder / f"{name}.zip", folder / f"{name}-scratch"
-        archive.write_bytes(factories.pack(files))
-        scratch.mkdir()
-        request = IngestRequest(archive=archive, filename=archive.name, dataset_id=name, scratch=scratch, seed=0)
-        if name == BARE:
-            request = replace(request, format="unlabelled")
-        result = ingest(request, StoredDataset(storage, f"datasets/default/{name}"), lambda *_: None)
-        assert result.state == "ready", result.problems
-    return folder
+    return transfer_factories.stored(folder, sets, unlabelled=[BARE])
 
 
 @pytest.fixture(autouse=True)

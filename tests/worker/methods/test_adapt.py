@@ -25,11 +25,9 @@ from worker.attempt.progress import Reporter, Yielded
 from worker.backbones import networks
 from worker.backbones.export import FromPixels
 from worker.contract.network_head import NetworkHead
-from worker.data.ingest import IngestRequest, ingest
 from worker.domains import training, two_domains
 from worker.evaluate.supplement import NO_LABELS
 from worker.fine_tuning import forward
-from worker.ingestion import StoredDataset
 from worker.methods import adapt, adapt_candidates, clock
 from worker.prepare import sources
 
@@ -46,17 +44,7 @@ def home(tmp_path_factory) -> Path:
     sets = {SOURCE: factories.pictures(16), TARGET: dim, BARE: {name.partition("/")[2]: dim[name] for name in dim}}
     sets[BARE] = {f"{place}.png": data for place, data in enumerate(dim.values())}
     sets[FEW] = dict(list(sets[BARE].items())[:9])
-    storage = FolderStorage(folder / "storage")
-    for name, files in sets.items():
-        archive, scratch = folder / f"{name}.zip", folder / f"{name}-scratch"
-        archive.write_bytes(factories.pack(files))
-        scratch.mkdir()
-        request = IngestRequest(archive=archive, filename=archive.name, dataset_id=name, scratch=scratch, seed=0)
-        if name == BARE:
-            request = replace(request, format="unlabelled")
-        result = ingest(request, StoredDataset(storage, f"datasets/default/{name}"), lambda *_: None)
-        assert result.state == "ready", result.problems
-    return folder
+    return transfer_factories.stored(folder, sets, unlabelled=[BARE])
 
 
 def described(name) -> DatasetDocument:

@@ -19,8 +19,6 @@ from worker import transfer
 from worker.attempt.context import RunContext
 from worker.attempt.document import DatasetDocument, JobDocument
 from worker.attempt.progress import Reporter
-from worker.data.ingest import IngestRequest, ingest
-from worker.ingestion import StoredDataset
 from worker.overlap import exposed
 from worker.prepare import sources
 
@@ -44,15 +42,8 @@ def home(tmp_path_factory) -> Path:
     grouped = {name.replace("/", "/light/"): data for name, data in plain.items()} | {
         f"{labels[place % len(labels)]}/dark/{place}.png": data for place, data in enumerate(grey.values())
     }
-    storage = FolderStorage(folder / "storage")
-    for name, files in ((PLAIN, plain), (SHUFFLED, shuffled), (TWO, factories.pictures(2)), (GROUPED, grouped)):
-        archive, scratch = folder / f"{name}.zip", folder / f"{name}-scratch"
-        archive.write_bytes(factories.pack(files))
-        scratch.mkdir()
-        request = IngestRequest(archive=archive, filename=archive.name, dataset_id=name, scratch=scratch, seed=0)
-        result = ingest(request, StoredDataset(storage, f"datasets/default/{name}"), lambda *_: None)
-        assert result.state == "ready", result.problems
-    return folder
+    sets = {PLAIN: plain, SHUFFLED: shuffled, TWO: factories.pictures(2), GROUPED: grouped}
+    return transfer_factories.stored(folder, sets)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,10 @@
 
 import functools
 import json
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -53,6 +56,21 @@ def follower(lab, made, dataset="ds_shades", wire=None, **fields):
     inputs = {"mode": "report", "original": {"job": made["report"]["job"]}, "side": side(made)}
     context = lab.context("evaluate", dataset, recipe=recipe, inputs=inputs, **fields)
     return replace(context, reporter=Reporter(wire or lab.wire))
+
+
+@contextmanager
+def swapped(lab, key, write):
+    """While another content stands in the place of a stored file; `write` is given where to put it."""
+    with TemporaryDirectory(dir=lab.folder) as folder:
+        # What was put is the stored file by another name, and is not to be written again.
+        other, kept = Path(folder) / "other", Path(folder) / "kept"
+        kept.write_bytes(lab.storage.fetch(key).read_bytes())
+        write(other)
+        lab.storage.put(key, other)
+        try:
+            yield
+        finally:
+            lab.storage.put(key, kept)
 
 
 @pytest.mark.parametrize("method", ["linear_probe", "few_shot"])
@@ -137,18 +155,10 @@ def test_an_attempt_that_takes_over_does_no_part_again(lab, followed):
 def test_no_verdict_is_given_of_another_model(lab, made):
     """The published predictions are those of other labels: what the recipe gives now is not what was published."""
     key = f"{made['prefix']}/{bundle.PREDICTIONS}"
-    path = lab.storage.fetch(key)
-    kept = path.read_bytes()
-    known = bundle.read_predictions(path)
+    known = bundle.read_predictions(lab.storage.fetch(key))
     turned = replace(known, probabilities=np.roll(known.probabilities, 1, axis=1))
-    other = lab.folder / "turned.parquet"
-    bundle.write_predictions(other, turned, tuple(made["spec"]["labels"]))
-    lab.storage.put(key, other)
-    try:
+    with swapped(lab, key, lambda path: bundle.write_predictions(path, turned, tuple(made["spec"]["labels"]))):
         found = evaluation.run(follower(lab, made))["result"]
-    finally:
-        other.write_bytes(kept)
-        lab.storage.put(key, other)
     assert found["predictions"]["share_equal"] == 0
     report = reports.filled(made["report"], found)
     for path in COMPARED:
@@ -254,18 +264,10 @@ def test_a_network_that_is_better_afterwards_is_told_of_and_not_served(lab, hurr
     """The version's record has the transfer name everything wrong: what is held against it can only be better."""
     monkeypatch.setattr(reference, "MIN_SECONDS", 1.0)
     key = f"{hurried['prefix']}/{bundle.SELECTION}"
-    path = lab.storage.fetch(key)
-    kept, said = path.read_bytes(), selection.read(path)
-    names = hurried["spec"]["labels"]
+    said, names = selection.read(lab.storage.fetch(key)), hurried["spec"]["labels"]
     wrong = [names[names.index(label) - 1] for label in said.labels]
-    other = lab.folder / "wrong.parquet"
-    selection.write(other, replace(said, named={**said.named, "transfer": wrong}))
-    lab.storage.put(key, other)
-    try:
+    with swapped(lab, key, lambda path: selection.write(path, replace(said, named={**said.named, "transfer": wrong}))):
         found = evaluation.run(follower(lab, hurried))["result"]
-    finally:
-        other.write_bytes(kept)
-        lab.storage.put(key, other)
     report = reports.filled(hurried["report"], found)
     assert report["verdict"] == "negative"
     assert "negative_transfer" in [flag["code"] for flag in report["flags"]]
@@ -320,15 +322,10 @@ def test_networks_from_scratch_have_the_time_that_the_transfer_took(lab, made, m
     monkeypatch.setattr(reference, "MIN_SECONDS", 0.0)
     context = follower(lab, made)
     key = f"{made['prefix']}/{bundle.REPORT}"
-    kept = lab.storage.fetch(key).read_bytes()
-    slow = json.loads(kept)
+    slow = json.loads(lab.storage.fetch(key).read_bytes())
     slow["cost"] |= {"transfer_seconds": 2.5, "images_cached": 0, "images_extracted": 9, "extraction_seconds": 1.0}
-    path = lab.folder / "report.json"
-    for text in (json.dumps(slow).encode(), kept):
-        path.write_bytes(text)
-        lab.storage.put(key, path)
-        if text != kept:
-            evaluation.run(context)
+    with swapped(lab, key, lambda path: path.write_text(json.dumps(slow))):
+        evaluation.run(context)
     told = [event for event in lab.wire.events("log") if event["message"].startswith("baseline from scratch: a")]
     assert [event["data"]["seconds"] for event in told] == [2.5]
 
