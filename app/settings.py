@@ -1,7 +1,6 @@
 """Every setting of every process, read from `GRAFT_*` variables. docs/settings.md has a line for each."""
 
 import ipaddress
-import os
 import sys
 import types
 from functools import cached_property
@@ -9,6 +8,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app import cores
 
 # Whose everything is where no keys are asked for.
 DEFAULT_PROJECT = "default"
@@ -272,7 +273,7 @@ class Settings(BaseSettings):
     @property
     def cores(self) -> int:
         """Cores that this process may use."""
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cores.usable()
 
     @property
     def num_serve_threads(self) -> int:

@@ -55,7 +55,7 @@ def running(
 @contextmanager
 def runners_of_this_process() -> Iterator[None]:
     """Runners that are forked with the environment as it is now; the process that they come from ends afterwards."""
-    runner_process.prepare(ahead=False)
+    runner_process.prepare(ahead=False, threads=COMPUTE_THREADS)
     try:
         yield
     finally:

@@ -54,7 +54,7 @@ def _begin(**_: Any) -> None:
     sweep.start(context, DEVICE)
     collect.start(context)
     webhooks.start(context)
-    runner_process.prepare(ahead=settings.standby)
+    runner_process.prepare(ahead=settings.standby, threads=settings.num_compute_threads)
 
 
 @signals.worker_shutting_down.connect

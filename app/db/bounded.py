@@ -6,6 +6,7 @@ can end, a statement that takes too long or waits for a lock, it is asked to end
 """
 
 import math
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,46 @@ from sqlalchemy.exc import InvalidatePoolError
 
 # Of a question that costs the server nothing: whether a connection of the pool still leads anywhere.
 PING_SECONDS = 5.0
+# After a server that took a connection and said nothing: between two that try whether it does again.
+TRIAL_SECONDS = 1.0
+
+
+class Breaker:
+    """Whether a server is worth waiting for: after one that said nothing, one at a time finds out for all.
+
+    Without it everybody waits as long as the first did, and those who wait for a connection or a thread of theirs, as
+    often as there are rows of them. (A circuit breaker; a pool without one is no bound.)
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # When the next one may try; none where the server answers.
+        self._next_trial: float | None = None
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Around the making of a connection.
+
+        Raises:
+            OperationalError: the server said nothing to the last one, and it is not yet time to try again.
+        """
+        with self._lock:
+            moment = time.monotonic()
+            if self._next_trial is not None and moment < self._next_trial:
+                raise psycopg.OperationalError(
+                    "expected PostgreSQL to answer; found that it took the last connection and said nothing; "
+                    f"it is tried again every {TRIAL_SECONDS:g} s"
+                )
+            if self._next_trial is not None:
+                self._next_trial = moment + TRIAL_SECONDS
+        try:
+            yield
+        except psycopg.errors.ConnectionTimeout:
+            with self._lock:
+                self._next_trial = time.monotonic() + TRIAL_SECONDS
+            raise
+        with self._lock:
+            self._next_trial = None
 
 
 class BoundedConnection(psycopg.Connection[Any]):
@@ -71,9 +112,11 @@ def bind(engine: Engine, silence_seconds: float) -> None:
         engine: one for PostgreSQL.
         silence_seconds: infinite for as long as it takes.
     """
+    breaker = Breaker()
 
     def connect(_dialect: Any, _record: Any, args: Any, parameters: dict[str, Any]) -> BoundedConnection:
-        made = BoundedConnection.connect(*args, **parameters)
+        with breaker.trying():
+            made = BoundedConnection.connect(*args, **parameters)
         made.silence_seconds = silence_seconds
         return made
 

@@ -5,7 +5,6 @@ Shape legend: N images, H x W pixels, D features, C classes.
 
 import itertools
 import math
-import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app import cores
 from app.artifact.precisions import FLOAT, FP16, Precision
 from app.artifact.spec import BundleError
 from app.serving import providers
@@ -61,11 +61,6 @@ def bytes_per_pixel(precision: Precision, device: Device) -> int:
     return HALF_ACTIVATION_BYTES_PER_PIXEL if is_half else ACTIVATION_BYTES_PER_PIXEL
 
 
-def num_cores() -> int:
-    """Cores that this process may use; containers and `taskset` narrow them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Session:
     """One ONNX graph with one input, loaded; safe to run from several threads.
 
@@ -91,7 +86,7 @@ class Session:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or num_cores()
+        options.intra_op_num_threads = threads or cores.usable()
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         # From the second run of a shape on, a pattern takes one piece of memory for all of it, beside the pieces that

@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from app import cores
 from app.artifact import preprocess
 from app.serving.lanes import CPU_BATCH_SIZE
-from app.serving.runtime import BATCH_SIZE, Session, num_cores
+from app.serving.runtime import BATCH_SIZE, Session
 
 # Runners and threads of each.
-WAYS = ((1, num_cores()), (num_cores(), 1))
+WAYS = ((1, cores.usable()), (cores.usable(), 1))
 # And images in a batch. Fewer for threads together is slower: they wait for each other at every operator.
-LIMITS = (*((*way, BATCH_SIZE) for way in WAYS), (num_cores(), 1, CPU_BATCH_SIZE))
+LIMITS = (*((*way, BATCH_SIZE) for way in WAYS), (cores.usable(), 1, CPU_BATCH_SIZE))
 
 
 def limit(model: Path, shape: preprocess.Preprocess, photos: Sequence[bytes], seconds: float) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def _rate(
     size: int,
 ) -> float:
     session = Session(model, threads)
-    with ThreadPoolExecutor(num_cores()) as decoders, ThreadPoolExecutor(runners) as running:
+    with ThreadPoolExecutor(cores.usable()) as decoders, ThreadPoolExecutor(runners) as running:
         batches = _batches(decoders, shape, cycle(photos), size, (runners + 1) * size)
         waiting: list[Future[Any]] = []
         number, begin, end = 0, 0.0, time.perf_counter() + seconds + 2

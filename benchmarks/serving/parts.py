@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from app import cores
 from app.artifact.preprocess import Preprocess
-from app.serving.runtime import BATCH_SIZE, Session, num_cores
+from app.serving.runtime import BATCH_SIZE, Session
 from benchmarks.serving import bare, load, many, photos, servers
 from benchmarks.serving.servers import Server
 
 NUM_PHOTOS = 64
 CLIENTS = 32
 NUM_MODELS = 50
-PROCESSES = tuple(sorted({1, num_cores()}))
+PROCESSES = tuple(sorted({1, cores.usable()}))
 ROUNDS = 3
 OVERLOAD_SECONDS, SAMPLE_SECONDS = 60, 5
 # What is usually sent; the whole range from 400 to 4000 px is measured beside it.

@@ -1,11 +1,8 @@
 """What one upload may cost: bounds against bombs, and against a single image that eats the machine."""
 
-import os
 from dataclasses import dataclass, field
 
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0))
+from app import cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ class Limits:
     max_pixels: int = 100_000_000
     decode_seconds: float = 30.0
     decode_memory_bytes: int = 2 * 2**30
-    num_processes: int = field(default_factory=_usable_cores)
+    num_processes: int = field(default_factory=cores.usable)
     max_text_bytes: int = 128 * 2**20
     max_name_chars: int = 256 * 2**20
     open_memory_bytes: int = 3 * 2**30

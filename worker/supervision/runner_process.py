@@ -24,6 +24,8 @@ from worker.attempt.document import JobDocument
 from worker.data import allocation
 
 MAX_BATCH = 500
+# OpenBLAS, and Apple's Accelerate.
+THREADS_OF_BLAS = ("OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 FORKS = sys.platform == "linux"
 _CONTEXT = multiprocessing.get_context("forkserver") if FORKS else multiprocessing.get_context("spawn")
 # Starting a process and reading its exit status look at the list of all: one thread at a time.
@@ -36,12 +38,16 @@ for _name, _value in {"SPT_NOENV": "1", **allocation.ENVIRONMENT}.items():
 log = logging.getLogger(__name__)
 
 
-def prepare(*, ahead: bool) -> None:
+def prepare(*, ahead: bool, threads: int) -> None:
     """Starts the process that runners are forked from, as far as this system has one.
 
     Args:
         ahead: whether it imports what most jobs need; otherwise every runner does.
+        threads: of a runner's arithmetic in NumPy and SciPy, whose libraries are told by the environment that they are
+            loaded in. What the operator has set counts for more.
     """
+    for name in THREADS_OF_BLAS:
+        os.environ.setdefault(name, str(threads))
     if FORKS:
         _CONTEXT.set_forkserver_preload(["worker.supervision.ahead"] if ahead else [])
         # Of its socket; a worker that is killed leaves it behind.

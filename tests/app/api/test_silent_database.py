@@ -115,6 +115,31 @@ def test_requests_to_a_silent_database_end_and_are_answered_again_later(silent, 
         assert client.post("/api/v1/webhooks", json={"url": "https://example.org/"}).status_code == 201
 
 
+def test_one_at_a_time_finds_out_whether_a_silent_server_answers_again(silent, monkeypatch):
+    """However many ask it: those behind the first row of them wait no second time."""
+    monkeypatch.setattr(bounded, "TRIAL_SECONDS", 3.0)
+    url, silence = silent
+    database = Database(url)
+
+    def ask(_number: int = 0) -> str:
+        try:
+            with database.read() as asked:
+                return str(asked.scalar(text("SELECT 1")))
+        except OperationalError as error:
+            return "in vain" if "timeout expired" in str(error) else str(error)
+
+    with ThreadPoolExecutor(20) as threads:
+        with silence():
+            assert ask() == "in vain"
+            first = list(threads.map(ask, range(20)))
+            assert all("tried again every 3 s" in said for said in first)
+            time.sleep(bounded.TRIAL_SECONDS)
+            assert list(threads.map(ask, range(20))).count("in vain") == 1
+        wait_until(lambda: ask() == "1", "is tried again")
+        assert set(threads.map(ask, range(20))) == {"1"}
+    database.dispose()
+
+
 def test_a_statement_without_an_answer_is_given_up_with_its_connection(silent):
     url, silence = silent
     database = Database(url, Bounds(silence_seconds=1))

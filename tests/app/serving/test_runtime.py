@@ -8,10 +8,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from app import cores
 from app.artifact import heads
 from app.artifact.precisions import FP16, INT8
 from app.artifact.spec import BundleError
-from app.serving import runtime
 from app.serving.runtime import Runtime, Session
 from app.settings import Settings
 from tests.app.onnx_factories import backbone_bytes, backbone_reference, images, softmax
@@ -246,8 +246,8 @@ def test_threads_share_a_session(model):
 
 
 def test_every_core_is_used_unless_told():
-    assert runtime.num_cores() >= 1
+    assert cores.usable() >= 1
     options = Session(backbone_bytes())._session.get_session_options()
-    assert options.intra_op_num_threads == runtime.num_cores()
+    assert options.intra_op_num_threads == cores.usable()
     assert options.execution_mode == ort.ExecutionMode.ORT_SEQUENTIAL
     assert Session(backbone_bytes(), threads=1)._session.get_session_options().intra_op_num_threads == 1

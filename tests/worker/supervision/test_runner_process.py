@@ -24,7 +24,7 @@ WORKER = textwrap.dedent("""
     import json, os, signal, sys
     from worker.attempt.document import JobDocument
     from worker.supervision import runner_process
-    runner_process.prepare(ahead="ahead" in sys.argv)
+    runner_process.prepare(ahead="ahead" in sys.argv, threads=1)
     print("ready", flush=True)
     for line in sys.stdin:
         runner = runner_process.RunnerProcess(JobDocument.model_validate_json(line))
