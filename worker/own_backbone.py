@@ -15,6 +15,7 @@ from app.artifact.spec import BundleError, Spec
 from app.backbones import Backbone, Weights
 from app.errors import JobFailure, NotFound
 from worker.attempt.context import RunContext
+from worker.attempt.gone import version_deleted
 from worker.backbones.prepared import Prepared
 from worker.prepare.checkpoints import Refused, admit
 from worker.reports import lineage
@@ -75,11 +76,7 @@ def _of_version(context: RunContext, base: Backbone) -> dict[str, Any]:
         file = storage.fetch(f"{inputs['prefix']}/{bundle.STATE}")
         taught = lineage.of_version(storage, inputs["prefix"], described.files) or ()
     except NotFound as error:
-        raise JobFailure(
-            "version_deleted",
-            f"expected version {source['version']} of {source['model']!r} with its weights; found that it was deleted "
-            "meanwhile; name another one",
-        ) from error
+        raise version_deleted(source, "checked with its weights", "name another one") from error
     if bundle.entry(file).sha256 != described.files[bundle.STATE].sha256:
         raise BundleError(f"expected {bundle.STATE} as {bundle.SPEC} names it; found another content; restore it")
     backbone = _backbone(inputs["name"], base, described)

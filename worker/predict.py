@@ -14,7 +14,7 @@ from typing import Any
 
 from app.artifact import alignment as artifact
 from app.artifact import bundle
-from app.errors import BadImage, JobFailure, NotFound
+from app.errors import BadImage, NotFound
 from app.serving import stored
 from app.serving.call import Result
 from app.serving.engine import Engine
@@ -24,6 +24,7 @@ from app.serving.runtime import BATCH_SIZE
 from app.storage import Storage
 from worker.attempt import job_file
 from worker.attempt.context import RunContext
+from worker.attempt.gone import version_deleted
 from worker.predictions import predicted_drift, sources
 from worker.predictions.chunks import Chunks
 from worker.predictions.sources import Image, Source
@@ -65,12 +66,7 @@ def run(context: RunContext) -> dict[str, Any]:
             if num_known < num_asked:
                 _predict(context, model, layout, source, chunks)
         except NotFound as error:
-            what = f"version {version['version']} of {version['model']!r}"
-            what += " or its domain's alignment" if version["alignment"] else ""
-            raise JobFailure(
-                "version_deleted",
-                f"expected {what} to stay until it was read; found that it was deleted meanwhile; name another one",
-            ) from error
+            raise version_deleted(version, "read", "name another one") from error
         seconds = time.monotonic() - began
     drift = predicted_drift.told(context.reporter, known, chunks.moments(), model.spec.labels)
     context.reporter.progress(0.97, "write")

@@ -3,7 +3,6 @@
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +14,6 @@ from sqlalchemy.types import TypeDecorator
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _DIGITS = 20
-MOST_VALUES = 10_000
 
 Document = JSON().with_variant(JSONB(), "postgresql")
 
@@ -68,13 +66,6 @@ def new_id(prefix: str) -> str:
     """
     number = _numbers.next()
     return f"{prefix}_{''.join(_ALPHABET[(number >> shift) & 31] for shift in range(5 * (_DIGITS - 1), -1, -5))}"
-
-
-def pieces(values: Iterable[str]) -> Iterator[list[str]]:
-    """The values, each once, in lists that fit into one `IN`: PostgreSQL takes 65,535, SQLite often half of that."""
-    left = sorted(set(values))
-    for first in range(0, len(left), MOST_VALUES):
-        yield left[first : first + MOST_VALUES]
 
 
 def is_id(text: str, prefix: str) -> bool:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from app.artifact.precisions import FLOAT
 from app.artifact.reference import Reference
 from app.artifact.spec import Spec
-from app.db.base import pieces
+from app.db.many import among
 from app.db.models import ModelVersion
 from app.services.predictions import Found
 from app.serving import drift, stored
@@ -179,9 +179,8 @@ def families(session: Session, observation: Observation, names: Mapping[str, tup
         "graft_drift_distance", "Distance to the reference beyond chance", labels=[*labels, "of"]
     )
     observed = observation.observer.recent()
-    rows: dict[str, ModelVersion] = {}
-    for some in pieces({one.version_id for one in observed} & names.keys()):
-        rows |= {row.id: row for row in session.scalars(select(ModelVersion).where(ModelVersion.id.in_(some)))}
+    named = {one.version_id for one in observed} & names.keys()
+    rows = {row.id: row for row in among(session, select(ModelVersion), ModelVersion.id, named)}
     for one, moments in observed.items():
         if one.version_id not in rows:
             continue

@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.base import now, pieces
+from app.db.base import now
 from app.db.logs import PredictionLog
+from app.db.many import among
 from app.db.models import Model
 from app.db.session import Database
 from app.errors import NotFound
@@ -79,11 +80,8 @@ def policy(session: Session, model_id: str) -> Policy | None:
 
 def kept(database: Database, model_ids: Iterable[str]) -> set[str]:
     """Those of the models that keep a log, now."""
-    found: set[str] = set()
     with database.read() as session:
-        for some in pieces(model_ids):
-            found |= set(session.scalars(select(PredictionLog.model_id).where(PredictionLog.model_id.in_(some))))
-    return found
+        return set(among(session, select(PredictionLog.model_id), PredictionLog.model_id, model_ids))
 
 
 def days(storage: Storage, row: PredictionLog) -> list[str]:

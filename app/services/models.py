@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from app import texts
 from app.db.aliases import Alias, AliasChange
 from app.db.alignments import DomainBinding, DomainChange
-from app.db.base import pieces
 from app.db.logs import PredictionLog
+from app.db.many import among
 from app.db.models import Job, Model, ModelVersion
 from app.db.session import Database
 from app.errors import Conflict, NotFound
@@ -109,11 +109,8 @@ def version(session: Session, project: str, name: str, number: int) -> ModelVers
 
 def published(database: Database, version_ids: Iterable[str]) -> set[str]:
     """Those of the versions that there are, now; of whatever project."""
-    found: set[str] = set()
     with database.read() as session:
-        for some in pieces(version_ids):
-            found |= set(session.scalars(select(ModelVersion.id).where(ModelVersion.id.in_(some))))
-    return found
+        return set(among(session, select(ModelVersion.id), ModelVersion.id, version_ids))
 
 
 def resolve(session: Session, project: str, name: str, number: int | None, alias: str | None) -> ModelVersion:

@@ -22,6 +22,7 @@ from app.recipes import Auto, FineTune, ZeroShot
 from app.report_paths import is_within, value_at
 from worker import transfer
 from worker.attempt.context import RunContext
+from worker.attempt.gone import version_deleted
 from worker.by_recipe import METHODS
 from worker.contract.outcome import Candidate
 from worker.contract.task import Rows, Task
@@ -108,10 +109,8 @@ def _of_what_stays(context: RunContext, version: ServedVersion, compute: Callabl
 
 
 def _deleted(version: ServedVersion) -> JobFailure:
-    return JobFailure(
-        "version_deleted",
-        f"expected {version.name} to stay until its report was whole; found that it was deleted meanwhile; "
-        "run the transfer again to have one",
+    return version_deleted(
+        {"model": version.model, "version": version.version}, "reported in full", "run the transfer again to have one"
     )
 
 

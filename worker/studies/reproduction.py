@@ -19,6 +19,7 @@ from app.serving.runtime import Runtime, Session
 from worker import transfer
 from worker.attempt.context import RunContext
 from worker.attempt.document import DatasetDocument
+from worker.attempt.gone import version_deleted
 from worker.backbones import features
 from worker.backbones.probes import probe_images
 from worker.by_recipe import METHODS
@@ -102,11 +103,7 @@ def _published(context: RunContext, original: dict[str, Any]) -> tuple[Spec, bun
         described = specs.load(context.storage.fetch(f"{original['prefix']}/{bundle.SPEC}").read_bytes())
         return described, bundle.read_predictions(context.storage.fetch(f"{original['prefix']}/{bundle.PREDICTIONS}"))
     except NotFound as error:
-        raise JobFailure(
-            "version_deleted",
-            f"expected version {original['version']} of {original['model']!r} to compare with; found that it was "
-            "deleted meanwhile; nothing can be reproduced without it",
-        ) from error
+        raise version_deleted(original, "reproduced", "nothing can be compared without it") from error
 
 
 def _recorded(context: RunContext, task: Task, described: Spec, known: bundle.Predictions) -> Recorded | None:

@@ -22,9 +22,10 @@ from app.artifact.alignment import MovingBackbone
 from app.artifact.preprocess import Preprocess
 from app.artifact.seen import Seen
 from app.artifact.spec import Spec
-from app.errors import JobFailure, NotFound
+from app.errors import NotFound
 from app.serving.runtime import Runtime, Session
 from worker.attempt.context import RunContext
+from worker.attempt.gone import version_deleted
 from worker.backbones import features
 from worker.backbones.feature_cache import Space
 from worker.contract.task import Rows
@@ -149,11 +150,7 @@ def open_version(context: RunContext, side: dict[str, Any]) -> ServedVersion:
             seen=lineage.of_version(storage, prefix, spec.files),
         )
     except NotFound as error:
-        what = f"version {side['version']} of {side['model']!r}" + (" or its domain's alignment" if alignment else "")
-        raise JobFailure(
-            "version_deleted",
-            f"expected {what} to stay until it was evaluated; found that it was deleted meanwhile; name another one",
-        ) from error
+        raise version_deleted(side, "evaluated", "name another one") from error
 
 
 def cache_digest(spec: Spec) -> str:
