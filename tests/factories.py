@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from app.artifact import alignment as alignments
 from app.artifact import bundle, heads, tensors
 from app.artifact import spec as specs
+from app.artifact.predicted import Predictions
 from app.db.alignments import Alignment
 from app.db.base import new_id, now
 from app.db.forecasts import ForecastRow
@@ -226,7 +227,7 @@ def published(
         "head": heads.linear(weight_CD, bias_C),
         "weights": {"weight": weight_CD, "bias": bias_C},
         "report": {"verdict": None},
-        "predictions": bundle.Predictions([], [], [], [], [], np.empty((0, len(labels)), np.float32)),
+        "predictions": Predictions([], [], [], [], [], np.empty((0, len(labels)), np.float32)),
         "readme": "# tiny\n",
         "backbone": bundle.entry(network, SHARED_GRAPH) if shared else network,
     }

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import failpoints
-from app.artifact import bundle, card, graph, sample, scores, seen, stored, surgery, tensors
+from app.artifact import bundle, card, graph, predicted, sample, scores, seen, stored, surgery, tensors
 from app.artifact import spec as specs
 from app.artifact.precisions import SECOND
+from app.artifact.predicted import Predictions
 from app.artifact.sample import Said, Sample
 from app.artifact.spec import Added, BundleError, File, Parity, Spec, classification_outputs
 from app.db.base import new_id
@@ -211,7 +212,7 @@ def _write(
     tried_on: Sample | None,
 ) -> Spec:
     assert described.added is not None
-    before = bundle.read_predictions(storage.fetch(f"{base.prefix}/{bundle.PREDICTIONS}"))
+    before = predicted.read(storage.fetch(f"{base.prefix}/{bundle.PREDICTIONS}"))
     names = described.labels
     return bundle.write(
         folder,
@@ -219,7 +220,7 @@ def _write(
         head=grown.graph,
         weights=grown.tensors,
         report=report,
-        predictions=bundle.Predictions(
+        predictions=Predictions(
             ids=[before.ids[row] for row in scored.rows_T],
             sha256=[before.sha256[row] for row in scored.rows_T],
             labels=[names[label] for label in scored.labels_T],

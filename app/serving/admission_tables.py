@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from app.artifact import bundle, selection
+from app.artifact import bundle, predicted, selection
+from app.artifact.predicted import Predictions
 from app.artifact.spec import Spec
 from app.errors import BadRequest
 
@@ -15,7 +16,7 @@ def unlike(words: str) -> BadRequest:
     return BadRequest(f"expected {words}; publish the model again", code="bundle_invalid")
 
 
-def predictions(folder: Path, spec: Spec) -> bundle.Predictions:
+def predictions(folder: Path, spec: Spec) -> Predictions:
     """What predictions.parquet says, in the order of the spec's labels.
 
     Raises:
@@ -24,8 +25,8 @@ def predictions(folder: Path, spec: Spec) -> bundle.Predictions:
     import pyarrow as pa
 
     try:
-        said = bundle.read_predictions(folder / bundle.PREDICTIONS)
-        ordered = bundle.read_labels(folder / bundle.PREDICTIONS)
+        said = predicted.read(folder / bundle.PREDICTIONS)
+        ordered = predicted.read_labels(folder / bundle.PREDICTIONS)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise unlike(f"{bundle.PREDICTIONS} as Graft writes it; {error!r}") from error
     columns = (said.ids, said.sha256, said.predicted, said.splits)
@@ -53,7 +54,7 @@ def check_selection(folder: Path, spec: Spec) -> None:
         raise unlike(f"{bundle.SELECTION} with items that are named as one of {len(spec.labels)} labels")
 
 
-def _check_labels(ordered: list[str], said: bundle.Predictions, spec: Spec) -> None:
+def _check_labels(ordered: list[str], said: Predictions, spec: Spec) -> None:
     """The head's outputs have no names: that the spec's are in their order is told by what it once said alone.
 
     Args:
@@ -67,11 +68,11 @@ def _check_labels(ordered: list[str], said: bundle.Predictions, spec: Spec) -> N
             f"the labels of {bundle.SPEC} in the order of {bundle.PREDICTIONS}; {_first_difference(labels, ordered)}"
         )
     place = {label: index for index, label in enumerate(labels)}
-    for row, (predicted, scores_C) in enumerate(zip(said.predicted, said.probabilities, strict=True)):
-        if predicted not in place or not scores_C[place[predicted]] >= scores_C.max():
+    for row, (label, scores_C) in enumerate(zip(said.predicted, said.probabilities, strict=True)):
+        if label not in place or not scores_C[place[label]] >= scores_C.max():
             raise unlike(
                 f"the labels of {bundle.SPEC} in the order of the head's outputs; row {row} of {bundle.PREDICTIONS} "
-                f"names {predicted[:MAX_LABEL]!r}, and its highest probability is that of "
+                f"names {label[:MAX_LABEL]!r}, and its highest probability is that of "
                 f"{labels[int(scores_C.argmax())][:MAX_LABEL]!r}"
             )
 

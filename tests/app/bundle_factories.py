@@ -11,6 +11,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from app.artifact import archive, bundle, reference, sample, seen, stored
+from app.artifact.predicted import Predictions
 from app.db.models import Model, ModelVersion
 from app.storage import Storage
 from tests import factories
@@ -38,7 +39,7 @@ def publish(
     predicted = [labels[place] for place in probabilities.argmax(1)]
     ids = [f"{place:022d}" for place in range(6)]
     whole = {
-        "predictions": bundle.Predictions(ids, ["0" * 64] * 6, [*predicted], predicted, ["test"] * 6, probabilities),
+        "predictions": Predictions(ids, ["0" * 64] * 6, [*predicted], predicted, ["test"] * 6, probabilities),
         "features": stored.pack(features, predicted, labels),
         "reference": reference.pack(reference.make(features, probabilities)),
         "sample": sample.pack(sample_factories.make(weight_CD, bias_C)),

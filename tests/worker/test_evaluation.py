@@ -9,7 +9,7 @@ import pytest
 from sklearn.model_selection import cross_val_score
 
 from app.artifact import alignment as artifact
-from app.artifact import bundle
+from app.artifact import bundle, predicted
 from app.errors import JobFailure
 from tests import factories
 from tests.worker.study_factories import Lab, side, stopping
@@ -103,8 +103,7 @@ def test_features_of_an_unchanged_backbone_come_from_the_cache(lab):
 def test_two_versions_on_the_same_items(lab):
     found = lab.evaluate("ds_shades", lab.second, lab.first)
     said = [
-        bundle.read_predictions(lab.storage.fetch(f"{one['prefix']}/{bundle.PREDICTIONS}"))
-        for one in (lab.second, lab.first)
+        predicted.read(lab.storage.fetch(f"{one['prefix']}/{bundle.PREDICTIONS}")) for one in (lab.second, lab.first)
     ]
     right = [np.array([a == b for a, b in zip(one.labels, one.predicted, strict=True)]) for one in said]
     assert found["comparison"]["difference"]["value"] == pytest.approx(right[0].mean() - right[1].mean())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app import recipes
-from app.artifact import bundle, reference, sample, scores, stored, tensors
+from app.artifact import bundle, predicted, reference, sample, scores, stored, tensors
 from app.artifact.precisions import SECOND
 from app.artifact.spec import load as load_spec
 from app.errors import JobFailure
@@ -110,7 +110,7 @@ def test_the_report_says_what_the_predictions_say(home):
     report, metrics = done["report"], done["metrics"]
     assert report.keys() >= REPORT
     assert metrics.keys() >= METRICS
-    rows = bundle.read_predictions(context.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
+    rows = predicted.read(context.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
     right = [label == predicted for label, predicted in zip(rows.labels, rows.predicted, strict=True)]
     assert metrics["test_accuracy"] == pytest.approx(np.mean(right))
     assert metrics["test_accuracy_low"] < metrics["test_accuracy"] < metrics["test_accuracy_high"]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifact import tensors
-from app.artifact.bundle import Predictions
+from app.artifact.predicted import Predictions
 from app.artifact.selection import SelectionPredictions
 from worker.backbones import features
 from worker.backbones.features import Extraction

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from app import recipes
-from app.artifact import bundle
+from app.artifact import bundle, predicted
+from app.artifact.predicted import Predictions
 from app.errors import JobFailure, NotFound
 from app.recipes import Auto, FineTune, ZeroShot
 from app.report_paths import is_within, value_at
@@ -88,11 +89,11 @@ def run(context: RunContext) -> dict[str, Any]:
     return {"result": result, "metrics": {}}
 
 
-def _published(context: RunContext, version: ServedVersion) -> tuple[bundle.Predictions, dict[str, Any]]:
+def _published(context: RunContext, version: ServedVersion) -> tuple[Predictions, dict[str, Any]]:
     """What the version said of its scored items, and the report as it was then."""
     fetch, prefix = context.storage.fetch, version.prefix
     try:
-        known = bundle.read_predictions(fetch(f"{prefix}/{bundle.PREDICTIONS}"))
+        known = predicted.read(fetch(f"{prefix}/{bundle.PREDICTIONS}"))
         return known, json.loads(fetch(f"{prefix}/{bundle.REPORT}").read_text("utf-8"))
     except NotFound as error:
         raise _deleted(version) from error
@@ -114,7 +115,7 @@ def _deleted(version: ServedVersion) -> JobFailure:
     )
 
 
-def _compared(context: RunContext, version: ServedVersion, known: bundle.Predictions, report: dict[str, Any]) -> Part:
+def _compared(context: RunContext, version: ServedVersion, known: Predictions, report: dict[str, Any]) -> Part:
     """The networks from scratch, the learning curve, and what hangs on them."""
     recipe = recipes.parse(context.document.recipe or {})
     if isinstance(recipe, Auto | FineTune):
@@ -149,7 +150,7 @@ def _compared(context: RunContext, version: ServedVersion, known: bundle.Predict
 
 
 def _is_same(
-    known: bundle.Predictions, task: Task, candidate: Candidate, version: ServedVersion
+    known: Predictions, task: Task, candidate: Candidate, version: ServedVersion
 ) -> tuple[dict[str, Any], str]:
     """How near the transfer, carried out again, came to what it has published; and why it cannot stand for it, if so.
 
@@ -169,7 +170,7 @@ def _is_same(
     )
 
 
-def _images(context: RunContext, version: ServedVersion, known: bundle.Predictions) -> Part:
+def _images(context: RunContext, version: ServedVersion, known: Predictions) -> Part:
     """What runs images through the version again: corrupted ones, and strange ones."""
     context.reporter.progress(0.9, "images")
     index = transfer.load(context, context.document.dataset)
@@ -198,7 +199,7 @@ def _images(context: RunContext, version: ServedVersion, known: bundle.Predictio
     return {"filled": filled, "not_computed": missing}
 
 
-def _distortion(context: RunContext, version: ServedVersion, known: bundle.Predictions) -> Part:
+def _distortion(context: RunContext, version: ServedVersion, known: Predictions) -> Part:
     """How far each stage of a trained network moved, and how far on other images."""
     context.reporter.progress(0.98, "stages")
     index = transfer.load(context, context.document.dataset)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import recipes
-from app.artifact import bundle
+from app.artifact import bundle, predicted
 from app.artifact import spec as specs
+from app.artifact.predicted import Predictions
 from app.artifact.spec import Dataset, Spec
 from app.errors import JobFailure, NotFound
 from app.serving.runtime import Runtime, Session
@@ -98,15 +99,15 @@ def run(context: RunContext) -> dict[str, Any]:
     return {"result": result, "metrics": asdict(found)}
 
 
-def _published(context: RunContext, original: dict[str, Any]) -> tuple[Spec, bundle.Predictions]:
+def _published(context: RunContext, original: dict[str, Any]) -> tuple[Spec, Predictions]:
     try:
         described = specs.load(context.storage.fetch(f"{original['prefix']}/{bundle.SPEC}").read_bytes())
-        return described, bundle.read_predictions(context.storage.fetch(f"{original['prefix']}/{bundle.PREDICTIONS}"))
+        return described, predicted.read(context.storage.fetch(f"{original['prefix']}/{bundle.PREDICTIONS}"))
     except NotFound as error:
         raise version_deleted(original, "reproduced", "nothing can be compared without it") from error
 
 
-def _recorded(context: RunContext, task: Task, described: Spec, known: bundle.Predictions) -> Recorded | None:
+def _recorded(context: RunContext, task: Task, described: Spec, known: Predictions) -> Recorded | None:
     """The images that the version learned from and was scored on: where time once held a part, it is taken again.
 
     What this run has time for may be more, or less, and would be another job. None for a bundle that is older than
@@ -144,7 +145,7 @@ def _is_bounded(recipe: recipes.Recipe) -> bool:
     return getattr(recipe, "max_minutes", None) is not None
 
 
-def _same_items(known: bundle.Predictions, evaluation: Evaluation, order: list[int]) -> tuple[Double, Double]:
+def _same_items(known: Predictions, evaluation: Evaluation, order: list[int]) -> tuple[Double, Double]:
     """Both models' probabilities, item by item, in the order of the published labels.
 
     Raises:

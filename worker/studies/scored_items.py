@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact.bundle import Predictions
+from app.artifact.predicted import Predictions
 from app.artifact.selection import TRANSFER
 from worker.contract.task import Rows
 from worker.data.samples import Index

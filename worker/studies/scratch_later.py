@@ -12,6 +12,7 @@ import numpy as np
 
 from app.artifact import bundle
 from app.artifact import selection as selections
+from app.artifact.predicted import Predictions
 from app.artifact.selection import TRANSFER, SelectionPredictions
 from worker import transfer
 from worker.attempt.context import RunContext
@@ -39,7 +40,7 @@ WAITING = (*COMPARED, "gain", MORE_IMAGES)
 Part = dict[str, Any]
 
 
-def part(context: RunContext, version: ServedVersion, known: bundle.Predictions, report: dict[str, Any]) -> Part:
+def part(context: RunContext, version: ServedVersion, known: Predictions, report: dict[str, Any]) -> Part:
     """Trains the networks, and words the verdict over them.
 
     Args:

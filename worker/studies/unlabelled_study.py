@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import bundle
-from app.artifact.bundle import Predictions
+from app.artifact import bundle, predicted
+from app.artifact.predicted import Predictions
 from worker.attempt.context import RunContext
 from worker.contract.outcome import Confidence
 from worker.contract.task import Rows
@@ -98,7 +98,7 @@ def estimated(
         met: what the version knew of these items; None where nobody knows.
     """
     fresh_N = np.ones(len(rows), bool) if met is None else ~met.sure_T
-    known = bundle.read_predictions(context.storage.fetch(f"{side.prefix}/{bundle.PREDICTIONS}"))
+    known = predicted.read(context.storage.fetch(f"{side.prefix}/{bundle.PREDICTIONS}"))
     sure = _confidence(known, {one.decode() for one in index.sha256[rows]}, said_NC[fresh_N])
     found = None if right_N is None or not fresh_N.any() else float(right_N[fresh_N].mean())
     made, reason = estimate.section(sure, context.document.seed, found)

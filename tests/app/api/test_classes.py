@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from app.artifact import bundle, card, heads, preprocess, scores, stored, tensors
+from app.artifact import bundle, card, heads, predicted, preprocess, scores, stored, tensors
 from app.artifact.graph import constants
+from app.artifact.predicted import Predictions
 from app.artifact.spec import load as load_spec
 from app.db.models import IdempotencyKey, ModelVersion
 from app.main import create_app
@@ -89,7 +90,7 @@ def publish(client, folder, kind="cosine", *, shared=True, test_items=12, withou
     features, labels = labelled(max(test_items // 3, 1), 500)
     features, labels = features[:test_items], labels[:test_items]
     probabilities = onnx_factories.run(graph, features=features)["probabilities"]
-    said = bundle.Predictions(
+    said = Predictions(
         ids=[f"s{row}" for row in range(len(labels))],
         sha256=[f"{row:064x}" for row in range(len(labels))],
         labels=[names[label] for label in labels],
@@ -115,7 +116,7 @@ def send(client, label="yellow", pictures=YELLOW, query=None, **headers):
     return client.post(URL, params=query or {}, files=files, data={"label": label}, headers=headers)
 
 
-def predicted(client, pictures, **query):
+def asked(client, pictures, **query):
     files = [("file", (f"{place}.png", data)) for place, data in enumerate(pictures)]
     answer = client.post("/api/v1/models/tiny/predict", params=query, files=files)
     assert answer.status_code == 200, answer.text
@@ -146,9 +147,9 @@ def test_a_class_is_there_at_once_and_the_others_stay(client, home, tmp_path, ki
     assert answer.headers["Location"] == "/api/v1/models/tiny/versions/2"
     new = [factories.png((225, 215, 30), seed=700 + number) for number in range(4)]
     old = factories.pictures(4, OLD, first=300)
-    assert predicted(client, new) == ["yellow"] * 4
-    assert predicted(client, list(old.values())) == [name.partition("/")[0] for name in old]
-    assert "yellow" not in predicted(client, new, version=1)
+    assert asked(client, new) == ["yellow"] * 4
+    assert asked(client, list(old.values())) == [name.partition("/")[0] for name in old]
+    assert "yellow" not in asked(client, new, version=1)
     assert files_below(home / "scratch") == []
 
 
@@ -173,7 +174,7 @@ def test_the_bundle_tells_where_it_comes_from_and_is_whole(client, tmp_path, kin
     report = json.loads((folder / bundle.REPORT).read_text())
     assert report["added"] == spec.added.model_dump()
     assert report["old_classes"]["num_samples"] == 12
-    rows = bundle.read_predictions(folder / bundle.PREDICTIONS)
+    rows = predicted.read(folder / bundle.PREDICTIONS)
     assert rows.ids == [f"s{number}" for number in range(12)]
     assert rows.probabilities.shape == (12, 4)
     assert "added to version 1 of tiny from 5 images" in (folder / bundle.README).read_text()
@@ -208,7 +209,7 @@ def test_a_class_that_harms_the_others_is_told_of_with_the_way_back(client, tmp_
     # More red, under another name.
     answer = send(client, "crimson", RED).json()
     folder = bundle_of(client, 2)
-    rows = bundle.read_predictions(folder / bundle.PREDICTIONS)
+    rows = predicted.read(folder / bundle.PREDICTIONS)
     after = sum(label == found for label, found in zip(rows.labels, rows.predicted, strict=True)) / 30
     assert after < 0.95
     assert answer["old_classes"]["accuracy_after"] == pytest.approx(after)
@@ -222,8 +223,8 @@ def test_a_class_that_harms_the_others_is_told_of_with_the_way_back(client, tmp_
     assert number == "1"
     assert client.put(path, json=json.loads(body)).status_code == 200
     reds = [factories.png(OLD["red"], seed=850 + number) for number in range(8)]
-    assert set(predicted(client, reds)) == {"red"}
-    assert "crimson" in predicted(client, reds, version=2)
+    assert set(asked(client, reds)) == {"red"}
+    assert "crimson" in asked(client, reds, version=2)
 
 
 def test_the_bound_itself_is_no_warning():
@@ -277,7 +278,7 @@ def test_a_second_class_goes_on_top_of_the_first(client, tmp_path):
     publish(client, tmp_path)
     send(client)
     assert send(client, "pink", PINK).json()["version"] == 3
-    assert predicted(client, [PINK[0], YELLOW[0]]) == ["pink", "yellow"]
+    assert asked(client, [PINK[0], YELLOW[0]]) == ["pink", "yellow"]
     spec = client.get("/api/v1/models/tiny/versions/3").json()["spec"]
     assert spec["labels"] == ["blue", "green", "red", "yellow", "pink"]
     assert (spec["added"]["label"], spec["added"]["version"]) == ("pink", 2)
@@ -288,14 +289,14 @@ def test_images_in_base64(light_client, tmp_path):
     images = [{"b64": base64.b64encode(data).decode()} for data in YELLOW]
     answer = light_client.post(URL, json={"label": "gelb \u2600", "images": images})
     assert answer.json()["label"] == "gelb \u2600"
-    assert predicted(light_client, YELLOW) == ["gelb \u2600"] * 5
+    assert asked(light_client, YELLOW) == ["gelb \u2600"] * 5
 
 
 def test_a_network_of_its_own_outlives_its_base(light_client, tmp_path):
     publish(light_client, tmp_path, shared=False)
     assert send(light_client).status_code == 201
     assert light_client.delete("/api/v1/models/tiny/versions/1").status_code == 204
-    assert predicted(light_client, YELLOW) == ["yellow"] * 5
+    assert asked(light_client, YELLOW) == ["yellow"] * 5
 
 
 def test_a_model_without_stored_features_says_nothing_of_its_old_classes(light_client, tmp_path):
@@ -310,7 +311,7 @@ def test_production_is_not_moved_and_the_answer_says_so(client, tmp_path):
     publish(client, tmp_path)
     client.put("/api/v1/models/tiny/aliases/production", json={"version": 1})
     assert send(client).json()["served_by_default"] is False
-    assert "yellow" not in predicted(client, YELLOW)
+    assert "yellow" not in asked(client, YELLOW)
     # The default is still version 1, so the next class goes beside the first, not on top.
     assert send(client, "pink", PINK).json()["base_version"] == 1
     on_top = send(client, "pink", PINK, query={"version": 2}).json()

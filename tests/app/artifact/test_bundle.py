@@ -1,33 +1,17 @@
 import json
 import sys
-from dataclasses import replace
 
-import duckdb
 import numpy as np
 import onnxruntime as ort
-import pyarrow.parquet as pq
 import pytest
 
 from app.artifact import bundle, heads, reference, sample, seen, spec, stored, tensors
 from app.artifact.precisions import SECOND
 from app.artifact.selection import SelectionPredictions
-from tests.app import sample_factories
+from tests.app import prediction_factories, sample_factories
 from tests.app.onnx_factories import MEASURED, backbone_bytes, images, make_spec
 
 WEIGHTS = {"weight": np.arange(18.0).reshape(3, 6) / 9, "bias": np.zeros(3)}
-
-
-def predictions(num=4, num_classes=3):
-    probabilities = np.random.default_rng(0).dirichlet(np.ones(num_classes), num).astype(np.float32)
-    names = ["cat", "dog", "owl"]
-    return bundle.Predictions(
-        ids=[f"s{index}" for index in range(num)],
-        sha256=[f"{index:064x}" for index in range(num)],
-        labels=[names[index % 3] for index in range(num)],
-        predicted=[names[row.argmax() % 3] for row in probabilities],
-        splits=["test"] * num,
-        probabilities=probabilities,
-    )
 
 
 @pytest.fixture
@@ -42,7 +26,7 @@ def write(folder, backbone, described=None, **overrides):
         "head": heads.linear(WEIGHTS["weight"], WEIGHTS["bias"]),
         "weights": WEIGHTS,
         "report": {"verdict": None, "metrics": {"test_accuracy": 0.5}},
-        "predictions": predictions(),
+        "predictions": prediction_factories.make(4),
         "readme": "# a model \u00fc\n",
         "backbone": backbone,
     }
@@ -173,56 +157,6 @@ def test_a_shared_backbone_needs_a_key(tmp_path, backbone):
     with pytest.raises(ValueError, match="expected a storage key"):
         write(tmp_path / "b", bundle.entry(backbone))
     assert not (tmp_path / "b").exists()
-
-
-@pytest.mark.parametrize("num", [0, 1, 7])
-def test_predictions_come_back_as_they_were(tmp_path, num):
-    path, written = tmp_path / "p.parquet", predictions(num)
-    bundle.write_predictions(path, written, ("cat", "dog", "owl"))
-    read = bundle.read_predictions(path)
-    for name in ("ids", "sha256", "labels", "predicted", "splits"):
-        assert getattr(read, name) == getattr(written, name)
-    np.testing.assert_array_equal(read.probabilities, written.probabilities)
-    assert read.probabilities.dtype == np.float32
-    assert bundle.read_labels(path) == ["cat", "dog", "owl"]
-
-
-def test_what_baselines_named_comes_back_beside_the_model(tmp_path):
-    path = tmp_path / "p.parquet"
-    named = {"frozen": ["cat", "dog", "owl"], "scratch": ["owl"] * 3}
-    bundle.write_predictions(path, replace(predictions(3), baselines=named), ("cat", "dog", "owl"))
-    assert bundle.read_predictions(path).baselines == named
-    assert {"predicted_frozen", "predicted_scratch"} <= set(pq.read_schema(path).names)
-    with pytest.raises(ValueError, match="columns of one length"):
-        bundle.write_predictions(path, replace(predictions(3), baselines={"frozen": ["cat"]}), ("cat", "dog", "owl"))
-
-
-def test_predictions_open_in_other_tools(tmp_path):
-    path, written = tmp_path / "p.parquet", predictions(5)
-    bundle.write_predictions(path, written, ("cat", "dog", "owl"))
-    schema = pq.read_schema(path)
-    assert [(item.name, str(item.type)) for item in schema] == [
-        ("id", "string"), ("sha256", "string"), ("label", "string"), ("predicted", "string"), ("split", "string"),
-        ("probabilities", "list<element: float>"),
-    ]  # fmt: skip
-    assert json.loads(schema.metadata[b"labels"]) == ["cat", "dog", "owl"]
-    rows = duckdb.sql(f"select id, probabilities[1] from '{path}' where split = 'test' order by id").fetchall()
-    assert rows == [
-        (name, pytest.approx(float(row[0]))) for name, row in zip(written.ids, written.probabilities, strict=True)
-    ]
-
-
-def test_predictions_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="expected probabilities of shape"):
-        bundle.write_predictions(tmp_path / "p", predictions(4), ("cat", "dog"))
-    uneven = predictions(4)
-    uneven.ids.append("s9")
-    with pytest.raises(ValueError, match="expected probabilities of shape"):
-        bundle.write_predictions(tmp_path / "p", uneven, ("cat", "dog", "owl"))
-    uneven = predictions(4)
-    uneven.splits.append("test")
-    with pytest.raises(ValueError, match="columns of one length"):
-        bundle.write_predictions(tmp_path / "p", uneven, ("cat", "dog", "owl"))
 
 
 def test_importing_these_modules_loads_no_heavy_library():

@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from app.artifact import archive, bundle, heads
+from app.artifact.predicted import Predictions
 from app.artifact.preprocess import Preprocess
 from app.artifact.spec import image_input
 from app.services import imports
@@ -30,7 +31,7 @@ def test_a_prepared_backbone_runs_in_the_child(tmp_path):
         head=heads.linear(weight, bias),
         weights={"weight": weight, "bias": bias},
         report={},
-        predictions=bundle.Predictions([], [], [], [], [], np.empty((0, 3), np.float32)),
+        predictions=Predictions([], [], [], [], [], np.empty((0, 3), np.float32)),
         readme="# card\n",
         backbone=folder / "backbone.onnx",
     )

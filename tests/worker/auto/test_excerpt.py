@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app import recipes
-from app.artifact import bundle
+from app.artifact import bundle, predicted
 from app.errors import JobFailure
 from tests import factories
 from tests.worker import transfer_factories
@@ -93,7 +93,7 @@ def test_what_the_time_holds_is_learned_from_and_scored(lab, run):
     assert len(taught.sha256) == splits["train"] + splits["val"]
     cost = report["cost"]
     assert cost["images_cached"] + cost["images_extracted"] == splits["train"] + splits["val"]
-    said = bundle.read_predictions(lab.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
+    said = predicted.read(lab.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
     assert len(said.ids) == splits["test"]
     # What was extracted is there for the next job, which has the time.
     whole, _ = run(40)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.artifact import bundle
+from app.artifact import bundle, predicted
 from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.study_factories import Lab
@@ -37,7 +37,7 @@ def test_without_any_time_it_ends_with_the_probe_on_an_excerpt(lab):
     # What was left out has taught it nothing, and is no item that it was tested on.
     (taught,) = lineage.of_version(lab.storage, done["prefix"], done["spec"]["files"])
     assert len(taught.sha256) == splits["train"] + splits["val"]
-    said = bundle.read_predictions(lab.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
+    said = predicted.read(lab.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
     assert len(said.ids) == splits["test"]
     assert report["data"]["lineage"]["items"]["num_test"] == splits["test"]
 

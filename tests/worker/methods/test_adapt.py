@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app import recipes
-from app.artifact import bundle
+from app.artifact import bundle, predicted
 from app.errors import JobFailure
 from app.pages.report import render
 from app.settings import Settings
@@ -103,7 +103,7 @@ def test_a_job_leaves_a_bundle_and_an_honest_report(home):
     assert metrics["num_test"] == report["data"]["images_scored"] == 42
     assert report["data"]["transductive"]
     assert report["verdict"] == report["verdicts"]["vs_source_only"]
-    rows = bundle.read_predictions(context.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
+    rows = predicted.read(context.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
     right = [label == predicted for label, predicted in zip(rows.labels, rows.predicted, strict=True)]
     assert np.mean(right) == pytest.approx(metrics["test_accuracy"])
     alone = rows.baselines.get("source_only", rows.predicted)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.artifact import bundle, preprocess
+from app.artifact import bundle, predicted, preprocess
 from app.artifact.spec import load as load_spec
 from app.errors import JobFailure
 from app.serving.runtime import Runtime, Session
@@ -94,7 +94,7 @@ def test_a_job_without_a_dataset_leaves_a_whole_bundle_and_no_figures(tmp_path) 
     )
     assert spec.parity.ok
     assert spec.parity.num_samples == 16
-    assert bundle.read_predictions(folder / bundle.PREDICTIONS).ids == []
+    assert predicted.read(folder / bundle.PREDICTIONS).ids == []
     assert json.loads((folder / bundle.REPORT).read_text()) == report
     assert sum(file.size_bytes for file in spec.files.values() if file.key is None) < 8 * 2**20
 
@@ -193,7 +193,7 @@ def test_seen_classes_are_scored_and_named_so(home) -> None:
         "combined": False, "eszsl": True, "devise": True,
     }  # fmt: skip
     assert "ds_1" in report["details"]["centre"]["what"]
-    rows = bundle.read_predictions(home / "storage" / done["prefix"] / bundle.PREDICTIONS)
+    rows = predicted.read(home / "storage" / done["prefix"] / bundle.PREDICTIONS)
     right = [label == predicted for label, predicted in zip(rows.labels, rows.predicted, strict=True)]
     assert metrics["test_seen_accuracy"] == pytest.approx(np.mean(right))
     assert set(rows.labels) == set(DEMO_CLASSES[:8])

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from app.artifact import bundle
+from app.artifact import bundle, predicted
 from app.pages import report as page
 from app.serving.runtime import Runtime, Session
 from tests import factories
@@ -66,7 +66,7 @@ def test_auto_serves_the_network_from_scratch_that_is_better(lab):
     assert report["gain"]["value"] == pytest.approx(told["transfer"]["value"] - metrics["test_accuracy"])
     assert sum(np.diag(report["confusion"]["matrix"])) / metrics["num_test"] == pytest.approx(metrics["test_accuracy"])
     # Item by item in the bundle: whoever reads it can pair them himself.
-    rows = bundle.read_predictions(lab.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
+    rows = predicted.read(lab.storage.fetch(f"{done['prefix']}/{bundle.PREDICTIONS}"))
     assert set(rows.baselines) == {"transfer", "frozen"}
     right = {
         name: np.mean([one == label for one, label in zip(named, rows.labels, strict=True)])
@@ -105,7 +105,7 @@ def test_what_is_published_says_what_was_scored(lab):
     done = lab.transfer("ds_colours", "auto")
     fetch = lambda name: lab.storage.fetch(f"{done['prefix']}/{name}")  # noqa: E731
     runtime = Runtime(Session(fetch(bundle.BACKBONE), 1), Session(fetch(bundle.HEAD), 1))
-    known = bundle.read_predictions(fetch(bundle.PREDICTIONS))
+    known = predicted.read(fetch(bundle.PREDICTIONS))
     index = load_index(lab.folder / "storage/datasets/default/ds_colours", "datasets/default/ds_colours")
     shape = done["spec"]["inputs"][0]["preprocessing"]
     context = lab.context("transfer", "ds_colours")

@@ -12,6 +12,7 @@ from PIL import Image
 
 from app.artifact import bundle, tensors
 from app.artifact import seen as artifact
+from app.artifact.predicted import Predictions
 from app.artifact.seen import Seen
 from app.errors import JobFailure
 from tests import factories
@@ -165,7 +166,7 @@ def test_a_model_without_data_was_tested_on_nothing(lab):
         features=None, reference=None, seconds=0.0, fold_accuracy=(), calibrated=False, trained_params=0,
     )  # fmt: skip
     found, unknown = lineage.teachers(task, served)
-    none = bundle.Predictions([], [], [], [], [], np.empty((0, 2), np.float32))
+    none = Predictions([], [], [], [], [], np.empty((0, 2), np.float32))
     items = lineage.trace(task, found, unknown, Evaluation({}, {}, none, np.empty((0, 2), np.float32)))["items"]
     assert (found, unknown, items["num_test"], items["num_seen_before"]) == ((), None, 0, 0)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.artifact import bundle
+from app.artifact import bundle, predicted
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
@@ -177,7 +177,7 @@ def test_shuffled_labels_give_chance_and_a_flag(home):
 def test_a_trained_backbone_tells_how_far_its_features_moved(home):
     done, _ = run(home, "tuned", recipe={"method": "fine_tune", "scope": "full", "epochs": 3})
     report = done["report"]
-    rows = bundle.read_predictions(home / "storage" / done["prefix"] / bundle.PREDICTIONS)
+    rows = predicted.read(home / "storage" / done["prefix"] / bundle.PREDICTIONS)
     for name, named in rows.baselines.items():
         right = np.mean([one == label for one, label in zip(named, rows.labels, strict=True)])
         assert right == pytest.approx(report["baselines"][name]["value"])

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
-from app.artifact import bundle, selection
+from app.artifact import bundle, predicted, selection
 from app.errors import JobFailure
 from app.services import reports
 from tests import factories
@@ -155,9 +155,9 @@ def test_an_attempt_that_takes_over_does_no_part_again(lab, followed):
 def test_no_verdict_is_given_of_another_model(lab, made):
     """The published predictions are those of other labels: what the recipe gives now is not what was published."""
     key = f"{made['prefix']}/{bundle.PREDICTIONS}"
-    known = bundle.read_predictions(lab.storage.fetch(key))
+    known = predicted.read(lab.storage.fetch(key))
     turned = replace(known, probabilities=np.roll(known.probabilities, 1, axis=1))
-    with swapped(lab, key, lambda path: bundle.write_predictions(path, turned, tuple(made["spec"]["labels"]))):
+    with swapped(lab, key, lambda path: predicted.write(path, turned, tuple(made["spec"]["labels"]))):
         found = evaluation.run(follower(lab, made))["result"]
     assert found["predictions"]["share_equal"] == 0
     report = reports.filled(made["report"], found)
