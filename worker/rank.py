@@ -17,6 +17,7 @@ from app.rankings import RankingIn
 from worker import transfer
 from worker.attempt.context import RunContext
 from worker.backbones import features
+from worker.contract.outcome import BLIND
 from worker.data.samples import Index
 from worker.data.splits import SPLITS
 from worker.prepare import sources
@@ -206,14 +207,16 @@ class _Race:
         if isinstance(extraction, str):
             self._ledger.skip(one, step, extraction)
             return False
-        decisive_N = one.stages[stage].evidence.decisive_N
+        found = one.stages[stage].evidence
+        decisive_N = found.decisive_N[found.can_be_right_N]
+        accuracy = None if found.is_blind else float(decisive_N.mean())
+        named = BLIND if accuracy is None else f"neighbours and ridge name {accuracy:.3f} of {len(decisive_N)} images"
         self._ledger.decide(
             one,
             step,
             "tried",
-            f"neighbours and ridge name {decisive_N.mean():.3f} of {len(decisive_N)} images; {extraction.num_cached} "
-            f"cached, {extraction.num_extracted} extracted",
-            score=float(decisive_N.mean()),
+            f"{named}; {extraction.num_cached} cached, {extraction.num_extracted} extracted",
+            score=accuracy,
             seconds=round(time.monotonic() - began, 3),
             forecast_seconds=round(forecast, 3),
         )
@@ -236,11 +239,16 @@ class _Race:
 
     def _order(self, contenders: Sequence[Contender], stage: int) -> Ranked:
         looks = [one.stages[stage] for one in contenders]
+        # All have looked at the same images. Those that nobody can name right tell no candidate from another.
+        counted_N = looks[0].evidence.can_be_right_N
         entries = [
-            Entry(one.name, one.top1, one.cost, look.evidence.decisive_N)
+            Entry(one.name, one.top1, one.cost, look.evidence.decisive_N[counted_N])
             for one, look in zip(contenders, looks, strict=True)
         ]
-        places = order.order(entries, self.data.groups(looks[0].rows))
+        is_blind = looks[0].evidence.is_blind
+        places = (
+            order.by_prior(entries) if is_blind else order.order(entries, self.data.groups(looks[0].rows)[counted_N])
+        )
         ranked = [(contenders[place.index], place) for place in places]
         for one, place in ranked:
             one.reasons[stage] = document.compared(place, ranked)

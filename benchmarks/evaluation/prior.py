@@ -81,7 +81,7 @@ def main() -> None:
         known = [(top1[a] - top1[b]) / 100 for a, b in pairs]
         apart[name] = [float(one.mean()) - other for one, other in zip(differences, known, strict=True)]
         variance[name] = [float(one.var()) for one in differences]
-        truth = [one.folds_N.mean() for one in full]
+        truth = [one.folds_RN.mean() for one in full]
         for size in (one for one in SIZES if one < len(files)):
             for _ in range(given.draws):
                 rows = rng.permutation(len(files))[:size]

@@ -25,9 +25,12 @@ from worker.attempt.context import RunContext
 from worker.attempt.document import DatasetDocument, JobDocument
 from worker.attempt.progress import Reporter, Yielded
 from worker.backbones import features, prepared
+from worker.contract.outcome import BLIND
 from worker.data.ingest import IngestRequest, ingest
 from worker.ingestion import StoredDataset
 from worker.prepare import sources
+from worker.ranking import contradiction, order
+from worker.scores import intervals
 
 LITE0, LITE1, MOBILENET = "timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite1", "torchvision/mobilenet_v2"
 NARROW, BROKEN, DEAD = "user/narrow", "user/broken", "user/dead"
@@ -79,7 +82,20 @@ def home(tmp_path_factory):
     store(folder, "ds_few", factories.pictures(20, first=5000))
     store(folder, "ds_many", factories.pictures(240))
     store(folder, "ds_tiny", factories.pictures(2, first=7000))
+    store(folder, "ds_handful", factories.pictures(3, first=9000))
+    # Three of two colours to learn from, one of red.
+    store(folder, "ds_lone", learned(factories.pictures(3, first=8000), {"red": 1}))
     return folder
+
+
+def learned(files, most):
+    """Of each class so many to learn from, all that there are unless `most` names it; the others are the test split."""
+    seen, split = {}, {}
+    for name, data in files.items():
+        label = name.partition("/")[0]
+        seen[label] = seen.get(label, 0) + 1
+        split[f"{'train' if seen[label] <= most.get(label, len(files)) else 'test'}/{name}"] = data
+    return split
 
 
 def biased(graph, value):
@@ -189,15 +205,71 @@ def test_features_are_cached_for_later_and_the_test_split_is_not_touched(race, h
     assert any(f"{len(pool)} cached, 0 extracted" in message for message in wire.messages())
 
 
-def test_a_handful_of_images_is_ranked_with_a_warning(race):
-    result = race(LITE0, MOBILENET, dataset="ds_tiny")[0]["result"]
-    assert result["data"]["images_per_class_median"] < 3
-    assert any("images in the median class: the prior counts for much" in flag for flag in result["flags"])
+def test_where_each_class_has_one_picture_nothing_is_measured(race):
+    """Left out, its class is unknown: all would be 0 of 3 right, whatever the backbone; a transfer is not that bad."""
+    answer, wire, _ = race(NARROW, MOBILENET, LITE0, dataset="ds_tiny")
+    json.dumps(answer, allow_nan=False)
+    result, rows = answer["result"], answer["result"]["candidates"]
+    assert (result["data"]["num_images"], result["data"]["images_per_class_median"]) == (3, 1)
+    assert order_of(answer) == [LITE0, NARROW, MOBILENET]  # by ImageNet, of own weights the mean of the others
+    for row in rows:
+        assert row["expected_accuracy"] is row["score"] is row["prior"]["expected"] is None
+        assert (row["prior"]["weight"], set(row["scores"].values())) == (1.0, {None})
+        told = {
+            "expected_accuracy",
+            "score",
+            "prior.expected",
+            "scores.knn_loo",
+            "scores.ridge_loo",
+            "scores.centroid_loo",
+        }
+        assert row["not_computed"] == dict.fromkeys(told, BLIND)
+        scores = {key: value for key, value in row["information"].items() if key not in ("reasons", "num_images")}
+        assert set(scores.values()) == {None}
+        assert row["information"]["reasons"] == dict.fromkeys(scores, BLIND)
+        assert row["latency_ms"] > 0
+    assert rows[0]["reason"] == f"first of 3 by accuracy on ImageNet alone: {BLIND}"
+    apart = rows[0]["prior"]["imagenet_top1"] / 100 - rows[2]["prior"]["imagenet_top1"] / 100
+    assert rows[2]["behind"] == {"value": pytest.approx(apart), "standard_error": order.PRIOR_ERROR}
+    assert result["order"].startswith("by accuracy on ImageNet alone")
+    assert f"no accuracy could be measured, the order is that of ImageNet: {BLIND}" in result["flags"]
+    assert not any("check the labels" in flag for flag in result["flags"])
+    names = ("expected_accuracy", "expected_accuracy_low", "expected_accuracy_high")
+    assert [answer["metrics"][name] for name in names] == [None] * 3
+    assert any(f"stage 2: tried, {BLIND}" in message for message in wire.messages())
+
+
+def test_a_class_with_one_picture_does_not_count_as_wrong(race):
+    answer, _, _ = race(LITE0, MOBILENET, dataset="ds_lone")
+    result = answer["result"]
+    assert result["data"]["num_images"] == 7
     for row in result["candidates"]:
         expected = row["expected_accuracy"]
+        assert row["scores"]["ridge_loo"] == expected["value"] == 1.0
+        # Six of six, and of the seventh nothing is known: it may be wrong or right.
+        assert expected["low"] == pytest.approx(6 / 7 * intervals.clopper_pearson(6, 6)[0])
+        assert expected["high"] == 1.0
+        assert "1 of these images are of classes with one picture" in expected["what"]
+        assert row["prior"]["weight"] == pytest.approx(30 / 36)
+        assert 0 < row["score"] <= 1
+        assert row["not_computed"] == {}
+    assert result["flags"][0].startswith("1 of 7 images are of classes with one picture")
+
+
+def test_a_handful_of_images_is_ranked_with_a_warning(race):
+    result = race(LITE0, MOBILENET, dataset="ds_handful")[0]["result"]
+    assert (result["data"]["num_images"], result["data"]["images_per_class_median"]) == (6, 2)
+    assert any("2 images in the median class: the prior counts for much" in flag for flag in result["flags"])
+    for row in result["candidates"]:
+        expected = row["expected_accuracy"]
+        assert expected["value"] > 0.5, "colours are easy"
         assert expected["high"] - expected["low"] > 0.4
         assert "exact binomial" in expected["what"]
-        assert row["prior"]["weight"] > 0.8
+        assert "mean of 10 draws" in expected["what"]
+        assert row["scores"]["ridge_loo"] > 0.5
+        assert row["prior"]["weight"] == pytest.approx(30 / 36)
+        assert 0 <= row["prior"]["expected"] <= 1
+        assert 0 < row["score"] <= 1
     assert result["candidates"][0]["backbone"] == LITE0  # the better by ImageNet, where the data say little
 
 
@@ -356,10 +428,9 @@ def test_the_answer_says_what_orders_and_who_is_tied(race):
     assert "`score`" in result["order"]
     assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
     assert all(row["tied"] == (row["behind"]["value"] <= row["behind"]["standard_error"] + 1e-12) for row in rows)
-    higher = [
-        row["backbone"] for row in rows if row["expected_accuracy"]["value"] > rows[0]["expected_accuracy"]["value"]
-    ]
+    higher = [row["backbone"] for row in rows if contradiction.is_above(row, rows[0])]
     assert any("which stands first" in flag for flag in result["flags"]) == bool(higher)
+    assert all(("but it stands lower because" in row["reason"]) == (row["backbone"] in higher) for row in rows)
 
 
 def test_one_class_outside_the_test_split_is_refused(home, race):

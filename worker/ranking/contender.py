@@ -17,6 +17,7 @@ from worker.attempt.context import RunContext
 from worker.backbones import features
 from worker.backbones.features import Extraction, Extractor
 from worker.backbones.prepared import Prepared
+from worker.contract.outcome import BLIND
 from worker.data.samples import Index
 from worker.ranking import evidence, transferability
 from worker.ranking.evidence import Evidence
@@ -159,7 +160,12 @@ class Contender:
         found = evidence.look(feats_ND, data.labels_N[rows], data.groups(rows), data.num_classes, data.seed)
         if not self.information:
             first_ND = feats_ND[np.isin(rows, data.first)]
-            self.information = information(first_ND, data.labels_N[data.first], self.backbone, data.seed)
+            is_blind = not evidence.can_be_right(data.labels_N[data.first], data.groups(data.first)).any()
+            self.information = (
+                no_information(len(data.first))
+                if is_blind
+                else information(first_ND, data.labels_N[data.first], self.backbone, data.seed)
+            )
         self.stages[stage] = Look(rows, found, time.monotonic() - began)
         return extraction
 
@@ -194,6 +200,12 @@ def latency_seconds(session: Session, image_1HWC: NDArray[np.uint8]) -> float:
         session.run(image_1HWC)
         took.append(time.perf_counter() - began)
     return float(np.median(took))
+
+
+def no_information(num_images: int) -> dict[str, Any]:
+    """Where each class has one picture: any other labels would give the same scores, so they say nothing of these."""
+    names = ("logme", "nleep", "h_score", "nce", "leep")
+    return {**dict.fromkeys(names), "reasons": dict.fromkeys(names, BLIND), "num_images": num_images}
 
 
 def information(

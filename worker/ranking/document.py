@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from worker.attempt.progress import Reporter
-from worker.ranking import expected
+from worker.contract.outcome import BLIND
+from worker.ranking import contradiction, evidence, expected
 from worker.ranking.contender import Contender, Data, Look
 from worker.ranking.ledger import Ledger
 from worker.ranking.order import Place
@@ -19,14 +20,12 @@ WARNING = (
 )
 ORDER = (
     "by `score`: the share of images that neighbours and a ridge regression name right, each image left out alone, "
-    "with a prior by ImageNet accuracy; `expected_accuracy` is measured over folds and has the interval, so it may be "
-    "higher for a candidate that stands lower, `tied` or not: `score` alone decides (neighbours count in it, a fold "
-    "costs the probe its images, and both have luck); among those that are `tied` the order says nothing"
+    "with a prior by ImageNet accuracy; `expected_accuracy` is of ridge alone, out of whole folds, and has the "
+    "interval; a candidate that is expected to reach more than one above it says why in its `reason`; among those that "
+    "are `tied` the order says nothing"
 )
-ABOVE = (
-    "its expected_accuracy is above that of the first ({own:.3f} against {first:.3f}), which decides nothing: that is "
-    "a ridge probe alone, out of folds; the score is neighbours and ridge, each image left out alone, with the prior"
-)
+BY_NAME = f"by accuracy on ImageNet alone, nothing was measured here: {BLIND}"
+NO_NEIGHBOURS = "all other pictures are neighbours, so a vote of the nearest says nothing; add images"
 # Images of the median class below which an accuracy hardly says more than its interval.
 FEW_PER_CLASS = 5
 
@@ -39,25 +38,26 @@ def answer(reporter: Reporter, ranked: Ranked, data: Data, ledger: Ledger) -> di
     for number, (one, place) in enumerate(ranked, 1):
         ledger.decide(one, "order", f"place {number}", one.reasons[one.stage], score=place.score)
         row = candidate(one, number, place, data)
-        rows.append(row | {"reason": row["reason"] + _expected_above(row, rows)})
-    found = [*ledger.notes, *flags(ranked, data, ledger.skipped)]
+        told = contradiction.explained(row, rows)
+        rows.append(row | {"reason": "; ".join(filter(None, [row["reason"], told])), "not_computed": not_computed(row)})
+    found = [*ledger.notes, *flags(ranked, rows, data, ledger.skipped)]
     for flag in found:
         reporter.log(flag, "warning")
     best, seconds = rows[0]["expected_accuracy"], round(reporter.elapsed_seconds, 3)
     metrics = {
         "num_candidates": len(rows),
         "num_skipped": len(ledger.skipped),
-        "expected_accuracy": best["value"],
-        "expected_accuracy_low": best["low"],
-        "expected_accuracy_high": best["high"],
+        "expected_accuracy": best and best["value"],
+        "expected_accuracy_low": best and best["low"],
+        "expected_accuracy_high": best and best["high"],
         "seconds": seconds,
     }
-    told = f"{best['value']:.3f} ({best['low']:.3f} to {best['high']:.3f}) expected"
+    told = f"{best['value']:.3f} ({best['low']:.3f} to {best['high']:.3f}) expected" if best else BY_NAME
     reporter.metric(f"{rows[0]['backbone']} is first: {told}", **metrics)
     result = {
         "candidates": rows,
         "skipped": ledger.skipped,
-        "order": ORDER,
+        "order": ORDER if best else BY_NAME,
         "warning": WARNING,
         "flags": found,
         "data": facts(data),
@@ -94,33 +94,44 @@ def candidate(contender: Contender, rank: int, place: Place, data: Data) -> dict
     }
 
 
-def _expected_above(row: dict[str, Any], better: Sequence[dict[str, Any]]) -> str:
-    """Why a candidate stands below the first one that is expected to reach less; empty where none of that is so."""
-    if not better or better[0]["stage"] != row["stage"]:
-        return ""
-    own, first = (one["expected_accuracy"]["value"] for one in (row, better[0]))
-    return f"; {ABOVE.format(own=own, first=first)}" if own > first else ""
-
-
-def expected_accuracy(look: Look, data: Data) -> dict[str, Any]:
-    """What a linear probe would reach on new images like these."""
-    found = interval(look, data)
-    num_folds = look.evidence.num_folds
+def expected_accuracy(look: Look, data: Data) -> dict[str, Any] | None:
+    """What a linear probe would reach on new images like these; None where no image could be named right."""
+    found, share = interval(look, data), float(look.evidence.can_be_right_N.mean())
+    if found is None:
+        return None
+    num_folds, num_draws = look.evidence.num_folds, len(look.evidence.folds_RN)
     learned = round(len(look.rows) * (num_folds - 1) / num_folds)
-    how = "bootstrap over pictures" if found.method == "bootstrap" else "exact binomial"
+    how = "bootstrap over pictures and draws" if found.method == "bootstrap" else "exact binomial"
+    alone = int((~look.evidence.can_be_right_N).sum())
+    told = (
+        f"; {alone} of these images are of classes with one picture and cannot be named right when left out: they are "
+        "not in the value, count as wrong at the lower bound and as right at the upper"
+    )
     return {
         "value": found.value,
-        "low": found.low,
-        "high": found.high,
+        "low": share * found.low,
+        "high": share * found.high + 1.0 - share,
         "what": f"accuracy of a ridge probe on frozen features of {len(look.rows)} images, each left out with its "
-        f"whole fold of {num_folds} (so learned from about {learned}); 95 % interval by {how}, copies of one picture "
-        "counted once: what other images of this kind would give, not what other images to learn from would",
+        f"whole fold of {num_folds} (so learned from about {learned}), mean of {num_draws} draws of the folds; 95 % "
+        f"interval by {how}, copies of one picture counted once: what other images of this kind would give, not what "
+        f"other images to learn from would{told if alone else ''}",
     }
 
 
-def interval(look: Look, data: Data) -> Interval:
-    """Accuracy out of folds."""
-    return expected.accuracy(look.evidence.folds_N, data.groups(look.rows), data.seed)
+def interval(look: Look, data: Data) -> Interval | None:
+    """Accuracy out of folds, of the images that can be named right."""
+    counted_N = look.evidence.can_be_right_N
+    if look.evidence.is_blind:
+        return None
+    return expected.accuracy(look.evidence.folds_RN[:, counted_N], data.groups(look.rows)[counted_N], data.seed)
+
+
+def not_computed(row: dict[str, Any]) -> dict[str, str]:
+    """Why a figure is null, by its path."""
+    if row["expected_accuracy"] is None:
+        paths = ("expected_accuracy", "score", "prior.expected", *(f"scores.{name}" for name in row["scores"]))
+        return dict.fromkeys(paths, BLIND)
+    return {"scores.knn_loo": NO_NEIGHBOURS} if row["scores"]["knn_loo"] is None else {}
 
 
 def facts(data: Data) -> dict[str, Any]:
@@ -135,55 +146,90 @@ def facts(data: Data) -> dict[str, Any]:
     }
 
 
-def flags(ranked: Ranked, data: Data, skipped: Sequence[dict[str, Any]]) -> list[str]:
+def flags(ranked: Ranked, rows: Sequence[dict[str, Any]], data: Data, skipped: Sequence[dict[str, Any]]) -> list[str]:
     """What a reader must know before believing the order.
 
     Args:
         ranked: best first.
+        rows: of the result's `candidates`, in the same order.
         data: of the ranking.
         skipped: steps that were not done.
     """
-    found, known = [], facts(data)
-    best = max(interval(one.stages[one.stage], data).low for one, _ in ranked)
-    if best <= known["largest_class_share"]:
-        found.append(
-            "no candidate is better than always naming the largest class "
-            f"({known['largest_class_share']:.3f} of the images; best lower bound {best:.3f}): check the labels, add "
-            "images, or fine-tune"
-        )
-    alike = [one.name for one, place in ranked if place.within and one.stage == ranked[0][0].stage]
+    first, best = ranked[0][0], rows[0]
+    found = _measured(ranked, data)
+    alike = [row["backbone"] for row in rows if row["tied"] and row["stage"] == best["stage"]]
     if len(alike) > 1:
         found.append(f"cannot be told apart on these images, take the fastest or the smallest: {', '.join(alike)}")
-    first = ranked[0][0]
-    values = {one.name: interval(one.stages[one.stage], data).value for one, _ in ranked if one.stage == first.stage}
-    above = [name for name, value in values.items() if value > values[first.name]]
+    above = [row["backbone"] for row in rows if contradiction.is_above(row, best)]
     if above:
         found.append(
             f"{', '.join(above)}: an expected accuracy above that of {first.name}, which stands first: the order goes "
-            "by `score`, see `order` and the intervals"
+            "by `score`, and the `reason` of each says what puts it lower"
         )
-    if known["images_per_class_median"] < FEW_PER_CLASS:
-        found.append(
-            f"only {known['images_per_class_median']:g} images in the median class: the prior counts for much; add "
-            "images"
-        )
+    median = facts(data)["images_per_class_median"]
+    if median < FEW_PER_CLASS and best["expected_accuracy"] is not None:
+        found.append(f"only {median:g} images in the median class: the prior counts for much; add images")
     if skipped:
         names = ", ".join(dict.fromkeys(one["backbone"] for one in skipped))
         found.append(f"not everything was done, see `skipped`: {names}")
     return found
 
 
+def _measured(ranked: Ranked, data: Data) -> list[str]:
+    """What images that cannot be named right, or that nobody names right, make of the order."""
+    look = ranked[0][0].stages[ranked[0][0].stage]
+    counted_N = look.evidence.can_be_right_N
+    if look.evidence.is_blind:
+        return [f"no accuracy could be measured, the order is that of ImageNet: {BLIND}"]
+    found = []
+    if not counted_N.all():
+        found.append(
+            f"{int((~counted_N).sum())} of {len(counted_N)} images are of classes with one picture, which are unknown "
+            "when it is left out: they count neither in the order nor in accuracies; add images"
+        )
+    known = [one for one in (interval(one.stages[one.stage], data) for one, _ in ranked) if one is not None]
+    best, share = max(one.low for one in known), _largest_share(data)
+    if best <= share:
+        found.append(
+            f"no candidate is better than always naming the largest class ({share:.3f} of the images; best lower bound "
+            f"{best:.3f}): check the labels, add images, or fine-tune"
+        )
+    return found
+
+
+def _largest_share(data: Data) -> float:
+    """Of the largest class, among the images of the ranking that can be named right."""
+    labels_N, groups_N = data.labels_N[data.rows], data.groups(data.rows)
+    counted_N = evidence.can_be_right(labels_N, groups_N)
+    count_C = np.bincount(labels_N[counted_N])
+    return float(count_C.max() / count_C.sum())
+
+
 def compared(place: Place, rivals: Ranked) -> str:
     """How a candidate stands beside the first of those that saw the same images."""
     first, best = rivals[0]
+    if place.score is None:
+        return _by_name(place, rivals)
     if place is best:
         num_images = len(first.stages[first.stage].rows)
         return (
             f"first of {len(rivals)} on {num_images} images: {place.accuracy:.3f} by neighbours and ridge, "
             f"{place.score:.3f} with the prior, which weighs {place.weight:.3f}"
         )
-    verdict = "not to be told apart from it" if place.within else "worse by more than one standard error"
+    verdict = "not to be told apart from it" if place.within else "its score is worse by more than one standard error"
     return (
         f"{place.score:.3f}, {place.behind:.3f} behind {first.name}, standard error of the difference "
+        f"{place.standard_error:.3f}: {verdict}"
+    )
+
+
+def _by_name(place: Place, rivals: Ranked) -> str:
+    """How a candidate stands where only ImageNet tells them apart."""
+    first, best = rivals[0]
+    if place is best:
+        return f"first of {len(rivals)} by accuracy on ImageNet alone: {BLIND}"
+    verdict = "not to be told apart from it" if place.within else "its prior is worse by more than one standard error"
+    return (
+        f"expected {place.behind:.3f} behind {first.name} by accuracy on ImageNet alone, standard error of that "
         f"{place.standard_error:.3f}: {verdict}"
     )

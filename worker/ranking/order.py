@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 PRIOR_IMAGES = 30
+# How far a difference is from that on ImageNet, root mean square of the pairs that the 30 comes from.
+PRIOR_ERROR = 0.042
 # One image of 100 between two candidates is exactly one standard error: rounding must not decide.
 _ROUNDING = 1e-12
 
@@ -45,18 +47,18 @@ class Place:
 
     Args:
         index: of the entry.
-        score: posterior mean of its accuracy.
-        accuracy: mean of its scores.
-        expected: what the prior alone says.
+        score: posterior mean of its accuracy, from 0 to 1; None where nothing was measured.
+        accuracy: mean of its scores; None where nothing was measured.
+        expected: what the prior alone says; None where nothing was measured, for then it knows differences only.
         weight: of the prior in the score.
         behind: how far the score is below the best one's.
         standard_error: of that.
     """
 
     index: int
-    score: float
-    accuracy: float
-    expected: float
+    score: float | None
+    accuracy: float | None
+    expected: float | None
     weight: float
     behind: float
     standard_error: float
@@ -107,16 +109,44 @@ def order(entries: Sequence[Entry], groups_N: NDArray[np.integer]) -> list[Place
     return places
 
 
+def by_prior(entries: Sequence[Entry]) -> list[Place]:
+    """Places by the prior alone, where no image could be named right; their `scores_N` are not looked at.
+
+    Raises:
+        ValueError: no entry.
+    """
+    if not entries:
+        raise ValueError("Expected one candidate at least, found none.")
+    ahead_B = _ahead([entry.top1 for entry in entries])
+    ranking = np.lexsort((np.array([entry.cost for entry in entries]), -ahead_B))
+    best = int(ranking[0])
+    return [
+        Place(
+            index, None, None, None, 1.0, float(ahead_B[best] - ahead_B[index]), 0.0 if index == best else PRIOR_ERROR
+        )
+        for index in map(int, ranking)
+    ]
+
+
 def prior(top1: Sequence[float | None], accuracy_B: NDArray[np.float64]) -> NDArray[np.float64]:
     """Accuracies that the prior expects: those of ImageNet, moved so that their mean is what was measured.
 
+    Or as near to it as leaves all of them between 0 and 1: then no score is outside, and differences stay as they are.
     A candidate whose ImageNet accuracy is unknown is expected to be like the mean of those that are known.
     """
     known_B = np.array([value is not None for value in top1])
     if not known_B.any():
         return np.full(len(accuracy_B), accuracy_B.mean())
+    ahead_B = _ahead(top1)
+    level = np.clip(accuracy_B[known_B].mean(), -ahead_B.min(), 1.0 - ahead_B.max())
+    return np.asarray(np.clip(level + ahead_B, 0.0, 1.0))
+
+
+def _ahead(top1: Sequence[float | None]) -> NDArray[np.float64]:
+    """How far each is above the mean of the known ones on ImageNet; 0 for the unknown."""
+    known_B = np.array([value is not None for value in top1])
     points_B = np.array([value or 0.0 for value in top1]) / 100
-    return np.asarray(accuracy_B[known_B].mean() + np.where(known_B, points_B - points_B[known_B].mean(), 0.0))
+    return np.where(known_B, points_B - points_B[known_B].mean(), 0.0) if known_B.any() else np.zeros(len(top1))
 
 
 def standard_error(apart_N: NDArray[np.float64], group_N: NDArray[np.integer]) -> float:

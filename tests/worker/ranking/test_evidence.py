@@ -36,10 +36,39 @@ def test_ridge_leaves_whole_groups_and_whole_folds_out(data):
     found = evidence.look(*data, 3, 0)
     feats_ND, labels_N, groups_N = data
     np.testing.assert_array_equal(found.ridge_N, without(feats_ND, labels_N, groups_N, found.strength))
-    folds_N = stratified_group_folds(labels_N, groups_N, 5, 0)
     assert found.num_folds == 5
-    np.testing.assert_array_equal(found.folds_N, without(feats_ND, labels_N, folds_N, found.strength))
-    assert 0.5 < found.folds_N.mean() < 1
+    assert found.folds_RN.shape == (10, 60)
+    for draw, right_N in enumerate(found.folds_RN):
+        folds_N = stratified_group_folds(labels_N, groups_N, 5, draw)
+        np.testing.assert_array_equal(right_N, without(feats_ND, labels_N, folds_N, found.strength))
+    assert 0.5 < found.folds_RN.mean() < 1
+    assert len({right_N.tobytes() for right_N in found.folds_RN}) > 1
+
+
+def test_the_more_images_the_fewer_draws():
+    assert [evidence.num_draws(number) for number in (10, 1000, 2500, 10_000)] == [10, 10, 4, 2]
+
+
+def test_who_is_alone_in_a_class_counts_in_no_score(data):
+    """Class 3 has one picture, in two copies: nobody can name it right when it is left out."""
+    feats_ND, labels_N, groups_N = data
+    labels_N = np.append(labels_N, [3, 3])
+    groups_N = np.append(groups_N, [60, 60])
+    feats_ND = np.append(feats_ND, feats_ND[:1].repeat(2, axis=0) + 9, axis=0)
+    found = evidence.look(feats_ND, labels_N, groups_N, 4, 0)
+    np.testing.assert_array_equal(found.can_be_right_N, labels_N < 3)
+    assert not found.is_blind
+    assert not found.ridge_N[60:].any()
+    assert found.scores["ridge_loo"] == found.ridge_N[:60].mean() > found.ridge_N.mean()
+
+
+def test_where_every_class_has_one_picture_nothing_is_said():
+    feats_ND = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
+    found = evidence.look(feats_ND, np.arange(8) // 2, np.arange(8) // 2, 4, 0)
+    assert found.is_blind
+    assert set(found.scores.values()) == {None}
+    # Two classes that share a picture, and one more of one of them: that one can be named right.
+    np.testing.assert_array_equal(evidence.can_be_right(np.array([0, 1, 1]), np.array([0, 0, 1])), [False, True, True])
 
 
 def test_neighbours_and_centroids_are_loops(data):
@@ -70,7 +99,7 @@ def test_copies_do_not_help():
     feats_ND = np.repeat(rng.normal(size=(100, 40)), 4, axis=0).astype(np.float32)
     labels_N, groups_N = np.repeat(np.arange(100) % 4, 4), np.repeat(np.arange(100), 4)
     found = evidence.look(feats_ND, labels_N, groups_N, 4, 0)
-    assert max(*found.scores.values(), found.folds_N.mean()) < 0.4
+    assert max(*found.scores.values(), found.folds_RN.mean()) < 0.4
     fooled = evidence.look(feats_ND, labels_N, np.arange(400), 4, 0)
     assert fooled.scores["knn_loo"] > 0.9
 

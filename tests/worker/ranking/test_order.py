@@ -62,6 +62,36 @@ def test_an_unknown_name_is_expected_to_be_like_the_mean_of_the_known():
     np.testing.assert_allclose(order.prior([75.0, None, None], accuracy_B), 0.5)
 
 
+def test_no_score_leaves_what_an_accuracy_can_be():
+    """All right or all wrong, the prior still tells them apart, by as much as before, and stays between 0 and 1."""
+    top1 = [80.0, None, 70.0]
+    for accuracy in (1.0, 0.0, 0.97):
+        expected_B = order.prior(top1, np.full(3, accuracy))
+        assert 0 <= expected_B.min() < expected_B.max() <= 1
+        np.testing.assert_allclose(expected_B - expected_B[1], [0.05, 0, -0.05])
+        entries = [Entry(str(name), name, 1.0, np.full(40, accuracy)) for name in top1]
+        places = order.order(entries, np.arange(40))
+        assert [place.index for place in places] == [0, 1, 2]
+        assert all(0 <= place.score <= 1 for place in places)
+
+
+def test_by_the_prior_alone_nobody_has_a_score():
+    blind_N = np.zeros(0)
+    entries = [Entry("b", 76.0, 1, blind_N), Entry("own", None, 1, blind_N), Entry("a", 80.0, 1, blind_N),
+               Entry("c", 60.0, 1, blind_N)]  # fmt: skip
+    places = order.by_prior(entries)
+    assert [entries[place.index].name for place in places] == ["a", "b", "own", "c"]
+    assert [place.behind for place in places] == pytest.approx([0, 0.04, 0.08, 0.2])
+    assert [place.within for place in places] == [True, True, False, False]
+    assert {(place.score, place.accuracy, place.expected, place.weight) for place in places} == {
+        (None, None, None, 1.0)
+    }
+    unknown = order.by_prior([Entry("dear", None, 2, blind_N), Entry("cheap", None, 1, blind_N)])
+    assert [(place.index, place.within) for place in unknown] == [(1, True), (0, True)]
+    with pytest.raises(ValueError, match="at least"):
+        order.by_prior([])
+
+
 def test_of_equals_the_cheaper_is_first():
     scores_N = np.ones(40)
     places = order.order([Entry("dear", 70.0, 2.0, scores_N), Entry("cheap", 70.0, 1.0, scores_N)], np.arange(40))
