@@ -83,6 +83,8 @@ def home(tmp_path_factory):
     store(folder, "ds_many", factories.pictures(240))
     store(folder, "ds_tiny", factories.pictures(2, first=7000))
     store(folder, "ds_handful", factories.pictures(3, first=9000))
+    mixed = enumerate(factories.pictures(3, first=9500).values())
+    store(folder, "ds_mixed", {f"{'abc'[number % 3]}/{number}.png": data for number, data in mixed})
     # Three of two colours to learn from, one of red.
     store(folder, "ds_lone", learned(factories.pictures(3, first=8000), {"red": 1}))
     return folder
@@ -271,6 +273,14 @@ def test_a_handful_of_images_is_ranked_with_a_warning(race):
         assert 0 <= row["prior"]["expected"] <= 1
         assert 0 < row["score"] <= 1
     assert result["candidates"][0]["backbone"] == LITE0  # the better by ImageNet, where the data say little
+
+
+def test_so_few_images_say_nothing_against_their_labels(race):
+    """Colours that are no class: nobody can be better than chance, but six images could not show it either."""
+    result = race(LITE0, MOBILENET, dataset="ds_mixed")[0]["result"]
+    assert result["data"]["num_images"] == 6
+    (told,) = [flag for flag in result["flags"] if "always naming the largest class" in flag]
+    assert told.endswith("add images, so few cannot show it")
 
 
 TIMES = {"seconds", "latency_ms", "images_per_second"}

@@ -190,9 +190,13 @@ def _measured(ranked: Ranked, data: Data) -> list[str]:
     known = [one for one in (interval(one.stages[one.stage], data) for one, _ in ranked) if one is not None]
     best, share = max(one.low for one in known), _largest_share(data)
     if best <= share:
+        num_pictures = len(np.unique(data.groups(look.rows)[counted_N]))
+        advice = "add images, so few cannot show it"
+        if num_pictures >= expected.MIN_SAMPLES:
+            advice = "check the labels, add images, or fine-tune"
         found.append(
             f"no candidate is better than always naming the largest class ({share:.3f} of the images; best lower bound "
-            f"{best:.3f}): check the labels, add images, or fine-tune"
+            f"{best:.3f}): {advice}"
         )
     return found
 
