@@ -67,6 +67,9 @@ class Selection:
     Shape:
         rows: [P]
         logits, and each of again: [P, C]
+
+    Raises:
+        ValueError: a logit is not a number: the class it stands for would be named, or not, by the order of their names.
     """
 
     rows: Rows
@@ -75,6 +78,11 @@ class Selection:
     optimism: str | None = None
     again: tuple[NDArray[np.float64], ...] = ()
     is_blind: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses what no choice can be made by."""
+        if any(np.isnan(one_PC).any() for one_PC in (self.logits, *self.again)):
+            raise ValueError(f"expected numbers as logits of the selection ({self.what}); found NaN")
 
 
 @dataclass(frozen=True, slots=True)

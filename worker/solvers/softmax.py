@@ -26,6 +26,8 @@ _ABSENT_LOGIT = np.float32(-1e30)
 _MAX_TRIALS = 12
 _SLOPE_SHARE = 0.5
 _MIN_SPREAD = 1e-6
+# Of a product that is divided by: the inverse of what is smaller is no float32.
+_LEAST = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -243,8 +245,9 @@ def _direction(gradient: Float32, metric: _Metric, pairs: list[tuple[Float32, Fl
     """Two-loop recursion, every fold on its own; all arrays [F, K * P]."""
     found = gradient.copy()
     products = [np.vecdot(step, change) for step, change in pairs]
-    # A fold that has converged adds empty pairs; a zero weight makes them count for nothing.
-    weights = [np.divide(1, product, out=np.zeros_like(product), where=product > 0) for product in products]
+    # A fold that has converged adds empty pairs, and one with a single class all but empty ones, whose inverse is beyond
+    # float32; a zero weight makes them count for nothing.
+    weights = [np.divide(1, product, out=np.zeros_like(product), where=product > _LEAST) for product in products]
     applied = []
     for (step, change), weight in zip(reversed(pairs), reversed(weights), strict=True):
         alpha = weight * np.vecdot(step, found)
@@ -254,7 +257,7 @@ def _direction(gradient: Float32, metric: _Metric, pairs: list[tuple[Float32, Fl
     if pairs:
         change = pairs[-1][1]
         size = np.vecdot(change, metric.solve(change))
-        usable = (size > 0) & (products[-1] > 0)
+        usable = (size > _LEAST) & (products[-1] > _LEAST)
         found *= np.divide(products[-1], size, out=np.ones_like(size), where=usable)[:, None]
     for (step, change), weight, alpha in zip(pairs, weights, reversed(applied), strict=True):
         found += (alpha - weight * np.vecdot(change, found))[:, None] * step

@@ -145,6 +145,24 @@ def test_class_absent_from_a_fold_leaves_the_others_as_if_it_were_unknown() -> N
         )
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.filterwarnings("error")
+def test_a_fold_with_one_class_alone_says_numbers_whatever_the_classes_are_called(order: tuple[int, int]) -> None:
+    """It has nothing to learn; its steps are all but empty, and were divided by."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        centres_N = np.array([0.0] * 28 + [3.0])
+        feats_ND = np.float32(centres_N[:, None] + rng.normal(size=(29, 64)))
+        labels_N = np.where(centres_N == 0, order[0], order[1])
+        folds_N = np.arange(29) % 5
+        rows_FN = folds_N != np.arange(5)[:, None]
+        whole = logistic.fit(feats_ND, labels_N, 2, 100.0)
+        for fold, found in enumerate(logistic.fit_many(feats_ND, labels_N, rows_FN, 2, 100.0, whole)):
+            said = found.outputs(feats_ND[folds_N == fold])
+            assert np.isfinite(said).all()
+            assert (said.argmax(1) == order[0]).all()
+
+
 def test_fit_without_any_item_of_a_class_never_predicts_it() -> None:
     feats_ND, labels_N, _ = relu_features(120, 30, 3)
     found = logistic.fit(feats_ND, labels_N, 4, 1.0)
