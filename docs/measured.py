@@ -24,7 +24,8 @@ def _chosen(rows: list[Row]) -> list[str]:
             *(_bounded(row["methods"][name]) for name in row["methods"]),
             _bounded(row["auto"]),
             _bounded(row["regret"], sign=True),
-            ", ".join(f"{what} {number}" for what, number in sorted(row["served"].items())),
+            ", ".join(f"{what} {number}" for what, number in sorted(row["chosen"].items())),
+            _served(row),
         ]
         for row in rows
         if "methods" in row
@@ -32,11 +33,20 @@ def _chosen(rows: list[Row]) -> list[str]:
     methods = list(next(row["methods"] for row in rows if "methods" in row)) if shown else []
     blank = [""] * len(methods)
     shown += [
-        [f"all {row['num_sets']}", *blank, "", _bounded(row["regret"], sign=True), ""]
+        [f"all {row['num_sets']}", *blank, "", _bounded(row["regret"], sign=True), "", ""]
         for row in rows
         if "methods" not in row and row["regret"]
     ]
-    return _table(["set", *methods, "auto", "regret", "served, in how many runs"], shown)
+    return _table(["set", *methods, "auto's choice", "regret", "chosen, in how many runs", "served"], shown)
+
+
+def _served(row: Row) -> str:
+    """Where a network from scratch was trained in each run: how good what is served was, and what it costs."""
+    if "served" not in row:
+        return ""
+    found = f"{_bounded(row['served'])}; the network from scratch, {_bounded(row['scratch'])}, in {row['fallen_back']}"
+    costs = row["regret_with_scratch"]
+    return f"{found}; regret against the better of the two {_bounded(costs, sign=True)}" if costs else found
 
 
 def _probe(rows: list[Row]) -> list[str]:

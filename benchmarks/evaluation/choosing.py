@@ -1,9 +1,13 @@
-"""What `auto` serves, against each method that it may serve, on one backbone, and what the wrong choice costs.
+"""What `auto` chooses, against each recipe that it chooses from, on one backbone, and what the wrong choice costs.
 
-Every seed draws split, folds and training. Hindsight is the method with the best mean over the seeds, one for each set,
+Every seed draws split, folds and training. Hindsight is the recipe with the best mean over the seeds, one for each set,
 chosen on the test splits themselves: nobody can have it, and its luck counts against `auto`. Regret is what hindsight
-has and `auto` has not, split by split. The interval over all sets is over seeds, of the mean over sets: the sets are
-these five, and no draw from all sets that there are.
+has and `auto`'s choice has not, split by split. The interval over all sets is over seeds, of the mean over sets: the
+sets are these five, and no draw from all sets that there are.
+
+A network from scratch is no recipe: `auto` serves one where its verdict is `negative`, which is counted by itself
+(`fallen_back`, `served`), and neither for `auto` nor against it. Where one was trained for certain, hindsight that may
+take it as well is told beside (`regret_with_scratch`): what a verdict costs that must be sure before it speaks.
 
 A run of a set and a seed is kept in the results as soon as it is done; the next start goes on with the next.
 """
@@ -61,7 +65,10 @@ def _one(lab: Lab, name: str, pictures: list[sets.File], seed: int) -> Run:
         report = published["report"]
         scratch = report["baselines"]["scratch"]
         judged = {"verdict": report["verdict"], "scratch": scratch and round(scratch["value"], 4)}
-        accuracy, decisions = published["metrics"]["test_accuracy"], report["decisions"]
+        returned, decisions = report["fallback"], report["decisions"]
+        served = published["metrics"]["test_accuracy"]
+        accuracy = returned["transfer"]["value"] if returned else served
+        judged |= {"served": round(served, 4), "fallen_back": returned and returned["over"]}
     else:
         accuracy, outcome = lab.outcome(recipe, dataset, seed)
         judged, decisions = {}, [{"step": one.step, "outcome": one.outcome} for one in outcome.decisions]
@@ -71,7 +78,7 @@ def _one(lab: Lab, name: str, pictures: list[sets.File], seed: int) -> Run:
         "seed": seed,
         "accuracies": accuracies,
         "auto": round(accuracy, 4),
-        "served": kept[-1].partition(" on ")[0].partition(" of ")[0],
+        "chosen": kept[-1].partition(" on ")[0].partition(" of ")[0],
         "tried": sum(one["outcome"] == "tried" for one in decisions),
         **judged,
     }
@@ -103,13 +110,27 @@ def _row(name: str, runs: list[Run]) -> dict[str, Any]:
         "hindsight": hindsight,
         "regret": over_seeds(_regrets(runs, hindsight)),
         "over_probe": over_seeds([one["auto"] - one["accuracies"][PROBE] for one in runs]),
-        "served": dict(Counter(one["served"] for one in runs)),
+        "chosen": dict(Counter(one["chosen"] for one in runs)),
     }
     if name in JUDGED:
         row["verdicts"] = dict(Counter(str(one["verdict"]) for one in runs))
         scratch = [one["scratch"] for one in runs if one["scratch"] is not None]
         row["scratch"] = over_seeds(scratch) if scratch else None
+        row["served"] = over_seeds([one["served"] for one in runs])
+        row["fallen_back"] = sum(one["fallen_back"] is not None for one in runs)
+        row["regret_with_scratch"] = _with_scratch(runs, hindsight)
     return row
+
+
+def _with_scratch(runs: Sequence[Run], hindsight: str) -> dict[str, float] | None:
+    """Regret of what is served, where hindsight may take the network from scratch too; None where one run has none."""
+    scratch = [one["scratch"] for one in runs]
+    if None in scratch:
+        return None
+    best = [one["accuracies"][hindsight] for one in runs]
+    if np.mean(scratch) > np.mean(best):
+        best = scratch
+    return over_seeds([mine - one["served"] for mine, one in zip(best, runs, strict=True)])
 
 
 def _all(runs: Sequence[Run], hindsight: dict[str, str]) -> dict[str, Any]:
