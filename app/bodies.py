@@ -14,6 +14,8 @@ from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 BODY = ConfigDict(frozen=True, extra="forbid", strict=True)
 # JSON has lists where Python has tuples; what is in them is as strict as all else.
 FROM_LIST = Strict(strict=False)
+# Characters of a value that a message repeats.
+MAX_BRIEF = 60
 
 
 @dataclass(frozen=True)
@@ -61,5 +63,25 @@ def why_no_json(error: Exception) -> str:
 def pointers(problems: Iterable[Mapping[str, Any]], *inside: str) -> list[dict[str, str]]:
     """What pydantic found, each as a JSON pointer to its place and what is wrong there."""
     return [
-        {"pointer": "".join(f"/{part}" for part in (*inside, *item["loc"])), "detail": item["msg"]} for item in problems
+        {"pointer": "".join(f"/{part}" for part in (*inside, *item["loc"])), "detail": _detail(item)}
+        for item in problems
     ]
+
+
+def _detail(item: Mapping[str, Any]) -> str:
+    """What was expected, and what was found where the message does not say so and it was not left out."""
+    message = str(item["msg"])
+    if item["type"] in ("missing", "json_invalid") or "input" not in item or "found" in message:
+        return message
+    return f"{message}; found {_brief(item['input'])}"
+
+
+def _brief(value: Any) -> str:
+    """A value in a few words: whoever has sent it has it whole."""
+    if isinstance(value, Mapping):
+        return f"an object of {len(value)} fields"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    if isinstance(value, str | bytes):
+        return repr(value[:MAX_BRIEF]) + "..." * (len(value) > MAX_BRIEF)
+    return repr(value)[:MAX_BRIEF]

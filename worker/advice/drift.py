@@ -185,6 +185,15 @@ def _moved(here: Side, there: Side, parts_BR: Double, seed: int) -> list[dict[st
     return sorted(found, key=lambda one: (-one["deviations"], one["name"]))[:NUM_MOVED]
 
 
+def _is_apart(shift: dict[str, Any]) -> bool:
+    """Whether no class is in both: the strength of the test is 1 then, and only then."""
+    return bool(shift["cramers_v"] > 1 - 1e-9)
+
+
+def _unlike(shift: dict[str, Any]) -> str:
+    return "they have no class in common" if _is_apart(shift) else "classes are not equally frequent"
+
+
 def _findings(document: dict[str, Any], here: Apart, there: Apart) -> list[Finding]:
     found = []
     if document["images_differ"]:
@@ -193,7 +202,7 @@ def _findings(document: dict[str, Any], here: Apart, there: Apart) -> list[Findi
             "domain with an alignment"
         )
         if document["labels"] is not None and document["labels"]["differ"]:
-            todo = "; part of it is that classes are not equally frequent" + todo
+            todo = f"; part of it is that {_unlike(document['labels'])}" + todo
         data = {"test": "images", "p": document["p"]}
         found.append(
             Finding(
@@ -207,10 +216,12 @@ def _findings(document: dict[str, Any], here: Apart, there: Apart) -> list[Findi
         )
     shift = document["labels"]
     if shift is not None and shift["differ"]:
+        advice = "look at recall per class, since accuracy moves with the shares alone"
+        if _is_apart(shift):
+            advice = "rename classes where the same is meant; otherwise no model of one can be scored on the other"
         message = (
-            f"classes are not equally frequent (chi-square {shift['statistic']:.1f} with {shift['degrees']} degrees of "
-            f"freedom, p {shift['p']:.2g}, Cramer's V {shift['cramers_v']:.2f}){_shares(here.side, there.side)}; look "
-            "at recall per class, since accuracy moves with the shares alone"
+            f"{_unlike(shift)} (chi-square {shift['statistic']:.1f} with {shift['degrees']} degrees of freedom, "
+            f"p {shift['p']:.2g}, Cramer's V {shift['cramers_v']:.2f}){_shares(here.side, there.side)}; {advice}"
         )
         data = {"test": "labels", "p": shift["p"], "cramers_v": shift["cramers_v"]}
         found.append(Finding("drift", message, confidence=1 - shift["p"], data=data))

@@ -69,6 +69,16 @@ def test_other_shares_of_the_same_images():
     assert "class" not in told
 
 
+def test_datasets_without_a_class_in_common_are_not_said_to_have_other_shares():
+    findings, document = compare(["c"] * 60, here_names=["a", "b"] * 30)
+    told = {one.data["test"]: one for one in findings}
+    assert (document["only_here"], document["only_there"]) == (["a", "b"], ["c"])
+    for name in ("images", "labels"):
+        assert "no class in common" in told[name].message
+        assert "equally frequent" not in told[name].message
+    assert "rename classes" in told["labels"].message
+
+
 def test_without_labels_images_are_compared():
     names = [None] * 60
     findings, document = compare(names, here_names=names)
