@@ -91,10 +91,9 @@ def _open(document: Mapping[str, Any]) -> str:
     if unknown and unknown != skipped:
         return f"There was nothing to compare it on: {unknown}."
     why = f" ({because(skipped)})" if skipped else ""
-    if at(document, "baselines.frozen") and at(document, "verdicts.vs_frozen") is None:
-        return f"What is served is the frozen probe itself, and nothing was made to compare it with{why}."
-    if at(document, "verdicts.vs_frozen"):
-        found = at(document, "verdicts.vs_frozen")
+    if at(document, "baselines.frozen"):
+        silent = reasons.get("verdicts.vs_frozen") if isinstance(reasons, Mapping) else None
+        found = at(document, "verdicts.vs_frozen") or silent or "nothing to compare it on"
         return f"There is no network from scratch to compare with{why}. Against the frozen probe: {found}."
     return f"There was nothing to compare it with{why}."
 
@@ -117,8 +116,8 @@ def gain(document: Mapping[str, Any]) -> str:
     if not isinstance(found, Mapping) or not is_number(found.get("value")):
         why = reasons.get("gain") if isinstance(reasons, Mapping) else None
         return f"No gain: {why}." if why else ""
-    if found.get("over") == "frozen" and at(document, "verdicts.vs_frozen") is None and not found["value"]:
-        return "What is served is the frozen probe itself."
+    if found.get("over") == "frozen" and not (found["value"] or found.get("low") or found.get("high")):
+        return "What is served names every scored item as the frozen probe does."
     if at(document, "served.what") == found.get("over"):
         return "What is served is the source alone."
     over = BASELINES.get(str(found.get("over")), str(found.get("over")))

@@ -12,7 +12,7 @@ from worker.auto import domains, frozen, steps
 from worker.auto.bench import opened
 from worker.auto.choice import Entry
 from worker.auto.tuned import trained
-from worker.contract.outcome import Outcome
+from worker.contract.outcome import BLIND, Outcome
 from worker.contract.task import Task
 from worker.methods.reference import FALLBACK_OFF
 
@@ -74,4 +74,6 @@ def _stays(recipe: Auto) -> str | None:
 def _why(best: Entry, num_tried: int) -> str:
     if num_tried == 1:
         return f"{best.step}: nothing else was tried"
+    if best.candidate.selection.is_blind:
+        return f"{best.step}: the cheapest of {num_tried} tried, none of which has a score; {BLIND}"
     return f"{best.step}: the cheapest that is not worse than the best by one standard error, of {num_tried} tried"

@@ -69,7 +69,7 @@ class Selection:
         logits, and each of again: [P, C]
 
     Raises:
-        ValueError: a logit is not a number: the class it stands for would be named, or not, by the order of their names.
+        ValueError: a logit is not a number: what is named would hang on the order of the classes.
     """
 
     rows: Rows

@@ -30,7 +30,7 @@ def document(forecast: Forecast, scratch: Scratch | None, labels_N: NDArray[np.i
     sizes = [one.learned for one in forecast.curve]
     accuracies = [one.accuracy for one in forecast.curve]
     area = aulc(sizes, accuracies)
-    found, untold = multiplier(sizes, accuracies, scratch, labels_N)
+    found, untold = multiplier(sizes, accuracies, scratch, labels_N, forecast.reason)
     reasons = {
         "fit": forecast.reason,
         "labels_needed": forecast.reason,
@@ -79,6 +79,7 @@ def multiplier(
     accuracies: list[float],
     scratch: Scratch | None,
     labels_N: NDArray[np.int64],
+    shapeless: str | None = None,
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """The multiplier and its bounds, and why any of them is null.
 
@@ -87,11 +88,11 @@ def multiplier(
         accuracies: at these points.
         scratch: the network from scratch.
         labels_N: of every image of the dataset.
+        shapeless: why the points tell no curve: where they rise by chance alone, so do the sizes that they are read at.
     """
-    if scratch is None:
-        return dict.fromkeys(MULTIPLIER), dict.fromkeys(MULTIPLIER, NO_SCRATCH)
-    if scratch.hurried:
-        return dict.fromkeys(MULTIPLIER), dict.fromkeys(MULTIPLIER, scratch.hurried)
+    missing = NO_SCRATCH if scratch is None else scratch.unfair or scratch.hurried or shapeless
+    if scratch is None or missing:
+        return dict.fromkeys(MULTIPLIER), dict.fromkeys(MULTIPLIER, str(missing))
     right_N = scratch.selection.logits.argmax(1) == labels_N[scratch.selection.rows]
     accuracy = float(right_N.mean())
     size = size_at(sizes, accuracies, accuracy)

@@ -76,7 +76,8 @@ class Forecast:
         num_test: its size.
         num_images: that may be learned from.
         num_sampled: of them that were looked at.
-        curve: accuracy with 10, 25, 50 and 100 % of the labels looked at.
+        curve: accuracy with 10, 25, 50 and 100 % of the labels looked at; empty where no class is known without the
+            picture that is left out.
         fit: a, b, c of err = a n^-b + c; None where the points do not tell it.
         reason: why there is no fit, and so no extrapolation and no expectation far beyond what was looked at.
         extrapolation: what 1.5, 2 and 4 times the images would give.
@@ -169,8 +170,8 @@ def forecast(
         )
     found = draws.sample(feats_ND, labels_N, groups_N, num_classes, seed, unit=unit)
     seen = found.seen()
-    guessed = None if leaves_others(labels_N, groups_N) else BLIND
-    guessed = guessed or _guessed(found.fitted)
+    blind = None if leaves_others(labels_N, groups_N) else BLIND
+    guessed = blind or _guessed(found.fitted)
     reason = power_law.untold(seen) or guessed
     law = power_law.weigh(seen)
     chance = np.random.default_rng(seed)
@@ -186,7 +187,7 @@ def forecast(
         num_test=num_test,
         num_images=size,
         num_sampled=len(found.fitted.labels_N),
-        curve=found.points,
+        curve=() if blind else found.points,
         fit=None if reason else law.document(),
         reason=reason,
         extrapolation=() if reason else tuple(_extrapolated(curves, size, times, test) for times in TIMES),

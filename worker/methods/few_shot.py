@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from app.artifact import scores
 from app.recipes import FewShot
 from worker.backbones import features
-from worker.contract.outcome import Candidate, Decision, Outcome, Selection
+from worker.contract.outcome import BLIND, Candidate, Decision, Outcome, Selection
 from worker.contract.task import Float, Rows, Task
 from worker.evaluate import selection
 from worker.evaluate.selection import Choice
@@ -44,6 +44,7 @@ MAX_SUPPORT = 20_000
 MAX_REFITS = 128
 # Where temperature cannot be fitted: what is fitted on photos and emoji with 5 images per class is 0.05 to 0.13.
 TEMPERATURE = 0.1
+CHOSE = "which of three classifiers, and its strength, was chosen on these very items: a little may be that choice"
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,14 @@ class Fitted:
 def run(recipe: FewShot, task: Task) -> Outcome:
     """Features, three classifiers, the chosen one on everything but the test split."""
     candidate, choice = chosen(recipe, task)
+    is_blind = candidate.selection.is_blind
     decisions = tuple(
-        Decision(f"few_shot {reason.name}", "served" if reason.chosen else "tried", reason.text, score=reason.mean)
+        Decision(
+            f"few_shot {reason.name}",
+            "served" if reason.chosen else "tried",
+            f"{BLIND}: the cheapest is taken" if is_blind else reason.text,
+            score=None if is_blind else reason.mean,
+        )
         for reason in choice.reasons
     )
     for decision in decisions:
@@ -163,12 +170,12 @@ def fit(
     fold_accuracy = () if is_blind else tuple(float(right_P[folds_P == fold].mean()) for fold in folds)
     details: dict[str, object] = {
         "chosen": chosen.name,
-        "left_out": [{"name": reason.name, objective: reason.mean} for reason in choice.reasons],
+        "left_out": [{"name": reason.name, objective: None if is_blind else reason.mean} for reason in choice.reasons],
         "temperature_items": num_items,
     }
     return Fitted(
         replace(chosen.build(feats_PD, labels_P), temperature=temperature),
-        Selection(rows, logits_PC, f"out of {len(folds)} folds", again=again, is_blind=is_blind),
+        Selection(rows, logits_PC, f"out of {len(folds)} folds", CHOSE, again, is_blind),
         fold_accuracy,
         calibrated,
         choice,

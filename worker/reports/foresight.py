@@ -155,15 +155,18 @@ def why_missing(made: Decision | None) -> str:
     return NOTHING if made is None else f"forecast: {made.reason}; {MORE_TIME}"
 
 
-def untold(made: Decision | None, *, has_curve: bool) -> dict[str, str]:
-    """Of `not_computed`: what stands on a forecast that is not there.
+def untold(made: Forecast | Decision | None, left_out: Decision | None, *, has_curve: bool) -> dict[str, str]:
+    """Of `not_computed`: what stands on a forecast that is not there, or on a curve that it does not have.
 
     Args:
-        made: why it was left out; None where nothing could be foretold.
+        made: the forecast.
+        left_out: why there is none; None where nothing could be foretold.
         has_curve: whether the report was asked for its curve.
     """
-    keys = (*(("curve",) if has_curve else ()), *(("forecast",) if made else ()))
-    return dict.fromkeys(keys, why_missing(made))
+    if isinstance(made, Forecast):
+        return {"curve": made.untold} if has_curve and made.untold and not made.curve else {}
+    keys = (*(("curve",) if has_curve else ()), *(("forecast",) if left_out else ()))
+    return dict.fromkeys(keys, why_missing(left_out))
 
 
 def placed(decisions: Sequence[Decision], made: Forecast | Decision | None) -> list[Decision]:

@@ -110,7 +110,7 @@ def blind(selection: Selection, *, is_frozen: bool, has_scratch: bool) -> dict[s
         *(() if is_frozen else ("verdicts.vs_frozen",)),
         *(("verdict", "verdicts.vs_scratch") if has_scratch else ()),
     )
-    return dict.fromkeys((*OF_SELECTION, *compared), BLIND)
+    return dict.fromkeys((*OF_SELECTION, "metrics.cv_accuracy_std", *compared), BLIND)
 
 
 def seed_deviation(

@@ -139,7 +139,7 @@ def evaluate(
         "estimate": told,
         "feature_map": shown,
         "domain": outcome.adaptation and outcome.adaptation.domain,
-        "curve": _curve(task, made, fair) if compare else None,
+        "curve": _curve(task, made, small) if compare else None,
         **foretold,
         "mapping": sections.mapping(served),
         "data": {**_data(task, test, leaks), "exposure": exposed},
@@ -155,7 +155,7 @@ def evaluate(
             **unsaid,
             **unspread,
             **({} if foretold["forecast"] else dict.fromkeys(foresight.METRICS, foretold["forecast_skipped"])),
-            **({} if isinstance(made, Forecast) else foresight.untold(unforeseen, has_curve=compare)),
+            **foresight.untold(made, unforeseen, has_curve=compare),
             **dict.fromkeys(_awaited(unsaid, foretold, has_curve=not later) if waits else (), waits),
             **({"domain": f"{NO_SOURCE}; {outcome.apart}"} if outcome.apart and not outcome.adaptation else {}),
             **(dict.fromkeys(OF_SOURCE, outcome.unjoined) if outcome.unjoined else {}),
@@ -217,7 +217,7 @@ def _uncompared(skipped: dict[str, str], *, has_verdict: bool, has_curve: bool) 
 
 def _curve(task: Task, made: Forecast | Decision | None, small: Scratch | None) -> dict[str, Any] | None:
     """Of the probe on frozen features; the network from scratch has learned from all but the hold-out."""
-    if not isinstance(made, Forecast):
+    if not isinstance(made, Forecast) or not made.curve:
         return None
     return curve.document(made, small, task.labels_N)
 

@@ -245,8 +245,8 @@ def _direction(gradient: Float32, metric: _Metric, pairs: list[tuple[Float32, Fl
     """Two-loop recursion, every fold on its own; all arrays [F, K * P]."""
     found = gradient.copy()
     products = [np.vecdot(step, change) for step, change in pairs]
-    # A fold that has converged adds empty pairs, and one with a single class all but empty ones, whose inverse is beyond
-    # float32; a zero weight makes them count for nothing.
+    # A fold that has converged adds empty pairs, and one with a single class all but empty ones, whose inverse is
+    # beyond float32; a zero weight makes them count for nothing.
     weights = [np.divide(1, product, out=np.zeros_like(product), where=product > _LEAST) for product in products]
     applied = []
     for (step, change), weight in zip(reversed(pairs), reversed(weights), strict=True):

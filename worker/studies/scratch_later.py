@@ -26,6 +26,7 @@ from worker.forecasting import curve
 from worker.methods import reference
 from worker.reports import on_selection, reasons
 from worker.reports.report import COMPARED
+from worker.scores.intervals import clopper_pearson
 from worker.studies import scored_items
 from worker.studies.scored_items import ScoredItems
 from worker.studies.served_version import ServedVersion
@@ -66,8 +67,18 @@ def part(context: RunContext, version: ServedVersion, known: Predictions, report
         "filled": filled,
         "not_computed": _unsaid(report, filled, small, evidence),
         "flags": flags.some_of(flags.negative({"vs_scratch": evidence}), flags.of_time({}, hurried)),
-        "decisions": [asdict(one) for one in small.skipped],
+        "decisions": [asdict(one) for one in (_decision(task, small), *small.skipped)],
     }
+
+
+def _decision(task: Task, small: Scratch) -> Decision:
+    """That it was trained after all, beside the row that says why it was not in the job itself."""
+    right_P = small.selection.logits.argmax(1) == task.labels_N[small.selection.rows]
+    low, high = clopper_pearson(int(right_P.sum()), len(right_P))
+    reason = f"by this report's follow-up, since the job itself had no time for it: {small.what}; each had "
+    reason += str(small.details["budget"])
+    score, took = float(right_P.mean()), round(small.seconds, 2)
+    return Decision("baseline from scratch", "tried", reason, score=score, low=low, high=high, seconds=took)
 
 
 def _task(context: RunContext, version: ServedVersion, index: Index) -> Task:
@@ -110,15 +121,15 @@ def _filled(
     if not small.unfair:
         filled["gain"] = sections.gain(ours, scored, "scratch")
     if report["curve"]:
-        filled["curve"] = _curve(task, report["curve"], None if small.unfair else small)
+        filled["curve"] = _curve(task, report["curve"], small)
     return filled
 
 
-def _curve(task: Task, found: dict[str, Any], small: Scratch | None) -> dict[str, Any]:
+def _curve(task: Task, found: dict[str, Any], small: Scratch) -> dict[str, Any]:
     """The same curve, with what the backbone is worth in labels."""
     sizes = [one["num_learned"] for one in found["points"]]
     accuracies = [one["accuracy"] for one in found["points"]]
-    worth, untold = curve.multiplier(sizes, accuracies, small, task.labels_N)
+    worth, untold = curve.multiplier(sizes, accuracies, small, task.labels_N, found["reasons"].get("fit"))
     kept = {name: why for name, why in found["reasons"].items() if name not in curve.MULTIPLIER}
     return {**found, **worth, "reasons": kept | untold}
 

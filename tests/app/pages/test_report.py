@@ -208,10 +208,27 @@ def test_what_is_compared_with_itself_or_with_no_label_says_so() -> None:
 def test_a_verdict_that_nobody_asked_for_is_no_want_of_anything_to_compare_on() -> None:
     found = document() | {"verdict": None, "verdict_evidence": {}, "verdicts": {"vs_frozen": None}}
     why = 'not computed for this recipe; ask for "report": "full"'
-    found["not_computed"], found["baselines_skipped"] = {"verdict": why}, {"scratch": why}
+    itself = "what is served is the frozen probe itself"
+    found["not_computed"] = {"verdict": why, "verdicts.vs_frozen": itself}
+    found["baselines_skipped"] = {"scratch": why}
     text = page(found).text
-    assert "What is served is the frozen probe itself, and nothing was made to compare it with" in text
+    assert f"Against the frozen probe: {itself}." in text
     assert "nothing to compare it on" not in text
+
+
+def test_a_transfer_that_could_not_be_compared_is_not_called_the_probe() -> None:
+    """Blind: each class has one picture. What is served is another classifier, which names the test items otherwise."""
+    found = document() | {"verdict": None, "verdict_evidence": {}, "verdicts": {"vs_frozen": None}}
+    blind, small = "each class has one picture to learn from", "there are too few images to hold some out"
+    found["not_computed"] = {"verdict": small, "verdicts.vs_frozen": blind}
+    found["baselines_skipped"] = {"scratch": small}
+    found["gain"] = {"value": 1 / 3, "low": 0.1, "high": 0.6, "over": "frozen", "relative_error_reduction": None}
+    text = page(found).text
+    assert f"Against the frozen probe: {blind}." in text
+    assert "+33.3 points against the frozen probe" in text
+    assert "probe itself" not in text
+    found["gain"] |= {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert "What is served names every scored item as the frozen probe does." in page(found).text
 
 
 @pytest.mark.parametrize("state", ["queued", "failed"])

@@ -1,5 +1,7 @@
 """What the report says of the learning curve."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,20 @@ def test_a_network_that_its_time_ended_early_is_worth_no_number_of_labels():
     found = curve.document(made(), scratch(70, hurried="it had time for 1.4 epochs"), LABELS)
     assert [found[name] for name in curve.MULTIPLIER] == [None] * 3
     assert [found["reasons"][name] for name in curve.MULTIPLIER] == ["it had time for 1.4 epochs"] * 3
+
+
+def test_points_that_rise_by_chance_alone_are_worth_no_number_of_labels():
+    flat = curve.document(
+        made((0.80, 0.79, 0.81), reason="it rises by 0.01, which chance alone gives"), scratch(80), LABELS
+    )
+    assert [flat[name] for name in curve.MULTIPLIER] == [None] * 3
+    assert "chance alone" in flat["reasons"]["label_multiplier"]
+
+
+def test_a_network_that_is_no_baseline_is_there_and_says_why_it_is_worth_nothing():
+    found = curve.document(made(), replace(scratch(70), unfair="it names no more than the largest class"), LABELS)
+    assert found["label_multiplier"] is None
+    assert found["reasons"]["label_multiplier"] == "it names no more than the largest class"
 
 
 def test_a_bound_outside_the_curve_is_null():

@@ -103,6 +103,7 @@ def test_one_picture_of_each_class_promises_no_accuracy(digits):
     pool = np.array([np.flatnonzero(labels_N == label)[0] for label in range(10)])
     told = forecast(feats_ND[pool], labels_N[pool], pool, 10, 0, 100)
     assert told.expected is None
+    assert told.curve == ()
     assert "one picture to learn from" in told.untold
 
 

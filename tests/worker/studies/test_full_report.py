@@ -242,6 +242,12 @@ def test_networks_for_which_there_was_no_time_are_trained_afterwards(lab, hurrie
         key: value for key, value in before["curve"].items() if key not in worth
     }
     assert "there is no network from scratch" not in str(report["curve"]["reasons"])
+    # The job's own row stays true: it had no time.
+    rows = [row for row in report["decisions"] if row["step"] == "baseline from scratch"]
+    assert [row["outcome"] for row in rows] == ["skipped", "tried"]
+    assert rows[1]["score"] == pytest.approx(np.mean(accuracies), abs=0.1)
+    assert rows[1]["low"] < rows[1]["score"] < rows[1]["high"]
+    assert report["details"]["scratch"]["budget"] in rows[1]["reason"]
     assert nulls.unexplained({**report, "follow_up": {}}) == []
     assert not any("not computed yet" in text for text in report["not_computed"].values())
     assert {key for key in report if report[key] != before[key]} <= CHANGED
