@@ -367,7 +367,7 @@ def test_a_reproduction_publishes_nothing(lab):
 
 
 def test_a_reproduction_without_its_version_fails_clearly(lab):
-    with pytest.raises(JobFailure, match="nothing can be reproduced") as caught:
+    with pytest.raises(JobFailure, match="nothing can be compared without it") as caught:
         reproduce(lab, {"prefix": "bundles/default/none"}, "ds_shades", "linear_probe")
     assert caught.value.code == "version_deleted"
 

@@ -246,7 +246,7 @@ def test_networks_for_which_there_was_no_time_are_trained_afterwards(lab, hurrie
     rows = [row for row in report["decisions"] if row["step"] == "baseline from scratch"]
     assert [row["outcome"] for row in rows] == ["skipped", "tried"]
     assert rows[1]["score"] == pytest.approx(np.mean(accuracies), abs=0.1)
-    assert rows[1]["low"] < rows[1]["score"] < rows[1]["high"]
+    assert rows[1]["low"] < rows[1]["score"] <= rows[1]["high"]
     assert report["details"]["scratch"]["budget"] in rows[1]["reason"]
     assert nulls.unexplained({**report, "follow_up": {}}) == []
     assert not any("not computed yet" in text for text in report["not_computed"].values())
