@@ -185,24 +185,17 @@ def _moved(here: Side, there: Side, parts_BR: Double, seed: int) -> list[dict[st
     return sorted(found, key=lambda one: (-one["deviations"], one["name"]))[:NUM_MOVED]
 
 
-def _is_apart(shift: dict[str, Any]) -> bool:
-    """Whether no class is in both: the strength of the test is 1 then, and only then."""
-    return bool(shift["cramers_v"] > 1 - 1e-9)
-
-
-def _unlike(shift: dict[str, Any]) -> str:
-    return "they have no class in common" if _is_apart(shift) else "classes are not equally frequent"
-
-
 def _findings(document: dict[str, Any], here: Apart, there: Apart) -> list[Finding]:
     found = []
+    is_apart = not any(number and there.side.counts.get(name) for name, number in here.side.counts.items())
+    unlike = "they have no class in common" if is_apart else "classes are not equally frequent"
     if document["images_differ"]:
         todo = (
             "; a model of this dataset may do worse there: evaluate it on that dataset, adapt it (`adapt`) or bind a "
             "domain with an alignment"
         )
         if document["labels"] is not None and document["labels"]["differ"]:
-            todo = f"; part of it is that {_unlike(document['labels'])}" + todo
+            todo = f"; part of it is that {unlike}" + todo
         data = {"test": "images", "p": document["p"]}
         found.append(
             Finding(
@@ -217,10 +210,10 @@ def _findings(document: dict[str, Any], here: Apart, there: Apart) -> list[Findi
     shift = document["labels"]
     if shift is not None and shift["differ"]:
         advice = "look at recall per class, since accuracy moves with the shares alone"
-        if _is_apart(shift):
+        if is_apart:
             advice = "rename classes where the same is meant; otherwise no model of one can be scored on the other"
         message = (
-            f"{_unlike(shift)} (chi-square {shift['statistic']:.1f} with {shift['degrees']} degrees of freedom, "
+            f"{unlike} (chi-square {shift['statistic']:.1f} with {shift['degrees']} degrees of freedom, "
             f"p {shift['p']:.2g}, Cramer's V {shift['cramers_v']:.2f}){_shares(here.side, there.side)}; {advice}"
         )
         data = {"test": "labels", "p": shift["p"], "cramers_v": shift["cramers_v"]}

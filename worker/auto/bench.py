@@ -12,7 +12,7 @@ from worker.auto.choice import Chosen, Entry, choose
 from worker.auto.steps import Facts
 from worker.backbones.prepared import Prepared
 from worker.contract.excerpt import Excerpt
-from worker.contract.outcome import BLIND, Candidate, Decision
+from worker.contract.outcome import BLIND, CHEAPEST, Candidate, Decision
 from worker.contract.task import Task
 from worker.methods.reference import starts
 from worker.scores import intervals
@@ -117,7 +117,7 @@ class Bench:
         if len(entries) > 1:
             for entry, reason in zip(entries, chosen.reasons, strict=True):
                 score = None if chosen.is_blind else reason.mean
-                text = f"{BLIND}: the cheapest is taken" if chosen.is_blind else reason.text
+                text = CHEAPEST if chosen.is_blind else reason.text
                 self.decide(entry.step, "leads" if reason.chosen else "dropped", text, score=score)
                 if reason.chosen:
                     self.leading = self.decisions[-1]

@@ -50,6 +50,8 @@ class Head(Protocol):
 DATASET, SOURCE = "dataset", "source"
 # Why nothing is known where a selection is blind.
 BLIND = "each class has one picture to learn from; where it is left out the class is unknown; add images"
+# What a choice says that had nothing to go by.
+CHEAPEST = f"{BLIND}: the cheapest is taken"
 
 
 @dataclass(frozen=True)

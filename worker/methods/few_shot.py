@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from app.artifact import scores
 from app.recipes import FewShot
 from worker.backbones import features
-from worker.contract.outcome import BLIND, Candidate, Decision, Outcome, Selection
+from worker.contract.outcome import CHEAPEST, Candidate, Decision, Outcome, Selection
 from worker.contract.task import Float, Rows, Task
 from worker.evaluate import selection
 from worker.evaluate.selection import Choice
@@ -81,7 +81,7 @@ def run(recipe: FewShot, task: Task) -> Outcome:
         Decision(
             f"few_shot {reason.name}",
             "served" if reason.chosen else "tried",
-            f"{BLIND}: the cheapest is taken" if is_blind else reason.text,
+            CHEAPEST if is_blind else reason.text,
             score=None if is_blind else reason.mean,
         )
         for reason in choice.reasons
