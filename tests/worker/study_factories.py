@@ -1,14 +1,19 @@
 """A home with stored datasets and a prepared backbone, where jobs run as their runner would run them."""
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
 from tests.conftest import COMPUTE_THREADS
+from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker import evaluation, own_backbone, predict, transfer
 from worker.attempt.context import RunContext
@@ -16,10 +21,21 @@ from worker.attempt.document import DatasetDocument, JobDocument
 from worker.attempt.progress import Reporter
 from worker.data.ingest import BaseDataset, IngestRequest, ingest
 from worker.ingestion import StoredDataset
+from worker.prepare import sources
 
 RUNNERS = {
     "transfer": transfer.run, "evaluate": evaluation.run, "backbone": own_backbone.run, "predict": predict.run,
 }  # fmt: skip
+# Near each other, so that there are errors to tell models apart by.
+SHADES = {"rose": (168, 124, 130), "moss": (156, 136, 122), "mauve": (160, 124, 140)}
+
+
+@contextmanager
+def small_lab(folder: Path) -> Iterator["Lab"]:
+    """A home with one small backbone, whose architecture can be trained from scratch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "open_backbones", lambda context: (transfer_factories.cnn(),))
+        yield Lab(folder)
 
 
 class Lab:

@@ -3,22 +3,18 @@
 import pytest
 
 from tests import factories
-from tests.worker import nulls, transfer_factories
-from tests.worker.study_factories import Lab
+from tests.worker import nulls
+from tests.worker.study_factories import SHADES, small_lab
 from worker.contract.outcome import BLIND
-from worker.prepare import sources
 
-SHADES = {"rose": (168, 124, 130), "moss": (156, 136, 122), "mauve": (160, 124, 140)}
 # Of the leave-one-outs that were all wrong, under whatever name.
 OF_SELECTION = ("val_accuracy", "selection_accuracy", "cv_accuracy_mean", "cv_accuracy_std")
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    found = Lab(tmp_path_factory.mktemp("home"))
-    found.store("ds_twos", factories.pictures(2, SHADES))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "open_backbones", lambda context: (transfer_factories.cnn(),))
+    with small_lab(tmp_path_factory.mktemp("home")) as found:
+        found.store("ds_twos", factories.pictures(2, SHADES))
         yield found
 
 

@@ -14,17 +14,14 @@ from app.artifact import bundle, predicted, selection
 from app.errors import JobFailure
 from app.services import reports
 from tests import factories
-from tests.worker import nulls, recount, transfer_factories
-from tests.worker.study_factories import Lab, side
+from tests.worker import nulls, recount
+from tests.worker.study_factories import SHADES, side, small_lab
 from tests.worker.transfer_factories import Wire
 from worker import evaluation, transfer
 from worker.attempt.progress import Reporter
 from worker.evaluate import robustness, served_graph
 from worker.methods import reference
-from worker.prepare import sources
 
-# Near each other, so that there are errors to tell models apart by.
-SHADES = {"rose": (168, 124, 130), "moss": (156, 136, 122), "mauve": (160, 124, 140)}
 IMAGES = ["robustness", "out_of_distribution"]
 COMPARED = ["verdict", "verdicts.vs_scratch", "baselines.scratch", "curve", "seed_deviation.scratch"]
 # What knowing the network from scratch may change in a report that is there already; all else stays.
@@ -37,10 +34,8 @@ CHANGED = {
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """Shades, and one small backbone whose architecture can be trained from scratch."""
-    found = Lab(tmp_path_factory.mktemp("home"))
-    found.store("ds_shades", factories.pictures(60, SHADES))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "open_backbones", lambda context: (transfer_factories.cnn(),))
+    with small_lab(tmp_path_factory.mktemp("home")) as found:
+        found.store("ds_shades", factories.pictures(60, SHADES))
         yield found
 
 
