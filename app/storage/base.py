@@ -51,7 +51,11 @@ class Storage(Protocol):
         """Removes the object of that key and all below it; nothing there is no error."""
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Keys below the prefix, sorted."""
+        """Keys below the prefix, sorted.
+
+        What one writer puts before it removes another object is never missed with it: one of the two is told of.
+        What is told of may have gone by the time it is fetched.
+        """
 
     def walk(self) -> Iterator[Stored]:
         """Everything that lies here, what was cut off too; in memory is one folder, or one page, at a time.

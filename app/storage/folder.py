@@ -11,6 +11,11 @@ from app import failpoints
 from app.errors import NotFound
 from app.storage.base import DRAFTS, Stored, check_key, out_of_space
 
+# Entries that the system hands over at once: it gives pieces of 32 KiB, and a name has up to 255 bytes.
+ONE_PIECE = 100
+# Of a large folder, where others write all the time.
+SCANS = 5
+
 
 class FolderStorage:
     """Objects as files below a folder."""
@@ -53,12 +58,16 @@ class FolderStorage:
 
     def list(self, prefix: str) -> Iterator[str]:
         """See Storage."""
-        found = (stored for stored in self._below(self.path(prefix)) if not stored.unfinished)
-        return iter(sorted(stored.key for stored in found))
+        found = (self._key(entry) for entry in _files_below(self.path(prefix)))
+        return iter(sorted(key for key in found if not _is_draft(key)))
 
     def walk(self) -> Iterator[Stored]:
         """See Storage."""
-        return self._below(self._root)
+        for entry in _files_below(self._root):
+            try:
+                yield self._stored(entry, entry.stat())
+            except FileNotFoundError:
+                continue
 
     def stat(self, key: str) -> Stored | None:
         """See Storage."""
@@ -74,33 +83,52 @@ class FolderStorage:
         path.unlink(missing_ok=True)
         self._remove_above(path)
 
-    def _below(self, folder: Path) -> Iterator[Stored]:
-        try:
-            with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
-        except (FileNotFoundError, NotADirectoryError):
-            # It goes with the last object in it, which somebody has just taken away.
-            return
-        for entry in found:
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._below(Path(entry.path))
-                continue
-            try:
-                yield self._stored(Path(entry.path), entry.stat())
-            except FileNotFoundError:
-                continue
-
-    def _stored(self, path: Path, status: os.stat_result) -> Stored:
+    def _stored(self, path: os.PathLike[str], status: os.stat_result) -> Stored:
         # Not the time of the last change, which a hard link has from its source: a link is made now.
-        key = path.relative_to(self._root).as_posix()
-        # No key has a part with a dot before it: see `check_key`.
-        unfinished = path.name if key.startswith(".") or "/." in key else ""
-        return Stored(key, status.st_size, status.st_ctime, unfinished)
+        key = self._key(path)
+        return Stored(key, status.st_size, status.st_ctime, Path(path).name if _is_draft(key) else "")
+
+    def _key(self, path: os.PathLike[str]) -> str:
+        return Path(path).relative_to(self._root).as_posix()
 
     def _remove_above(self, path: Path) -> None:
         folder = path.parent
         while folder != self._root and _remove_empty(folder):
             folder = folder.parent
+
+
+def _files_below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """What was there when a folder was scanned; it may have gone since."""
+    for entry in _scan(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files_below(Path(entry.path))
+        else:
+            yield entry
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder, by name.
+
+    The system hands a large folder over in pieces, in an order of its own: an object in a piece still to come may be
+    replaced by one that belongs to a piece that has been. So such a folder is scanned until it has stayed the same.
+    """
+    found: list[os.DirEntry[str]] = []
+    for _ in range(SCANS):
+        before = {entry.name for entry in found}
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            # It goes with the last object in it, which somebody has just taken away.
+            return []
+        if len(found) <= ONE_PIECE or {entry.name for entry in found} == before:
+            break
+    return found
+
+
+def _is_draft(key: str) -> bool:
+    """No key has a part with a dot before it: see `check_key`."""
+    return key.startswith(".") or "/." in key
 
 
 def _place(source: Path, target: Path, drafts: Path) -> None:

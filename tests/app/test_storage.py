@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from app.errors import NotFound, OutOfSpace, Unavailable
 from app.inbox import open_inbox
 from app.local_copies import LocalCopies
 from app.storage import DRAFTS, FolderStorage, check_key, open_storage, remove_old_copies
+from app.storage.base import Stored
 from app.storage.copies import UNUSED_SECONDS
 from tests.conftest import wait_until
 from tests.factories import files_below
@@ -85,6 +87,44 @@ def test_list_is_sorted_and_below_the_prefix(store, put):
         put(key, b"x")
     assert list(store.list("ds/1")) == ["ds/1/a", "ds/1/b", "ds/1/c/d"]
     assert list(store.list("ds")) == sorted(["ds/1-x/a", "ds/1/a", "ds/1/b", "ds/1/c/d", "ds/10/a"])
+
+
+def never_missed(store, put, pause=0.0):
+    """A writer puts the next state before it removes the last, for two seconds; a reader lists all the time."""
+    put("sums/day/a-000000", b"x")
+    done = threading.Event()
+
+    def write():
+        for number in range(1, 1_000_000):
+            time.sleep(pause)
+            put(f"sums/day/a-{number:06d}", b"x")
+            store.remove(Stored(f"sums/day/a-{number - 1:06d}", 0, 0.0))
+            if done.is_set():
+                return
+
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(write)
+        try:
+            end, listed = time.monotonic() + 2, 0
+            while time.monotonic() < end:
+                assert any("/a-" in key for key in store.list("sums")), f"missed after {listed} listings"
+                listed += 1
+        finally:
+            done.set()
+        writing.result()
+    assert listed > 10
+
+
+def test_what_is_replaced_is_never_missed(store, put):
+    never_missed(store, put)
+
+
+@pytest.mark.parametrize("kind", ["folder"], indirect=True)
+def test_what_is_replaced_in_a_large_folder_is_not_missed(store, put):
+    """It reaches a reader in pieces."""
+    for number in range(3_000):
+        put(f"sums/day/z-{number:06d}-whose-name-is-about-as-long-as-those-are", b"x")
+    never_missed(store, put, pause=0.02)
 
 
 def test_delete_takes_the_prefix_and_no_sibling(store, put):
