@@ -18,10 +18,19 @@ OK = 200
 
 @dataclass(slots=True)
 class Seen:
-    """Answers by status, and the seconds that those of status 200 took; how many requests were due but never sent."""
+    """Answers by status, and the seconds that those of status 200 took.
+
+    Args:
+        seconds: that were looked at.
+        unsent: requests that were due but never sent.
+        aside: answers outside of the seconds that were looked at.
+        statuses: how often each status came.
+        latencies: seconds.
+    """
 
     seconds: float = 0.0
     unsent: int = 0
+    aside: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
 
@@ -130,6 +139,8 @@ async def _closed(
                 seen.statuses[status] += 1
                 if status == OK:
                     seen.latencies.append(done - sent)
+            else:
+                seen.aside += 1
             if not status:
                 await asyncio.sleep(0.01)
         connection.close()

@@ -29,6 +29,8 @@ NEEDED = {"litserve": ("litserve",), "bentoml": ("bentoml",)}
 BESIDE = ("onnxruntime", "pillow", "numpy", "python-multipart")
 MODEL = "bench"
 READY_SECONDS = 120
+# Fields of /proc/PID/stat behind the name.
+_SESSION, _USER, _SYSTEM = 3, 11, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,10 @@ class Server:
     def memory(self) -> float:
         """MiB that the server's processes hold together, shared pages counted once (proportional set size)."""
         return sum(_pss(pid) for pid in _family(self.pid)) / 2**20
+
+    def processor_seconds(self) -> float:
+        """What the server's processes have computed since they began, in seconds of one core."""
+        return sum(_ticks(pid) for pid in _family(self.pid)) / os.sysconf("SC_CLK_TCK")
 
 
 def publish(home: Path, archive: Path, backbone: str) -> tuple[Path, Preprocess]:
@@ -151,16 +157,22 @@ def _until_it_listens(server: Server, child: subprocess.Popen[bytes], log: Path)
 
 
 def _family(pid: int) -> list[int]:
-    found = [pid]
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        # Fields after the name: state, parent, group, session.
-        if int(fields[3]) == pid and int(path.parent.name) != pid:
-            found.append(int(path.parent.name))
-    return found
+    """The process and all that are in its session, which is its own."""
+    others = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+    return [pid, *(other for other in others if other != pid and _stat(other)[_SESSION] == str(pid))]
+
+
+def _stat(pid: int) -> list[str]:
+    """What the system tells of a process, behind its name; zeros where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["0"] * (_SYSTEM + 1)
+
+
+def _ticks(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[_USER]) + int(fields[_SYSTEM])
 
 
 def _pss(pid: int) -> int:
