@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 from app.artifact.preprocess import Preprocess
 from app.artifact.spec import Spec
@@ -29,8 +30,6 @@ NEEDED = {"litserve": ("litserve",), "bentoml": ("bentoml",)}
 BESIDE = ("onnxruntime", "pillow", "numpy", "python-multipart")
 MODEL = "bench"
 READY_SECONDS = 120
-# Fields of /proc/PID/stat behind the name.
-_SESSION, _USER, _SYSTEM = 3, 11, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +48,11 @@ class Server:
 
     def memory(self) -> float:
         """MiB that the server's processes hold together, shared pages counted once (proportional set size)."""
-        return sum(_pss(pid) for pid in _family(self.pid)) / 2**20
+        return sum(one.memory_full_info().pss for one in _family(self.pid)) / 2**20
 
     def processor_seconds(self) -> float:
         """What the server's processes have computed since they began, in seconds of one core."""
-        return sum(_ticks(pid) for pid in _family(self.pid)) / os.sysconf("SC_CLK_TCK")
+        return sum(sum(one.cpu_times()[:2]) for one in _family(self.pid))
 
 
 def publish(home: Path, archive: Path, backbone: str) -> tuple[Path, Preprocess]:
@@ -156,28 +155,6 @@ def _until_it_listens(server: Server, child: subprocess.Popen[bytes], log: Path)
     raise SystemExit(f"expected a server that listens; found none; its log ends with:\n{log.read_text()[-2000:]}")
 
 
-def _family(pid: int) -> list[int]:
-    """The process and all that are in its session, which is its own."""
-    others = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
-    return [pid, *(other for other in others if other != pid and _stat(other)[_SESSION] == str(pid))]
-
-
-def _stat(pid: int) -> list[str]:
-    """What the system tells of a process, behind its name; zeros where it has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ["0"] * (_SYSTEM + 1)
-
-
-def _ticks(pid: int) -> int:
-    fields = _stat(pid)
-    return int(fields[_USER]) + int(fields[_SYSTEM])
-
-
-def _pss(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return 1024 * next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+def _family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
