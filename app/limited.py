@@ -17,9 +17,12 @@ from typing import Any
 _ROOT = Path(__file__).parents[1]
 # No answer is longer; more means that the child was taken over by its input.
 _MAX_ANSWER_BYTES = 65536
+# Arrow reads it when it is loaded. Its own allocator would reserve a gigabyte, which counts where address space is
+# bounded, and keep ten megabytes or twenty of what it had.
+ARROW = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 # Nothing of ours: no credentials to find. One thread of linear algebra, whose stacks would count as memory. The places
 # of the modules are said, since the child does not look for them again.
-ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(os.path.isdir, sys.path))}
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(os.path.isdir, sys.path)), **ARROW}
 
 
 class Ended(Exception):

@@ -16,12 +16,14 @@ from typing import Any
 from app import failpoints, limited, texts
 from app.artifact import archive, bundle
 from app.artifact import spec as specs
+from app.artifact.precisions import FLOAT
 from app.artifact.preprocess import INTERPOLATIONS
 from app.artifact.spec import BundleError, File, Spec
 from app.db.base import new_id
 from app.errors import BadRequest, NotFound, Overloaded
 from app.services.publications import NewVersion
-from app.serving.runtime import ACTIVATION_BYTES_PER_PIXEL, BATCH_SIZE
+from app.serving.providers import CPU
+from app.serving.runtime import BATCH_SIZE, bytes_per_pixel
 from app.storage import Storage, out_of_space
 
 CHILD = "app.serving.admission_child"
@@ -173,8 +175,8 @@ def _ask(folder: Path, described: Spec) -> dict[str, Any]:
         BadRequest: it refuses the bundle, or did not come to an end.
     """
     size_bytes = sum(file.size_bytes for file in described.files.values())
-    pixels = described.preprocess.height * described.preprocess.width
-    activations = BATCH_SIZE * pixels * ACTIVATION_BYTES_PER_PIXEL
+    pixels = BATCH_SIZE * described.preprocess.height * described.preprocess.width
+    activations = sum(pixels * bytes_per_pixel(precision, CPU) for precision in (FLOAT, *described.second))
     try:
         answer = limited.ask(
             CHILD, [str(folder.absolute())], FILE_COPIES * size_bytes + activations + HEADROOM_BYTES, SECONDS

@@ -30,6 +30,9 @@ HEAD_TOLERANCE = 1e-3
 PREDICTIONS_TOLERANCE = 1e-2
 SUM_TOLERANCE = 1e-3
 
+# In what onnxruntime says when the bounds of its process are reached.
+_NO_MEMORY = "Failed to allocate memory"
+
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -77,6 +80,8 @@ def judge(folder: Path, spec: Spec) -> Checks:
         second = {precision: _run_backbone(folder, spec, bundle.SECOND[precision])[1] for precision in spec.second}
         return replace(found, sample_max_abs=_try(arrays.get(bundle.SAMPLE), spec, backbone, second, head))
     except failures() as error:
+        if _NO_MEMORY in str(error):
+            raise MemoryError(str(error)) from error
         raise unlike(f"graphs that run; onnxruntime said {error}") from error
     except BundleError as error:
         raise unlike(f"graphs and files that can be read; {error.detail}") from error

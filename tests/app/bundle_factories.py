@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.artifact import archive, bundle, reference, sample, seen, stored
 from app.artifact.predicted import Predictions
+from app.artifact.selection import TRANSFER, SelectionPredictions
 from app.db.models import Model, ModelVersion
 from app.storage import Storage
 from tests import factories
@@ -43,6 +44,7 @@ def publish(
         "features": stored.pack(features, predicted, labels),
         "reference": reference.pack(reference.make(features, probabilities)),
         "sample": sample.pack(sample_factories.make(weight_CD, bias_C)),
+        "selected": SelectionPredictions(ids, [*predicted], ["val"] * 6, {TRANSFER: [*predicted]}, "six items"),
         "seen": seen.pack([seen.of_class(labels[0], [b"\1" * 32])]),
         "report": {"verdict": None, "warnings": []},
     }

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
@@ -50,6 +51,30 @@ def backbone_bytes(num_features=NUM_FEATURES, side=SIDE, seed=0, opset=18, ir_ve
         initializers,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    return model.SerializeToString(deterministic=True)
+
+
+def wide_backbone_bytes(bytes_per_image):
+    """As `backbone_bytes`, through a layer that takes so much memory."""
+    copies = bytes_per_image // (4 * NUM_FEATURES)
+    model = onnx.load_from_string(backbone_bytes())
+    last = model.graph.node[-1]
+    last.input[0] = "narrow"
+    model.graph.node.pop()
+    model.graph.node.extend(
+        [
+            helper.make_node("Unsqueeze", ["mixed", "middle"], ["one"]),
+            helper.make_node("Expand", ["one", "wide"], ["many"]),
+            helper.make_node("ReduceMax", ["many", "middle"], ["narrow"], keepdims=0),
+            last,
+        ]
+    )
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array([1], np.int64), "middle"),
+            numpy_helper.from_array(np.array([1, copies, 1], np.int64), "wide"),
+        ]
+    )
     return model.SerializeToString(deterministic=True)
 
 

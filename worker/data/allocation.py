@@ -1,7 +1,6 @@
 """What an ingestion frees goes back to the system at once, so that its memory does not grow with its data.
 
-Arrow reads `ENVIRONMENT` when it is loaded, so a process has to start with it. Arrow's own allocator would reserve a
-gigabyte, which counts where address space is bounded, and keep ten megabytes or twenty of what it had.
+What Arrow frees goes back with `limited.ARROW`, with which a process has to start.
 """
 
 import ctypes
@@ -10,7 +9,6 @@ import sys
 # glibc's number of the setting, and its value at the start of a process: with every large block that is freed, glibc
 # would raise it, and keep what is smaller (mallopt(3)).
 _MMAP_THRESHOLD, _BYTES = -3, 2**17
-ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 
 
 def give_back() -> None:

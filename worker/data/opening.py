@@ -13,7 +13,6 @@ from typing import Any, Self
 
 import worker
 from app import limited
-from worker.data import allocation
 from worker.data.findings import PROBLEMS
 from worker.data.limits import Limits
 from worker.data.opening_child import Request
@@ -92,7 +91,7 @@ class Opener:
             stdout=subprocess.PIPE,
             pass_fds=(spool.out_fd,),
             cwd=_ROOT,
-            env={**limited.ENVIRONMENT, **allocation.ENVIRONMENT},
+            env=limited.ENVIRONMENT,
         )
 
     def messages(self) -> Iterator[str | Found | Columns]:

@@ -18,10 +18,9 @@ from multiprocessing import connection, forkserver, util
 from pathlib import Path
 from typing import Any
 
-from app import in_use, log_lines
+from app import in_use, limited, log_lines
 from worker import runner
 from worker.attempt.document import JobDocument
-from worker.data import allocation
 
 MAX_BATCH = 500
 # OpenBLAS, and Apple's Accelerate.
@@ -32,7 +31,7 @@ _CONTEXT = multiprocessing.get_context("forkserver") if FORKS else multiprocessi
 _LOCK = threading.Lock()
 # Celery and the runners write what they do over their command line, where `ps` shows it; their environment is kept.
 # Runners have what the process that they are forked from was started with.
-for _name, _value in {"SPT_NOENV": "1", **allocation.ENVIRONMENT}.items():
+for _name, _value in {"SPT_NOENV": "1", **limited.ARROW}.items():
     os.environ.setdefault(_name, _value)
 
 log = logging.getLogger(__name__)

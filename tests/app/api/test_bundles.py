@@ -106,7 +106,7 @@ def same(found, wanted):
 def test_a_bundle_is_whole_and_the_same_each_time(origin, content, files):
     assert list(files) == [
         "spec.json",
-        *(name for name in bundle.FILES if name not in (bundle.SELECTION, bundle.STATE, *bundle.SECOND.values())),
+        *(name for name in bundle.FILES if name not in (bundle.STATE, *bundle.SECOND.values())),
     ]
     assert origin.get(url(number=1)).content == content
     described = json.loads(files["spec.json"])

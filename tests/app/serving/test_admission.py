@@ -2,13 +2,14 @@
 
 import pytest
 
+from app import limited
 from app.artifact import archive, bundle
 from app.artifact.spec import load
 from app.errors import BadRequest
 from app.serving import admission
 from app.storage import FolderStorage
 from tests import factories
-from tests.app import bundle_factories
+from tests.app import bundle_factories, onnx_factories
 from tests.hostile import bundles as hostile
 
 
@@ -43,6 +44,23 @@ def test_a_whole_bundle_is_compared_with_what_it_recorded(tmp_path, files):
     assert found.head_max_abs < 1e-5
     assert found.predictions_mean_abs < 1e-3
     assert found.sample_max_abs < 1e-5
+
+
+def ask(tmp_path, files, memory_bytes):
+    """What the process of its own answers, within so much memory."""
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    return limited.ask("app.serving.admission_child", [str(tmp_path)], memory_bytes, 60)
+
+
+@pytest.mark.parametrize(("num_mib", "fits"), [(300, True), (3_000, False)])
+def test_what_finds_no_memory_is_too_costly_and_not_invalid(tmp_path, files, num_mib, fits):
+    """What libraries reserve counts too: a gigabyte of Arrow's, where nobody writes, left a real graph no room."""
+    assert bundle.SELECTION in files
+    wide = onnx_factories.wide_backbone_bytes(num_mib * 2**20 // 16)
+    found = ask(tmp_path, bundle_factories.replace(files, "backbone.onnx", wide), 1_300 * 2**20)
+    assert found.get("num_images") == (16 if fits else None)
+    assert found.get("code") == (None if fits else "import_too_costly")
 
 
 def test_without_stored_features_predictions_are_not_compared(tmp_path, files):
