@@ -3,11 +3,11 @@
 No numpy until a 16-bit image needs it: the processes that check an upload's images start in less than half the time.
 """
 
-import io
+import warnings
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from app.artifact import traps
+from app.artifact import tags, traps
 from app.errors import BadImage
 
 MAX_PIXELS = 100_000_000
@@ -18,6 +18,9 @@ _STARTS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF"}
 
 # We refuse by our own, lower limit before a pixel is decoded; Pillow's warning would only be a second opinion.
 Image.MAX_IMAGE_PIXELS = None
+tags.guard()
+# A line for every broken tag, thousands in a file: what is wrong with an image is told to whoever sent it.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -28,7 +31,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     try:
         traps.check_icon(data, max_pixels)
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        traps.check_copies(data)
+        image = Image.open(traps.Pieces(data), formats=FORMATS)
     except UnidentifiedImageError:
         if kind := next((kind for start, kind in _STARTS.items() if data.startswith(start)), None):
             raise BadImage(

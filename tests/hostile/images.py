@@ -109,6 +109,24 @@ def with_exif(block: bytes) -> bytes:
     return whole[:2] + b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content + whole[2:]
 
 
+def directory(kind: int, unit: int, number: int) -> bytes:
+    """Tags that say which side is up in so many values."""
+    values = bytes(unit * number)
+    entry = struct.pack("<HHHII", 1, 274, kind, number, 8)
+    return b"II*\0" + struct.pack("<I", 8 + len(values)) + values + entry + struct.pack("<I", 0)
+
+
+def upright(kind: int, unit: int, number: int) -> bytes:
+    """A PNG with those for EXIF."""
+    return png(2, 2, zlib.compress(bytes(14)), chunk(b"eXIf", directory(kind, unit, number)))
+
+
+def behind_the_start(segment: bytes, number: int) -> bytes:
+    """A JPEG with so many segments more."""
+    whole = plain("JPEG")
+    return whole[:2] + segment * number + whole[2:]
+
+
 def zip_behind(image: bytes) -> bytes:
     """An image that is an archive as well."""
     out = io.BytesIO(image)
@@ -136,6 +154,15 @@ REFUSED: dict[str, tuple[str, Make]] = {
     "a header in text": ("image_too_large", lambda: b"P6 99999 99999 255\n" + bytes(99)),
     "an icon of thousands": ("image_unsupported", lambda: icon(*[plain("PNG", 8)] * 3, number=5000)),
     "a JPEG of 500 passes": ("image_unsupported", lambda: jpeg_of_scans(500)),
+    "a TIFF's tag of very many numbers": ("image_unsupported", lambda: directory(3, 2, 200_000)),
+    "EXIF of very many numbers": ("image_unsupported", lambda: upright(4, 4, 200_000)),
+    "EXIF of many fractions": ("image_unsupported", lambda: upright(5, 8, 10_000)),
+    "EXIF in very many pieces": (
+        "image_unsupported", lambda: behind_the_start(b"\xff\xe1\xff\xffExif\0\0" + bytes(65_527), 130)),
+    "very many empty chunks": (
+        "image_unsupported", lambda: png(2, 2, zlib.compress(bytes(14)), chunk(b"teST", b"") * 20_000)),
+    "very many empty segments": ("image_unsupported", lambda: behind_the_start(b"\xff\xee\0\2", 20_000)),
+    "a comment on every line": ("image_unsupported", lambda: b"P3 2 2 255\n" + b"#\n" * 2000 + b"1 " * 12),
     "a strip": ("image_unsupported", lambda: encoded(Image.new("RGB", (3000, 2)), "PNG")),
     "floating point": ("image_unsupported", lambda: encoded(Image.new("F", (10, 10)), "TIFF")),
     "gigabytes of text": (
@@ -158,6 +185,7 @@ READ: dict[str, Make] = {
     "EXIF that points at itself": lambda: with_exif(b"II*\0\x08\0\0\0\1\0\x69\x87\4\0\1\0\0\0\x08\0\0\0\x08\0\0\0"),
     "a profile that is none": lambda: plain("JPEG", icc_profile=b"no profile at all" * 9),
     "a TIFF whose directories are a ring": lambda: tiff(zeros(1), following=8),
+    "a TIFF of three thousand strips": lambda: encoded(Image.new("RGB", (40, 3000)), "TIFF", strip_size=1),
     "a GIF that is a zip": lambda: zip_behind(plain("GIF")),
     "a JPEG that is a page": lambda: plain("JPEG", comment=b"<script>alert(1)</script>*/=1;/*"),
 }
