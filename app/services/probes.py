@@ -20,6 +20,8 @@ from app.services import queues
 from app.storage import Storage
 
 OBJECT = "health/probe"
+# A full disk still takes an empty file.
+SIZE_BYTES = 2**16
 # An operator hears of a full disk a few seconds later; an object store is paid for each write.
 STORAGE_SECONDS = 5.0
 PATIENCE_SECONDS = 5.0
@@ -98,6 +100,8 @@ def try_storage(storage: Storage, scratch: Path) -> str:
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=scratch) as probe:
+            probe.write(bytes(SIZE_BYTES))
+            probe.flush()
             storage.put(OBJECT, Path(probe.name))
         storage.delete(OBJECT)
     except Exception as error:

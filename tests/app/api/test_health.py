@@ -3,7 +3,7 @@
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
@@ -119,6 +119,20 @@ def test_storage_is_tried_again_after_a_while_and_by_one_alone(tmp_path):
         assert "takes a file" in probe.look()
     assert "takes a file" in probe.look()
     assert len(num_tries) == 2
+
+
+def test_a_full_disk_is_no_storage(small_disk, tmp_path):
+    """It would still take an empty file."""
+    storage = FolderStorage(small_disk / "storage")
+    look = partial(try_storage, storage, small_disk / "scratch")
+    assert look() == "ok"
+    with (small_disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+        while True:
+            ballast.write(bytes(4096))
+    assert "disk is full" in look() or "No space left" in look()
+    (small_disk / "ballast").unlink()
+    assert look() == "ok"
+    assert files_below(small_disk) == []
 
 
 def test_server_that_says_nothing_is_missing_soon_and_tried_by_one_alone():
