@@ -136,9 +136,10 @@ def _dump(place: URL, folder: Path) -> None:
 def _load(dump: Path, place: URL) -> None:
     if _is_sqlite(place):
         target = Path(str(place.database))
-        # The look at its tables has made an empty one.
-        target.unlink(missing_ok=True)
-        shutil.copyfile(dump, target)
+        part = target.with_name(f"{target.name}.part")
+        shutil.copyfile(dump, part)
+        # The look at its tables has made an empty one; a whole one takes its place, whenever this is cut off.
+        part.replace(target)
         return
     _postgres(
         "pg_restore", place, "--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction", str(dump)
