@@ -91,7 +91,7 @@ def check_icon(data: bytes, max_pixels: int) -> None:
         if len(entry) < 16:
             raise OSError("a directory that is cut short")
         (offset,) = struct.unpack_from("<I", entry, 12)
-        with Image.open(io.BytesIO(data[offset:]), formats=("PNG", "DIB")) as picture:
+        with Image.open(Pieces(data[offset:]), formats=("PNG", "DIB")) as picture:
             _check_size(*picture.size, max_pixels, "in its icon")
 
 

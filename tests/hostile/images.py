@@ -161,6 +161,8 @@ REFUSED: dict[str, tuple[str, Make]] = {
         "image_unsupported", lambda: behind_the_start(b"\xff\xe1\xff\xffExif\0\0" + bytes(65_527), 130)),
     "very many empty chunks": (
         "image_unsupported", lambda: png(2, 2, zlib.compress(bytes(14)), chunk(b"teST", b"") * 20_000)),
+    "an icon of very many empty chunks": (
+        "image_unsupported", lambda: icon(png(2, 2, zlib.compress(bytes(14)), chunk(b"teST", b"") * 20_000))),
     "very many empty segments": ("image_unsupported", lambda: behind_the_start(b"\xff\xee\0\2", 20_000)),
     "a comment on every line": ("image_unsupported", lambda: b"P3 2 2 255\n" + b"#\n" * 2000 + b"1 " * 12),
     "a strip": ("image_unsupported", lambda: encoded(Image.new("RGB", (3000, 2)), "PNG")),
