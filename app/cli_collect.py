@@ -39,6 +39,7 @@ def run(settings: Settings, given: argparse.Namespace) -> int:
 
 
 def _collect(settings: Settings, database: "Database", given: argparse.Namespace) -> int:
+    from app import failpoints
     from app.db.base import now
     from app.inbox import open_inbox
     from app.services import collections
@@ -53,6 +54,7 @@ def _collect(settings: Settings, database: "Database", given: argparse.Namespace
     storage = open_storage(settings.resolved_storage_url, settings.home_path / "cache")
     with database.write() as session:
         collection_id = collections.begin(session, removes=given.remove)
+    failpoints.reach("collection_asked")
     collector = Collector(
         database,
         storage,

@@ -229,6 +229,7 @@ def _store(context: RunContext, graph: bytes, fitted: Fitted, moving: Prepared |
         key = bundle.shared_key(moving.digest)
         if context.storage.stat(key) is None:
             context.storage.put(key, moving.graph)
+            failpoints.reach("moving_graph_shared")
     return files
 
 

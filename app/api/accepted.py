@@ -7,6 +7,7 @@ from fastapi import Depends, Header, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from app import failpoints
 from app.api.deps import Context, Project, WriteSession, finish
 from app.api.forms import replayed
 from app.services import idempotency
@@ -108,6 +109,7 @@ class Once:
             kept = idempotency.begin(session, self.project, route, self._key, print_)
             if kept is not None:
                 session.commit()
+                failpoints.reach("answer_found")
                 return replayed(kept, status)
             out, location = make(session)
             stored = idempotency.Answer(out.model_dump_json().encode(), location)

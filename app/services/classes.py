@@ -263,6 +263,7 @@ def _store(storage: Storage, folder: Path, prefix: str, written: Spec) -> None:
     try:
         for name in [*names, bundle.SPEC]:
             storage.put(f"{prefix}/{name}", folder / name)
+            failpoints.reach("class_file_stored")
         failpoints.reach("class_stored")
     except BaseException:
         storage.delete(prefix)

@@ -72,6 +72,7 @@ def rewrite(storage: Storage, inbox: Inbox, scratch: Path, stem: str, keys_N: ND
         feature_files.write_rows(rows, np.load(whole, mmap_mode="r")[kept_N])
         keys.write_bytes(feature_files.packed(keys_N[kept_N]))
         storage.put(new + ROWS, rows)
+        failpoints.reach("rows_half")
         storage.put(new + KEYS, keys)
         failpoints.reach("rows_rewritten")
         return rows.stat().st_size + keys.stat().st_size

@@ -99,6 +99,7 @@ def store(storage: Storage, found: Judged, project: str, reserve: Callable[[str]
                 storage.put(f"{prefix}/{name}", found.folder / name)
             elif storage.stat(file.key) is None:
                 storage.put(file.key, found.folder / name)
+            failpoints.reach("import_file_stored")
         storage.put(f"{prefix}/{bundle.SPEC}", found.folder / bundle.SPEC)
         failpoints.reach("import_stored")
     except BaseException:

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
+from app import failpoints
 from app.db.base import new_id, now
 from app.db.session import Database
 from app.db.uploads import Upload
@@ -61,6 +62,7 @@ class Lease:
                 raise _locked(self._id)
             check(session, row)
             row.writer, row.writer_expires_at = self.token, now() + LEASE
+        failpoints.reach("upload_taken")
         self.held_since = time.monotonic()
         return row
 
@@ -80,6 +82,7 @@ class Lease:
             apply(session, row)
             row.writer_expires_at = None if ends else now() + LEASE
             row.writer = None if ends else self.token
+        failpoints.reach("upload_changed")
         self.held_since = None if ends else time.monotonic()
         return row
 

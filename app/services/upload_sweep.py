@@ -4,6 +4,7 @@ import logging
 
 from sqlalchemy import select
 
+from app import failpoints
 from app import inbox as inboxes
 from app.db.base import now
 from app.db.session import Database
@@ -26,8 +27,11 @@ def run(database: Database, storage: Storage, inbox: Inbox) -> int:
         gone = [uploads.held(row) for row in rows if row.state != State.USED]
         for row in rows:
             session.delete(row)
+    if gone:
+        failpoints.reach("uploads_expired")
     for held in gone:
         inbox.discard(held)
+        failpoints.reach("upload_discarded")
     num_strays = _strays(database, storage) + inbox.strays(lambda key, remote_id: _known(database, key, remote_id))
     if gone or num_strays:
         log.info("removed %d uploads that had expired, and %d that nothing knew of", len(gone), num_strays)
@@ -47,6 +51,7 @@ def _strays(database: Database, storage: Storage) -> int:
     strays = [key for key in gathering | (whole - wanted) if tuple(key.split("/")[1:3]) not in known]
     for key in strays:
         storage.delete(key)
+        failpoints.reach("stray_removed")
     return len(strays)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import delete, or_, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app import failpoints
 from app.db.base import now
 from app.db.session import Database
 from app.db.waste import Waste
@@ -37,6 +38,7 @@ def reserve(database: Database, prefix: str) -> None:
     """Before something is stored of which no row speaks yet: it goes, unless `keep` says in time that it is wanted."""
     with database.write() as session:
         session.merge(_row(prefix, now() + RESERVED))
+    failpoints.reach("waste_reserved")
 
 
 def keep(session: Session, prefix: str) -> None:
@@ -65,8 +67,10 @@ def clear(database: Database, storage: Storage, prefixes: Sequence[str]) -> None
     for prefix in prefixes:
         try:
             storage.delete(prefix)
+            failpoints.reach("waste_deleted")
             with database.write() as session:
                 session.execute(delete(Waste).where(Waste.prefix == prefix))
+            failpoints.reach("waste_cleared")
         except Exception:
             # The transaction that gave it up is committed: whatever is wrong here changes nothing of what was said.
             log.exception("%s could not be deleted; the sweep will try again", prefix)
@@ -85,6 +89,7 @@ def give_back(database: Database, storage: Storage, prefix: str) -> None:
         log.exception("%s stays reserved; the sweep will try again", prefix)
         return
     if is_reserved:
+        failpoints.reach("waste_given_back")
         clear(database, storage, [prefix])
 
 
@@ -94,6 +99,7 @@ def sweep(database: Database, storage: Storage) -> int:
         due = update(Waste).where(Waste.due_at <= now()).values(due_at=now() + CLAIMED).returning(Waste.prefix)
         prefixes = list(session.scalars(due))
     if prefixes:
+        failpoints.reach("waste_taken")
         log.info("deleting what was left behind: %s", ", ".join(prefixes))
     clear(database, storage, prefixes)
     return len(prefixes)

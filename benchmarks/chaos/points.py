@@ -13,11 +13,21 @@ REACHED_BY = {
     "archive_received": "ingest",
     "archive_stored": "ingest",
     "weights_stored": "own_backbone",
+    "class_file_stored": "add_class",
     "class_stored": "add_class",
+    "import_file_stored": "import_bundle",
     "import_stored": "import_bundle",
     "request_commit": "alias",
     "request_committed": "delete",
     "request_tidied": "transfer",
+    "answer_found": "repeated",
+    "waste_reserved": "ingest",
+    "waste_given_back": "repeated",
+    "waste_taken": "overdue",
+    "waste_deleted": "delete",
+    "waste_cleared": "delete",
+    "upload_taken": "upload",
+    "upload_changed": "upload",
     "upload_synced": "upload",
     "upload_noted": "upload",
     "upload_assembled": "upload",
@@ -46,6 +56,16 @@ REACHED_BY = {
     "delivery_concluded": "told",
     "rows_rewritten": "collect",
     "orphan_removed": "collect",
+    "rows_half": "collect",
+    "collection_asked": "collect",
+    "collection_begun": "due",
+    "late_noted": "late",
+    "worker_left": "left",
+    "rows_expired": "expired",
+    "checkpoints_noted": "expired",
+    "uploads_expired": "expired",
+    "upload_discarded": "expired",
+    "stray_removed": "expired",
     "collection_noted": "collect",
     "dataset_file_stored": "ingest",
     "features_half": "cold",
@@ -57,8 +77,10 @@ REACHED_BY = {
     "checkpoint_stored": "tune",
     "head_stored": "adapt",
     "alignment_file_stored": "align",
+    "moving_graph_shared": "align_across",
     "thumbnails_stored": "advise",
     "backbone_file_stored": "own_backbone",
+    "lineage_stored": "version_backbone",
     "graph_shared": "first_on_backbone",
     "bundle_file_stored": "transfer",
     "bundle_stored": "transfer",
@@ -68,7 +90,7 @@ REACHED_BY = {
 ONLY = {"file_linked": "local", "file_placed": "local", "bell_written": "local", "object_sent": "team",
         "object_fetched": "team"}  # fmt: skip
 # A minute of training and export each, on two cores.
-SLOW = frozenset({"tune", "adapt", "own_backbone"})
+SLOW = frozenset({"tune", "adapt", "own_backbone", "version_backbone"})
 # Whose parts are told one by one, so that those which were computed twice can be counted.
 STEPPED = frozenset({"folds", "tune"})
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import select
 
+from app.artifact import bundle
 from app.client import ApiError
 from app.db.models import Dataset, Job, ModelVersion, UserBackbone
 from app.serving.moments import Moments
@@ -19,9 +20,10 @@ from app.serving.slots import DAY, HOUR, Key, Span
 from benchmarks.chaos import prepare
 from benchmarks.chaos.clock import wait_until
 from benchmarks.chaos.collecting import collect
+from benchmarks.chaos.expiring import due, expired, left, overdue
 from benchmarks.chaos.lab import PROBE, Done, Lab, finish, numbers, plain, timeless
 from benchmarks.chaos.prepare import CNN, OTHER, TINY
-from benchmarks.chaos.stack import Stack
+from benchmarks.chaos.stack import LEASE_SECONDS, Stack
 from tests import factories
 from worker.backbones import prepared, weights
 
@@ -79,6 +81,22 @@ def ingest(lab: Lab) -> Done:
     return Done([_job_of(lab, found["id"])], named)
 
 
+def repeated(lab: Lab) -> Done:
+    """A request that is sent again after its answer: the dataset is made once, the archive that came again goes."""
+    name, files = f"r{next(numbers)}", {"file": ("a.zip", lab.archive.read_bytes())}
+    first, again = (lab.stack.post("/datasets", name, files=files, data={"name": name}) for _ in range(2))
+    finish(lab.stack, [first["job_id"]])
+    return Done([first["job_id"]], {"same": first == again})
+
+
+def late(lab: Lab) -> Done:
+    """A transfer whose first attempt loses its lease before it computes, and finds that another has gone on."""
+    lab.stack.arm("claim_committed", f"sleep {4 * LEASE_SECONDS}")
+    done = transfer(lab)
+    assert lab.stack.reached("claim_committed"), "expected an attempt that waited past its lease; found none"
+    return done
+
+
 def upload(lab: Lab) -> Done:
     """A dataset out of a resumable upload."""
     client = lab.stack.client
@@ -115,7 +133,21 @@ def predict(lab: Lab) -> Done:
 
 
 def align(lab: Lab) -> Done:
-    body = {"method": "z_score", "source": lab.dataset, "target": _unlabelled(lab), "backbone": TINY, "seed": 0}
+    return _align(lab, {"method": "z_score", "target": _unlabelled(lab)})
+
+
+def align_across(lab: Lab) -> Done:
+    """An alignment that takes the features of another backbone, and is the first on that one."""
+    found = prepared.find(OTHER, [lab.stack.prepared])
+    assert found is not None
+    lab.stack.storage.delete(bundle.shared_key(found.digest))
+    done = _align(lab, {"method": "ridge", "from_backbone": OTHER})
+    assert lab.stack.storage.stat(bundle.shared_key(found.digest)), "expected the other backbone's graph; found none"
+    return done
+
+
+def _align(lab: Lab, given: dict[str, Any]) -> Done:
+    body = {"source": lab.dataset, "backbone": TINY, "seed": 0, **given}
     made = lab.stack.post("/alignments", f"align-{next(numbers)}", json=body)
     finish(lab.stack, [made["job_id"]])
     found = lab.stack.persist(lambda: lab.stack.client.call("GET", f"/alignments/{made['id']}"))
@@ -172,16 +204,29 @@ def import_bundle(lab: Lab) -> Done:
 
 def own_backbone(lab: Lab) -> Done:
     """A network of the user's own, from a file of weights."""
-    stack, name = lab.stack, f"b{next(numbers)}"
+    name = f"b{next(numbers)}"
     _network(lab)
     found = prepared.find(CNN, [lab.stack.prepared])
     assert found is not None
     data = {"name": name, "architecture": CNN}
-    files = {"file": ("weights.safetensors", found.weights.read_bytes())}
+    return _own(lab, name, data=data, files={"file": ("weights.safetensors", found.weights.read_bytes())})
+
+
+def version_backbone(lab: Lab) -> Done:
+    """A network of the user's own, out of a version that has trained it."""
+    _network(lab)
+    base = transfer(lab, {**TUNE, "epochs": 1}, CNN)
+    (model,), name = base.models, f"b{next(numbers)}"
+    done = _own(lab, name, json={"name": name, "model": model, "version": 1})
+    return Done([*done.jobs, *base.jobs], done.result, base.models)
+
+
+def _own(lab: Lab, name: str, **sent: Any) -> Done:
+    stack = lab.stack
 
     def added() -> Any:
         try:
-            return stack.client.call("POST", "/backbones", files=files, data=data)
+            return stack.client.call("POST", "/backbones", **sent)
         except ApiError as error:
             if error.status != 409:
                 raise
@@ -195,6 +240,7 @@ def own_backbone(lab: Lab) -> Done:
     record = json.loads(stack.storage.fetch(f"{document['prefix']}/{prepared.RECORD}").read_bytes())
     for file, digest in record["files"].items():
         assert weights.sha256_file(stack.storage.fetch(f"{document['prefix']}/{file}")) == digest, file
+    assert "seen" not in document or stack.storage.stat(document["seen"]), "expected its lineage; found none"
     # Of what is computed, and of every file that says how.
     return Done([job_id], {"state": row["state"], "digest": record["digest"], "files": record["files"]})
 
@@ -298,6 +344,7 @@ def _job_of(lab: Lab, dataset_id: str) -> str:
 
 SCENARIOS: dict[str, Callable[[Lab], Done]] = {
     one.__name__: one
-    for one in (transfer, cold, first_on_backbone, tune, adapt, ingest, upload, folds, rank, advise, predict, align,
-                alias, delete, add_class, import_bundle, own_backbone, logged, observed, told, collect)
+    for one in (transfer, late, cold, first_on_backbone, tune, adapt, ingest, repeated, upload, folds, rank, advise,
+                predict, align, align_across, alias, delete, add_class, import_bundle, own_backbone, version_backbone,
+                logged, observed, told, collect, due, overdue, expired, left)
 }  # fmt: skip

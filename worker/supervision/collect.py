@@ -4,6 +4,7 @@ import logging
 import threading
 from datetime import timedelta
 
+from app import failpoints
 from app.db.base import now
 from app.inbox import open_inbox
 from app.services import collections
@@ -40,6 +41,7 @@ def collect(context: WorkerContext) -> Report | None:
         collection_id = collections.begin_if_due(session, settings.collect_seconds)
     if collection_id is None:
         return None
+    failpoints.reach("collection_begun")
     before = now() - timedelta(seconds=settings.collect_grace_seconds)
     collector = Collector(
         context.database, context.storage, open_inbox(context.storage), context.settings.scratch, before, removes=True

@@ -273,10 +273,11 @@ class _Attempt:
             with self._database.write() as session:
                 late = outcomes.late(session, document.id, document.attempt, document.bundle_prefix)
                 waste.note(session, late)
-                return late
         except UNREACHABLE as error:
             log.warning("what %s attempt %d has stored stays for now: %s", document.id, document.attempt, error)
             return []
+        failpoints.reach("late_noted")
+        return late
 
     def _timeout_message(self) -> str:
         limit = self._settings.job_timeout_seconds

@@ -81,6 +81,7 @@ def leave(context: WorkerContext) -> None:
         row = session.get(WorkerProcess, context.worker_id)
         if row is not None:
             session.delete(row)
+    failpoints.reach("worker_left")
 
 
 def sweep(context: WorkerContext) -> None:
@@ -149,9 +150,11 @@ def expire(context: WorkerContext) -> None:
         deliveries.expire(session, settings.webhook_keep_days)
         gpu_use.expire(session)
         audit.expire(session)
+    failpoints.reach("rows_expired")
     listing = context.storage.list("checkpoints")
     # By pages: one question names so many jobs, and no more are in memory.
     while keys := list(islice(listing, PAGE)):
         with context.database.write() as session:
             waste.note(session, outcomes.strays(session, keys))
+        failpoints.reach("checkpoints_noted")
     upload_sweep.run(context.database, context.storage, open_inbox(context.storage))
