@@ -70,6 +70,8 @@ POINTS = {
     "collection_begun": "a worker's collection has one",
     "late_noted": "what an attempt has stored after its lease is given up; it is in storage",
     "worker_left": "the row of a worker that was told to end is gone",
+    "log_expired": "a day of predictions that was kept long enough is gone; others may be there",
+    "sums_expired": "a day of sums that was, or is of no version, is gone; others may be there",
     "rows_expired": "rows that were kept long enough are gone; files that were are there",
     "checkpoints_noted": "checkpoints that no attempt will read are given up; they are in storage",
     "uploads_expired": "rows of uploads that nobody went on with are gone; their bytes are there",

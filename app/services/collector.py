@@ -197,7 +197,18 @@ class Collector:
             if self._chunk[1] is not None:
                 self._remove(stored, self._chunk[1])
         else:
-            # Rows without digests are of a process that was killed between the two.
+            self._without_digests(stored, stem)
+
+    def _without_digests(self, stored: Stored, stem: str) -> None:
+        """Rows of a process that was killed before it stored the digests, with a last look at both.
+
+        This pass, or whoever extracts, may have stored the same chunk anew since it was listed.
+        """
+        looked = self._storage.stat(stored.key)
+        is_young = looked is not None and looked.stored_at > self._before
+        if is_young or self._storage.stat(stem + KEYS) is not None:
+            self.report.young.add(stored)
+        else:
             self._remove(stored, "orphan")
 
     def _judge(self, stored: Stored, stem: str) -> What | None:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import failpoints
 from app.db.base import now
 from app.db.logs import PredictionLog
 from app.db.many import among
@@ -134,6 +135,7 @@ def expire(session: Session, storage: Storage, today: date) -> int:
         number = kept_days.get(model_id)
         if number is None or date.fromisoformat(day) < today - timedelta(days=number):
             storage.delete(folder)
+            failpoints.reach("log_expired")
             num_removed += 1
     if num_removed:
         log.info("removed %d days of prediction logs", num_removed)

@@ -95,6 +95,7 @@ class Parts:
                 continue
             if day + DAY + keep_seconds <= now or not is_published(folder.split("/")[2]):
                 self._storage.delete(folder)
+                failpoints.reach("sums_expired")
             else:
                 self._join(folder, list(names), is_over=day + DAY + 2 * LATE_SECONDS <= now, now=now)
 

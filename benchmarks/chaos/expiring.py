@@ -18,6 +18,8 @@ from benchmarks.chaos.stack import Stack
 
 # No collection takes so long here.
 CUT_SHORT = timedelta(seconds=10)
+# Where days lie of a model and of a version that are gone.
+OF_NOBODY = (f"predictions/{DEFAULT_PROJECT}/mdl_nobodys", f"observed/{DEFAULT_PROJECT}/ver_nobodys/plain")
 
 
 def overdue(lab: Lab) -> Done:
@@ -31,7 +33,10 @@ def overdue(lab: Lab) -> Done:
 
 
 def expired(lab: Lab) -> Done:
-    """An upload that nobody goes on with, bytes that no row knows, checkpoints of an ended job: a worker's start."""
+    """What a worker takes away at its start.
+
+    An upload that nobody goes on with, bytes that no row knows, checkpoints of an ended job, days of what is gone.
+    """
     stack = lab.stack
     sent = stack.persist(lambda: stack.client.upload(lab.archive))
     stray = f"uploads/{DEFAULT_PROJECT}/up_stray{next(numbers)}"
@@ -41,8 +46,11 @@ def expired(lab: Lab) -> Done:
         ended = session.get_one(Dataset, lab.dataset).job_id
     checkpoint = f"checkpoints/{DEFAULT_PROJECT}/{ended}/000000001.safetensors"
     _put(lab, checkpoint)
+    days = [f"{room}/2020-01-0{day}/nobodys" for room in OF_NOBODY for day in (1, 2)]
+    for key in days:
+        _put(lab, key)
     stack.kill("worker")
-    places = (stray, checkpoint, f"incoming/{DEFAULT_PROJECT}/{sent['id']}")
+    places = (stray, checkpoint, f"incoming/{DEFAULT_PROJECT}/{sent['id']}", *days)
 
     def gone() -> bool:
         with stack.database.read() as session:

@@ -61,6 +61,8 @@ REACHED_BY = {
     "collection_begun": "due",
     "late_noted": "late",
     "worker_left": "left",
+    "log_expired": "expired",
+    "sums_expired": "expired",
     "rows_expired": "expired",
     "checkpoints_noted": "expired",
     "uploads_expired": "expired",

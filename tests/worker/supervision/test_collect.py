@@ -6,6 +6,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from app import failpoints
 from app.artifact import bundle
 from app.db.base import now
 from app.db.models import Job, ModelVersion
@@ -87,6 +88,24 @@ def test_rows_go_with_the_last_dataset_that_has_their_image(bench, database):
     drop(bench, database, "ds_2")
     assert run(bench, database).removed.objects == 4
     assert list(bench.storage.walk()) == []
+
+
+@pytest.mark.parametrize("first", [0, 300, 600, 900])
+def test_rows_that_are_rewritten_once_more_stay(bench, database, monkeypatch, tmp_path, first):
+    """A pass was cut off between rows and digests; the next lists those rows, and stores both: in either order."""
+    shared = factories.pictures(3, COLOURS, first=first + 100)
+    one, index = stored(bench, database, "ds_1", {**factories.pictures(4, COLOURS, first=first), **shared})
+    bench.get(one, index, np.arange(len(index)))
+    other, of_other = stored(bench, database, "ds_2", shared)
+    drop(bench, database, "ds_1")
+    (tmp_path / "rows_half").write_text("full")
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoints, "_folder", str(tmp_path))
+        with pytest.raises(OSError, match="rows_half"):
+            run(bench, database)
+    run(bench, database)
+    assert chunks(bench) == [6]
+    assert bench.get(other, of_other, np.arange(len(of_other)))[1].num_extracted == 0
 
 
 def test_a_job_whose_cached_features_are_taken_meanwhile_extracts_them_again(bench, database, monkeypatch):
