@@ -12,11 +12,11 @@ import platform
 import re
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from app import process
+from app.libraries import version
 
 FOLDER = Path(__file__).parent
 # Ten minutes on a machine that does nothing else.

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from importlib import metadata
 from itertools import count
 from pathlib import Path
 
@@ -56,6 +57,19 @@ class Cluster:
             for statement in statements:
                 connection.execute(text(statement))
         engine.dispose()
+
+
+@pytest.fixture
+def gpu_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What onnxruntime's package for a GPU leaves: the library is there, and the package of that name is not."""
+    find = metadata.Distribution.from_name
+
+    def found(name: str) -> metadata.Distribution:
+        if name == "onnxruntime":
+            raise metadata.PackageNotFoundError(name)
+        return find(name)
+
+    monkeypatch.setattr(metadata.Distribution, "from_name", found)
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,12 @@ an image becomes them is under `metadata` and in `spec.json`.
 
 import json
 import platform
-from importlib.metadata import version
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from app.artifact.spec import Spec
 from app.db.models import ModelVersion
+from app.libraries import version
 from app.services import predictions
 from app.services.exports import Files
 from app.storage import Storage

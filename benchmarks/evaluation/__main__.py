@@ -9,10 +9,10 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from app.libraries import version
 from benchmarks.evaluation import (
     adaptation,
     aligned,

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from app import cores
 from app.artifact.preprocess import Preprocess
+from app.libraries import version
 from app.serving.runtime import BATCH_SIZE, Session
 from benchmarks.serving import bare, load, many, photos, servers
 from benchmarks.serving.servers import Server

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from app import recipes
@@ -102,6 +103,11 @@ def test_what_the_job_asks_to_be_published_with_it(home):
     assert not sample.unpack(tried, 1280, len(done["spec"]["labels"])).training
     card = context.storage.fetch(f"{done['prefix']}/{bundle.README}").read_text()
     assert "sample.safetensors" not in card
+
+
+def test_a_bundle_of_a_worker_with_the_package_for_a_gpu(home, gpu_package):
+    done = transfer.run(attempt(home, "gpu-package", {"method": "linear_probe"}, Wire()))
+    assert done["spec"]["libraries"]["onnxruntime"] == onnxruntime.__version__
 
 
 def test_the_report_says_what_the_predictions_say(home):

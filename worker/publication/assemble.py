@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from app.artifact.spec import (
     version_of,
 )
 from app.errors import JobFailure
+from app.libraries import version
 from app.serving import parity
 from app.serving.runtime import Runtime, Session
 from worker.attempt.context import RunContext

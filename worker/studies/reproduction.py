@@ -4,7 +4,7 @@ Without torch where the recipe needs none. Shape legend: N items, C classes.
 """
 
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from app.artifact import spec as specs
 from app.artifact.predicted import Predictions
 from app.artifact.spec import Dataset, Spec
 from app.errors import JobFailure, NotFound
+from app.libraries import version
 from app.serving.runtime import Runtime, Session
 from worker import transfer
 from worker.attempt.context import RunContext

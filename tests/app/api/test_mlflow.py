@@ -4,6 +4,7 @@ import io
 import zipfile
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from app.artifact import preprocess
@@ -54,6 +55,12 @@ def test_mlflow_says_what_the_endpoint_says(served, tmp_path, monkeypatch):
         loaded.predict(pixels.astype(np.float64))
     graph = mlflow.onnx.load_model(folder).SerializeToString()
     np.testing.assert_allclose(onnx_factories.run(graph, images=pixels)["probabilities"], told, atol=1e-4)
+
+
+def test_a_folder_of_a_service_on_a_gpu(served, gpu_package):
+    with zipfile.ZipFile(io.BytesIO(served.get(URL).content)) as archive:
+        needed = archive.read("tiny-2/requirements.txt").decode().splitlines()
+    assert f"onnxruntime=={onnxruntime.__version__}" in needed
 
 
 def test_refused(served):
