@@ -150,7 +150,7 @@ class Settings(BaseSettings):
         "auto",
         pattern="^(auto|cpu|cuda)$",
         description="Where backbones of predictions run: auto takes a GPU where onnxruntime's package for it is "
-        "installed, cuda refuses to start without.",
+        "installed and CUDA starts, cuda refuses to start without.",
     )
     observed_share: float = Field(
         1.0, ge=0, le=1, description="Share of the prediction requests that drift is measured on; 0: none."

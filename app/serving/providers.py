@@ -4,6 +4,7 @@ cuDNN chooses an algorithm for every new shape: by trying them all (seconds), or
 Batches are filled up to one of a few sizes, so that it chooses while a model is loaded, and never during a call.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0", "arena_e
 # Sizes of batches on a GPU; the largest is runtime.BATCH_SIZE.
 SIZES = (1, 2, 4, 8, 16)
 
+log = logging.getLogger(__name__)
+
 
 def chosen(wanted: str, available: Sequence[str] | None = None) -> Device:
     """The device for a setting of `auto`, `cpu` or `cuda`.
@@ -28,7 +31,7 @@ def chosen(wanted: str, available: Sequence[str] | None = None) -> Device:
         available: providers that this onnxruntime has; by default it is asked.
 
     Raises:
-        ValueError: a GPU is wanted, and onnxruntime has no provider for one.
+        ValueError: a GPU is wanted, and onnxruntime has no provider for one, or it does not start.
     """
     if wanted == CPU:
         return CPU
@@ -37,13 +40,44 @@ def chosen(wanted: str, available: Sequence[str] | None = None) -> Device:
 
         available = onnxruntime.get_available_providers()
     if PROVIDERS[CUDA] in available:
-        return CUDA
+        if starts(CUDA):
+            return CUDA
+        if wanted == CUDA:
+            raise ValueError(
+                f"expected {PROVIDERS[CUDA]} to start; found that it does not, for which onnxruntime's log says why; "
+                "install the driver, CUDA and cuDNN as docs/serving.md says, or set GRAFT_SERVE_DEVICE=cpu"
+            )
+        log.warning("%s is installed and does not start here; predictions run on the processor", PROVIDERS[CUDA])
+        return CPU
     if wanted == CUDA:
         raise ValueError(
             f"expected onnxruntime with {PROVIDERS[CUDA]}; found {', '.join(available)}; install the extra serve-gpu "
             "as docs/serving.md says, or set GRAFT_SERVE_DEVICE=cpu"
         )
     return CPU
+
+
+def starts(device: Device) -> bool:
+    """Whether a session runs there: which providers a package has says nothing of the machine's driver and libraries.
+
+    onnxruntime finds CUDA and cuDNN in pip's packages only once they have been loaded for it.
+    """
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    if device == CUDA:
+        onnxruntime.preload_dlls()
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "trial", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=of(device))
+        session.run(None, {"x": np.ones(1, np.float32)})
+    # Whatever it is, the device is of no use; and what onnxruntime raises has no class of its own.
+    except Exception as error:
+        log.warning("%s: %s", PROVIDERS[device], error)
+        return False
+    return PROVIDERS[device] in session.get_providers()
 
 
 def of(device: Device) -> list[str | tuple[str, dict[str, Any]]]:

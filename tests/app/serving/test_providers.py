@@ -1,6 +1,7 @@
 """What a GPU is asked for, as far as a machine without one can show it."""
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from app.artifact.spec import BundleError
@@ -21,7 +22,8 @@ BOTH = ["CUDAExecutionProvider", "CPUExecutionProvider"]
         ("cpu", [], "cpu"),
     ],
 )
-def test_the_device(wanted, available, device):
+def test_the_device(wanted, available, device, monkeypatch):
+    monkeypatch.setattr(providers, "starts", lambda device: True)
     assert providers.chosen(wanted, available) == device
 
 
@@ -29,6 +31,33 @@ def test_a_gpu_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"serve-gpu.*GRAFT_SERVE_DEVICE=cpu"):
         providers.chosen("cuda", BOTH[1:])
     assert providers.chosen("auto") == "cpu"
+
+
+def test_a_gpu_that_does_not_start(monkeypatch, caplog):
+    """Its provider was built in, and the machine has no driver."""
+    monkeypatch.setattr(providers, "starts", lambda device: False)
+    assert providers.chosen("auto", BOTH) == "cpu"
+    assert "does not start here" in caplog.text
+    with pytest.raises(ValueError, match=r"to start; .*docs/serving.md.*GRAFT_SERVE_DEVICE=cpu"):
+        providers.chosen("cuda", BOTH)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available:UserWarning")
+def test_a_start_is_tried(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: loaded.append("preloaded"))
+    assert providers.starts("cpu")
+    assert loaded == []
+    assert not providers.starts("cuda")
+    assert loaded == ["preloaded"]
+
+
+def test_a_start_that_fails_is_no_start(monkeypatch):
+    def fails(*arguments, **options):
+        raise RuntimeError("no CUDA-capable device is detected")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fails)
+    assert not providers.starts("cpu")
 
 
 def test_options():
