@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import queue
 import re
 import subprocess
 import sys
@@ -223,6 +224,24 @@ def test_streams(addresses: dict[str, str]) -> None:
     agrees(found[0])
     assert "none named 'nothing'" in str(found[1])
     agrees(found[2])
+
+
+def test_the_only_response_of_a_streamed_request_is_its_final_one(addresses: dict[str, str]) -> None:
+    found: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    with tritonclient.grpc.InferenceServerClient(addresses["grpc"]) as client:
+        client.start_stream(lambda result, error: found.put((result, error)))
+        for name in "ab":
+            client.async_stream_infer(
+                NAME, [encoded(tritonclient.grpc)], request_id=name, enable_empty_final_response=True
+            )
+        for name in "ab":
+            result, error = found.get(timeout=30)
+            assert error is None
+            agrees(result)
+            answer = result.get_response()
+            assert (answer.id, answer.parameters["triton_final_response"].bool_param) == (name, True)
+        client.stop_stream()
+    assert found.empty()
 
 
 def test_every_door_says_the_same(addresses: dict[str, str]) -> None:

@@ -173,6 +173,8 @@ class Service:
                     self._count(one.project, one.request, told)
                     # The id says which request it was.
                     said = answer(error_message=told.detail, infer_response={"id": one.request.id})
+                # Each request has one answer, its last; clients that asked for empty final ones look at this.
+                said.infer_response.parameters["triton_final_response"].bool_param = True
                 yield said
 
     async def _answer(self, project: str, request: Any, context: Any, taken: Callable[[], None] = lambda: None) -> Any:
