@@ -112,6 +112,7 @@ class Observation:
                 domain=call.domain,
                 alignment=found.alignment,
                 request_id=call.request_id and call.request_id[:MAX_REQUEST_ID],
+                precision=found.model.precision,
             )
             self.logbook.watch(found.log, asked, future)
         if found.model.precision != FLOAT:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def files(storage: Storage, row: PredictionLog, day: date) -> Sequence[str]:
 
 def lines(storage: Storage, keys: Sequence[str]) -> Iterator[bytes]:
     """The records as NDJSON, without the images' bytes."""
-    for record in _batches(storage, keys, [name for name in logbook.schema().names if name != "image"]):
+    for record in _batches(storage, keys, {name for name in logbook.schema().names if name != "image"}):
         for row in record.to_pylist():
             row["at"] = row["at"].isoformat()
             yield json.dumps(row, ensure_ascii=False).encode() + b"\n"
@@ -119,7 +119,7 @@ def parquet(storage: Storage, keys: Sequence[str], path: Path) -> None:
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(path, logbook.schema(), compression="zstd") as writer:
-        for record in _batches(storage, keys, None):
+        for record in _batches(storage, keys, set(logbook.schema().names)):
             writer.write_batch(record)
 
 
@@ -142,9 +142,21 @@ def expire(session: Session, storage: Storage, today: date) -> int:
     return num_removed
 
 
-def _batches(storage: Storage, keys: Sequence[str], columns: list[str] | None) -> Iterator[Any]:
+def _batches(storage: Storage, keys: Sequence[str], columns: Set[str]) -> Iterator[Any]:
+    """Those columns of each file, in the order of the schema; empty where the file was written before there was one."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
+
+    wanted = pa.schema([field for field in logbook.schema() if field.name in columns])
 
     for key in keys:
         with pq.ParquetFile(storage.fetch(key)) as file:
-            yield from file.iter_batches(batch_size=256, columns=columns)
+            there = set(file.schema_arrow.names)
+            for record in file.iter_batches(batch_size=256, columns=[name for name in wanted.names if name in there]):
+                yield pa.record_batch(
+                    [
+                        record.column(field.name) if field.name in there else pa.nulls(len(record), field.type)
+                        for field in wanted
+                    ],
+                    schema=wanted,
+                )

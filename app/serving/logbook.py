@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import failpoints
+from app.artifact.precisions import FLOAT, Precision
 from app.db.base import new_id
 from app.serving.call import Images, Result
 from app.storage import Storage
@@ -77,6 +78,7 @@ class Asked:
         domain: likewise.
         alignment: what the features passed through.
         request_id: of the request.
+        precision: of the graph that answers.
     """
 
     images: Images
@@ -86,6 +88,7 @@ class Asked:
     domain: str | None
     alignment: str | None
     request_id: str | None
+    precision: Precision = FLOAT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,6 +217,7 @@ def schema() -> Any:
             ("alias", text),
             ("domain", text),
             ("alignment", text),
+            ("precision", text),
             ("predicted", text),
             ("score", pa.float32()),
             ("scores", pa.list_(pa.struct([("label", text), ("score", pa.float32())]))),
@@ -242,6 +246,7 @@ def _rows(record: _Record) -> list[dict[str, Any]]:
         "alias": asked.alias,
         "domain": asked.domain,
         "alignment": asked.alignment,
+        "precision": asked.precision,
     }
     found = []
     for index, (image, row_C) in enumerate(zip(asked.images, record.probabilities_NC, strict=True)):

@@ -1,5 +1,6 @@
 """The log's queue: bounded, never in the way of whoever answers, and written in whole files."""
 
+import json
 import threading
 from concurrent.futures import Future
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.errors import BadRequest
+from app.services import logs
 from app.serving import logbook
 from app.serving.call import Result, Timing
 from app.serving.logbook import Asked, Logbook, Policy
@@ -72,6 +74,22 @@ def test_one_file_for_each_model_and_flush(started, storage, tmp_path):
     assert other["image"] == {"bytes": bytes(10), "path": other["sha256"]}
     assert counts == {"written": 4}
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_the_graph_that_answered_and_files_from_before_it_was_told(started, storage, tmp_path):
+    book, _ = started()
+    future = Future()
+    book.watch(POLICY, Asked([b"x"], 3, LABELS, None, None, None, None, "int8"), future)
+    future.set_result(Result(np.full((1, 3), 1 / 3, np.float32), np.zeros((1, 4), np.float32), Timing()))
+    book.flush()
+    (key,), (row,) = written(storage)
+    assert row["precision"] == "int8"
+    pq.write_table(pq.read_table(storage.fetch(key)).drop_columns(["precision"]), tmp_path / "old")
+    storage.put("predictions/default/mdl_1/old.parquet", tmp_path / "old")
+    keys = ["predictions/default/mdl_1/old.parquet", key]
+    assert [json.loads(line)["precision"] for line in logs.lines(storage, keys)] == [None, "int8"]
+    logs.parquet(storage, keys, tmp_path / "both")
+    assert pq.read_table(tmp_path / "both")["precision"].to_pylist() == [None, "int8"]
 
 
 def test_pixels_have_no_bytes_to_keep(started, storage):
