@@ -65,12 +65,12 @@ def starts(device: Device) -> bool:
     import onnxruntime
     from onnx import TensorProto, helper
 
-    if device == CUDA:
-        onnxruntime.preload_dlls()
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "trial", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     try:
+        if device == CUDA:
+            onnxruntime.preload_dlls()
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=of(device))
         session.run(None, {"x": np.ones(1, np.float32)})
     # Whatever it is, the device is of no use; and what onnxruntime raises has no class of its own.
