@@ -64,9 +64,12 @@ def expired(lab: Lab) -> Done:
 def left(lab: Lab) -> Done:
     """A worker that is told to end takes its row away."""
     stack = lab.stack
+    # A worker's id has its process's; one that has just been started has no row yet.
+    mark = f":{stack.process('worker').pid}:"
+    wait_until(lambda: any(mark in one for one in _workers(stack)), "the row of a worker", 120)
     before = _workers(stack)
     stack.signal("worker", signal.SIGTERM)
-    wait_until(lambda: len(before - _workers(stack)) == 1, "the row of one worker to go", 120)
+    wait_until(lambda: not any(mark in one for one in _workers(stack)), "the row of a worker to go", 120)
     wait_until(lambda: bool(_workers(stack) - before), "a worker in its place", 120)
     return Done()
 

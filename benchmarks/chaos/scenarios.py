@@ -215,7 +215,7 @@ def own_backbone(lab: Lab) -> Done:
 def version_backbone(lab: Lab) -> Done:
     """A network of the user's own, out of a version that has trained it."""
     _network(lab)
-    base = transfer(lab, {**TUNE, "epochs": 1}, CNN)
+    base = transfer(lab, {**TUNE, "epochs": 1, "fallback": False}, CNN)
     (model,), name = base.models, f"b{next(numbers)}"
     done = _own(lab, name, json={"name": name, "model": model, "version": 1})
     return Done([*done.jobs, *base.jobs], done.result, base.models)
