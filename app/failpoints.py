@@ -92,7 +92,6 @@ POINTS = {
     "moving_graph_shared": "an alignment's files are in storage, and the graph of the backbone that it takes",
     "thumbnails_stored": "the pictures of advice are in storage",
     "backbone_file_stored": "one file of an own backbone is in storage",
-    "lineage_stored": "what a version's own backbone has learned from is in storage, beside its files",
     "graph_shared": "a backbone's graph is in storage, for all models on it",
     "bundle_file_stored": "one file of a bundle is in storage",
     "bundle_stored": "a bundle is whole in storage",

@@ -89,7 +89,6 @@ def _of_version(context: RunContext, base: Backbone) -> dict[str, Any]:
     record = context.scratch / bundle.SEEN
     record.write_bytes(tensors.dump(artifact.pack(taught)))
     storage.put(key, record)
-    failpoints.reach("lineage_stored")
     reporter.log(f"{backbone.name} is the network of {source['model']} version {source['version']}", **source)
     return {
         "failure": None,

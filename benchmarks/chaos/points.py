@@ -82,7 +82,6 @@ REACHED_BY = {
     "moving_graph_shared": "align_across",
     "thumbnails_stored": "advise",
     "backbone_file_stored": "own_backbone",
-    "lineage_stored": "version_backbone",
     "graph_shared": "first_on_backbone",
     "bundle_file_stored": "transfer",
     "bundle_stored": "transfer",
@@ -92,7 +91,7 @@ REACHED_BY = {
 ONLY = {"file_linked": "local", "file_placed": "local", "bell_written": "local", "object_sent": "team",
         "object_fetched": "team"}  # fmt: skip
 # A minute of training and export each, on two cores.
-SLOW = frozenset({"tune", "adapt", "own_backbone", "version_backbone"})
+SLOW = frozenset({"tune", "adapt", "own_backbone"})
 # Whose parts are told one by one, so that those which were computed twice can be counted.
 STEPPED = frozenset({"folds", "tune"})
 

@@ -212,15 +212,6 @@ def own_backbone(lab: Lab) -> Done:
     return _own(lab, name, data=data, files={"file": ("weights.safetensors", found.weights.read_bytes())})
 
 
-def version_backbone(lab: Lab) -> Done:
-    """A network of the user's own, out of a version that has trained it."""
-    _network(lab)
-    base = transfer(lab, {**TUNE, "epochs": 1, "fallback": False}, CNN)
-    (model,), name = base.models, f"b{next(numbers)}"
-    done = _own(lab, name, json={"name": name, "model": model, "version": 1})
-    return Done([*done.jobs, *base.jobs], done.result, base.models)
-
-
 def _own(lab: Lab, name: str, **sent: Any) -> Done:
     stack = lab.stack
 
@@ -345,6 +336,6 @@ def _job_of(lab: Lab, dataset_id: str) -> str:
 SCENARIOS: dict[str, Callable[[Lab], Done]] = {
     one.__name__: one
     for one in (transfer, late, cold, first_on_backbone, tune, adapt, ingest, repeated, upload, folds, rank, advise,
-                predict, align, align_across, alias, delete, add_class, import_bundle, own_backbone, version_backbone,
+                predict, align, align_across, alias, delete, add_class, import_bundle, own_backbone,
                 logged, observed, told, collect, due, overdue, expired, left)
 }  # fmt: skip

@@ -59,6 +59,7 @@ WITHOUT = {
     "worker/backbones/prepared.py move": f"{AGAIN}; its record comes last",
     "worker/backbones/prepared.py point": AGAIN,
     "worker/ingestion.py StoredDataset.tidy": "dataset_file_stored before it; the next attempt lists what is left",
+    "worker/own_backbone.py _of_version": "backbone_file_stored before it, result_ready behind it",
     "worker/prepare/centre.py add": f"{AGAIN}; its record comes last",
     "worker/prepare/download.py download": AGAIN,
     "worker/prepare/sources.py _own": AGAIN,
