@@ -12,7 +12,7 @@ MODULE = "tests.app.misbehaving"
 def test_a_child_knows_nothing_of_ours(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     told = limited.ask(MODULE, ["tell", ""], 2**28, 60)
-    assert told.keys() - {"LC_CTYPE"} == {"OPENBLAS_NUM_THREADS", "PYTHONPATH"}
+    assert told.keys() - {"LC_CTYPE"} == {"ARROW_DEFAULT_MEMORY_POOL", "OPENBLAS_NUM_THREADS", "PYTHONPATH"}
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,6 @@ INSIDE: dict[str, Case] = {
 }  # fmt: skip
 
 COSTLY: dict[str, Case] = {
-    "terabytes of zeros": (graph(huge), "bundle_invalid", "onnxruntime"),
-    "too many large results": (graph(crowded), "bundle_invalid", "onnxruntime"),
+    "terabytes of zeros": (graph(huge), "import_too_costly", "fits into memory"),
+    "too many large results": (graph(crowded), "import_too_costly", "fits into memory"),
 }
