@@ -204,20 +204,16 @@ def import_bundle(lab: Lab) -> Done:
 
 def own_backbone(lab: Lab) -> Done:
     """A network of the user's own, from a file of weights."""
-    name = f"b{next(numbers)}"
+    stack, name = lab.stack, f"b{next(numbers)}"
     _network(lab)
     found = prepared.find(CNN, [lab.stack.prepared])
     assert found is not None
     data = {"name": name, "architecture": CNN}
-    return _own(lab, name, data=data, files={"file": ("weights.safetensors", found.weights.read_bytes())})
-
-
-def _own(lab: Lab, name: str, **sent: Any) -> Done:
-    stack = lab.stack
+    files = {"file": ("weights.safetensors", found.weights.read_bytes())}
 
     def added() -> Any:
         try:
-            return stack.client.call("POST", "/backbones", **sent)
+            return stack.client.call("POST", "/backbones", files=files, data=data)
         except ApiError as error:
             if error.status != 409:
                 raise
@@ -231,7 +227,6 @@ def _own(lab: Lab, name: str, **sent: Any) -> Done:
     record = json.loads(stack.storage.fetch(f"{document['prefix']}/{prepared.RECORD}").read_bytes())
     for file, digest in record["files"].items():
         assert weights.sha256_file(stack.storage.fetch(f"{document['prefix']}/{file}")) == digest, file
-    assert "seen" not in document or stack.storage.stat(document["seen"]), "expected its lineage; found none"
     # Of what is computed, and of every file that says how.
     return Done([job_id], {"state": row["state"], "digest": record["digest"], "files": record["files"]})
 
