@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,13 +42,38 @@ def choices(backbone: Backbone) -> Iterator[Backbone]:
 
 def download_path(backbone: Backbone, home: Path) -> Path:
     """Where a download of this backbone ends up. The suffix tells the reader the format."""
-    source = backbone.weights.file or backbone.weights.location.rpartition("/")[2]
-    return home / "weights" / backbone.provider / f"{backbone.name.partition('/')[2]}{Path(source).suffix or '.bin'}"
+    return _downloads(home) / _place(backbone)
 
 
 def available(home: Path) -> list[str]:
-    """Names of the backbones whose weights are on this machine, recommended first."""
-    return [backbone.name for backbone in catalogue() if locate(backbone, home) is not None]
+    """Names of the backbones whose weights are on this machine, recommended first.
+
+    What is there is listed, not looked for by each name: a worker asks every few seconds, and the catalogue has over a
+    thousand.
+    """
+    folder = _downloads(home)
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = {_names().get(path) for path in paths}
+    return [
+        backbone.name
+        for backbone in catalogue()
+        if (locate(backbone, home) is not None if backbone.weights.kind == "starter" else backbone.name in names)
+    ]
+
+
+def _downloads(home: Path) -> Path:
+    return home / "weights"
+
+
+@cache
+def _names() -> dict[str, str]:
+    """Of the catalogue's backbones, by where below `weights/` a download may be."""
+    return {_place(one): backbone.name for backbone in catalogue() for one in choices(backbone)}
+
+
+def _place(backbone: Backbone) -> str:
+    source = backbone.weights.file or backbone.weights.location.rpartition("/")[2]
+    return f"{backbone.provider}/{backbone.name.partition('/')[2]}{Path(source).suffix or '.bin'}"
 
 
 def unavailable(backbone: Backbone, reason: str, home: Path) -> JobFailure:

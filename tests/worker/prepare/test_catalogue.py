@@ -1,6 +1,7 @@
 """The generated catalogue against the installed libraries: every name exists, and sampled rows are measured again."""
 
 import random
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -91,6 +92,20 @@ def test_starters_are_pinned_and_here(tmp_path_factory: pytest.TempPathFactory) 
         assert path.stat().st_size == row.weights.size_bytes
         assert weights.sha256_file(path) == row.weights.sha256
     assert sorted(weights.available(home)) == sorted(row.name for row in starters)
+
+
+def test_a_download_is_available_wherever_it_may_be(tmp_path: Path) -> None:
+    others = [row for row in ROWS.values() if row.weights.kind != "starter"]
+    for number, row in enumerate(others):
+        # Of a repository with two files, each in turn.
+        *_, path = (weights.download_path(one, tmp_path) for one in list(weights.choices(row))[: 1 + number % 2])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        assert weights.locate(row, tmp_path) == path
+    assert weights.available(tmp_path) == list(ROWS)
+    path.unlink()
+    path.with_suffix(".part").touch()
+    assert weights.available(tmp_path) == list(ROWS)[:-1]
 
 
 def test_the_file_is_what_the_generator_writes() -> None:
