@@ -4,8 +4,8 @@ Every fault is counted in results/chaos.json at once: what is lost does not depe
 for all, which names them. What went wrong stays there, and says so; a part that was not measured is absent; the long
 ones, while they are not `complete`, are gone on with by the next run. `measured_at` says which code met how many
 faults, by a digest of its rooms; `num_of_other_code` how many met another than the last run's. Both stacks are broken
-side by side, each by a process of its own: most of the time is spent waiting for what was killed to come back. One
-SIGINT or SIGTERM ends all of it.
+side by side, each in two lanes (`parts.LANES`) with servers of their own: most of the time is spent waiting for what
+was killed to come back. One SIGINT or SIGTERM ends all of it.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -57,13 +57,14 @@ def keep(results: Path, part: str, stack: str, document: dict[str, Any]) -> None
 def main() -> int:
     """Runs the parts that were named, or all; 1 when something was lost or doubled."""
     given = arguments()
-    stacks = given.stack or STACKS
     clock.listen()
-    if len(stacks) == 1:
-        return broken(given, stacks[0])
-    command = [sys.executable, "-m", "benchmarks.chaos", *sys.argv[1:]]
-    children = [subprocess.Popen([*command, "--stack", stack]) for stack in stacks]
-    return ended(children)
+    lanes = [(stack, lane) for stack in given.stack or STACKS for lane in parts.lanes(given.names)]
+    if len(lanes) == 1:
+        return broken(given, *lanes[0])
+    options = ["--minutes", str(given.minutes), "--results", given.results, "--folder", given.folder]
+    options += ["--again"] * given.again
+    command = [sys.executable, "-m", "benchmarks.chaos", *options]
+    return ended([subprocess.Popen([*command, "--stack", stack, *lane]) for stack, lane in lanes])
 
 
 def ended(children: list[subprocess.Popen[bytes]]) -> int:
@@ -93,14 +94,14 @@ def arguments() -> argparse.Namespace:
     return given
 
 
-def broken(given: argparse.Namespace, stack: str) -> int:
-    """The parts on one stack; 1 when something was lost or doubled."""
+def broken(given: argparse.Namespace, stack: str, names: Sequence[str]) -> int:
+    """Parts on one stack, one after the other; 1 when something was lost or doubled."""
     deadline = time.monotonic() + 60 * given.minutes
     bad = 0
     try:
         with tempfile.TemporaryDirectory(prefix="graft-chaos-", dir=given.folder) as name:
             folder = prepare.backbones(Path(name))
-            for part in given.names or parts.PARTS:
+            for part in names:
                 for row in measured(given, stack, part, folder, deadline):
                     line = {name: value for name, value in row.items() if name != "wrong"}
                     sys.stderr.write(f"{'WRONG' if row['wrong'] else 'ok   '} {part}: {json.dumps(line)}\n")

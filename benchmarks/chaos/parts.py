@@ -1,6 +1,6 @@
 """The parts of `make chaos`, by name: each yields one row for each fault, with what was wrong after it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,5 +117,13 @@ def many(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
 PARTS: dict[str, Callable[[Path, str, Row], Iterator[Row]]] = {
     one.__name__: one for one in (failpoints, kills, slow_kills, frozen, outages, disk, memory, rolling, many)
 }
+# Half of the time each.
+LANES = (("failpoints",), tuple(name for name in PARTS if name != "failpoints"))
 # Of the others each run measures all.
 GONE_ON_WITH = frozenset({"failpoints", "kills", "slow_kills"})
+
+
+def lanes(names: Collection[str]) -> list[tuple[str, ...]]:
+    """The parts of those names, or all, as lanes that can be run side by side."""
+    found = (tuple(name for name in lane if name in (names or PARTS)) for lane in LANES)
+    return [lane for lane in found if lane]

@@ -28,6 +28,12 @@ def test_every_failpoint_has_something_that_reaches_it():
     assert set(points.REACHED_BY.values()) <= set(scenarios.SCENARIOS)
 
 
+def test_lanes_hold_every_part_once():
+    assert sorted(part for lane in parts.lanes([]) for part in lane) == sorted(parts.PARTS)
+    assert parts.lanes(["disk", "failpoints", "kills"]) == [("failpoints",), ("kills", "disk")]
+    assert parts.lanes(["disk"]) == [("disk",)]
+
+
 @pytest.mark.parametrize("kind", SOME)
 def test_a_kill_at_a_durable_write_loses_nothing(kind, tmp_path):
     folder = prepare.backbones(tmp_path)
