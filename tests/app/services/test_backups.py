@@ -1,12 +1,16 @@
-"""A back-up that cannot be put back whole leaves a database into which it can be."""
+"""A back-up that cannot be put back whole leaves a database into which it can be; a password opens its database."""
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
 
+from app.db import migration
 from app.services import backups
 from app.storage import FolderStorage
 
@@ -31,3 +35,40 @@ def test_a_restoration_that_is_cut_off_can_be_made_again(sqlite_template, tmp_pa
     with closing(sqlite3.connect(target)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+
+
+@pytest.fixture
+def guarded(postgres):
+    """A role that has to say its password; it may create databases."""
+    postgres.run("CREATE ROLE guarded LOGIN CREATEDB PASSWORD 'p@ss: w/rd?'")
+    engine = create_engine(postgres.url("postgres"))
+    with engine.connect() as connection:
+        rules = Path(connection.execute(text("SHOW hba_file")).scalar_one())
+    engine.dispose()
+    before = rules.read_text()
+    rules.write_text(f"local all guarded scram-sha-256\n{before}")
+    postgres.run("SELECT pg_reload_conf()")
+    yield lambda name: make_url(postgres.url(name)).set(username="guarded", password="p@ss: w/rd?")
+    rules.write_text(before)
+    postgres.run("SELECT pg_reload_conf()", "DROP ROLE guarded")
+
+
+@pytest.mark.server
+def test_a_password_reaches_the_programs_of_the_database(postgres, guarded, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{postgres.programs}:{os.environ['PATH']}")
+    postgres.run("CREATE DATABASE guarded OWNER guarded", "CREATE DATABASE again OWNER guarded")
+    try:
+        place = guarded("guarded").render_as_string(hide_password=False)
+        migration.upgrade(place)
+        kept, storage = tmp_path / "kept", FolderStorage(tmp_path / "storage")
+        backups.backup(place, storage, kept)
+        again = guarded("again").render_as_string(hide_password=False)
+        backups.restore(kept, again, storage)
+        engine = create_engine(again)
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar_one() == 1
+        engine.dispose()
+        with pytest.raises(OperationalError, match="password"):
+            create_engine(guarded("again").set(password="other")).connect()
+    finally:
+        postgres.run("DROP DATABASE guarded WITH (FORCE)", "DROP DATABASE again WITH (FORCE)")
