@@ -171,7 +171,7 @@ def waiting_queues(session: Session) -> set[str]:
 
 def reroute(session: Session) -> None:
     """Moves jobs that wait where no worker serves any more to the CPU: a machine with a GPU may leave for good."""
-    served = {queue for worker in queues.live_workers(session) for queue in worker.queues}
+    served = queues.served(session)
     if CPU not in served:
         return
     lost = select(Job).where(Job.state == JobState.QUEUED, Job.queue.not_in(served)).limit(100)

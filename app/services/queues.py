@@ -14,6 +14,10 @@ from app.states import JobState
 # Kinds that extract features, which a GPU does faster; predict runs the published graph on cores, as it is served.
 EXTRACTING = frozenset({"transfer", "align", "rank", "evaluate", "advise", "extract"})
 BELLS = "bells"
+# A worker that was not seen for so long is gone.
+LIVE = timedelta(minutes=1)
+# For so long its queues wait for it, or for another one: it may be restarted, or replaced by another release.
+RETURN = timedelta(minutes=10)
 
 
 def note_bell(session: Session, queue: str) -> None:
@@ -48,15 +52,16 @@ def oldest_seconds(session: Session, project: str | None = None) -> float:
     return 0.0 if first is None else max(0.0, (now() - first).total_seconds())
 
 
-def live_workers(session: Session, within_seconds: float = 60.0) -> Sequence[WorkerProcess]:
+def live_workers(session: Session, within: timedelta = LIVE) -> Sequence[WorkerProcess]:
     """Workers that were seen lately."""
-    return session.scalars(
-        select(WorkerProcess).where(WorkerProcess.seen_at > now() - timedelta(seconds=within_seconds))
-    ).all()
+    return session.scalars(select(WorkerProcess).where(WorkerProcess.seen_at > now() - within)).all()
+
+
+def served(session: Session) -> set[str]:
+    """Queues that have a worker, or had one so lately that it may come back."""
+    return {queue for worker in live_workers(session, RETURN) for queue in worker.queues}
 
 
 def choose(session: Session, kind: str) -> str:
     """What extracts goes to a GPU where such a worker is registered; all else, and everywhere else, to the CPU."""
-    if kind not in EXTRACTING:
-        return CPU
-    return GPU if any(GPU in worker.queues for worker in live_workers(session)) else CPU
+    return GPU if kind in EXTRACTING and GPU in served(session) else CPU

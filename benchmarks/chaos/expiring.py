@@ -7,10 +7,10 @@ from sqlalchemy import delete, select, update
 
 from app.db.base import now
 from app.db.collections import Collection
-from app.db.models import Dataset, WorkerProcess
+from app.db.models import Dataset
 from app.db.uploads import Upload
 from app.db.waste import Waste
-from app.services import collections, waste
+from app.services import collections, queues, waste
 from app.settings import DEFAULT_PROJECT
 from benchmarks.chaos.clock import wait_until
 from benchmarks.chaos.lab import Done, Lab, numbers
@@ -62,14 +62,14 @@ def expired(lab: Lab) -> Done:
 
 
 def left(lab: Lab) -> Done:
-    """A worker that is told to end takes its row away."""
+    """A worker that is told to end shows at once that it is gone."""
     stack = lab.stack
-    # A worker's id has its process's; one that has just been started has no row yet.
+    # A worker's id has its process's; one that has just been started has not shown itself yet.
     mark = f":{stack.process('worker').pid}:"
-    wait_until(lambda: any(mark in one for one in _workers(stack)), "the row of a worker", 120)
+    wait_until(lambda: any(mark in one for one in _workers(stack)), "a worker", 120)
     before = _workers(stack)
     stack.signal("worker", signal.SIGTERM)
-    wait_until(lambda: not any(mark in one for one in _workers(stack)), "the row of a worker to go", 120)
+    wait_until(lambda: not any(mark in one for one in _workers(stack)), "a worker to go", 120)
     wait_until(lambda: bool(_workers(stack) - before), "a worker in its place", 120)
     return Done()
 
@@ -102,4 +102,4 @@ def _put(lab: Lab, key: str) -> None:
 
 def _workers(stack: Stack) -> set[str]:
     with stack.database.read() as session:
-        return set(session.scalars(select(WorkerProcess.id)))
+        return {row.id for row in queues.live_workers(session)}

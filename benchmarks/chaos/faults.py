@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -30,7 +31,7 @@ VICTIMS = ("runner", "worker", "worker and runner", "api", "everything")
 def workers(stack: Stack) -> list[str]:
     """Ids of workers that live."""
     with stack.database.read() as session:
-        return [row.id for row in queues.live_workers(session, within_seconds=10.0)]
+        return [row.id for row in queues.live_workers(session, timedelta(seconds=10))]
 
 
 class Beside(threading.Thread):

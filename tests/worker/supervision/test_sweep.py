@@ -15,7 +15,7 @@ from app.db.models import Dataset, Job, ModelVersion, WorkerProcess
 from app.db.waste import Waste
 from app.errors import Unavailable
 from app.queue import Bell, make_celery
-from app.services import attempts, job_requests, jobs, logs
+from app.services import attempts, job_requests, jobs, logs, queues
 from app.serving.moments import Moments
 from app.serving.parts import Parts
 from app.serving.slots import DAY, TEN_MINUTES, Key, Span
@@ -138,7 +138,9 @@ def test_worker_shows_itself_and_leaves(context):
     assert second.seen_at > first.seen_at
     assert second.started_at == first.started_at
     sweep.leave(context)
-    assert workers(context) == []
+    with context.database.read() as session:
+        assert queues.live_workers(session) == []
+        assert queues.served(session) == {"cpu"}
     sweep.leave(context)
 
 
@@ -175,7 +177,7 @@ def test_sweeping_goes_on_until_the_end(context, home):
 
 def test_jobs_of_a_gpu_that_left_move_to_the_cpu(context, home):
     with context.database.write() as session:
-        factories.worker(session, queues=["cpu", "gpu"], seen_at=now() - timedelta(minutes=2))
+        factories.worker(session, queues=["cpu", "gpu"], seen_at=now() - queues.RETURN)
         job_id = factories.job(session, queue="gpu").id
         running = factories.job(session, state="running", queue="gpu").id
     sweep.sweep(context)
@@ -186,6 +188,17 @@ def test_jobs_of_a_gpu_that_left_move_to_the_cpu(context, home):
     with context.database.read() as session:
         assert "moved to cpu" in jobs.events(session, job_id, 0, 100)[0][-1].message
     assert [name.rpartition("/")[2].split(".")[1] for name in messages(home)] == ["cpu"]
+
+
+def test_jobs_of_a_gpu_that_is_restarted_wait_for_it(context):
+    sweep.show(context, "cpu")
+    gone = replace(context, worker_id="w2", queues=("gpu",))
+    sweep.show(gone, "cuda")
+    sweep.leave(gone)
+    with context.database.write() as session:
+        job_id = factories.job(session, queue=queues.choose(session, "transfer")).id
+    sweep.sweep(context)
+    assert job(context, job_id).queue == "gpu"
 
 
 def test_jobs_of_a_gpu_that_is_busy_stay(context):
