@@ -171,7 +171,8 @@ class Observation:
 def families(session: Session, observation: Observation, names: Mapping[str, tuple[str, str]]) -> Iterator[Metric]:
     """Gauges for Prometheus, of this service's last hour; of what was observed, and of versions that have a name there.
 
-    Nothing is read from storage: a scrape must not wait for it, and Prometheus asks the other services itself.
+    Nothing observed is read from storage: a scrape must not wait for it, and Prometheus asks the other services itself.
+    A reference is, once; where that fails the version is left out.
     """
     labels = ["model", "version", "alignment"]
     images = GaugeMetricFamily("graft_drift_images", "Images looked at in the last hour", labels=labels)
@@ -186,7 +187,12 @@ def families(session: Session, observation: Observation, names: Mapping[str, tup
         if one.version_id not in rows:
             continue
         row = rows[one.version_id]
-        seen = observation.judge(row, moments)
+        try:
+            seen = observation.judge(row, moments)
+        except Exception:
+            # Storage has errors of its own kinds; no other figure is missing because of them.
+            log.exception("the reference of %s cannot be read", row.id)
+            continue
         values = [*names[row.id], one.alignment or ""]
         images.add_metric(values, seen.num_sampled)
         if seen.drift.verdict in ("stable", "drift"):

@@ -87,6 +87,9 @@ class WarmUp:
                     dropped_under, due = stamp, time.monotonic() + self._drop_seconds
             except SQLAlchemyError as error:
                 log.warning("aliases cannot be looked up: %s", error)
+            except Exception:
+                # Without this thread the process would never be ready, and no alias that moves would be loaded.
+                log.exception("memory does not follow the registry, trying again in %g s", self._period_seconds)
             if self._ended.wait(self._period_seconds):
                 return
 
@@ -121,6 +124,12 @@ class WarmUp:
                 found = self._lookup.find(project, Wanted(name, alias=alias))
             except GraftError as error:
                 log.warning("alias %s of %s cannot be served: %s", alias, name, error.detail)
+                continue
+            except SQLAlchemyError:
+                raise
+            except Exception:
+                # Storage has errors of its own kinds.
+                log.exception("alias %s of %s cannot be served", alias, name)
                 continue
             for one in (found, found.canary, found.shadow):
                 if one is not None:

@@ -127,16 +127,35 @@ def test_a_version_with_an_added_class_has_nothing_to_be_held_against(served, tm
     assert "class 'owl' was added" in found["reasons"][0]
 
 
-def test_a_damaged_reference_stops_neither_answers_nor_metrics(served):
+def stored_reference(served):
     state = served.app.state.graft
     with state.database.read() as session:
         prefix = models.version(session, "default", "tiny", 1).prefix
-    state.storage.fetch(f"{prefix}/{bundle.REFERENCE}").write_bytes(b"no arrays")
+    return state.storage.fetch(f"{prefix}/{bundle.REFERENCE}")
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.write_bytes(b"no arrays"), lambda path: path.unlink()])
+def test_a_damaged_reference_stops_neither_answers_nor_metrics(served, harm):
+    harm(stored_reference(served))
     ask(served, pictures(60, 7))
     found = served.get(DRIFT, params={"version": 1}).json()
     assert found["verdict"] == "no_reference"
     assert "damaged" in found["reasons"][0]
     assert gauges(served) == {("graft_drift_images", "1", ""): 60}
+
+
+def test_a_reference_that_cannot_be_read_now_is_left_out_of_the_metrics(served):
+    path = stored_reference(served)
+    data = path.read_bytes()
+    path.unlink()
+    # A file whose reading fails.
+    path.symlink_to("/proc/self/mem")
+    ask(served, pictures(60, 7))
+    assert served.get("/metrics").status_code == 200
+    assert gauges(served) == {}
+    path.unlink()
+    path.write_bytes(data)
+    assert gauges(served)["graft_drift_images", "1", ""] == 60
 
 
 def test_domains_are_apart_and_held_against_the_same_reference(served, tmp_path):

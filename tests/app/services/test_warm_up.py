@@ -5,8 +5,10 @@ from concurrent.futures import Future
 from contextlib import closing
 
 import pytest
+from sqlalchemy import select
 
 from app.artifact import sample
+from app.db.models import ModelVersion
 from app.db.session import Database
 from app.errors import NotFound
 from app.services import aliases, models
@@ -67,6 +69,27 @@ def test_one_that_fails_its_trial_keeps_nothing_from_being_ready(parts):
         wait_until(lambda: not warm_up.is_under_way, "the first look")
     assert tried(lookup, engine) == [True, False, False, False]
     assert "off" in engine.trials.failure(lookup.find("default", Wanted("tiny", 4)).model)
+
+
+def test_one_whose_files_cannot_be_read_keeps_nothing_from_being_ready(parts, tmp_path):
+    database, lookup, engine = parts
+    point(database, "a", 2)
+    point(database, "b", 1)
+    with database.read() as session:
+        prefix = session.scalars(select(ModelVersion.prefix).where(ModelVersion.version == 2)).one()
+    broken = tmp_path / "storage" / prefix / "spec.json"
+    text = broken.read_text()
+    # An error that is none of ours.
+    broken.unlink()
+    broken.mkdir()
+    with closing(WarmUp(database, lookup, engine, Statistics(), period_seconds=0.01)) as warm_up:
+        warm_up.start()
+        wait_until(lambda: not warm_up.is_under_way, "the first look")
+        broken.rmdir()
+        broken.write_text(text)
+        assert tried(lookup, engine)[:2] == [True, False]
+        point(database, "b", 2)
+        wait_until(lambda: tried(lookup, engine)[1], "the version whose files are there again")
 
 
 def test_what_was_unloaded_stays_out(parts):
