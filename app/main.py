@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from anyio import CapacityLimiter
 from fastapi import APIRouter, Depends, FastAPI
 
 from app import VERSION, abandoned
@@ -81,6 +82,7 @@ from app.serving.observer import PAGE_SECONDS, Observer
 from app.serving.parts import Parts
 from app.serving.room import Limits
 from app.serving.saver import Saver
+from app.serving.sessions import NUM_LOADERS
 from app.serving.statistics import Present, Statistics
 from app.settings import Settings
 from app.storage import failures, open_storage
@@ -230,6 +232,7 @@ def make_state(settings: Settings, board: Path | None = None, roles: Sequence[st
         inbox=open_inbox(storage),
         bell=Bell(make_celery(settings)),
         engine=engine,
+        loaders=CapacityLimiter(NUM_LOADERS),
         opened=opened,
         lookup=lookup,
         statistics=statistics,

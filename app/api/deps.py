@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import Body, Depends, Query, Request, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session as SqlSession
@@ -49,6 +49,7 @@ class State:
     inbox: Inbox
     bell: Bell
     engine: Engine
+    loaders: CapacityLimiter
     opened: Opened
     lookup: Lookup
     statistics: Statistics

@@ -89,9 +89,9 @@ def model_metadata(state: Context, project: Project, name: str, version: str = "
 
 @router.get(VERSION + "/ready")
 @router.get(MODEL + "/ready")
-def model_ready(state: Context, project: Project, name: str, version: str = "") -> ModelReadyOut:
+async def model_ready(state: Context, project: Project, name: str, version: str = "") -> ModelReadyOut:
     """The model is there and says what it should of its stored sample; one that was never tried is loaded for it."""
-    control.check_model_ready(state, project, name, version)
+    await control.check_model_ready(state, project, name, version)
     return ModelReadyOut(name=name, ready=True)
 
 
@@ -180,7 +180,7 @@ LOAD: dict[str, Any] = {
 async def repository_model_load(name: str, request: Request, state: Context, project: Project) -> Response:
     """Brings the version that is served by default into memory, so that the next call does not wait for it."""
     body = await _body(LoadIn, request, state)
-    await to_thread.run_sync(control.load, state, project, name, body.parameters)
+    await control.load(state, project, name, body.parameters)
     return Response()
 
 

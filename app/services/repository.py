@@ -95,25 +95,6 @@ def statistics(
     return {"model_stats": [_counted(of, version, total.of(version_id)) for of, version, version_id in rows]}
 
 
-def load(engine: Engine, found: Found) -> None:
-    """Brings a version's graphs into memory and tries them, so that the next call does not wait for them.
-
-    Raises:
-        BundleError, NotReady: as `Engine.load`.
-    """
-    engine.load(found.model)
-
-
-def check_ready(engine: Engine, found: Found) -> None:
-    """Passes when the version has been tried since the process began, whether or not it is in memory still.
-
-    Raises:
-        BundleError, NotReady: as `Engine.load`, which is done where it has not.
-    """
-    if not engine.trials.passed(found.model):
-        engine.load(found.model)
-
-
 def unload(session: Session, project: str, name: str, lookup: Lookup, engine: Engine) -> None:
     """Takes a model's graphs out of memory, but for those that another model needs. It can still be called.
 

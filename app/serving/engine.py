@@ -29,13 +29,11 @@ from app.serving.lanes import Batch, Lanes, by_head
 from app.serving.model import Served
 from app.serving.room import Limits, Room
 from app.serving.runtime import BATCH_SIZE, Session
-from app.serving.sessions import Sessions, features
+from app.serving.sessions import NUM_LOADERS, Sessions, features
 from app.serving.turns import Turns
 
 # Of one request, decoded ahead of what runs: two batches of pixels, however many images it brings.
 WINDOW = 2 * BATCH_SIZE
-# Graphs that are loaded at once beside what runs; each may exceed the budget until it has been run.
-NUM_LOADERS = 4
 # Of the pool's budget: what the images of all runners take while they run, so that the graphs themselves have room, and
 # two backbones that were asked one after the other. Smaller batches cost a processor nothing (see `lanes`).
 RUNNING_SHARE = 0.5

@@ -3,6 +3,7 @@
 Shape legend: N images, H x W pixels, D features, C classes.
 """
 
+import threading
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -17,6 +18,10 @@ from app.serving.pool import Pool
 from app.serving.runtime import Session
 from app.serving.trial import Trials
 
+# Graphs that are loaded at once for calls, beside what runs, and as many because they were asked for by name: each may
+# exceed the budget until it has been run.
+NUM_LOADERS = 4
+
 
 class Sessions:
     """Safe to use from any thread.
@@ -30,6 +35,7 @@ class Sessions:
         self.pool: Pool[Session] = Pool(pool_bytes)
         self.trials = Trials()
         self._num_threads = num_threads
+        self._loading = threading.BoundedSemaphore(NUM_LOADERS)
 
     def missing(self, model: Served, threads: int) -> str | None:
         """What has to be loaded or tried before the version answers at once; None when nothing has.
@@ -86,6 +92,10 @@ class Sessions:
         Raises:
             NotReady: they cannot be loaded, or do not say of the sample what is stored.
         """
+        with self._loading:
+            self._load(model)
+
+    def _load(self, model: Served) -> None:
         shape = model.spec.preprocess
         try:
             for threads in {1, self._num_threads}:

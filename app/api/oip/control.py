@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from anyio import to_thread
+
 from app.api.deps import State
 from app.api.oip import messages
 from app.artifact.precisions import FLOAT, Precision
@@ -36,14 +38,18 @@ def check_ready(state: State) -> None:
         raise Unavailable("; ".join(missing))
 
 
-def check_model_ready(state: State, project: str, name: str, version: str) -> None:
-    """Passes when the version has been tried here; one that has not is loaded for it.
+async def check_model_ready(state: State, project: str, name: str, version: str) -> None:
+    """Passes when the version has been tried here, whether or not it is in memory still; else it is loaded for it.
 
     Raises:
         BadRequest, NotFound: as `find`.
         NotReady: it does not say of its sample what it said when it was published.
     """
-    repository.check_ready(state.engine, find(state, project, name, version))
+    found = await to_thread.run_sync(find, state, project, name, version)
+    trials = state.engine.trials
+    if not trials.passed(found.model):
+        trials.check_lately(found.model)
+        await _load(state, found)
 
 
 def metadata(state: State, project: str, name: str, version: str) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def index(state: State, project: str, only_ready: bool = False) -> list[dict[str
     return [row for row in rows if row["state"] == repository.READY or not only_ready]
 
 
-def load(state: State, project: str, name: str, parameters: Mapping[str, Any]) -> None:
+async def load(state: State, project: str, name: str, parameters: Mapping[str, Any]) -> None:
     """Loads the version that is served by default.
 
     Raises:
@@ -84,7 +90,12 @@ def load(state: State, project: str, name: str, parameters: Mapping[str, Any]) -
             f"expected no parameters of a load; found {', '.join(sorted(parameters))[:200]}; models are published by "
             "jobs, see POST /api/v1/jobs"
         )
-    repository.load(state.engine, find(state, project, name, ""))
+    await _load(state, await to_thread.run_sync(find, state, project, name, ""))
+
+
+async def _load(state: State, found: Found) -> None:
+    """In one of few threads: whoever waits for a load takes none from the calls that are answered meanwhile."""
+    await to_thread.run_sync(state.engine.load, found.model, limiter=state.loaders)
 
 
 def unload(state: State, project: str, name: str) -> None:

@@ -102,12 +102,13 @@ class Service:
 
     async def ServerReady(self, _project: str, _request: Any, _context: Any) -> Any:
         """Whether predictions can be made."""
-        return message("ServerReadyResponse")(ready=await _is((Unavailable,), control.check_ready, self._state))
+        ready = await _is((Unavailable,), to_thread.run_sync(control.check_ready, self._state))
+        return message("ServerReadyResponse")(ready=ready)
 
     async def ModelReady(self, project: str, request: Any, _context: Any) -> Any:
         """Whether there is such a model, and it says what it should of its stored sample."""
-        asked = (self._state, project, request.name, request.version)
-        ready = await _is((NotFound, NotReady), control.check_model_ready, *asked)
+        asked = control.check_model_ready(self._state, project, request.name, request.version)
+        ready = await _is((NotFound, NotReady), asked)
         return message("ModelReadyResponse")(ready=ready)
 
     async def ServerMetadata(self, _project: str, _request: Any, _context: Any) -> Any:
@@ -137,7 +138,7 @@ class Service:
     async def RepositoryModelLoad(self, project: str, request: Any, _context: Any) -> Any:
         """Brings a model into memory."""
         given = grpc_messages.parameters(request.parameters)
-        await self._in_thread(control.load, project, request.model_name, given)
+        await control.load(self._state, project, request.model_name, given)
         return message("RepositoryModelLoadResponse")()
 
     async def RepositoryModelUnload(self, project: str, request: Any, _context: Any) -> Any:
@@ -204,9 +205,9 @@ class Service:
         return await to_thread.run_sync(function, self._state, project, *arguments)
 
 
-async def _is(unless: tuple[type[GraftError], ...], function: Callable[..., Any], *arguments: Any) -> bool:
+async def _is(unless: tuple[type[GraftError], ...], passes: Awaitable[None]) -> bool:
     try:
-        await to_thread.run_sync(function, *arguments)
+        await passes
     except unless:
         return False
     return True

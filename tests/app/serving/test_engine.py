@@ -1,7 +1,7 @@
 import io
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,6 +18,7 @@ from app.serving.lanes import CPU_BATCH_SIZE
 from app.serving.model import Graph, Served
 from app.serving.room import Limits
 from app.serving.runtime import BATCH_SIZE, Runtime, Session
+from app.serving.sessions import NUM_LOADERS
 from tests.app.onnx_factories import backbone_bytes, images, make_spec
 
 LABELS = ("cat", "dog", "owl")
@@ -385,6 +386,25 @@ def test_a_model_that_loads_slowly_keeps_no_other_one_waiting(engine):
         expected = alone.run(images(2, seed=number)).probabilities
         np.testing.assert_allclose(future.result(SECONDS).probabilities_NC, expected, atol=1e-5)
     assert opened == [1]
+
+
+def test_few_models_are_loaded_at_once_however_many_are_asked_for_by_name(engine):
+    door, opened = threading.Event(), threading.Semaphore(0)
+
+    def slow(threads):
+        opened.release()
+        assert door.wait(SECONDS)
+        return Session(backbone_bytes(), threads)
+
+    models = [served(backbone=Graph(f"slow {number}", slow)) for number in range(3 * NUM_LOADERS)]
+    with ThreadPoolExecutor(len(models)) as threads:
+        loads = [threads.submit(engine.load, model) for model in models]
+        assert all(opened.acquire(timeout=SECONDS) for _ in range(NUM_LOADERS))
+        assert not opened.acquire(timeout=0.2)
+        door.set()
+        for one in loads:
+            one.result(SECONDS)
+    assert all(map(engine.trials.passed, models))
 
 
 def test_the_time_that_a_load_takes_says_nothing_about_the_rate(single):

@@ -4,6 +4,8 @@ import gzip
 import json
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from starlette.testclient import TestClient
 
 from app.artifact import preprocess, sample
 from app.main import create_app
+from app.serving.sessions import NUM_LOADERS
 from tests import factories
 from tests.app import onnx_factories, sample_factories
 from tests.app.api.oip.requests import BASE64, LENGTH, SIDE, URL, binary, elements, encoded, images
 from tests.checks import inference_error, problem
+from tests.conftest import wait_until
 from tests.inference import LABELS, NAME, PICTURES, features, pixels, probabilities, publish
 
 
@@ -248,6 +252,20 @@ def test_load_and_unload(served):
     assert served.post(f"/v2/repository/models/{NAME}/unload").status_code == 200
     assert (pool.stats().num_entries, pool.stats().size_bytes) == (0, 0)
     agrees(served.post(URL, json={"inputs": [encoded()]}))
+
+
+def test_whoever_waits_for_a_load_keeps_no_call_waiting(served):
+    state = served.app.state.graft
+    agrees(served.post(URL, json={"inputs": [encoded()]}))
+    loading = state.engine._sessions._loading
+    with ThreadPoolExecutor(51) as threads, ExitStack() as held:
+        for _ in range(NUM_LOADERS):
+            held.enter_context(loading)
+        asked = [threads.submit(served.get, f"/v2/models/{NAME}/versions/1/ready") for _ in range(50)]
+        wait_until(lambda: state.loaders.statistics().tasks_waiting == 50 - NUM_LOADERS, "all to wait for a load")
+        agrees(threads.submit(served.post, URL, json={"inputs": [encoded()]}).result(20))
+        held.close()
+        assert {one.result(60).status_code for one in asked} == {200}
 
 
 def test_unload_leaves_what_others_need(served, tmp_path):
