@@ -104,6 +104,8 @@ def roll_back(session: Session, project: str, name: str, alias: str, tried: Targ
         Conflict: code nothing_before, the alias has no canary, and has meant no other version; invalid_state, it was
             moved since.
     """
+    # Held from the look to the commit, lest another one moves the alias in between.
+    models.locked_version(session, project, name, tried.version)
     if before(session, project, name, alias) != tried:
         raise Conflict(
             f"expected alias {alias!r} of {name!r} to mean what it did when this request came; found that another one "
