@@ -65,6 +65,7 @@ def metrics(session: Session, total: Tally, observation: Observation, project: s
     ]
     drifts = list(drift.families(session, observation, names))
     used = [row for row in rows if row[2].used]
+    pending = {names[version_id]: number for version_id, number in total.pending.items() if version_id in names}
     refused = _refused(total, {name for name, _ in names.values()}, project)
     others = [*drifts, _refusals(refused)]
     if project is None:
@@ -72,7 +73,7 @@ def metrics(session: Session, total: Tally, observation: Observation, project: s
     rejected = {name: number for (name, code), number in refused.items() if code == Overloaded.code}
     # What waits, and what is written down, is that of all projects together.
     waiting = total.present.num_images if project is None else None
-    registry.register(_Collector(used, shadows, others, waiting, rejected))
+    registry.register(_Collector(used, shadows, others, waiting, pending, rejected))
     return generate_latest(registry).decode()
 
 
@@ -119,18 +120,23 @@ class _Collector:
         shadows: list[Shadow],
         others: list[Metric],
         num_images: int | None,
+        pending: Mapping[tuple[str, str], int],
         rejected: Mapping[str, int],
     ) -> None:
         self._rows, self._shadows, self._others = rows, shadows, others
-        self._num_images, self._rejected = num_images, rejected
+        self._num_images, self._pending, self._rejected = num_images, pending, rejected
 
     def _waiting(self) -> Iterator[Metric]:
-        """Under our name, and under that of other servers."""
+        """Images of all models, and requests of each under the name of another server."""
         if self._num_images is not None:
             yield GaugeMetricFamily("graft_predict_waiting_images", "Images in the engine", self._num_images)
-            pending = UntypedMetricFamily("nv_inference_pending_request_count", "Images in the engine")
-            pending.add_metric([], self._num_images)
-            yield pending
+        what, labels = "Requests under way", ["model", "version"]
+        family = UntypedMetricFamily("nv_inference_pending_request_count", what, labels=labels)
+        # A rule that scales by it wants a series where nothing waits, too.
+        idle = {(name, version): 0 for name, version, _ in self._rows}
+        for named, number in sorted((idle | dict(self._pending)).items()):
+            family.add_metric(named, number)
+        yield family
 
     def _triton(self) -> Iterator[Metric]:
         for metric, (what, value) in TRITON.items():

@@ -130,6 +130,7 @@ class Tally:
         counters: by a version's id.
         compared: images that a shadow was asked for, by id of the version, id of the shadow, and outcome.
         present: what is held now.
+        pending: requests under way now, by a version's id.
         loads: graphs that were read into memory.
         logged: images by what became of their record in the prediction log: `written`, `dropped` or `failed`.
         refused: requests that were answered with 408, 503 or 504, by project, model and code of the error; the project
@@ -139,6 +140,7 @@ class Tally:
     counters: dict[str, Counters] = field(default_factory=dict)
     compared: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     present: Present = field(default_factory=Present)
+    pending: dict[str, int] = field(default_factory=dict)
     loads: int = 0
     logged: dict[str, int] = field(default_factory=dict)
     refused: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
@@ -168,6 +170,7 @@ class Statistics:
     ) -> None:
         self._lock = threading.Lock()
         self._counters: dict[str, Counters] = defaultdict(Counters)
+        self._pending: Counter[str] = Counter()
         self._compared: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self._logged: Counter[str] = Counter()
         self._refused: Counter[tuple[str, str, str]] = Counter()
@@ -186,6 +189,8 @@ class Statistics:
             the same future.
         """
         start = time.monotonic()
+        with self._lock:
+            self._pending[version_id] += 1
         future.add_done_callback(lambda ended: self._ended(version_id, ended, time.monotonic() - start))
         return future
 
@@ -251,6 +256,7 @@ class Statistics:
                     known[model] = dict(Counter(known.get(model, {})) + Counter(codes))
             if page.is_fresh:
                 total.present += other.present
+                total.pending = dict(Counter(total.pending) + Counter(other.pending))
         return total
 
     def close(self) -> None:
@@ -267,11 +273,12 @@ class Statistics:
             for (project, model, code), number in self._refused.items():
                 refused[project][model][code] = number
             own = {project: dict(of_models) for project, of_models in refused.items()}
-            counters, logged = deepcopy(dict(self._counters)), dict(self._logged)
-            return Tally(counters, dict(compared), self._present(), self._loads(), logged, own)
+            counters, pending, logged = deepcopy(dict(self._counters)), dict(self._pending), dict(self._logged)
+            return Tally(counters, dict(compared), self._present(), pending, self._loads(), logged, own)
 
     def _ended(self, version_id: str, future: Future[Result], seconds: float) -> None:
         with self._lock:
+            self._pending -= Counter([version_id])
             counters = self._counters[version_id]
             if future.cancelled() or future.exception() is not None:
                 counters.fail.add(seconds)

@@ -183,7 +183,7 @@ def test_metrics_are_of_the_keys_project_or_open(service, state, light, tmp_path
     text = service.get("/metrics", headers=bearer(key(state, "read", project="alone"))).text
     assert 'graft_jobs{queue="cpu",state="queued"} 1.0' in text
     # What others have, or do, shows in figures of the whole service.
-    whole = ("graft_storage_", "graft_pool_", "graft_log_images", "waiting_images", "pending_request")
+    whole = ("graft_storage_", "graft_pool_", "graft_log_images", "waiting_images")
     assert not any(name in text for name in whole)
     with keyed(light.model_copy(update={"open_metrics": True})) as client:
         found = client.get("/metrics")

@@ -262,4 +262,4 @@ def test_what_was_served_is_in_the_metrics(served):
         assert found[f"{name}_count", "tiny"] == found[f"{name}_bucket", "+Inf", "tiny"] == 3
         assert 0 <= found[f"{name}_bucket", "0.005", "tiny"] <= found[f"{name}_bucket", "10.0", "tiny"] <= 3
     assert found["request_predict_seconds_sum", "tiny"] > 0
-    assert found["nv_inference_pending_request_count",] == found["graft_predict_waiting_images",] == 0
+    assert found["nv_inference_pending_request_count", "2", "tiny"] == found["graft_predict_waiting_images",] == 0

@@ -20,6 +20,7 @@ def test_each_end_is_counted_where_it_belongs():
     statistics = Statistics()
     good, bad, dropped = (statistics.watch("a", Future()) for _ in range(3))
     assert statistics.total().of("a") == Counters()
+    assert statistics.total().pending == {"a": 3}
     good.set_result(result(4, decode=0.5, queue=0.25, compute=2.0, batches=2))
     bad.set_exception(BadRequest("expected an image; found none"))
     dropped.cancel()
@@ -32,6 +33,7 @@ def test_each_end_is_counted_where_it_belongs():
     assert (found.inference_count, found.execution_count) == (4, 2)
     assert found.last_inference_ms > 1_500_000_000_000
     assert statistics.total().of("b") == Counters()
+    assert statistics.total().pending == {}
 
 
 def test_what_is_read_does_not_change():
@@ -48,9 +50,11 @@ def test_processes_of_one_service_add_up(tmp_path):
     for statistics, number in ((ours, 2), (theirs, 5)):
         statistics.watch("a", Future()).set_result(result(number, decode=0.5))
         statistics.compared(("a", "b"), "same", number)
+        statistics.watch("a", Future())
     theirs.watch("c", Future()).set_exception(BadRequest("expected an image; found none"))
     wait_until(lambda: ours.total().of("c").fail.count == 1, "the other's page")
     total = ours.total()
+    assert total.pending == {"a": 2}
     assert (total.of("a").success.count, total.of("a").inference_count) == (2, 7)
     assert total.of("a").compute_input == Duration(2, 1_000_000_000)
     for buckets in (total.of("a").buckets, total.of("a").infer_buckets, total.of("a").output_buckets):
@@ -64,5 +68,5 @@ def test_processes_of_one_service_add_up(tmp_path):
     for page in tmp_path.glob("*.json"):
         os.utime(page, (1, 1))
     assert ours.total().of("a").inference_count == 7
-    assert (ours.total().present, ours.total().loads) == (Present(3, 100, 1), 7)
+    assert (ours.total().present, ours.total().pending, ours.total().loads) == (Present(3, 100, 1), {"a": 1}, 7)
     ours.close()
