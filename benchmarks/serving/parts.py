@@ -15,7 +15,7 @@ import numpy as np
 from app import cores
 from app.artifact.preprocess import Preprocess
 from app.libraries import version
-from app.serving.runtime import BATCH_SIZE, Session
+from app.serving.runtime import Session
 from benchmarks.serving import bare, load, many, photos, servers
 from benchmarks.serving.servers import Server
 
@@ -203,9 +203,9 @@ def _turns(server: Server, pictures: list[bytes], names: list[str], number: int,
 
 
 def _held(bench: Bench) -> int:
-    """What the pool counts for one model that has run a full batch."""
+    """What the pool counts for one model that has run an image: in turn, none of many has more at once."""
     session = Session(bench.graph)
-    session.run(np.zeros((BATCH_SIZE, *session.input_shape[1:]), np.uint8))
+    session.run(np.zeros((1, *session.input_shape[1:]), np.uint8))
     return session.size_bytes
 
 
