@@ -21,7 +21,7 @@ from app.artifact.spec import Spec
 from app.db.many import among
 from app.db.models import ModelVersion
 from app.services.predictions import Found
-from app.serving import drift, stored
+from app.serving import drift, logbook, stored
 from app.serving.call import Images, Result
 from app.serving.drift import Drift
 from app.serving.logbook import Asked, Logbook
@@ -105,7 +105,7 @@ class Observation:
         found = call.found
         if found.log is not None:
             asked = Asked(
-                images=call.images,
+                images=logbook.files(call.images),
                 version=found.version,
                 labels=found.model.spec.labels,
                 alias=call.alias,

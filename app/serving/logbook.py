@@ -12,8 +12,9 @@ import random
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +41,7 @@ FLUSH_SECONDS, FLUSH_AT, FLUSH_BYTES = 5.0, 1000, 16 * 2**20
 log = logging.getLogger(__name__)
 
 Counted = Callable[[str, int], None]
+Files = Sequence[bytes] | Sequence[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Asked:
     """A request that may be written down.
 
     Args:
-        images: as they came; pixels have no bytes that could be kept or hashed.
+        images: as `files` has them.
         version: that answers.
         labels: of its classes.
         alias: by which it was asked; None for the default, or a version.
@@ -81,7 +83,7 @@ class Asked:
         precision: of the graph that answers.
     """
 
-    images: Images
+    images: Files
     version: int
     labels: tuple[str, ...]
     alias: str | None
@@ -135,22 +137,13 @@ class Logbook:
                 self._num_waiting = self._size_bytes = 0
             if not records:
                 return
-            num_left = _num_images(records)
-            try:
-                wanted = self._wanted({record.policy.model_id for record in records})
-                files: dict[str, list[_Record]] = {}
-                for record in records:
-                    if record.policy.model_id in wanted:
-                        files.setdefault(f"{record.policy.prefix}/{record.at:%Y-%m-%d}", []).append(record)
-                num_left = sum(map(_num_images, files.values()))
-                for folder, found in files.items():
+            folders: dict[str, list[_Record]] = {}
+            with self._failing(records):
+                folders = self._by_folder(records)
+            for folder, found in folders.items():
+                with self._failing(found):
                     self._write(folder, found)
                     self._counted("written", _num_images(found))
-                    num_left -= _num_images(found)
-            except Exception:
-                # Storage or database may be away for a while; a log is not worth more memory than is set.
-                log.exception("%d predictions were not written down", num_left)
-                self._counted("failed", num_left)
 
     def close(self) -> None:
         """Writes what waits, and ends the thread."""
@@ -166,7 +159,7 @@ class Logbook:
             return
         number = len(asked.images)
         # Without their bytes images are held until they are hashed.
-        size_bytes = 0 if isinstance(asked.images, np.ndarray) else sum(map(len, asked.images))
+        size_bytes = sum(len(image) for image in asked.images if image is not None)
         with self._lock:
             room = self._num_waiting + number <= MAX_WAITING and self._size_bytes + size_bytes <= MAX_WAITING_BYTES
             if room:
@@ -188,6 +181,27 @@ class Logbook:
             self._wake.clear()
             self.flush()
 
+    @contextmanager
+    def _failing(self, records: list[_Record]) -> Iterator[None]:
+        """Where what is done with these records fails, they are lost, and no others.
+
+        Storage or database may be away for a while; a log is not worth more memory than is set.
+        """
+        try:
+            yield
+        except Exception:
+            log.exception("%d predictions were not written down", _num_images(records))
+            self._counted("failed", _num_images(records))
+
+    def _by_folder(self, records: list[_Record]) -> dict[str, list[_Record]]:
+        """Records by the folder that they go to, without those of models that keep no log any more."""
+        wanted = self._wanted({record.policy.model_id for record in records})
+        folders: dict[str, list[_Record]] = {}
+        for record in records:
+            if record.policy.model_id in wanted:
+                folders.setdefault(f"{record.policy.prefix}/{record.at:%Y-%m-%d}", []).append(record)
+        return folders
+
     def _write(self, folder: str, records: list[_Record]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -199,6 +213,11 @@ class Logbook:
             pq.write_table(pa.Table.from_pylist(rows, schema=schema()), path, compression="zstd")
             self._storage.put(f"{folder}/{records[0].at:%H%M%S}-{uuid4().hex}{SUFFIX}", path)
         failpoints.reach("log_stored")
+
+
+def files(images: Images) -> Files:
+    """What of a request's images can be hashed and kept: files as they came; None for each that came as pixels."""
+    return [None] * len(images) if isinstance(images, np.ndarray) else images
 
 
 def schema() -> Any:
@@ -249,8 +268,7 @@ def _rows(record: _Record) -> list[dict[str, Any]]:
         "precision": asked.precision,
     }
     found = []
-    for index, (image, row_C) in enumerate(zip(asked.images, record.probabilities_NC, strict=True)):
-        data = image if isinstance(image, bytes) else None
+    for index, (data, row_C) in enumerate(zip(asked.images, record.probabilities_NC, strict=True)):
         sha256 = None if data is None else hashlib.sha256(data).hexdigest()
         order = np.argsort(-row_C, kind="stable")[:TOP].tolist()
         scores = [{"label": asked.labels[place], "score": float(row_C[place])} for place in order]

@@ -12,8 +12,6 @@ from app.errors import BadRequest
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 BINARY_SIZE = "binary_data_size"
-# How datatypes of numbers begin.
-NUMBERS = ("UINT", "INT", "FP")
 SHOWN = 5
 
 M = TypeVar("M", bound=BaseModel)
@@ -73,9 +71,6 @@ def read(model: str, version: str, body: bytes, header_length: str | None) -> In
         return InferRequest(model, version, "", {}, (image,), requested_outputs([], True))
     data, text = memoryview(body), body[:length]
     asked = parse(InferRequestIn, text)
-    # Numbers are many, so each is looked at only where the text has such a word; in UTF-16 it has zeros.
-    if any(word in text for word in (b"true", b"false", b"\0")):
-        _refuse_truth(asked.inputs)
     parameters = asked.parameters or {}
     binary = parameters.get("binary_data_output", False)
     if type(binary) is not bool:
@@ -120,29 +115,6 @@ def parse(model: type[M], text: bytes) -> M:
         places = "; ".join(f"{item['pointer'] or '/'}: {item['detail']}" for item in found[:SHOWN])
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         raise BadRequest(f"expected a request of the Open Inference Protocol; found at {places}{more}") from error
-
-
-def _refuse_truth(given: list[InferInputIn]) -> None:
-    """Among numbers true becomes 1 in an array, which no client means that says UINT8."""
-    for item in given:
-        if item.datatype.startswith(NUMBERS) and _has_truth(item.data or []):
-            raise BadRequest(
-                f"expected numbers in data of {item.name[:100]!r}, as datatype {item.datatype[:40]} says; found true "
-                "or false among them; send the numbers that are meant"
-            )
-
-
-def _has_truth(data: list[Any]) -> bool:
-    """Whether true or false is in the lists, however deep they are nested."""
-    waiting = [data]
-    while waiting:
-        row = waiting.pop()
-        kinds = set(map(type, row))
-        if bool in kinds:
-            return True
-        if list in kinds:
-            waiting += (item for item in row if isinstance(item, list))
-    return False
 
 
 def _inputs(given: list[InferInputIn], binary: memoryview) -> tuple[InferInput, ...]:

@@ -72,6 +72,7 @@ def _told(found: Found) -> dict[str, str]:
 
 def _prepare(state: State, project: str, read: Read) -> _Prepared:
     request = read()
+    messages.check_id(request.id)
     domain = messages.domain(request.parameters)
     precision = messages.precision(request.parameters)
     found = rollouts.chosen(control.find(state, project, request.model, request.version, domain, precision))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app import texts
 from app.artifact.precisions import FLOAT, SECOND, Precision
 from app.errors import BadRequest, Unsupported
 
@@ -142,6 +143,18 @@ def refuse_shared_memory(where: str, parameters: Mapping[str, Any]) -> None:
     """
     if SHARED_MEMORY in parameters:
         raise Unsupported(f"expected {where} in the message; found it in shared memory, which is not spoken here")
+
+
+def check_id(given: str) -> None:
+    """An id goes into the answer and into the prediction log, which are in UTF-8.
+
+    Raises:
+        BadRequest: it cannot.
+    """
+    if not texts.is_storable(given):
+        raise BadRequest(
+            f"expected an id in UTF-8; found {given[:40]!r}, with NUL or half a surrogate pair; send another"
+        )
 
 
 def deadline(parameters: Mapping[str, Any], arrived: float) -> float | None:

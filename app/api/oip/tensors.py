@@ -8,6 +8,7 @@ import binascii
 import math
 import struct
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from app.api.oip.messages import (
 from app.artifact.spec import Spec
 from app.errors import BadRequest
 from app.serving.call import Images, Pixels, Result
+from app.texts import few
 
 LENGTH = struct.Struct("<I")
 
@@ -132,26 +134,39 @@ def _pixels(tensor: InferInput) -> Pixels:
         if len(tensor.data) != size:
             raise BadRequest(f"expected {size} bytes of {tensor.name}, as its shape says; found {len(tensor.data)}")
         return np.frombuffer(tensor.data, np.uint8).reshape(tensor.shape)
-    numbers = _numbers(tensor.name, tensor.data)
-    if numbers.shape != tensor.shape and numbers.shape != (math.prod(tensor.shape),):
-        raise BadRequest(
-            f"expected data of {tensor.name} flat, or nested as its shape {list(tensor.shape)} says; found it as "
-            f"{list(numbers.shape[:10])}"
-        )
-    return numbers.reshape(tensor.shape).astype(np.uint8)
+    return _numbers(tensor.name, _flat(tensor.name, tensor.data, tensor.shape)).reshape(tensor.shape)
 
 
-def _numbers(name: str, data: list[Any]) -> NDArray[Any]:
-    expected = f"expected data of {name} as lists of equal length of whole numbers from 0 to 255"
+def _flat(name: str, data: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    """The elements of data that comes flat, or nested as the shape says."""
+    rows: list[Any] = [data]
+    is_nested = bool(data) and isinstance(data[0], list)
+    for size in shape if is_nested else (math.prod(shape),):
+        lengths = set(map(len, rows)) if set(map(type, rows)) == {list} else set()
+        if lengths != {size}:
+            found = f"lists of {few([*map(str, sorted(lengths))])} elements" if lengths else "lists beside values"
+            raise BadRequest(
+                f"expected data of {name} flat, or nested as its shape {list(shape)} says; found {found} in place of "
+                f"{size}; send all of its values"
+            )
+        rows = list(chain.from_iterable(rows))
+    return rows
+
+
+def _numbers(name: str, values: list[Any]) -> NDArray[np.uint8]:
+    """Values of JSON as an array.
+
+    Not by numpy alone: beside a long text it makes a text as long of every value, and of true it makes 1.
+    """
+    expected = f"expected data of {name} as whole numbers from 0 to 255"
+    others = set(map(type, values)) - {int}
+    if others:
+        found = few(sorted(kind.__name__ for kind in others))
+        raise BadRequest(f"{expected}; found values of type {found} among them; send the numbers that are meant")
     try:
-        found = np.asarray(data)
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise BadRequest(f"{expected}; found lists of different lengths ({str(error)[:80]})") from error
-    if found.dtype.kind not in "iu":
-        raise BadRequest(f"{expected}; found {'nothing' if not found.size else f'values of type {found.dtype}'}")
-    if found.size and not 0 <= found.min() <= found.max() <= 255:
-        raise BadRequest(f"{expected}; found {found.min()} to {found.max()}")
-    return found
+        return np.frombuffer(bytes(values), np.uint8)
+    except ValueError as error:
+        raise BadRequest(f"{expected}; found {str(min(values))[:40]} to {str(max(values))[:40]}; scale them") from error
 
 
 def outputs(result: Result, labels: Sequence[str], asked: Sequence[RequestedOutput]) -> tuple[OutputTensor, ...]:

@@ -2,17 +2,22 @@
 
 import io
 import json
+import weakref
+from concurrent.futures import Future
 from datetime import date, timedelta
 
 import datasets
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.db.base import now
 from app.services import logs
+from app.services.drift import Call
+from app.services.predictions import Wanted
 from tests.app.api.test_predictions import PICTURES, URL, multipart, prepare
-from tests.checks import problem
+from tests.checks import inference_error, problem
 from tests.factories import files_below
 
 LOG = "/api/v1/models/tiny/log"
@@ -100,6 +105,33 @@ def test_an_inference_request_may_name_itself(served):
     assert served.post("/v2/models/tiny/infer", json={"id": "n" * 300, "inputs": [pixels]}).json()["id"] == "n" * 300
     (row,) = map(json.loads, read(served).text.splitlines())
     assert row["request_id"] == "n" * 200
+
+
+@pytest.mark.parametrize("given", ["half of a pair: \ud800", "a\0"])
+def test_an_id_that_no_file_can_hold_is_refused(served, given):
+    served.put(LOG, json={"share": 1})
+    pixels = {"name": "images", "datatype": "UINT8", "shape": [1, 8, 8, 3], "data": [0] * 192}
+    answer = served.post("/v2/models/tiny/infer", content=json.dumps({"id": given, "inputs": [pixels]}))
+    assert "expected an id in UTF-8" in inference_error(answer, 400)
+    flush(served)
+    assert served.get(LOG).json()["days"] == []
+    assert served.app.state.graft.statistics.total().counters == {}
+
+
+def test_pixels_go_with_their_request(served):
+    """They are neither hashed nor kept, so none of them waits for storage."""
+    served.put(LOG, json={"share": 1, "images": True})
+    state = served.app.state.graft
+    found = state.lookup.find("default", Wanted("tiny"))
+    with state.observation.logbook._writing:
+        pixels = np.zeros((2, 8, 8, 3), np.uint8)
+        call, future = Call(found, pixels, None, None, "mine"), Future()
+        state.observation.watch(call, future)
+        future.set_result(state.engine.submit(found.model, pixels.copy()).result(60))
+        left = weakref.ref(pixels)
+        del call, pixels, future
+        assert left() is None
+    assert [json.loads(line)["sha256"] for line in read(served).text.splitlines()] == [None, None]
 
 
 def test_images_are_kept_where_that_is_asked_for_and_datasets_reads_them(served, tmp_path):

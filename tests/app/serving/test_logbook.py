@@ -94,7 +94,7 @@ def test_the_graph_that_answered_and_files_from_before_it_was_told(started, stor
 
 def test_pixels_have_no_bytes_to_keep(started, storage):
     book, _ = started()
-    answered(book, 2, Policy("default", "mdl_1", "tiny", 1.0, images=True), images=np.zeros((2, 4, 4, 3), np.uint8))
+    answered(book, 2, Policy("default", "mdl_1", "tiny", 1.0, images=True), images=[None, None])
     book.flush()
     assert [(row["sha256"], row["image"]) for row in written(storage)[1]] == [(None, None)] * 2
 
@@ -161,6 +161,18 @@ def test_a_store_that_is_away_is_counted_and_the_next_file_is_written(started, s
     book.flush()
     assert counts == {"failed": 3, "written": 2}
     assert len(written(storage)[1]) == 2
+
+
+def test_what_cannot_be_written_of_one_model_takes_nothing_of_others(started, storage):
+    book, counts = started()
+    asked, future = Asked([b"x", b"y"], 3, LABELS, None, None, None, "half of a pair: \ud800"), Future()
+    book.watch(POLICY, asked, future)
+    future.set_result(Result(np.full((2, 3), 1 / 3, np.float32), np.zeros((2, 4), np.float32), Timing()))
+    answered(book, 3, Policy("other", "mdl_2", "other", 1.0, images=False))
+    book.flush()
+    assert counts == {"failed": 2, "written": 3}
+    (key,) = storage.list("predictions")
+    assert key.startswith("predictions/other/mdl_2/")
 
 
 def test_a_model_that_keeps_no_log_any_more_is_left_out(started, storage):

@@ -199,6 +199,7 @@ INVALID = {
     "no image": (lambda: infer([encoded(shape=[1], contents={"bytes_contents": [b"hello"]})]), "image 0"),
     "no contents": (lambda: infer([encoded(contents=None)]), "expected 5 elements"),
     "huge shape": (lambda: infer([images(shape=[2**62, 8, 8, 3])]), "at most 256"),
+    "an id that cannot be stored": (lambda: infer([encoded()], id="a\0"), "expected an id in UTF-8; found 'a\\x00'"),
     "version in words": (lambda: infer([encoded()], model_version="x"), "'x'"),
 }
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 
 import pytest
 
@@ -16,7 +17,7 @@ REFUSED = {
     "no UTF-8": ({"content": b'{"inputs": "\xff"}'}, 400, "UTF-8"),
     "deep": ({"content": b'{"inputs":' + b"[" * 100_000}, 400, "as JSON"),
     "endless number": ({"content": b'{"inputs":' + b"9" * 5000 + b"}"}, 400, "found a number that is too long"),
-    "deep data": ({"json": {"inputs": [images(data=json.loads("[" * 200 + "]" * 200))]}}, 400, "whole numbers"),
+    "deep data": ({"json": {"inputs": [images(data=json.loads("[" * 200 + "]" * 200))]}}, 400, "flat, or nested"),
     "a list": ({"json": []}, 400, "/: "),
     "no inputs": ({"json": {}}, 400, "/inputs: Field required"),
     "empty inputs": ({"json": {"inputs": []}}, 400, "expected one input"),
@@ -36,17 +37,28 @@ REFUSED = {
     "too many": ({"json": {"inputs": [encoded(["a"] * 257)]}}, 400, "at most 256"),
     "more than said": ({"json": {"inputs": [encoded(shape=[4])]}}, 400, "expected 4 elements"),
     "less than said": ({"json": {"inputs": [images(shape=[6, 8, 8, 3])]}}, 400, "flat, or nested"),
-    "ragged": ({"json": {"inputs": [images(data=[[1, 2], [3]])]}}, 400, "different lengths"),
-    "empty data": ({"json": {"inputs": [images(data=[])]}}, 400, "found nothing"),
-    "fractions": ({"json": {"inputs": [images(data=[0.5] * pixels().size)]}}, 400, "float64"),
-    "truth": ({"json": {"inputs": [images(data=[True] * pixels().size)]}}, 400, "found true or false"),
-    "truth among numbers": (
-        {"json": {"inputs": [images(data=[*pixels().ravel().tolist()[:-1], False])]}},
-        400, "expected numbers in data of 'images', as datatype UINT8 says; found true or false among them; send",
+    "less than said, nested": ({"json": {"inputs": [images(data=pixels().tolist()[1:])]}}, 400, "found lists of 4 ele"),
+    "ragged": (
+        {"json": {"inputs": [images(data=[*pixels().tolist()[1:], [[[1, 2]]]])]}}, 400,
+        "flat, or nested as its shape [5, 8, 8, 3] says; found lists of 1, 8 elements in place of 8; send all",
     ),
-    "truth deep inside": ({"json": {"inputs": [images(data=[[[1, 2], [3, True]]])]}}, 400, "found true or false"),
-    "truth in UTF-16": (
-        {"content": json.dumps({"inputs": [images(data=[1, True])]}).encode("utf-16")}, 400, "found true or false"
+    "lists beside numbers": (
+        {"json": {"inputs": [images(data=[*pixels().tolist()[1:], 1])]}}, 400, "found lists beside values in place of 8"
+    ),
+    "numbers beside lists": ({"json": {"inputs": [images(data=[1, *pixels().tolist()[1:]])]}}, 400, "flat, or nested"),
+    "lists among numbers": (
+        {"json": {"inputs": [images(data=[*pixels().ravel().tolist()[1:], [1]])]}}, 400, "values of type list among"
+    ),
+    "empty data": ({"json": {"inputs": [images(data=[])]}}, 400, "found lists of 0 elements in place of 960"),
+    "fractions": ({"json": {"inputs": [images(data=[0.5] * pixels().size)]}}, 400, "found values of type float among"),
+    "truth": ({"json": {"inputs": [images(data=[True] * pixels().size)]}}, 400, "found values of type bool among"),
+    "truth among numbers": (
+        {"json": {"inputs": [images(data=[*pixels().ravel().tolist()[:-1], False])]}}, 400,
+        "expected data of images as whole numbers from 0 to 255; found values of type bool among them; send the",
+    ),
+    "truth deep inside": ({"json": {"inputs": [images(data=(pixels() > 0).tolist())]}}, 400, "type bool among"),
+    "nulls and objects": (
+        {"json": {"inputs": [images(data=[None, *pixels().ravel().tolist()[2:], {}])]}}, 400, "NoneType, dict among"
     ),
     "truth as a file": ({"json": {"inputs": [encoded([True])]}}, 400, "found bool at 0"),
     "texts": ({"json": {"inputs": [images(data=["1"] * pixels().size)]}}, 400, "whole numbers"),
@@ -112,14 +124,24 @@ def test_refused(served, home, case):
     assert served.app.state.graft.engine.num_images == 0
 
 
-def test_truth_elsewhere_is_none_of_the_data(served):
-    """Parameters may be true, and so may a text that is no datum."""
-    asked = {
-        "id": "true",
-        "inputs": [images()],
-        "outputs": [{"name": "features", "parameters": {"binary_data": False}}],
-    }
-    assert served.post(URL, json=asked).status_code == 200
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        # Of the right number: numpy would make each of them as long as the longest, 19 MB of 15 KB.
+        (["a" * 5000, *["b"] * 959], "found values of type str among them"),
+        # Of another number, whatever they are.
+        (["a" * 5000, *["b"] * 2000], "found lists of 2001 elements in place of 960"),
+    ],
+)
+def test_what_is_refused_takes_no_memory(served, data, words):
+    asked = json.dumps({"inputs": [images(data=data)]})
+    served.post(URL, content=asked)
+    tracemalloc.start()
+    try:
+        assert words in inference_error(served.post(URL, content=asked), 400)
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
 
 
 BINARY = {
