@@ -134,6 +134,18 @@ def test_failed_ingestion_leaves_no_waiting_dataset(database):
     assert (row.state, row.failure_code, row.failure_message) == ("invalid", "internal", "no room")
 
 
+def test_what_a_job_says_of_strange_text_is_stored_as_it_is_spelled(database):
+    dataset_id, job_id = ingestion(database)
+    with database.write() as session:
+        attempts.record(session, job_id, OWNER, [{"type": "log", "message": "a\0"}], None)
+        outcomes.fail(session, job_id, OWNER, "weights_unavailable", "found \ud800")
+    with database.read() as session:
+        row, job = session.get_one(Dataset, dataset_id), session.get_one(Job, job_id)
+        said = [one.message for one in jobs.events(session, job_id, 0, 100)[0]]
+    assert (row.failure_message, job.failure_message) == ("found \\ud800",) * 2
+    assert said[-2:] == ["a\\x00", "found \\ud800"]
+
+
 def test_failed_transfer_keeps_its_checkpoints_for_a_retry(database):
     job_id = running(database)
     with database.write() as session:
