@@ -9,6 +9,11 @@ def is_storable(text: str) -> bool:
     return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
 
 
+def storable(text: str) -> str:
+    """The text as UTF-8 and every database can hold it: what they cannot is spelled out, with a backslash."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
 def is_printable(text: str) -> bool:
     """Whether it can be shown as a name: no control character, no half of a surrogate pair and no line break.
 

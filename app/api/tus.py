@@ -1,7 +1,6 @@
 """The tus protocol, version 1.0.0 (tus.io): its headers in and out, and a body that may break off at any byte."""
 
 import base64
-import binascii
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC
@@ -141,10 +140,7 @@ def metadata(request: Request) -> tuple[str | None, str | None]:
     found: dict[str, bytes] = {}
     for pair in text.split(","):
         name, _, value = pair.strip().partition(" ")
-        try:
-            data = base64.b64decode(value, validate=True)
-        except binascii.Error:
-            data = None
+        data = _decoded(value)
         if not _METADATA_KEY.fullmatch(name) or name in found or data is None:
             raise _bad("Upload-Metadata", "pairs of a key, each once, and a value in base64", pair[:100])
         found[name] = data
@@ -167,13 +163,19 @@ def checksum(request: Request) -> tuple[str, bytes] | None:
     if text is None:
         return None
     name, _, value = text.partition(" ")
-    try:
-        digest = base64.b64decode(value, validate=True)
-    except binascii.Error:
-        digest = b""
-    if len(digest) != ALGORITHMS.get(name, -1):
+    digest = _decoded(value)
+    if digest is None or len(digest) != ALGORITHMS.get(name):
         raise _bad("Upload-Checksum", f"one of {', '.join(ALGORITHMS)} and a digest of it in base64", text[:100])
     return name, digest
+
+
+def _decoded(value: str) -> bytes | None:
+    """What a header says in base64; None where it is none."""
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        # A header may have any byte; what is no ASCII is refused by another error than other characters are.
+        return None
 
 
 def body_bytes(request: Request) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from app import texts
 from app.db.base import now
 from app.db.models import Job, JobEvent
 from app.errors import FAILURES
@@ -117,7 +118,7 @@ def record(
             project_id=row.project_id,
             level=entry.get("level", "info"),
             type=entry["type"],
-            message=entry["message"],
+            message=texts.storable(entry["message"]),
             data=(entry.get("data") or {}) | ({"attempt": row.attempt} if entry["type"] == "metric" else {}),
         )
         for offset, entry in enumerate(entries)

@@ -251,10 +251,10 @@ def complete(session: Session, dataset: Dataset, result: dict[str, Any]) -> None
 
 
 def invalidate(session: Session, dataset_id: str, code: str, message: str) -> None:
-    """Marks a dataset whose ingest job ended without a result."""
+    """Marks a dataset whose ingest job ended without a result: nothing of it stays, of what was sent neither."""
     dataset = session.get(Dataset, dataset_id)
     if dataset is not None and dataset.state == DatasetState.INGESTING:
-        dataset.state = DatasetState.INVALID
+        dataset.state, dataset.size_bytes = DatasetState.INVALID, 0
         dataset.failure_code, dataset.failure_message = code, message
         outbox.dataset_judged(session, dataset)
 

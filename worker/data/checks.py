@@ -34,10 +34,10 @@ def check_samples(assigned: Assigned, good_N: NDArray[np.bool_], num_files: int,
 def note_class_names(columns: tuple[Column, ...], problems: Problems) -> None:
     """Warns of classes that differ in case only, which elsewhere would have been one folder.
 
-    A name that neither UTF-8 nor a database can hold (JSON can spell it) is an error.
+    A name, of a class or of a label column, that neither UTF-8 nor a database can hold (JSON can spell it) is an error.
     """
     for column in columns:
-        for name in column.names:
+        for name in (column.name, *column.names):
             if not texts.is_storable(name):
                 problems.add("label_unusable", found=ascii(name))
         seen: dict[str, str] = {}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from app import texts
 from worker.data.findings import PROBLEMS, Severity
 
 # Far above what anybody reads; a bound on memory for an upload made to have a million findings.
@@ -39,8 +40,8 @@ class Problems:
     def add(self, code: str, path: str = "", **found: object) -> None:
         """Notes one finding; `found` fills the code's message."""
         text = PROBLEMS[code]
-        message = text.message.format(**found)[:MAX_MESSAGE_CHARS]
-        problem = Problem(text.severity, code, path[:MAX_PATH_CHARS], message, text.fix)
+        message = _shown(text.message.format(**found), MAX_MESSAGE_CHARS)
+        problem = Problem(text.severity, code, _shown(path, MAX_PATH_CHARS), message, text.fix)
         if text.severity == "error" and len(self._errors) < MAX_LISTED:
             self._errors.append(problem)
         if len(self._listed) < MAX_LISTED:
@@ -75,3 +76,8 @@ class Problems:
         if self._num_unlisted:
             text = PROBLEMS["more_problems"]
             yield Problem(text.severity, "more_problems", "", text.message.format(num=self._num_unlisted), text.fix)
+
+
+def _shown(text: str, most: int) -> str:
+    """The beginning of a text. Names come as the upload has them, and JSON can spell what nothing can store."""
+    return texts.storable(text[:most])[:most]

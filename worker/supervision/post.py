@@ -15,7 +15,7 @@ import httpcore
 
 from app.db.base import now
 from app.outbound import Guard, Place, Refused, place
-from app.services.deliveries import Answer
+from app.services.deliveries import ANSWERED_WELL, Answer
 
 MAX_ANSWER_BYTES = 2048
 CONNECT_SECONDS = 5.0
@@ -35,7 +35,7 @@ def post(
             pool.stream("POST", url, headers=list(headers.items()), content=body) as answer,
         ):
             text = _beginning(answer)
-            wait = _retry_after(answer.headers)
+            wait = None if answer.status in ANSWERED_WELL else _retry_after(answer.headers)
         return Answer(time.monotonic() - began, answer.status, None, text, wait)
     except Refused as refused:
         error = f"expected a public address; found {refused}; nothing was sent"
@@ -59,11 +59,12 @@ def _beginning(answer: httpcore.Response) -> str:
 def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
     """Seconds that the receiver asks for, as a number or as a date; None where it says nothing that can be read."""
     given = next((value.decode("latin-1").strip() for name, value in headers if name.lower() == b"retry-after"), "")
-    if given.isdigit():
+    # A header may have any byte: ² is a digit as well, but no number.
+    if given.isascii() and given.isdigit():
         return float(given[:9])
     try:
         moment = email.utils.parsedate_to_datetime(given)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now()).total_seconds())
 

@@ -252,7 +252,7 @@ class _Attempt:
     def _publish(self, session: Session, job: Job, result: dict[str, Any]) -> list[str]:
         """The result becomes rows. One that is refused fails the job, since another attempt would be refused as well.
 
-        That is one for a model that has got other labels meanwhile, or with text that PostgreSQL does not hold. Where
+        That is one for a model that has got other labels meanwhile, or with text that the database does not hold. Where
         a shared graph was removed since the runner has seen it, another attempt stores it again.
         """
         try:
@@ -261,7 +261,7 @@ class _Attempt:
                 return outcomes.succeed(session, self._document.id, self._owner, result)
         except Collected as error:
             return self._hand_back(session, job, error.detail)
-        except (GraftError, DataError) as error:
+        except (GraftError, DataError, UnicodeEncodeError) as error:
             detail = error.detail if isinstance(error, GraftError) else UNSTORABLE
             given_up = outcomes.fail(session, self._document.id, self._owner, "internal", detail)
             return [*given_up, *outcomes.bundles(session.get_one(Job, self._document.id))]

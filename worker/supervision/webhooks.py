@@ -126,12 +126,18 @@ class Courier:
             self._freed.set()
 
     def _send(self, claimed: Claimed) -> Answer:
-        headers = {
-            "content-type": "application/json",
-            "user-agent": f"Graft/{VERSION}",
-            **webhooks.headers(claimed.event_id, now(), claimed.body, claimed.keys),
-        }
-        return post(claimed.url, claimed.body, headers, self._guard, self._tls, self._timeout)
+        """Whatever happens is an answer: an attempt that were not concluded would not count, and be made for ever."""
+        began = time.monotonic()
+        try:
+            headers = {
+                "content-type": "application/json",
+                "user-agent": f"Graft/{VERSION}",
+                **webhooks.headers(claimed.event_id, now(), claimed.body, claimed.keys),
+            }
+            return post(claimed.url, claimed.body, headers, self._guard, self._tls, self._timeout)
+        except Exception as found:
+            log.exception("delivery %s failed in a way that nobody expected", claimed.id)
+            return Answer(time.monotonic() - began, error=f"expected an answer; found {type(found).__name__}")
 
     def _conclude(self, claimed: Claimed, owner: str, answer: Answer) -> None:
         """Writes it down, for as long as the claim lasts: later it is sent once more, and that is written down."""

@@ -13,8 +13,9 @@ from sqlalchemy import inspect, text
 
 from app.db import migration
 from app.db.base import Base
-from app.db.models import JobEvent, Project
+from app.db.models import Dataset, JobEvent, Project
 from app.db.session import Database
+from app.states import DatasetState
 from tests import factories
 
 ROOT = Path(__file__).parents[3]
@@ -91,6 +92,18 @@ def test_step_by_step_down_and_up(empty, empty_database_url):
     with empty.read() as session:
         assert session.scalar(text("SELECT version_num FROM alembic_version")) == newest
     command.check(settings)
+
+
+def test_datasets_that_came_to_nothing_count_no_more(empty, empty_database_url):
+    migration.upgrade(empty_database_url)
+    command.downgrade(migration.config(empty), "20261130_stored_bytes")
+    with empty.write() as session:
+        for state in DatasetState:
+            factories.dataset(session, name=state, state=state, size_bytes=7)
+    migration.upgrade(empty_database_url)
+    with empty.read() as session:
+        found = {row.name: row.size_bytes for row in session.query(Dataset)}
+    assert found == {"ingesting": 7, "ready": 7, "invalid": 0}
 
 
 @pytest.mark.server

@@ -7,8 +7,9 @@ from app.backbones import InputChanges
 from app.db.forecasts import ForecastRow
 from app.db.models import Dataset, Job, Model, ModelVersion, Problem, Project, Report, UserBackbone
 from app.errors import Conflict
-from app.services import aliases, attempts, backbones, datasets, job_requests, jobs, models, outcomes
+from app.services import aliases, attempts, backbones, datasets, job_requests, jobs, models, outcomes, stored_bytes
 from app.services.aliases import Target
+from app.states import FINAL
 from tests import factories
 
 OWNER = "me"
@@ -132,6 +133,60 @@ def test_failed_ingestion_leaves_no_waiting_dataset(database):
     with database.read() as session:
         row = session.get_one(Dataset, dataset_id)
     assert (row.state, row.failure_code, row.failure_message) == ("invalid", "internal", "no room")
+
+
+def cancel_while_it_runs(session, job_id):
+    job_requests.cancel(session, "default", job_id)
+    attempts.hand_back(session, session.get_one(Job, job_id), "cancelled", 3)
+    outcomes.clear(session, session.get_one(Job, job_id), "cancelled", "cancelled")
+
+
+def cancel_before_it_starts(session, job_id):
+    attempts.hand_back(session, session.get_one(Job, job_id), "the worker shuts down", 3, counts=False)
+    outcomes.cancel(session, "default", job_id)
+
+
+def lose(session, job_id):
+    attempts.hand_back(session, session.get_one(Job, job_id), "fell silent", 1)
+    outcomes.clear(session, session.get_one(Job, job_id), "worker_lost", "fell silent")
+
+
+NOTHING = {**INGESTED, "num_samples": 0, "digest": None, "size_bytes": 0,
+           "failure": {"code": "one_class", "message": "expected two"}}  # fmt: skip
+ENDS = {
+    "ready": (lambda session, job_id: outcomes.succeed(session, job_id, OWNER, INGESTED), 99),
+    "invalid": (lambda session, job_id: outcomes.succeed(session, job_id, OWNER, NOTHING), 0),
+    "failed": (lambda session, job_id: outcomes.fail(session, job_id, OWNER, "internal", "no room"), 0),
+    "cancelled": (cancel_while_it_runs, 0),
+    "never started": (cancel_before_it_starts, 0),
+    "lost": (lose, 0),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_what_an_ingestion_leaves_is_what_counts(database, end):
+    """Whatever was sent is given up, and does not count for ever."""
+    dataset_id, job_id = ingestion(database)
+    finish, size_bytes = ENDS[end]
+    with database.write() as session:
+        session.get_one(Dataset, dataset_id).size_bytes = 1000
+        assert stored_bytes.of_rows(session, "default")["default"]["datasets"] == 1000
+        finish(session, job_id)
+    with database.read() as session:
+        assert session.get_one(Job, job_id).state in FINAL
+        assert stored_bytes.of_rows(session, "default")["default"]["datasets"] == size_bytes
+
+
+def test_what_a_job_says_of_strange_text_is_stored_as_it_is_spelled(database):
+    dataset_id, job_id = ingestion(database)
+    with database.write() as session:
+        attempts.record(session, job_id, OWNER, [{"type": "log", "message": "a\0"}], None)
+        outcomes.fail(session, job_id, OWNER, "weights_unavailable", "found \ud800")
+    with database.read() as session:
+        row, job = session.get_one(Dataset, dataset_id), session.get_one(Job, job_id)
+        said = [one.message for one in jobs.events(session, job_id, 0, 100)[0]]
+    assert (row.failure_message, job.failure_message) == ("found \\ud800",) * 2
+    assert said[-2:] == ["a\\x00", "found \\ud800"]
 
 
 def test_failed_transfer_keeps_its_checkpoints_for_a_retry(database):

@@ -129,17 +129,19 @@ CREATION = [
     ({"Upload-Defer-Length": "2"}, 400, "tus_header"),
     ({"Upload-Length": str(2**50)}, 413, "upload_too_long"),
     ({"Upload-Length": "1", "Upload-Metadata": "filename !!!"}, 400, "tus_header"),
+    ({"Upload-Length": "1", "Upload-Metadata": "filename \xe9"}, 400, "tus_header"),
     ({"Upload-Length": "1", "Upload-Metadata": "a QQ==,a QQ=="}, 400, "tus_header"),
     ({"Upload-Length": "1", "Upload-Metadata": "a " + "QUFB" * 3000}, 400, "tus_header"),
     ({"Upload-Length": "1", "Upload-Concat": "partial"}, 501, "unsupported"),
     ({"Upload-Length": "1", "Tus-Resumable": "0.2.2"}, 412, "tus_version"),
     ({"Upload-Length": "1", "Upload-Checksum": "crc32 AAAA"}, 400, "tus_header"),
+    ({"Upload-Length": "1", "Upload-Checksum": "sha1 \xe9"}, 400, "tus_header"),
 ]
 
 
 @pytest.mark.parametrize(("headers", "status", "code"), CREATION)
 def test_headers_that_make_no_upload(service, headers, status, code):
-    found = service.request("POST", headers=headers)
+    found = service.request("POST", headers={name: value.encode("latin-1") for name, value in headers.items()})
     problem(found, status, code)
     assert found.headers["Tus-Resumable"] == "1.0.0"
     assert (status == 412) == ("Tus-Version" in found.headers)
@@ -154,6 +156,7 @@ def test_requests_that_are_not_understood(service):
         ({"Content-Type": "application/octet-stream"}, 415, "unsupported_media_type"),
         ({"Upload-Offset": "x"}, 400, "tus_header"),
         ({"Upload-Checksum": "sha1 QUFB"}, 400, "tus_header"),
+        ({"Upload-Checksum": b"sha1 \xe9"}, 400, "tus_header"),
         ({"Origin": "https://evil.example"}, 403, "cross_site"),
         ({"Host": "evil.example"}, 421, "unknown_host"),
     ]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from app import texts
 from tests.hostile import archives
 from tests.hostile.archives import tar_of
 from worker.data.findings import PROBLEMS
@@ -586,6 +587,31 @@ def test_a_label_that_nothing_can_store_is_refused(run: Run, spelled: str) -> No
     assert result.failure is not None
     assert result.failure[0] == "label_unusable"
     json.dumps([problem.message for problem in result.problems]).encode()
+
+
+HALF, NUL = "\\ud800", "\\x00"
+# Columns beside the file with their values in two kinds of rows, and what is told of them: (finding, path, message).
+UNSTORABLE: dict[str, tuple[dict[str, tuple[str, str]], str, str, str]] = {
+    "another column": ({"label": ("a", "b"), "\ud800\0": ("1", "1")}, "column_ignored", "m.jsonl", HALF + NUL),
+    "two labels": ({"label": ("\ud800a", "\ud800A")}, "case_collision", HALF + "a", "A"),
+    "no label column": ({"lab\ud800": ("a", "b")}, "manifest_columns", "", "lab" + HALF),
+    "a label column": ({"label_\ud800": ("a", "b"), "label_b": ("c", "d")}, "label_unusable", "", HALF),
+}
+
+
+@pytest.mark.parametrize("what", UNSTORABLE)
+def test_text_that_nothing_can_store_is_told_as_it_is_spelled(run: Run, what: str) -> None:
+    columns, code, path, told = UNSTORABLE[what]
+    rows = [
+        {"file": name} | {column: values[place % 2] for column, values in columns.items()}
+        for place, name in enumerate(flat())
+    ]
+    result = run(flat() | {"m.jsonl": "\n".join(map(json.dumps, rows)).encode()}, format="manifest")
+    assert result.state == ("ready" if what == "another column" else "invalid")
+    (found,) = [one for one in result.problems if one.code == code]
+    assert found.path == path
+    assert told in found.message
+    assert all(map(texts.is_storable, [*(result.failure or ()), *(one.path + one.message for one in result.problems)]))
 
 
 def test_hidden_names_are_left_out_with_a_finding_each(run: Run) -> None:

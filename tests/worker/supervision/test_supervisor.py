@@ -392,6 +392,42 @@ def test_text_that_postgresql_does_not_hold_fails_the_job_at_once(open_bench, da
     assert files_below(home / "storage") == []
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
+def test_a_finding_about_text_that_no_database_holds_is_stored(open_bench, database_url):
+    bench = open_bench(database_url)
+    rows = [{"file": f"{n}.png", "label": "ab"[n % 2], "odd\ud800\0": 1} for n in range(12)]
+    files = {f"{number}.png": factories.png(seed=number) for number in range(12)}
+    dataset_id, job_id = bench.upload({**files, "metadata.jsonl": "\n".join(map(json.dumps, rows)).encode()})
+    bench.run()
+    assert (bench.job(job_id).state, bench.job(job_id).attempt) == ("succeeded", 1), bench.log(job_id)
+    with bench.database.read() as session:
+        found, _ = datasets.problems(session, "default", dataset_id, 100, 0)
+    assert "odd\\ud800\\x00" in next(one.message for one in found if one.code == "column_ignored")
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
+def test_a_result_that_no_database_holds_fails_the_job_at_once(open_bench, database_url):
+    """Another attempt would be told the same."""
+    bench = open_bench(database_url)
+    dataset_id, job_id = bench.upload(factories.pictures(3, COLOURS))
+    finding = {"severity": "warning", "code": "column_ignored", "path": "\ud800", "message": "", "fix": ""}
+    result = {
+        "failure": None, "task": "classification", "num_samples": 1, "classes": [], "splits": {}, "digest": "",
+        "size_bytes": 1, "problems": [finding],
+    }  # fmt: skip
+    with bench.database.write() as session:
+        job = attempts.claim(session, ("cpu",), "w1/1", 60.0)
+        assert job.id == job_id
+        document = described.describe(session, job)
+        supervisor._Attempt(bench.context, document, "w1/1", AttemptTrace(None, document, 0))._publish(
+            session, job, result
+        )
+    job = bench.job(job_id)
+    assert (job.state, job.failure_code) == ("failed", "internal")
+    assert "half a surrogate pair" in job.failure_message
+    assert bench.dataset(dataset_id).state == "invalid"
+
+
 @contextmanager
 def locked(bench):
     """A database that refuses every write meanwhile, without the usual patience of five seconds."""

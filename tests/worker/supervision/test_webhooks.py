@@ -92,6 +92,20 @@ def test_what_fails_is_tried_again(context, receiver):  # noqa: F811
     assert [(one.status, one.answer) for one in made] == [(500, "oh"), (302, ""), (204, "")]
 
 
+def test_an_attempt_that_nobody_expected_is_concluded(context, receiver):  # noqa: F811
+    """One that were not would be sent for ever: what is not written down is not counted."""
+    hook_id, *_ = hook(context.database, receiver, secret="whsec_\xe9")
+    courier = Courier(context)
+    courier.turn()
+    assert courier.wait(30)
+    (row,) = rows(context.database)
+    assert (row.state, row.status, row.owner) == ("pending", None, None)
+    assert row.error == "expected an answer; found ValueError"
+    with context.database.read() as session:
+        assert len(webhooks.attempts(session, row.id)) == 1
+        assert session.get_one(Webhook, hook_id).failing_since is not None
+
+
 def test_private_addresses_are_told_in_the_history(context, receiver):  # noqa: F811
     hook(context.database, receiver)
     courier = Courier(replace(context, settings=context.settings.model_copy(update={"webhook_allowed": ()})))
