@@ -30,6 +30,22 @@ def name(keys_N: Digests) -> str:
     return hashlib.sha256(packed(keys_N)).hexdigest()[:32]
 
 
+def open_rows(path: Path, num: int) -> NDArray[Any]:
+    """What `NAME.npy` has, memory-mapped. Not by `numpy.load`, which takes other files for archives or pickles.
+
+    Args:
+        path: of the file.
+        num: of the digests beside it.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    rows: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    if len(rows) != num:
+        raise ValueError(f"expected {num} rows, one for each digest; found {len(rows)}")
+    return rows
+
+
 def write_rows(path: Path, rows: NDArray[Any]) -> None:
     """Writes what `NAME.npy` has; `numpy.save` would not say of a disk without room that it has none.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from app.errors import Locked, Unsupported
 from app.inbox.base import READ_BYTES, ROOT, Held, Part, Sink, Synced, Writer, lost
 from app.storage import FolderStorage, out_of_space
+from app.storage.durable import make_folder, sync_folders
 
 
 class FolderInbox:
@@ -31,7 +32,7 @@ class FolderInbox:
                 raise lost(held)
             _FolderSink(source, held).close()
         while True:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            folders = make_folder(target.parent)
             try:
                 source.replace(target)
                 break
@@ -39,7 +40,7 @@ class FolderInbox:
                 # Whoever deleted the last object beside it took the folder along; or the upload is deleted.
                 if not source.exists():
                     raise lost(held) from None
-        _sync_folder(target.parent)
+        sync_folders(folders)
         self._storage.delete(held.working)
 
     def read(self, key: str, most_bytes: int | None = None) -> Iterator[bytes]:
@@ -147,21 +148,13 @@ def _open(path: Path, held: Held) -> int:
             raise lost(held) from None
     while True:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            folders = make_folder(path.parent)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            _sync_folder(path.parent)
+            # A new name is as durable as the bytes.
+            sync_folders(folders)
         except FileNotFoundError:
             # Whoever deleted the last upload beside it took the folder along.
             continue
         except OSError as error:
             raise out_of_space(error) from error
         return handle
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new name is as durable as the bytes."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -18,7 +18,7 @@ from app.db.base import now
 from app.db.collections import Collection
 from app.db.session import Database
 from app.db.uploads import Upload
-from app.errors import NotFound
+from app.errors import NotFound, OutOfSpace
 from app.feature_files import KEYS, ROWS
 from app.inbox import Inbox
 from app.services import feature_chunks, references, shared, stored_bytes
@@ -28,6 +28,9 @@ from app.storage import Storage, Stored
 PAGE = 1000
 # Removed at most in one pass of a worker; the next one goes on.
 MAX_REMOVED = 100_000
+
+# What a damaged object raises where it is read, and a full disk where a chunk is written anew.
+SPOILT = (ValueError, KeyError, OSError, OutOfSpace)
 
 What = Literal["orphan", "unfinished", "rewritten"]
 Told = Callable[[Stored, What], None]
@@ -231,6 +234,10 @@ class Collector:
         except NotFound:
             log.info("%s went while it was looked at", stem)
             return None
+        except SPOILT as error:
+            # All else is looked at nevertheless, in this pass and in those to come.
+            log.error("%s is left alone: %s: %s", stem, type(error).__name__, error)
+            return None
         self.report.rewritten.add(stored)
         self.report.freed_bytes += stored.size_bytes
         self._remove(stored, "rewritten")
@@ -243,8 +250,8 @@ class Collector:
             self._live.clear()
             try:
                 self._live[project] = LiveImages(self._database, self._storage, project)
-            except NotFound as error:
-                log.error("features of project %s are left alone: %s", project, error.detail)
+            except (NotFound, *SPOILT) as error:
+                log.error("features of project %s are left alone: %s: %s", project, type(error).__name__, error)
                 self._live[project] = None
         return self._live[project]
 

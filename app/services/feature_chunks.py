@@ -50,6 +50,7 @@ def read_keys(inbox: Inbox, key: str) -> NDArray[np.bytes_]:
 
     Raises:
         NotFound: somebody has removed it meanwhile.
+        ValueError: it is damaged.
     """
     return np.frombuffer(b"".join(inbox.read(key)), dtype=DIGEST)
 
@@ -62,6 +63,8 @@ def rewrite(storage: Storage, inbox: Inbox, scratch: Path, stem: str, keys_N: ND
 
     Raises:
         NotFound: there are no rows of that name.
+        ValueError: they are damaged.
+        OSError, OutOfSpace: the disk, or storage, is full.
     """
     new = f"{stem.rpartition('/')[0]}/{feature_files.name(keys_N[kept_N])}"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -69,7 +72,7 @@ def rewrite(storage: Storage, inbox: Inbox, scratch: Path, stem: str, keys_N: ND
         whole, rows, keys = (Path(folder) / name for name in ("whole.npy", "rows.npy", "keys"))
         with whole.open("wb") as file:
             file.writelines(inbox.read(stem + ROWS))
-        feature_files.write_rows(rows, np.load(whole, mmap_mode="r")[kept_N])
+        feature_files.write_rows(rows, feature_files.open_rows(whole, len(keys_N))[kept_N])
         keys.write_bytes(feature_files.packed(keys_N[kept_N]))
         storage.put(new + ROWS, rows)
         failpoints.reach("rows_half")

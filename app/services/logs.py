@@ -17,7 +17,7 @@ from app.db.many import among
 from app.db.models import Model
 from app.db.session import Database
 from app.errors import NotFound
-from app.services import models
+from app.services import models, references
 from app.serving import logbook
 from app.serving.logbook import Policy
 from app.storage import Storage
@@ -131,15 +131,29 @@ def expire(session: Session, storage: Storage, today: date) -> int:
     kept_days = {row.model_id: row.keep_days for row in session.scalars(select(PredictionLog))}
     num_removed = 0
     for folder in sorted({key.rpartition("/")[0] for key in storage.list(logbook.ROOT)}):
-        _, _, model_id, day = folder.split("/")
+        found = _day(folder)
+        if found is None:
+            continue
+        model_id, day = found
         number = kept_days.get(model_id)
-        if number is None or date.fromisoformat(day) < today - timedelta(days=number):
+        if number is None or day < today - timedelta(days=number):
             storage.delete(folder)
             failpoints.reach("log_expired")
             num_removed += 1
     if num_removed:
         log.info("removed %d days of prediction logs", num_removed)
     return num_removed
+
+
+def _day(folder: str) -> tuple[str, date] | None:
+    """The model and the day that a folder of logs is of; None for one that is not Graft's."""
+    place = references.place(folder)
+    if place is None or folder.count("/") != len(place):
+        return None
+    try:
+        return place[2], date.fromisoformat(folder.rpartition("/")[2])
+    except ValueError:
+        return None
 
 
 def _batches(storage: Storage, keys: Sequence[str], columns: Set[str]) -> Iterator[Any]:

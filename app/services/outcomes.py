@@ -20,6 +20,7 @@ from app.services import (
     job_requests,
     jobs,
     publications,
+    references,
     reports,
     studies,
     waste,
@@ -238,7 +239,7 @@ def strays(session: Session, keys: Iterable[str]) -> list[str]:
 
     A frozen worker's runner goes on after another attempt has ended the job; killed then, it leaves its last ones.
     """
-    places = {tuple(key.split("/")[1:3]) for key in keys}
+    places = {place[1:] for key in keys if (place := references.place(key)) is not None}
     known = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_({job_id for _, job_id in places})))}
     gone = []
     for project, job_id in sorted(places):

@@ -40,9 +40,8 @@ def run(database: Database, storage: Storage, inbox: Inbox) -> int:
 
 def _strays(database: Database, storage: Storage) -> int:
     """Bytes whose request was killed between two steps."""
-    own = f"{uploads.PREFIX}_"
-    gathering = set(storage.list(inboxes.ROOT))
-    whole = {key for key in storage.list("incoming") if key.rpartition("/")[2].startswith(own)}
+    gathering = {key for key in storage.list(inboxes.ROOT) if _of_upload(key)}
+    whole = {key for key in storage.list("incoming") if _of_upload(key)}
     if not gathering and not whole:
         return 0
     with database.read() as session:
@@ -53,6 +52,12 @@ def _strays(database: Database, storage: Storage) -> int:
         storage.delete(key)
         failpoints.reach("stray_removed")
     return len(strays)
+
+
+def _of_upload(key: str) -> bool:
+    """Whether an object is of an upload: others wait in the same room, and some are not Graft's."""
+    place = references.place(key)
+    return place is not None and place[2].startswith(f"{uploads.PREFIX}_")
 
 
 def _known(database: Database, key: str, remote_id: str) -> bool:

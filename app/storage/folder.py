@@ -10,6 +10,7 @@ from pathlib import Path
 from app import failpoints
 from app.errors import NotFound
 from app.storage.base import DRAFTS, Stored, check_key, out_of_space
+from app.storage.durable import make_folder, sync, sync_folders
 
 # Entries that the system hands over at once: it gives pieces of 32 KiB, and a name has up to 255 bytes.
 ONE_PIECE = 100
@@ -132,7 +133,11 @@ def _is_draft(key: str) -> bool:
 
 
 def _place(source: Path, target: Path, drafts: Path) -> None:
-    """All that is being written lies in one folder, so that what killed processes leave there is found."""
+    """All that is being written lies in one folder, so that what killed processes leave there is found.
+
+    A row is written when this has returned, and outlives a loss of power. So must the object: as long as it is, and
+    under its name.
+    """
     drafts.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=drafts)
     os.close(handle)
@@ -143,9 +148,11 @@ def _place(source: Path, target: Path, drafts: Path) -> None:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        sync(temporary)
+        folders = make_folder(target.parent)
         failpoints.reach("file_linked")
         temporary.replace(target)
+        sync_folders(folders)
         failpoints.reach("file_placed")
     except OSError:
         temporary.unlink(missing_ok=True)

@@ -288,6 +288,25 @@ def test_other_failures_stay_what_they_are(tmp_path):
     assert files_below(tmp_path / "store") == []
 
 
+def test_what_was_put_outlives_a_loss_of_power(tmp_path, monkeypatch):
+    """A row that names it may be on the disk a moment later: its bytes come first, then all names that lead to it."""
+    (tmp_path / "source").write_bytes(b"x" * 1000)
+    store, sync, synced = FolderStorage(tmp_path / "store"), os.fsync, []
+
+    def noted(handle):
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        names = [] if path.is_file() else sorted(one.name for one in path.iterdir())
+        synced.append((path.name, names) if names else ("bytes", path.stat().st_size))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    store.put("a/b/c", tmp_path / "source")
+    assert synced == [("bytes", 1000), ("b", ["c"]), ("a", ["b"]), ("store", [DRAFTS, "a"])]
+    synced.clear()
+    store.put("a/b/d", tmp_path / "source")
+    assert synced == [("bytes", 1000), ("b", ["c", "d"])]
+
+
 def interrupted(*_):
     raise KeyboardInterrupt
 

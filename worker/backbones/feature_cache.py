@@ -8,6 +8,7 @@ Shape legend: N images, D features.
 
 import hashlib
 import json
+import logging
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from app.feature_files import DIGEST, KEYS, ROWS
 from app.storage import Storage
 
 Features = NDArray[np.float32]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +81,16 @@ class FeatureCache:
                 place = np.searchsorted(stored, keys_N, sorter=order).clip(max=len(stored) - 1)
                 found = (stored[order[place]] == keys_N) & (chunk_N < 0)
                 if found.any():
-                    array = np.load(self._storage.fetch(name.removesuffix(KEYS) + ROWS), mmap_mode="r")
+                    path = self._storage.fetch(name.removesuffix(KEYS) + ROWS)
+                    array = feature_files.open_rows(path, len(stored))
                     chunk_N[found], row_N[found] = len(arrays), order[place[found]]
                     arrays.append(array)
             except (NotFound, FileNotFoundError):
                 # A collection has removed or rewritten it since it was listed: what was in it is missing.
                 continue
+            except (ValueError, IndexError) as error:
+                # Of a machine that lost its power, say: what was in it is missing as well, and made again.
+                log.warning("%s is damaged: %s", name, error)
         return arrays, chunk_N, row_N
 
     def add(self, keys_N: NDArray[np.bytes_], features_ND: Features) -> None:

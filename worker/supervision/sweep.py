@@ -137,24 +137,48 @@ def tidy(context: WorkerContext) -> None:
 
 
 def expire(context: WorkerContext) -> None:
-    """Removes what is over: logs, sums, deliveries, times on GPUs, checkpoints of ended jobs, local copies, uploads."""
-    settings = context.settings
-    remove_old_copies(settings.home_path / "cache")
+    """Removes what is over, each kind by itself: one that cannot be removed keeps no other from it."""
+    for step in (_expire_copies, _expire_logs, _expire_sums, _expire_rows, _expire_checkpoints, _expire_uploads):
+        try:
+            step(context)
+        except Exception:
+            log.exception("%s failed, trying again in %.0f s", step.__name__.lstrip("_"), EXPIRY_SECONDS)
+
+
+def _expire_copies(context: WorkerContext) -> None:
+    remove_old_copies(context.settings.home_path / "cache")
+
+
+def _expire_logs(context: WorkerContext) -> None:
     with context.database.read() as session:
         logs.expire(session, context.storage, now().date())
+
+
+def _expire_sums(context: WorkerContext) -> None:
     # A process may have stored what it still held when the version was deleted.
     is_published = cache(lambda version_id: bool(models.published(context.database, [version_id])))
-    observed = Parts(context.storage, settings.scratch)
-    observed.tidy(is_published, settings.observed_keep_days * DAY, time.time())
+    observed = Parts(context.storage, context.settings.scratch)
+    observed.tidy(is_published, context.settings.observed_keep_days * DAY, time.time())
+
+
+def _expire_rows(context: WorkerContext) -> None:
+    """Of deliveries, of times on GPUs and of what was done."""
     with context.database.write() as session:
-        deliveries.expire(session, settings.webhook_keep_days)
+        deliveries.expire(session, context.settings.webhook_keep_days)
         gpu_use.expire(session)
         audit.expire(session)
     failpoints.reach("rows_expired")
+
+
+def _expire_checkpoints(context: WorkerContext) -> None:
+    """Of jobs that have ended, which late attempts have left."""
     listing = context.storage.list("checkpoints")
     # By pages: one question names so many jobs, and no more are in memory.
     while keys := list(islice(listing, PAGE)):
         with context.database.write() as session:
             waste.note(session, outcomes.strays(session, keys))
         failpoints.reach("checkpoints_noted")
+
+
+def _expire_uploads(context: WorkerContext) -> None:
     upload_sweep.run(context.database, context.storage, open_inbox(context.storage))

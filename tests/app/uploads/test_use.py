@@ -150,7 +150,7 @@ def test_what_nobody_goes_on_with_is_removed(service):
     live, half, whole = service.begin(10), service.begin(), service.whole(ARCHIVE)
     service.patch(half, 0, DATA[:-1])
     service.patch(live, 0, b"abc")
-    gone = "up_0000000000000000000"
+    gone = "up_00000000000000000000"
     for key in (f"uploads/default/{gone}", f"incoming/default/{gone}"):
         source = service.state.settings.scratch / "stray"
         source.parent.mkdir(exist_ok=True)

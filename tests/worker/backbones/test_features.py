@@ -224,6 +224,21 @@ def test_chunk_that_was_cut_off_is_not_seen(bench):
     assert len(list(bench.storage.list("features"))) == 2
 
 
+@pytest.mark.parametrize(("ending", "data"), [(".keys", b"0" * 65), (".keys", b""), (".npy", b""), (".npy", b"PK")])
+def test_damaged_chunk_is_made_again(bench, tmp_path, ending, data):
+    """A machine that lost its power may leave a file behind that is shorter than it was."""
+    context, index = bench.dataset("ds_1", factories.pictures(3, COLOURS))
+    rows = np.arange(len(index))
+    bench.get(context, index, rows)
+    (key,) = [name for name in bench.storage.list("features") if name.endswith(ending)]
+    (tmp_path / "damaged").write_bytes(data)
+    bench.storage.put(key, tmp_path / "damaged")
+    found, extraction = bench.get(context, index, rows)
+    assert extraction.num_extracted == len(index)
+    np.testing.assert_allclose(found, expected(context, index, rows), atol=1e-5)
+    assert bench.get(context, index, rows)[1].num_extracted == 0
+
+
 def supervisor_that_says(request):
     """The reading end of a pipe that stays open: when it closes, the process ends."""
     reading, writing = os.pipe()

@@ -261,13 +261,65 @@ def test_checkpoints_that_a_late_attempt_has_left_are_removed(context, tmp_path)
     with context.database.write() as session:
         states = ("succeeded", "failed", "cancelled", "running")
         ids = {state: factories.job(session, state=state).id for state in states}
+    gone = factories.new_id("job")
     (tmp_path / "file").write_text("x")
-    for job_id in (*ids.values(), "job_gone"):
+    for job_id in (*ids.values(), gone):
         context.storage.put(f"checkpoints/default/{job_id}/run/1", tmp_path / "file")
     sweep.expire(context)
     with context.database.read() as session:
         noted = {row.prefix.rpartition("/")[2] for row in session.scalars(select(Waste))}
-    assert noted == {ids["succeeded"], ids["cancelled"], "job_gone"}
+    assert noted == {ids["succeeded"], ids["cancelled"], gone}
+
+
+FOREIGN = [
+    "predictions/readme.txt", "predictions/of-somebody/x.bin", "predictions/default/a/b/c/d.parquet",
+    "checkpoints/readme.txt", "checkpoints/default/of-somebody/x.bin", "observed/readme.txt", "observed/2026-01-01/a",
+    "uploads/readme.txt", "uploads/of-somebody/x.bin", "incoming/up_readme.txt", "incoming/default/up_to_you.txt",
+]  # fmt: skip
+
+
+def test_what_is_not_of_graft_is_left_alone_and_stops_nothing(context, tmp_path, caplog):
+    (tmp_path / "x").write_text("x")
+    # Inside a model's log, where only folders of days are looked at.
+    inside = [f"predictions/default/{factories.new_id('mdl')}/{name}" for name in ("readme.txt", "notes/readme.txt")]
+    for key in (*FOREIGN, *inside):
+        context.storage.put(key, tmp_path / "x")
+    ours = {
+        "checkpoint": f"checkpoints/default/{factories.new_id('job')}/run/1",
+        "log": f"predictions/default/{factories.new_id('mdl')}/2026-01-01/a.parquet",
+        "upload": f"uploads/default/{factories.new_id('up')}/0",
+        "whole upload": f"incoming/default/{factories.new_id('up')}",
+    }
+    for key in ours.values():
+        context.storage.put(key, tmp_path / "x")
+    sweep.expire(context)
+    with context.database.read() as session:
+        noted = session.scalars(select(Waste.prefix)).all()
+    assert noted == [ours["checkpoint"].removesuffix("/run/1")]
+    rooms = ("predictions", "checkpoints", "observed", "uploads", "incoming")
+    assert {key for room in rooms for key in context.storage.list(room)} == {*FOREIGN, *inside, ours["checkpoint"]}
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+class Partly(FolderStorage):
+    """A storage that does not give some of its objects."""
+
+    def list(self, prefix):
+        if prefix in ("predictions", "observed"):
+            raise Unavailable("expected the object store to answer; found nothing; try again")
+        return super().list(prefix)
+
+
+def test_what_cannot_be_removed_keeps_nothing_else_from_it(context, home, tmp_path, caplog):
+    (tmp_path / "x").write_text("x")
+    context.storage.put(f"checkpoints/default/{factories.new_id('job')}/run/1", tmp_path / "x")
+    context.storage.put(f"uploads/default/{factories.new_id('up')}/0", tmp_path / "x")
+    sweep.expire(replace(context, storage=Partly(home / "storage")))
+    with context.database.read() as session:
+        assert len(session.scalars(select(Waste)).all()) == 1
+    assert list(context.storage.list("uploads")) == []
+    said = [record.message.split()[0] for record in caplog.records if record.levelname == "ERROR"]
+    assert said == ["expire_logs", "expire_sums"]
 
 
 class Away(FolderStorage):
