@@ -82,6 +82,8 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "a tensor of nothing known": (lambda _: safetensors(tensor("EVIL"), bytes(8)), "no plain state dict"),
     "weights that are no numbers": (
         lambda _: safetensors(tensor(), struct.pack("<ff", 1.0, float("nan"))), "finite weights.*weight"),
+    "a name with a NUL character": (
+        lambda _: safetensors({"we\0ight": tensor()["weight"]}, bytes(8)), r"names of tensors.*'we\\x00ight'"),
     "an ONNX graph": (lambda _: onnx_factories.backbone_bytes(), "no plain state dict|cannot be read"),
     "a list": (lambda _: pickle.dumps([1, 2]), "."),
     "text": (lambda _: b"not a checkpoint at all", "no plain state dict.*starts with b'not a checkpoint"),

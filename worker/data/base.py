@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from worker.data import labels
 from worker.data.formats import Assigned
-from worker.data.labelling import SEPARATOR
+from worker.data.labelling import SEPARATOR, number_of
 from worker.data.labels import Column
 from worker.data.problems import Problems
 from worker.data.records import Records
@@ -105,10 +105,11 @@ def _relabel(columns: tuple[Column, ...], changes: dict[int, str], problems: Pro
     column, rows = columns[0], np.fromiter(changes, dtype=np.int64)
     match column.kind:
         case "number":
-            try:
-                fresh = Column(column.name, "number", (), np.array([float(text) for text in changes.values()]))
-            except ValueError as error:
-                raise problems.reject("relabel_invalid", expected="numbers", found=str(error)) from error
+            numbers = [number_of(text) for text in changes.values()]
+            odd = [text for text, number in zip(changes.values(), numbers, strict=True) if number is None]
+            if odd:
+                raise problems.reject("relabel_invalid", expected="numbers", found=repr(odd[0])[:80])
+            fresh = Column(column.name, "number", (), np.array(numbers, dtype=np.float64))
         case "class":
             fresh = labels.of_names(column.name, list(changes.values()))
         case "classes":

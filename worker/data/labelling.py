@@ -101,7 +101,7 @@ def _to_column(name: str, task: str, values: Sequence[Any], names: Sequence[str]
     if task == "regression":
         numbers = np.full(len(values), np.nan)
         for place, value in enumerate(values):
-            number = None if value is None or value == "" else _number(value)
+            number = None if value is None or value == "" else number_of(value)
             if number is not None:
                 numbers[place] = number
             elif value is not None and value != "":
@@ -121,10 +121,11 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
+    """A label as a number; None where it is none, or not finite."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if np.isfinite(number) else None
 

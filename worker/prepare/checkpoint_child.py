@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from app import texts
 from app.confinement import confine
 
 MAX_DEPTH = 4
@@ -63,12 +64,18 @@ def check(state: dict[str, Tensor], most_bytes: int) -> None:
     """Refuses weights that no network can use.
 
     Raises:
-        ValueError: they would take more than `most_bytes` (a stride of 0 makes any number of one), or one is no number.
+        ValueError: they would take more than `most_bytes` (a stride of 0 makes any number of one), or one is no number,
+            or has a name that no database holds.
     """
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if num_bytes > most_bytes:
         raise ValueError(f"expected tensors of at most {most_bytes} bytes, found {num_bytes}; save them as they are")
     for name, tensor in state.items():
+        if not texts.is_storable(name):
+            raise ValueError(
+                f"expected names of tensors that can be written down, found {name!a}; remove NUL characters and "
+                "halves of surrogate pairs from it"
+            )
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"expected finite weights, found NaN or infinity in {name!r}; train it again")
 

@@ -164,9 +164,11 @@ def test_numbers_and_sets_are_relabelled(run: Run, store: FolderStore, tmp_path:
     child = FolderStore(tmp_path / "numbers")
     run(None, into=child, base=BaseDataset("ds_p", store.folder, (), {one: "2.5"}))
     assert rows(child)["3.png"][1] == "2.5"
-    bad = run(None, into=FolderStore(tmp_path / "bad"), base=BaseDataset("ds_p", store.folder, (), {one: "tall"}))
-    assert bad.failure is not None
-    assert bad.failure[0] == "relabel_invalid"
+    for text in ("tall", "inf", "nan", "1e999"):
+        bad = run(None, into=FolderStore(tmp_path / "bad"), base=BaseDataset("ds_p", store.folder, (), {one: text}))
+        assert bad.failure is not None
+        assert bad.failure[0] == "relabel_invalid"
+        assert repr(text) in bad.failure[1]
 
     sets = FolderStore(tmp_path / "sets")
     manifest = "file,label\n" + "".join(f"{number}.png,{'a|b' if number % 2 else 'b'}\n" for number in range(8))

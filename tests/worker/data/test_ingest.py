@@ -623,6 +623,14 @@ def test_hidden_names_are_left_out_with_a_finding_each(run: Run) -> None:
     assert sorted(hidden) == [".c", "a/.d.png"]
 
 
+@pytest.mark.parametrize("label", ["9" * 310, "-" + "9" * 4300, "1e999", "NaN", '"inf"', '"red"', "[1]"])
+def test_a_label_that_is_no_number_costs_its_row(run: Run, label: str) -> None:
+    rows = [f'{{"file": "{name}", "label": {place or label}}}' for place, name in enumerate(flat())]
+    result = run(flat() | {"m.jsonl": "\n".join(rows).encode()}, task="regression")
+    assert (result.state, result.num_samples) == ("ready", 11)
+    assert [problem.path for problem in result.problems if problem.code == "label_invalid"] == ["images/0.png"]
+
+
 def test_labels_of_another_task_are_named(run: Run) -> None:
     rows = [{"file": name, "label": "red"} for name in flat()]
     result = run(flat() | {"m.csv": table(rows)}, task="regression")
