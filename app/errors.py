@@ -2,7 +2,8 @@
 
     GraftError                      status, code, title; detail says what was expected, found, and what to do
     |- BadRequest 400               bad_request, unsupported_task, not_an_archive, unknown_recipe, ...
-    |  `- BadImage 400              image_unreadable, image_truncated, image_too_large, image_unsupported, image_url_*
+    |  `- BadImage 400              image_unreadable, image_truncated, image_too_large, image_unsupported, image_url_*,
+    |                               image_not_computed
     |- Unauthorized 401             key_missing, key_unknown, key_expired, key_revoked
     |- Forbidden 403                cross_site, scope_missing
     |- NotFound 404                 not_found

@@ -107,7 +107,8 @@ class Settings(BaseSettings):
     max_held_bytes: int = Field(
         512 * 2**20,
         ge=1,
-        description="Bodies of prediction requests in memory, of all processes together; what has no room is refused. "
+        description="Bodies of prediction requests in memory, unpacked, and images fetched for them, of all processes "
+        "together; what has no room is refused. "
         "With several projects none may take the last quarter by itself.",
     )
     max_predict_images: int = Field(256, ge=1, description="Most images in one prediction request.")

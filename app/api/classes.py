@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, field_validator
 from sqlalchemy.orm import Session
 
 from app import texts
-from app.api import multipart
+from app.api import held, multipart
 from app.api.accepted import Once, OnceEach
 from app.api.deps import NAME, State
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
@@ -109,7 +109,7 @@ async def _receive(request: Request, state: State) -> tuple[str, list[bytes]]:
         body = await multipart.whole(request, limit)
         wanted = await aside(len(body), lambda: checked_json(ClassIn, from_json("body", body)))
         check_number(wanted.images, state)
-        return wanted.label, await given(wanted.images, state)
+        return wanted.label, await given(wanted.images, state, held.of(request.scope))
     parts = await multipart.read(request, limit)
     images = [bytes(part.body) for part in parts if part.name == "file"]
     if not images:

@@ -1,5 +1,9 @@
-"""Bodies of predictions in memory: how much all requests hold together, and one project's at most."""
+"""Bodies of predictions in memory: how much all requests hold together, and one project's at most.
 
+A body that comes packed counts as what it is unpacked, and an image that comes by URL as what was fetched.
+"""
+
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -14,6 +18,10 @@ REFUSALS = frozenset({408, 503, 504})
 # A project may hold so many times what it leaves free: one alone has three quarters, and whoever comes then finds a
 # quarter (dynamic thresholds; Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998).
 TIMES_FREE = 3
+# Of all bytes: what the images of one stream that are under way may take, before its next lines are read.
+STREAM_SHARE = 1 / 8
+# What the server hands on of a body at once, at most: 64 KB after which it reads no more, and what it read last.
+CHUNK_BYTES = 5 * 2**16
 
 
 class Held:
@@ -31,12 +39,25 @@ class Held:
         self._of: Counter[str] = Counter()
         self.num_bytes = 0
 
+    @property
+    def stream_bytes(self) -> int:
+        """What the images of one stream that are under way may take."""
+        return int(self._max_bytes * STREAM_SHARE)
+
     def add(self, project: str, number: int) -> None:
         """A project holds so much more, or less."""
         self.num_bytes += number
         self._of[project] += number
         if not self._of[project]:
             del self._of[project]
+
+    def has_room(self, project: str, number: int) -> bool:
+        """Whether so much more would not be refused."""
+        try:
+            self.check(project, number)
+        except Overloaded:
+            return False
+        return True
 
     def check(self, project: str, number: int) -> None:
         """Refuses what there would be no room for.
@@ -70,6 +91,9 @@ class Hold:
 
     def __init__(self, held: Held, project: str) -> None:
         self._held, self._project, self._num_bytes = held, project, 0
+        self._whole: Hold | None = None
+        self._parts: set[Hold] = set()
+        self._part_ended = asyncio.Event()
 
     def take(self, number: int) -> None:
         """More of the body has come.
@@ -81,15 +105,36 @@ class Hold:
         self._held.add(self._project, number)
         self._num_bytes += number
 
-    def release(self, number: int) -> None:
-        """So much of it is not held any more."""
-        number = min(number, self._num_bytes)
-        self._held.add(self._project, -number)
-        self._num_bytes -= number
+    def part(self, number: int) -> "Hold":
+        """So much of it as a hold of its own, which may be over earlier, and take more meanwhile."""
+        part = Hold(self._held, self._project)
+        part._whole, part._num_bytes = self, min(number, self._num_bytes)
+        self._num_bytes -= part._num_bytes
+        self._parts.add(part)
+        return part
+
+    async def readable(self) -> None:
+        """Waits for parts of it to be over, where there is no room for what comes next of a stream.
+
+        So a stream waits for its own images, as long as it has any, and is refused only for what others hold.
+        """
+        while self._parts and not self._has_room():
+            self._part_ended.clear()
+            await self._part_ended.wait()
 
     def close(self) -> None:
-        """The request is over."""
-        self.release(self._num_bytes)
+        """The request, or this part of it, is over."""
+        self._held.add(self._project, -self._num_bytes)
+        self._num_bytes = 0
+        for part in tuple(self._parts):
+            part.close()
+        if self._whole is not None:
+            self._whole._parts.discard(self)
+            self._whole._part_ended.set()
+
+    def _has_room(self) -> bool:
+        in_parts = sum(part._num_bytes for part in self._parts)
+        return in_parts <= self._held.stream_bytes and self._held.has_room(self._project, CHUNK_BYTES)
 
     def receiving(self, scope: Scope, receive: Receive) -> Receive:
         """The request's messages, counted.

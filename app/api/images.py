@@ -9,9 +9,10 @@ from anyio import to_thread
 from fastapi import Request
 from pydantic import BaseModel, Field, model_validator
 
-from app.api import multipart
+from app.api import held, multipart
 from app.api.deps import State
 from app.api.forms import checked_json, from_json, media_type
+from app.api.held import Hold
 from app.bodies import BODY
 from app.errors import BadRequest, TooLarge, Unprocessable
 
@@ -69,6 +70,7 @@ async def read(request: Request, state: State) -> list[bytes]:
         UnsupportedMediaType: the body is of another kind.
         Unprocessable: JSON of another shape, or no base64.
         BadImage: what a URL leads to.
+        Overloaded: memory has no room for it.
     """
     limit = state.settings.max_predict_bytes
     kind = media_type(request, *ACCEPTED)
@@ -83,7 +85,7 @@ async def read(request: Request, state: State) -> list[bytes]:
         body = await multipart.whole(request, limit)
         wanted = await aside(len(body), lambda: checked_json(ImagesIn, from_json("body", body)))
         check_number(wanted.images, state)
-        images = await given(wanted.images, state)
+        images = await given(wanted.images, state, held.of(request.scope))
     else:
         images = [await multipart.whole(request, limit)]
     check_number(images, state)
@@ -103,18 +105,21 @@ def check_number(images: Sequence[object], state: State) -> None:
         )
 
 
-async def given(images: Sequence[ImageIn], state: State, inside: str = IMAGES, first: int = 0) -> list[bytes]:
+async def given(
+    images: Sequence[ImageIn], state: State, hold: Hold, inside: str = IMAGES, first: int = 0
+) -> list[bytes]:
     """The bytes of each image, fetched where they are not sent.
 
     Args:
         images: as the client wrote them.
         state: of the process.
+        hold: of the request, or of the line; it takes what is fetched.
         inside: pointer to what holds them in the request.
         first: place that the first of them has there.
 
     Raises:
         Unprocessable: one is not base64; with a pointer to it.
-        BadImage, TooLarge: as `Remote.fetch`.
+        BadImage, TooLarge, Overloaded: as `Remote.fetch`.
     """
     size = sum(len(image.b64) for image in images if image.b64 is not None)
     found = await aside(
@@ -122,7 +127,7 @@ async def given(images: Sequence[ImageIn], state: State, inside: str = IMAGES, f
     )
     elsewhere = [index for index, image in enumerate(images) if image.url is not None]
     if elsewhere:
-        fetched = await state.remote.fetch({index: str(images[index].url) for index in elsewhere})
+        fetched = await state.remote.fetch({index: str(images[index].url) for index in elsewhere}, hold.take)
         for index, data in fetched.items():
             found[index] = data
     return found

@@ -5,7 +5,7 @@ environment. A name that is allowed may resolve to any address; who allows it an
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from app.errors import BadImage, TooLarge
@@ -32,19 +32,21 @@ class Remote:
         self._max_bytes = max_bytes
         self._client: httpx.AsyncClient | None = None
 
-    async def fetch(self, urls: Mapping[int, str]) -> dict[int, bytes]:
+    async def fetch(self, urls: Mapping[int, str], take: Callable[[int], None]) -> dict[int, bytes]:
         """The bytes behind each URL, several at a time.
 
         Args:
             urls: by the image's place in the request.
+            take: told of bytes as they come; may refuse them.
 
         Raises:
             BadImage: code image_url_refused, image_url_failed; its `index` in `extra`.
             TooLarge: they are larger than a request's body may be.
+            Overloaded: as `take`.
         """
         for index, url in urls.items():
             self._check(url, index)
-        budget, turns = _Budget(self._max_bytes), asyncio.Semaphore(AT_ONCE)
+        budget, turns = _Budget(self._max_bytes, take), asyncio.Semaphore(AT_ONCE)
 
         async def one(index: int, url: str) -> bytes:
             async with turns:
@@ -114,15 +116,17 @@ class Remote:
 class _Budget:
     """Bytes that the images of one request may have together."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self._left = most, most
+    def __init__(self, most: int, take: Callable[[int], None]) -> None:
+        self._most, self._left, self._take = most, most, take
 
     def spend(self, number: int) -> None:
         """Takes some.
 
         Raises:
             TooLarge: there are not as many left.
+            Overloaded: memory has no room for them.
         """
         self._left -= number
         if self._left < 0:
             raise TooLarge(f"expected images of at most {self._most} bytes together; found more; send fewer at once")
+        self._take(number)

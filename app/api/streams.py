@@ -17,6 +17,7 @@ from app.api import answers, held, images, slow_bodies
 from app.api.answers import Ask
 from app.api.deps import State
 from app.api.forms import checked_json, plain_type
+from app.api.held import Hold
 from app.api.problems import document
 from app.bodies import why_no_json
 from app.errors import GraftError, Overloaded, TimedOut, TooLarge, Unauthorized, Unprocessable
@@ -31,7 +32,8 @@ WINDOW = 64
 ROOM_SECONDS = 0.05
 
 Line = dict[str, Any]
-Sent = AsyncIterator[bytes | GraftError]
+# An image, and what is held of it until it is answered.
+Sent = AsyncIterator[tuple[bytes | GraftError, Hold]]
 Begun = asyncio.Future[Result] | GraftError
 
 
@@ -49,7 +51,7 @@ async def response(ask: Ask, line: Callable[[Found, NDArray[Any], NDArray[Any]],
     if plain_type(ask.request, "content-type") == MEDIA_TYPE:
         sent = _lines(ask.request, ask.state)
     else:
-        sent = _each(await images.read(ask.request, ask.state))
+        sent = _each(await images.read(ask.request, ask.state), held.of(ask.request.scope))
     found = rollouts.chosen(await ask.find())
 
     def write(index: int, outcome: Result | GraftError) -> bytes:
@@ -96,17 +98,27 @@ async def _written(
 async def _begin_all(ask: Ask, found: Found, sent: Sent, begun: asyncio.Queue[Begun | None]) -> None:
     """Gives each image to the engine as it comes; then listens until the connection is closed."""
     authorization = ask.request.headers.get("authorization", "")
-    async for image in sent:
+    async for image, hold in sent:
         if not await ask.state.keyring.holds(authorization):
             # A stream may last longer than its key.
             await begun.put(Unauthorized("expected a key that still holds; found it ended", code="key_revoked"))
             break
-        await begun.put(await _begin(ask, found, image))
+        await begun.put(await _begin(ask, found, image, hold))
     await begun.put(None)
     await answers.disconnected(ask.request)
 
 
-async def _begin(ask: Ask, found: Found, image: bytes | GraftError) -> Begun:
+async def _begin(ask: Ask, found: Found, image: bytes | GraftError, hold: Hold) -> Begun:
+    """An image on its way, or why it is not; what is held of it goes with its answer."""
+    one = await _submitted(ask, found, image)
+    if isinstance(one, GraftError):
+        hold.close()
+    else:
+        one.add_done_callback(lambda _: hold.close())
+    return one
+
+
+async def _submitted(ask: Ask, found: Found, image: bytes | GraftError) -> Begun:
     """Waits for room: what was taken on is answered, however busy the service gets meanwhile."""
     if isinstance(image, GraftError):
         return image
@@ -130,9 +142,10 @@ async def _outcome(one: Begun, connection: answers.Connection) -> Result | Graft
         return error
 
 
-async def _each(sent: list[bytes]) -> Sent:
+async def _each(sent: list[bytes], hold: Hold) -> Sent:
+    """The images of a body that was read as a whole, and is held as long."""
     for image in sent:
-        yield image
+        yield image, hold.part(0)
 
 
 async def _lines(request: Request, state: State) -> Sent:
@@ -141,11 +154,12 @@ async def _lines(request: Request, state: State) -> Sent:
     hold, body = held.of(request.scope), slow_bodies.of(request.scope)
     chunks = request.stream()
     while True:
+        await hold.readable()
         body.is_patient = not rest
         try:
             chunk = await anext(chunks, None)
         except (Overloaded, TimedOut) as error:
-            yield error
+            yield error, hold.part(0)
             return
         if chunk is None:
             break
@@ -155,15 +169,17 @@ async def _lines(request: Request, state: State) -> Sent:
         end = rest.rfind(b"\n", begun)
         whole, rest = (rest[:end], rest[end + 1 :]) if end >= 0 else (b"", rest)
         for line in whole.split(b"\n") if end >= 0 else ():
-            if (image := await read.image(bytes(line))) is not None:
-                yield image
-        hold.release(len(whole))
+            part = hold.part(len(line) + 1)
+            if (image := await read.image(bytes(line), part)) is not None:
+                yield image, part
         if len(rest) > limit:
             where = f"line {read.num_lines + 1}"
-            yield TooLarge(f"expected lines of at most {limit} bytes; found more in {where}; send a smaller image")
+            refusal = TooLarge(f"expected lines of at most {limit} bytes; found more in {where}; send a smaller image")
+            yield refusal, hold.part(0)
             return
-    if (image := await read.image(bytes(rest))) is not None:
-        yield image
+    part = hold.part(len(rest))
+    if (image := await read.image(bytes(rest), part)) is not None:
+        yield image, part
 
 
 class _Reader:
@@ -178,15 +194,16 @@ class _Reader:
         # Blank ones are lines too: as an editor numbers them. An image's index, and pointers, leave them out.
         self.num_lines = self._num_images = 0
 
-    async def image(self, line: bytes) -> bytes | GraftError | None:
-        """The image of the next line, or what is wrong with it; None for a blank one."""
+    async def image(self, line: bytes, hold: Hold) -> bytes | GraftError | None:
+        """The image of the next line, or what is wrong with it; None for a blank one, of which nothing is held."""
         self.num_lines += 1
         if not line.strip():
+            hold.close()
             return None
         index, self._num_images = self._num_images, self._num_images + 1
         try:
             wanted = await images.aside(len(line), lambda: self._wanted(line, index))
-            return (await images.given([wanted], self._state, "/body", index))[0]
+            return (await images.given([wanted], self._state, hold, "/body", index))[0]
         except GraftError as error:
             error.detail = f"line {self.num_lines}: {error.detail}"
             return error

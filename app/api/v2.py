@@ -3,11 +3,11 @@
 import time
 from typing import Any, TypeVar
 
-from anyio import to_thread
+from anyio import from_thread, to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api import answers, multipart
+from app.api import answers, held, multipart
 from app.api.deps import Context, Project, State
 from app.api.forms import UNLIMITED
 from app.api.oip import compression, control, http, infer
@@ -139,10 +139,12 @@ async def model_infer(name: str, request: Request, state: Context, project: Proj
     """
     arrived = time.monotonic()
     limit, headers = state.settings.max_predict_bytes, request.headers
-    packed = await multipart.whole(request, limit)
+    packed, hold = await multipart.whole(request, limit), held.of(request.scope)
 
     def read() -> InferRequest:
-        body = compression.inflate(packed, headers.get("content-encoding", "").strip().lower(), limit)
+        encoding = headers.get("content-encoding", "").strip().lower()
+        # In a thread, and what is held is counted on the event loop.
+        body = compression.inflate(packed, encoding, limit, lambda number: from_thread.run_sync(hold.take, number))
         return http.read(name, version, body, headers.get(http.HEADER_LENGTH))
 
     answer = await infer.infer(state, project, read, lambda future: answers.settled(request, future), arrived)

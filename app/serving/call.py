@@ -140,7 +140,12 @@ class Call:
             self._features_ND = np.empty((len(self.images), features.shape[1]), np.float32)
         self._probabilities_NC[list(rows)] = probabilities
         self._features_ND[list(rows)] = features
-        if self.num_done == len(self.images) and self._settle():
+        if self.num_done < len(self.images):
+            return
+        finite_N = np.isfinite(self._probabilities_NC).all(1) & np.isfinite(self._features_ND).all(1)
+        if not finite_N.all():
+            self.fail(_not_finite(int(finite_N.argmin())))
+        elif self._settle():
             self.future.set_result(Result(self._probabilities_NC, self._features_ND, self.timing))
 
     def fail(self, error: BaseException) -> None:
@@ -151,6 +156,16 @@ class Call:
     def _settle(self) -> bool:
         """Whether the future may be set now: whoever waits could have cancelled it at any moment."""
         return not self.future.done() and self.future.set_running_or_notify_cancel()
+
+
+def _not_finite(index: int) -> BadImage:
+    """No JSON holds such numbers, and nothing can be said by them."""
+    return BadImage(
+        f"image {index}: expected finite numbers of the version's graphs; found NaN or infinity; leave the image "
+        "out, or ask another version or precision",
+        code="image_not_computed",
+        index=index,
+    )
 
 
 def late() -> DeadlineExceeded:

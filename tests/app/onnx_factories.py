@@ -78,6 +78,27 @@ def wide_backbone_bytes(bytes_per_image):
     return model.SerializeToString(deterministic=True)
 
 
+def blinded_backbone_bytes():
+    """As `backbone_bytes`, and NaN for an image that is white."""
+    model = onnx.load_from_string(backbone_bytes())
+    model.graph.node[-1].output[0] = "seen"
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["logits", "middle"], ["light"], keepdims=1),
+            helper.make_node("Sub", ["one", "light"], ["dark"]),
+            helper.make_node("Div", ["dark", "dark"], ["whole"]),
+            helper.make_node("Mul", ["seen", "whole"], ["features"]),
+        ]
+    )
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array([1], np.int64), "middle"),
+            numpy_helper.from_array(np.array(1, np.float32), "one"),
+        ]
+    )
+    return model.SerializeToString(deterministic=True)
+
+
 def heavy_backbone_bytes(num_layers=200, width=1024):
     """As `backbone_bytes`, through so many wide layers: hundreds of times slower."""
     rng = np.random.default_rng(0)

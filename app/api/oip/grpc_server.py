@@ -5,26 +5,24 @@ where a call comes from.
 """
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from anyio import to_thread
-from sqlalchemy.exc import DataError
 
 from app import log_lines
-from app.api import callers, oip_errors, problems
+from app.api import callers, oip_errors
 from app.api.deps import State
 from app.api.held import REFUSALS, Hold
-from app.api.oip import control, grpc_messages, grpc_streams, grpc_traced, infer, proto
+from app.api.oip import control, grpc_errors, grpc_messages, grpc_streams, grpc_traced, infer, proto
 from app.api.oip.proto import message
 from app.api.scopes import GRPC_SCOPES, OPEN
 from app.db.base import new_id
-from app.errors import BadRequest, GraftError, NotFound, NotReady, Unavailable
+from app.errors import GraftError, NotFound, NotReady, Unavailable
 from app.services import repository
 from app.serving.call import Result
 from app.tracing import Tracer
@@ -33,10 +31,11 @@ from app.tracing import Tracer
 GRACE_SECONDS = 3.0
 # A message's fields beside the images.
 OVERHEAD_BYTES = 64 * 1024
-
-log = logging.getLogger(__name__)
+# At once, in one process: each may bring a message of the largest size, which gRPC reads before it is asked.
+MAX_CALLS = 256
 
 Handler = Callable[[str, Any, Any], Awaitable[Any]]
+Metadata = Iterable[tuple[str, Any]] | None
 
 
 @asynccontextmanager
@@ -48,15 +47,18 @@ async def serving(state: State) -> AsyncIterator[None]:
     """
     settings = state.settings
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    service = Service(state)
     server = grpc.aio.server(
+        interceptors=[_Door(service)],
+        maximum_concurrent_rpcs=MAX_CALLS,
         options=[
             ("grpc.max_receive_message_length", settings.max_predict_bytes + OVERHEAD_BYTES),
             ("grpc.max_send_message_length", -1),
             # Processes of one service share the port; two services would each get some of the other's calls.
             ("grpc.so_reuseport", int(settings.serve_processes > 1)),
-        ]
+        ],
     )
-    server.add_generic_rpc_handlers((_handlers(Service(state)),))
+    server.add_generic_rpc_handlers((_handlers(service),))
     server.add_insecure_port(f"{host}:{settings.grpc_port}")
     await server.start()
     try:
@@ -80,6 +82,17 @@ class Service:
         """Of the process."""
         return self._state.tracer
 
+    async def allow(self, method: str, metadata: Metadata) -> None:
+        """Looks at a call's key before anything of it is read; it does not count towards the project's rate.
+
+        Raises:
+            Unauthorized, Unavailable: as `Keyring.caller`.
+            Forbidden: code scope_missing.
+        """
+        needed = GRPC_SCOPES.get(method, OPEN)
+        if needed != OPEN:
+            callers.check(await self._state.keyring.caller(_authorization(metadata)), needed, method)
+
     async def entered(self, method: str, context: Any) -> str:
         """The project of a call's key, which comes as HTTP's header does, in the metadata `authorization`.
 
@@ -90,8 +103,7 @@ class Service:
         needed = GRPC_SCOPES.get(method)
         if needed == OPEN:
             return callers.ANYBODY.project
-        given = (value for key, value in context.invocation_metadata() or () if key == "authorization")
-        caller = await self._state.keyring.admit(next(given, ""))
+        caller = await self._state.keyring.admit(_authorization(context.invocation_metadata()))
         callers.check(caller, needed, method)
         log_lines.bind(request_id=new_id("req"), project=caller.project)
         return caller.project
@@ -157,7 +169,7 @@ class Service:
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         """Classifies requests as they come, and answers in their order; a bad one does not end the stream.
 
-        The key is looked at for each, since a stream may last longer than it.
+        The key is looked at for each again, since a stream may last longer than it.
         """
         answer = message("ModelStreamInferResponse")
         begun = grpc_streams.in_order(
@@ -170,7 +182,7 @@ class Service:
                 try:
                     said = answer(infer_response=one.task.result())
                 except Exception as error:
-                    told = _told(error)
+                    told = grpc_errors.told(error)
                     self._count(one.project, one.request, told)
                     # The id says which request it was.
                     said = answer(error_message=told.detail, infer_response={"id": one.request.id})
@@ -213,13 +225,46 @@ async def _is(unless: tuple[type[GraftError], ...], passes: Awaitable[None]) -> 
     return True
 
 
+class _Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the package has no types
+    """Refuses a call without a key that holds: as a stream, of which nothing is read unless it is asked for."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        """Passes on what may be read."""
+        try:
+            await self._service.allow(details.method.rpartition("/")[2], details.invocation_metadata)
+        except Exception as error:
+            told = grpc_errors.told(error)
+        else:
+            return await continuation(details)
+
+        async def refuse(_requests: Any, context: Any) -> None:
+            await grpc_errors.refuse(context, told)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _authorization(metadata: Metadata) -> str:
+    return next((value for key, value in metadata or () if key == "authorization"), "")
+
+
 def _handlers(service: Service) -> Any:
-    """What the server calls for each method of the compiled service."""
+    """What the server calls for each method of the compiled service.
+
+    A unary request is read before its handler is called. Methods that anybody may call look at none, so they are
+    handled as streams, whose messages stay where they are.
+    """
     methods = {}
     for method in proto.methods():
         request, response = message(method.input_type.name), message(method.output_type.name)
         function = getattr(service, method.name)
-        make = grpc.stream_stream_rpc_method_handler if method.client_streaming else grpc.unary_unary_rpc_method_handler
+        make = grpc.unary_unary_rpc_method_handler
+        if method.client_streaming:
+            make = grpc.stream_stream_rpc_method_handler
+        elif GRPC_SCOPES[method.name] == OPEN:
+            make = grpc.stream_unary_rpc_method_handler
         methods[method.name] = make(
             function if method.client_streaming else _guarded(service, method.name, function),
             request.FromString,
@@ -238,29 +283,8 @@ def _guarded(service: Service, name: str, function: Handler) -> Callable[[Any, A
                 span.of(project)
                 return await function(project, request, context)
             except Exception as error:
-                told = _told(error)
+                told = grpc_errors.told(error)
             span.ended(oip_errors.grpc_code(told.status))
-        return await _refuse(context, told)
+        return await grpc_errors.refuse(context, told)
 
     return call
-
-
-def _told(error: Exception) -> GraftError:
-    """What the client is told of an error; one that is none of ours goes to the log."""
-    if isinstance(error, GraftError):
-        return error
-    if isinstance(error, DataError):
-        return BadRequest("expected names that the database can hold; found a NUL character; leave it out")
-    if isinstance(error, problems.AWAY):
-        log.warning("a call over gRPC: %s", error)
-        return problems.of_database(error)
-    log.error("a call over gRPC", exc_info=error)
-    return GraftError("an error inside Graft; the server's log has the trace")
-
-
-async def _refuse(context: Any, error: GraftError) -> NoReturn:
-    later = error.extra.get("retry_after_seconds")
-    # The name that gRPC's own retries look for.
-    trailing = (("grpc-retry-pushback-ms", str(1000 * later)),) if later else ()
-    await context.abort(grpc.StatusCode[oip_errors.grpc_code(error.status)], error.detail, trailing)
-    raise AssertionError("abort never returns")

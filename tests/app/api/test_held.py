@@ -1,6 +1,7 @@
 """Bodies that stall, and more of them than memory is to hold; refusals in the metrics."""
 
 import asyncio
+import gzip
 import json
 import socket
 import threading
@@ -13,13 +14,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.api import images
-from app.api.held import Held, Hold
+from app.api.held import CHUNK_BYTES, Held, Hold
 from app.errors import Overloaded
 from app.services.served import metrics as served_metrics
 from tests.app.api.callers import bearer, key
 from tests.app.api.oip.test_grpc import Caller, encoded, infer
 from tests.app.api.test_streams import PICTURES, sent
 from tests.conftest import free_port, wait_until
+from tests.factories import png
 from tests.inference import publish, publish_heavy
 from tests.listening import application
 
@@ -92,6 +94,63 @@ def test_all_bodies_together_have_a_bound(served):
         connection.close()
     wait_until(lambda: state.held.num_bytes == 0, "bodies that are held no more")
     assert httpx.post(address + URL, content=PICTURES[0], headers={"Content-Type": "image/png"}).status_code == 200
+
+
+def test_a_body_in_gzip_counts_as_what_it_is_unpacked(served):
+    address, state = served
+    packed = gzip.compress(b" " * (LIMIT - 100))
+    hold = Hold(state.held, "default")
+    hold.take(LIMIT + 1000)
+    ask = partial(httpx.post, f"{address}/v2/models/tiny/infer", content=packed, headers={"Content-Encoding": "gzip"})
+    answered = ask()
+    assert (answered.status_code, "GRAFT_MAX_HELD_BYTES" in answered.json()["error"]) == (503, True)
+    assert state.held.num_bytes == LIMIT + 1000
+    hold.close()
+    assert (ask().status_code, state.held.num_bytes) == (400, 0)
+
+
+def test_an_image_of_a_stream_is_held_until_it_is_answered(light, tmp_path):
+    with application(light) as (address, state):
+        publish_heavy(state, tmp_path / "made", "heavy", num_layers=400)
+        line = sent(PICTURES[:1]) + b"\n"
+        path = URL.replace("tiny", "heavy")
+        connection = begun(address, path, 10**6, line * 60, "application/x-ndjson")
+        wait_until(lambda: state.engine.num_images >= 40, "images in the engine")
+        held, number = state.held.num_bytes, state.engine.num_images
+        assert held >= number * len(line) > 20 * len(line)
+        # All are answered, and the stream goes on.
+        wait_until(lambda: state.engine.is_idle and state.held.num_bytes == 0, "images that are answered")
+        connection.sendall(line * 60 + b"{}\n")
+        wait_until(lambda: state.engine.num_images >= 40, "images in the engine")
+        connection.close()
+        wait_until(lambda: state.held.num_bytes == 0, "images that nobody waits for")
+
+
+def test_a_stream_waits_for_its_own_images_before_it_is_refused(light, tmp_path):
+    limits = {"max_predict_bytes": CHUNK_BYTES, "max_held_bytes": 3 * CHUNK_BYTES}
+    with application(light.model_copy(update=limits)) as (address, state):
+        publish_heavy(state, tmp_path / "made", "heavy", num_layers=20)
+        number, line = 200, sent([png(size=128)])
+        assert number * len(line) > 10 * state.settings.max_held_bytes
+        headers = {"Content-Type": "application/x-ndjson"}
+        path = address + URL.replace("tiny", "heavy")
+        text = httpx.post(path, content=b"\n".join([line] * number), headers=headers, timeout=120).text
+        assert ["problem" in json.loads(row) for row in text.splitlines()] == [False] * number
+        assert state.held.num_bytes == 0
+
+
+def test_a_part_of_a_hold_ends_by_itself_or_with_the_whole():
+    held = Held(400, 100)
+    whole = Hold(held, "mine")
+    whole.take(100)
+    first, second = whole.part(30), whole.part(40)
+    assert held.num_bytes == 100
+    second.take(50)
+    first.close()
+    assert held.num_bytes == 120
+    whole.close()
+    second.close()
+    assert held.num_bytes == 0
 
 
 def test_a_project_leaves_a_quarter_to_others():

@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.api import remote
+from app.api.held import Hold
 from app.main import create_app
 from app.settings import Settings
 from tests.app.api.test_predictions import PICTURES, URL, check, prepare
@@ -123,6 +124,21 @@ def test_what_cannot_be_had_is_said(client: TestClient, host: str, monkeypatch: 
 def test_images_of_one_request_are_limited_together(client: TestClient, host: str) -> None:
     urls = [{"url": f"http://{host}/{name}"} for name in ("0", "huge")]
     problem(client.post(URL, json={"images": urls}), 413, "body_too_large")
+
+
+def test_what_is_fetched_is_held_like_what_is_sent(client: TestClient, host: str) -> None:
+    held, image = client.app.state.graft.held, {"url": f"http://{host}/0"}  # type: ignore[attr-defined]
+    lines = {"content": json.dumps(image), "headers": {"Content-Type": "application/x-ndjson"}}
+    hold = Hold(held, "default")
+    hold.take(512 * 2**20 - len(PICTURES[0]))
+    refused = problem(client.post(URL, json={"images": [image]}), 503, "overloaded")
+    assert "GRAFT_MAX_HELD_BYTES" in refused["detail"]
+    assert json.loads(client.post(URL, **lines).text)["problem"]["code"] == "overloaded"
+    assert held.num_bytes == 512 * 2**20 - len(PICTURES[0])
+    hold.close()
+    assert "label" in json.loads(client.post(URL, **lines).text)
+    assert client.post(URL, json={"images": [image]}).status_code == 200
+    assert held.num_bytes == 0
 
 
 @pytest.mark.parametrize("image", [{}, {"b64": "", "url": "http://a/0"}, {"url": None}, {"url": 3}])

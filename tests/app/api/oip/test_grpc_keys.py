@@ -27,7 +27,8 @@ def service(sqlite_template, tmp_path_factory):
     with keyed(settings) as client:
         state = client.app.state.graft
         publish(state, home / "made")
-        with grpc.insecure_channel(f"127.0.0.1:{settings.grpc_port}") as channel:
+        options = [("grpc.max_send_message_length", -1)]
+        with grpc.insecure_channel(f"127.0.0.1:{settings.grpc_port}", options) as channel:
             yield state, Caller(channel)
 
 
@@ -101,5 +102,19 @@ def test_a_stream_ends_with_its_key(service):
     assert next(stream).error_message == ""
     answered.set()
     assert "revoked" in next(stream).error_message
-    (none,) = call.method("ModelStreamInfer")(iter([infer([encoded()])]), timeout=30)
-    assert "API key" in none.error_message
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_nothing_is_read_before_the_key_was_looked_at(service, name):
+    """A message beyond the limit would end the call with another status once it is read."""
+    _, call = service
+    (found,) = [method for method in proto.methods() if method.name == name]
+    channel = call._channel
+    kind = channel.stream_stream if found.client_streaming else channel.unary_unary
+    ask, message = kind(f"/{proto.SERVICE}/{name}"), bytes(2**27)
+    if GRPC_SCOPES[name] == OPEN:
+        assert proto.message(found.output_type.name).FromString(ask(message, timeout=60))
+        return
+    with pytest.raises(grpc.RpcError) as caught:
+        list(ask(iter([message]), timeout=60)) if found.client_streaming else ask(message, timeout=60)
+    assert (caught.value.code().name, "API key" in caught.value.details()) == ("UNAUTHENTICATED", True)

@@ -1,9 +1,12 @@
 """Streams over gRPC: their requests are computed side by side, and answered in order."""
 
+import threading
+
 import grpc
 import pytest
 from starlette.testclient import TestClient
 
+from app.api.oip import grpc_server
 from app.main import create_app
 from tests.app.api.oip.test_grpc import Caller, agrees, asked, encoded, images, infer
 from tests.conftest import free_port, wait_until
@@ -70,3 +73,23 @@ def test_what_is_left_of_a_stream_goes_with_its_client(serving):
     agrees(next(stream).infer_response)
     stream.cancel()
     wait_until(lambda: state.engine.is_idle and not state.held.num_bytes, "nothing left of it")
+
+
+def test_calls_at_once_have_a_bound(monkeypatch, light):
+    monkeypatch.setattr(grpc_server, "MAX_CALLS", 2)
+    settings = light.model_copy(update={"grpc_port": free_port()})
+    with TestClient(create_app(settings)), grpc.insecure_channel(f"127.0.0.1:{settings.grpc_port}") as channel:
+        call, over = Caller(channel), threading.Event()
+
+        def waits():
+            yield infer([])
+            over.wait(60)
+
+        streams = [call.method("ModelStreamInfer")(waits(), timeout=60) for _ in range(2)]
+        assert all(next(stream).error_message for stream in streams)
+        with pytest.raises(grpc.RpcError) as caught:
+            call("ServerLive")
+        assert caught.value.code().name == "RESOURCE_EXHAUSTED"
+        over.set()
+        assert [list(stream) for stream in streams] == [[], []]
+        assert call("ServerLive").live
