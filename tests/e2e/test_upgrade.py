@@ -54,25 +54,29 @@ def upgrade() -> None:
 
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory):
-    """The code before the newest migration came, and this code; two folders.
+    """The code before the newest migration came, and this code with one migration more; two folders.
 
-    In a copy of the code without its history this code is the old one, and a migration is made up for the new one.
+    Not every migration alters a table, which is what waits for others: the one that is made up does. In a copy of the
+    code without its history this code is the old one, too.
     """
     top = tmp_path_factory.mktemp("releases")
     found = ScriptDirectory(str(migration.ROOT)).get_revision("head")
     added = git("log", "-1", "--format=%H", "--diff-filter=A", "--", str(Path(found.path).relative_to(ROOT)))
     before = f"{added.decode().strip()}^" if added else "HEAD"
-    archive = git("archive", before, *PARTS)
-    if archive:
-        (top / "old").mkdir()
-        subprocess.run(["tar", "-x", "-C", str(top / "old")], input=archive, check=True)
-        return top / "old", ROOT
-    for name in ("old", "new"):
-        for part in PARTS:
-            shutil.copytree(ROOT / part, top / name / part, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_here(top / "new")
     later = top / "new" / "migrations" / "versions" / "20991231_next.py"
     later.write_text(NEXT.format(head=found.revision))
+    if archive := git("archive", before, *PARTS):
+        (top / "old").mkdir()
+        subprocess.run(["tar", "-x", "-C", str(top / "old")], input=archive, check=True)
+    else:
+        copy_here(top / "old")
     return top / "old", top / "new"
+
+
+def copy_here(folder):
+    for part in PARTS:
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def git(*arguments):
