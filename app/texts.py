@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 def is_storable(text: str) -> bool:
     """Whether UTF-8 and every database can hold it: no NUL character, no half of a surrogate pair."""
-    return not any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
+    return storable(text) == text
 
 
 def storable(text: str) -> str:

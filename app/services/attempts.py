@@ -153,7 +153,8 @@ def hand_back(session: Session, job: Job, reason: str, max_attempts: int, *, cou
 
 
 def fail(session: Session, job: Job, code: str, message: str) -> None:
-    """Ends the job as failed; the cause is data on its row."""
+    """Ends the job as failed; the cause is data on its row, and may quote what a user's file has."""
+    message = texts.storable(message)
     job.failure_code, job.failure_message = code, message
     jobs.move(session, job, JobState.FAILED, message, "error", code=code)
     jobs.drop_dependents(session, job)

@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import texts
 from app.db.models import Dataset, Job, UserBackbone
 from app.evaluations import REPORT
 from app.services import (
@@ -53,10 +52,8 @@ def fail(session: Session, job_id: str, owner: str, code: str, message: str) -> 
         LeaseLost: the owner no longer holds the job; nothing was written.
     """
     job = attempts.owned(session, job_id, owner)
-    # It may quote what a user's file has.
-    message = texts.storable(message)
     attempts.fail(session, job, code, message)
-    return clear(session, job, code, message)
+    return clear(session, job, code, job.failure_message or "")
 
 
 def cancel(session: Session, project: str, job_id: str) -> tuple[Job, list[str]]:
@@ -173,7 +170,7 @@ def _backbone(session: Session, job: Job, result: Result) -> list[str]:
     row = session.get_one(UserBackbone, job.inputs["backbone_id"])
     row.mapping = result["mapping"]
     if result["failure"]:
-        attempts.fail(session, job, "weights_unavailable", texts.storable(result["failure"]))
+        attempts.fail(session, job, "weights_unavailable", result["failure"])
         row.state, row.failure_code, row.failure_message = "invalid", job.failure_code, job.failure_message
         row.size_bytes = 0
         return _checkpoint(job)

@@ -54,7 +54,10 @@ def inflate(body: bytes, encoding: str, limit: int, take: Callable[[int], None])
 
 
 def _pieces(stream: "zlib._Decompress", chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """What chunks of a body inflate to, up to its end; few bytes may become a thousand times as many."""
+    """What chunks of a body inflate to, up to its end; few bytes may become a thousand times as many.
+
+    In chunks, since each piece that is taken copies what is left of its chunk.
+    """
     for chunk in chunks:
         packed, is_full = chunk, False
         while (packed or is_full) and not stream.eof:
