@@ -57,6 +57,10 @@ REFUSED = {
         "expected data of images as whole numbers from 0 to 255; found values of type bool among them; send the",
     ),
     "truth deep inside": ({"json": {"inputs": [images(data=(pixels() > 0).tolist())]}}, 400, "type bool among"),
+    "truth in UTF-16": (
+        {"content": json.dumps({"inputs": [images(data=[True] * pixels().size)]}).encode("utf-16")}, 400,
+        "found values of type bool among"
+    ),
     "nulls and objects": (
         {"json": {"inputs": [images(data=[None, *pixels().ravel().tolist()[2:], {}])]}}, 400, "NoneType, dict among"
     ),
@@ -142,6 +146,16 @@ def test_what_is_refused_takes_no_memory(served, data, words):
         assert tracemalloc.get_traced_memory()[1] < 2**21
     finally:
         tracemalloc.stop()
+
+
+def test_truth_elsewhere_is_none_of_the_data(served):
+    """Parameters may be true, and so may a text that is no datum."""
+    asked = {
+        "id": "true",
+        "inputs": [images()],
+        "outputs": [{"name": "features", "parameters": {"binary_data": False}}],
+    }
+    assert served.post(URL, json=asked).status_code == 200
 
 
 BINARY = {
