@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as TookTooLong
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 # A host that has gone, or a cable that was pulled, says nothing: the system gives the connection up after half a minute
 # and not after a quarter of an hour. What the URL says comes first.
@@ -128,12 +129,18 @@ class Database:
         return Session(self._write_engine, expire_on_commit=False)
 
     def dispose(self) -> None:
-        """Closes the pool."""
+        """Closes the pool, and each connection that a thread still uses once it is given back."""
         with self._watching:
             if self._watcher is not None:
                 self._watcher.close()
                 self._watcher = None
+        # A pool that was disposed of takes late ones back and keeps them open until it is collected.
+        event.listen(self.engine, "checkin", _close)
         self.engine.dispose()
+
+
+def _close(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.close()
 
 
 def _engine(url: str, bounds: Bounds) -> Engine:

@@ -1,0 +1,36 @@
+"""Connections of a database that is closed."""
+
+import threading
+
+from sqlalchemy import text
+
+
+def test_one_that_a_thread_still_uses_is_closed_when_it_is_given_back(database):
+    """Else it stays open for as long as anything leads to it."""
+    reads, goes_on = threading.Event(), threading.Event()
+    used = []
+
+    def read() -> None:
+        with database.read() as asked:
+            asked.execute(text("SELECT 1"))
+            used.append(asked.connection().connection.driver_connection)
+            reads.set()
+            assert goes_on.wait(10)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert reads.wait(10)
+    database.dispose()
+    assert not _closed(used[0])
+    goes_on.set()
+    thread.join()
+    assert _closed(used[0])
+
+
+def _closed(connection) -> bool:
+    try:
+        connection.cursor().execute("SELECT 1")
+    except Exception as error:
+        assert "closed" in str(error)
+        return True
+    return False
