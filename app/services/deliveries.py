@@ -23,6 +23,7 @@ DELIVERED, FAILED = "delivered", "failed"
 FIRST_SECONDS, FACTOR, LONGEST_SECONDS = 5.0, 4.0, 6 * 3600.0
 MAX_ATTEMPTS = 11
 JITTER = 0.25
+LOST = "expected the worker to write down how its last attempt ended; found that it did not; replay the delivery"
 MAX_RETRY_AFTER_SECONDS = 24 * 3600.0
 ANSWERED_WELL, GONE = range(200, 300), 410
 
@@ -87,6 +88,8 @@ def due(session: Session) -> list[Due]:
 def claim(session: Session, owner: str, wanted: Mapping[str, int], lease_seconds: float) -> list[Claimed]:
     """Takes what waits longest for each receiver; for the time of the lease nobody else does.
 
+    An attempt whose worker dies counts as one that failed: what ends every worker is not sent for ever.
+
     Args:
         session: the open transaction.
         owner: fences what is said of the attempts.
@@ -105,8 +108,12 @@ def claim(session: Session, owner: str, wanted: Mapping[str, int], lease_seconds
         )
         query = query.order_by(WebhookDelivery.next_attempt_at).limit(most)
         for row in session.scalars(query.with_for_update(skip_locked=True)):
+            if row.num_attempts >= MAX_ATTEMPTS:
+                row.status, row.error, row.owner = None, LOST, None
+                _end(row, FAILED, moment)
+                continue
             row.owner, row.num_attempts = owner, row.num_attempts + 1
-            row.next_attempt_at = moment + timedelta(seconds=lease_seconds)
+            row.next_attempt_at = moment + timedelta(seconds=max(lease_seconds, delay(row.num_attempts, None)))
             keys = tuple(webhooks.signing_keys(hook, moment))
             found.append(Claimed(row.id, row.project_id, hook.id, row.event_id, hook.url, row.body.encode(), keys))
     return found

@@ -168,7 +168,12 @@ def day_of(folder: str) -> int | None:
     """When the day of a folder begins, in seconds since 1970; None for another folder."""
     if not _FOLDER.fullmatch(folder):
         return None
-    return int(datetime.fromisoformat(f"{folder.rpartition('/')[2]}T00:00+00:00").timestamp())
+    try:
+        day = datetime.fromisoformat(f"{folder.rpartition('/')[2]}T00:00+00:00")
+    except ValueError:
+        # Of somebody else: no calendar has such a day.
+        return None
+    return int(day.timestamp())
 
 
 def _name(key: Key, span: Span) -> str:

@@ -26,9 +26,9 @@ def waiting(database, hook, number=1, **fields):
         return [factories.delivery(session, row, **fields).id for _ in range(number)]
 
 
-def take(database, hook, owner="me", most=10, seconds=60.0):
+def take(database, hook, owner="me", most=10):
     with database.write() as session:
-        return claim(session, owner, {hook: most}, seconds)
+        return claim(session, owner, {hook: most}, 60.0)
 
 
 def end(database, claimed, answer, owner="me", days=5.0):
@@ -79,7 +79,8 @@ def test_two_workers_at_once_take_nothing_twice(database, hook, second):
 
 def test_what_a_dead_worker_took_is_taken_again(database, hook):
     waiting(database, hook)
-    (lost,) = take(database, hook, "dead", seconds=-1)
+    (lost,) = take(database, hook, "dead")
+    again(database, lost.id)
     (found,) = take(database, hook)
     assert (found.id, found.event_id) == (lost.id, lost.event_id)
     # It was not dead after all: what it says has no effect any more.
@@ -113,6 +114,21 @@ def test_failures_are_tried_again_for_a_day_and_then_no_more(database, hook):
         made = webhooks.attempts(session, delivery_id)
         assert [one.number for one in made] == list(range(1, deliveries.MAX_ATTEMPTS + 1))
         assert (made[1].status, made[1].error, made[1].seconds) == (None, "none", 15.0)
+
+
+def test_an_attempt_whose_worker_died_counts(database, hook):
+    (delivery_id,) = waiting(database, hook)
+    waits = []
+    for _ in range(deliveries.MAX_ATTEMPTS):
+        assert [one.id for one in take(database, hook)] == [delivery_id]
+        waits.append((row(database, WebhookDelivery, delivery_id).next_attempt_at - now()).total_seconds())
+        again(database, delivery_id)
+    assert waits[0] == pytest.approx(60, abs=1)
+    assert waits[7] > 4 * 3600
+    assert take(database, hook) == []
+    found = row(database, WebhookDelivery, delivery_id)
+    assert (found.state, found.error, found.owner, found.next_attempt_at) == ("failed", deliveries.LOST, None, None)
+    assert heard(database) == []
 
 
 def test_a_receiver_says_when_to_come_again(database, hook):
@@ -157,11 +173,12 @@ def test_a_receiver_that_fails_for_days_is_disabled_and_one_that_recovers_is_not
 
 
 def test_two_secrets_sign_while_one_takes_the_others_place(database, hook):
-    waiting(database, hook)
+    (delivery_id,) = waiting(database, hook)
     with database.write() as session:
         old = session.get_one(Webhook, hook).secret
         new = webhooks.rotate(session, "default", hook).secret
-    assert take(database, hook, seconds=-1)[0].keys == (new, old)
+    assert take(database, hook)[0].keys == (new, old)
+    again(database, delivery_id)
     with database.write() as session:
         session.get_one(Webhook, hook).previous_until = now()
     assert take(database, hook)[0].keys == (new,)

@@ -190,7 +190,7 @@ def test_what_is_over_and_what_is_of_no_version_goes(parts, store, tmp_path):
     put(parts, MIDNIGHT + DAY, "a", 10, 20)
     put(parts, MIDNIGHT + DAY, "a", 10, 20, key=Key("default", "ver_2", None))
     (tmp_path / "x").write_text("x")
-    for name in ("of-somebody-else", "a/b/c/2024-10-04/d"):
+    for name in ("of-somebody-else", "a/b/c/2024-10-04/d", "default/ver_1/plain/2024-13-45/d"):
         store.put(f"observed/{name}", tmp_path / "x")
     tidy(parts, MIDNIGHT + 4 * DAY - 1, keep_days=3)
     same(parts.read(KEY, 0, {}), 0, 20)
@@ -199,6 +199,7 @@ def test_what_is_over_and_what_is_of_no_version_goes(parts, store, tmp_path):
     left = list(store.list("observed"))
     assert {name.split("/")[2] for name in left if "/ver_" in name} == {"ver_1"}
     assert sum("ver_" not in name for name in left) == 2
+    assert "observed/default/ver_1/plain/2024-13-45/d" in left
 
 
 def test_a_damaged_part_harms_no_other(parts, store, tmp_path, caplog):
