@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 
 from app.db.models import ModelVersion
 from benchmarks.chaos import scenarios, verdict
-from benchmarks.chaos.clock import wait_until
+from benchmarks.chaos.clock import rest, wait_until
 from benchmarks.chaos.faults import Beside
 from benchmarks.chaos.lab import JOB_SECONDS, Lab, finish
 from benchmarks.chaos.stack import Stack, running
@@ -38,6 +38,8 @@ FULL_HOST_AT: dict[str, tuple[str, str | None]] = {
     "the fetching of objects": ("cold", None),
 }
 PAUSE_SECONDS = 6
+# Where there is but one disk for all: longer than a lease, so that a job is lost that could not be prolonged.
+FULL_SECONDS = 10
 # Stacks of threads go into it, a large array does not.
 HEADROOM_BYTES = 256 * 2**20
 
@@ -71,7 +73,7 @@ def fill(place: Path) -> Path:
 
 
 def disk(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
-    """A disk is full that is no more than a part of what a stack has: its database and its log are on other ones."""
+    """A disk is full: one of several that a stack has, its database being on another; on one machine the only one too."""
     with small_disk(folder) as place:
         if place is None:
             yield {"what": "the disk is full", "stack": kind, "wrong": [], "skipped": "nothing may be mounted here"}
@@ -82,7 +84,7 @@ def disk(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
 
 
 def _of_one_machine(folder: Path, place: Path) -> Iterator[dict[str, Any]]:
-    """The disk of objects and working files, then that of objects alone."""
+    """The disk of objects and working files, then that of objects alone, then the only one."""
     url, prepared = f"sqlite:///{folder / 'elsewhere.db'}", folder / "prepared"
     with running("local", place, database_url=url, prepared=prepared) as stack:
         lab = Lab(stack)
@@ -93,6 +95,10 @@ def _of_one_machine(folder: Path, place: Path) -> Iterator[dict[str, Any]]:
         lab = Lab(stack)
         for what, (scenario, point) in FULL_STORAGE_AT.items():
             yield full(lab, place, what, scenario, point)
+    with running("local", place, prepared=prepared) as stack:
+        lab = Lab(stack)
+        for what, (scenario, point) in FULL_AT.items():
+            yield everywhere(lab, place, what, scenario, point)
 
 
 def _of_a_host(folder: Path, place: Path) -> Iterator[dict[str, Any]]:
@@ -141,6 +147,42 @@ def full(lab: Lab, place: Path, what: str, scenario: str, point: str | None) -> 
     row = {"what": f"the disk is full during {what}", "stack": stack.kind, "by": scenario}
     told = verdict.told(stack, lambda: run(lab), undisturbed)
     return row | told | {"wrong": wrong + told["wrong"]}
+
+
+def everywhere(lab: Lab, place: Path, what: str, scenario: str, point: str) -> dict[str, Any]:
+    """There is one disk for all, the database too: nothing can be written down until there is room again.
+
+    Meanwhile questions are answered and what writes is told why not; then the job ends as one that was never disturbed,
+    or has failed and says so.
+    """
+    stack, run = lab.stack, scenarios.SCENARIOS[scenario]
+    undisturbed, before = run(lab), _num_versions(stack)
+    stack.arm(point, f"sleep {PAUSE_SECONDS}")
+    going = Beside(lab, run)
+    wait_until(lambda: stack.reached(point), f"{point} to be reached", JOB_SECONDS)
+    ballast = fill(place)
+    try:
+        rest(FULL_SECONDS)
+        wrong = _answers(stack)
+    finally:
+        ballast.unlink()
+    row = {"what": f"the only disk is full during {what}", "stack": stack.kind, "by": scenario}
+    (job,) = finish(stack, going.result().jobs[-1:])
+    if job.state == "failed":
+        if "disk is full" not in (job.failure_message or "") or _num_versions(stack) != before:
+            wrong.append(f"expected no version, and a failure that tells of the disk; found {job.failure_message}")
+        told = verdict.told(stack, lambda: run(lab), undisturbed)
+    else:
+        told = verdict.told(stack, going.result, undisturbed)
+    return row | told | {"wrong": wrong + verdict.settle(stack) + told["wrong"], "ended": job.state}
+
+
+def _answers(stack: Stack) -> list[str]:
+    """What the API says while there is no room: the database may have some left in a file of its own."""
+    asked = stack.client._http.get("/api/v1/jobs").status_code
+    answer = stack.client._http.post("/api/v1/webhooks", json={"url": stack.receiver.url})
+    found = (asked, answer.status_code, answer.json().get("code"))
+    return [] if found in {(200, 201, None), (200, 507, "insufficient_storage")} else [f"expected an answer; found {found}"]
 
 
 def rejected(lab: Lab, place: Path) -> dict[str, Any]:
