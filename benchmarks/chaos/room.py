@@ -73,7 +73,7 @@ def fill(place: Path) -> Path:
 
 
 def disk(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
-    """A disk is full: one of several that a stack has, its database being on another; on one machine the only one too."""
+    """A disk is full: one of several, the database's is another; on one machine the only one as well."""
     with small_disk(folder) as place:
         if place is None:
             yield {"what": "the disk is full", "stack": kind, "wrong": [], "skipped": "nothing may be mounted here"}
@@ -182,7 +182,8 @@ def _answers(stack: Stack) -> list[str]:
     asked = stack.client._http.get("/api/v1/jobs").status_code
     answer = stack.client._http.post("/api/v1/webhooks", json={"url": stack.receiver.url})
     found = (asked, answer.status_code, answer.json().get("code"))
-    return [] if found in {(200, 201, None), (200, 507, "insufficient_storage")} else [f"expected an answer; found {found}"]
+    expected = {(200, 201, None), (200, 507, "insufficient_storage")}
+    return [] if found in expected else [f"expected one of {sorted(expected, key=str)}; found {found}"]
 
 
 def rejected(lab: Lab, place: Path) -> dict[str, Any]:
