@@ -108,15 +108,25 @@ def claim(session: Session, owner: str, wanted: Mapping[str, int], lease_seconds
         )
         query = query.order_by(WebhookDelivery.next_attempt_at).limit(most)
         for row in session.scalars(query.with_for_update(skip_locked=True)):
-            if row.num_attempts >= MAX_ATTEMPTS:
-                row.status, row.error, row.owner = None, LOST, None
-                _end(row, FAILED, moment)
+            if row.owner is not None and not _goes_on(row, moment, lease_seconds):
                 continue
             row.owner, row.num_attempts = owner, row.num_attempts + 1
-            row.next_attempt_at = moment + timedelta(seconds=max(lease_seconds, delay(row.num_attempts, None)))
+            row.next_attempt_at = moment + timedelta(seconds=lease_seconds)
             keys = tuple(webhooks.signing_keys(hook, moment))
             found.append(Claimed(row.id, row.project_id, hook.id, row.event_id, hook.url, row.body.encode(), keys))
     return found
+
+
+def _goes_on(row: WebhookDelivery, moment: datetime, lease_seconds: float) -> bool:
+    """Whether one whose last attempt was never written down is tried at once: it waits no less than after a failure."""
+    if row.num_attempts >= MAX_ATTEMPTS:
+        row.status, row.error, row.owner = None, LOST, None
+        _end(row, FAILED, moment)
+        return False
+    wait = delay(row.num_attempts, None) - lease_seconds
+    if wait > 0:
+        row.owner, row.next_attempt_at = None, moment + timedelta(seconds=wait)
+    return wait <= 0
 
 
 def conclude(session: Session, claimed: Claimed, owner: str, answer: Answer, disable_days: float) -> str | None:

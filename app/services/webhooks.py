@@ -202,8 +202,10 @@ def replay(session: Session, project: str, webhook_id: str, delivery_id: str) ->
     row = session.get_one(WebhookDelivery, row.id, with_for_update=True, populate_existing=True)
     if row.state != outbox.PENDING:
         return _add(session, outbox.delivery(hook, row.event_id, row.type, row.body, replay_of=row.id))
-    if row.owner is None:
-        row.next_attempt_at = now()
+    moment = now()
+    if row.owner is None or row.next_attempt_at is None or row.next_attempt_at <= moment:
+        # Of no worker, or of one that has died.
+        row.owner, row.next_attempt_at = None, moment
     return row
 
 
