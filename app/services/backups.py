@@ -18,7 +18,8 @@ from sqlalchemy import URL, inspect, make_url
 from app.db.session import Database
 from app.errors import BadRequest, Conflict, NotFound
 from app.inbox import open_inbox
-from app.storage import FolderStorage, Storage
+from app.services import references
+from app.storage import FolderStorage, Storage, is_key
 
 SQLITE, POSTGRESQL = "graft.db", "graft.dump"
 OBJECTS = "storage"
@@ -97,7 +98,8 @@ def copy(source: Storage, target: Storage, passing: Path) -> Copied:
     """
     copied, inbox = Copied(), open_inbox(source)
     for stored in source.walk():
-        if stored.unfinished:
+        # What somebody else has put there is not Graft's to keep.
+        if stored.unfinished or references.place(stored.key) is None or not is_key(stored.key):
             continue
         found = target.stat(stored.key)
         if found is not None and found.size_bytes == stored.size_bytes:
@@ -112,7 +114,7 @@ def copy(source: Storage, target: Storage, passing: Path) -> Copied:
                     file.writelines(inbox.read(stored.key))
                     file.flush()
                     target.put(stored.key, Path(file.name))
-        except NotFound:
+        except (NotFound, FileNotFoundError):
             # Deleted since it was listed.
             continue
         copied.objects += 1

@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from app.storage.base import DRAFTS, Storage, Stored, check_key, out_of_space
+from app.storage.base import DRAFTS, Storage, Stored, check_key, is_key, out_of_space
 from app.storage.copies import remove_old_copies
 from app.storage.folder import FolderStorage
 
@@ -15,6 +15,7 @@ __all__ = [
     "check_key",
     "failures",
     "folder_of",
+    "is_key",
     "open_storage",
     "out_of_space",
     "remove_old_copies",

@@ -70,13 +70,18 @@ class Storage(Protocol):
         """Removes exactly what a listing has told of, and nothing below it; nothing there is no error."""
 
 
+def is_key(key: str) -> bool:
+    """Whether an object may have that key: a relative path of plain names."""
+    return _KEY.fullmatch(key) is not None
+
+
 def check_key(key: str) -> str:
     """Refuses a key that could leave the store.
 
     Raises:
         ValueError: not a relative path of plain names.
     """
-    if not _KEY.fullmatch(key):
+    if not is_key(key):
         raise ValueError(f"storage keys are relative paths of plain names; found {key!r}")
     return key
 

@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
 from app.db import migration
+from app.db.base import new_id
 from app.services import backups
 from app.storage import FolderStorage
 
@@ -35,6 +36,28 @@ def test_a_restoration_that_is_cut_off_can_be_made_again(sqlite_template, tmp_pa
     with closing(sqlite3.connect(target)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+
+
+def test_what_is_not_grafts_or_goes_meanwhile_keeps_nothing_from_being_copied(tmp_path):
+    kept, gone = (f"datasets/default/{new_id('ds')}/shard" for _ in range(2))
+    storage, there = FolderStorage(tmp_path / "storage"), FolderStorage(tmp_path / "there")
+    (tmp_path / "x").write_bytes(b"bytes")
+    for key in (kept, gone):
+        storage.put(key, tmp_path / "x")
+    for name in ("notes.txt", "predictions/notes (old).txt", f"{kept} (2)", "datasets/a b.txt"):
+        (tmp_path / "storage" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "storage" / name).write_bytes(b"of somebody else")
+
+    class Emptied(FolderStorage):
+        """Loses an object as soon as it was listed."""
+
+        def walk(self):
+            listed = list(super().walk())
+            self.delete(gone)
+            return iter(listed)
+
+    copied = backups.copy(Emptied(tmp_path / "storage"), there, tmp_path)
+    assert (copied.objects, [one.key for one in there.walk()]) == (1, [kept])
 
 
 @pytest.fixture
