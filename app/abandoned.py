@@ -17,6 +17,8 @@ WORKING = ("upload-*", "bundle-*", "class-*", "log-*", "sums-*", "rows-*")
 # Of processes, for as long as each lives: what those that answer tell each other, and the socket of the process that
 # runners are forked from, which `multiprocessing` puts where temporary files are, since its path must be short.
 BOARD, SOCKET = "board-", "pymp-"
+# Of a user's own weights, while a job copies them to where it opens them.
+OWN = ".own-"
 
 
 def remove(settings: Settings, seconds: float = SECONDS, temporary: Path | None = None) -> int:
@@ -36,6 +38,7 @@ def _candidates(settings: Settings, temporary: Path) -> Iterator[Path]:
     yield from filter(in_use.is_left, temporary.glob(f"{SOCKET}*"))
     for pattern in WORKING:
         yield from settings.scratch.glob(pattern)
+    yield from (settings.home_path / "backbones").glob(f"{OWN}*")
     yield from (settings.home_path / "cache" / DRAFTS).glob("*")
     storage = folder_of(settings.resolved_storage_url)
     if storage is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from anyio import CapacityLimiter
 from fastapi import APIRouter, Depends, FastAPI
 
-from app import VERSION, abandoned
+from app import VERSION
 from app.api import (
     advice,
     alignments,
@@ -66,7 +66,6 @@ from app.api.traced import Traced
 from app.api.under_way import UnderWay
 from app.db.session import Bounds, Database
 from app.inbox import open_inbox
-from app.local_copies import LocalCopies
 from app.queue import Bell, make_celery
 from app.services import logs as logs_of
 from app.services import models as models_of
@@ -86,6 +85,7 @@ from app.serving.sessions import NUM_LOADERS
 from app.serving.statistics import Present, Statistics
 from app.settings import Settings
 from app.storage import failures, open_storage
+from app.tidying import Tidying
 from app.tracing import open_tracer
 
 gc.freeze()
@@ -134,7 +134,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.graft = state = make_state(settings, board, roles)
-        state.local_copies.start()
+        state.tidying.start()
         if "serve" in roles:
             state.warm_up.start()
         async with grpc(settings, state, roles):
@@ -142,7 +142,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         await state.under_way.wait()
         await state.keyring.close()
         state.warm_up.close()
-        state.local_copies.close()
+        state.tidying.close()
         await state.remote.close()
         state.engine.close()
         state.observation.close()
@@ -210,7 +210,6 @@ async def grpc(settings: Settings, state: State, roles: Sequence[str]) -> AsyncI
 def make_state(settings: Settings, board: Path | None = None, roles: Sequence[str] = tuple(ROLES)) -> State:
     """Opens what the process needs; nothing is opened at import."""
     settings.home_path.mkdir(parents=True, exist_ok=True)
-    abandoned.remove(settings)
     storage = open_storage(settings.resolved_storage_url, settings.home_path / "cache")
     limits = Limits(settings.max_queued_images, settings.max_queue_seconds, settings.max_predict_pixels)
     database = Database(settings.resolved_database_url, _bounds(settings))
@@ -245,7 +244,7 @@ def make_state(settings: Settings, board: Path | None = None, roles: Sequence[st
         observation=Observation(observer, parts, saver, logbook, storage, settings.observed_keep_days),
         keyring=Keyring(database, settings.require_keys),
         warm_up=WarmUp(database, lookup, engine, statistics),
-        local_copies=LocalCopies(settings.home_path / "cache"),
+        tidying=Tidying(settings),
         under_way=UnderWay(),
         tracer=open_tracer(settings, "graft-api"),
     )

@@ -18,7 +18,6 @@ from app.api.under_way import UnderWay
 from app.bodies import BODY
 from app.db.session import Database
 from app.inbox import Inbox
-from app.local_copies import LocalCopies
 from app.queue import Bell
 from app.services import queues, waste
 from app.services.drift import Observation
@@ -29,6 +28,7 @@ from app.serving.engine import Engine
 from app.serving.statistics import Statistics
 from app.settings import Settings
 from app.storage import Storage
+from app.tidying import Tidying
 from app.tracing import Tracer
 
 WASTE = "waste"
@@ -58,7 +58,7 @@ class State:
     observation: Observation
     keyring: Keyring
     warm_up: WarmUp
-    local_copies: LocalCopies
+    tidying: Tidying
     under_way: UnderWay
     tracer: Tracer | None
 

@@ -10,11 +10,17 @@ from app.storage import DRAFTS
 PLACES = (
     "scratch/upload-1",
     "scratch/bundle-1/file",
+    "backbones/.own-1/bb_1/weights",
     f"cache/{DRAFTS}/tmp1",
     f"storage/{DRAFTS}/tmp1",
     "broker/messages/.1.part",
 )
-OTHERS = ("scratch/job_1-1-x/file", "storage/datasets/default/ds_1/index", "broker/messages/1_x.cpu.msg")
+OTHERS = (
+    "scratch/job_1-1-x/file",
+    "backbones/bb_1/weights",
+    "storage/datasets/default/ds_1/index",
+    "broker/messages/1_x.cpu.msg",
+)
 
 
 def test_only_what_has_a_temporary_name_and_is_old_goes(home):

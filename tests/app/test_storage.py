@@ -15,11 +15,9 @@ from hypothesis import strategies as st
 
 from app.errors import NotFound, OutOfSpace, Unavailable
 from app.inbox import open_inbox
-from app.local_copies import LocalCopies
 from app.storage import DRAFTS, FolderStorage, check_key, open_storage, remove_old_copies
 from app.storage.base import Stored
 from app.storage.copies import UNUSED_SECONDS
-from tests.conftest import wait_until
 from tests.factories import files_below
 
 
@@ -396,17 +394,6 @@ class Answering:
     def __exit__(self, *_):
         self._server.shutdown()
         self._server.server_close()
-
-
-def test_copies_go_while_the_process_lives(tmp_path):
-    old = tmp_path / "ab" / "cdef"
-    old.parent.mkdir()
-    copies = LocalCopies(tmp_path, period_seconds=0.01)
-    copies.start()
-    old.write_bytes(b"x")
-    os.utime(old, (0, 0))
-    wait_until(lambda: not old.exists(), "the copy to go")
-    copies.close()
 
 
 @pytest.mark.server

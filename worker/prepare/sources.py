@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app import backbones
+from app import abandoned, backbones
 from app.backbones import Backbone
 from app.errors import JobFailure
 from worker.attempt.context import RunContext
@@ -125,7 +125,7 @@ def _own(context: RunContext, row: dict[str, Any]) -> Prepared:
     folder = home / prefix.rpartition("/")[2]
     if not folder.is_dir():
         home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home, prefix=".own-") as name:
+        with tempfile.TemporaryDirectory(dir=home, prefix=abandoned.OWN) as name:
             place = Path(name) / folder.name
             place.mkdir()
             for key in context.storage.list(prefix):

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app import abandoned, failpoints, log_lines
 from app.db.base import now
-from app.db.models import Job, WorkerProcess
+from app.db.models import Job, UserBackbone, WorkerProcess
 from app.errors import GraftError
 from app.inbox import open_inbox
 from app.services import attempts, audit, deliveries, gpu_use, logs, models, outcomes, queues, upload_sweep, waste
@@ -147,6 +147,12 @@ def expire(context: WorkerContext) -> None:
 
 def _expire_copies(context: WorkerContext) -> None:
     remove_old_copies(context.settings.home_path / "cache")
+    own = {path.name: path for path in (context.settings.home_path / "backbones").glob("bb_*")}
+    with context.database.read() as session:
+        kept = set(session.scalars(select(UserBackbone.id).where(UserBackbone.id.in_(own))))
+    for name in own.keys() - kept:
+        # A user's weights, which have been deleted; no job opens what has no row.
+        shutil.rmtree(own[name])
 
 
 def _expire_logs(context: WorkerContext) -> None:

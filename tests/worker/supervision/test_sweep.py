@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from app.db.base import now
-from app.db.models import Dataset, Job, ModelVersion, WorkerProcess
+from app.db.models import Dataset, Job, ModelVersion, UserBackbone, WorkerProcess
 from app.db.waste import Waste
 from app.errors import Unavailable
 from app.queue import Bell, make_celery
@@ -219,6 +219,17 @@ def test_uploads_that_nobody_writes_any_more_are_removed(context, home):
         os.utime(scratch / name, (at, at))
     sweep.sweep(context)
     assert sorted(path.name for path in scratch.iterdir()) == ["other", "upload-new"]
+
+
+def test_weights_of_users_go_from_a_worker_when_they_have_deleted_them(context, home):
+    own = {"project_id": "default", "state": "ready", "document": {}}
+    with context.database.write() as session:
+        session.add(UserBackbone(id="bb_kept", name="user/kept", **own))
+    for name in ("bb_kept", "bb_gone", "lite0"):
+        (home / "backbones" / name).mkdir(parents=True)
+        (home / "backbones" / name / "weights").write_bytes(b"x")
+    sweep.expire(context)
+    assert sorted(path.name for path in (home / "backbones").iterdir()) == ["bb_kept", "lite0"]
 
 
 def test_prediction_logs_that_are_over_are_removed(context, tmp_path):
