@@ -74,7 +74,9 @@ class DatasetOut(BaseModel):
     num_problems: int
     digest: str | None
     seed: int
-    size_bytes: int = Field(description="As it is stored; as it was sent while it is being ingested, 0 if invalid.")
+    size_bytes: int = Field(
+        description="As it is stored; as it was sent, with its base, while it is being ingested; 0 if invalid."
+    )
     job_id: str | None
     created_at: datetime
     failure: Failure | None

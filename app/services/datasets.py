@@ -146,7 +146,9 @@ def create(session: Session, project: str, dataset_id: str, new: NewDataset) -> 
         )
     elif new.archive is None:
         raise BadRequest("expected a file; found none; send one as multipart field `file`", code="file_missing")
-    limits.check_bytes(session, project, new.size_bytes)
+    # A child has the bytes of its base as well, in files of its own.
+    size_bytes = new.size_bytes + (base.size_bytes if new.base_id else 0)
+    limits.check_bytes(session, project, size_bytes)
     dataset = Dataset(
         id=dataset_id,
         project_id=project,
@@ -156,7 +158,7 @@ def create(session: Session, project: str, dataset_id: str, new: NewDataset) -> 
         base_id=new.base_id,
         state=DatasetState.INGESTING,
         seed=base.seed if new.base_id else new.seed or 0,
-        size_bytes=new.size_bytes,
+        size_bytes=size_bytes,
     )
     session.add(dataset)
     session.flush()

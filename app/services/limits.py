@@ -23,8 +23,9 @@ class Limits:
     """Of one project.
 
     Args:
-        max_bytes: of all that it stores: its datasets (those that are being ingested as they were sent), its uploads as
-            large as they are to be, its versions and backbones, and the rest as the last collection has found it.
+        max_bytes: of all that it stores: its datasets (those that are being ingested as they were sent, with their
+            base), its uploads as large as they are to be, its versions and backbones, and the rest as the last
+            collection has found it.
         max_jobs: queued and running together.
         max_requests: a second, of each process that answers.
         max_gpu_seconds: of a day (UTC) that its jobs are on GPUs, all of them together; those that run go on.

@@ -56,6 +56,16 @@ def test_jobs_that_wait_or_run_count_and_others_do_not(database):
         jobs.create(session, "default", NEW)
 
 
+def test_a_child_counts_with_its_base_from_the_request_on(database):
+    with database.write() as session:
+        limits.put(session, "default", Limits(max_bytes=1000))
+        base = factories.dataset(session, size_bytes=400)
+        child = datasets.NewDataset(name="a", archive=None, filename=None, base_id=base.id, remove=("x",))
+        assert datasets.create(session, "default", "ds_child", child).size_bytes == 400
+        with pytest.raises(TooMany, match="found 800, and 400 more to come"):
+            datasets.create(session, "default", "ds_other", child)
+
+
 def test_bytes_count_from_the_upload_on(database):
     with database.write() as session:
         limits.put(session, "default", Limits(max_bytes=1000))
