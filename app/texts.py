@@ -1,7 +1,16 @@
 """What text from outside may be, to be stored and to be shown."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
+
+# Of whatever has a name here: it is part of addresses, paths and labels.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+
+def is_name(text: str) -> bool:
+    """Whether anything here can have that name."""
+    return re.fullmatch(NAME, text) is not None
 
 
 def is_storable(text: str) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.api import multipart
 from app.api.accepted import Once, OnceEach
-from app.api.deps import NAME, WASTE, Context, Project, ReadSession, State
+from app.api.deps import WASTE, Context, Project, ReadSession, State
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
 from app.api.models import OriginOut
 from app.api.problems import RESPONSES
@@ -23,6 +23,7 @@ from app.db.models import ModelVersion
 from app.db.uploads import Upload
 from app.errors import BadRequest, TooLarge
 from app.services import exports, imports, mlflow, models, publications, shared, uploads, waste
+from app.texts import NAME
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 ROUTE = "POST /models/{name}/versions"

@@ -28,9 +28,11 @@ def get(session: Session, project: str, name: str) -> Model:
     Raises:
         NotFound: there is none.
     """
-    model = session.scalar(select(Model).where(Model.project_id == project, Model.name == name))
+    # What no model can be called is not asked for: over gRPC it may be as long as a message.
+    query = select(Model).where(Model.project_id == project, Model.name == name)
+    model = session.scalar(query) if texts.is_name(name) else None
     if model is None:
-        raise NotFound(f"expected a model of this project; found none named {name!r}; see GET /api/v1/models")
+        raise NotFound(f"expected a model of this project; found none named {name[:100]!r}; see GET /api/v1/models")
     return model
 
 
