@@ -190,7 +190,7 @@ def _import(
     with imports.judged(state.storage, state.settings.scratch, path) as found:
         with state.database.read() as session:
             publications.check_labels(session, project, name, found.spec.task, found.spec.labels, allowed)
-        made = imports.store(state.storage, found, project, partial(waste.reserve, state.database))
+        made = imports.store(state.storage, found, project, partial(waste.reserved, state.database, state.storage))
 
     def make(session: Session) -> tuple[ImportOut, str]:
         if uploaded is not None:

@@ -143,7 +143,7 @@ def _add(
         name,
         label,
         images,
-        partial(waste.reserve, state.database),
+        partial(waste.reserved, state.database, state.storage),
     )
 
     def make(session: Session) -> tuple[ClassOut, str]:

@@ -4,10 +4,11 @@ Nothing of it is believed that can be looked at (decision 0020). What cannot, it
 from, is kept as what the other side says.
 """
 
+import math
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from app.artifact.spec import BundleError, File, Spec
 from app.db.base import new_id
 from app.errors import BadRequest, NotFound, Overloaded
 from app.services.publications import NewVersion
+from app.services.waste import Reserved
 from app.serving.providers import CPU
 from app.serving.runtime import BATCH_SIZE, bytes_per_pixel
 from app.storage import Storage, out_of_space
@@ -82,8 +84,8 @@ def judged(storage: Storage, scratch: Path, upload: Path) -> Iterator[Judged]:
         _places.release()
 
 
-def store(storage: Storage, found: Judged, project: str, reserve: Callable[[str], None]) -> NewVersion:
-    """Puts the bundle under a prefix of its own, once that is reserved; whoever calls deletes it unless a row names it.
+def store(storage: Storage, found: Judged, project: str, reserved: Reserved) -> NewVersion:
+    """Puts the bundle under a reserved prefix of its own; whoever calls gives it back unless a row names it.
 
     A shared graph is stored once: what a job or another bundle has brought already is not stored again. It is not taken
     back, since somebody else may have found it by then: a collection removes it when nothing names it.
@@ -91,9 +93,8 @@ def store(storage: Storage, found: Judged, project: str, reserve: Callable[[str]
     version_id = new_id("ver")
     prefix = f"bundles/{project}/{version_id}/imported"
     described = found.spec
-    reserve(prefix)
-    (found.folder / bundle.SPEC).write_bytes(specs.dump(described))
-    try:
+    with reserved(prefix):
+        (found.folder / bundle.SPEC).write_bytes(specs.dump(described))
         for name, file in described.files.items():
             if file.key is None:
                 storage.put(f"{prefix}/{name}", found.folder / name)
@@ -102,9 +103,6 @@ def store(storage: Storage, found: Judged, project: str, reserve: Callable[[str]
             failpoints.reach("import_file_stored")
         storage.put(f"{prefix}/{bundle.SPEC}", found.folder / bundle.SPEC)
         failpoints.reach("import_stored")
-    except BaseException:
-        storage.delete(prefix)
-        raise
     return NewVersion(version_id, prefix, specs.document(described))
 
 
@@ -155,15 +153,18 @@ def _spec(folder: Path, names: list[str]) -> Spec:
         raise _invalid("labels of printable characters; found a control character in one")
     if not _storable(specs.document(described)):
         raise _invalid(
-            f"text in {bundle.SPEC} that the database can hold; found a NUL character or half a surrogate pair"
+            f"text and finite numbers in {bundle.SPEC}, as the database can hold them; found a NUL character, half a "
+            "surrogate pair, NaN or infinity"
         )
     return described
 
 
 def _storable(value: Any) -> bool:
-    """Whether every database takes the text in a document."""
+    """Whether every database takes the text and the numbers in a document."""
     if isinstance(value, str):
         return texts.is_storable(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
     if isinstance(value, dict):
         return all(_storable(part) for pair in value.items() for part in pair)
     return not isinstance(value, list) or all(map(_storable, value))

@@ -6,6 +6,7 @@ child may have.
 
 import io
 import json
+import math
 import pickle
 import stat
 import struct
@@ -70,6 +71,12 @@ def lying(size_bytes: int) -> Callable[[Files], bytes]:
 
 def spec(**fields: Any) -> Callable[[Files], bytes]:
     return lambda files: pack(edit_spec(files, **fields))
+
+
+def endless(files: Files) -> bytes:
+    """A number that JSON can spell, and no float can hold."""
+    described = edit_spec(files, recipe={"method": "linear_probe", "rate": "endless"})
+    return pack({**described, "spec.json": described["spec.json"].replace(b'"endless"', b"-1e999")})
 
 
 def backbone(**fields: Any) -> Callable[[Files], bytes]:
@@ -239,6 +246,8 @@ OUTSIDE: dict[str, Case] = {
     "a label twice": (spec(labels=["cat", "cat", "owl"]), "bundle_invalid", "distinct"),
     "a label that is control": (spec(labels=["cat", "dog", "o\0l"]), "bundle_invalid", "printable"),
     "text that is no text": (spec(recipe={"method": "\0"}), "bundle_invalid", "NUL"),
+    "a number that is none": (spec(recipe={"deep": [{"rate": math.nan}]}), "bundle_invalid", "finite"),
+    "a number beyond all": (endless, "bundle_invalid", "finite"),
     "markup as the backbone": (backbone(name=f"timm/{MARKUP}"), "bundle_invalid", "PROVIDER/NAME"),
     "a digest that is a path": (backbone(digest="../../own"), "bundle_invalid", "sha256"),
     "a key of another version": (keyed, "bundle_invalid", "shared"),

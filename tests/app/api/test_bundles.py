@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from app.artifact import bundle
 from app.db.models import IdempotencyKey, Model, ModelVersion
+from app.db.waste import Waste
 from app.main import create_app
 from app.services import imports
 from app.settings import Settings
@@ -84,7 +85,8 @@ def kept(client):
     state = client.app.state.graft
     with state.database.read() as session:
         rows = [
-            session.scalar(select(func.count()).select_from(table)) for table in (Model, ModelVersion, IdempotencyKey)
+            session.scalar(select(func.count()).select_from(table))
+            for table in (Model, ModelVersion, IdempotencyKey, Waste)
         ]
     paths = {path for path in files_below(home_of(client)) if "/graft.db" not in path}
     children = [task.read_text() for task in Path("/proc/self/task").glob("*/children")]
@@ -213,6 +215,13 @@ def test_no_more_than_a_few_at_once(target, content):
     finally:
         for _ in range(imports.NUM_AT_ONCE):
             imports._places.release()
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(target, content, fill_disk):
+    before = kept(target)
+    fill_disk()
+    problem(send(target, content), 507, "insufficient_storage")
+    assert kept(target) == before
 
 
 def test_forms_that_are_none(target, content):
