@@ -124,7 +124,7 @@ def _judge(storage: Storage, upload: Path, folder: Path) -> Judged:
 
 
 def _spec(folder: Path, names: list[str]) -> Spec:
-    """The spec, where it is one that this Graft reads and whose words can be shown and stored.
+    """The spec, where it is one that this Graft reads and whose words can be stored.
 
     Raises:
         BadRequest: code bundle_invalid, bundle_too_new or unsupported_task.
@@ -151,8 +151,6 @@ def _spec(folder: Path, names: list[str]) -> Spec:
         raise _invalid("a backbone named PROVIDER/NAME with the sha256 of its weights; found other text")
     if any(file.key is not None for name, file in described.files.items() if name != bundle.BACKBONE):
         raise _invalid(f"no shared file but {bundle.BACKBONE}; found another one with a key")
-    if not all(map(texts.is_printable, described.labels)):
-        raise _invalid("labels of printable characters; found a control character in one")
     if not _storable(specs.document(described)):
         raise _invalid(
             f"text and finite numbers in {bundle.SPEC}, as the database can hold them; found a NUL character, half a "

@@ -244,7 +244,7 @@ OUTSIDE: dict[str, Case] = {
     "a deep spec": (lambda files: pack({**files, "spec.json": b"[" * 200_000}), "bundle_invalid", "spec.json"),
     "another task": (spec(task="detection"), "unsupported_task", "detection"),
     "a label twice": (spec(labels=["cat", "cat", "owl"]), "bundle_invalid", "distinct"),
-    "a label that is control": (spec(labels=["cat", "dog", "o\0l"]), "bundle_invalid", "printable"),
+    "a label that no database holds": (spec(labels=["cat", "dog", "o\0l"]), "bundle_invalid", "NUL"),
     "text that is no text": (spec(recipe={"method": "\0"}), "bundle_invalid", "NUL"),
     "a number that is none": (spec(recipe={"deep": [{"rate": math.nan}]}), "bundle_invalid", "finite"),
     "a number beyond all": (endless, "bundle_invalid", "finite"),

@@ -5,6 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import yaml
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
@@ -191,6 +192,29 @@ def test_a_claimed_backbone_does_not_take_the_place_of_a_proven_one(light_client
         light_client.get(url("third") + f"/{third['version']}").json()["spec"]["files"]["backbone.onnx"]["key"]
         == proven
     )
+
+
+def test_labels_that_a_dataset_takes_travel(light_client, tmp_path):
+    """Datasets take them byte for byte; JSON leaves what YAML forbids or folds as it is."""
+    labels = (
+        "a\tb",
+        "cat\r",
+        "a\x7fb",
+        "two\u0085lines",
+        "\u2028",
+        "\ufffe\uffff",
+        '\x1b"\\',
+        "\U0001f600\u200d\U0001f525",
+    )
+    publish(light_client, tmp_path, "source", labels=labels)
+    sent = light_client.get(url("source", 1)).content
+    answer = send(light_client, sent, "moved")
+    assert answer.status_code == 201, answer.text
+    assert light_client.get(url("moved", 1)).content == sent
+    same(predict(light_client, "source", 1), predict(light_client, "moved", 1))
+    assert light_client.get(url("moved") + "/1").json()["spec"]["labels"] == [*labels]
+    folder = read(light_client.get(url("moved", 1, "mlflow")).content)
+    assert yaml.safe_load(folder["moved-1/MLmodel"])["metadata"]["graft"]["labels"] == [*labels]
 
 
 def test_names_with_markup_are_text_everywhere(light_client, tmp_path):
