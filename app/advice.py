@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import BaseModel, Field, model_validator
 
 from app.bodies import BODY, FROM_LIST
+from app.texts import NAME
 
 Kind = Literal["label_error", "outlier", "near_duplicate", "small_class", "confused_classes", "imbalanced", "drift"]
 Action = Literal["remove", "relabel", "look"]
@@ -56,9 +57,7 @@ class ApplyRequest(BaseModel):
         description="All listed findings of these kinds, but for what would change the test split: a model's opinion "
         "must not correct the answers that models are scored by.",
     )
-    name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Of the child dataset; its base's by default."
-    )
+    name: str | None = Field(None, pattern=NAME, description="Of the child dataset; its base's by default.")
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:

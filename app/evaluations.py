@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from app.bodies import BODY, By
+from app.texts import NAME
 
 VERSIONS: Literal["versions"] = "versions"
 FOLDS, REPRODUCE = "folds", "reproduce"
@@ -13,7 +14,7 @@ REPORT = "report"
 # Recipes that learn from one labelled dataset, so that a fold of it can be left out.
 FOLDED = ("linear_probe", "few_shot", "fine_tune", "auto")
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Name = Annotated[str, Field(pattern=NAME)]
 Number = Annotated[int, Field(ge=1, lt=2**31)]
 DatasetId = Annotated[str, Field(min_length=1, max_length=40)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]

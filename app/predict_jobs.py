@@ -5,10 +5,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from app.dataset_jobs import FileJobIn
+from app.texts import NAME
 
 KIND: Literal["predict"] = "predict"
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Name = Annotated[str, Field(pattern=NAME)]
 
 
 class PredictIn(FileJobIn):

@@ -15,12 +15,13 @@ from starlette.requests import ClientDisconnect
 
 from app import log_lines
 from app.api import images
-from app.api.deps import NAME, State
+from app.api.deps import State
 from app.artifact.precisions import FLOAT, Precision
 from app.services import predictions, rollouts
 from app.services.drift import Call
 from app.services.predictions import Found
 from app.serving.call import Result, Timing, late
+from app.texts import NAME
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.api import multipart
 from app.api.accepted import Once, OnceEach
-from app.api.deps import NAME, WASTE, Context, Project, ReadSession, State
+from app.api.deps import WASTE, Context, Project, ReadSession, State
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
 from app.api.models import OriginOut
 from app.api.problems import RESPONSES
@@ -23,6 +23,7 @@ from app.db.models import ModelVersion
 from app.db.uploads import Upload
 from app.errors import BadRequest, TooLarge
 from app.services import exports, imports, mlflow, models, publications, shared, uploads, waste
+from app.texts import NAME
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 ROUTE = "POST /models/{name}/versions"
@@ -189,7 +190,7 @@ def _import(
     with imports.judged(state.storage, state.settings.scratch, path) as found:
         with state.database.read() as session:
             publications.check_labels(session, project, name, found.spec.task, found.spec.labels, allowed)
-        made = imports.store(state.storage, found, project, partial(waste.reserve, state.database))
+        made = imports.store(state.storage, found, project, partial(waste.reserved, state.database, state.storage))
 
     def make(session: Session) -> tuple[ImportOut, str]:
         if uploaded is not None:

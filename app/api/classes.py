@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app import texts
 from app.api import held, multipart
 from app.api.accepted import Once, OnceEach
-from app.api.deps import NAME, State
+from app.api.deps import State
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
 from app.api.images import FILES, ImageIn, aside, check_number, given
 from app.api.problems import RESPONSES
@@ -20,6 +20,7 @@ from app.bodies import BODY
 from app.db.models import ModelVersion
 from app.errors import BadRequest
 from app.services import class_checks, classes, models, publications, shared, waste
+from app.texts import NAME
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 ROUTE = "POST /models/{name}/classes"
@@ -142,7 +143,7 @@ def _add(
         name,
         label,
         images,
-        partial(waste.reserve, state.database),
+        partial(waste.reserved, state.database, state.storage),
     )
 
     def make(session: Session) -> tuple[ClassOut, str]:

@@ -12,13 +12,14 @@ from sqlalchemy.orm import Session
 from app import failpoints
 from app.api import multipart
 from app.api.accepted import Once, OnceEach
-from app.api.deps import NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
+from app.api.deps import WASTE, After, Context, Limit, Page, Project, ReadSession, State, WriteSession
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
 from app.api.problems import RESPONSES
 from app.db.base import new_id
 from app.db.models import Dataset
 from app.errors import BadRequest, UnsupportedMediaType
 from app.services import datasets, samples, uploads, waste
+from app.texts import NAME
 
 router = APIRouter(prefix="/datasets", tags=["datasets"], responses=RESPONSES)
 ROUTE = "POST /datasets"

@@ -32,7 +32,6 @@ from app.tidying import Tidying
 from app.tracing import Tracer
 
 WASTE = "waste"
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 T = TypeVar("T")
 

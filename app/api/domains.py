@@ -6,10 +6,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
-from app.api.deps import NAME, Page, Project, ReadSession, WriteSession
+from app.api.deps import Page, Project, ReadSession, WriteSession
 from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.services import domains
+from app.texts import NAME
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 DomainName = Annotated[str, Path(pattern=NAME)]

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from app.api.deps import NAME, Context, Project, ReadSession
+from app.api.deps import Context, Project, ReadSession
 from app.api.problems import RESPONSES
 from app.services import domains, models
 from app.serving.slots import Window
+from app.texts import NAME
 
 router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES)
 

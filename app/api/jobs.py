@@ -12,7 +12,6 @@ from app.api.accepted import Accepted
 from app.api.datasets import Failure
 from app.api.deps import (
     BARE,
-    NAME,
     WASTE,
     After,
     Context,
@@ -35,6 +34,7 @@ from app.pages.render import POLICY
 from app.predict_jobs import KIND, PredictIn
 from app.services import adapted, extract_jobs, job_requests, jobs, models, outcomes, predict_jobs, reports, transfers
 from app.services.job_files import MADE
+from app.texts import NAME
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], responses=RESPONSES)
 LOCATION = "/api/v1/jobs/{id}"

@@ -6,12 +6,13 @@ from typing import Any, Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from app.api.deps import NAME, After, Context, Limit, Page, Project, ReadSession, WriteSession, finish
+from app.api.deps import After, Context, Limit, Page, Project, ReadSession, WriteSession, finish
 from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.base import now
 from app.db.keys import ApiKey
 from app.services import keys
+from app.texts import NAME
 
 router = APIRouter(prefix="/keys", tags=["keys"], responses=RESPONSES)
 ScopeName = Literal["read", "write", "predict", "admin"]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field, model_validator
 
-from app.api.deps import BARE, NAME, WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
+from app.api.deps import BARE, WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
 from app.api.files import Attachment
 from app.api.problems import RESPONSES
 from app.artifact import bundle
@@ -16,6 +16,7 @@ from app.db.aliases import Alias
 from app.db.models import Model, ModelVersion
 from app.errors import NotFound
 from app.services import aliases, models, predictions, rollouts
+from app.texts import NAME
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
 MODEL_ONNX = "model.onnx"

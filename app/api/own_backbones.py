@@ -14,7 +14,7 @@ from app import failpoints
 from app.api import multipart
 from app.api.accepted import Once, OnceEach
 from app.api.datasets import Failure
-from app.api.deps import NAME, WASTE, Project, ReadSession, WriteSession
+from app.api.deps import WASTE, Project, ReadSession, WriteSession
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
 from app.api.problems import RESPONSES
 from app.backbones import InputChanges
@@ -22,6 +22,7 @@ from app.bodies import BODY
 from app.db.models import UserBackbone
 from app.errors import BadRequest, UnsupportedMediaType
 from app.services import backbones, uploads, waste
+from app.texts import NAME
 
 router = APIRouter(prefix="/backbones", tags=["backbones"], responses=RESPONSES)
 ROUTE = "POST /backbones"

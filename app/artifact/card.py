@@ -10,6 +10,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from app import texts
 from app.artifact import front_matter
 from app.artifact.precisions import WORDS, Second, SecondGraph
 from app.artifact.sample import Sample
@@ -34,7 +35,7 @@ def render(spec: Spec, report: Mapping[str, Any], model: str, sample: Sample | N
     Raises:
         ValueError: the model's name is not one that the registry allows.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", model):
+    if not texts.is_name(model):
         raise ValueError(f"expected a model name of letters, digits, '.', '_' and '-'; found {model!r}; rename it")
     parts = [
         f"---\n{front_matter.render(spec, model)}---",

@@ -3,10 +3,10 @@
 Dataset ids and licences are other people's text: every string is a double-quoted scalar, so that none can add a key.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from app import texts
 from app.artifact.spec import Spec
 
 # Licences that hubs know by these ids; any other is `other` with its own name.
@@ -93,22 +93,10 @@ def _yaml(value: Any, indent: str = "") -> str:
     if isinstance(value, dict):
         return "".join(f"{indent}{key}:{_nested(item, indent)}" for key, item in value.items())
     return "".join(f"{indent}- {_yaml(item, indent + '  ').removeprefix(indent + '  ')}" if isinstance(item, dict)
-                   else f"{indent}- {_scalar(item)}\n" for item in value)  # fmt: skip
+                   else f"{indent}- {texts.in_yaml(item)}\n" for item in value)  # fmt: skip
 
 
 def _nested(value: Any, indent: str) -> str:
     if isinstance(value, dict | list) and value:
         return "\n" + _yaml(value, indent + "  ")
-    return f" {_scalar(value)}\n"
-
-
-def _scalar(value: Any) -> str:
-    if not isinstance(value, str):
-        return json.dumps(value, allow_nan=False)
-    return '"' + "".join(_quoted(char) for char in value) + '"'
-
-
-def _quoted(char: str) -> str:
-    if char in '"\\':
-        return "\\" + char
-    return char if char.isprintable() else f"\\U{ord(char):08x}"
+    return f" {texts.in_yaml(value)}\n"

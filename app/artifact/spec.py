@@ -18,6 +18,7 @@ from app.errors import BadRequest, GraftError
 
 # What older readers understand is written for them: 1 is one graph, 2 has one in 8 bits, 3 one in half precision.
 SPEC_VERSION = 3
+MAX_PROBLEMS, MAX_PROBLEM_CHARS = 20, 1000
 RESERVED_TASKS = ("detection", "text_", "audio_")
 
 # Provider of a network that learned from its dataset alone; no catalogue has one of that name.
@@ -248,7 +249,7 @@ def load(data: bytes) -> Spec:
         raise BundleError(f"expected spec.json to hold JSON; found {error}; publish the model again") from error
     version = document.get("spec_version") if isinstance(document, dict) else None
     if type(version) is not int:
-        raise BundleError(f"expected spec.json to hold a whole number spec_version; found {version!r}")
+        raise BundleError(f"expected spec.json to hold a whole number spec_version; found {repr(version)[:40]}")
     if version > SPEC_VERSION:
         raise BundleError(
             f"expected spec_version up to {SPEC_VERSION}; found {version}, written by a newer Graft; upgrade this one",
@@ -257,7 +258,7 @@ def load(data: bytes) -> Spec:
     task = document.get("task")
     if isinstance(task, str) and task.startswith(RESERVED_TASKS):
         raise BadRequest(
-            f"expected one of classification, multi_label, regression, multi_task; found task {task!r}, "
+            f"expected one of classification, multi_label, regression, multi_task; found task {task[:40]!r}, "
             "which this version cannot serve; choose another model",
             code="unsupported_task",
         )
@@ -276,5 +277,8 @@ def load(data: bytes) -> Spec:
 
 
 def _problems(error: ValidationError) -> str:
+    """Where it is wrong and how; of a stranger's file no more than can be read, since each place takes a kilobyte."""
+    if error.error_count() > MAX_PROBLEMS:
+        return f"{error.error_count()} problems"
     found = [f"{'.'.join(map(str, item['loc'])) or 'spec'}: {item['msg']}" for item in error.errors()]
-    return "; ".join(found)
+    return "; ".join(found)[:MAX_PROBLEM_CHARS]

@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from app.db.models import ModelVersion
 from app.services import class_checks, predictions
 from app.services.class_checks import OldClasses
 from app.services.publications import NewVersion
+from app.services.waste import Reserved
 from app.serving.engine import Engine
 from app.serving.model import Served
 from app.serving.runtime import Session as GraphSession
@@ -78,9 +79,9 @@ def make(
     model: str,
     label: str,
     images: Sequence[bytes],
-    reserve: Callable[[str], None],
+    reserved: Reserved,
 ) -> Made:
-    """The new bundle, stored under its own, reserved prefix; whoever calls deletes it unless a row names it.
+    """The new bundle, stored under its own, reserved prefix; whoever calls gives it back unless a row names it.
 
     An image that was given twice is used once. Alike are the same bytes: all are decoded, so that a bad one is named by
     its place in the request.
@@ -132,8 +133,8 @@ def make(
             place = Path(folder) / "bundle"
             tried_on = _sample(served, after)
             written = _write(storage, place, base, network, described, grown, scored, report, known, tried_on)
-            reserve(prefix)
-            _store(storage, Path(folder) / "bundle", prefix, written)
+            with reserved(prefix):
+                _store(storage, Path(folder) / "bundle", prefix, written)
         except OSError as error:
             raise out_of_space(error) from error
     version = NewVersion(version_id, prefix, specs.document(written))
@@ -258,13 +259,9 @@ def _report(spec: Spec, old: OldClasses, warnings: list[str]) -> dict[str, Any]:
 
 
 def _store(storage: Storage, folder: Path, prefix: str, written: Spec) -> None:
-    """spec.json last, so that a prefix that has one is whole; an error leaves nothing there."""
+    """spec.json last, so that a prefix that has one is whole."""
     names = [name for name, file in written.files.items() if file.key is None]
-    try:
-        for name in [*names, bundle.SPEC]:
-            storage.put(f"{prefix}/{name}", folder / name)
-            failpoints.reach("class_file_stored")
-        failpoints.reach("class_stored")
-    except BaseException:
-        storage.delete(prefix)
-        raise
+    for name in [*names, bundle.SPEC]:
+        storage.put(f"{prefix}/{name}", folder / name)
+        failpoints.reach("class_file_stored")
+    failpoints.reach("class_stored")

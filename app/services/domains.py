@@ -117,7 +117,7 @@ def _unknown(session: Session, model: Model, domain: str) -> NotFound:
     names = session.scalars(query).all()
     listed = ", ".join(names) or "none; bind one with PUT"
     return NotFound(
-        f"expected a domain of model {model.name!r}; found none named {domain!r}; there are: {listed}",
+        f"expected a domain of model {model.name!r}; found none named {domain[:100]!r}; there are: {listed}",
         code="unknown_domain",
         domains=list(names),
     )

@@ -10,6 +10,7 @@ import platform
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
+from app import texts
 from app.artifact.spec import Spec
 from app.db.models import ModelVersion
 from app.libraries import version
@@ -39,7 +40,7 @@ def folder(storage: Storage, row: ModelVersion, name: str) -> Files:
 
 
 def _model(row: ModelVersion, name: str, spec: Spec) -> str:
-    """YAML; JSON, which YAML contains, wherever text comes from elsewhere."""
+    """YAML; as JSON, which YAML all but contains, wherever text comes from elsewhere."""
     shape = spec.inputs[0].shape
     signature = {
         "inputs": [_tensor("images", "uint8", shape)],
@@ -70,7 +71,7 @@ def _model(row: ModelVersion, name: str, spec: Spec) -> str:
       virtualenv: python_env.yaml
     loader_module: mlflow.onnx
     python_version: {platform.python_version()}
-metadata: {json.dumps(metadata, ensure_ascii=False)}
+metadata: {texts.in_yaml(metadata)}
 mlflow_version: {FORMAT_VERSION}
 model_uuid: {uuid5(NAMESPACE_OID, row.id).hex}
 signature:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+from sqlalchemy import Select, or_, select
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app import texts
 from app.db.aliases import Alias, AliasChange
@@ -28,9 +28,11 @@ def get(session: Session, project: str, name: str) -> Model:
     Raises:
         NotFound: there is none.
     """
-    model = session.scalar(select(Model).where(Model.project_id == project, Model.name == name))
+    # What no model can be called is not asked for: over gRPC it may be as long as a message.
+    query = select(Model).where(Model.project_id == project, Model.name == name)
+    model = session.scalar(query) if texts.is_name(name) else None
     if model is None:
-        raise NotFound(f"expected a model of this project; found none named {name!r}; see GET /api/v1/models")
+        raise NotFound(f"expected a model of this project; found none named {name[:100]!r}; see GET /api/v1/models")
     return model
 
 
@@ -45,12 +47,18 @@ def page(session: Session, project: str, limit: int, after: str | None) -> tuple
 
 
 def versions(session: Session, model_ids: Sequence[str]) -> dict[str, list[ModelVersion]]:
-    """Versions of several models in one query, newest first."""
+    """Versions of several models in one query, newest first; without their specs, which may have megabytes each."""
     found: dict[str, list[ModelVersion]] = {model_id: [] for model_id in model_ids}
     query = select(ModelVersion).where(ModelVersion.model_id.in_(model_ids)).order_by(ModelVersion.version.desc())
+    query = query.options(defer(ModelVersion.spec, raiseload=True))
     for version in session.scalars(query):
         found[version.model_id].append(version)
     return found
+
+
+def newest(session: Session, model_id: str) -> ModelVersion | None:
+    """The version that was published last; None for a model that has none."""
+    return session.scalar(_newest(model_id))
 
 
 def every_version(session: Session, project: str) -> list[tuple[str, int, str]]:
@@ -130,7 +138,7 @@ def resolve(session: Session, project: str, name: str, number: int | None, alias
         raise NotFound(
             f"expected an alias of model {name!r}; found none named {alias!r}; see GET /api/v1/models/{name}"
         )
-    query = select(ModelVersion).where(ModelVersion.model_id == model.id).order_by(ModelVersion.version.desc()).limit(1)
+    query = _newest(model.id)
     row = session.scalar(query.where(ModelVersion.version == pointed.version) if pointed else query)
     if row is None:
         raise NotFound(f"expected a model with a version; found {name!r} without one; run a job that publishes to it")
@@ -208,3 +216,8 @@ def locked_version(session: Session, project: str, name: str, number: int) -> Mo
     """
     session.get_one(Model, get(session, project, name).id, with_for_update=True)
     return version(session, project, name, number)
+
+
+def _newest(model_id: str) -> Select[ModelVersion]:
+    query = select(ModelVersion).where(ModelVersion.model_id == model_id)
+    return query.order_by(ModelVersion.version.desc()).limit(1)

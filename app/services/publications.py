@@ -33,14 +33,14 @@ def check_labels(session: Session, project: str, name: str, task: str, labels: S
         Conflict: code label_change.
     """
     model = session.scalar(select(Model).where(Model.project_id == project, Model.name == name))
-    newest = models.versions(session, [model.id])[model.id][:1] if model else []
-    if not newest or allowed:
+    newest = models.newest(session, model.id) if model and not allowed else None
+    if newest is None:
         return
-    spec = newest[0].spec
+    spec = newest.spec
     if spec["task"] != task or set(spec["labels"]) != set(labels):
         gone, new = sorted(set(spec["labels"]) - set(labels)), sorted(set(labels) - set(spec["labels"]))
         raise Conflict(
-            f"expected the task and labels of {name!r} version {newest[0].version} ({spec['task']}); found {task}, "
+            f"expected the task and labels of {name!r} version {newest.version} ({spec['task']}); found {task}, "
             f"labels gone: {gone[:10]}, new: {new[:10]}; send allow_label_change: true or another model name",
             code="label_change",
         )

@@ -40,10 +40,15 @@ def check(database: Database, opened: Opened, engine: Engine, project: str, name
             ) from error
 
 
-def chosen(found: Found) -> Found:
-    """Who answers this call: the canary, by its share, or the version itself. Only the version has a shadow."""
+def chosen(found: Found, images: Images = ()) -> Found:
+    """Who answers this call: the canary, by its share, or the version itself. Only the version has a shadow.
+
+    Args:
+        found: what the call means.
+        images: of the call, where they may be pixels, which were made in the size of the version that is meant.
+    """
     # Not for secrets: any even draw will do.
-    if found.canary is not None and random.random() < found.share:
+    if found.canary is not None and _takes(found.canary, images) and random.random() < found.share:
         return found.canary
     return found
 
@@ -52,12 +57,12 @@ def compare(engine: Engine, statistics: Statistics, found: Found, images: Images
     """Asks the shadow what has just been answered, and counts on how many images both name the same class.
 
     Nobody waits for it. Where the engine has other work it is left out, and counted so: a trial must not slow down what
-    it is compared with.
+    it is compared with. So it is of pixels in another size than its own.
     """
     if found.shadow is None:
         return
     pair, number = (found.version_id, found.shadow.version_id), len(images)
-    if not engine.is_idle:
+    if not (engine.is_idle and _takes(found.shadow, images)):
         statistics.compared(pair, "dropped", number)
         return
     try:
@@ -69,6 +74,12 @@ def compare(engine: Engine, statistics: Statistics, found: Found, images: Images
         statistics.compared(pair, "failed", number)
         return
     future.add_done_callback(lambda ended: _count(statistics, pair, number, answered, ended))
+
+
+def _takes(found: Found, images: Images) -> bool:
+    """Whether images can be asked of a version: files of any, pixels of one whose input has their size."""
+    shape = found.model.spec.preprocess
+    return not isinstance(images, np.ndarray) or images.shape[1:3] == (shape.height, shape.width)
 
 
 def _count(statistics: Statistics, pair: tuple[str, str], number: int, answered: Result, ended: Future[Result]) -> None:

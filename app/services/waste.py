@@ -4,7 +4,8 @@ Every prefix in storage has its project as the second part of its name.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, or_, update
@@ -24,6 +25,9 @@ GRACE = timedelta(seconds=5)
 RESERVED = timedelta(hours=1)
 # While one sweep deletes, the others leave it alone.
 CLAIMED = timedelta(minutes=1)
+
+# Reserves a prefix for a block, as `reserved` does.
+Reserved = Callable[[str], AbstractContextManager[None]]
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +95,17 @@ def give_back(database: Database, storage: Storage, prefix: str) -> None:
     if is_reserved:
         failpoints.reach("waste_given_back")
         clear(database, storage, [prefix])
+
+
+@contextmanager
+def reserved(database: Database, storage: Storage, prefix: str) -> Iterator[None]:
+    """As `reserve`, for a block that stores below the prefix: what raises there is given back at once."""
+    reserve(database, prefix)
+    try:
+        yield
+    except BaseException:
+        give_back(database, storage, prefix)
+        raise
 
 
 def sweep(database: Database, storage: Storage) -> int:

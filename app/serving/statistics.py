@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from app import texts
 from app.serving.board import Board
 from app.serving.call import Result
 
@@ -210,9 +211,12 @@ class Statistics:
 
         Args:
             project: whose it was; empty where no key was looked at.
-            model: as it was named, which need not be one that there is.
+            model: as it was named, which need not be one that there is, nor one that there can be.
             code: of the error.
         """
+        if not texts.is_name(model):
+            # As long as a message, over gRPC.
+            model = OTHERS
         with self._lock:
             if len(self._refused) >= MAX_REFUSED and (project, model, code) not in self._refused:
                 # Whoever asks for names that there are not does not take memory for each.

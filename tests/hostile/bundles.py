@@ -6,6 +6,7 @@ child may have.
 
 import io
 import json
+import math
 import pickle
 import stat
 import struct
@@ -70,6 +71,12 @@ def lying(size_bytes: int) -> Callable[[Files], bytes]:
 
 def spec(**fields: Any) -> Callable[[Files], bytes]:
     return lambda files: pack(edit_spec(files, **fields))
+
+
+def endless(files: Files) -> bytes:
+    """A number that JSON can spell, and no float can hold."""
+    described = edit_spec(files, recipe={"method": "linear_probe", "rate": "endless"})
+    return pack({**described, "spec.json": described["spec.json"].replace(b'"endless"', b"-1e999")})
 
 
 def backbone(**fields: Any) -> Callable[[Files], bytes]:
@@ -237,8 +244,14 @@ OUTSIDE: dict[str, Case] = {
     "a deep spec": (lambda files: pack({**files, "spec.json": b"[" * 200_000}), "bundle_invalid", "spec.json"),
     "another task": (spec(task="detection"), "unsupported_task", "detection"),
     "a label twice": (spec(labels=["cat", "cat", "owl"]), "bundle_invalid", "distinct"),
-    "a label that is control": (spec(labels=["cat", "dog", "o\0l"]), "bundle_invalid", "printable"),
+    "a label that no database holds": (spec(labels=["cat", "dog", "o\0l"]), "bundle_invalid", "NUL"),
     "text that is no text": (spec(recipe={"method": "\0"}), "bundle_invalid", "NUL"),
+    "a number that is none": (spec(recipe={"deep": [{"rate": math.nan}]}), "bundle_invalid", "finite"),
+    "a number beyond all": (endless, "bundle_invalid", "finite"),
+    "a spec of many lists": (spec(recipe={"x": [[]] * 300_000}), "bundle_invalid", "at most 500000 values; found 600"),
+    "a long spec": (spec(recipe={"x": "x" * 2**23}), "bundle_invalid", "at most 8388608 bytes; found 839"),
+    "a spec that is wrong all over": (spec(labels=[1] * 400_000), "bundle_invalid", "found 400000 problems; publish"),
+    "a spec that is wrong at length": (spec(**{"x" * 2**20: 1}), "bundle_invalid", "found xxx"),
     "markup as the backbone": (backbone(name=f"timm/{MARKUP}"), "bundle_invalid", "PROVIDER/NAME"),
     "a digest that is a path": (backbone(digest="../../own"), "bundle_invalid", "sha256"),
     "a key of another version": (keyed, "bundle_invalid", "shared"),

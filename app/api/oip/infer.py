@@ -75,6 +75,7 @@ def _prepare(state: State, project: str, read: Read) -> _Prepared:
     messages.check_id(request.id)
     domain = messages.domain(request.parameters)
     precision = messages.precision(request.parameters)
-    found = rollouts.chosen(control.find(state, project, request.model, request.version, domain, precision))
+    found = control.find(state, project, request.model, request.version, domain, precision)
+    # Against the version that is meant, as its metadata says, whoever answers.
     images = tensors.images(request.inputs, found.model.spec, state.settings.max_predict_images)
-    return _Prepared(request, found, images)
+    return _Prepared(request, rollouts.chosen(found, images), images)

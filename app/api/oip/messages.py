@@ -118,7 +118,7 @@ def requested_outputs(asked: list[tuple[str, Mapping[str, Any]]], binary: bool) 
     found = [_requested(name, parameters, binary) for name, parameters in asked or [(PROBABILITIES, {})]]
     names = [output.name for output in found]
     if len(set(names)) != len(names):
-        raise BadRequest(f"expected each output once; found {names}; ask for each once")
+        raise BadRequest(f"expected each output once; found {texts.few(names)}; ask for each once")
     return tuple(found)
 
 
@@ -128,10 +128,12 @@ def _requested(name: str, parameters: Mapping[str, Any], binary: bool) -> Reques
     refuse_shared_memory(f"output {name!r}", parameters)
     classes = parameters.get("classification")
     if classes is not None and (type(classes) is not int or classes < 1):
-        raise BadRequest(f"expected classification of output {name!r} as a number from 1 on; found {classes!r}")
+        raise BadRequest(
+            f"expected classification of output {name!r} as a number from 1 on; found {repr(classes)[:40]}"
+        )
     wanted = parameters.get("binary_data", binary)
     if type(wanted) is not bool:
-        raise BadRequest(f"expected binary_data of output {name!r} as true or false; found {wanted!r}")
+        raise BadRequest(f"expected binary_data of output {name!r} as true or false; found {repr(wanted)[:40]}")
     return RequestedOutput(name, classes, wanted)
 
 
@@ -184,7 +186,9 @@ def domain(parameters: Mapping[str, Any]) -> str | None:
     """
     found = parameters.get("domain")
     if found is not None and not isinstance(found, str):
-        raise BadRequest(f"expected parameter domain as text; found {found!r}; see GET /api/v1/models/NAME/domains")
+        raise BadRequest(
+            f"expected parameter domain as text; found {repr(found)[:40]}; see GET /api/v1/models/NAME/domains"
+        )
     return found or None
 
 
@@ -200,7 +204,9 @@ def precision(parameters: Mapping[str, Any]) -> Precision:
     for precision in SECOND:
         if found == precision:
             return precision
-    raise BadRequest(f"expected parameter precision as {FLOAT} or {' or '.join(SECOND)}; found {found!r}; leave it out")
+    raise BadRequest(
+        f"expected parameter precision as {FLOAT} or {' or '.join(SECOND)}; found {repr(found)[:40]}; leave it out"
+    )
 
 
 def version_number(text: str) -> int | None:

@@ -1,5 +1,7 @@
 """One application for the tests of a file that change nothing in it."""
 
+import errno
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,3 +19,17 @@ def shared_client(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactor
     (home / "graft.db").write_bytes(sqlite_template.read_bytes())
     with TestClient(create_app(Settings(home=home)), base_url="http://127.0.0.1") as found:
         yield found
+
+
+@pytest.fixture
+def fill_disk(monkeypatch):
+    """Once called, the system's two ways of copying a file behave as they do on a full disk."""
+
+    def fails(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fill():
+        monkeypatch.setattr("os.link", fails)
+        monkeypatch.setattr(shutil, "copyfile", fails)
+
+    return fill

@@ -5,11 +5,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import yaml
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from app.artifact import bundle
 from app.db.models import IdempotencyKey, Model, ModelVersion
+from app.db.waste import Waste
 from app.main import create_app
 from app.services import imports
 from app.settings import Settings
@@ -84,7 +86,8 @@ def kept(client):
     state = client.app.state.graft
     with state.database.read() as session:
         rows = [
-            session.scalar(select(func.count()).select_from(table)) for table in (Model, ModelVersion, IdempotencyKey)
+            session.scalar(select(func.count()).select_from(table))
+            for table in (Model, ModelVersion, IdempotencyKey, Waste)
         ]
     paths = {path for path in files_below(home_of(client)) if "/graft.db" not in path}
     children = [task.read_text() for task in Path("/proc/self/task").glob("*/children")]
@@ -191,6 +194,29 @@ def test_a_claimed_backbone_does_not_take_the_place_of_a_proven_one(light_client
     )
 
 
+def test_labels_that_a_dataset_takes_travel(light_client, tmp_path):
+    """Datasets take them byte for byte; JSON leaves what YAML forbids or folds as it is."""
+    labels = (
+        "a\tb",
+        "cat\r",
+        "a\x7fb",
+        "two\u0085lines",
+        "\u2028",
+        "\ufffe\uffff",
+        '\x1b"\\',
+        "\U0001f600\u200d\U0001f525",
+    )
+    publish(light_client, tmp_path, "source", labels=labels)
+    sent = light_client.get(url("source", 1)).content
+    answer = send(light_client, sent, "moved")
+    assert answer.status_code == 201, answer.text
+    assert light_client.get(url("moved", 1)).content == sent
+    same(predict(light_client, "source", 1), predict(light_client, "moved", 1))
+    assert light_client.get(url("moved") + "/1").json()["spec"]["labels"] == [*labels]
+    folder = read(light_client.get(url("moved", 1, "mlflow")).content)
+    assert yaml.safe_load(folder["moved-1/MLmodel"])["metadata"]["graft"]["labels"] == [*labels]
+
+
 def test_names_with_markup_are_text_everywhere(light_client, tmp_path):
     publish(light_client, tmp_path, "source", labels=(MARKUP, "b"))
     content = light_client.get(url("source", 1)).content
@@ -213,6 +239,13 @@ def test_no_more_than_a_few_at_once(target, content):
     finally:
         for _ in range(imports.NUM_AT_ONCE):
             imports._places.release()
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(target, content, fill_disk):
+    before = kept(target)
+    fill_disk()
+    problem(send(target, content), 507, "insufficient_storage")
+    assert kept(target) == before
 
 
 def test_forms_that_are_none(target, content):

@@ -15,6 +15,7 @@ from app.artifact.graph import constants
 from app.artifact.predicted import Predictions
 from app.artifact.spec import load as load_spec
 from app.db.models import IdempotencyKey, ModelVersion
+from app.db.waste import Waste
 from app.main import create_app
 from app.services import class_checks
 from tests import factories
@@ -369,6 +370,16 @@ def test_of_two_at_once_the_second_is_told_unless_it_names_its_version(client, h
     answer = send(client, query={"version": 2}).json()
     assert (answer["version"], answer["base_version"]) == (4, 2)
     assert answer["served_by_default"] is True
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(light_client, light, tmp_path, fill_disk):
+    publish(light_client, tmp_path)
+    before = files_below(light.home_path / "storage", light.home_path / "scratch")
+    fill_disk()
+    problem(send(light_client), 507, "insufficient_storage")
+    assert files_below(light.home_path / "storage", light.home_path / "scratch") == before
+    with light_client.app.state.graft.database.read() as session:
+        assert session.query(Waste).all() == []
 
 
 def test_a_base_that_is_deleted_meanwhile_leaves_nothing(client, home, tmp_path):

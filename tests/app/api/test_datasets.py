@@ -1,8 +1,6 @@
 """Routes of datasets, on both databases."""
 
-import errno
 import json
-import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -128,13 +126,8 @@ def test_upload_over_the_limit(light, home, limit):
     assert kept_files(home) == []
 
 
-def test_full_disk_is_said_and_leaves_nothing(client, database, home, monkeypatch):
-    def fails(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    # The system's two ways of copying a file, as they behave on a full disk.
-    monkeypatch.setattr("os.link", fails)
-    monkeypatch.setattr(shutil, "copyfile", fails)
+def test_full_disk_is_said_and_leaves_nothing(client, database, home, fill_disk):
+    fill_disk()
     problem(upload(client), 507, "insufficient_storage")
     assert kept_files(home) == []
     assert [num_rows(database, table) for table in (Dataset, Job)] == [0, 0]

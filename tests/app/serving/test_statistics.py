@@ -8,7 +8,7 @@ import numpy as np
 from app.errors import BadRequest
 from app.serving.board import Board
 from app.serving.call import Result, Timing
-from app.serving.statistics import Counters, Duration, Present, Statistics
+from app.serving.statistics import OTHERS, Counters, Duration, Present, Statistics
 from tests.conftest import wait_until
 
 
@@ -42,6 +42,14 @@ def test_what_is_read_does_not_change():
     found = statistics.total().of("a")
     statistics.watch("a", Future()).set_result(result(1))
     assert (found.inference_count, statistics.total().of("a").inference_count) == (1, 2)
+
+
+def test_names_that_no_model_can_have_are_counted_together():
+    statistics = Statistics()
+    for name in ("tiny", "a" * 100, "a" * 101, "a" * 2**20, "no name", "a\n", OTHERS):
+        statistics.refused("default", name, "overloaded")
+    found = statistics.total().refused["default"]
+    assert found == {"tiny": {"overloaded": 1}, "a" * 100: {"overloaded": 1}, OTHERS: {"overloaded": 5}}
 
 
 def test_processes_of_one_service_add_up(tmp_path):
