@@ -13,7 +13,7 @@ from app.storage import DRAFTS, folder_of
 # Nobody takes so long between two looks at a file that is being made.
 SECONDS = 3600.0
 # Of API processes and collections; those of jobs have the job's name, and go as soon as it has ended.
-WORKING = ("upload-*", "bundle-*", "class-*", "log-*", "sums-*", "rows-*")
+WORKING = ("upload-*", "bundle-*", "class-*", "composed-*", "log-*", "sums-*", "rows-*")
 # Of processes, for as long as each lives: what those that answer tell each other, and the socket of the process that
 # runners are forked from, which `multiprocessing` puts where temporary files are, since its path must be short.
 BOARD, SOCKET = "board-", "pymp-"

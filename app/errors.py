@@ -19,6 +19,7 @@
     |- Locked 423                   upload_locked
     |- WrongChecksum 460            checksum_mismatch
     |- TooMany 429                  rate_limited, too_many_jobs, too_many_bytes, too_many_gpu_seconds
+    |- HeadTooLarge 431             head_too_large
     |- Unsupported 501              unsupported
     |- OutOfSpace 507               insufficient_storage
     |- Unavailable 503              unavailable
@@ -187,6 +188,14 @@ class TooMany(GraftError):
     status = 429
     code = "rate_limited"
     title = "Too many"
+
+
+class HeadTooLarge(GraftError):
+    """A request line and headers that are larger than the limit."""
+
+    status = 431
+    code = "head_too_large"
+    title = "Request header fields too large"
 
 
 class Unsupported(GraftError):

@@ -31,26 +31,14 @@ def answer(settings: Settings, roles: tuple[str, ...]) -> int:
     Returns:
         the exit status.
     """
-    import uvicorn
-
+    from app.api import connections
     from app.main import create_app
 
     process.end_with_parent()
     log_lines.setup(settings.log_level, settings.log_format)
     given, board = os.environ.get(SOCKET), os.environ.get(BOARD)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings, roles, Path(board) if board else None),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            # No address of a caller is looked at, and no address of ours is handed out.
-            proxy_headers=False,
-            timeout_graceful_shutdown=3,
-            timeout_keep_alive=30,
-        )
-    )
+    app = create_app(settings, roles, Path(board) if board else None)
+    server = connections.server(app, settings.host, settings.port)
     server.run([socket.socket(fileno=int(given))] if given else None)
     return 0 if server.started else START_FAILED
 

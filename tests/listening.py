@@ -4,18 +4,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import uvicorn
-
+from app.api import connections
+from app.api.connections import Connection
 from app.api.deps import State
 from app.main import create_app
 from app.settings import Settings
 
 
 @contextmanager
-def application(settings: Settings) -> Iterator[tuple[str, State]]:
+def application(settings: Settings, connection: type[Connection] = Connection) -> Iterator[tuple[str, State]]:
     """Its address and its state."""
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=3))
+    server = connections.server(app, "127.0.0.1", 0, connection)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

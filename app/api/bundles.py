@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.api import multipart
 from app.api.accepted import Once, OnceEach
-from app.api.deps import WASTE, Context, Project, ReadSession, State
+from app.api.deps import WASTE, Context, Project, ReadSession, State, UntilAnswered
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
 from app.api.models import OriginOut
 from app.api.problems import RESPONSES
@@ -22,7 +22,7 @@ from app.bodies import BODY
 from app.db.models import ModelVersion
 from app.db.uploads import Upload
 from app.errors import BadRequest, TooLarge
-from app.services import exports, imports, mlflow, models, publications, shared, uploads, waste
+from app.services import compositions, exports, imports, mlflow, models, publications, shared, uploads, waste
 from app.texts import NAME
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
@@ -88,20 +88,22 @@ def get_bundle(
 
 @router.get("/{name}/versions/{version}/repository", response_class=StreamingResponse, responses=ZIP)
 def get_repository(
-    name: str, version: Version, state: Context, session: ReadSession, project: Project
+    name: str, version: Version, state: Context, session: ReadSession, project: Project, until: UntilAnswered
 ) -> StreamingResponse:
     """The version as a zip that other model servers load: `NAME/config.pbtxt`, `NAME/VERSION/model.onnx`, labels."""
     row = models.version(session, project, name, version)
-    return _zip(exports.repository(state.storage, row, name), f"{name}-{version}.zip")
+    model = until.enter_context(compositions.composed(state.storage, state.settings.scratch, row))
+    return _zip(exports.repository(row, name, model), f"{name}-{version}.zip")
 
 
 @router.get("/{name}/versions/{version}/mlflow", response_class=StreamingResponse, responses=ZIP)
 def get_mlflow(
-    name: str, version: Version, state: Context, session: ReadSession, project: Project
+    name: str, version: Version, state: Context, session: ReadSession, project: Project, until: UntilAnswered
 ) -> StreamingResponse:
     """The version as a zip of an MLflow model folder with the flavors `onnx` and `python_function`."""
     row = models.version(session, project, name, version)
-    return _zip(mlflow.folder(state.storage, row, name), f"{name}-{version}-mlflow.zip")
+    model = until.enter_context(compositions.composed(state.storage, state.settings.scratch, row))
+    return _zip(mlflow.folder(row, name, model), f"{name}-{version}-mlflow.zip")
 
 
 def _zip(files: Mapping[str, bytes | FilePath], filename: str) -> StreamingResponse:

@@ -1,6 +1,7 @@
 """What routes ask for: the process's state, a session whose commit precedes the answer, the project, the page."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
@@ -125,6 +126,12 @@ def finish(state: State, session: SqlSession, location: str | None = None) -> No
         state.bell.ring(queue)
 
 
+def until_answered() -> Iterator[ExitStack]:
+    """For what an answer is read from: it goes when the last byte is sent, or when the client has gone."""
+    with ExitStack() as stack:
+        yield stack
+
+
 class Nothing(BaseModel):
     """The body of a call that takes none."""
 
@@ -143,6 +150,7 @@ async def get_project(request: Request) -> str:
 Context = Annotated[State, Depends(get_state)]
 # Among the dependencies of every call with POST or PUT that takes no body.
 BARE = Depends(_no_body)
+UntilAnswered = Annotated[ExitStack, Depends(until_answered, scope="request")]
 # scope="function": the commit happens before the response is sent, so a failed commit can still become an error.
 ReadSession = Annotated[SqlSession, Depends(read_session, scope="function")]
 WriteSession = Annotated[SqlSession, Depends(write_session, scope="function")]

@@ -1,6 +1,7 @@
 """Prediction logs: turn one on, read what was written, take it away."""
 
 import tempfile
+from contextlib import ExitStack
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,9 +9,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
-from starlette.background import BackgroundTask
 
-from app.api.deps import WASTE, Context, Project, ReadSession, WriteSession
+from app.api.deps import WASTE, Context, Project, ReadSession, UntilAnswered, WriteSession
 from app.api.files import Attachment
 from app.api.forms import plain_type
 from app.api.problems import RESPONSES
@@ -77,6 +77,7 @@ def get_log(
     state: Context,
     session: ReadSession,
     project: Project,
+    until: UntilAnswered,
     day: Annotated[date | None, Query(description="In UTC. Without it, the log's settings and days.")] = None,
 ) -> Any:
     """The log's settings and days; or the records of a day, as an attachment: NDJSON, or Parquet by `Accept`.
@@ -88,7 +89,7 @@ def get_log(
         return _out(name, row, state.storage)
     keys = logs.files(state.storage, row, day)
     if plain_type(request, "accept") == PARQUET:
-        return _parquet(state.storage, keys, state.settings.scratch, f"{name}-{day}.parquet")
+        return _parquet(state.storage, keys, state.settings.scratch, f"{name}-{day}.parquet", until)
     headers = {"Content-Disposition": f'attachment; filename="{name}-{day}.ndjson"'}
     return StreamingResponse(logs.lines(state.storage, keys), media_type=NDJSON, headers=headers)
 
@@ -99,13 +100,8 @@ def delete_log(name: str, session: WriteSession, project: Project) -> None:
     session.info.setdefault(WASTE, []).append(logs.remove(session, project, name))
 
 
-def _parquet(storage: Storage, keys: Any, scratch: Path, filename: str) -> Response:
+def _parquet(storage: Storage, keys: Any, scratch: Path, filename: str, until: ExitStack) -> Response:
     scratch.mkdir(parents=True, exist_ok=True)
-    folder = tempfile.TemporaryDirectory(dir=scratch, prefix="log-")
-    path = Path(folder.name) / "day.parquet"
-    try:
-        logs.parquet(storage, keys, path)
-    except BaseException:
-        folder.cleanup()
-        raise
-    return Attachment(path, filename=filename, media_type=PARQUET, background=BackgroundTask(folder.cleanup))
+    path = Path(until.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix="log-"))) / "day.parquet"
+    logs.parquet(storage, keys, path)
+    return Attachment(path, filename=filename, media_type=PARQUET)

@@ -6,7 +6,18 @@ from typing import Annotated, Any, Literal, Self
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field, model_validator
 
-from app.api.deps import BARE, WASTE, After, Context, Limit, Page, Project, ReadSession, WriteSession
+from app.api.deps import (
+    BARE,
+    WASTE,
+    After,
+    Context,
+    Limit,
+    Page,
+    Project,
+    ReadSession,
+    UntilAnswered,
+    WriteSession,
+)
 from app.api.files import Attachment
 from app.api.problems import RESPONSES
 from app.artifact import bundle
@@ -15,11 +26,10 @@ from app.bodies import BODY
 from app.db.aliases import Alias
 from app.db.models import Model, ModelVersion
 from app.errors import NotFound
-from app.services import aliases, models, predictions, rollouts
+from app.services import aliases, compositions, models, predictions, rollouts
 from app.texts import NAME
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
-MODEL_ONNX = "model.onnx"
 
 Version = Annotated[int, Path(ge=1, lt=2**31)]
 AliasName = Annotated[str, Path(pattern=NAME)]
@@ -157,7 +167,7 @@ def delete_model(name: str, session: WriteSession, project: Project) -> None:
 def get_version(name: str, version: Version, session: ReadSession, project: Project) -> Any:
     """One version: its metrics, files and spec."""
     row = models.version(session, project, name, version)
-    files = sorted([*row.spec["files"], bundle.SPEC, MODEL_ONNX])
+    files = sorted([*row.spec["files"], bundle.SPEC, compositions.MODEL])
     return VersionDetail(**_version(row).model_dump(), model=name, files=files, spec=row.spec)
 
 
@@ -168,20 +178,26 @@ def delete_version(name: str, version: Version, session: WriteSession, project: 
 
 
 @router.get("/{name}/versions/{version}/files/{file}", response_class=Response)
-def get_file(name: str, version: Version, file: str, state: Context, session: ReadSession, project: Project) -> Any:
+def get_file(
+    name: str,
+    version: Version,
+    file: str,
+    state: Context,
+    session: ReadSession,
+    project: Project,
+    until: UntilAnswered,
+) -> Any:
     """One file of the bundle, as an attachment. `model.onnx`, backbone and head in one, is composed on the way out."""
     row = models.version(session, project, name, version)
     spec = Spec.model_validate(row.spec)
-    if file == MODEL_ONNX:
-        content = predictions.composed(state.storage, row.prefix, spec)
-        headers = {"Content-Disposition": f'attachment; filename="{MODEL_ONNX}"'}
-        return Response(content, headers=headers, media_type="application/octet-stream")
-    if file == bundle.SPEC:
+    if file == compositions.MODEL:
+        path = until.enter_context(compositions.composed(state.storage, state.settings.scratch, row))
+    elif file == bundle.SPEC:
         path = state.storage.fetch(f"{row.prefix}/{bundle.SPEC}")
     elif file in spec.files:
         path = predictions.file_path(state.storage, row.prefix, spec, file)
     else:
-        names = ", ".join(sorted([*spec.files, bundle.SPEC, MODEL_ONNX]))
+        names = ", ".join(sorted([*spec.files, bundle.SPEC, compositions.MODEL]))
         raise NotFound(f"expected one of {names}; found {file!r}")
     return Attachment(path, filename=file, media_type="application/octet-stream")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 PREFIX = "/v2"
 # What the protocol's servers tell apart, and what the service or its guard has to say before the protocol is spoken.
-KEPT = frozenset({401, 403, 404, 405, 408, 421, 429, 499, 500, 501, 503, 504})
+KEPT = frozenset({401, 403, 404, 405, 408, 421, 429, 431, 499, 500, 501, 503, 504})
 GRPC_CODES = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",

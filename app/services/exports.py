@@ -28,17 +28,17 @@ def whole(storage: Storage, row: ModelVersion) -> Files:
     return found | {name: predictions.file_path(storage, row.prefix, spec, name) for name in files}
 
 
-def repository(storage: Storage, row: ModelVersion, name: str) -> Files:
-    """`NAME/config.pbtxt`, `NAME/labels.txt` and `NAME/VERSION/model.onnx`.
+def repository(row: ModelVersion, name: str, model: Path) -> Files:
+    """`NAME/config.pbtxt`, `NAME/labels.txt` and `NAME/VERSION/model.onnx`, which is composed already.
 
     The graph takes pixels in the model's size, `images` uint8 [N, H, W, 3], and gives `probabilities` and `features`:
     whoever serves it elsewhere decodes and resizes as `spec.json`, which lies beside it, says.
     """
     spec = Spec.model_validate(row.spec)
-    files = {
+    files: Files = {
         "config.pbtxt": _config(name, spec).encode(),
         "labels.txt": "".join(f"{_one_line(label)}\n" for label in spec.labels).encode(),
-        f"{row.version}/model.onnx": predictions.composed(storage, row.prefix, spec),
+        f"{row.version}/model.onnx": model,
         f"{row.version}/spec.json": json.dumps(row.spec, ensure_ascii=False, indent=2).encode(),
     }
     return {f"{name}/{path}": content for path, content in files.items()}

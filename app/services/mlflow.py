@@ -7,6 +7,7 @@ an image becomes them is under `metadata` and in `spec.json`.
 
 import json
 import platform
+from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
@@ -14,23 +15,21 @@ from app import texts
 from app.artifact.spec import Spec
 from app.db.models import ModelVersion
 from app.libraries import version
-from app.services import predictions
+from app.services.compositions import MODEL
 from app.services.exports import Files
-from app.storage import Storage
 
-MODEL = "model.onnx"
 # Written and read back by the tests; older ones that have the flavor read it as well.
 FORMAT_VERSION = "3.0.0"
 
 
-def folder(storage: Storage, row: ModelVersion, name: str) -> Files:
-    """`NAME-VERSION/MLmodel` and the files that it names."""
+def folder(row: ModelVersion, name: str, model: Path) -> Files:
+    """`NAME-VERSION/MLmodel` and the files that it names; the graph is composed already."""
     spec = Spec.model_validate(row.spec)
     # Of this installation, which has loaded the graph: what a spec from elsewhere says could be anything.
     needed = ["mlflow>=2.10", *(f"{library}=={version(library)}" for library in ("onnx", "onnxruntime"))]
-    files = {
+    files: Files = {
         "MLmodel": _model(row, name, spec).encode(),
-        MODEL: predictions.composed(storage, row.prefix, spec),
+        MODEL: model,
         "requirements.txt": "".join(f"{line}\n" for line in needed).encode(),
         "python_env.yaml": _python_env().encode(),
         "conda.yaml": _conda(needed).encode(),

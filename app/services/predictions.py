@@ -9,7 +9,6 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from app.artifact import alignment as artifact
-from app.artifact import bundle
 from app.artifact.precisions import FLOAT, INT8, WORDS, Precision, Second
 from app.artifact.spec import Spec
 from app.db.alignments import Alignment
@@ -249,9 +248,3 @@ def file_path(storage: Storage, prefix: str, spec: Spec, name: str) -> Path:
 def open_session(storage: Storage, prefix: str, spec: Spec, name: str) -> GraphSession:
     """One small graph of a bundle, loaded for the caller alone."""
     return GraphSession(file_path(storage, prefix, spec, name), threads=1)
-
-
-def composed(storage: Storage, prefix: str, spec: Spec) -> bytes:
-    """`model.onnx`: images -> probabilities and features, in one graph; composed on demand."""
-    head, backbone = (file_path(storage, prefix, spec, name) for name in (bundle.HEAD, bundle.BACKBONE))
-    return bundle.model_bytes(spec, head, backbone)

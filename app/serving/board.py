@@ -3,6 +3,7 @@
 A page stays when its process has ended, so that what was counted does not count down; the folder goes with the service.
 """
 
+import logging
 import os
 import tempfile
 import threading
@@ -15,6 +16,8 @@ from uuid import uuid4
 PERIOD_SECONDS = 1.0
 # A page that is older than so many periods has no process behind it.
 STALE_PERIODS = 5
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,12 @@ class Board:
         self._period_seconds = period_seconds
         self._folder, self._own = folder, folder / f"{uuid4().hex}.json"
         self._ended = threading.Event()
+        self._is_written = True
         self._writer: threading.Thread | None = None
 
     def keep(self, page: Callable[[], bytes]) -> None:
-        """Writes the page now, and again every period until `close`."""
-        self._write(page())
+        """Writes the page now, and again every period until `close`; where it cannot be written, the next time."""
+        self._try(page())
         self._writer = threading.Thread(target=self._keep, args=(page,), name="board", daemon=True)
         self._writer.start()
 
@@ -65,12 +69,25 @@ class Board:
 
     def _keep(self, page: Callable[[], bytes]) -> None:
         while not self._ended.wait(self._period_seconds):
-            self._write(page())
-        self._write(page())
+            self._try(page())
+        self._try(page())
+
+    def _try(self, data: bytes) -> None:
+        try:
+            self._write(data)
+            self._is_written = True
+        except OSError as error:
+            if self._is_written:
+                log.warning("no page could be written, the last one counts; trying again: %s", error)
+            self._is_written = False
 
     def _write(self, data: bytes) -> None:
         # Readers see the old page or the new one, never half of one.
         handle, name = tempfile.mkstemp(dir=self._folder, prefix="page-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).replace(self._own)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(name).replace(self._own)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise

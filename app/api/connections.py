@@ -1,0 +1,162 @@
+"""How much of a request's head a connection may bring, and for how long it may keep us waiting for one.
+
+The server's own parser has no such limits, and nothing of ours sees a request before its head is complete: anybody who
+reaches the port, key or not, could fill the memory with one header, or hold every descriptor with connections that say
+nothing.
+"""
+
+from asyncio import TimerHandle, Transport
+from typing import Any
+from urllib.parse import unquote
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app.api import problems, safety
+from app.errors import HeadTooLarge
+
+MAX_HEAD_BYTES = 64 * 2**10
+# What a field takes in memory beside its bytes, as HTTP/2 counts it (RFC 9113, section 6.5.2): thousands of empty ones
+# are not small.
+FIELD_BYTES = 32
+HEAD_SECONDS = 30.0
+# Of a path in an answer: the path itself may be what is too large.
+MAX_PATH_BYTES = 200
+
+
+class Connection(HttpToolsProtocol):
+    """The server's own, which refuses what is too large (431) and closes what is too slow.
+
+    Trailers, which are fields behind a body, count as part of the head. Between an answer and the next byte the
+    server's own rule for idle connections holds.
+    """
+
+    head_seconds = HEAD_SECONDS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.url = b""
+        self._head_bytes = 0
+        # Read, and part of nothing that the parser has told of: the beginning of a field, mostly.
+        self._untold_bytes = 0
+        self._end: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Somebody comes."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody comes any more."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Whatever comes."""
+        self._untold_bytes += len(data)
+        super().data_received(data)
+        if self._untold_bytes > MAX_HEAD_BYTES:
+            self._refuse(self._head_bytes + self._untold_bytes)
+        elif self._end is None and not self._is_answering:
+            # The server has just stopped its own clock for idle connections.
+            self._wait()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._head_bytes = self._untold_bytes = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of it."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A whole field, of the head or of the trailers."""
+        self._count(len(name) + len(value) + FIELD_BYTES)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is there; how long its body may take is told elsewhere (`slow_bodies`)."""
+        self._untold_bytes = 0
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of it; also of one that nobody reads any more, since the answer was given before its end."""
+        self._untold_bytes = 0
+        self._stop_waiting()
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """What the parser has stopped at: something that is no HTTP, or our own count."""
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(self._head_bytes)
+        else:
+            super().send_400_response(msg)
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _count(self, num_bytes: int) -> None:
+        self._untold_bytes = 0
+        self._head_bytes += num_bytes
+        if self._head_bytes > MAX_HEAD_BYTES:
+            # Stops the parser, which knows no other way.
+            raise HeadTooLarge("")
+
+    def _wait(self) -> None:
+        # Also closed meanwhile, or handed over to another protocol.
+        if not self.transport.is_closing() and self.transport.get_protocol() is self:
+            self._end = self.loop.call_later(self.head_seconds, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+
+    def _refuse(self, found_bytes: int) -> None:
+        """Answers in place of the application, unless it is in the middle of an answer, and closes the connection."""
+        if self.transport.is_closing():
+            return
+        if not self._is_answering:
+            self.transport.write(self._refusal(found_bytes))
+        self.transport.close()
+
+    def _refusal(self, found_bytes: int) -> bytes:
+        path = unquote(self.url[:MAX_PATH_BYTES].partition(b"?")[0].decode("latin-1"))
+        error = HeadTooLarge(
+            f"expected a request line and headers of at most {MAX_HEAD_BYTES} bytes, with {FIELD_BYTES} more for each "
+            f"header; found {found_bytes} so far; send less in cookies and headers, and data in the body"
+        )
+        answer = problems.of_error(path, error)
+        headers = [*self.server_state.default_headers, *safety.HEADERS, *answer.raw_headers, (b"connection", b"close")]
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        return STATUS_LINE[answer.status_code] + lines + b"\r\n" + bytes(answer.body)
+
+
+def server(app: ASGIApp, host: str, port: int, connection: type[Connection] = Connection) -> uvicorn.Server:
+    """What answers for an application; not yet running.
+
+    Args:
+        app: the application.
+        host: to listen on.
+        port: likewise; 0 for a free one.
+        connection: how each connection is read.
+    """
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            http=connection,
+            log_config=None,
+            access_log=False,
+            # No address of a caller is looked at, and no address of ours is handed out.
+            proxy_headers=False,
+            timeout_graceful_shutdown=3,
+            timeout_keep_alive=30,
+        )
+    )
