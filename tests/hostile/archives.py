@@ -136,11 +136,16 @@ def sparse() -> bytes:
     return bytes(data)
 
 
-def wide_header() -> bytes:
-    """A tar whose extended header has megabytes."""
-    info = tarfile.TarInfo("cat/a.png")
-    info.pax_headers = {"comment": "x" * 3_000_000}
-    return tar_of({"cat/a.png": info})
+def with_header(num_bytes: int, name: str) -> tarfile.TarInfo:
+    """An empty member whose extended header has so many bytes."""
+    info = tarfile.TarInfo(name)
+    info.pax_headers = {"comment": "x" * num_bytes}
+    return info
+
+
+def wide_headers() -> bytes:
+    """A tar.gz that has as much as a bomb between its members."""
+    return tar_of({f"cat/{number}.png": with_header(800_000, f"cat/{number}.png") for number in range(90)}, "w:gz")
 
 
 def parquet(columns: dict[str, Any], **options: Any) -> bytes:
@@ -200,6 +205,7 @@ BOMBS: dict[str, Make] = {
     "overlapping members": overlapping,
     "a flat bomb": lambda: {**GOOD, **{f"cat/big{n}.png": bytes(40_000_000) for n in range(2)}},
     "a flat tar.gz bomb": lambda: tar_of({f"cat/{n}.png": bytes(40_000_000) for n in range(2)}, "w:gz"),
+    "a tar.gz bomb of headers": wide_headers,
     "a million and more names": lambda: crowded(1_000_001),
     "a directory that says it has gigabytes": lambda: counting(60_000),
     "rows of nothing": parquet_rows,
@@ -212,7 +218,7 @@ BROKEN: dict[str, tuple[str, Make]] = {
     "half a tar": ("not_an_archive", lambda: tar_of(GOOD)[:1500]),
     "a gzip that is no tar": ("not_an_archive", lambda: gzip.compress(b"hello" * 1000)),
     "a gzip of zeros": ("empty_archive", lambda: gzip.compress(bytes(90_000_000))),
-    "a header of megabytes": ("not_an_archive", wide_header),
+    "a header of megabytes": ("not_an_archive", lambda: tar_of({"a": with_header(3_000_000, "cat/a.png")})),
     "a terabyte of holes": ("nothing_decodable", sparse),
     "a size that is too small": ("nothing_decodable", lambda: lying(100)),
     "a size that is too large": ("bomb", lambda: lying(2**32 - 2)),
