@@ -5,6 +5,7 @@ Whatever else is wrong with data, and no attack, is in tests/worker/data/test_in
 
 import gzip
 import io
+import json
 import stat
 import struct
 import tarfile
@@ -182,6 +183,13 @@ def manifest(row: bytes, kind: str = "csv") -> Upload:
     return {**GOOD, f"labels.{kind}": head + row}
 
 
+def labelled(labels: list[Any]) -> Upload:
+    """A picture for each label."""
+    files = {f"{number}.png": JPG for number in range(len(labels))}
+    rows = [{"file": name, "label": label} for name, label in zip(files, labels, strict=True)]
+    return {**files, "labels.jsonl": "\n".join(map(json.dumps, rows)).encode()}
+
+
 UNSAFE: dict[str, Make] = {
     "dot dot": lambda: {**GOOD, "../../etc/x.jpg": JPG},
     "dot dot in the middle": lambda: {**GOOD, "a/../../x.jpg": JPG},
@@ -246,12 +254,20 @@ OUTSIDE: dict[str, tuple[str, Make]] = {
         "manifest_broken", lambda: manifest(b'{"file": "dog/0.png", "label": [' + b"[]," * 500_000 + b"1]}", "jsonl")),
     "a manifest of brackets": ("manifest_broken", lambda: manifest(b"[" * 100_000 + b"\n", "jsonl")),
 }  # fmt: skip
+LABELLED: dict[str, tuple[str, Make]] = {
+    "3,000 other classes in each of 300 pictures": (
+        "too_many_labels",
+        lambda: labelled([[str(3000 * number + name) for name in range(3000)] for number in range(300)]),
+    ),
+    "a class with a name of 900,000 characters": ("label_too_long", lambda: labelled(["a", "x" * 900_000] * 2)),
+}
 # One for each way to say no, for where each costs a job; all of them go through ingestion itself.
 SERVED = (
     "dot dot", "absolute in a tar.gz", "a name of 900,000 characters", "a symbolic link in a zip", "a device",
     "overlapping members", "a flat bomb", "a million and more names", "rows of nothing", "one picture in many rows",
     "one label in many rows", "half a tar.gz", "a size that is too small", "zips in zips", "encrypted", "an executable",
     "a broken Parquet file", "a manifest to outside", "COCO annotations of files outside", "a manifest of brackets",
+    "3,000 other classes in each of 300 pictures",
 )  # fmt: skip
 REFUSED: dict[str, tuple[str, Make]] = {
     **{name: ("unsafe_path", make) for name, make in UNSAFE.items()},
@@ -259,4 +275,5 @@ REFUSED: dict[str, tuple[str, Make]] = {
     **{name: ("bomb", make) for name, make in BOMBS.items()},
     **BROKEN,
     **OUTSIDE,
+    **LABELLED,
 }

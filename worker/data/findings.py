@@ -103,6 +103,11 @@ PROBLEMS: dict[str, Text] = {
         "expected at least two good images in every class; found {num} in {name!r}",
         "add images to the class, or leave the class out",
     ),
+    "too_many_labels": Text(
+        "error",
+        "expected at most {limit}; found {found}",
+        "leave out classes that few images have, send fewer images, or send one class for each image",
+    ),
     "task_mismatch": Text("error", "expected {expected}; found {found}", "name the task that fits the labels"),
     # Child datasets
     "unknown_sample": Text(
@@ -178,6 +183,9 @@ PROBLEMS: dict[str, Text] = {
         "error",
         "expected labels of characters that can be written down; found {found}",
         "remove NUL characters and halves of surrogate pairs from the label",
+    ),
+    "label_too_long": Text(
+        "error", "expected labels of at most {limit} characters; found {found}", "give the class a shorter name"
     ),
     "case_collision": Text(
         "warning",

@@ -22,19 +22,34 @@ SPLIT_COLUMN = "split"
 SEPARATOR = "|"
 # Labels that are kept once however often they come; numbers that are all different would only fill a table.
 _MOST_EQUAL = 2**14
+# In all columns together: a row of JSON that names none of a thousand columns has a value for each of them.
+MAX_VALUES = 2**25
 
 
 class Labelled:
-    """What tables say of images: each one's row of the records, its split or NONE, a value for each label column."""
+    """What tables say of images: each one's row of the records, its split or NONE, a value for each label column.
 
-    def __init__(self) -> None:
+    Args:
+        problems: gets the finding of more than there may be.
+    """
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems, self._num_values = problems, 0
         self.rows = array("q")
         self.splits = array("b")
         self.values: list[list[Any]] = []
         self._equal: dict[str, list[Any]] = {}
 
     def add(self, row: int, split: int, values: list[Any]) -> None:
-        """Notes one row of a table; equal labels are kept once."""
+        """Notes one row of a table; equal labels are kept once.
+
+        Raises:
+            Rejected: there are more than MAX_VALUES.
+        """
+        self._num_values += len(values)
+        if self._num_values > MAX_VALUES:
+            found = f"more, in {len(values)} label columns"
+            raise self._problems.reject("too_many_labels", limit=f"{MAX_VALUES} labels", found=found)
         self.rows.append(row)
         self.splits.append(split)
         key = json.dumps(values)
@@ -73,7 +88,15 @@ def to_columns(
         records: the images.
         problems: gets the findings.
         names: order of the classes, for columns that have one.
+
+    Raises:
+        Rejected: several columns for a task of one, or no label fits the task.
+        TooManyLabels: samples times names are too many.
     """
+    if task != "multi_task" and len(label_columns) > 1:
+        raise problems.reject(
+            "task_mismatch", expected=f"one label column for the task {task}", found=", ".join(label_columns)
+        )
     columns: list[Column] = []
     keep, has_label = np.ones(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
     expected = "a number" if task == "regression" else "one class name"

@@ -81,7 +81,7 @@ def read(
     images = Names()
     for number, one in zip(rows, records.each(rows), strict=True):
         images.first(one.path, number)
-    found = Labelled()
+    found = Labelled(problems)
     # Where each image is among what was found.
     place_of = array("q", [_UNNAMED]) * len(rows)
     # `train/metadata.csv` and `test/metadata.csv`, as the library datasets lays out a folder of images.
@@ -113,10 +113,6 @@ def _assign(
     label_columns: tuple[str, ...], found: Labelled, records: Records, task: str | None, problems: Problems
 ) -> Assigned:
     task = detect_task(label_columns, found.values, task)
-    if task != "multi_task" and len(label_columns) > 1:
-        raise problems.reject(
-            "task_mismatch", expected=f"one label column for the task {task}", found=", ".join(label_columns)
-        )
     columns, keep = to_columns(label_columns, task, found.rows, found.values, records, problems, {})
     rows_N = np.array(found.rows, dtype=np.int64)[keep]
     given_N = np.array(found.splits, dtype=np.int8)[keep]

@@ -172,10 +172,10 @@ class Opening:
 
     def _read_table(self, path: Path, filename: str) -> None:
         # Two tenths of a second, which only Parquet has to pay.
-        from worker.data import parquet_files
+        from worker.data import labelling, parquet_files
 
         if self._tables is None:
-            self._tables = parquet_files.Rows()
+            self._tables = parquet_files.Rows(labelling.Labelled(self._problems))
         budget = Budget(path, self._limits, self._problems)
         most = self._limits.max_entries - self._num_rows
         for row in parquet_files.read(path, filename, self._request.task, self._tables, most, self._problems):

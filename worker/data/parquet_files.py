@@ -35,9 +35,9 @@ class Rows:
     numbers.
     """
 
+    found: Labelled
     label_columns: tuple[str, ...] | None = None
     names: dict[str, list[str]] = field(default_factory=dict)
-    found: Labelled = field(default_factory=Labelled)
 
 
 @dataclass(frozen=True, slots=True)

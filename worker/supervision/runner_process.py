@@ -23,7 +23,8 @@ from worker import runner
 from worker.attempt.document import JobDocument
 
 MAX_BATCH = 500
-# Twice the longest that a runner has to say: all findings that ingestion lists, of characters that JSON escapes.
+# Above the longest that a runner has to say, which is what ingestion found: 16 MB of findings and 4 million characters
+# of class names, of which JSON may make 180 MB.
 MAX_LINE_BYTES = 2**28
 # OpenBLAS, and Apple's Accelerate.
 THREADS_OF_BLAS = ("OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")

@@ -132,3 +132,11 @@ def test_refused(run: Run, columns: dict[str, Any], code: str) -> None:
     result = run(table(columns))
     assert result.failure is not None
     assert result.failure[0] == code
+
+
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_several_columns_for_a_task_of_one_are_refused_as_in_a_manifest(run: Run, task: str) -> None:
+    result = run(table({"image": PICTURES, "label_a": [1, 2] * 6, "label_b": [3, 4] * 6}), task=task)
+    assert result.failure is not None
+    assert result.failure[0] == "task_mismatch"
+    assert "found label_a, label_b" in result.failure[1]
