@@ -253,6 +253,10 @@ OUTSIDE: dict[str, tuple[str, Make]] = {
     "a manifest of one long line": (
         "manifest_broken", lambda: manifest(b'{"file": "dog/0.png", "label": [' + b"[]," * 500_000 + b"1]}", "jsonl")),
     "a manifest of brackets": ("manifest_broken", lambda: manifest(b"[" * 100_000 + b"\n", "jsonl")),
+    "a label as deep as JSON is read": (
+        "manifest_broken",
+        lambda: manifest(b'{"file": "dog/0.png", "label": %s%s}' % (b"[" * 960, b"]" * 960), "jsonl"),
+    ),
 }  # fmt: skip
 LABELLED: dict[str, tuple[str, Make]] = {
     "3,000 other classes in each of 300 pictures": (

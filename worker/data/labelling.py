@@ -20,8 +20,12 @@ LABEL_COLUMNS = ("label", "labels")
 LABEL_PREFIXES = ("label_", "label.")
 SPLIT_COLUMN = "split"
 SEPARATOR = "|"
+_EXPECTED = {"regression": "a number", "multi_label": "a list of class names"}
 # Labels that are kept once however often they come; numbers that are all different would only fill a table.
 _MOST_EQUAL = 2**14
+# Of lists and objects in each other, as in the schema of a Parquet file: as deep as JSON is read it can no longer be
+# written, compared or shown a few calls further down.
+MAX_LEVELS = 100
 # In all columns together: a row of JSON that names none of a thousand columns has a value for each of them.
 MAX_VALUES = 2**25
 
@@ -99,7 +103,7 @@ def to_columns(
         )
     columns: list[Column] = []
     keep, has_label = np.ones(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
-    expected = "a number" if task == "regression" else "one class name"
+    expected = _EXPECTED.get(task, "one class name")
     for number, name in enumerate(label_columns):
         column, bad = _to_column(name, task, [row[number] for row in values], names.get(name))
         for place in bad:
@@ -131,13 +135,25 @@ def _to_column(name: str, task: str, values: Sequence[Any], names: Sequence[str]
                 bad.append(place)
         return Column(name, "number", (), numbers), bad
     if task == "multi_label":
-        return labels.of_name_sets(name, [_name_set(value) for value in values], names), bad
+        sets = [_name_set(value) for value in values]
+        bad += [place for place, several in enumerate(sets) if several is None]
+        return labels.of_name_sets(name, [several or [] for several in sets], names), bad
     texts: list[str | None] = []
     for place, value in enumerate(values):
-        if isinstance(value, (list, dict)):
+        if not _is_plain(value):
             bad.append(place)
-        texts.append(None if value is None or value == "" or isinstance(value, (list, dict)) else _text(value))
+        texts.append(None if value is None or value == "" or not _is_plain(value) else _text(value))
     return labels.of_names(name, texts, names), bad
+
+
+def is_deeper(value: Any, levels: int = MAX_LEVELS) -> bool:
+    """Whether a value that JSON has given nests more lists and objects than so many."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inner is not None and (levels == 0 or any(is_deeper(one, levels - 1) for one in inner))
+
+
+def _is_plain(value: Any) -> bool:
+    return not isinstance(value, (list, dict))
 
 
 def _text(value: Any) -> str:
@@ -153,8 +169,11 @@ def number_of(value: Any) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def _name_set(value: Any) -> list[str]:
+def _name_set(value: Any) -> list[str] | None:
+    """The names of one image; None where something else is among them."""
     if value is None or value == "":
         return []
+    if isinstance(value, dict):
+        return None
     parts = value if isinstance(value, list) else _text(value).split(SEPARATOR)
-    return sorted({_text(part) for part in parts})
+    return sorted({_text(part) for part in parts}) if all(map(_is_plain, parts)) else None

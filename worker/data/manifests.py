@@ -19,7 +19,16 @@ import numpy as np
 
 from worker.data.formats import Assigned, given_split, names_splits, split_number
 from worker.data.kinds import extension
-from worker.data.labelling import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, Labelled, detect_task, to_columns
+from worker.data.labelling import (
+    LABEL_COLUMNS,
+    LABEL_PREFIXES,
+    MAX_LEVELS,
+    SPLIT_COLUMN,
+    Labelled,
+    detect_task,
+    is_deeper,
+    to_columns,
+)
 from worker.data.members import unsafe
 from worker.data.names import Names
 from worker.data.problems import Problems
@@ -221,6 +230,8 @@ def _read_jsonl(lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
                 row = json.loads(line)
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from error
+            if is_deeper(row):
+                raise ValueError(f"line {number} with lists and objects nested deeper than {MAX_LEVELS} levels")
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} with a {type(row).__name__} instead of an object")
             yield number, row
