@@ -177,6 +177,12 @@ def parquet_labels() -> bytes:
     return parquet({"image": [JPG] * 300, "label": label}, compression="zstd", store_schema=False)
 
 
+def parquet_path(path: str) -> bytes:
+    """Pictures with bytes and names of their own, but for one."""
+    paths = ["a/0.png", "a/1.png", "b/0.png", path]
+    return parquet({"image": [{"bytes": JPG, "path": one} for one in paths], "label": ["a", "a", "b", "b"]})
+
+
 def manifest(row: bytes, kind: str = "csv") -> Upload:
     """Good pictures, and a manifest with one more row."""
     head = b"file,label\n" + ROW if kind == "csv" else b'{"file": "cat/0.png", "label": "cat"}\n'
@@ -199,6 +205,9 @@ UNSAFE: dict[str, Make] = {
     "a name of 900,000 characters": lambda: tar_of({**GOOD, f"cat/{'x' * 900_000}.png": JPG}, "w:gz"),
     "another machine": lambda: {**GOOD, "\\\\host\\share\\x.jpg": JPG},
     "dot dot in a tar": lambda: tar_of({**GOOD, "../x.jpg": JPG}),
+    "dot dot in a Parquet file": lambda: parquet_path("../../a.png"),
+    "absolute in a Parquet file": lambda: parquet_path("/etc/passwd"),
+    "a NUL character in a Parquet file": lambda: parquet_path("a\0b.png"),
     "absolute in a tar.gz": lambda: tar_of({**GOOD, "/x.jpg": JPG}, "w:gz"),
 }
 LINKS: dict[str, Make] = {
@@ -267,7 +276,8 @@ LABELLED: dict[str, tuple[str, Make]] = {
 }
 # One for each way to say no, for where each costs a job; all of them go through ingestion itself.
 SERVED = (
-    "dot dot", "absolute in a tar.gz", "a name of 900,000 characters", "a symbolic link in a zip", "a device",
+    "dot dot", "absolute in a tar.gz", "dot dot in a Parquet file",
+    "a name of 900,000 characters", "a symbolic link in a zip", "a device",
     "overlapping members", "a flat bomb", "a million and more names", "rows of nothing", "one picture in many rows",
     "one label in many rows", "half a tar.gz", "a size that is too small", "zips in zips", "encrypted", "an executable",
     "a broken Parquet file", "a manifest to outside", "COCO annotations of files outside", "a manifest of brackets",

@@ -33,7 +33,7 @@ PROBLEMS: dict[str, Text] = {
     "unsafe_path": Text(
         "error",
         "expected member names inside the archive; found {found}",
-        "pack the folder from inside, so that every name is relative and without '..'",
+        "pack the folder from inside, so that every name, or path of an image in Parquet, is relative and without '..'",
     ),
     "unsafe_link": Text(
         "error",
