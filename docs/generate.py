@@ -54,7 +54,8 @@ PROBLEMS_HEAD = """# Findings in a dataset
 
 Generated from `worker/data/findings.py` by `make docs`. `GET /api/v1/datasets/{id}/problems` lists every finding with
 `severity`, `code`, `path`, `message` and `fix`. One error makes the dataset `invalid`, and its `failure` has the first
-error's code; with warnings alone it becomes `ready`.
+error's code; with warnings alone it becomes `ready`. At most 100,000 are listed, and 16 MB of names and messages; those
+behind are counted (`more_problems`).
 """
 
 

@@ -5,6 +5,7 @@ Whatever else is wrong with data, and no attack, is in tests/worker/data/test_in
 
 import gzip
 import io
+import json
 import stat
 import struct
 import tarfile
@@ -136,11 +137,16 @@ def sparse() -> bytes:
     return bytes(data)
 
 
-def wide_header() -> bytes:
-    """A tar whose extended header has megabytes."""
-    info = tarfile.TarInfo("cat/a.png")
-    info.pax_headers = {"comment": "x" * 3_000_000}
-    return tar_of({"cat/a.png": info})
+def with_header(num_bytes: int, name: str) -> tarfile.TarInfo:
+    """An empty member whose extended header has so many bytes."""
+    info = tarfile.TarInfo(name)
+    info.pax_headers = {"comment": "x" * num_bytes}
+    return info
+
+
+def wide_headers() -> bytes:
+    """A tar.gz that has as much as a bomb between its members."""
+    return tar_of({f"cat/{number}.png": with_header(800_000, f"cat/{number}.png") for number in range(90)}, "w:gz")
 
 
 def parquet(columns: dict[str, Any], **options: Any) -> bytes:
@@ -171,10 +177,23 @@ def parquet_labels() -> bytes:
     return parquet({"image": [JPG] * 300, "label": label}, compression="zstd", store_schema=False)
 
 
+def parquet_path(path: str) -> bytes:
+    """Pictures with bytes and names of their own, but for one."""
+    paths = ["a/0.png", "a/1.png", "b/0.png", path]
+    return parquet({"image": [{"bytes": JPG, "path": one} for one in paths], "label": ["a", "a", "b", "b"]})
+
+
 def manifest(row: bytes, kind: str = "csv") -> Upload:
     """Good pictures, and a manifest with one more row."""
     head = b"file,label\n" + ROW if kind == "csv" else b'{"file": "cat/0.png", "label": "cat"}\n'
     return {**GOOD, f"labels.{kind}": head + row}
+
+
+def labelled(labels: list[Any]) -> Upload:
+    """A picture for each label."""
+    files = {f"{number}.png": JPG for number in range(len(labels))}
+    rows = [{"file": name, "label": label} for name, label in zip(files, labels, strict=True)]
+    return {**files, "labels.jsonl": "\n".join(map(json.dumps, rows)).encode()}
 
 
 UNSAFE: dict[str, Make] = {
@@ -186,6 +205,9 @@ UNSAFE: dict[str, Make] = {
     "a name of 900,000 characters": lambda: tar_of({**GOOD, f"cat/{'x' * 900_000}.png": JPG}, "w:gz"),
     "another machine": lambda: {**GOOD, "\\\\host\\share\\x.jpg": JPG},
     "dot dot in a tar": lambda: tar_of({**GOOD, "../x.jpg": JPG}),
+    "dot dot in a Parquet file": lambda: parquet_path("../../a.png"),
+    "absolute in a Parquet file": lambda: parquet_path("/etc/passwd"),
+    "a NUL character in a Parquet file": lambda: parquet_path("a\0b.png"),
     "absolute in a tar.gz": lambda: tar_of({**GOOD, "/x.jpg": JPG}, "w:gz"),
 }
 LINKS: dict[str, Make] = {
@@ -200,6 +222,7 @@ BOMBS: dict[str, Make] = {
     "overlapping members": overlapping,
     "a flat bomb": lambda: {**GOOD, **{f"cat/big{n}.png": bytes(40_000_000) for n in range(2)}},
     "a flat tar.gz bomb": lambda: tar_of({f"cat/{n}.png": bytes(40_000_000) for n in range(2)}, "w:gz"),
+    "a tar.gz bomb of headers": wide_headers,
     "a million and more names": lambda: crowded(1_000_001),
     "a directory that says it has gigabytes": lambda: counting(60_000),
     "rows of nothing": parquet_rows,
@@ -212,7 +235,7 @@ BROKEN: dict[str, tuple[str, Make]] = {
     "half a tar": ("not_an_archive", lambda: tar_of(GOOD)[:1500]),
     "a gzip that is no tar": ("not_an_archive", lambda: gzip.compress(b"hello" * 1000)),
     "a gzip of zeros": ("empty_archive", lambda: gzip.compress(bytes(90_000_000))),
-    "a header of megabytes": ("not_an_archive", wide_header),
+    "a header of megabytes": ("not_an_archive", lambda: tar_of({"a": with_header(3_000_000, "cat/a.png")})),
     "a terabyte of holes": ("nothing_decodable", sparse),
     "a size that is too small": ("nothing_decodable", lambda: lying(100)),
     "a size that is too large": ("bomb", lambda: lying(2**32 - 2)),
@@ -239,13 +262,26 @@ OUTSIDE: dict[str, tuple[str, Make]] = {
     "a manifest of one long line": (
         "manifest_broken", lambda: manifest(b'{"file": "dog/0.png", "label": [' + b"[]," * 500_000 + b"1]}", "jsonl")),
     "a manifest of brackets": ("manifest_broken", lambda: manifest(b"[" * 100_000 + b"\n", "jsonl")),
+    "a label as deep as JSON is read": (
+        "manifest_broken",
+        lambda: manifest(b'{"file": "dog/0.png", "label": %s%s}' % (b"[" * 960, b"]" * 960), "jsonl"),
+    ),
 }  # fmt: skip
+LABELLED: dict[str, tuple[str, Make]] = {
+    "3,000 other classes in each of 300 pictures": (
+        "too_many_labels",
+        lambda: labelled([[str(3000 * number + name) for name in range(3000)] for number in range(300)]),
+    ),
+    "a class with a name of 900,000 characters": ("label_too_long", lambda: labelled(["a", "x" * 900_000] * 2)),
+}
 # One for each way to say no, for where each costs a job; all of them go through ingestion itself.
 SERVED = (
-    "dot dot", "absolute in a tar.gz", "a name of 900,000 characters", "a symbolic link in a zip", "a device",
+    "dot dot", "absolute in a tar.gz", "dot dot in a Parquet file",
+    "a name of 900,000 characters", "a symbolic link in a zip", "a device",
     "overlapping members", "a flat bomb", "a million and more names", "rows of nothing", "one picture in many rows",
     "one label in many rows", "half a tar.gz", "a size that is too small", "zips in zips", "encrypted", "an executable",
     "a broken Parquet file", "a manifest to outside", "COCO annotations of files outside", "a manifest of brackets",
+    "3,000 other classes in each of 300 pictures",
 )  # fmt: skip
 REFUSED: dict[str, tuple[str, Make]] = {
     **{name: ("unsafe_path", make) for name, make in UNSAFE.items()},
@@ -253,4 +289,5 @@ REFUSED: dict[str, tuple[str, Make]] = {
     **{name: ("bomb", make) for name, make in BOMBS.items()},
     **BROKEN,
     **OUTSIDE,
+    **LABELLED,
 }

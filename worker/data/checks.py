@@ -12,6 +12,9 @@ from worker.data.splits import SPLITS, TEST
 
 MIN_GOOD = 2
 SMALL_CLASS = 5
+# Every answer about the dataset, and every model of it, has all names. ImageNet-21k has 21,841 of them, and Google
+# Landmarks 81,313.
+MAX_NAMES, MAX_NAME_CHARS, MAX_NAMES_CHARS = 100_000, 1000, 2**22
 
 
 def check_samples(assigned: Assigned, good_N: NDArray[np.bool_], num_files: int, problems: Problems) -> None:
@@ -31,15 +34,20 @@ def check_samples(assigned: Assigned, good_N: NDArray[np.bool_], num_files: int,
             _check_column(column, good_N, problems)
 
 
-def note_class_names(columns: tuple[Column, ...], problems: Problems) -> None:
-    """Warns of classes that differ in case only, which elsewhere would have been one folder.
+def check_class_names(columns: tuple[Column, ...], problems: Problems) -> None:
+    """Looks at every name of a class or label column, wherever it came from.
 
-    A name, of a class or of a label column, that neither UTF-8 nor a database can hold (JSON can spell it) is an error.
+    Errors are one that neither UTF-8 nor a database can hold (JSON can spell it), one that is too long, and too many of
+    them. Warns of classes that differ in case only, which elsewhere would have been one folder.
     """
+    _check_number([name for column in columns for name in (column.name, *column.names)], problems)
     for column in columns:
         for name in (column.name, *column.names):
             if not texts.is_storable(name):
                 problems.add("label_unusable", found=ascii(name))
+            if len(name) > MAX_NAME_CHARS:
+                found = f"one of {len(name)} that starts with {name[:80]!r}"
+                problems.add("label_too_long", limit=MAX_NAME_CHARS, found=found)
         seen: dict[str, str] = {}
         for name in column.names:
             other = seen.setdefault(name.casefold(), name)
@@ -122,6 +130,15 @@ def note_untaught(columns: tuple[Column, ...], split_N: NDArray[np.int8], proble
             for name, num in zip(column.names, column.take(taught_N).count.tolist(), strict=True):
                 if not num:
                     problems.add("class_untaught", "" if column.name == "label" else column.name, name=name)
+
+
+def _check_number(names: list[str], problems: Problems) -> None:
+    num_chars = sum(map(len, names))
+    if len(names) > MAX_NAMES:
+        problems.add("too_many_labels", limit=f"{MAX_NAMES} different names of classes", found=f"{len(names)} of them")
+    elif num_chars > MAX_NAMES_CHARS:
+        limit = f"{MAX_NAMES_CHARS} characters in all names of classes"
+        problems.add("too_many_labels", limit=limit, found=f"{num_chars} in {len(names)} names")
 
 
 def _check_column(column: Column, good_N: NDArray[np.bool_], problems: Problems) -> None:

@@ -33,7 +33,7 @@ PROBLEMS: dict[str, Text] = {
     "unsafe_path": Text(
         "error",
         "expected member names inside the archive; found {found}",
-        "pack the folder from inside, so that every name is relative and without '..'",
+        "pack the folder from inside, so that every name, or path of an image in Parquet, is relative and without '..'",
     ),
     "unsafe_link": Text(
         "error",
@@ -102,6 +102,11 @@ PROBLEMS: dict[str, Text] = {
         "error",
         "expected at least two good images in every class; found {num} in {name!r}",
         "add images to the class, or leave the class out",
+    ),
+    "too_many_labels": Text(
+        "error",
+        "expected at most {limit}; found {found}",
+        "leave out classes that few images have, send fewer images, or send one class for each image",
     ),
     "task_mismatch": Text("error", "expected {expected}; found {found}", "name the task that fits the labels"),
     # Child datasets
@@ -178,6 +183,9 @@ PROBLEMS: dict[str, Text] = {
         "error",
         "expected labels of characters that can be written down; found {found}",
         "remove NUL characters and halves of surrogate pairs from the label",
+    ),
+    "label_too_long": Text(
+        "error", "expected labels of at most {limit} characters; found {found}", "give the class a shorter name"
     ),
     "case_collision": Text(
         "warning",

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from worker.data import base, duplicates, grouping, shards
 from worker.data.base import BaseDataset
-from worker.data.checks import check_samples, note_class_names
+from worker.data.checks import check_class_names, check_samples
 from worker.data.decoding import Decoders
 from worker.data.formats import Assigned
+from worker.data.labels import TooManyLabels
 from worker.data.limits import Limits
 from worker.data.problems import Problem, Problems, Rejected
 from worker.data.reading import Reader
@@ -99,6 +100,9 @@ def ingest(request: IngestRequest, store: DatasetStore, progress: Callable[[floa
             samples, task = _prepare(request, records, spool, problems, report)
         except Rejected:
             return _invalid(request, problems)
+        except TooManyLabels as error:
+            problems.add("too_many_labels", limit=error.limit, found=error.found)
+            return _invalid(request, problems)
         if problems.has_errors:
             return _invalid(request, problems)
         return _store(request, samples, task, spool, store, problems, report)
@@ -111,6 +115,7 @@ def _prepare(
 
     Raises:
         Rejected: the dataset is invalid.
+        TooManyLabels: it is as well.
     """
     old = base.read(request.base, records, spool, problems) if request.base else None
     first_new = len(records)
@@ -124,7 +129,9 @@ def _prepare(
     assigned = assigned.take(np.flatnonzero(good_N))
     keys_N, fresh = _keys(assigned, records, first_new, problems)
     assigned = assigned.take(fresh).without_empty()
-    note_class_names(assigned.columns, problems)
+    check_class_names(assigned.columns, problems)
+    if problems.has_errors:
+        raise Rejected("classes")
     group_N, split_N = grouping.split(request.seed, assigned, old, records, first_new, problems)
     return Samples(records, assigned.rows, keys_N, assigned.columns, split_N, group_N), assigned.task
 

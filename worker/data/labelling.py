@@ -20,21 +20,40 @@ LABEL_COLUMNS = ("label", "labels")
 LABEL_PREFIXES = ("label_", "label.")
 SPLIT_COLUMN = "split"
 SEPARATOR = "|"
+_EXPECTED = {"regression": "a number", "multi_label": "a list of class names"}
 # Labels that are kept once however often they come; numbers that are all different would only fill a table.
 _MOST_EQUAL = 2**14
+# Of lists and objects in each other, as in the schema of a Parquet file: as deep as JSON is read it can no longer be
+# written, compared or shown a few calls further down.
+MAX_LEVELS = 100
+# In all columns together: a row of JSON that names none of a thousand columns has a value for each of them.
+MAX_VALUES = 2**25
 
 
 class Labelled:
-    """What tables say of images: each one's row of the records, its split or NONE, a value for each label column."""
+    """What tables say of images: each one's row of the records, its split or NONE, a value for each label column.
 
-    def __init__(self) -> None:
+    Args:
+        problems: gets the finding of more than there may be.
+    """
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems, self._num_values = problems, 0
         self.rows = array("q")
         self.splits = array("b")
         self.values: list[list[Any]] = []
         self._equal: dict[str, list[Any]] = {}
 
     def add(self, row: int, split: int, values: list[Any]) -> None:
-        """Notes one row of a table; equal labels are kept once."""
+        """Notes one row of a table; equal labels are kept once.
+
+        Raises:
+            Rejected: there are more than MAX_VALUES.
+        """
+        self._num_values += len(values)
+        if self._num_values > MAX_VALUES:
+            found = f"more, in {len(values)} label columns"
+            raise self._problems.reject("too_many_labels", limit=f"{MAX_VALUES} labels", found=found)
         self.rows.append(row)
         self.splits.append(split)
         key = json.dumps(values)
@@ -73,10 +92,18 @@ def to_columns(
         records: the images.
         problems: gets the findings.
         names: order of the classes, for columns that have one.
+
+    Raises:
+        Rejected: several columns for a task of one, or no label fits the task.
+        TooManyLabels: samples times names are too many.
     """
+    if task != "multi_task" and len(label_columns) > 1:
+        raise problems.reject(
+            "task_mismatch", expected=f"one label column for the task {task}", found=", ".join(label_columns)
+        )
     columns: list[Column] = []
     keep, has_label = np.ones(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
-    expected = "a number" if task == "regression" else "one class name"
+    expected = _EXPECTED.get(task, "one class name")
     for number, name in enumerate(label_columns):
         column, bad = _to_column(name, task, [row[number] for row in values], names.get(name))
         for place in bad:
@@ -108,13 +135,25 @@ def _to_column(name: str, task: str, values: Sequence[Any], names: Sequence[str]
                 bad.append(place)
         return Column(name, "number", (), numbers), bad
     if task == "multi_label":
-        return labels.of_name_sets(name, [_name_set(value) for value in values], names), bad
+        sets = [_name_set(value) for value in values]
+        bad += [place for place, several in enumerate(sets) if several is None]
+        return labels.of_name_sets(name, [several or [] for several in sets], names), bad
     texts: list[str | None] = []
     for place, value in enumerate(values):
-        if isinstance(value, (list, dict)):
+        if not _is_plain(value):
             bad.append(place)
-        texts.append(None if value is None or value == "" or isinstance(value, (list, dict)) else _text(value))
+        texts.append(None if value is None or value == "" or not _is_plain(value) else _text(value))
     return labels.of_names(name, texts, names), bad
+
+
+def is_deeper(value: Any, levels: int = MAX_LEVELS) -> bool:
+    """Whether a value that JSON has given nests more lists and objects than so many."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inner is not None and (levels == 0 or any(is_deeper(one, levels - 1) for one in inner))
+
+
+def _is_plain(value: Any) -> bool:
+    return not isinstance(value, (list, dict))
 
 
 def _text(value: Any) -> str:
@@ -130,8 +169,11 @@ def number_of(value: Any) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def _name_set(value: Any) -> list[str]:
+def _name_set(value: Any) -> list[str] | None:
+    """The names of one image; None where something else is among them."""
     if value is None or value == "":
         return []
+    if isinstance(value, dict):
+        return None
     parts = value if isinstance(value, list) else _text(value).split(SEPARATOR)
-    return sorted({_text(part) for part in parts})
+    return sorted({_text(part) for part in parts}) if all(map(_is_plain, parts)) else None

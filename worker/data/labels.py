@@ -16,6 +16,20 @@ from app.artifact import arrow
 
 Kind = Literal["class", "classes", "number"]
 MISSING = -1
+# Of a matrix of sets of names, a byte each; a dataset has several copies of it while it is made.
+MAX_CELLS = 2**28
+
+
+class TooManyLabels(Exception):
+    """A column would take more memory than it may; said before there is any of it.
+
+    Args:
+        found: how large it would be.
+    """
+
+    def __init__(self, found: str) -> None:
+        self.limit, self.found = f"{MAX_CELLS} pairs of an image and a class", found
+        super().__init__(f"expected at most {self.limit}; found {found}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +104,14 @@ def of_names(name: str, labels: Sequence[str | None], names: Sequence[str] | Non
 
 
 def of_name_sets(name: str, labels: Sequence[Sequence[str]], names: Sequence[str] | None = None) -> Column:
-    """Column of several names per sample; names are sorted unless given."""
+    """Column of several names per sample; names are sorted unless given.
+
+    Raises:
+        TooManyLabels: samples times names are too many.
+    """
     names = tuple(sorted({label for several in labels for label in several})) if names is None else tuple(names)
+    values = _no_names(len(labels), len(names))
     index = {label: number for number, label in enumerate(names)}
-    values = np.zeros((len(labels), len(names)), dtype=bool)
     for row, several in enumerate(labels):
         values[row, [index[label] for label in several]] = True
     return Column(name, "classes", names, values)
@@ -109,19 +127,28 @@ def join(first: Column, second: Column) -> Column:
 
     Raises:
         ValueError: the columns differ in name or kind.
+        TooManyLabels: samples times names are too many.
     """
     if (first.name, first.kind) != (second.name, second.kind):
         raise ValueError(f"expected the column {first.name} ({first.kind}); found {second.name} ({second.kind})")
     if first.kind == "number":
         return replace(first, values=np.concatenate([first.values, second.values]))
-    names = first.names + tuple(name for name in second.names if name not in set(first.names))
-    place = np.array([names.index(name) for name in second.names], dtype=np.int64)
+    index = {name: number for number, name in enumerate(first.names)}
+    place = np.array([index.setdefault(name, len(index)) for name in second.names], dtype=np.int64)
+    names = tuple(index)
     if first.kind == "class":
         return replace(first, names=names, values=np.concatenate([first.values, _renumber(second.values, place)]))
-    values = np.zeros((len(first.values) + len(second.values), len(names)), dtype=bool)
+    values = _no_names(len(first.values) + len(second.values), len(names))
     values[: len(first.values), : len(first.names)] = first.values
     values[len(first.values) :, place] = second.values
     return replace(first, names=names, values=values)
+
+
+def _no_names(num_rows: int, num_names: int) -> NDArray[np.bool_]:
+    """The matrix of samples without any name."""
+    if num_rows * num_names > MAX_CELLS:
+        raise TooManyLabels(f"{num_rows} images x {num_names} classes")
+    return np.zeros((num_rows, num_names), dtype=bool)
 
 
 def _renumber(values: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:

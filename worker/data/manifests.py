@@ -19,7 +19,16 @@ import numpy as np
 
 from worker.data.formats import Assigned, given_split, names_splits, split_number
 from worker.data.kinds import extension
-from worker.data.labelling import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, Labelled, detect_task, to_columns
+from worker.data.labelling import (
+    LABEL_COLUMNS,
+    LABEL_PREFIXES,
+    MAX_LEVELS,
+    SPLIT_COLUMN,
+    Labelled,
+    detect_task,
+    is_deeper,
+    to_columns,
+)
 from worker.data.members import unsafe
 from worker.data.names import Names
 from worker.data.problems import Problems
@@ -81,7 +90,7 @@ def read(
     images = Names()
     for number, one in zip(rows, records.each(rows), strict=True):
         images.first(one.path, number)
-    found = Labelled()
+    found = Labelled(problems)
     # Where each image is among what was found.
     place_of = array("q", [_UNNAMED]) * len(rows)
     # `train/metadata.csv` and `test/metadata.csv`, as the library datasets lays out a folder of images.
@@ -113,10 +122,6 @@ def _assign(
     label_columns: tuple[str, ...], found: Labelled, records: Records, task: str | None, problems: Problems
 ) -> Assigned:
     task = detect_task(label_columns, found.values, task)
-    if task != "multi_task" and len(label_columns) > 1:
-        raise problems.reject(
-            "task_mismatch", expected=f"one label column for the task {task}", found=", ".join(label_columns)
-        )
     columns, keep = to_columns(label_columns, task, found.rows, found.values, records, problems, {})
     rows_N = np.array(found.rows, dtype=np.int64)[keep]
     given_N = np.array(found.splits, dtype=np.int8)[keep]
@@ -225,6 +230,8 @@ def _read_jsonl(lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
                 row = json.loads(line)
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from error
+            if is_deeper(row):
+                raise ValueError(f"line {number} with lists and objects nested deeper than {MAX_LEVELS} levels")
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} with a {type(row).__name__} instead of an object")
             yield number, row

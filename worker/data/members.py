@@ -120,6 +120,10 @@ class Budget:
 
     def count(self, chunk: bytes, path: str) -> bytes:
         """Counts what was unpacked, and passes it on."""
-        self.check(len(chunk), path)
-        self._num_bytes += len(chunk)
+        self.count_bytes(len(chunk), path)
         return chunk
+
+    def count_bytes(self, num_bytes: int, path: str) -> None:
+        """Counts what was unpacked and is gone."""
+        self.check(num_bytes, path)
+        self._num_bytes += num_bytes

@@ -14,6 +14,7 @@ from typing import Any, Self
 import worker
 from app import limited
 from worker.data.findings import PROBLEMS
+from worker.data.labelling import is_deeper
 from worker.data.limits import Limits
 from worker.data.opening_child import Request
 from worker.data.problems import Problems, Rejected
@@ -141,7 +142,7 @@ class Opener:
         if not self._spool.holds(stored):
             raise self._failed("bytes that are not there")
         match what, rest:
-            case "row", [list(values), int(split)]:
+            case "row", [list(values), int(split)] if not is_deeper(values):
                 return Found(what, share, path, stored, values, split)
             case "image" | "text", []:
                 return Found(what, share, path, stored)

@@ -27,7 +27,7 @@ from app.confinement import confine
 from worker.data import archives
 from worker.data.kinds import MANIFESTS, NOT_IMAGES, extension
 from worker.data.limits import Limits
-from worker.data.members import Budget, Member, UnreadableMember
+from worker.data.members import Budget, Member, UnreadableMember, normal, unsafe
 from worker.data.problems import Problems, Rejected
 from worker.data.spool import Appender, Stored
 
@@ -172,19 +172,26 @@ class Opening:
 
     def _read_table(self, path: Path, filename: str) -> None:
         # Two tenths of a second, which only Parquet has to pay.
-        from worker.data import parquet_files
+        from worker.data import labelling, parquet_files
 
         if self._tables is None:
-            self._tables = parquet_files.Rows()
+            self._tables = parquet_files.Rows(labelling.Labelled(self._problems))
         budget = Budget(path, self._limits, self._problems)
-        most = self._limits.max_entries - self._num_rows
+        most, is_unsafe = self._limits.max_entries - self._num_rows, False
         for row in parquet_files.read(path, filename, self._request.task, self._tables, most, self._problems):
             self._num_rows += 1
             self._count_name(row.path)
             self._count_labels(row.values, filename)
-            # One picture that stands for a million rows is a few bytes of dictionary.
-            stored = self._spool.append((budget.count(row.data, filename),))
-            say("row", row.share_before, row.path, *_place(stored), row.values, row.split)
+            if reason := unsafe(row.path):
+                self._problems.add("unsafe_path", row.path, found=reason)
+                is_unsafe = True
+            # As of an archive: nothing is taken any more once one is unsafe, but every such row is listed.
+            if not is_unsafe:
+                # One picture that stands for a million rows is a few bytes of dictionary.
+                stored = self._spool.append((budget.count(row.data, filename),))
+                say("row", row.share_before, normal(row.path), *_place(stored), row.values, row.split)
+        if is_unsafe:
+            raise Rejected("unsafe")
         say("columns", self._tables.label_columns, self._tables.names)
 
 

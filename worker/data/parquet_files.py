@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from worker.data.formats import Assigned, given_split, split_number
 from worker.data.labelling import LABEL_COLUMNS, LABEL_PREFIXES, SPLIT_COLUMN, Labelled, detect_task, to_columns
+from worker.data.members import normal, unsafe
 from worker.data.problems import Problems
 from worker.data.records import Records
 from worker.data.splits import NONE
@@ -35,14 +36,14 @@ class Rows:
     numbers.
     """
 
+    found: Labelled
     label_columns: tuple[str, ...] | None = None
     names: dict[str, list[str]] = field(default_factory=dict)
-    found: Labelled = field(default_factory=Labelled)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: name of the image, its bytes, labels by name, and its split; and the share of the file before it."""
+    """One row: its image's path as the table says it, its bytes, labels by name, its split; the share before it."""
 
     path: str
     data: bytes
@@ -55,8 +56,8 @@ def read(path: Path, filename: str, task: str | None, rows: Rows, max_rows: int,
     """Rows of one file in order.
 
     Raises:
-        Rejected: the file cannot be read, has more rows than `max_rows` or no image column, or other label columns than
-            the files before it.
+        Rejected: the file cannot be read, has more rows than `max_rows` or no image column, something else for an image
+            or its path, or other label columns than the files before it.
         MemoryError: a few of its rows take more memory than there is.
     """
     try:
@@ -110,26 +111,31 @@ def _read_rows(file: pq.ParquetFile, filename: str, image: str, rows: Rows, prob
     has_split = SPLIT_COLUMN in file.schema_arrow.names
     file_split = split_number(PurePosixPath(filename).name.split("-")[0].split(".")[0])
     wanted = [image, *label_columns, *([SPLIT_COLUMN] if has_split else [])]
+    # Of rows without a name. What the client calls a file may be anything.
+    folder = "" if unsafe(filename) else filename
     number, total = 0, max(1, file.metadata.num_rows)
     for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=wanted, use_threads=False):
         for row in batch.to_pylist():
-            path, data = _image(row[image], f"{filename}/row-{number:08d}")
+            path, data = _image(row[image])
             where = f"{filename}:{number}"
             if row[image] is None:
                 problems.add("image_missing", where)
+            elif not isinstance(path, str | None) or not isinstance(data, bytes | None):
+                found = f"an image of {type(data).__name__} with a path of {type(path).__name__}"
+                raise problems.reject("parquet_columns", where, found=found)
             elif data is None:
                 problems.add("reference_outside", where, found=f"a path without bytes, {path!r}")
             else:
                 values = [_named(row[name], rows.names.get(name)) for name in label_columns]
                 split = given_split(row[SPLIT_COLUMN], NONE, where, problems) if has_split else file_split
-                yield Row(path, data, values, split, number / total)
+                name = path if path and normal(path) else normal(f"{folder}/row-{number:08d}")
+                yield Row(name, data, values, split, number / total)
             number += 1
 
 
-def _image(value: Any, fallback: str) -> tuple[str, bytes | None]:
-    if isinstance(value, dict):
-        return value.get("path") or fallback, value.get("bytes")
-    return fallback, value
+def _image(value: Any) -> tuple[Any, Any]:
+    """Its path and bytes, each of them None where there is none, or whatever the table has under that name."""
+    return (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (None, value)
 
 
 def _named(value: Any, names: list[str] | None) -> Any:

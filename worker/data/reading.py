@@ -12,6 +12,7 @@ from worker.data import formats, manifests, parquet_files, sidecars
 from worker.data.decoding import Checked, Decoders
 from worker.data.formats import Assigned
 from worker.data.kinds import MANIFESTS, extension
+from worker.data.labelling import Labelled
 from worker.data.limits import Limits
 from worker.data.names import Names
 from worker.data.opening import Columns, Found, Opener
@@ -46,7 +47,7 @@ class Reader:
         self._records, self._spool, self._decoders = records, spool, decoders
         self._limits, self._problems, self._scratch, self._progress = limits, problems, scratch, progress
         self._sidecars: list[tuple[str, Stored]] = []
-        self._tables = parquet_files.Rows()
+        self._tables = parquet_files.Rows(Labelled(problems))
         self._first = len(records)
         self._num_checked, self._keeps_repeated = 0, False
         # What is wrong with an image, by its row; as many as are listed.

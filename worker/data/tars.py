@@ -63,6 +63,8 @@ def members(path: Path, limits: Limits, problems: Problems) -> Iterator[Member]:
             passed = Passed(problems)
             for info in _headers(tar, counting):
                 budget.count_entry()
+                # With what says its name, which may be any number of times as long as what it was packed to.
+                budget.count_bytes(info.offset_data - info.offset, info.name)
                 name, was_utf8 = readable_name(info.name.encode("utf-8", "surrogateescape"))
                 if reason := unsafe(name):
                     problems.add("unsafe_path", name, found=reason)

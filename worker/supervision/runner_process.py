@@ -23,6 +23,9 @@ from worker import runner
 from worker.attempt.document import JobDocument
 
 MAX_BATCH = 500
+# Above the longest that a runner has to say, which is what ingestion found: 16 MB of findings and 4 million characters
+# of class names, of which JSON may make 180 MB.
+MAX_LINE_BYTES = 2**28
 # OpenBLAS, and Apple's Accelerate.
 THREADS_OF_BLAS = ("OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 FORKS = sys.platform == "linux"
@@ -33,6 +36,13 @@ _LOCK = threading.Lock()
 # Runners have what the process that they are forked from was started with.
 for _name, _value in {"SPT_NOENV": "1", **limited.ARROW}.items():
     os.environ.setdefault(_name, _value)
+_TOO_LONG = {
+    "failure": {
+        "code": "internal",
+        "message": f"expected at most {MAX_LINE_BYTES} bytes in one message of the job's process; found more; use less "
+        "data, and report it",
+    }
+}
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +129,11 @@ class RunnerProcess:
 
     def _read(self) -> None:
         try:
-            with open(self._messages.fileno(), encoding="utf-8", closefd=False) as lines:
-                for line in lines:
+            with open(self._messages.fileno(), "rb", closefd=False) as lines:
+                while line := lines.readline(MAX_LINE_BYTES):
+                    if len(line) == MAX_LINE_BYTES:
+                        self._received.put(_TOO_LONG)
+                        break
                     self._received.put(json.loads(line))
         except ValueError:
             log.warning("runner %s was cut off in mid-line", self.pid)

@@ -631,6 +631,28 @@ def test_a_label_that_is_no_number_costs_its_row(run: Run, label: str) -> None:
     assert [problem.path for problem in result.problems if problem.code == "label_invalid"] == ["images/0.png"]
 
 
+@pytest.mark.parametrize("label", ['{"a": 1}', '["a", ["b"]]', '[{"a": 1}, "b"]', "[" * 99 + "]" * 99])
+def test_a_label_that_is_no_set_of_names_costs_its_row(run: Run, label: str) -> None:
+    given = [label, *['["a"]', '["a", "b"]'] * 6]
+    rows = [f'{{"file": "{name}", "label": {one}}}' for name, one in zip(flat(), given, strict=False)]
+    result = run(flat() | {"m.jsonl": "\n".join(rows).encode()}, task="multi_label")
+    assert (result.state, result.num_samples) == ("ready", 11)
+    assert [one["name"] for one in result.classes] == ["a", "b"]
+    assert [problem.path for problem in result.problems if problem.code == "label_invalid"] == ["images/0.png"]
+
+
+@pytest.mark.parametrize("column", ["label", "file", "split", "other"])
+@pytest.mark.parametrize("depth", [101, 900, 960])
+def test_json_that_can_just_be_read_ends_nothing(run: Run, column: str, depth: int) -> None:
+    """A few calls further down it could no longer be written or shown."""
+    row = {"file": "images/0.png", "label": "a", "split": "train", "other": 1} | {column: "deep"}
+    line = json.dumps(row).replace('"deep"', "[" * depth + "]" * depth)
+    good = json.dumps({"file": "images/1.png", "label": "a"})
+    result = run({"images/0.png": draw(0), "images/1.png": draw(1), "m.jsonl": f"{good}\n{line}\n".encode()})
+    assert result.failure is not None
+    assert result.failure[0] == "manifest_broken"
+
+
 def test_labels_of_another_task_are_named(run: Run) -> None:
     rows = [{"file": name, "label": "red"} for name in flat()]
     result = run(flat() | {"m.csv": table(rows)}, task="regression")

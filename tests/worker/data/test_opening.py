@@ -100,6 +100,7 @@ def test_time_is_bounded(opened: Opened) -> None:
         f'print(\'["image", 0.5, "cat/0.png", -1, 0, "{"0" * 64}"]\')',
         'print(\'["image", 0.5, "cat/0.png", 0, 0, "00"]\')',
         f'print(\'["row", 0.5, "cat/0.png", 0, 0, "{"0" * 64}"]\')',
+        f'print(\'["row", 0.5, "cat/0.png", 0, 0, "{"0" * 64}", {"[" * 900}{"]" * 900}, 0]\')',
     ],
 )
 def test_a_child_that_was_taken_over_is_not_believed(opened: Opened, code: str) -> None:

@@ -125,6 +125,8 @@ def test_images_beside_a_table_are_listed(run: Run) -> None:
             | {"label": ["a", "b", "a", "b"]},
             "reference_outside",
         ),
+        ({"image": [{"bytes": data, "path": 7} for data in PICTURES], "label": ["a", "b"] * 6}, "parquet_columns"),
+        ({"image": [{"bytes": [1], "path": "x"}] * 2, "label": ["a", "b"]}, "parquet_columns"),
         ({"image": [b"nope"] * 4, "label": ["a", "b"] * 2}, "nothing_decodable"),
     ],
 )
@@ -132,3 +134,38 @@ def test_refused(run: Run, columns: dict[str, Any], code: str) -> None:
     result = run(table(columns))
     assert result.failure is not None
     assert result.failure[0] == code
+
+
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_several_columns_for_a_task_of_one_are_refused_as_in_a_manifest(run: Run, task: str) -> None:
+    result = run(table({"image": PICTURES, "label_a": [1, 2] * 6, "label_b": [3, 4] * 6}), task=task)
+    assert result.failure is not None
+    assert result.failure[0] == "task_mismatch"
+    assert "found label_a, label_b" in result.failure[1]
+
+
+def images(paths: list[str | None]) -> list[dict[str, Any]]:
+    return [{"bytes": data, "path": path} for data, path in zip(PICTURES, paths, strict=True)]
+
+
+def test_paths_are_named_as_those_of_an_archive(run: Run, store: FolderStore) -> None:
+    paths = ["./a//b.png", "c/./d.png", "./", None, *(f"e/{number}.png" for number in range(8))]
+    run(table({"image": images(paths), "label": ["a", "b"] * 6}), filename="x.parquet")
+    assert {"a/b.png", "c/d.png", "x.parquet/row-00000002", "x.parquet/row-00000003"} < {
+        *load_index(store.folder).paths.to_pylist()
+    }
+
+
+def test_every_unsafe_path_is_listed(run: Run) -> None:
+    bad = ["../a.png", "/b.png", "c/../../d.png", "e\0.png", "x" * 5000]
+    result = run(table({"image": images([*bad, *map(str, range(7))]), "label": ["a", "b"] * 6}))
+    assert result.failure is not None
+    assert result.failure[0] == "unsafe_path"
+    told = [problem.path for problem in result.problems if problem.code == "unsafe_path"]
+    assert told == [*bad[:3], "e\\x00.png", "x" * 1000]
+
+
+@pytest.mark.parametrize("filename", ["", "/home/me/x.parquet", "../x.parquet", "C:\\x.parquet", "x\0.parquet"])
+def test_what_a_client_calls_its_file_is_no_path(run: Run, store: FolderStore, filename: str) -> None:
+    assert run(table({"image": PICTURES, "label": ["a", "b"] * 6}), filename=filename).state == "ready"
+    assert sorted(load_index(store.folder).paths.to_pylist()) == [f"row-{number:08d}" for number in range(12)]

@@ -25,6 +25,8 @@ WORKER = textwrap.dedent("""
     from worker.attempt.document import JobDocument
     from worker.supervision import runner_process
     runner_process.prepare(ahead="ahead" in sys.argv, threads=1)
+    if "narrow" in sys.argv:
+        runner_process.MAX_LINE_BYTES = 64
     print("ready", flush=True)
     for line in sys.stdin:
         runner = runner_process.RunnerProcess(JobDocument.model_validate_json(line))
@@ -122,6 +124,13 @@ def test_source_that_died_is_started_again(start):
     processes.wait_for_end([first])
     assert REFUSED in worker.run()
     assert worker.source().pid != first.pid
+
+
+def test_a_runner_that_says_too_much_at_once_fails_its_job(start):
+    """Its supervisor has all jobs of the machine to lose."""
+    answer = start("narrow").run()
+    assert '"code": "internal"' in answer
+    assert "in one message of the job's process; found more" in answer
 
 
 def test_killed_runner_is_said_by_its_signal(start):
