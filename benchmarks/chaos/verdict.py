@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 
 from app import abandoned, in_use
 from app.db.alignments import Alignment
@@ -21,6 +21,8 @@ from benchmarks.chaos.stack import Stack
 
 SETTLE_SECONDS = 60.0
 MAX_STEPS = 1.3
+# Told by a job when it has computed it.
+_IS_PART = (JobEvent.type == "metric") & or_(*map(JobEvent.message.startswith, ("repeat", "epoch")))
 # What onnxruntime and torch keep where temporary files are, for all processes of a user under one name.
 CACHES = (".ses", "torchinductor_")
 
@@ -121,16 +123,29 @@ def judge_steps(stack: Stack, job_id: str) -> list[str]:
 
 
 def steps(stack: Stack, job_id: str) -> float:
-    """Parts that were computed over parts that there are, of a job that tells each by a metric; else infinite.
+    """Steps that were computed over steps that there are, of a job that tells of its parts by metrics; else infinite.
 
-    Conservative: a lost attempt is thought to have nearly finished the part that it was at.
+    Where a job does not number its steps, a part is one. Conservative: a lost attempt is thought to have nearly
+    finished the part that it was at.
     """
     with stack.database.read() as session:
         job = session.get_one(Job, job_id)
-        query = select(JobEvent.message).where(JobEvent.job_id == job_id, JobEvent.type == "metric")
-        told = [message for message in session.scalars(query) if message.startswith(("repeat", "epoch"))]
-    distinct = len({message.partition(":")[0] for message in told})
-    return (len(told) + job.losses) / distinct if distinct else float("inf")
+        query = select(JobEvent.message, JobEvent.data).where(JobEvent.job_id == job_id).order_by(JobEvent.seq)
+        told = session.execute(query.where(JobEvent.message.startswith("resumed from step") | _IS_PART)).all()
+    ends: dict[str, int] = {}
+    computed = at = 0
+    for message, data in told:
+        if message.startswith("resumed"):
+            computed, at = computed + max(0, data["step"] - at), data["step"]
+            continue
+        part = message.partition(":")[0]
+        end = ends.setdefault(part, data.get("step", len(ends) + 1))
+        # An attempt that found nothing to go on from begins anew.
+        computed, at = computed + end - (at if at < end else 0), end
+    if not ends:
+        return float("inf")
+    total = max(ends.values())
+    return (computed + job.losses * total / len(ends)) / total
 
 
 def await_point(stack: Stack, name: str) -> None:

@@ -197,3 +197,25 @@ def test_steps_that_are_computed_again_are_counted(stack, done, num_again, losse
         entries = [{"type": "metric", "message": f"epoch {number}: loss 1"} for number in numbers]
         attempts.record(session, job.id, "me", entries, None)
     assert bool(verdict.judge_steps(stack, done.jobs[0])) is is_wrong
+
+
+# Ten parts of four steps each; an attempt is lost, and the next goes on from a step, or from nothing.
+GONE_ON_FROM = [(8, 12, False), (12, 12, False), (14, 12, False), (2, 12, True), (0, 12, True)]
+
+
+@pytest.mark.parametrize(("step", "last", "is_wrong"), GONE_ON_FROM)
+def test_steps_between_two_parts_are_counted_where_a_job_numbers_them(stack, done, step, last, is_wrong):
+    with stack.database.write() as session:
+        job = session.get_one(Job, done.jobs[0])
+        job.lease_owner, job.losses = "me", 1
+        entries = [_part(number) for number in range(4, last + 1, 4)]
+        if step:
+            entries.append({"type": "log", "message": f"resumed from step {step}", "data": {"step": step}})
+        entries += [_part(number) for number in range(4, 41, 4) if number > step]
+        attempts.record(session, job.id, "me", entries, None)
+    assert verdict.steps(stack, done.jobs[0]) == pytest.approx(1 + (max(0, last - step) + 4) / 40)
+    assert bool(verdict.judge_steps(stack, done.jobs[0])) is is_wrong
+
+
+def _part(end):
+    return {"type": "metric", "message": f"epoch {end // 4}: loss 1", "data": {"step": end}}
