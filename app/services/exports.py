@@ -9,6 +9,7 @@ from app.artifact import spec as specs
 from app.artifact.spec import Spec
 from app.db.models import ModelVersion
 from app.services import predictions
+from app.services.compositions import MODEL
 from app.serving.runtime import BATCH_SIZE
 from app.storage import Storage
 
@@ -38,7 +39,7 @@ def repository(row: ModelVersion, name: str, model: Path) -> Files:
     files: Files = {
         "config.pbtxt": _config(name, spec).encode(),
         "labels.txt": "".join(f"{_one_line(label)}\n" for label in spec.labels).encode(),
-        f"{row.version}/model.onnx": model,
+        f"{row.version}/{MODEL}": model,
         f"{row.version}/spec.json": json.dumps(row.spec, ensure_ascii=False, indent=2).encode(),
     }
     return {f"{name}/{path}": content for path, content in files.items()}

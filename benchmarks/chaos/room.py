@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 from sqlalchemy import func, select
 
-from app.db.models import ModelVersion
+from app.db.models import Job, ModelVersion
 from benchmarks.chaos import scenarios, verdict
 from benchmarks.chaos.clock import rest, wait_until
 from benchmarks.chaos.faults import Beside
@@ -134,11 +134,7 @@ def full(lab: Lab, place: Path, what: str, scenario: str, point: str | None) -> 
     try:
         done = going.result()
         (job,) = finish(stack, done.jobs[-1:])
-        wrong = [] if job.state == "failed" and "disk is full" in (job.failure_message or "") else [
-            f"expected a failure that tells of the disk; found {job.state}: {job.failure_message}"
-        ]  # fmt: skip
-        if _num_versions(stack) != before:
-            wrong.append("expected no version; found one")
+        wrong = _failed_in_words(stack, job, before)
     except AssertionError as error:
         wrong = [str(error)]
     finally:
@@ -169,12 +165,21 @@ def everywhere(lab: Lab, place: Path, what: str, scenario: str, point: str) -> d
     row = {"what": f"the only disk is full during {what}", "stack": stack.kind, "by": scenario}
     (job,) = finish(stack, going.result().jobs[-1:])
     if job.state == "failed":
-        if "disk is full" not in (job.failure_message or "") or _num_versions(stack) != before:
-            wrong.append(f"expected no version, and a failure that tells of the disk; found {job.failure_message}")
+        wrong += _failed_in_words(stack, job, before)
         told = verdict.told(stack, lambda: run(lab), undisturbed)
     else:
         told = verdict.told(stack, going.result, undisturbed)
     return row | told | {"wrong": wrong + verdict.settle(stack) + told["wrong"], "ended": job.state}
+
+
+def _failed_in_words(stack: Stack, job: Job, num_before: int) -> list[str]:
+    """Whether a job says that the disk was full, and has published nothing."""
+    wrong = []
+    if job.state != "failed" or "disk is full" not in (job.failure_message or ""):
+        wrong.append(f"expected a failure that tells of the disk; found {job.state}: {job.failure_message}")
+    if _num_versions(stack) != num_before:
+        wrong.append("expected no version; found one")
+    return wrong
 
 
 def _answers(stack: Stack) -> list[str]:
