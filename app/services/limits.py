@@ -100,6 +100,38 @@ def check_gpu(session: Session, project: str, queue: str) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a project may store, and has stored."""
+
+    most_bytes: int
+    found_bytes: int
+
+    def check(self, more: int) -> None:
+        """Refuses so many bytes more.
+
+        Raises:
+            TooMany: code too_many_bytes.
+        """
+        if self.found_bytes + more > self.most_bytes:
+            raise TooMany(
+                f"expected at most {self.most_bytes} bytes in the project; found {self.found_bytes}, and {more} more to "
+                "come; delete a dataset, version, backbone or upload that nobody needs (GET /metrics tells what the "
+                "bytes belong to)",
+                code="too_many_bytes",
+                retry_after_seconds=RETRY_SECONDS,
+            )
+
+
+def room(session: Session, project: str) -> Room | None:
+    """What the project may store; None without a limit. Nobody else of the project takes any until the commit."""
+    most = session.scalar(select(Project.max_bytes).where(Project.id == project))
+    if most is None:
+        return None
+    _lock(session, project)
+    return Room(most, stored_bytes.total(session, project))
+
+
 def check_bytes(session: Session, project: str, more: int) -> None:
     """Refuses what the project has no room to store.
 
@@ -111,18 +143,8 @@ def check_bytes(session: Session, project: str, more: int) -> None:
     Raises:
         TooMany: code too_many_bytes.
     """
-    most = session.scalar(select(Project.max_bytes).where(Project.id == project))
-    if most is None:
-        return
-    _lock(session, project)
-    found = stored_bytes.total(session, project)
-    if found + more > most:
-        raise TooMany(
-            f"expected at most {most} bytes in the project; found {found}, and {more} more to come; delete a dataset, "
-            "version, backbone or upload that nobody needs (GET /metrics tells what the bytes belong to)",
-            code="too_many_bytes",
-            retry_after_seconds=RETRY_SECONDS,
-        )
+    if (found := room(session, project)) is not None:
+        found.check(more)
 
 
 def _lock(session: Session, project: str) -> None:

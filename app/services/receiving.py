@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app import failpoints
 from app.db.base import now
 from app.db.uploads import Upload, UploadPart
-from app.errors import BadRequest, Conflict, TimedOut, TooLarge, WrongChecksum
+from app.errors import BadRequest, Conflict, TimedOut, TooLarge, TooMany, WrongChecksum
 from app.inbox import Held, Part, Sink
 from app.services import limits, uploads
 from app.services.upload_completion import assembled
@@ -46,13 +46,16 @@ class Receiver:
         checksum: tuple[str, bytes] | None = None,
     ) -> None:
         self._desk, self._project, self._id = desk, project, upload_id
-        self._position, self._size_bytes, self._num_bytes = offset, size_bytes, num_bytes
+        self._position = self._begun = offset
+        self._size_bytes, self._num_bytes = size_bytes, num_bytes
         self._digest = hashlib.new(checksum[0], usedforsecurity=False) if checksum else None
         self._expected = checksum[1] if checksum else b""
         self._lease = Lease(desk, project, upload_id)
         self._sink: Sink | None = None
         self._held: Held | None = None
         self._row: Upload | None = None
+        # Where nobody has told how much will come: what the project may still store, as the request begins.
+        self._room: limits.Room | None = None
         self._unsynced = 0
         self._synced_at = 0.0
 
@@ -64,6 +67,7 @@ class Receiver:
             Conflict: code offset_mismatch, or upload_via.
             TooLarge: code upload_too_long.
             BadRequest: code size_mismatch, another size than was told before.
+            TooMany: more than the project may have.
         """
         row = self._lease.take(self._check)
         self._held = uploads.held(row)
@@ -79,7 +83,7 @@ class Receiver:
 
         Raises:
             TooLarge: more than the upload has.
-        TooMany: more than the project may have.
+            TooMany: more than the project may have.
             OutOfSpace: there is no room.
             Locked, Conflict: another request has gone on meanwhile.
         """
@@ -87,6 +91,9 @@ class Receiver:
             self._open_again()
         self._fits(self._position + len(data))
         assert self._sink is not None
+        if self._room is not None:
+            # Before it is stored: of what a request is refused for nothing stays.
+            self._room.check(self._position + len(data) - self._begun)
         if self._digest is not None:
             self._digest.update(data)
         self._sink.write(data)
@@ -169,6 +176,10 @@ class Receiver:
             row.size_bytes = told
         self._size_bytes = row.size_bytes
         self._fits(self._position + (self._num_bytes or 0))
+        self._begun = row.received_bytes
+        self._room = limits.room(session, self._project) if row.size_bytes is None else None
+        if self._room is not None:
+            self._room.check(self._num_bytes or 0)
 
     def _fits(self, end: int) -> None:
         most = self._desk.most_bytes if self._size_bytes is None else self._size_bytes
@@ -202,7 +213,13 @@ class Receiver:
             row.expires_at = now() + self._desk.keep
             session.add_all(_part(row, part) for part in synced.parts)
 
-        self._row = self._lease.change(note)
+        try:
+            self._row = self._lease.change(note)
+        except TooMany:
+            # Others of the project have taken the room meanwhile.
+            if synced.held.tail not in (None, before and before.tail):
+                self._desk.inbox.forget(synced.held)
+            raise
         failpoints.reach("upload_noted")
         self._held = synced.held
         if before is not None and before.tail != synced.held.tail:
