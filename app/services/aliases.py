@@ -100,9 +100,9 @@ def roll_back(session: Session, project: str, name: str, alias: str, tried: Targ
     Two at once go back once: `tried` is what `before` has said, and was tried since.
 
     Raises:
-        NotFound: no such model or alias, or the version before has been deleted.
-        Conflict: code nothing_before, the alias has no canary, and has meant no other version; invalid_state, it was
-            moved since.
+        NotFound: no such model or alias.
+        Conflict: code nothing_before, the alias has no canary, and has meant no other version that is still there;
+            invalid_state, it was moved since.
     """
     # Held from the look to the commit, lest another one moves the alias in between.
     models.locked_version(session, project, name, tried.version)
@@ -123,14 +123,15 @@ def before(session: Session, project: str, name: str, alias: str) -> Target:
     pointed = _get(session, project, name, alias)
     if pointed.canary is not None:
         return Target(pointed.version)
-    found = next(
-        (row.version for row in history(session, project, name, alias) if row.version not in (None, pointed.version)),
-        None,
-    )
+    there = set(session.scalars(select(ModelVersion.version).where(ModelVersion.model_id == pointed.model_id)))
+    meant = dict.fromkeys(row.version for row in history(session, project, name, alias))
+    others = [number for number in meant if number not in (None, pointed.version)]
+    found = next((number for number in others if number in there), None)
     if found is None:
+        gone = f", beside {', '.join(map(str, others))}, deleted since" if others else ""
         raise Conflict(
             f"expected alias {alias!r} of {name!r} to have meant another version before; found version "
-            f"{pointed.version} only; PUT the version that you want",
+            f"{pointed.version} only{gone}; PUT the version that you want",
             code="nothing_before",
         )
     return Target(found)
@@ -148,18 +149,29 @@ def remove(session: Session, project: str, name: str, alias: str) -> None:
 
 
 def history(session: Session, project: str, name: str, alias: str) -> Sequence[AliasChange]:
-    """What an alias meant, newest first."""
+    """What an alias meant, newest first; also of one that was removed.
+
+    Raises:
+        NotFound: no such model, or an alias that never was.
+    """
     model = models.get(session, project, name)
     query = select(AliasChange).where(AliasChange.model_id == model.id, AliasChange.alias == alias)
-    return session.scalars(query.order_by(AliasChange.id.desc())).all()
+    found = session.scalars(query.order_by(AliasChange.id.desc())).all()
+    if not found:
+        raise _missing(name, alias)
+    return found
 
 
 def _get(session: Session, project: str, name: str, alias: str) -> Alias:
     model = models.get(session, project, name)
     pointed = session.get(Alias, (model.id, alias))
     if pointed is None:
-        raise NotFound(f"expected an alias of model {name!r}; found none named {alias!r}")
+        raise _missing(name, alias)
     return pointed
+
+
+def _missing(name: str, alias: str) -> NotFound:
+    return NotFound(f"expected an alias of model {name!r}; found none named {alias!r}; see GET /api/v1/models/{name}")
 
 
 def _target(row: Alias) -> Target:

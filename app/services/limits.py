@@ -115,8 +115,8 @@ class Room:
         """
         if self.found_bytes + more > self.most_bytes:
             raise TooMany(
-                f"expected at most {self.most_bytes} bytes in the project; found {self.found_bytes}, and {more} more to "
-                "come; delete a dataset, version, backbone or upload that nobody needs (GET /metrics tells what the "
+                f"expected at most {self.most_bytes} bytes in the project; found {self.found_bytes}, and {more} more "
+                "to come; delete a dataset, version, backbone or upload that nobody needs (GET /metrics tells what the "
                 "bytes belong to)",
                 code="too_many_bytes",
                 retry_after_seconds=RETRY_SECONDS,

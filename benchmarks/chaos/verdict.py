@@ -134,14 +134,16 @@ def steps(stack: Stack, job_id: str) -> float:
         told = session.execute(query.where(JobEvent.message.startswith("resumed from step") | _IS_PART)).all()
     ends: dict[str, int] = {}
     computed = at = 0
+    goes_on = False
     for message, data in told:
         if message.startswith("resumed"):
-            computed, at = computed + max(0, data["step"] - at), data["step"]
+            computed, at, goes_on = computed + max(0, data["step"] - at), data["step"], True
             continue
         part = message.partition(":")[0]
         end = ends.setdefault(part, data.get("step", len(ends) + 1))
-        # An attempt that found nothing to go on from begins anew.
-        computed, at = computed + end - (at if at < end else 0), end
+        # An attempt that found nothing to go on from begins anew; one that goes on from a part's last step only tells
+        # of that part.
+        computed, at, goes_on = computed + end - (at if at < end or goes_on else 0), end, False
     if not ends:
         return float("inf")
     total = max(ends.values())

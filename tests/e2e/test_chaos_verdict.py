@@ -217,5 +217,15 @@ def test_steps_between_two_parts_are_counted_where_a_job_numbers_them(stack, don
     assert bool(verdict.judge_steps(stack, done.jobs[0])) is is_wrong
 
 
+def test_an_attempt_that_goes_on_from_the_end_of_a_part_tells_of_it_and_computes_nothing(stack, done):
+    with stack.database.write() as session:
+        job = session.get_one(Job, done.jobs[0])
+        job.lease_owner, job.losses = "me", 0
+        resumed = {"type": "log", "message": "resumed from step 12", "data": {"step": 12}}
+        entries = [_part(4), _part(8), resumed, *(_part(number) for number in range(12, 41, 4))]
+        attempts.record(session, job.id, "me", entries, None)
+    assert verdict.steps(stack, done.jobs[0]) == 1
+
+
 def _part(end):
     return {"type": "metric", "message": f"epoch {end // 4}: loss 1", "data": {"step": end}}

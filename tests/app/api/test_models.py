@@ -269,6 +269,23 @@ def test_two_rollbacks_at_once_end_one_canary(client, tmp_path):
     assert client.get(f"{URL}/colours").json()["aliases"] == {"production": 2}
 
 
+def test_a_rollback_passes_over_versions_that_were_deleted(client, tmp_path):
+    publish(client.app.state.graft, tmp_path / "made", "colours", 4)
+    for version in (1, 4, 2):
+        put(client, version=version)
+    back = f"{URL}/colours/aliases/production/rollback"
+    assert client.delete(f"{URL}/colours/versions/4").status_code == 204
+    assert client.post(back).json()["version"] == 1
+    assert client.delete(f"{URL}/colours/versions/2").status_code == 204
+    assert "beside 2, 4, deleted since; PUT" in problem(client.post(back), 409, "nothing_before")["detail"]
+
+
+def test_an_alias_that_never_was_has_no_history(client, tmp_path):
+    publish(client.app.state.graft, tmp_path / "made", "colours", 1)
+    detail = problem(client.get(f"{URL}/colours/aliases/prodution"), 404, "not_found")["detail"]
+    assert "found none named 'prodution'; see GET /api/v1/models/colours" in detail
+
+
 def head(client, version):
     with client.app.state.graft.database.read() as session:
         return f"{models.version(session, 'default', 'colours', version).prefix}/head.onnx"
