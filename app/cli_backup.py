@@ -2,8 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.services.backups import Copied
+    from app.storage import Storage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +24,10 @@ def backup(settings: Settings, given: argparse.Namespace) -> int:
     Returns:
         the exit status.
     """
-    return _do(settings, given, restoring=False)
+    from app.services import backups
+
+    # No home is made: where it should have the database, one that is missing is mistyped.
+    return _told(backups.backup(settings.resolved_database_url, _storage(settings), given.folder))
 
 
 def restore(settings: Settings, given: argparse.Namespace) -> int:
@@ -28,21 +36,22 @@ def restore(settings: Settings, given: argparse.Namespace) -> int:
     Returns:
         the exit status.
     """
-    return _do(settings, given, restoring=True)
-
-
-def _do(settings: Settings, given: argparse.Namespace, *, restoring: bool) -> int:
     from app.db import migration
     from app.services import backups
-    from app.storage import open_storage
 
     settings.home_path.mkdir(parents=True, exist_ok=True)
     url = settings.resolved_database_url
-    storage = open_storage(settings.resolved_storage_url, settings.home_path / "cache")
-    if restoring:
-        copied = backups.restore(given.folder, url, storage)
-        migration.upgrade(url)
-    else:
-        copied = backups.backup(url, storage, given.folder)
+    copied = backups.restore(given.folder, url, _storage(settings))
+    migration.upgrade(url)
+    return _told(copied)
+
+
+def _storage(settings: Settings) -> "Storage":
+    from app.storage import open_storage
+
+    return open_storage(settings.resolved_storage_url, settings.home_path / "cache")
+
+
+def _told(copied: "Copied") -> int:
     print(f"{copied.objects} objects copied, {copied.size_bytes} bytes; {copied.present} were there")
     return 0

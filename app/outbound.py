@@ -103,11 +103,14 @@ def _check_name(host: str) -> None:
         )
 
 
+def entry(wanted: Place) -> str:
+    """The shortest that names a place in a list of hosts: without a port where it is the scheme's own."""
+    return wanted.host if wanted.port == PORTS[wanted.scheme] else f"{wanted.host}:{wanted.port}"
+
+
 def named(found: Place, hosts: Iterable[str]) -> bool:
     """Whether hosts, each `name` for the scheme's own port or `name:port`, name the place."""
-    names = {f"{found.host}:{found.port}"}
-    if found.port == PORTS[found.scheme]:
-        names.add(found.host)
+    names = {entry(found), f"{found.host}:{found.port}"}
     return not names.isdisjoint(host.lower() for host in hosts)
 
 

@@ -115,7 +115,8 @@ class Settings(BaseSettings):
     max_json_bytes: int = Field(16 * 2**20, ge=1, description="Largest JSON body of every other request.")
     image_hosts: tuple[str, ...] = Field(
         (),
-        description="Hosts of URLs that images may be fetched from, `name` or `name:port` (JSON list); empty: none.",
+        description="Hosts of URLs that images may be fetched from, `name` or `name:port` (JSON list; without a port: "
+        "80 for http, 443 for https); empty: none.",
     )
     max_predict_pixels: int = Field(
         32_000_000, ge=1, description="Largest width times height of an image in a prediction request."
@@ -195,8 +196,8 @@ class Settings(BaseSettings):
     compute_threads: int = Field(0, ge=0, description="Threads of one job's arithmetic; 0 means one for each core.")
     webhook_allowed: tuple[str, ...] = Field(
         (),
-        description="Networks (`10.0.0.0/8`) and hosts (`name` or `name:port`) that webhooks may go to although their "
-        "addresses are not public (JSON list).",
+        description="Networks (`10.0.0.0/8`) and hosts (`name` or `name:port`; without a port: 80 for http, "
+        "443 for https) that webhooks may go to although their addresses are not public (JSON list).",
     )
     webhook_timeout_seconds: float = Field(
         15.0, gt=0, le=120, description="Longest wait for a webhook's receiver: to connect, to send and to answer."

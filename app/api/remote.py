@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from app.errors import BadImage, TooLarge
-from app.outbound import named, place
+from app.outbound import entry, named, place
 
 if TYPE_CHECKING:
     import httpx
@@ -65,15 +65,18 @@ class Remote:
             await self._client.aclose()
 
     def _check(self, url: str, index: int) -> None:
-        found = f"found {url[:200]!r}"
+        found = repr(url[:200])
         try:
-            if named(place(url), self._hosts):
-                return
+            wanted = place(url)
         except ValueError as error:
-            found += f" ({error})"
+            found, hint = f"{found} ({error})", "write it as https://HOST/PATH"
+        else:
+            if named(wanted, self._hosts):
+                return
+            hint = f'have the operator add "{entry(wanted)}" to it'
         raise BadImage(
-            f"expected a URL of http or https at a host of GRAFT_IMAGE_HOSTS; {found}; send the image itself, or have "
-            "the operator allow the host",
+            f"expected a URL of http or https at a host of GRAFT_IMAGE_HOSTS; found {found}; send the image itself, or "
+            f"{hint}",
             code="image_url_refused",
             index=index,
         )

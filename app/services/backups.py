@@ -13,7 +13,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import URL, inspect, make_url
+from sqlalchemy import URL, inspect, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.session import Database
 from app.errors import BadRequest, Conflict, NotFound
@@ -23,6 +24,8 @@ from app.storage import FolderStorage, Storage, is_key
 
 SQLITE, POSTGRESQL = "graft.db", "graft.dump"
 OBJECTS = "storage"
+# The table that a migration writes its revision into: every database of Graft's has it, of whatever release.
+REVISIONS = "alembic_version"
 
 
 @dataclass
@@ -43,8 +46,9 @@ def backup(url: str, storage: Storage, folder: Path) -> Copied:
         folder: made where it is missing.
 
     Raises:
-        BadRequest: `pg_dump` is not here, or cannot do it.
+        BadRequest: nothing has migrated the database, and nothing is made; or `pg_dump` is not here, or cannot do it.
     """
+    _check_migrated(url)
     folder.mkdir(parents=True, exist_ok=True)
     there = FolderStorage(folder / OBJECTS)
     copied = copy(storage, there, folder)
@@ -64,7 +68,7 @@ def restore(folder: Path, url: str, storage: Storage) -> Copied:
     Raises:
         NotFound: there is no back-up of such a database.
         Conflict: the database has tables already.
-        BadRequest: `pg_restore` is not here, or cannot do it.
+        BadRequest: the dump is of what nothing had migrated; or `pg_restore` is not here, or cannot do it.
     """
     place = make_url(url)
     dump = folder / (SQLITE if _is_sqlite(place) else POSTGRESQL)
@@ -73,6 +77,7 @@ def restore(folder: Path, url: str, storage: Storage) -> Copied:
             f"expected a back-up of {place.get_backend_name()} in {folder}; found no {dump.name}; name the folder that "
             "`graft backup` was given"
         )
+    _check_dump(dump, place)
     database = Database(url)
     try:
         tables = inspect(database.engine).get_table_names()
@@ -122,6 +127,71 @@ def copy(source: Storage, target: Storage, passing: Path) -> Copied:
     return copied
 
 
+def _check_migrated(url: str) -> None:
+    """Before an empty database, of a mistyped GRAFT_HOME for one, takes the place of a good back-up.
+
+    Raises:
+        BadRequest: nothing has migrated it, or it cannot be asked.
+    """
+    place = make_url(url)
+    try:
+        if _is_sqlite(place):
+            _look_into(Path(str(place.database)), "mode=rw")
+        else:
+            _look_at(url)
+    except (sqlite3.Error, SQLAlchemyError) as error:
+        found = str(getattr(error, "orig", error)).partition("\n")[0]
+        raise BadRequest(
+            f"expected a migrated database at {place.render_as_string(hide_password=True)}; found: {found}; run `graft "
+            "migrate` first, or name the service's own GRAFT_HOME or GRAFT_DATABASE_URL"
+        ) from error
+
+
+def _check_dump(dump: Path, place: URL) -> None:
+    """Before anything is restored of a dump that has nothing.
+
+    Raises:
+        BadRequest: what was dumped had not been migrated; or `pg_restore` is not here, or cannot read the dump.
+    """
+    found = ""
+    if _is_sqlite(place):
+        try:
+            # Which never changes: no lock is taken, and its folder need not be writable.
+            _look_into(dump, "immutable=1")
+        except sqlite3.Error as error:
+            found = str(error)
+    elif f" {REVISIONS} " not in _postgres("pg_restore", place, "--list", str(dump)):
+        found = f"no table {REVISIONS}"
+    if found:
+        raise BadRequest(
+            f"expected a back-up of a migrated database in {dump}; found: {found}; name the folder of another back-up"
+        )
+
+
+def _look_into(file: Path, how: str) -> None:
+    """Asks a file of SQLite for its revision, and makes none where there is no file.
+
+    Raises:
+        sqlite3.Error: there is no file, no such table, or no database in it.
+    """
+    with closing(sqlite3.connect(f"{file.resolve().as_uri()}?{how}", uri=True)) as connection:
+        connection.execute(f"SELECT version_num FROM {REVISIONS}")
+
+
+def _look_at(url: str) -> None:
+    """Asks PostgreSQL for its revision.
+
+    Raises:
+        SQLAlchemyError: it is away, or has no such table.
+    """
+    database = Database(url)
+    try:
+        with database.read() as session:
+            session.execute(text(f"SELECT version_num FROM {REVISIONS}"))
+    finally:
+        database.dispose()
+
+
 def _dump(place: URL, folder: Path) -> None:
     """Whole or not at all, in the place of an earlier one."""
     name = SQLITE if _is_sqlite(place) else POSTGRESQL
@@ -148,8 +218,8 @@ def _load(dump: Path, place: URL) -> None:
     )
 
 
-def _postgres(tool: str, place: URL, *arguments: str) -> None:
-    """A program of PostgreSQL's own; the password is not shown in the list of processes.
+def _postgres(tool: str, place: URL, *arguments: str) -> str:
+    """What a program of PostgreSQL's own says; the password is not shown in the list of processes.
 
     Raises:
         BadRequest: it is not here, or it fails.
@@ -164,6 +234,7 @@ def _postgres(tool: str, place: URL, *arguments: str) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BadRequest(f"expected {tool} to work; found status {done.returncode}: {done.stderr.strip()[-500:]}")
+    return done.stdout
 
 
 def _is_sqlite(place: URL) -> bool:

@@ -13,7 +13,7 @@ from app.db.base import new_id, now
 from app.db.models import Project
 from app.db.webhooks import Webhook, WebhookAttempt, WebhookDelivery
 from app.errors import BadRequest, Conflict, NotFound
-from app.outbound import Guard, Refused, place
+from app.outbound import Guard, Refused, entry, place
 from app.services import outbox, paging
 
 MAX_WEBHOOKS = 50
@@ -37,14 +37,21 @@ def check_url(guard: Guard, url: str) -> None:
         BadRequest: code webhook_url_refused.
     """
     try:
-        guard.check(place(url))
-    except (ValueError, Refused) as error:
-        own = "have the operator allow a receiver within your own network in GRAFT_WEBHOOK_ALLOWED"
-        hint = own if isinstance(error, Refused) else "write it as https://HOST/PATH"
-        raise BadRequest(
-            f"expected a URL of http or https at a public address; found {url[:200]!r}: {error}; {hint}",
-            code="webhook_url_refused",
-        ) from error
+        wanted = place(url)
+    except ValueError as error:
+        raise _refused(url, error, "write it as https://HOST/PATH") from error
+    try:
+        guard.check(wanted)
+    except Refused as error:
+        own = f'if it is your own receiver, have the operator add "{entry(wanted)}" to GRAFT_WEBHOOK_ALLOWED'
+        raise _refused(url, error, own) from error
+
+
+def _refused(url: str, why: Exception, hint: str) -> BadRequest:
+    return BadRequest(
+        f"expected a URL of http or https at a public address; found {url[:200]!r}: {why}; {hint}",
+        code="webhook_url_refused",
+    )
 
 
 def create(session: Session, project: str, guard: Guard, new: NewWebhook) -> Webhook:

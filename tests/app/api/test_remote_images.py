@@ -108,6 +108,19 @@ def test_other_places_are_never_asked(client: TestClient, host: str, url: str) -
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("http://127.0.0.1/0", 'send the image itself, or have the operator add "127.0.0.1" to it'),
+        ("http://pictures.example:81/0", 'send the image itself, or have the operator add "pictures.example:81" to it'),
+        ("ftp://pictures.example/0", "send the image itself, or write it as https://HOST/PATH"),
+    ],
+)
+def test_the_entry_that_would_allow_a_place_is_named(client: TestClient, url: str, hint: str) -> None:
+    answer = client.post(URL, json={"images": [{"url": url}]})
+    assert problem(answer, 400, "image_url_refused")["detail"].endswith(hint)
+
+
 def test_a_redirect_is_not_followed(client: TestClient, host: str) -> None:
     asked.clear()
     problem(client.post(URL, json={"images": [{"url": f"http://{host}/moved"}]}), 400, "image_url_failed")

@@ -5,6 +5,7 @@ import base64
 import pytest
 
 from app.db.webhooks import Webhook, WebhookDelivery
+from app.outbound import Guard
 from app.services import deliveries, webhooks
 from app.services.deliveries import Answer
 from app.webhooks import EVENTS
@@ -68,16 +69,19 @@ def test_one_that_graft_disabled_is_enabled_again(client, database):
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "entry"),
     [
-        "http://127.0.0.1:8000/", "http://localhost/", "http://[::1]/", "http://[::ffff:10.0.0.1]/", "http://169.254.169.254/",
-        "http://2130706433/", "http://100.64.0.1/", "https://a.example:22/",
+        ("http://127.0.0.1:8000/", "127.0.0.1:8000"), ("http://localhost/", "localhost"), ("http://[::1]/", "::1"),
+        ("http://[::ffff:10.0.0.1]:8080/", "::ffff:10.0.0.1:8080"), ("http://169.254.169.254/", "169.254.169.254"),
+        ("http://2130706433/", "2130706433"), ("https://100.64.0.1:443/", "100.64.0.1"),
+        ("https://100.64.0.1:80/", "100.64.0.1:80"), ("https://A.example:22/", "a.example:22"),
     ],
 )  # fmt: skip
-def test_private_places_are_refused(shared_client, url):
+def test_private_places_are_refused_and_the_entry_that_would_allow_them_is_named(shared_client, url, entry):
     detail = problem(shared_client.post(URL, json={"url": url}), 400, "webhook_url_refused")["detail"]
-    assert "GRAFT_WEBHOOK_ALLOWED" in detail
+    assert detail.endswith(f'have the operator add "{entry}" to GRAFT_WEBHOOK_ALLOWED')
     assert shared_client.get(URL).json()["data"] == []
+    webhooks.check_url(Guard((entry,)), url)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,20 @@
-"""A back-up that cannot be put back whole leaves a database into which it can be; a password opens its database."""
+"""A back-up that cannot be put back whole leaves a database into which it can be; a password opens its database.
+
+What nothing has migrated is neither kept, in the place of what was, nor brought back.
+"""
 
 import os
 import shutil
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, inspect, make_url, text
 from sqlalchemy.exc import OperationalError
 
+from app import cli
 from app.db import migration
 from app.db.base import new_id
 from app.services import backups
@@ -95,3 +100,82 @@ def test_a_password_reaches_the_programs_of_the_database(postgres, guarded, tmp_
             create_engine(guarded("again").set(password="other")).connect()
     finally:
         postgres.run("DROP DATABASE guarded WITH (FORCE)", "DROP DATABASE again WITH (FORCE)")
+
+
+@pytest.fixture
+def programs(database_kind, request, monkeypatch):
+    """Those of the server's version are the ones on PATH."""
+    if database_kind == "postgresql":
+        folder = request.getfixturevalue("postgres").programs
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+@pytest.fixture
+def elsewhere(database_kind, empty_database_url, tmp_path, monkeypatch):
+    """The command's GRAFT_HOME, which nobody has made, and with it a database that nothing has migrated."""
+    home = tmp_path / "typo"
+    monkeypatch.setenv("GRAFT_HOME", str(home))
+    if database_kind == "postgresql":
+        monkeypatch.setenv("GRAFT_DATABASE_URL", empty_database_url)
+    return home
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("programs")
+def test_what_nothing_has_migrated_takes_no_back_ups_place(database_url, storage, elsewhere, tmp_path, capsys):
+    kept = tmp_path / "kept"
+    backups.backup(database_url, storage, kept)
+    before = contents(kept)
+    for target in (kept, tmp_path / "new"):
+        assert cli.main(["backup", str(target)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("graft: expected a migrated database at ")
+        assert "run `graft migrate` first" in said
+    assert contents(kept) == before
+    assert not (tmp_path / "new").exists()
+    assert not elsewhere.exists()
+
+
+def test_what_is_no_database_of_grafts_is_left_as_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GRAFT_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    for given in (None, b"", b"no database at all"):
+        if given is not None:
+            (tmp_path / "home" / "graft.db").write_bytes(given)
+        before = contents(tmp_path)
+        assert cli.main(["backup", str(tmp_path / "kept")]) == 2
+        assert "expected a migrated database at " in capsys.readouterr().err
+        assert contents(tmp_path) == before
+        assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.usefixtures("programs", "elsewhere")
+def test_a_dump_of_what_nothing_has_migrated_is_not_brought_back(database_kind, empty_database_url, tmp_path, capsys):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    if database_kind == "postgresql":
+        place = make_url(empty_database_url).set(drivername="postgresql").render_as_string()
+        subprocess.run(["pg_dump", place, "--format=custom", f"--file={kept}/graft.dump"], check=True)
+    else:
+        with closing(sqlite3.connect(kept / "graft.db")) as database:
+            database.execute("VACUUM")
+    before = contents(kept)
+    assert cli.main(["restore", str(kept)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("graft: expected a back-up of a migrated database in ")
+    assert "name the folder of another back-up" in said
+    assert contents(kept) == before
+    engine = create_engine(empty_database_url)
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
+
+
+@pytest.mark.usefixtures("programs", "elsewhere")
+def test_a_dump_that_is_none_is_not_brought_back(database_kind, tmp_path, capsys):
+    name = "graft.dump" if database_kind == "postgresql" else "graft.db"
+    (tmp_path / name).write_bytes(b"no dump at all")
+    assert cli.main(["restore", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("graft: expected ")
