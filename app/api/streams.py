@@ -6,11 +6,13 @@ Lines may come in the same way, one image each: then memory holds a window of im
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from app.api import answers, held, images, slow_bodies
@@ -72,8 +74,10 @@ class _Lines(StreamingResponse):
     """Does not listen for the end of the connection itself: it would take the body's messages from whoever reads it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends what the iterator yields."""
-        await self.stream_response(send)
+        """Sends what the iterator yields, as long as anybody reads it."""
+        # The head has gone: no handler of errors can answer any more, and nobody would read it.
+        with suppress(ClientDisconnect):
+            await self.stream_response(send)
 
 
 async def _written(
