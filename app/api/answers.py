@@ -105,10 +105,10 @@ class Ask:
         rollouts.compare(self.state.engine, self.state.statistics, found, sent, result)
         return found, result
 
-    def submit(self, found: Found, sent: Sequence[bytes]) -> Future[Result]:
-        """Gives images to the engine."""
+    def submit(self, found: Found, sent: Sequence[bytes], first: int = 0) -> Future[Result]:
+        """Gives images to the engine; `first` is the place that the first of them has in the request."""
         future = self.state.engine.submit(found.model, sent, self.deadline, self.project)
-        call = Call(found, sent, self.wanted.alias, self.wanted.domain, log_lines.ids().request_id)
+        call = Call(found, sent, self.wanted.alias, self.wanted.domain, log_lines.ids().request_id, first)
         return self.state.observation.watch(call, self.state.statistics.watch(found.version_id, future))
 
 

@@ -101,20 +101,21 @@ async def _written(
 
 async def _begin_all(ask: Ask, found: Found, sent: Sent, begun: asyncio.Queue[Begun | None]) -> None:
     """Gives each image to the engine as it comes; then listens until the connection is closed."""
-    authorization = ask.request.headers.get("authorization", "")
+    authorization, index = ask.request.headers.get("authorization", ""), 0
     async for image, hold in sent:
         if not await ask.state.keyring.holds(authorization):
             # A stream may last longer than its key.
             await begun.put(Unauthorized("expected a key that still holds; found it ended", code="key_revoked"))
             break
-        await begun.put(await _begin(ask, found, image, hold))
+        await begun.put(await _begin(ask, found, image, index, hold))
+        index += 1
     await begun.put(None)
     await answers.disconnected(ask.request)
 
 
-async def _begin(ask: Ask, found: Found, image: bytes | GraftError, hold: Hold) -> Begun:
+async def _begin(ask: Ask, found: Found, image: bytes | GraftError, index: int, hold: Hold) -> Begun:
     """An image on its way, or why it is not; what is held of it goes with its answer."""
-    one = await _submitted(ask, found, image)
+    one = await _submitted(ask, found, image, index)
     if isinstance(one, GraftError):
         hold.close()
     else:
@@ -122,13 +123,13 @@ async def _begin(ask: Ask, found: Found, image: bytes | GraftError, hold: Hold) 
     return one
 
 
-async def _submitted(ask: Ask, found: Found, image: bytes | GraftError) -> Begun:
+async def _submitted(ask: Ask, found: Found, image: bytes | GraftError, index: int) -> Begun:
     """Waits for room: what was taken on is answered, however busy the service gets meanwhile."""
     if isinstance(image, GraftError):
         return image
     while True:
         try:
-            return asyncio.wrap_future(ask.submit(found, [image]))
+            return asyncio.wrap_future(ask.submit(found, [image], index))
         except Overloaded:
             if ask.is_late:
                 return late()
