@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -129,13 +130,21 @@ async def _submitted(ask: Ask, found: Found, image: bytes | GraftError, index: i
         return image
     while True:
         try:
-            return asyncio.wrap_future(ask.submit(found, [image], index))
+            answer = asyncio.wrap_future(ask.submit(found, [image], index))
+            answer.add_done_callback(partial(_compare, ask, found, image))
+            return answer
         except Overloaded:
             if ask.is_late:
                 return late()
             await asyncio.sleep(ROOM_SECONDS)
         except GraftError as error:
             return error
+
+
+def _compare(ask: Ask, found: Found, image: bytes, answer: asyncio.Future[Result]) -> None:
+    """An image that was answered is one for the shadow, as one of any other request."""
+    if not answer.cancelled() and answer.exception() is None:
+        ask.compare(found, [image], answer.result())
 
 
 async def _outcome(one: Begun, connection: answers.Connection) -> Result | GraftError:
