@@ -166,10 +166,10 @@ async def _lines(request: Request, state: State) -> Sent:
     """The images of a body of lines, `ImageIn` each, as they come; a bad line is an error in its place."""
     limit, rest, read = state.settings.max_predict_bytes, bytearray(), _Reader(state)
     hold, body = held.of(request.scope), slow_bodies.of(request.scope)
-    chunks = request.stream()
+    chunks, is_refused = request.stream(), False
     while True:
         await hold.readable()
-        body.is_patient = not rest
+        body.is_patient = not rest and not is_refused
         try:
             chunk = await anext(chunks, None)
         except (Overloaded, TimedOut) as error:
@@ -177,6 +177,11 @@ async def _lines(request: Request, state: State) -> Sent:
             return
         if chunk is None:
             break
+        if is_refused:
+            # What is left of that line; the next one may be an image.
+            dropped, feed, chunk = chunk.partition(b"\n")
+            hold.part(len(dropped + feed)).close()
+            is_refused = not feed
         begun = len(rest)
         rest += chunk
         # Looked for in what is new: a long line comes in many chunks.
@@ -187,10 +192,9 @@ async def _lines(request: Request, state: State) -> Sent:
             if (image := await read.image(bytes(line), part)) is not None:
                 yield image, part
         if len(rest) > limit:
-            where = f"line {read.num_lines + 1}"
-            refusal = TooLarge(f"expected lines of at most {limit} bytes; found more in {where}; send a smaller image")
-            yield refusal, hold.part(0)
-            return
+            part, is_refused = hold.part(len(rest)), True
+            rest = bytearray()
+            yield read.too_large(), part
     part = hold.part(len(rest))
     if (image := await read.image(bytes(rest), part)) is not None:
         yield image, part
@@ -206,11 +210,13 @@ class _Reader:
     def __init__(self, state: State) -> None:
         self._state = state
         # Blank ones are lines too: as an editor numbers them. An image's index, and pointers, leave them out.
-        self.num_lines = self._num_images = 0
+        self._num_lines = self._num_images = 0
 
     async def image(self, line: bytes, hold: Hold) -> bytes | GraftError | None:
         """The image of the next line, or what is wrong with it; None for a blank one, of which nothing is held."""
-        self.num_lines += 1
+        if len(line) > self._state.settings.max_predict_bytes:
+            return self.too_large()
+        self._num_lines += 1
         if not line.strip():
             hold.close()
             return None
@@ -219,8 +225,16 @@ class _Reader:
             wanted = await images.aside(len(line), lambda: self._wanted(line, index))
             return (await images.given([wanted], self._state, hold, "/body", index))[0]
         except GraftError as error:
-            error.detail = f"line {self.num_lines}: {error.detail}"
+            error.detail = f"line {self._num_lines}: {error.detail}"
             return error
+
+    def too_large(self) -> TooLarge:
+        """What is wrong with the next line, which need not have come as a whole: it is larger than a body may be."""
+        self._num_lines, self._num_images = self._num_lines + 1, self._num_images + 1
+        return TooLarge(
+            f"line {self._num_lines}: expected a line of at most {self._state.settings.max_predict_bytes} bytes "
+            "(GRAFT_MAX_PREDICT_BYTES); found more; send a smaller image"
+        )
 
     def _wanted(self, line: bytes, index: int) -> images.ImageIn:
         try:
