@@ -102,14 +102,18 @@ class Ask:
         sent = await self.read()
         found = rollouts.chosen(await self.find())
         result = await settled(self.request, self.submit(found, sent))
-        rollouts.compare(self.state.engine, self.state.statistics, found, sent, result)
+        self.compare(found, sent, result)
         return found, result
 
-    def submit(self, found: Found, sent: Sequence[bytes]) -> Future[Result]:
-        """Gives images to the engine."""
+    def submit(self, found: Found, sent: Sequence[bytes], first: int = 0) -> Future[Result]:
+        """Gives images to the engine; `first` is the place that the first of them has in the request."""
         future = self.state.engine.submit(found.model, sent, self.deadline, self.project)
-        call = Call(found, sent, self.wanted.alias, self.wanted.domain, log_lines.ids().request_id)
+        call = Call(found, sent, self.wanted.alias, self.wanted.domain, log_lines.ids().request_id, first)
         return self.state.observation.watch(call, self.state.statistics.watch(found.version_id, future))
+
+    def compare(self, found: Found, sent: Sequence[bytes], result: Result) -> None:
+        """Asks the shadow, where there is one, what has just been answered."""
+        rollouts.compare(self.state.engine, self.state.statistics, found, sent, result)
 
 
 def json(found: Found, result: Result, document: dict[str, Any]) -> Response:

@@ -6,11 +6,14 @@ Lines may come in the same way, one image each: then memory holds a window of im
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from app.api import answers, held, images, slow_bodies
@@ -72,8 +75,10 @@ class _Lines(StreamingResponse):
     """Does not listen for the end of the connection itself: it would take the body's messages from whoever reads it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends what the iterator yields."""
-        await self.stream_response(send)
+        """Sends what the iterator yields, as long as anybody reads it."""
+        # The head has gone: no handler of errors can answer any more, and nobody would read it.
+        with suppress(ClientDisconnect):
+            await self.stream_response(send)
 
 
 async def _written(
@@ -97,20 +102,21 @@ async def _written(
 
 async def _begin_all(ask: Ask, found: Found, sent: Sent, begun: asyncio.Queue[Begun | None]) -> None:
     """Gives each image to the engine as it comes; then listens until the connection is closed."""
-    authorization = ask.request.headers.get("authorization", "")
+    authorization, index = ask.request.headers.get("authorization", ""), 0
     async for image, hold in sent:
         if not await ask.state.keyring.holds(authorization):
             # A stream may last longer than its key.
             await begun.put(Unauthorized("expected a key that still holds; found it ended", code="key_revoked"))
             break
-        await begun.put(await _begin(ask, found, image, hold))
+        await begun.put(await _begin(ask, found, image, index, hold))
+        index += 1
     await begun.put(None)
     await answers.disconnected(ask.request)
 
 
-async def _begin(ask: Ask, found: Found, image: bytes | GraftError, hold: Hold) -> Begun:
+async def _begin(ask: Ask, found: Found, image: bytes | GraftError, index: int, hold: Hold) -> Begun:
     """An image on its way, or why it is not; what is held of it goes with its answer."""
-    one = await _submitted(ask, found, image)
+    one = await _submitted(ask, found, image, index)
     if isinstance(one, GraftError):
         hold.close()
     else:
@@ -118,19 +124,27 @@ async def _begin(ask: Ask, found: Found, image: bytes | GraftError, hold: Hold) 
     return one
 
 
-async def _submitted(ask: Ask, found: Found, image: bytes | GraftError) -> Begun:
+async def _submitted(ask: Ask, found: Found, image: bytes | GraftError, index: int) -> Begun:
     """Waits for room: what was taken on is answered, however busy the service gets meanwhile."""
     if isinstance(image, GraftError):
         return image
     while True:
         try:
-            return asyncio.wrap_future(ask.submit(found, [image]))
+            answer = asyncio.wrap_future(ask.submit(found, [image], index))
+            answer.add_done_callback(partial(_compare, ask, found, image))
+            return answer
         except Overloaded:
             if ask.is_late:
                 return late()
             await asyncio.sleep(ROOM_SECONDS)
         except GraftError as error:
             return error
+
+
+def _compare(ask: Ask, found: Found, image: bytes, answer: asyncio.Future[Result]) -> None:
+    """An image that was answered is one for the shadow, as one of any other request."""
+    if not answer.cancelled() and answer.exception() is None:
+        ask.compare(found, [image], answer.result())
 
 
 async def _outcome(one: Begun, connection: answers.Connection) -> Result | GraftError:
@@ -152,10 +166,10 @@ async def _lines(request: Request, state: State) -> Sent:
     """The images of a body of lines, `ImageIn` each, as they come; a bad line is an error in its place."""
     limit, rest, read = state.settings.max_predict_bytes, bytearray(), _Reader(state)
     hold, body = held.of(request.scope), slow_bodies.of(request.scope)
-    chunks = request.stream()
+    chunks, is_refused = request.stream(), False
     while True:
         await hold.readable()
-        body.is_patient = not rest
+        body.is_patient = not rest and not is_refused
         try:
             chunk = await anext(chunks, None)
         except (Overloaded, TimedOut) as error:
@@ -163,6 +177,11 @@ async def _lines(request: Request, state: State) -> Sent:
             return
         if chunk is None:
             break
+        if is_refused:
+            # What is left of that line; the next one may be an image.
+            dropped, feed, chunk = chunk.partition(b"\n")
+            hold.part(len(dropped + feed)).close()
+            is_refused = not feed
         begun = len(rest)
         rest += chunk
         # Looked for in what is new: a long line comes in many chunks.
@@ -173,10 +192,9 @@ async def _lines(request: Request, state: State) -> Sent:
             if (image := await read.image(bytes(line), part)) is not None:
                 yield image, part
         if len(rest) > limit:
-            where = f"line {read.num_lines + 1}"
-            refusal = TooLarge(f"expected lines of at most {limit} bytes; found more in {where}; send a smaller image")
-            yield refusal, hold.part(0)
-            return
+            part, is_refused = hold.part(len(rest)), True
+            rest = bytearray()
+            yield read.too_large(), part
     part = hold.part(len(rest))
     if (image := await read.image(bytes(rest), part)) is not None:
         yield image, part
@@ -192,11 +210,13 @@ class _Reader:
     def __init__(self, state: State) -> None:
         self._state = state
         # Blank ones are lines too: as an editor numbers them. An image's index, and pointers, leave them out.
-        self.num_lines = self._num_images = 0
+        self._num_lines = self._num_images = 0
 
     async def image(self, line: bytes, hold: Hold) -> bytes | GraftError | None:
         """The image of the next line, or what is wrong with it; None for a blank one, of which nothing is held."""
-        self.num_lines += 1
+        if len(line) > self._state.settings.max_predict_bytes:
+            return self.too_large()
+        self._num_lines += 1
         if not line.strip():
             hold.close()
             return None
@@ -205,8 +225,16 @@ class _Reader:
             wanted = await images.aside(len(line), lambda: self._wanted(line, index))
             return (await images.given([wanted], self._state, hold, "/body", index))[0]
         except GraftError as error:
-            error.detail = f"line {self.num_lines}: {error.detail}"
+            error.detail = f"line {self._num_lines}: {error.detail}"
             return error
+
+    def too_large(self) -> TooLarge:
+        """What is wrong with the next line, which need not have come as a whole: it is larger than a body may be."""
+        self._num_lines, self._num_images = self._num_lines + 1, self._num_images + 1
+        return TooLarge(
+            f"line {self._num_lines}: expected a line of at most {self._state.settings.max_predict_bytes} bytes "
+            "(GRAFT_MAX_PREDICT_BYTES); found more; send a smaller image"
+        )
 
     def _wanted(self, line: bytes, index: int) -> images.ImageIn:
         try:

@@ -68,6 +68,7 @@ class Call(NamedTuple):
         alias: None for the default, or a version.
         domain: likewise.
         request_id: that of the answer, or what an inference request calls itself, however long that is.
+        first: place that the first of the images has in its request.
     """
 
     found: Found
@@ -75,6 +76,7 @@ class Call(NamedTuple):
     alias: str | None
     domain: str | None
     request_id: str | None
+    first: int = 0
 
 
 @dataclass(slots=True)
@@ -113,6 +115,7 @@ class Observation:
                 alignment=found.alignment,
                 request_id=call.request_id and call.request_id[:MAX_REQUEST_ID],
                 precision=found.model.precision,
+                first=call.first,
             )
             self.logbook.watch(found.log, asked, future)
         if found.model.precision != FLOAT:

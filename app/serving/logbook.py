@@ -81,6 +81,7 @@ class Asked:
         alignment: what the features passed through.
         request_id: of the request.
         precision: of the graph that answers.
+        first: place that the first of the images has in its request.
     """
 
     images: Files
@@ -91,6 +92,7 @@ class Asked:
     alignment: str | None
     request_id: str | None
     precision: Precision = FLOAT
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -268,7 +270,7 @@ def _rows(record: _Record) -> list[dict[str, Any]]:
         "precision": asked.precision,
     }
     found = []
-    for index, (data, row_C) in enumerate(zip(asked.images, record.probabilities_NC, strict=True)):
+    for index, (data, row_C) in enumerate(zip(asked.images, record.probabilities_NC, strict=True), asked.first):
         sha256 = None if data is None else hashlib.sha256(data).hexdigest()
         order = np.argsort(-row_C, kind="stable")[:TOP].tolist()
         scores = [{"label": asked.labels[place], "score": float(row_C[place])} for place in order]

@@ -17,6 +17,7 @@ from app.services import logs
 from app.services.drift import Call
 from app.services.predictions import Wanted
 from tests.app.api.test_predictions import PICTURES, URL, multipart, prepare
+from tests.app.api.test_streams import NDJSON, sent
 from tests.checks import inference_error, problem
 from tests.factories import files_below
 
@@ -82,6 +83,18 @@ def test_every_door_is_written_down(served, tmp_path):
         if sample.name == "graft_log_images_total"
     }
     assert samples == {"written": 5}
+
+
+def test_an_image_of_a_stream_has_the_index_of_its_line(served):
+    """What is no image has a line too, and no record."""
+    served.put(LOG, json={"share": 1})
+    body = b"\n".join((sent(PICTURES[:2]), b"{}", sent([b"text"]), sent(PICTURES[2:4])))
+    answer = served.post(URL, content=body, headers={"Content-Type": NDJSON})
+    said = {line["index"]: line.get("label") for line in map(json.loads, answer.text.splitlines())}
+    rows = [json.loads(line) for line in read(served).text.splitlines()]
+    assert {row["index"]: row["predicted"] for row in rows} == {0: said[0], 1: said[1], 4: said[4], 5: said[5]}
+    assert len(rows) == 4
+    assert {row["request_id"] for row in rows} == {answer.headers["X-Request-Id"]}
 
 
 @pytest.mark.parametrize("given", ["mine", "with a blank", "x" * 201, "\u00e4".encode("latin-1"), None])

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.artifact import bundle
 from app.services import models
 from tests.app.api.test_predictions import PICTURES, URL, check, multipart, prepare
+from tests.app.api.test_streams import NDJSON, sent
 
 ALIAS = "/api/v1/models/tiny/aliases/production"
 INFER = "/v2/models/tiny/infer"
@@ -80,6 +81,18 @@ def test_a_shadow_is_asked_and_compared_and_never_answers(served):
     assert (found.get("same", 0), found.get("different", 0)) == (same, 5 - same)
     assert served.post(INFER, content=PICTURES[0], headers=RAW).headers["X-Graft-Version"] == "1"
     assert sum(until_compared(served, 6).values()) == 6
+
+
+def test_an_image_of_a_stream_is_compared_too(served):
+    """One that is alone in the engine; beside others of its stream the shadow is left out, and no image is missing."""
+    served.put(ALIAS, json={"version": 1, "shadow": 2})
+    for number, picture in enumerate(PICTURES, 1):
+        served.post(URL, content=sent([picture]), headers={"Content-Type": NDJSON})
+        until_compared(served, number)
+    found = compared(served)
+    assert (found.keys() <= {"same", "different"}, sum(found.values())) == (True, 5)
+    served.post(URL, content=sent([*PICTURES, b"no image"]), headers={"Content-Type": NDJSON})
+    assert sum(until_compared(served, 10).values()) == 10
 
 
 def test_a_shadow_does_not_stand_in_the_way(served):

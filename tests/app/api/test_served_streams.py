@@ -1,0 +1,50 @@
+"""Streams of lines over a real connection: who leaves in the middle of one, and what comes in pieces."""
+
+import logging
+
+import httpx
+import pytest
+
+from tests.app.api.test_held import begun
+from tests.app.api.test_streams import NDJSON, PICTURES, URL, lines, sent
+from tests.conftest import wait_until
+from tests.inference import publish, publish_heavy
+from tests.listening import application
+
+LINE = sent(PICTURES[:1]) + b"\n"
+
+
+@pytest.mark.parametrize("more", [0, 1000])
+def test_whoever_leaves_a_stream_is_no_error(light, tmp_path, caplog, more):
+    """Whether all images have come, or more were announced."""
+    with application(light) as (address, state):
+        publish_heavy(state, tmp_path / "made", "heavy", num_layers=200)
+        body = LINE * 30
+        connection = begun(address, URL.replace("tiny", "heavy"), len(body) + more, body, NDJSON)
+        with connection.makefile("rb") as file:
+            assert next(row for row in file if row.startswith(b'{"index": 0'))
+        assert not state.engine.is_idle
+        connection.close()
+        wait_until(lambda: state.engine.is_idle and state.held.num_bytes == 0, "images that nobody waits for")
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize("size", [2**10, 2**20])
+def test_a_line_that_is_too_large_is_one_bad_image_of_its_stream(light, tmp_path, size):
+    """In pieces or at once; no more of it is held than a line may have."""
+    limit = 100_000
+    limits = {"max_predict_bytes": limit, "max_held_bytes": 10 * limit}
+    long = b"x" * (limit + 1)
+    body = b"\n".join((sent(PICTURES[:1]), long, sent(PICTURES[1:2]), b"", b" " * 20 * limit, b"{", long))
+    with application(light.model_copy(update=limits)) as (address, state):
+        publish(state, tmp_path / "made", "tiny")
+        pieces = (body[start : start + size] for start in range(0, len(body), size))
+        found = lines(httpx.post(address + URL, content=pieces, headers={"Content-Type": NDJSON}, timeout=60))
+        assert state.held.num_bytes == 0
+    assert ["label" in item for item in found] == [True, False, True, False, False, False]
+    problems = [item["problem"] for item in (found[1], *found[3:])]
+    assert [(item["detail"].partition(":")[0], item["code"]) for item in problems] == [
+        ("line 2", "body_too_large"), ("line 5", "body_too_large"),
+        ("line 6", "invalid_payload"), ("line 7", "body_too_large"),
+    ]  # fmt: skip
+    assert problems[2]["errors"][0]["pointer"] == "/body/4"
