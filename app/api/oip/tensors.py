@@ -123,7 +123,7 @@ def _element(tensor: InferInput, index: int, given: Any) -> bytes:
     except (binascii.Error, ValueError) as error:
         raise BadRequest(
             f"expected element {index} of {tensor.name} as an image file in base64, since JSON has no bytes; found "
-            f"{error}; encode it, or send it as binary data"
+            f"{error}; send the file's bytes in base64, without a line break or a prefix, or as binary data"
         ) from error
 
 

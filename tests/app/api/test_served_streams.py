@@ -1,6 +1,7 @@
 """Streams of lines over a real connection: who leaves in the middle of one, and what comes in pieces."""
 
 import logging
+from contextlib import closing
 
 import httpx
 import pytest
@@ -16,16 +17,19 @@ LINE = sent(PICTURES[:1]) + b"\n"
 
 @pytest.mark.parametrize("more", [0, 1000])
 def test_whoever_leaves_a_stream_is_no_error(light, tmp_path, caplog, more):
-    """Whether all images have come, or more were announced."""
+    """Whether all images have come, or more were announced; those that nobody waits for are failures in the figures."""
     with application(light) as (address, state):
-        publish_heavy(state, tmp_path / "made", "heavy", num_layers=200)
-        body = LINE * 30
-        connection = begun(address, URL.replace("tiny", "heavy"), len(body) + more, body, NDJSON)
-        with connection.makefile("rb") as file:
-            assert next(row for row in file if row.startswith(b'{"index": 0'))
-        assert not state.engine.is_idle
-        connection.close()
+        publish_heavy(state, tmp_path / "made", "heavy", num_layers=400)
+        rest = LINE * 60
+        path = URL.replace("tiny", "heavy")
+        with closing(begun(address, path, len(LINE + rest) + more, LINE, NDJSON)) as connection:
+            with connection.makefile("rb") as file:
+                assert next(row for row in file if row.startswith(b'{"index": 0'))
+            connection.sendall(rest)
+            wait_until(lambda: state.engine.num_images >= 40, "images in the engine")
         wait_until(lambda: state.engine.is_idle and state.held.num_bytes == 0, "images that nobody waits for")
+        (version_id,) = state.statistics.version_ids()
+        wait_until(lambda: state.statistics.total().of(version_id).fail.count > 0, "failures")
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from tests.app.api.oip.requests import LENGTH, URL, binary, elements, encoded, images
+from tests.app.api.oip.requests import BASE64, LENGTH, URL, binary, elements, encoded, images
 from tests.checks import inference_error
 from tests.inference import PICTURES, pixels
 
@@ -70,6 +70,10 @@ REFUSED = {
     "too dark": ({"json": {"inputs": [images(data=[-1] * pixels().size)]}}, 400, "found -1 to -1"),
     "huge numbers": ({"json": {"inputs": [images(data=[10**40] * pixels().size)]}}, 400, "whole numbers"),
     "no base64": ({"json": {"inputs": [encoded(["***"])]}}, 400, "in base64"),
+    "lines of base64": (
+        {"json": {"inputs": [encoded([BASE64[0][:76] + "\n" + BASE64[0][76:]])]}}, 400,
+        "send the file's bytes in base64, without a line break or a prefix, or as binary data"
+    ),
     "no text": ({"json": {"inputs": [encoded([1])]}}, 400, "found int at 0"),
     "not ASCII": ({"json": {"inputs": [encoded(["\u00e4"])]}}, 400, "in base64"),
     "other content type": (
