@@ -26,6 +26,9 @@ SQLITE, POSTGRESQL = "graft.db", "graft.dump"
 OBJECTS = "storage"
 # The table that a migration writes its revision into: every database of Graft's has it, of whatever release.
 REVISIONS = "alembic_version"
+REVISION = f"SELECT count(*) FROM {REVISIONS}"
+# Rows that have objects, in every release.
+STORED = "SELECT (SELECT count(*) FROM model_version) + (SELECT count(*) FROM dataset WHERE state = 'ready')"
 
 
 @dataclass
@@ -46,12 +49,15 @@ def backup(url: str, storage: Storage, folder: Path) -> Copied:
         folder: made where it is missing.
 
     Raises:
-        BadRequest: nothing has migrated the database, and nothing is made; or `pg_dump` is not here, or cannot do it.
+        BadRequest: nothing has migrated the database, and nothing is made; the storage is another service's, or none;
+            or `pg_dump` is not here, or cannot do it.
     """
     _check_migrated(url)
     folder.mkdir(parents=True, exist_ok=True)
     there = FolderStorage(folder / OBJECTS)
     copied = copy(storage, there, folder)
+    if not copied.objects + copied.present:
+        _check_empty(url)
     _dump(make_url(url), folder)
     later = copy(storage, there, folder)
     return Copied(copied.objects + later.objects, copied.size_bytes + later.size_bytes, copied.present)
@@ -135,10 +141,7 @@ def _check_migrated(url: str) -> None:
     """
     place = make_url(url)
     try:
-        if _is_sqlite(place):
-            _look_into(Path(str(place.database)), "mode=rw")
-        else:
-            _look_at(url)
+        _ask(url, REVISION)
     except (sqlite3.Error, SQLAlchemyError) as error:
         found = str(getattr(error, "orig", error)).partition("\n")[0]
         raise BadRequest(
@@ -157,7 +160,7 @@ def _check_dump(dump: Path, place: URL) -> None:
     if _is_sqlite(place):
         try:
             # Which never changes: no lock is taken, and its folder need not be writable.
-            _look_into(dump, "immutable=1")
+            _ask_file(dump, REVISION, "immutable=1")
         except sqlite3.Error as error:
             found = str(error)
     elif f" {REVISIONS} " not in _postgres("pg_restore", place, "--list", str(dump)):
@@ -168,28 +171,44 @@ def _check_dump(dump: Path, place: URL) -> None:
         )
 
 
-def _look_into(file: Path, how: str) -> None:
-    """Asks a file of SQLite for its revision, and makes none where there is no file.
+def _check_empty(url: str) -> None:
+    """Where the storage has nothing: before rows take a back-up's place whose objects are elsewhere.
+
+    Raises:
+        BadRequest: the database names objects.
+    """
+    if number := _ask(url, STORED):
+        raise BadRequest(
+            f"expected the objects of {number} datasets and versions in storage; found none; name the service's own "
+            "GRAFT_HOME or GRAFT_STORAGE_URL"
+        )
+
+
+def _ask(url: str, statement: str) -> int:
+    """The number that a database answers; no file of SQLite is made where there is none.
+
+    Raises:
+        sqlite3.Error, SQLAlchemyError: it is away, or has no such table.
+    """
+    place = make_url(url)
+    if _is_sqlite(place):
+        return _ask_file(Path(str(place.database)), statement, "mode=rw")
+    database = Database(url)
+    try:
+        with database.read() as session:
+            return int(session.execute(text(statement)).scalar_one())
+    finally:
+        database.dispose()
+
+
+def _ask_file(file: Path, statement: str, how: str) -> int:
+    """The number that a file of SQLite answers.
 
     Raises:
         sqlite3.Error: there is no file, no such table, or no database in it.
     """
     with closing(sqlite3.connect(f"{file.resolve().as_uri()}?{how}", uri=True)) as connection:
-        connection.execute(f"SELECT version_num FROM {REVISIONS}")
-
-
-def _look_at(url: str) -> None:
-    """Asks PostgreSQL for its revision.
-
-    Raises:
-        SQLAlchemyError: it is away, or has no such table.
-    """
-    database = Database(url)
-    try:
-        with database.read() as session:
-            session.execute(text(f"SELECT version_num FROM {REVISIONS}"))
-    finally:
-        database.dispose()
+        return int(connection.execute(statement).fetchone()[0])
 
 
 def _dump(place: URL, folder: Path) -> None:

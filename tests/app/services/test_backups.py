@@ -17,8 +17,10 @@ from sqlalchemy.exc import OperationalError
 from app import cli
 from app.db import migration
 from app.db.base import new_id
+from app.errors import BadRequest
 from app.services import backups
 from app.storage import FolderStorage
+from tests import factories
 
 
 def test_a_restoration_that_is_cut_off_can_be_made_again(sqlite_template, tmp_path, monkeypatch):
@@ -137,6 +139,20 @@ def test_what_nothing_has_migrated_takes_no_back_ups_place(database_url, storage
     assert contents(kept) == before
     assert not (tmp_path / "new").exists()
     assert not elsewhere.exists()
+
+
+@pytest.mark.usefixtures("programs")
+def test_rows_whose_objects_are_elsewhere_take_no_back_ups_place(database, database_url, storage, tmp_path):
+    with database.write() as session:
+        factories.dataset(session)
+    (tmp_path / "x").write_bytes(b"bytes")
+    storage.put(f"datasets/default/{new_id('ds')}/shard", tmp_path / "x")
+    kept = tmp_path / "kept"
+    backups.backup(database_url, storage, kept)
+    before = contents(kept)
+    with pytest.raises(BadRequest, match="the objects of 1 datasets and versions in storage; found none; name the"):
+        backups.backup(database_url, FolderStorage(tmp_path / "elsewhere"), kept)
+    assert contents(kept) == before
 
 
 def test_what_is_no_database_of_grafts_is_left_as_it_is(tmp_path, monkeypatch, capsys):
