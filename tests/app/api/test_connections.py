@@ -14,7 +14,7 @@ from app.api.connections import MAX_HEAD_BYTES, Connection
 from app.settings import Settings
 from tests import listening
 
-LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+LIVE = b"HEAD /v2/health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 HEAD_SECONDS = 0.6
 
 
