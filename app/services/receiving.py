@@ -213,16 +213,17 @@ class Receiver:
             row.expires_at = now() + self._desk.keep
             session.add_all(_part(row, part) for part in synced.parts)
 
+        is_new_tail = before is None or before.tail != synced.held.tail
         try:
             self._row = self._lease.change(note)
         except TooMany:
             # Others of the project have taken the room meanwhile.
-            if synced.held.tail not in (None, before and before.tail):
+            if is_new_tail:
                 self._desk.inbox.forget(synced.held)
             raise
         failpoints.reach("upload_noted")
         self._held = synced.held
-        if before is not None and before.tail != synced.held.tail:
+        if before is not None and is_new_tail:
             self._desk.inbox.forget(before)
 
     def _let_go(self) -> None:
