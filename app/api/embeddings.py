@@ -8,13 +8,14 @@ from pydantic import BaseModel
 from app.api import answers, images
 from app.api.answers import Ask, AskQuery
 from app.api.deps import Project
+from app.api.direct import Direct
 from app.api.forms import UNLIMITED, plain_type
 from app.api.problems import RESPONSES, TOO_LATE
 from app.artifact.precisions import Precision
 from app.services.predictions import Found
 from app.serving.call import Result
 
-router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES)
+router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES, route_class=Direct)
 BINARY = "application/octet-stream"
 DTYPE = "<f4"
 

@@ -9,13 +9,14 @@ from pydantic import BaseModel, Field
 from app.api import answers, images, streams
 from app.api.answers import Ask, AskQuery
 from app.api.deps import Project
+from app.api.direct import Direct
 from app.api.forms import UNLIMITED
 from app.api.problems import RESPONSES, TOO_LATE
 from app.artifact.precisions import Precision
 from app.services.predictions import Found
 from app.serving import best
 
-router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES)
+router = APIRouter(prefix="/models", tags=["predictions"], responses=RESPONSES, route_class=Direct)
 
 
 class PredictQuery(AskQuery):
