@@ -85,7 +85,7 @@ def run(bench: Workbench) -> Tuned:
         l2_sp=bench.options.l2_sp,
         num_runners=soup.NUM_STATES - 1 if bench.options.soup else 0,
     )
-    paces: list[float] = []
+    paces: list[float | None] = []
     total = bench.planned_epochs * bench.steps_per_epoch
     began, first = time.monotonic(), progress.step / total
 
@@ -108,17 +108,11 @@ def run(bench: Workbench) -> Tuned:
         return bench.must_end()
 
     def after_epoch(numbers: dict[str, float | int]) -> None:
-        paces.append(float(numbers["images_per_second"]))
+        paces.append(numbers.get("images_per_second"))
         progress.curve.append({name: value for name, value in numbers.items() if name != "images_per_second"})
         if bench.checkpoints.is_empty or is_due():
             save()
-        reporter.metric(
-            f"epoch {numbers['epoch']}: loss {numbers['train_loss']:.4f}, "
-            f"hold-out accuracy {numbers['val_accuracy']:.3f}, loss {numbers['val_loss']:.4f}, "
-            f"{numbers['images_per_second']:.0f} images/s",
-            step=bench.pilot_steps + progress.step,
-            **numbers,
-        )
+        reporter.metric(_epoch(numbers), step=bench.pilot_steps + progress.step, **numbers)
 
     if ended is None:
         reason = loop.ASKED
@@ -155,11 +149,26 @@ def run(bench: Workbench) -> Tuned:
         curve=progress.curve,
         num_steps=bench.pilot_steps + progress.step,
         seconds=bench.seconds,
-        images_per_second=sorted(paces)[len(paces) // 2] if paces else None,
+        images_per_second=_median(paces),
         trained_params=sum(value.numel() for value in bench.trainable.values()),
         ended=ended,
         looks=tuple(trainer.looks),
     )
+
+
+def _epoch(numbers: dict[str, float | int]) -> str:
+    """What is told of one; its pace where something of it was computed now, and not all by an earlier attempt."""
+    pace = numbers.get("images_per_second")
+    return (
+        f"epoch {numbers['epoch']}: loss {numbers['train_loss']:.4f}, "
+        f"hold-out accuracy {numbers['val_accuracy']:.3f}, loss {numbers['val_loss']:.4f}"
+        + ("" if pace is None else f", {pace:.0f} images/s")
+    )
+
+
+def _median(paces: list[float | None]) -> float | None:
+    known = sorted(pace for pace in paces if pace is not None)
+    return known[len(known) // 2] if known else None
 
 
 def _fraction(bench: Workbench, share: float, start: tuple[float, float]) -> float:

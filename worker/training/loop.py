@@ -178,8 +178,10 @@ def train(
         numbers: dict[str, float | int] = {
             "epoch": progress.epoch + 1,
             "train_loss": progress.loss_sum / progress.num_seen,
-            "images_per_second": (progress.num_seen - seen_before) / seconds,
         }
+        if num_images := progress.num_seen - seen_before:
+            # None where an earlier attempt had come to the epoch's last step.
+            numbers["images_per_second"] = num_images / seconds
         progress.epoch, progress.step_in_epoch, progress.loss_sum, progress.num_seen = progress.epoch + 1, 0, 0.0, 0
         if plan.checks:
             numbers |= look(trainer, held, progress, plan.num_runners)

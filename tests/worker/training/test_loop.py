@@ -123,6 +123,11 @@ def test_a_run_that_is_cut_continues_bit_for_bit(kind: str, stop_at: int) -> Non
         assert torch.equal(value, second.network.state_dict()[name]), name
     timeless = [{**epoch, "images_per_second": 0} for epoch in wanted_epochs]
     assert [{**epoch, "images_per_second": 0} for epoch in found_epochs] == timeless[-len(found_epochs) :]
+    # An epoch of which nothing was left to compute has no pace.
+    is_over = stop_at % math.ceil(NUM / 16) == 0
+    assert ["images_per_second" not in epoch for epoch in found_epochs] == [
+        is_over and place == 0 for place in range(len(found_epochs))
+    ]
 
 
 def test_accumulated_gradients_equal_the_whole_batch() -> None:
