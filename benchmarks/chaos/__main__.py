@@ -3,8 +3,9 @@
 Every fault is counted in results/chaos.json at once: what is lost does not depend on the machine, so there is one file
 for all, which names them. What went wrong stays there, and says so; a part that was not measured is absent; the long
 ones, while they are not `complete`, are gone on with by the next run. `measured_at` says which code met how many
-faults, by a digest of its rooms; `num_of_other_code` how many met another than the last run's. Both stacks are broken
-side by side, each in two lanes (`parts.LANES`) with servers of their own: most of the time is spent waiting for what
+faults, by a digest of its rooms; `num_of_other_code` how many met another than the last run's: such a part is begun
+anew. What is complete of today's code is left out, unless nothing else was asked for. Both stacks are broken side by
+side, each in two lanes (`parts.LANES`) with servers of their own: most of the time is spent waiting for what
 was killed to come back. One SIGINT or SIGTERM ends all of it.
 """
 
@@ -59,10 +60,15 @@ def main() -> int:
     given = arguments()
     clock.listen()
     lanes = [(stack, lane) for stack in given.stack or STACKS for lane in parts.lanes(given.names)]
+    if given.again is None:
+        found = read(given.results)
+        given.again = all(
+            parts.is_done(part, stack, parts.so_far(found, part, stack)) for stack, lane in lanes for part in lane
+        )
     if len(lanes) == 1:
         return broken(given, *lanes[0])
     options = ["--minutes", str(given.minutes), "--results", given.results, "--folder", given.folder]
-    options += ["--again"] * given.again
+    options.append("--again" if given.again else "--no-again")
     command = [sys.executable, "-m", "benchmarks.chaos", *options]
     return ended([subprocess.Popen([*command, "--stack", stack, *lane]) for stack, lane in lanes])
 
@@ -84,7 +90,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(parts.PARTS)}; all by default")
     parser.add_argument("--stack", choices=STACKS, action="append", help="both by default")
     parser.add_argument("--minutes", type=float, default=60.0, help="no fault begins after this time")
-    parser.add_argument("--again", action="store_true", help="measure again what stands")
+    parser.add_argument(
+        "--again",
+        action=argparse.BooleanOptionalAction,
+        help="measure again what stands of this code; by default where there is nothing else",
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the counts")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for what is made on the way")
     given = parser.parse_args()
@@ -119,24 +129,25 @@ def measured(
     given: argparse.Namespace, stack: str, part: str, folder: Path, deadline: float
 ) -> Iterator[dict[str, Any]]:
     """The rows of one part, each of which is kept at once, whatever ends the next one."""
-    before = {} if given.again else read(given.results)["parts"].get(part, {}).get(stack, {})
+    before = {} if given.again else parts.so_far(read(given.results), part, stack)
     if parts.is_done(part, stack, before):
-        if other := parts.num_of_other_code(before):
-            total = before["num_faults"]
-            sys.stderr.write(f"{part} on {stack}: {other} of {total} met other code; --again measures all again\n")
+        sys.stderr.write(f"{part} on {stack}: complete with this code; --again measures it again\n")
         return
     if time.monotonic() > deadline:
         return
     if part not in parts.GONE_ON_WITH:
         before = {}
     with closing(parts.PARTS[part](folder, stack, before)) as rows:
+        began = time.monotonic()
         for row in rows:
+            row.setdefault("seconds", round(time.monotonic() - began, 1))
             before = parts.document(before, [row])
             keep(given.results, part, stack, before | {"complete": False})
             yield row
             if time.monotonic() > deadline:
                 sys.stderr.write(f"{part} on {stack}: no time left; the next run goes on from here\n")
                 return
+            began = time.monotonic()
     keep(given.results, part, stack, parts.document(before, []) | {"complete": True})
 
 

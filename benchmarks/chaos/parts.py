@@ -31,6 +31,8 @@ def document(before: Row, rows: list[Row]) -> Row:
     told["cannot_happen"] = before.get("cannot_happen", {}) | {
         row["what"]: row["skipped"] for row in rows if "skipped" in row
     }
+    # Attempts that were lost to a fault: what breaks beside a job that has just ended meets none.
+    told["num_losses"] = before.get("num_losses", 0) + sum(row.get("losses", 0) for row in rows)
     told["seconds"] = round(before.get("seconds", 0.0) + sum(row.get("seconds", 0.0) for row in rows), 1)
     if steps:
         told["max_steps"] = max(before.get("max_steps", 0.0), *steps)
@@ -49,6 +51,12 @@ def num_of_other_code(found: Row) -> int:
     """Faults that were measured of code that is not today's, or of which nobody wrote down which it was."""
     number: int = found["num_faults"] - found.get("measured_at", {}).get(code.digest(), {}).get("num_faults", 0)
     return number
+
+
+def so_far(results: Row, part: str, stack: str) -> Row:
+    """What was measured of a part with today's code; nothing where any of it met another one."""
+    found: Row = results["parts"].get(part, {}).get(stack, {})
+    return {} if found and num_of_other_code(found) else found
 
 
 def is_done(part: str, stack: str, before: Row) -> bool:
@@ -117,8 +125,9 @@ def many(folder: Path, stack: str, _before: Row) -> Iterator[Row]:
 PARTS: dict[str, Callable[[Path, str, Row], Iterator[Row]]] = {
     one.__name__: one for one in (failpoints, kills, slow_kills, frozen, outages, disk, memory, rolling, many)
 }
-# Half of the time each.
-LANES = (("failpoints",), tuple(name for name in PARTS if name != "failpoints"))
+# About half of the time each.
+FIRST = ("failpoints", "slow_kills")
+LANES = (FIRST, tuple(name for name in PARTS if name not in FIRST))
 # Of the others each run measures all.
 GONE_ON_WITH = frozenset({"failpoints", "kills", "slow_kills"})
 

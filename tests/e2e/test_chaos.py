@@ -30,7 +30,10 @@ def test_every_failpoint_has_something_that_reaches_it():
 
 def test_lanes_hold_every_part_once():
     assert sorted(part for lane in parts.lanes([]) for part in lane) == sorted(parts.PARTS)
-    assert parts.lanes(["disk", "failpoints", "kills"]) == [("failpoints",), ("kills", "disk")]
+    assert parts.lanes(["disk", "slow_kills", "failpoints", "kills"]) == [
+        ("failpoints", "slow_kills"),
+        ("kills", "disk"),
+    ]
     assert parts.lanes(["disk"]) == [("disk",)]
 
 
@@ -67,13 +70,25 @@ def test_one_signal_ends_it_and_what_was_measured_stands(tmp_path):
     assert (found["complete"], found["num_wrong"], len(found["cannot_happen"])) == (False, 0, 2)
 
 
-def test_what_other_code_met_is_told_apart(tmp_path):
+def test_what_other_code_met_is_told_apart():
     old = {"what": ["a", "b"], "wrong": [], "num_faults": 2, "measured_at": {"0ld": {"commit": "c", "num_faults": 1}}}
     found = parts.document(old, [{"what": "tune: api", "wrong": []}, {"what": "x", "wrong": [], "missed": True}])
     assert found["measured_at"] == old["measured_at"] | {code.digest(): {"commit": code.commit(), "num_faults": 1}}
     assert (found["num_faults"], parts.num_of_other_code(found)) == (3, 2)
+
+
+def test_a_part_of_other_code_is_begun_anew(tmp_path):
+    today = parts.document({}, [{"what": "x", "wrong": [], "losses": 2}]) | {"complete": True}
+    other = {**today, "measured_at": {"0ld": {"commit": "c", "num_faults": 1}}}
+    found = {"parts": {"disk": {"local": today, "team": other}}}
+    assert [parts.so_far(found, "disk", stack) for stack in ("local", "team")] == [today, {}]
+    assert (today["num_faults"], today["num_losses"]) == (1, 2)
     results = tmp_path / "chaos.json"
-    results.write_text(json.dumps({"parts": {"disk": {"local": old | {"complete": True}}}}))
-    with chaos("disk", results) as process:
-        assert "2 of 2 met other code; --again measures all again" in process.stderr.read()
+    results.write_text(json.dumps(found))
+    with chaos("disk", results, "--no-again") as process:
+        assert "disk on local: complete with this code" in process.stderr.read()
+    assert process.returncode == 0
+    # Without the word it is measured again: there is nothing else to do.
+    with chaos("disk", results, "--minutes", "0") as process:
+        assert "complete with this code" not in process.stderr.read()
     assert process.returncode == 0
