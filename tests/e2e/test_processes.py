@@ -2,12 +2,17 @@
 
 import re
 import signal
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import psutil
 import pytest
+import tritonclient.grpc
 
 from app.main import make_state
 from app.settings import Settings
@@ -28,19 +33,26 @@ def test_processes_share_a_port_and_count_as_one(tmp_path: Path, sqlite_template
     publish(state, tmp_path / "made")
     state.engine.close()
     state.database.dispose()
-    with serve(home, ["serve"], serve_processes=2, grpc_port=free_port()) as service:
+    port = free_port()
+    with serve(home, ["serve"], serve_processes=2, grpc_port=port) as service:
         answering = [one for one in processes.named(home, "serve") if one.pid != service.process.pid]
         assert len(answering) == 2
         ask(service, NUM_REQUESTS)
         wait_until(lambda: agreed(service) == {NUM_REQUESTS}, "every request in the metrics of any process")
-        assert all(one.cpu_times().user > 0 for one in answering)
+        for shared in (httpx.URL(service.url).port, port):
+            check_all_take(answering, shared)
+        assert called(port)
 
         # One of them dies: it is started again on the same port, and what it had counted is not lost.
         answering[0].send_signal(signal.SIGKILL)
         processes.wait_for_end(answering[:1])
         wait_until(lambda: len(processes.named(home, "serve")) == 3, "another process in its place")
         ask(service, NUM_REQUESTS)
-        wait_until(lambda: agreed(service) == {2 * NUM_REQUESTS}, "the requests of before and after")
+        wait_until(lambda: agreed(service) == {2 * NUM_REQUESTS + 1}, "the requests of before and after")
+        again = [one for one in processes.named(home, "serve") if one.pid != service.process.pid]
+        for shared in (httpx.URL(service.url).port, port):
+            check_all_take(again, shared)
+        assert called(port)
 
 
 def test_what_was_answered_outlives_the_service_and_is_seen_by_others(tmp_path: Path, sqlite_template: Any) -> None:
@@ -59,6 +71,31 @@ def test_what_was_answered_outlives_the_service_and_is_seen_by_others(tmp_path: 
         assert observed(other) == NUM_REQUESTS
         ask(other, 3)
         assert observed(other) == NUM_REQUESTS + 3
+
+
+def check_all_take(answering: list[psutil.Process], port: int | None) -> None:
+    """Of many connections to a port, the kernel gives each process some."""
+
+    def takers() -> set[int]:
+        return {
+            one.pid
+            for one in answering
+            for connection in one.net_connections("tcp")
+            if connection.laddr.port == port and connection.status == psutil.CONN_ESTABLISHED
+        }
+
+    with ExitStack() as stack:
+        for _ in range(NUM_REQUESTS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        wait_until(lambda: takers() == {one.pid for one in answering}, f"connections of all processes to {port}")
+
+
+def called(port: int) -> bool:
+    """Whether a prediction comes back by gRPC."""
+    image = tritonclient.grpc.InferInput("encoded", [1], "BYTES")
+    image.set_data_from_numpy(np.array([PICTURES[0]], np.object_))
+    with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        return bool(client.infer(NAME, [image]).as_numpy("probabilities").shape == (1, 3))
 
 
 def observed(service: Service) -> int:

@@ -256,7 +256,12 @@ def test_what_was_served_is_in_the_metrics(served):
     assert found["nv_inference_request_failure", "1", "tiny"] == 1
     assert found["nv_inference_request_duration_us", "2", "tiny"] > found["nv_inference_queue_duration_us", "2", "tiny"]
     # Dashboards of Triton add the three stages up, those of KServe take quantiles of each.
+    assert found["nv_inference_compute_input_duration_us", "2", "tiny"] > 0
+    assert found["nv_inference_compute_infer_duration_us", "2", "tiny"] > 0
     assert found["nv_inference_compute_output_duration_us", "2", "tiny"] == 0
+    for of_torchserve, of_triton in (("inference_latency", "request"), ("queue_latency", "queue")):
+        name = f"nv_inference_{of_triton}_duration_us"
+        assert found[f"ts_{of_torchserve}_microseconds", "2", "tiny"] == found[name, "2", "tiny"]
     for stage in ("preprocess", "predict", "postprocess"):
         name = f"request_{stage}_seconds"
         assert found[f"{name}_count", "tiny"] == found[f"{name}_bucket", "+Inf", "tiny"] == 3

@@ -27,6 +27,7 @@ from worker.reports import report
 from worker.training import probing
 
 NUM_OF_CLASS = 250
+MAKERS_BEFORE = dict(MAKERS)
 FIGURES = {
     "accuracy_change", "accuracy_change_low", "accuracy_change_high", "num_samples", "what", "num_calibration",
     "size_bytes", "float_size_bytes", "latency_ratio_alone", "latency_ratio_batch", "machine", "same",
@@ -95,6 +96,26 @@ def test_the_same_images_give_the_same_bytes(tmp_path, probe, precision):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_a_graph_in_8_bits_is_calibrated_on_training_images(tmp_path, task, probe, monkeypatch):
+    seen = []
+    decoded = second_graph.features.decoded
+
+    def noting(context, index, rows, shape):
+        seen.append(rows)
+        return decoded(context, index, rows, shape)
+
+    monkeypatch.setattr(second_graph.features, "decoded", noting)
+    number, graph = second_graph._make(task, probe, INT8, tmp_path / "own.onnx")
+    (rows,) = seen
+    assert number == len(set(rows)) == second_graph.CALIBRATION_IMAGES
+    assert set(rows) <= set(task.train)
+    # Each class in its share.
+    assert np.ptp(np.bincount(task.labels_N[rows])) <= 1
+    others = replace(task, train=np.setdiff1d(task.train, rows))
+    _, other = second_graph._make(others, probe, INT8, tmp_path / "other.onnx")
+    assert graph.read_bytes() != other.read_bytes()
+
+
 @pytest.mark.parametrize("precision", SECOND)
 def test_a_graph_without_weights_has_nothing_to_convert(tmp_path, precision):
     (tmp_path / "head.onnx").write_bytes(heads.linear(np.eye(3), np.zeros(3)))
@@ -105,6 +126,26 @@ def test_a_graph_without_weights_has_nothing_to_convert(tmp_path, precision):
     (tmp_path / "bare.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ValueError, match="with weights; found none"):
         MAKERS[precision](tmp_path / "bare.onnx", [], tmp_path / "out.onnx")
+
+
+@pytest.mark.parametrize("precision", SECOND)
+def test_a_graph_that_says_something_else_is_not_published(task, probe, monkeypatch, precision):
+    """What is made is a sound graph, of which nothing but its answers tells that it is of no use."""
+
+    def broken(graph, batches, target):
+        model = onnx.load(MAKERS_BEFORE[precision](graph, batches, target))
+        for tensor in model.graph.initializer:
+            values = onnx.numpy_helper.to_array(tensor)
+            if values.ndim > 1 and values.dtype != np.int64:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros_like(values), tensor.name))
+        onnx.save(model, target)
+        return target
+
+    monkeypatch.setitem(MAKERS, precision, broken)
+    found = second_graph.judge(task, probe, [precision])[precision]
+    assert not found.report["published"]
+    assert (found.graph, found.described) == (None, None)
+    assert found.report["accuracy_change_high"] < -second_graph.MARGIN
 
 
 def test_a_head_that_leans_on_what_rounding_changes_is_not_published(task, probe):
