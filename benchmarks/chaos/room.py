@@ -37,6 +37,11 @@ FULL_HOST_AT: dict[str, tuple[str, str | None]] = {
     "ingestion": ("ingest", "object_fetched"),
     "the fetching of objects": ("cold", None),
 }
+# The other stack's, by why this one cannot have it.
+CANNOT_HAPPEN = {
+    "local": {"the fetching of objects": "objects are read where they lie, without a copy"},
+    "team": {"publication": "objects go to a bucket, which has room; a store that refuses them is among the outages"},
+}
 PAUSE_SECONDS = 6
 # Where there is but one disk for all: longer than a lease, so that a job is lost that could not be prolonged.
 FULL_SECONDS = 10
@@ -75,6 +80,8 @@ def fill(place: Path) -> Path:
 def disk(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
     """A disk is full: one of several, the database's is another; on one machine the only one as well."""
     with small_disk(folder) as place:
+        for what, why in CANNOT_HAPPEN[kind].items():
+            yield {"what": f"the disk is full during {what}", "stack": kind, "wrong": [], "skipped": why}
         if place is None:
             yield {"what": "the disk is full", "stack": kind, "wrong": [], "skipped": "nothing may be mounted here"}
         elif kind == "local":

@@ -1,7 +1,8 @@
 """The whole life of a project's data, on one machine and on several: every byte comes back, and a back-up serves.
 
-The team has two APIs, a server of predictions and two workers, each with a home of its own, as on hosts of their own:
-what they have in common is a database, a broker and an object store. Each call goes to another API than the one before.
+The team has two APIs, two servers of predictions and two workers, each with a home of its own, as on hosts of their
+own: what they have in common is a database, a broker and an object store. Each call goes to another one of its kind
+than the one before.
 """
 
 import hashlib
@@ -44,14 +45,14 @@ class Stack:
 
     Args:
         apis: answer everything but predictions; on one machine also those.
-        serving: answers predictions.
+        servers: answer predictions.
         variables: environment of `graft`, on a host of its own.
         homes: of all processes.
         logs: of all processes, by what they are.
     """
 
     apis: list[Client]
-    serving: Client
+    servers: list[Client]
     variables: dict[str, str]
     database_url: str
     storage: Storage
@@ -59,12 +60,17 @@ class Stack:
     logs: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._turn = cycle(self.apis)
+        self._turn, self._serving = cycle(self.apis), cycle(self.servers)
 
     @property
     def api(self) -> Client:
         """The next one."""
         return next(self._turn)
+
+    @property
+    def serving(self) -> Client:
+        """The next one that answers predictions."""
+        return next(self._serving)
 
     def graft(self, *arguments: str, **changed: str) -> str:
         """What a command says; it must work."""
@@ -101,7 +107,7 @@ def stack(request, tmp_path):
 def _laptop(request, folder, opened, common):
     service = opened.enter_context(serve(folder / "home", ["up"], **common))
     return Stack(
-        [service.client], service.client, processes.environment(service.home, **common),
+        [service.client], [service.client], processes.environment(service.home, **common),
         f"sqlite:///{service.home / 'graft.db'}", FolderStorage(service.home / "storage"), [service.home],
         {"all": service.log},
     )  # fmt: skip
@@ -131,12 +137,12 @@ def _team(request, folder, opened, common):
         logs[home.name] = folder / f"{home.name}.log"
         working = processes.environment(home, worker_slots=1, **shared)
         opened.enter_context(processes.running(["worker"], working, logs[home.name]))
-    serving = opened.enter_context(serve(folder / "serve", ["serve"], **shared))
-    assert serving.request("GET", "/api/v1/jobs").status_code == 404
-    logs["serve"] = serving.log
+    servers = [opened.enter_context(serve(folder / f"serve{number}", ["serve"], **shared)) for number in (1, 2)]
+    assert {one.request("GET", "/api/v1/jobs").status_code for one in servers} == {404}
+    logs |= {one.home.name: one.log for one in servers}
     return Stack(
-        [one.client for one in apis], serving.client, variables, shared["database_url"],
-        open_storage(url, folder / "looking"), [*(one.home for one in apis), serving.home, *workers], logs,
+        [one.client for one in apis], [one.client for one in servers], variables, shared["database_url"],
+        open_storage(url, folder / "looking"), [*(one.home for one in (*apis, *servers)), *workers], logs,
     )  # fmt: skip
 
 
@@ -207,9 +213,11 @@ def live(stack, folder):
     # Of two versions the alias says which is meant, to whoever answers.
     for version in (1, 2, 1):
         stack.api.point_alias("colours", "production", version)
-        wait_until(
-            lambda version=version: stack.serving.predict("colours", HELD_OUT)["version"] == version, "the alias"
-        )
+        for server in stack.servers:
+            wait_until(
+                lambda server=server, version=version: server.predict("colours", HELD_OUT)["version"] == version,
+                "the alias",
+            )
     asked = stack.api.evaluate(child, model="colours", version=1, against={"model": "colours", "version": 2})
     evaluation = stack.api.wait_evaluation(asked["id"])
     assert evaluation["state"] == "ready", evaluation["failure"]
@@ -222,7 +230,8 @@ def live(stack, folder):
     )
     assert alignment["state"] == "ready", alignment["failure"]
     stack.api.bind_domain("colours", "here", alignment["id"])
-    wait_until(lambda: _domain(stack) == alignment["id"], "the domain")
+    for server in stack.servers:
+        wait_until(lambda server=server: _domain(server) == alignment["id"], "the domain")
     predicted = succeeded(stack, stack.api.predict_dataset(child, "colours"))
     stack.api.download_predictions(predicted["id"], folder / "predictions.parquet")
     stack.api.download_bundle("colours", 2, folder / "bundle.zip")
@@ -232,10 +241,12 @@ def live(stack, folder):
     yellow = [factories.png((230, 220, 40), seed=number) for number in range(3)]
     assert stack.serving.add_class("copy", "yellow", yellow)["version"] == 2
     answers = {version: stack.serving.predict("colours", HELD_OUT, version=version) for version in (1, 2)}
-    # The last of all, once: nothing is written later.
-    stack.serving.set_log("colours", 1.0, images=True, keep_days=3)
-    wait_until(lambda: stack.serving.log("colours")["share"] == 1.0, "the log")
-    stack.serving.predict("colours", HELD_OUT)
+    assert answers == {version: stack.serving.predict("colours", HELD_OUT, version=version) for version in (2, 1)}
+    # The last of all, once: nothing is written later. By one server, which knows at once what it is to write.
+    server = stack.serving
+    server.set_log("colours", 1.0, images=True, keep_days=3)
+    wait_until(lambda: server.log("colours")["share"] == 1.0, "the log")
+    server.predict("colours", HELD_OUT)
     wait_until(lambda: stack.serving.log("colours")["days"], "a day of predictions")
     return {
         "datasets": [child, base], "models": ["colours", "copy"], "alignment": alignment["id"], "job": job,
@@ -244,9 +255,9 @@ def live(stack, folder):
     }  # fmt: skip
 
 
-def _domain(stack):
+def _domain(server):
     try:
-        return stack.serving.predict("colours", HELD_OUT, domain="here")["alignment"]
+        return server.predict("colours", HELD_OUT, domain="here")["alignment"]
     except ApiError as error:
         if error.code != "unknown_domain":
             raise
