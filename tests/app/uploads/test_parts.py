@@ -1,5 +1,7 @@
 """Uploads whose parts the client puts into the object store itself, by presigned URLs; nothing of it in a folder."""
 
+import hashlib
+import hmac
 from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
@@ -119,6 +121,43 @@ def test_a_part_has_the_length_that_it_is_to_have(service):
     assert f"found {len(DATA)} bytes" in said
     assert service.request("GET", f"/{begun['id']}").json()["state"] == "receiving"
     assert service.state.storage.stat(f"incoming/default/{begun['id']}") is None
+    assert service.request("DELETE", f"/{begun['id']}").status_code == 204
+
+
+def signature(url, length, secret="test"):
+    """What S3 would compute of such a request (AWS Signature Version 4, with the signature in the query)."""
+    parts = urlsplit(url)
+    query = sorted(item for item in parts.query.split("&") if not item.startswith("X-Amz-Signature="))
+    given = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    headers = f"content-length:{length}\nhost:{parts.netloc}\n"
+    request = ["PUT", parts.path, "&".join(query), headers, given["X-Amz-SignedHeaders"], "UNSIGNED-PAYLOAD"]
+    scope = given["X-Amz-Credential"].split("/")[1:]
+    digest = hashlib.sha256("\n".join(request).encode()).hexdigest()
+    key = f"AWS4{secret}".encode()
+    for step in (*scope, "\n".join(["AWS4-HMAC-SHA256", given["X-Amz-Date"], "/".join(scope), digest])):
+        key = hmac.digest(key, step.encode(), "sha256")
+    return key.hex()
+
+
+def test_a_url_is_signed_for_its_part_and_its_length_alone(service):
+    """As a store that looks at signatures would: the one of these tests does not."""
+    if not isinstance(service.state.inbox, S3Inbox):
+        return
+    wish = {"via": "s3", "size_bytes": len(DATA), "part_bytes": 5 * 2**20}
+    begun = service.request("POST", json=wish).json()
+    for part in begun["parts"]["data"]:
+        url, length = part["url"], part["size_bytes"]
+        signed = parse_qs(urlsplit(url).query)["X-Amz-Signature"][0]
+        assert signature(url, length) == signed
+        others = (
+            signature(url, length + 1),
+            signature(url.replace(f"partNumber={part['number']}", "partNumber=9"), length),
+            signature(url.replace(begun["id"], "up_another"), length),
+            signature(url.replace("X-Amz-Expires=", "X-Amz-Expires=9"), length),
+            signature(url, length, "guessed"),
+        )
+        assert signed not in others
+        assert len(set(others)) == len(others)
     assert service.request("DELETE", f"/{begun['id']}").status_code == 204
 
 
