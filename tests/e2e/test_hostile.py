@@ -1,12 +1,14 @@
 """Bad input cannot hurt: every kind of tests/hostile through one running service, with its worker.
 
 Each is refused with a stable code, in a problem document or as the failure of a dataset; nothing in it is run, nothing
-is written outside the home, nothing of it stays, memory stays bounded, and the service answers as before.
+is written outside the home, nothing of it stays, memory and disk stay bounded, and the service answers as before.
 """
 
 import html
+import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ from tests.hostile import archives, bundles, checkpoints, images
 pytestmark = pytest.mark.server
 # Of one process; what is refused here would take tens of gigabytes. Torch alone takes most of it.
 MOST_BYTES = 2 * 2**30
+# On disk at any moment, beside what was there before: 70 MB were seen, and bombs would take gigabytes.
+MOST_DISK_BYTES = 256 * 2**20
 # What only a look inside a bundle tells; tests/app/serving/test_admission.py has all of those.
 INSIDE = ("a custom operator", "weights elsewhere", "weights that are no numbers", "a pickle", "a huge header")
 BUNDLES = {**bundles.OUTSIDE, **{name: bundles.INSIDE[name] for name in INSIDE}}
@@ -39,10 +43,11 @@ TABLES = (Dataset, Problem, Model, ModelVersion)
 
 
 class Peak:
-    """The largest memory that any process of a service had."""
+    """The largest memory that any process of a service had, and the most that lay below a folder."""
 
-    def __init__(self, top: int) -> None:
+    def __init__(self, top: int, place: Path) -> None:
         self._top, self._done, self.num_bytes, self.whose = psutil.Process(top), threading.Event(), 0, ""
+        self._place, self.before_bytes, self.disk_bytes = place, on_disk(place), 0
         self._thread = threading.Thread(target=self._look)
         self._thread.start()
 
@@ -52,6 +57,7 @@ class Peak:
 
     def _look(self) -> None:
         while not self._done.wait(0.2):
+            self.disk_bytes = max(self.disk_bytes, on_disk(self._place))
             for process in self._top.children(recursive=True):
                 try:
                     found = process.memory_info().rss
@@ -60,6 +66,16 @@ class Peak:
                 except psutil.Error:
                     # It has just ended.
                     continue
+
+
+def on_disk(place: Path) -> int:
+    """Bytes that files below a folder take, of which some come and go meanwhile."""
+    total = 0
+    for folder, _, names in os.walk(place):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += 512 * (Path(folder) / name).lstat().st_blocks
+    return total
 
 
 @dataclass
@@ -108,13 +124,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
                 bundle_factories.publish(session, FolderStorage(home / "storage"), place / "made", of, 1)
                 of.last_version = 1
             found = Stack(service, place, database, temporary / "canary")
-            before, outside, peak = found.kept(), found.outside(), Peak(service.process.pid)
+            before, outside, peak = found.kept(), found.outside(), Peak(service.process.pid, place)
             yield found
             peak.stop()
             wait_until(lambda: found.kept() == before, f"what was there before, {before}; found {found.kept()}")
             assert found.outside() == outside
             assert not found.canary.exists()
             assert peak.num_bytes < MOST_BYTES, peak.whose
+            assert 0 < peak.disk_bytes - peak.before_bytes < MOST_DISK_BYTES
             assert "Traceback" not in service.log.read_text()
             database.dispose()
 
