@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete, select, update
 
-from app.db.base import now
+from app.db.base import new_id, now
 from app.db.collections import Collection
 from app.db.models import Dataset
 from app.db.uploads import Upload
@@ -18,8 +18,6 @@ from benchmarks.chaos.stack import Stack
 
 # No collection takes so long here.
 CUT_SHORT = timedelta(seconds=10)
-# Where days lie of a model and of a version that are gone.
-OF_NOBODY = (f"predictions/{DEFAULT_PROJECT}/mdl_nobodys", f"observed/{DEFAULT_PROJECT}/ver_nobodys/plain")
 
 
 def overdue(lab: Lab) -> Done:
@@ -39,14 +37,17 @@ def expired(lab: Lab) -> Done:
     """
     stack = lab.stack
     sent = stack.persist(lambda: stack.client.upload(lab.archive))
-    stray = f"uploads/{DEFAULT_PROJECT}/up_stray{next(numbers)}"
+    # By ids as the service makes them: what has another name is nobody's to remove.
+    stray = f"uploads/{DEFAULT_PROJECT}/{new_id('up')}"
+    model, version = (f"{DEFAULT_PROJECT}/{new_id(kind)}" for kind in ("mdl", "ver"))
     _put(lab, stray)
     with stack.database.write() as session:
         session.execute(update(Upload).where(Upload.id == sent["id"]).values(expires_at=now() - CUT_SHORT))
         ended = session.get_one(Dataset, lab.dataset).job_id
     checkpoint = f"checkpoints/{DEFAULT_PROJECT}/{ended}/000000001.safetensors"
     _put(lab, checkpoint)
-    days = [f"{room}/2020-01-0{day}/nobodys" for room in OF_NOBODY for day in (1, 2)]
+    rooms = (f"predictions/{model}", f"observed/{version}/plain")
+    days = [f"{room}/2020-01-0{day}/nobodys" for room in rooms for day in (1, 2)]
     for key in days:
         _put(lab, key)
     stack.kill("worker")
