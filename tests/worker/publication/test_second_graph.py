@@ -55,6 +55,11 @@ def judged(task, probe):
     return second_graph.judge(task, probe, SECOND)
 
 
+def apart(task, folder):
+    """The same task in a scratch of its own: what is made there replaces no graph that `judged` is of."""
+    return replace(task, context=replace(task.context, scratch=folder))
+
+
 def blank(rows):
     """Logits that are nobody's."""
     return np.zeros((len(rows), len(factories.COLOURS)))
@@ -129,7 +134,7 @@ def test_a_graph_without_weights_has_nothing_to_convert(tmp_path, precision):
 
 
 @pytest.mark.parametrize("precision", SECOND)
-def test_a_graph_that_says_something_else_is_not_published(task, probe, monkeypatch, precision):
+def test_a_graph_that_says_something_else_is_not_published(task, probe, monkeypatch, tmp_path, precision):
     """What is made is a sound graph, of which nothing but its answers tells that it is of no use."""
 
     def broken(graph, batches, target):
@@ -142,19 +147,18 @@ def test_a_graph_that_says_something_else_is_not_published(task, probe, monkeypa
         return target
 
     monkeypatch.setitem(MAKERS, precision, broken)
-    found = second_graph.judge(task, probe, [precision])[precision]
+    found = second_graph.judge(apart(task, tmp_path), probe, [precision])[precision]
     assert not found.report["published"]
     assert (found.graph, found.described) == (None, None)
     assert found.report["accuracy_change_high"] < -second_graph.MARGIN
 
 
-def test_a_head_that_leans_on_what_rounding_changes_is_not_published(task, probe):
+def test_a_head_that_leans_on_what_rounding_changes_is_not_published(task, probe, tmp_path):
     """Labels by chance: margins are thin, answers change sides, and the interval is wide."""
     # By this chance rounding costs about a hundredth; by others it gains as much, and the interval just holds the loss.
     chance = np.random.default_rng(2)
-    harmed = replace(
-        task, labels_N=np.where(task.labels_N >= 0, chance.integers(0, task.num_classes, len(task.labels_N)), -1)
-    )
+    labels_N = np.where(task.labels_N >= 0, chance.integers(0, task.num_classes, len(task.labels_N)), -1)
+    harmed = replace(apart(task, tmp_path), labels_N=labels_N)
     found = second_graph.judge(harmed, probe, [INT8])[INT8]
     assert not found.report["published"]
     assert (found.graph, found.described) == (None, None)
@@ -193,8 +197,8 @@ def test_the_least_number_of_pictures_is_the_least_that_can_pass():
     assert low(second_graph.MIN_ITEMS) >= -second_graph.MARGIN > low(second_graph.MIN_ITEMS - 1)
 
 
-def test_a_head_that_cannot_be_fitted_again_is_compared_on_what_it_has_not_seen(task, probe):
-    rows = task.pool
+def test_a_head_that_cannot_be_fitted_again_is_compared_on_what_it_has_not_seen(task, probe, tmp_path):
+    task, rows = apart(task, tmp_path), task.pool
     own = Selection(rows, probe.head.logits(probe.features(rows)), "a hold-out")
     items = second_graph._items(task, replace(probe, refit=None, selection=own))
     assert (items.what, items.refits) == ("a hold-out", False)
