@@ -153,12 +153,20 @@ class Connection:
             ClientDisconnect: the client has closed the connection; what was waited for is cancelled, and not computed.
             Exception: whatever either future raises.
         """
-        await asyncio.wait((answer, self.gone), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
+
+        def end(_: Any) -> None:
             answer.cancel()
+
+        self.gone.add_done_callback(end)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if not self.gone.done() or self.gone.cancelled():
+                raise
             self.gone.result()
-            raise ClientDisconnect
-        return answer.result()
+            raise ClientDisconnect from None
+        finally:
+            self.gone.remove_done_callback(end)
 
 
 async def settled(request: Request, future: Future[Result]) -> Result:

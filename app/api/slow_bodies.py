@@ -4,10 +4,10 @@ A client that is silent in the middle of a body would hold its connection, a fil
 requests for as long as it likes. Whoever reads a stream of lines says where it may rest, which is between two of them.
 """
 
+import asyncio
 import time
 from typing import Any
 
-import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
@@ -68,7 +68,7 @@ class Body:
             return await self._receive()
         began = time.monotonic()
         try:
-            with anyio.fail_after(None if self.is_patient else self._seconds - self._waited):
+            async with asyncio.timeout(None if self.is_patient else self._seconds - self._waited):
                 message = await self._receive()
         except TimeoutError:
             self.stalled = TimedOut(

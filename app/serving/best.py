@@ -51,7 +51,10 @@ def rank(
     Shape:
         probabilities_C: [C]
     """
-    scores = tuple(Score(labels[index], float(probabilities_C[index])) for index in order(probabilities_C, top_k))
+    best_K = order(probabilities_C, top_k)
+    # As lists: numbers taken from an array one by one cost several times as much.
+    pairs = zip(best_K.tolist(), probabilities_C[best_K].tolist(), strict=True)
+    scores = tuple(Score(labels[index], score) for index, score in pairs)
     best = int(probabilities_C.argmax())
     score = float(probabilities_C[best])
     return Prediction(None if threshold is not None and score < threshold else labels[best], score, scores)

@@ -4,6 +4,7 @@ Steps are counted over all attempts, pilots included. The first checkpoint is in
 told.
 """
 
+import statistics
 import time
 from dataclasses import asdict, dataclass
 
@@ -85,7 +86,7 @@ def run(bench: Workbench) -> Tuned:
         l2_sp=bench.options.l2_sp,
         num_runners=soup.NUM_STATES - 1 if bench.options.soup else 0,
     )
-    paces: list[float | None] = []
+    paces: list[float] = []
     total = bench.planned_epochs * bench.steps_per_epoch
     began, first = time.monotonic(), progress.step / total
 
@@ -108,7 +109,7 @@ def run(bench: Workbench) -> Tuned:
         return bench.must_end()
 
     def after_epoch(numbers: dict[str, float | int]) -> None:
-        paces.append(numbers.get("images_per_second"))
+        paces.extend(value for name, value in numbers.items() if name == "images_per_second")
         progress.curve.append({name: value for name, value in numbers.items() if name != "images_per_second"})
         if bench.checkpoints.is_empty or is_due():
             save()
@@ -149,7 +150,7 @@ def run(bench: Workbench) -> Tuned:
         curve=progress.curve,
         num_steps=bench.pilot_steps + progress.step,
         seconds=bench.seconds,
-        images_per_second=_median(paces),
+        images_per_second=statistics.median_high(paces) if paces else None,
         trained_params=sum(value.numel() for value in bench.trainable.values()),
         ended=ended,
         looks=tuple(trainer.looks),
@@ -164,11 +165,6 @@ def _epoch(numbers: dict[str, float | int]) -> str:
         f"hold-out accuracy {numbers['val_accuracy']:.3f}, loss {numbers['val_loss']:.4f}"
         + ("" if pace is None else f", {pace:.0f} images/s")
     )
-
-
-def _median(paces: list[float | None]) -> float | None:
-    known = sorted(pace for pace in paces if pace is not None)
-    return known[len(known) // 2] if known else None
 
 
 def _fraction(bench: Workbench, share: float, start: tuple[float, float]) -> float:

@@ -57,6 +57,14 @@ def test_what_is_wrong_is_so_each_time(ask, query):
     assert query.encode() not in KNOWN
 
 
+def test_another_method_is_refused_as_before(ask, light_client):
+    before = light_client.get(URL)
+    assert ask("").status_code == 200
+    after = light_client.get(URL)
+    assert (before.status_code, before.headers["Allow"]) == (405, "POST")
+    assert (after.status_code, after.headers["Allow"], after.content) == (405, "POST", before.content)
+
+
 @pytest.mark.parametrize("kind", ["predict", "embed"])
 def test_a_known_query_opens_nothing(light, tmp_path, kind):
     url = f"/api/v1/models/{NAME}/{kind}"
