@@ -21,9 +21,10 @@ FROZEN_AT = {
     "bundle_file_stored": scenarios.transfer,
     "dataset_file_stored": scenarios.ingest,
 }
-# A minute each on two cores, or graphs of their own; and one that is not slow, but publishes.
+# A minute each on two cores, or graphs of their own; and two that are not slow, but publish, and write a file.
 SLOW_KINDS = (
-    scenarios.tune, scenarios.adapt, scenarios.own_backbone, scenarios.rank, scenarios.advise, scenarios.transfer,
+    scenarios.tune, scenarios.adapt, scenarios.auto, scenarios.own_backbone, scenarios.rank, scenarios.advise,
+    scenarios.transfer, scenarios.extract,
 )  # fmt: skip
 VICTIMS = ("runner", "worker", "worker and runner", "api", "everything")
 

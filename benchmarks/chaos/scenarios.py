@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,27 @@ def first_on_backbone(lab: Lab) -> Done:
 def tune(lab: Lab) -> Done:
     _network(lab)
     return transfer(lab, TUNE, CNN)
+
+
+def auto(lab: Lab) -> Done:
+    """Whatever fits the data, on all backbones that are there; what was decided is part of what must be equal."""
+    _network(lab)
+    done = transfer(lab, {"method": "auto", "max_minutes": 30}, CNN)
+    report = lab.stack.persist(lambda: lab.stack.client.call("GET", f"/jobs/{done.jobs[0]}/report"))
+    # Reasons name seconds.
+    decisions = [{name: one[name] for name in ("step", "outcome", "score")} for one in report["decisions"]]
+    return replace(done, result=done.result | {"decisions": decisions})
+
+
+def extract(lab: Lab) -> Done:
+    """A file of features, for which nothing is extracted yet."""
+    stack, number = lab.stack, next(numbers)
+    stack.storage.delete("features/default")
+    made = stack.post("/jobs", f"extract-{number}", json={"kind": "extract", "dataset": lab.dataset, "backbone": TINY})
+    (job,) = finish(stack, [made["id"]])
+    target = stack.folder / f"features-{number}.parquet"
+    stack.persist(lambda: stack.client.download_features(job.id, target))
+    return Done([job.id], {"metrics": plain(job.metrics), "sha256": sha256(target)})
 
 
 def adapt(lab: Lab) -> Done:

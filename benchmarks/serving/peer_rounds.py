@@ -59,16 +59,17 @@ def run(bench: Bench) -> Figures:
         for peer, decoder in product(bench.pythons, DECODERS)
     }
     processes = _best(bench, PROCESSES, partial(_graft, bench))
-    bares, ours = [], Rates()
+    rounds, ours = [], Rates()
     theirs = {key: Rates() for key in best}
     for _ in range(ROUNDS):
-        bares.append(bare.limit(bench.graph, bench.shape, bench.usual, bench.seconds)["images_per_second"])
+        rounds.append(bare.rates(bench.graph, bench.shape, bench.usual, bench.seconds))
         with _graft(bench, processes) as server:
             ours.look(bench, server)
         for (peer, decoder), way in best.items():
             with _peer(bench, peer, decoder, way) as server:
                 theirs[peer, decoder].look(bench, server)
-    figures: Figures = {"bare": bares, "graft": {"processes": processes, **ours.document()}, "goals": []}
+    bares = bare.limit(rounds)
+    figures: Figures = {"bare": rounds, "graft": {"processes": processes, **ours.document()}, "goals": []}
     for (peer, decoder), rates in theirs.items():
         words, goal = DECODERS[decoder]
         ratio = _median_ratio(ours.per_second, rates.per_second)
