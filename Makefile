@@ -70,7 +70,7 @@ catalogue: $(READY) ## writes app/data/backbones.json from the installed timm, t
 bench: $(DEV) ## measures and writes benchmarks/results/HARDWARE.json: all, or B=name
 	$(BIN)/python -m benchmarks $(B)
 
-bench-serving: $(DEV) ## measures serving beside LitServe and BentoML (set up in .peers): all, or B=part
+bench-serving: $(DEV) ## measures serving beside LitServe and BentoML, and an export in Triton (set up in .peers): all, or B=part
 	$(BIN)/python -m benchmarks.serving $(B)
 
 chaos: $(DEV) ## breaks everything that can break, and counts what was lost or doubled (an hour): all, or P=part

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.__main__ import hardware, slug
-from benchmarks.serving import parts, peer_rounds
+from benchmarks.serving import export, parts, peer_rounds
 from benchmarks.serving.parts import Bench
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +25,7 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "peers": peer_rounds.run,
     "many_models": parts.many_models,
     "cold_start": parts.cold_start,
+    "export": export.run,
 }
 
 

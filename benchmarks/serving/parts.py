@@ -42,6 +42,7 @@ class Bench:
     usual: list[bytes]
     mixed: list[bytes]
     pythons: dict[str, Path]
+    triton: Path
     seconds: float
 
     @classmethod
@@ -53,7 +54,8 @@ class Bench:
         graph, shape = servers.publish(home, archive, backbone)
         usual, mixed = photos.of_size(archive, NUM_PHOTOS, USUAL), photos.make(archive, NUM_PHOTOS)
         pythons = {peer: servers.environment_of(peers, peer) for peer in servers.NEEDED}
-        return cls(home, graph, shape, usual, mixed, pythons, seconds)
+        triton = pythons.pop("triton")
+        return cls(home, graph, shape, usual, mixed, pythons, triton, seconds)
 
     def libraries(self) -> dict[str, str]:
         """Versions, the peers' own included."""

@@ -26,9 +26,13 @@ sys.path.insert(0, str(ROOT / "examples"))
 import demo
 
 PEERS = Path(__file__).parent / "peers"
-NEEDED = {"litserve": ("litserve",), "bentoml": ("bentoml",)}
+NEEDED = {"litserve": ("litserve",), "bentoml": ("bentoml",), "triton": ("numpy<2",)}
+# Whose files are wanted, and not what they need to be imported.
+FILES = {"triton": ("nvidia-pytriton",)}
 BESIDE = ("onnxruntime", "pillow", "numpy", "python-multipart")
 MODEL = "bench"
+# The model as a folder for other servers, packed.
+REPOSITORY = "repository.zip"
 READY_SECONDS = 120
 
 
@@ -56,7 +60,10 @@ class Server:
 
 
 def publish(home: Path, archive: Path, backbone: str) -> tuple[Path, Preprocess]:
-    """Trains and publishes a model through the real service; its `model.onnx`, and how images are prepared for it."""
+    """Trains and publishes a model through the real service; its `model.onnx`, and how images are prepared for it.
+
+    Its folder for other servers lies beside it.
+    """
     os.environ["GRAFT_HOME"] = str(home)
     os.environ.pop("GRAFT_PORT", None)
     with demo.service() as url, Client(url) as graft:
@@ -65,8 +72,9 @@ def publish(home: Path, archive: Path, backbone: str) -> tuple[Path, Preprocess]
         done = graft.wait_job(job["id"])
         if done["state"] != "succeeded":
             raise SystemExit(json.dumps(done["failure"]))
-        target = home / "model.onnx"
-        target.write_bytes(httpx.get(f"{url}/api/v1/models/{MODEL}/versions/1/files/model.onnx", timeout=60).content)
+        target, version = home / "model.onnx", f"{url}/api/v1/models/{MODEL}/versions/1"
+        for name, path in ((target.name, "files/model.onnx"), (REPOSITORY, "repository")):
+            (home / name).write_bytes(httpx.get(f"{version}/{path}", timeout=60).raise_for_status().content)
         spec = Spec.model_validate(graft.call("GET", f"/models/{MODEL}/versions/1")["spec"])
     return target, spec.preprocess
 
@@ -80,6 +88,15 @@ def graft(home: Path, **settings: str) -> Iterator[Server]:
     with _running(command, environment, ROOT, home / "graft.log") as child:
         server = Server("127.0.0.1", port, f"/api/v1/models/{MODEL}/predict", "file", child.pid)
         _until_it_listens(server, child, home / "graft.log")
+        yield server
+
+
+@contextmanager
+def triton(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[Server]:
+    """Triton's own server on the ports that the command names last."""
+    with _running(command, dict(environment), log.parent, log) as child:
+        server = Server("127.0.0.1", int(command[-1]), "/v2", "", child.pid)
+        _until_it_listens(server, child, log)
         yield server
 
 
@@ -112,7 +129,10 @@ def environment_of(folder: Path, peer: str) -> Path:
     python = place / "bin" / "python"
     if not python.is_file():
         venv.create(place, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *NEEDED[peer], *BESIDE], check=True)
+        install = [python, "-m", "pip", "install", "--quiet"]
+        subprocess.run([*install, *NEEDED[peer], *BESIDE], check=True)
+        if peer in FILES:
+            subprocess.run([*install, "--no-deps", *FILES[peer]], check=True)
     return python
 
 
