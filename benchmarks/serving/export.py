@@ -4,11 +4,8 @@ The server is that of `nvidia-pytriton`, and its backend for ONNX graphs is `pee
 the folder, its configuration, its labels and its graph, not the speed.
 """
 
-import platform
 import shutil
-import subprocess
 import zipfile
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -58,22 +55,18 @@ def run(bench: Bench) -> Figures:
 
 def _command(bench: Bench) -> tuple[list[str], dict[str, str]]:
     """The server on the exported folder, with backends put together for it."""
-    site = Path(_of(bench.triton, "import sysconfig; print(sysconfig.get_path('purelib'))"))
+    python = servers.environment_of(bench.peers, "triton", ["numpy<2"], files=["nvidia-pytriton"])
+    (site,) = python.parents[1].glob("lib/python*/site-packages")
     server, backends = site / "pytriton" / "tritonserver", bench.home / "backends"
-    python = ".".join(platform.python_version_tuple()[:2])
     shutil.copytree(server / "backends" / "python", backends / "python")
-    stub = shutil.copy(server / "python_backend_stubs" / python / "triton_python_backend_stub", backends / "python")
-    Path(stub).chmod(0o755)
+    stubs = server / "python_backend_stubs" / site.parent.name.removeprefix("python")
+    stub = backends / "python" / "triton_python_backend_stub"
+    shutil.copy(stubs / stub.name, stub)
+    stub.chmod(0o755)
     (backends / "onnxruntime").mkdir()
     shutil.copy(servers.PEERS / "triton_backend.py", backends / "onnxruntime" / "model.py")
     with zipfile.ZipFile(bench.home / servers.REPOSITORY) as archive:
         archive.extractall(bench.home / "models")
     command = [str(server / "bin" / "tritonserver"), "--model-repository", str(bench.home / "models")]
     command += ["--backend-directory", str(backends), "--allow-grpc", "false", "--allow-metrics", "false"]
-    # The last one is read by `servers.triton`.
-    command += ["--http-address", "127.0.0.1", "--http-port", str(servers.demo.free_port())]
     return command, {"LD_LIBRARY_PATH": str(site / "nvidia_pytriton.libs"), "PEER_PACKAGES": str(site)}
-
-
-def _of(python: Path, code: str) -> str:
-    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

@@ -42,7 +42,7 @@ class Bench:
     usual: list[bytes]
     mixed: list[bytes]
     pythons: dict[str, Path]
-    triton: Path
+    peers: Path
     seconds: float
 
     @classmethod
@@ -53,9 +53,8 @@ class Bench:
         home.mkdir()
         graph, shape = servers.publish(home, archive, backbone)
         usual, mixed = photos.of_size(archive, NUM_PHOTOS, USUAL), photos.make(archive, NUM_PHOTOS)
-        pythons = {peer: servers.environment_of(peers, peer) for peer in servers.NEEDED}
-        triton = pythons.pop("triton")
-        return cls(home, graph, shape, usual, mixed, pythons, triton, seconds)
+        pythons = {peer: servers.environment_of(peers, peer, needed) for peer, needed in servers.NEEDED.items()}
+        return cls(home, graph, shape, usual, mixed, pythons, peers, seconds)
 
     def libraries(self) -> dict[str, str]:
         """Versions, the peers' own included."""

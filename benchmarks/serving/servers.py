@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +26,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 import demo
 
 PEERS = Path(__file__).parent / "peers"
-NEEDED = {"litserve": ("litserve",), "bentoml": ("bentoml",), "triton": ("numpy<2",)}
-# Whose files are wanted, and not what they need to be imported.
-FILES = {"triton": ("nvidia-pytriton",)}
+NEEDED = {"litserve": ("litserve",), "bentoml": ("bentoml",)}
 BESIDE = ("onnxruntime", "pillow", "numpy", "python-multipart")
 MODEL = "bench"
 # The model as a folder for other servers, packed.
@@ -93,9 +91,11 @@ def graft(home: Path, **settings: str) -> Iterator[Server]:
 
 @contextmanager
 def triton(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[Server]:
-    """Triton's own server on the ports that the command names last."""
-    with _running(command, dict(environment), log.parent, log) as child:
-        server = Server("127.0.0.1", int(command[-1]), "/v2", "", child.pid)
+    """Triton's own server."""
+    port = demo.free_port()
+    place = ["--http-address", "127.0.0.1", "--http-port", str(port)]
+    with _running([*command, *place], dict(environment), log.parent, log) as child:
+        server = Server("127.0.0.1", port, "/v2", "", child.pid)
         _until_it_listens(server, child, log)
         yield server
 
@@ -123,16 +123,23 @@ def bentoml(python: Path, peer: Mapping[str, str], log: Path) -> Iterator[Server
         yield server
 
 
-def environment_of(folder: Path, peer: str) -> Path:
-    """The peer's Python, installed in an environment of its own where there is none."""
-    place = folder / peer
+def environment_of(folder: Path, name: str, packages: Sequence[str], files: Sequence[str] = ()) -> Path:
+    """A Python with packages, installed in an environment of its own where there is none.
+
+    Args:
+        folder: of all of them.
+        name: of this one.
+        packages: beside those that each has.
+        files: packages of which nothing but their files is wanted, and nothing that they need.
+    """
+    place = folder / name
     python = place / "bin" / "python"
     if not python.is_file():
         venv.create(place, with_pip=True)
         install = [python, "-m", "pip", "install", "--quiet"]
-        subprocess.run([*install, *NEEDED[peer], *BESIDE], check=True)
-        if peer in FILES:
-            subprocess.run([*install, "--no-deps", *FILES[peer]], check=True)
+        subprocess.run([*install, *packages, *BESIDE], check=True)
+        if files:
+            subprocess.run([*install, "--no-deps", *files], check=True)
     return python
 
 
