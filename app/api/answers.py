@@ -5,25 +5,23 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from anyio import to_thread
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
-from starlette.requests import ClientDisconnect
 
 from app import log_lines
 from app.api import images
 from app.api.deps import State
+from app.api.waiting import settled
 from app.artifact.precisions import FLOAT, Precision
 from app.services import predictions, rollouts
 from app.services.drift import Call
 from app.services.predictions import Found
 from app.serving.call import Result, Timing, late
 from app.texts import NAME
-
-T = TypeVar("T")
 
 
 class AskQuery(BaseModel):
@@ -134,55 +132,3 @@ def describe(response: Response, found: Found, timing: Timing | None = None) -> 
         # Server-Timing (W3C): browsers and proxies show it.
         value = ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in stages.items())
         response.headers["Server-Timing"] = value
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """A connection whose end is noticed while something is waited for.
-
-    Args:
-        gone: ends when the connection is closed.
-    """
-
-    gone: asyncio.Future[None]
-
-    async def settled(self, answer: asyncio.Future[T]) -> T:
-        """What the future ends with.
-
-        Raises:
-            ClientDisconnect: the client has closed the connection; what was waited for is cancelled, and not computed.
-            Exception: whatever either future raises.
-        """
-
-        def end(_: Any) -> None:
-            answer.cancel()
-
-        self.gone.add_done_callback(end)
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            if not self.gone.done() or self.gone.cancelled():
-                raise
-            self.gone.result()
-            raise ClientDisconnect from None
-        finally:
-            self.gone.remove_done_callback(end)
-
-
-async def settled(request: Request, future: Future[Result]) -> Result:
-    """The engine's result, for a request that has been read.
-
-    Raises:
-        ClientDisconnect, Exception: as `Connection.settled`.
-    """
-    gone = asyncio.ensure_future(disconnected(request))
-    try:
-        return await Connection(gone).settled(asyncio.wrap_future(future))
-    finally:
-        gone.cancel()
-
-
-async def disconnected(request: Request) -> None:
-    """Returns when the connection is closed, whose request has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

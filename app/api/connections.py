@@ -2,7 +2,7 @@
 
 The server's own parser has no such limits, and nothing of ours sees a request before its head is complete: anybody who
 reaches the port, key or not, could fill the memory with one header, or hold every descriptor with connections that say
-nothing.
+nothing. And whoever computes something for a connection can see here when it is lost.
 """
 
 from asyncio import TimerHandle, Transport
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api import problems, safety
+from app.api.waiting import LOST
 from app.errors import HeadTooLarge
 
 MAX_HEAD_BYTES = 64 * 2**10
@@ -45,12 +46,14 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Somebody comes."""
         super().connection_made(transport)
+        self._lost = self.loop.create_future()
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody comes any more."""
         self._stop_waiting()
         super().connection_lost(exc)
+        self._lost.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         """Whatever comes."""
@@ -66,6 +69,7 @@ class Connection(HttpToolsProtocol):
         """The first byte of a request."""
         self._head_bytes = self._untold_bytes = 0
         super().on_message_begin()
+        self.scope[LOST] = self._lost  # type: ignore[literal-required]
 
     def on_url(self, url: bytes) -> None:
         """A piece of it."""
@@ -88,6 +92,12 @@ class Connection(HttpToolsProtocol):
         self._untold_bytes = 0
         self._stop_waiting()
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """All of it is there. Whoever computes an answer reads no more, and yet waits for the end of the connection."""
+        super().on_message_complete()
+        if not self.pipeline:
+            self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         """What the parser has stopped at: something that is no HTTP, or our own count."""

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from app.api import answers, held, images, slow_bodies
+from app.api import answers, held, images, slow_bodies, waiting
 from app.api.answers import Ask
 from app.api.deps import State
 from app.api.forms import checked_json, plain_type
 from app.api.held import Hold
 from app.api.problems import document
+from app.api.waiting import Waiter
 from app.bodies import why_no_json
 from app.errors import GraftError, Overloaded, TimedOut, TooLarge, Unauthorized, Unprocessable
 from app.services import rollouts
@@ -87,7 +88,7 @@ async def _written(
     """Lines, while images are still coming: whoever waits for each answer before the next image is served too."""
     begun: asyncio.Queue[Begun | None] = asyncio.Queue(WINDOW)
     reader = asyncio.create_task(_begin_all(ask, found, sent, begun))
-    connection = answers.Connection(reader)
+    connection = Waiter(reader)
     index = 0
     try:
         while (one := await connection.settled(asyncio.ensure_future(begun.get()))) is not None:
@@ -111,7 +112,7 @@ async def _begin_all(ask: Ask, found: Found, sent: Sent, begun: asyncio.Queue[Be
         await begun.put(await _begin(ask, found, image, index, hold))
         index += 1
     await begun.put(None)
-    await answers.disconnected(ask.request)
+    await waiting.disconnected(ask.request)
 
 
 async def _begin(ask: Ask, found: Found, image: bytes | GraftError, index: int, hold: Hold) -> Begun:
@@ -147,7 +148,7 @@ def _compare(ask: Ask, found: Found, image: bytes, answer: asyncio.Future[Result
         ask.compare(found, [image], answer.result())
 
 
-async def _outcome(one: Begun, connection: answers.Connection) -> Result | GraftError:
+async def _outcome(one: Begun, connection: Waiter) -> Result | GraftError:
     if isinstance(one, GraftError):
         return one
     try:

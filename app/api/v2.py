@@ -7,7 +7,7 @@ from anyio import from_thread, to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api import answers, held, multipart
+from app.api import held, multipart, waiting
 from app.api.deps import Context, Project, State
 from app.api.forms import UNLIMITED
 from app.api.oip import compression, control, http, infer
@@ -147,7 +147,7 @@ async def model_infer(name: str, request: Request, state: Context, project: Proj
         body = compression.inflate(packed, encoding, limit, lambda number: from_thread.run_sync(hold.take, number))
         return http.read(name, version, body, headers.get(http.HEADER_LENGTH))
 
-    answer = await infer.infer(state, project, read, lambda future: answers.settled(request, future), arrived)
+    answer = await infer.infer(state, project, read, lambda future: waiting.settled(request, future), arrived)
     return await to_thread.run_sync(_written, answer, headers.get("accept-encoding", ""))
 
 

@@ -110,7 +110,7 @@ class Database:
     def _ask_stamp(self, watcher: Connection) -> str:
         statement = "PRAGMA data_version" if self.is_local else "SELECT pg_current_snapshot()::text"
         driver: Any = watcher.connection.driver_connection
-        cursor = watcher.connection.cursor()
+        cursor = driver.cursor()
         try:
             with nullcontext() if self.is_local else driver.within(STAMP_SECONDS):
                 cursor.execute(statement)

@@ -129,17 +129,16 @@ class Call:
         self.ready.appendleft(ready)
 
     def computed(
-        self, rows: Sequence[int], probabilities: NDArray[np.float32], features: NDArray[np.float32], seconds: float
+        self, index: int, probabilities_C: NDArray[np.float32], features_D: NDArray[np.float32], seconds: float
     ) -> None:
-        """Puts what came out of a batch where it belongs, and answers when nothing is missing."""
-        self.num_computing -= len(rows)
-        self.num_done += len(rows)
+        """Puts what came out for an image where it belongs, and answers when nothing is missing."""
+        self.num_computing -= 1
+        self.num_done += 1
         self.timing.compute = max(self.timing.compute, seconds)
         if self._probabilities_NC is None or self._features_ND is None:
-            self._probabilities_NC = np.empty((len(self.images), probabilities.shape[1]), np.float32)
-            self._features_ND = np.empty((len(self.images), features.shape[1]), np.float32)
-        self._probabilities_NC[list(rows)] = probabilities
-        self._features_ND[list(rows)] = features
+            self._probabilities_NC = np.empty((len(self.images), len(probabilities_C)), np.float32)
+            self._features_ND = np.empty((len(self.images), len(features_D)), np.float32)
+        self._probabilities_NC[index], self._features_ND[index] = probabilities_C, features_D
         if self.num_done < len(self.images):
             return
         finite_N = np.isfinite(self._probabilities_NC).all(1) & np.isfinite(self._features_ND).all(1)

@@ -20,20 +20,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from app.artifact import preprocess
 from app.artifact.spec import BundleError
 from app.errors import BadImage, NotReady, Overloaded
 from app.serving.call import Call, Images, Pixels, Ready, Result, late
 from app.serving.deadlines import Deadlines
-from app.serving.lanes import Batch, Lanes, by_head
+from app.serving.decoders import Decoders
+from app.serving.lanes import Batch, Lane, Lanes, by_head
 from app.serving.model import Served
 from app.serving.room import Limits, Room
-from app.serving.runtime import BATCH_SIZE, Session
+from app.serving.runtime import Session
 from app.serving.sessions import NUM_LOADERS, Sessions, features
-from app.serving.turns import Turns
 
-# Of one request, decoded ahead of what runs: two batches of pixels, however many images it brings.
-WINDOW = 2 * BATCH_SIZE
 # Of the pool's budget: what the images of all runners take while they run, so that the graphs themselves have room, and
 # two backbones that were asked one after the other. Smaller batches cost a processor nothing (see `lanes`).
 RUNNING_SHARE = 0.5
@@ -55,10 +52,9 @@ class Engine:
         self._limits = limits or Limits()
         self.room = Room(self._limits, num_threads)
         self._num_threads = num_threads
-        self._undecoded: Turns[tuple[Call, int]] = Turns()
-        self._decoders = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
         self._loaders = ThreadPoolExecutor(NUM_LOADERS, thread_name_prefix="load")
         self._changed = threading.Condition(threading.RLock())
+        self._decoders = Decoders(num_threads, self._changed, self._decoded)
         self._deadlines = Deadlines(self._expire)
         self._lanes = Lanes(int(pool_bytes * RUNNING_SHARE / num_threads))
         # What came for a graph while it is being loaded, by what is missing.
@@ -145,7 +141,7 @@ class Engine:
             self._lanes.clear()
             self._changed.notify_all()
         self._deadlines.close()
-        self._decoders.shutdown(wait=True, cancel_futures=True)
+        self._decoders.close()
         self._loaders.shutdown(wait=True)
         for runner in self._runners:
             runner.join()
@@ -163,65 +159,63 @@ class Engine:
             self.room.leave(backbone, number, project)
 
     def _decode_more(self, call: Call) -> None:
-        """Hands images to the decoders while the window has room; one for each thread, lest others stand behind."""
-        while (
-            not self._closed
-            and call.num_decoding < self._num_threads
-            and call.num_under_way < WINDOW
-            and (index := call.take()) is not None
-        ):
-            self._undecoded.put(call.project, (call, index))
-            self._decoders.submit(self._decode_next)
+        if not self._closed:
+            self._decoders.fill(call)
 
-    def _decode_next(self) -> None:
-        """Decodes an image of the project whose turn it is, which need not be the one that this was begun for."""
+    def _decoded(self, call: Call, index: int, found: Pixels | BadImage, seconds: float) -> None:
+        """Hands an image to the runners, or runs it here when it is alone: one would have to wake up for it first."""
         with self._changed:
-            call, index = self._undecoded.take()
-            if call.ended():
-                return
-        start = time.monotonic()
-        found: Pixels | BadImage
-        try:
-            found = preprocess.load(call.images[index], call.model.spec.preprocess, call.max_pixels)
-        except BadImage as error:
-            found = error
-        except Exception as error:
-            with self._changed:
-                call.fail(error)
-            return
-        with self._changed:
-            call.decoded(index, found, time.monotonic() - start)
+            call.decoded(index, found, seconds)
             self._decode_more(call)
-            self._queue(call)
+            if self.num_images > 1:
+                self._queue(call)
+                return
+            work = self._next(1) if self._line_up(call) else None
+        if work is not None:
+            self._compute(*work)
+
+    def _line_up(self, call: Call) -> bool:
+        """Whether a request has something to run, which is in line from now on."""
+        if not call.ready or self._closed:
+            return False
+        self._lanes.put(call)
+        return True
 
     def _queue(self, call: Call) -> None:
-        """Lines a request up once it has something to run."""
-        if not call.ready or self._closed:
-            return
-        self._lanes.put(call)
-        self._changed.notify(len(call.ready))
+        """Lines a request up for the runners."""
+        if self._line_up(call):
+            self._changed.notify(len(call.ready))
+
+    def _next(self, num_idle: int) -> tuple[Lane, Batch, int] | None:
+        """What of the next batch can be run at once, on so many threads; None when nothing waits."""
+        taken = self._lanes.take(num_idle)
+        if taken is None:
+            return None
+        lane, batch = taken
+        threads = self._num_threads if self.num_images == 1 else 1
+        return lane, self._at_hand(batch, threads), threads
 
     def _work(self) -> None:
         while True:
             with self._changed:
                 self._num_idle += 1
-                while not (taken := self._lanes.take(self._num_idle)):
+                while (work := self._next(self._num_idle)) is None:
                     if self._closed:
                         return
                     self._changed.wait()
                 self._num_idle -= 1
-                lane, batch = taken
-                threads = self._num_threads if self.num_images == 1 else 1
-                batch = self._at_hand(batch, threads)
-            if not batch:
-                continue
-            start = time.monotonic()
-            if self._run(batch, threads):
-                now = time.monotonic()
-                with self._changed:
-                    self._lanes.ran(lane, len(batch), now - start)
-                    since, is_last = min(call.since for call, _ in batch), not self._lanes.holds(lane[0])
-                    self.room.ran(lane[0], len(batch), now - since, now - start, is_last=is_last)
+            self._compute(*work)
+
+    def _compute(self, lane: Lane, batch: Batch, threads: int) -> None:
+        """Runs a batch, and notes how long that took."""
+        start = time.monotonic()
+        if not batch or not self._run(batch, threads):
+            return
+        now = time.monotonic()
+        with self._changed:
+            self._lanes.ran(lane, len(batch), now - start)
+            since, is_last = min(call.since for call, _ in batch), not self._lanes.holds(lane[0])
+            self.room.ran(lane[0], len(batch), now - since, now - start, is_last=is_last)
 
     def _at_hand(self, batch: Batch, threads: int) -> Batch:
         """What of a batch can be run at once; the rest goes to whoever loads what it needs."""
@@ -273,33 +267,24 @@ class Engine:
 
     def _run_heads(self, batch: Batch, backbone: Session, features_ND: NDArray[np.float32], start: float) -> None:
         for model, places in by_head(batch):
+            is_whole = len(places) == len(batch)
+            part, rows = (batch, features_ND) if is_whole else ([batch[place] for place in places], features_ND[places])
             try:
-                probabilities, seen = self._sessions.head(model, backbone, features_ND[places])
+                probabilities, seen = self._sessions.head(model, backbone, rows)
             except Exception as error:
-                self._fail([batch[place][0] for place in places], error)
+                self._fail([call for call, _ in part], error)
                 continue
-            self._answer([batch[place] for place in places], probabilities, seen, start)
+            self._answer(part, probabilities, seen, start)
 
     def _answer(
-        self,
-        batch: Batch,
-        probabilities: NDArray[np.float32],
-        features: NDArray[np.float32],
-        start: float,
+        self, batch: Batch, probabilities: NDArray[np.float32], features: NDArray[np.float32], start: float
     ) -> None:
-        rows: dict[int, list[int]] = {}
-        for place, (call, _) in enumerate(batch):
-            rows.setdefault(id(call), []).append(place)
         seconds = time.monotonic() - start
         with self._changed:
             batch[0][0].timing.batches += 1
-            for places in rows.values():
-                call = batch[places[0]][0]
-                waited = max(start - batch[place][1].since for place in places)
-                call.timing.queue = max(call.timing.queue, waited)
-                call.computed(
-                    [batch[place][1].index for place in places], probabilities[places], features[places], seconds
-                )
+            for place, (call, ready) in enumerate(batch):
+                call.timing.queue = max(call.timing.queue, start - ready.since)
+                call.computed(ready.index, probabilities[place], features[place], seconds)
                 self._decode_more(call)
 
     def _fail(self, calls: Iterable[Call], error: Exception) -> None:

@@ -282,7 +282,9 @@ class Statistics:
 
     def _ended(self, version_id: str, future: Future[Result], seconds: float) -> None:
         with self._lock:
-            self._pending -= Counter([version_id])
+            self._pending[version_id] -= 1
+            if not self._pending[version_id]:
+                del self._pending[version_id]
             counters = self._counters[version_id]
             if future.cancelled() or future.exception() is not None:
                 counters.fail.add(seconds)

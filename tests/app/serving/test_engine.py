@@ -13,7 +13,8 @@ from app.artifact.spec import BundleError
 from app.errors import BadImage, DeadlineExceeded, NotReady, Overloaded
 from app.serving import lanes
 from app.serving.deadlines import MAX_ENDED
-from app.serving.engine import WINDOW, Engine
+from app.serving.decoders import WINDOW
+from app.serving.engine import Engine
 from app.serving.lanes import CPU_BATCH_SIZE
 from app.serving.model import Graph, Served
 from app.serving.room import Limits
