@@ -6,6 +6,7 @@ Batches are filled up to one of a few sizes, so that it chooses while a model is
 
 import logging
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 Device = Literal["cpu", "cuda"]
 CPU: Device = "cpu"
 CUDA: Device = "cuda"
+# Of which one can be installed: the extra serve-gpu brings the second.
+PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # TF32 keeps 10 bits of a number, with which scores would not be those that a version's sample has.
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
@@ -31,10 +34,20 @@ def chosen(wanted: str, available: Sequence[str] | None = None) -> Device:
         available: providers that this onnxruntime has; by default it is asked.
 
     Raises:
-        ValueError: a GPU is wanted, and onnxruntime has no provider for one, or it does not start.
+        ValueError: a GPU is wanted, and onnxruntime has no provider for one, or it does not start; or both of its
+            packages are installed, so that nobody can say whose files are there.
     """
     if wanted == CPU:
         return CPU
+    packages = [package for package in PACKAGES if _is_installed(package)]
+    if len(packages) > 1:
+        both = (
+            f"expected one package of onnxruntime; found {' and '.join(packages)}, which have the same files; keep one "
+            "of them as docs/serving.md says, or set GRAFT_SERVE_DEVICE=cpu"
+        )
+        if wanted == CUDA:
+            raise ValueError(both)
+        log.warning("%s", both)
     if available is None:
         import onnxruntime
 
@@ -55,6 +68,14 @@ def chosen(wanted: str, available: Sequence[str] | None = None) -> Device:
             "as docs/serving.md says, or set GRAFT_SERVE_DEVICE=cpu"
         )
     return CPU
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.distribution(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def starts(device: Device) -> bool:

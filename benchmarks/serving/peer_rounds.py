@@ -87,11 +87,11 @@ def _tails(bench: Bench, figures: Figures, best: dict[tuple[str, str], Way], pro
     with _graft(bench, processes) as server:
         ours = opened(server, bench.usual, rate, bench.seconds).document()
     figures["graft at 70 %"] = ours
-    for peer in bench.pythons:
-        with _peer(bench, peer, "graft", best[peer, "graft"]) as server:
+    for (peer, decoder), way in best.items():
+        with _peer(bench, peer, decoder, way) as server:
             theirs = opened(server, bench.usual, rate, bench.seconds).document()
-        figures[f"{peer} at 70 % of ours"] = theirs
-        what = f"p99 at 70 % of our saturation, over that of {peer} with our decoder"
+        figures[f"{peer}, {decoder} decoder, at 70 % of ours"] = theirs
+        what = f"p99 at 70 % of our saturation, over that of {peer} with {DECODERS[decoder][0]} decoder"
         ratio = round(ours["p99_ms"] / theirs["p99_ms"], 3) if "p99_ms" in theirs else 0.0
         figures["goals"].append(most(what, ratio, 1.0))
     return figures

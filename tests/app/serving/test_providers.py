@@ -33,6 +33,20 @@ def test_a_gpu_that_is_not_there_is_refused():
     assert providers.chosen("auto") == "cpu"
 
 
+def test_both_packages_of_onnxruntime_are_told(tmp_path, monkeypatch, caplog):
+    """What pip leaves behind where the extra was installed over the package for processors."""
+    told = tmp_path / "onnxruntime_gpu-1.32.0.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.32.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert providers.chosen("cpu") == "cpu"
+    assert not caplog.records
+    assert providers.chosen("auto", BOTH[1:]) == "cpu"
+    assert "found onnxruntime and onnxruntime-gpu" in caplog.text
+    with pytest.raises(ValueError, match=r"found onnxruntime and onnxruntime-gpu.*docs/serving.md"):
+        providers.chosen("cuda", BOTH)
+
+
 def test_a_gpu_that_does_not_start(monkeypatch, caplog):
     """Its provider was built in, and the machine has no driver."""
     monkeypatch.setattr(providers, "starts", lambda device: False)
