@@ -163,11 +163,14 @@ class Engine:
             self._decoders.fill(call)
 
     def _decoded(self, call: Call, index: int, found: Pixels | BadImage, seconds: float) -> None:
-        """Hands an image to the runners, or runs it here when it is alone: one would have to wake up for it first."""
+        """Hands an image to the runners, or runs it here when it is alone: one would have to wake up for it first.
+
+        As long as another thread can decode what comes meanwhile.
+        """
         with self._changed:
             call.decoded(index, found, seconds)
             self._decode_more(call)
-            if self.num_images > 1:
+            if self.num_images > 1 or self._num_threads == 1:
                 self._queue(call)
                 return
             work = self._next(1) if self._line_up(call) else None

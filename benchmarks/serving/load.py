@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import uvloop
 
 OK = 200
 
@@ -65,7 +66,7 @@ def multipart(field_name: str, data: bytes) -> tuple[bytes, str]:
 
 def closed(host: str, port: int, requests: Sequence[bytes], clients: int, seconds: float, warm_up: float = 2.0) -> Seen:
     """So many clients for so long, after a warm-up that does not count."""
-    return asyncio.run(_closed(host, port, requests, clients, seconds, warm_up))
+    return uvloop.run(_closed(host, port, requests, clients, seconds, warm_up))
 
 
 def opened(host: str, port: int, requests: Sequence[bytes], rate: float, seconds: float, most: int = 2000) -> Seen:
@@ -74,12 +75,12 @@ def opened(host: str, port: int, requests: Sequence[bytes], rate: float, seconds
     What finds no connection free until the time is over is never sent. The rate of answers is over all the time until
     the last one, so that a backlog that drains afterwards adds nothing to it.
     """
-    return asyncio.run(_opened(host, port, requests, rate, seconds, most))
+    return uvloop.run(_opened(host, port, requests, rate, seconds, most))
 
 
 def once(host: str, port: int, requests: Sequence[bytes], clients: int) -> Seen:
     """Each request once, by so many clients at a time."""
-    return asyncio.run(_once(host, port, requests, clients))
+    return uvloop.run(_once(host, port, requests, clients))
 
 
 class _Connection:

@@ -60,20 +60,10 @@ def run(bench: Workbench) -> Tuned:
         JobFailure: `diverged` or `out_of_memory`.
     """
     rate = pilots.choose_rate(bench)
-    material, reporter, snapshot = bench.material, bench.context.reporter, bench.snapshot
-    progress = Progress(micro_batch=material.micro_batch)
+    material, reporter = bench.material, bench.context.reporter
     bench.reset()
     trainer = bench.trainer(rate)
-    facts = snapshot.facts if snapshot else {}
-    ended: str | None = facts.get("ended")
-    if snapshot is not None and facts["phase"] == "train":
-        progress = trained.unpack(trainer, snapshot.tensors, facts["progress"])
-    else:
-        start = loop.look(trainer, material.held, progress)
-        progress.curve.append({"epoch": 0, **start})
-        reporter.log(
-            f"start: the probe's head, hold-out accuracy {start['val_accuracy']:.3f}, loss {start['val_loss']:.4f}"
-        )
+    progress, ended = _begun(bench, trainer)
     plan = Plan(
         epochs=bench.planned_epochs,
         batch_size=bench.batch_size,
@@ -109,7 +99,8 @@ def run(bench: Workbench) -> Tuned:
         return bench.must_end()
 
     def after_epoch(numbers: dict[str, float | int]) -> None:
-        paces.extend(value for name, value in numbers.items() if name == "images_per_second")
+        if "images_per_second" in numbers:
+            paces.append(numbers["images_per_second"])
         progress.curve.append({name: value for name, value in numbers.items() if name != "images_per_second"})
         if bench.checkpoints.is_empty or is_due():
             save()
@@ -155,6 +146,22 @@ def run(bench: Workbench) -> Tuned:
         ended=ended,
         looks=tuple(trainer.looks),
     )
+
+
+def _begun(bench: Workbench, trainer: Trainer) -> tuple[Progress, str | None]:
+    """How far the run is, and why it ended where it has: what an earlier attempt left, or a look at the start."""
+    snapshot, reporter = bench.snapshot, bench.context.reporter
+    facts = snapshot.facts if snapshot else {}
+    ended: str | None = facts.get("ended")
+    if snapshot is not None and facts["phase"] == "train":
+        return trained.unpack(trainer, snapshot.tensors, facts["progress"]), ended
+    progress = Progress(micro_batch=bench.material.micro_batch)
+    start = loop.look(trainer, bench.material.held, progress)
+    progress.curve.append({"epoch": 0, **start})
+    reporter.log(
+        f"start: the probe's head, hold-out accuracy {start['val_accuracy']:.3f}, loss {start['val_loss']:.4f}"
+    )
+    return progress, ended
 
 
 def _epoch(numbers: dict[str, float | int]) -> str:
