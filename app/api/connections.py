@@ -9,6 +9,7 @@ from asyncio import TimerHandle, Transport
 from typing import Any
 from urllib.parse import unquote
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -57,8 +58,14 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Whatever comes."""
+        self._unset_keepalive_if_required()
         self._untold_bytes += len(data)
-        super().data_received(data)
+        try:
+            self._parse(memoryview(data))
+        except httptools.HttpParserError:
+            said = "Invalid HTTP request received."
+            self.logger.warning(said)
+            self.send_400_response(said)
         if self._untold_bytes > MAX_HEAD_BYTES:
             self._refuse(self._head_bytes + self._untold_bytes)
         elif self._end is None and not self._is_answering:
@@ -85,7 +92,10 @@ class Connection(HttpToolsProtocol):
         """The head is there; how long its body may take is told elsewhere (`slow_bodies`)."""
         self._untold_bytes = 0
         self._stop_waiting()
-        super().on_headers_complete()
+        if self.parser.get_method() == b"CONNECT":
+            raise ValueError("no proxy")
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A piece of it; also of one that nobody reads any more, since the answer was given before its end."""
@@ -95,6 +105,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """All of it is there. Whoever computes an answer reads no more, and yet waits for the end of the connection."""
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         if not self.pipeline:
             self.flow.resume_reading()
@@ -105,6 +117,35 @@ class Connection(HttpToolsProtocol):
             self._refuse(self._head_bytes)
         else:
             super().send_400_response(msg)
+
+    def _parse(self, data: memoryview) -> None:
+        """Feeds the parser, which takes what follows a wish for another protocol (`Upgrade`) for that protocol.
+
+        We speak this one alone, and answer in it, as a server may (RFC 9110, section 7.8): some clients wish for HTTP/2
+        in every first request (Java's own does), with a body behind it, which would be read as the next request. So the
+        head is parsed anew without its wish.
+        """
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as wish:
+                head, data = self._plain_head(), data[wish.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self.parser.feed_data(head)
+            else:
+                return
+
+    def _plain_head(self) -> bytes:
+        """The head that has just been parsed, without a wish for another protocol."""
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [token.strip() for token in value.split(b",")]
+                lines.append(b"connection: " + b", ".join(one for one in tokens if one.lower() != b"upgrade"))
+            elif name != b"upgrade":
+                lines.append(name + b": " + value)
+        return b"\r\n".join([*lines, b"", b""])
 
     @property
     def _is_answering(self) -> bool:
@@ -162,6 +203,7 @@ def server(app: ASGIApp, host: str, port: int, connection: type[Connection] = Co
             host=host,
             port=port,
             http=connection,
+            ws="none",
             log_config=None,
             access_log=False,
             # No address of a caller is looked at, and no address of ours is handed out.

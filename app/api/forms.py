@@ -55,7 +55,7 @@ def media_type(request: Request, *accepted: str) -> str:
 
 def plain_type(request: Request, header: str) -> str:
     """The media type that a header names first, without parameters; empty where there is none."""
-    return request.headers.get(header, "").partition(";")[0].strip().lower()
+    return request.headers.get(header, "").partition(",")[0].partition(";")[0].strip().lower()
 
 
 def text_fields(parts: Iterable[Part]) -> dict[str, str]:

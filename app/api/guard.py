@@ -23,9 +23,10 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 # What a page of an allowed origin may read beside the body.
 EXPOSED = (
-    "Location", "Retry-After", "Server-Timing", "WWW-Authenticate", "X-Graft-Alignment", "X-Graft-Shape",
-    "X-Graft-Version", "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm",
-    "Upload-Offset", "Upload-Length", "Upload-Defer-Length", "Upload-Metadata", "Upload-Expires", "X-Request-Id",
+    "Inference-Header-Content-Length", "Location", "Retry-After", "Server-Timing", "WWW-Authenticate",
+    "X-Graft-Alignment", "X-Graft-Precision", "X-Graft-Shape", "X-Graft-Version", "X-Request-Id",
+    "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm",
+    "Upload-Offset", "Upload-Length", "Upload-Defer-Length", "Upload-Metadata", "Upload-Expires",
 )  # fmt: skip
 
 

@@ -102,7 +102,9 @@ class Remote:
 
     async def _read(self, client: "httpx.AsyncClient", url: str, index: int, budget: "_Budget") -> bytes:
         data = bytearray()
-        async with client.stream("GET", url, headers={"Accept": "image/*"}) as answer:
+        # Unpacked, a small answer is as large as it likes, before anybody has counted it; images are packed anyway.
+        headers = {"Accept": "image/*", "Accept-Encoding": "identity"}
+        async with client.stream("GET", url, headers=headers) as answer:
             if answer.status_code != OK:
                 raise BadImage(
                     f"expected an image at {url[:200]!r}; found status {answer.status_code}; send the address that "
@@ -110,7 +112,15 @@ class Remote:
                     code="image_url_failed",
                     index=index,
                 )
-            async for chunk in answer.aiter_bytes():
+            packing = answer.headers.get("content-encoding", "identity").strip().lower()
+            if packing != "identity":
+                raise BadImage(
+                    f"expected an image at {url[:200]!r} as it is; found it in content encoding {packing[:40]!r}; have "
+                    "the address answer without, as it was asked to, or send the image itself",
+                    code="image_url_failed",
+                    index=index,
+                )
+            async for chunk in answer.aiter_raw():
                 budget.spend(len(chunk))
                 data += chunk
         return bytes(data)

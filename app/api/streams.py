@@ -22,7 +22,7 @@ from app.api.deps import State
 from app.api.forms import checked_json, plain_type
 from app.api.held import Hold
 from app.api.problems import document
-from app.api.waiting import Waiter
+from app.api.waiting import LOST, Waiter
 from app.bodies import why_no_json
 from app.errors import GraftError, Overloaded, TimedOut, TooLarge, Unauthorized, Unprocessable
 from app.services import rollouts
@@ -55,7 +55,7 @@ async def response(ask: Ask, line: Callable[[Found, NDArray[Any], NDArray[Any]],
     if plain_type(ask.request, "content-type") == MEDIA_TYPE:
         sent = _lines(ask.request, ask.state)
     else:
-        sent = _each(await images.read(ask.request, ask.state), held.of(ask.request.scope))
+        sent = _each(await ask.read(), held.of(ask.request.scope))
     found = rollouts.chosen(await ask.find())
 
     def write(index: int, outcome: Result | GraftError) -> bytes:
@@ -88,7 +88,8 @@ async def _written(
     """Lines, while images are still coming: whoever waits for each answer before the next image is served too."""
     begun: asyncio.Queue[Begun | None] = asyncio.Queue(WINDOW)
     reader = asyncio.create_task(_begin_all(ask, found, sent, begun))
-    connection = Waiter(reader)
+    lost = ask.request.scope.get(LOST)
+    connection = Waiter(reader, lost) if lost is not None else Waiter(reader)
     index = 0
     try:
         while (one := await connection.settled(asyncio.ensure_future(begun.get()))) is not None:

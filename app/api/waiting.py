@@ -2,7 +2,6 @@
 
 import asyncio
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -15,37 +14,41 @@ T = TypeVar("T")
 LOST = "graft.lost"
 
 
-@dataclass(frozen=True, slots=True)
 class Waiter:
     """Somebody whose end is noticed while something is waited for.
 
     Args:
-        gone: ends when nobody waits any more.
+        gone: any of which ends when nobody waits any more.
     """
 
-    gone: asyncio.Future[None]
+    def __init__(self, *gone: asyncio.Future[None]) -> None:
+        self._gone = gone
 
     async def settled(self, answer: asyncio.Future[T]) -> T:
         """What the future ends with.
 
         Raises:
             ClientDisconnect: nobody waits any more; what was waited for is cancelled, and not computed.
-            Exception: whatever either future raises.
+            Exception: whatever any of the futures raises.
         """
 
         def end(_: Any) -> None:
             answer.cancel()
 
-        self.gone.add_done_callback(end)
+        for one in self._gone:
+            one.add_done_callback(end)
         try:
             return await answer
         except asyncio.CancelledError:
-            if not self.gone.done() or self.gone.cancelled():
+            ended = [one for one in self._gone if one.done() and not one.cancelled()]
+            if not ended:
                 raise
-            self.gone.result()
+            for one in ended:
+                one.result()
             raise ClientDisconnect from None
         finally:
-            self.gone.remove_done_callback(end)
+            for one in self._gone:
+                one.remove_done_callback(end)
 
 
 async def settled(request: Request, future: Future[T]) -> T:

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from app import cores
 from app.artifact.precisions import FLOAT, FP16, Precision
 from app.artifact.spec import BundleError
-from app.serving import providers
+from app.serving import memory, providers
 from app.serving.providers import CPU, PROVIDERS, Device
 
 BATCH_SIZE = 16
+# A backbone, and no head: those are many, and what each holds is little.
+LARGE_BYTES = 2**20
 _numbers = itertools.count()
 
 # Measured as resident memory on the four starter backbones (graphs of 9 to 19 MB) after batches of every size: weights
@@ -216,6 +218,8 @@ class Session:
     def close(self) -> None:
         """Gives the memory back; a run in progress keeps its own hold until it ends."""
         self._session = None
+        if self.graph_bytes >= LARGE_BYTES:
+            memory.trim()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,8 @@ class InferRequestIn(BaseModel):
     parameters: dict[str, Any] | None = Field(
         None, description="`domain`, `timeout` in microseconds, `binary_data_output`; others are ignored."
     )
+    model_name: Any = Field(None, description="Ignored: the path says it. KServe's own client sends it.")
+    model_version: Any = Field(None, description="Likewise.")
     inputs: list[InferInputIn]
     outputs: list[RequestedOutputIn] | None = Field(None, description="Only `probabilities` unless asked.")
 

@@ -182,3 +182,48 @@ def test_a_body_that_nobody_reads_does_not_hold_the_connection(url):
         began = time.monotonic()
         rest(connection)
     assert time.monotonic() - began < HEAD_SECONDS + 5
+
+
+WISHES = {
+    "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
+    "websocket": b"Upgrade: websocket\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZQ==\r\n",
+}
+
+
+@pytest.mark.parametrize("size", [1, 50, 2**16])
+@pytest.mark.parametrize("wish", WISHES)
+def test_a_wish_for_another_protocol_is_answered_in_this_one(url, wish, size):
+    """With its body, which no parser may take for the next request; Java's client wishes so in each first request."""
+    body = b'{"ready": true}'
+    head = b"POST /v2/repository/index HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    asked = head + WISHES[wish] + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    sent = asked * 2 + LIVE + WISHES[wish] + b"\r\n"
+    with connected(url) as connection:
+        for start in range(0, len(sent), size):
+            connection.sendall(sent[start : start + size])
+        found = answer(connection, 3)
+    assert (found.count(b"HTTP/1.1 200 OK"), found.count(b"\r\n\r\n[]"), found.count(b"HTTP/1.1")) == (3, 2, 3)
+
+
+def test_a_body_behind_a_wish_is_not_the_next_request(url):
+    hidden = LIVE + b"\r\n"
+    head = b"POST /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\n"
+    with connected(url) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(hidden) + hidden)
+        found = rest(connection)
+    assert (found.count(b"HTTP/1.1"), found[:12]) == (1, b"HTTP/1.1 405")
+
+
+@pytest.mark.parametrize("wish", [b"", *WISHES.values()])
+def test_we_are_no_proxy(url, wish):
+    with connected(url) as connection:
+        connection.sendall(b"CONNECT / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + wish + b"\r\n")
+        assert rest(connection).startswith(b"HTTP/1.1 400")
+
+
+def test_many_wishes_at_once_take_no_longer_than_as_many_requests(url):
+    """Each begins a parser of its own, which copies nothing of what comes behind it."""
+    number = 500
+    with connected(url) as connection:
+        connection.sendall((LIVE + WISHES["h2c"] + b"\r\n") * number)
+        assert answer(connection, number).count(b"HTTP/1.1 200 OK") == number

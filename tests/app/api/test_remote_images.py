@@ -1,6 +1,7 @@
 """Images by URL: from the hosts that are allowed, and nowhere else."""
 
 import base64
+import gzip
 import json
 import threading
 import time
@@ -39,6 +40,13 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
             self.end_headers()
             self.wfile.write(bytes(2**20))
+        elif name == "packed":
+            packed = gzip.compress(PICTURES[0] if "identity" in self.headers["Accept-Encoding"] else b"asked for it")
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(len(packed)))
+            self.end_headers()
+            self.wfile.write(packed)
         elif name.isdigit():
             self.send_response(200)
             self.send_header("Content-Length", str(len(PICTURES[int(name)])))
@@ -132,6 +140,12 @@ def test_what_cannot_be_had_is_said(client: TestClient, host: str, monkeypatch: 
     assert (found["index"], "404" in found["detail"]) == (0, True)
     monkeypatch.setattr(remote, "TIMEOUT_SECONDS", 0.2)
     problem(client.post(URL, json={"images": [{"url": f"http://{host}/slow"}]}), 400, "image_url_failed")
+
+
+def test_nothing_is_unpacked(client: TestClient, host: str) -> None:
+    """A few bytes could become more than memory has."""
+    found = problem(client.post(URL, json={"images": [{"url": f"http://{host}/packed"}]}), 400, "image_url_failed")
+    assert (found["index"], "content encoding 'gzip'" in found["detail"]) == (0, True)
 
 
 def test_images_of_one_request_are_limited_together(client: TestClient, host: str) -> None:

@@ -46,6 +46,11 @@ def test_predictions_come_as_lines(served):
     assert answer.headers["X-Graft-Version"] == "2"
 
 
+@pytest.mark.parametrize("accepted", [f"{NDJSON}, application/json", f"{NDJSON};q=1, */*;q=0.1"])
+def test_lines_may_be_one_of_several_types(served, accepted):
+    check(lines(served.post(URL, headers={"Accept": accepted}, **multipart(PICTURES))), PICTURES)
+
+
 @pytest.mark.parametrize("gap", [b"\n", b"\r\n", b"\n\n \n"])
 def test_images_come_as_lines_too(served, gap):
     found = served.post(

@@ -11,7 +11,7 @@ import pytest
 
 from app.api.connections import Connection
 from app.api.waiting import LOST
-from tests.app.api.test_held import begun
+from tests.app.api.test_held import answer, begun
 from tests.app.api.test_streams import PICTURES
 from tests.conftest import wait_until
 from tests.inference import publish_heavy
@@ -47,6 +47,30 @@ def test_what_nobody_waits_for_is_not_computed(light, tmp_path, caplog, path, co
         counted = state.statistics.total().of(version_id)
         assert (counted.fail.count, counted.success.count) == (1, 0)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_lines_that_nobody_reads_are_not_computed(light, tmp_path):
+    path, body = next((path, json.dumps(body).encode()) for path, body in DOORS.items())
+    with application(light) as (address, state):
+        publish_heavy(state, tmp_path / "made", "heavy", num_layers=1000)
+        accepting = "application/json\r\nAccept: application/x-ndjson"
+        with closing(begun(address, path, len(body), body, accepting)):
+            wait_until(lambda: state.engine.num_images >= 40, "images in the engine")
+        wait_until(lambda: state.engine.is_idle and state.held.num_bytes == 0, "images that nobody waits for")
+        (version_id,) = state.statistics.version_ids()
+        counted = state.statistics.total().of(version_id)
+        # Most of them have not even begun.
+        assert counted.success.count + counted.fail.count < NUMBER / 2
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_a_body_that_does_not_come_in_time_is_late(light, tmp_path, accept):
+    with application(light) as (address, state):
+        publish_heavy(state, tmp_path / "made", "heavy", num_layers=1)
+        path = "/api/v1/models/heavy/predict?timeout=0.3"
+        with closing(begun(address, path, 1000, b"{", f"application/json\r\nAccept: {accept}")) as connection:
+            status, _, document = answer(connection)
+    assert (status, document["code"]) == (504, "deadline_exceeded")
 
 
 class Kept(Connection):

@@ -327,3 +327,10 @@ def test_a_version_that_says_something_else_of_its_sample_is_not_ready(served, t
     assert {(row["name"], row["version"]) for row in ready} == found.keys() - {("skewed", "2")}
     answer = served.post("/api/v1/models/skewed/predict", params={"version": 1}, files={"file": PICTURES[0]})
     assert answer.status_code == 200
+
+
+def test_the_name_of_the_model_may_stand_in_the_body(served):
+    """As KServe's own client has it."""
+    known = {"id": "1", "model_name": NAME, "model_version": None, "inputs": [encoded()]}
+    plain = tensors(served.post(URL, json={"inputs": [encoded()]}))["probabilities"]
+    np.testing.assert_allclose(tensors(served.post(URL, json=known))["probabilities"], plain, atol=1e-5)
