@@ -2,7 +2,7 @@
 
 from math import nan
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 from sqlalchemy.orm import Session
 
 from app.db.base import now
@@ -14,6 +14,9 @@ from app.services.drift import Observation
 from app.services.probes import Probes
 from app.services.warm_up import WarmUp
 from app.serving.statistics import Statistics, Tally
+
+# Metrics are made for each answer: the moment at which they were says nothing of what they count.
+disable_created_metrics()
 
 LOADING = "expected the versions that aliases mean to be loaded; found that some are not yet; ask again in a moment"
 

@@ -42,6 +42,8 @@ def test_processes_share_a_port_and_count_as_one(tmp_path: Path, sqlite_template
         for shared in (httpx.URL(service.url).port, port):
             check_all_take(answering, shared)
         assert called(port)
+        # What a process has counted since it last told the others, a second ago at most, goes with it.
+        wait_until(lambda: agreed(service) == {NUM_REQUESTS + 1}, "the request over gRPC too")
 
         # One of them dies: it is started again on the same port, and what it had counted is not lost.
         answering[0].send_signal(signal.SIGKILL)

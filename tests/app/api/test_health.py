@@ -196,6 +196,7 @@ def test_metrics_count_jobs_and_workers(client, database):
     assert found["graft_jobs", ("queue", "cpu"), ("state", "running")] == 1
     assert found["graft_workers",] == 1
     assert found["graft_pool_bytes",] == found["graft_pool_graphs",] == found["graft_pool_loads_total",] == 0
+    assert not [name for name, *_ in found if name.endswith("_created")]
 
 
 def test_metrics_tell_how_far_forecasts_were_off(client, database):
