@@ -16,7 +16,7 @@ from app.services.warm_up import WarmUp
 from app.serving.statistics import Statistics, Tally
 
 # Metrics are made for each answer: the moment at which they were says nothing of what they count.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 LOADING = "expected the versions that aliases mean to be loaded; found that some are not yet; ask again in a moment"
 
