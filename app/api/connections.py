@@ -159,8 +159,7 @@ class Connection(HttpToolsProtocol):
             raise HeadTooLarge("")
 
     def _wait(self) -> None:
-        # Also closed meanwhile, or handed over to another protocol.
-        if not self.transport.is_closing() and self.transport.get_protocol() is self:
+        if not self.transport.is_closing():
             self._end = self.loop.call_later(self.head_seconds, self.transport.close)
 
     def _stop_waiting(self) -> None:
