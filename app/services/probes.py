@@ -4,6 +4,7 @@ A server that is gone refuses; one that is frozen, or behind a cable that was pu
 is tried in a thread of its own, and what has not ended in time is an answer too.
 """
 
+import logging
 import tempfile
 import threading
 import time
@@ -25,6 +26,8 @@ SIZE_BYTES = 2**16
 # An operator hears of a full disk a few seconds later; an object store is paid for each write.
 STORAGE_SECONDS = 5.0
 PATIENCE_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
 
 
 class Probe:
@@ -66,7 +69,7 @@ class Probe:
         try:
             one.found = self._attempt()
         except Exception as error:
-            one.found = f"expected {self._what} to answer; found {type(error).__name__}: {error}"
+            one.found = f"expected {self._what} to answer; found {_told(error)}"
         one.ended_at = self._clock()
         one.ended.set()
 
@@ -105,8 +108,15 @@ def try_storage(storage: Storage, scratch: Path) -> str:
             storage.put(OBJECT, Path(probe.name))
         storage.delete(OBJECT)
     except Exception as error:
-        return f"expected storage that takes a file; found {type(error).__name__}: {error}"
+        return f"expected storage that takes a file; found {_told(error)}"
     return "ok"
+
+
+def _told(error: Exception) -> str:
+    """What anybody may hear, key or not: where things lie, and by whose leave, stands in the log."""
+    log.warning("%s: %s", type(error).__name__, error)
+    said = error.strerror if isinstance(error, OSError) and error.errno else None
+    return f"{type(error).__name__}: {said}" if said else f"{type(error).__name__}; the service's log says more"
 
 
 def _database(database: Database) -> str:

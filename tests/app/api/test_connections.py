@@ -8,18 +8,20 @@ from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 
-from app.api.connections import MAX_HEAD_BYTES, Connection
+from app.api.connections import MAX_AHEAD, MAX_HEAD_BYTES, Connection
 from app.settings import Settings
 from tests import listening
+from tests.conftest import wait_until
 
 LIVE = b"HEAD /v2/health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 HEAD_SECONDS = 0.6
 
 
 class Hurried(Connection):
-    head_seconds = HEAD_SECONDS
+    head_seconds = read_seconds = HEAD_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,7 @@ def test_a_connection_that_rests_between_requests_stays(url):
 
 
 def test_requests_at_once_count_each_for_itself(url):
-    number = 200
+    number = MAX_AHEAD
     with connected(url) as connection:
         connection.sendall((LIVE + b"X: " + b"a" * 1000 + b"\r\n\r\n") * number)
         assert answer(connection, number).count(b"HTTP/1.1 200 ") == number
@@ -223,7 +225,47 @@ def test_we_are_no_proxy(url, wish):
 
 def test_many_wishes_at_once_take_no_longer_than_as_many_requests(url):
     """Each begins a parser of its own, which copies nothing of what comes behind it."""
-    number = 500
+    number = MAX_AHEAD
     with connected(url) as connection:
         connection.sendall((LIVE + WISHES["h2c"] + b"\r\n") * number)
         assert answer(connection, number).count(b"HTTP/1.1 200 OK") == number
+
+
+def test_requests_without_end_ahead_of_their_answers_end_the_connection(url):
+    number = 20_000
+    with connected(url) as connection:
+        with suppress(ConnectionError):
+            connection.sendall((LIVE + b"\r\n") * number)
+        assert rest(connection).count(b"HTTP/1.1 200 OK") <= number / 10
+
+
+def test_whoever_reads_nothing_is_not_waited_for(url):
+    with socket.socket() as connection:
+        # So small that the system itself holds less than an answer.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        parts = urlsplit(url)
+        connection.connect((parts.hostname, parts.port))
+        place = connection.getsockname()
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * MAX_AHEAD)
+
+        def is_open():
+            found = psutil.Process().net_connections("tcp")
+            return any(one.raddr == place and one.status == "ESTABLISHED" for one in found)
+
+        wait_until(is_open, "the connection")
+        wait_until(lambda: not is_open(), "its end")
+
+
+def test_whoever_reads_slowly_is_waited_for(url):
+    with connected(url) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        number = 8
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * number)
+        end, found = time.monotonic() + 4 * HEAD_SECONDS, b""
+        while time.monotonic() < end:
+            found += connection.recv(2**13)
+            time.sleep(0.02)
+        while found.count(b"HTTP/1.1 200 OK") < number:
+            piece = connection.recv(2**16)
+            assert piece
+            found += piece

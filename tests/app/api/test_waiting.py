@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from app.api.connections import Connection
+from app.api.connections import MAX_AHEAD, Connection
 from app.api.waiting import LOST
 from tests.app.api.test_held import answer, begun
 from tests.app.api.test_streams import PICTURES
@@ -93,9 +93,10 @@ def test_what_comes_behind_a_request_waits_in_the_socket(light, tmp_path):
             wait_until(lambda: state.engine.num_images == NUMBER, "images in the engine")
             of_server = Kept.made[-1]
             assert not of_server.flow.read_paused
-            connection.sendall(behind * (2**20 // len(behind)))
-            wait_until(lambda: of_server.pipeline and of_server.flow.read_paused, "a request behind the first")
-            time.sleep(0.3)
+            connection.sendall(behind * 10)
+            wait_until(lambda: len(of_server.pipeline) == 10, "requests behind the first")
             assert of_server.flow.read_paused
-            assert len(of_server.pipeline) < 2**20 // len(behind) / 2
             assert not state.engine.is_idle
+            connection.sendall(behind * 2 * MAX_AHEAD)
+            time.sleep(0.3)
+            assert len(of_server.pipeline) == 10
