@@ -81,8 +81,13 @@ class Sink(Protocol):
             OutOfSpace: as `write`.
         """
 
-    def close(self) -> None:
-        """Lets go of it."""
+    def close(self, noted: Held | None = None) -> None:
+        """Lets go of it.
+
+        Args:
+            noted: what is written down as held: what came behind it goes, where it has a name of its own or none; None
+                where nobody can say whether it was noted.
+        """
 
 
 class Inbox(Protocol):

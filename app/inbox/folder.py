@@ -129,9 +129,13 @@ class _FolderSink:
         self._held = Held(self._held.key, self._held.working, self._size)
         return Synced(self._held)
 
-    def close(self) -> None:
-        """See Sink."""
-        os.close(self._handle)
+    def close(self, noted: Held | None = None) -> None:
+        """See Sink. Nobody else writes as long as the file is locked."""
+        try:
+            if noted is not None and self._size > noted.size_bytes:
+                os.ftruncate(self._handle, noted.size_bytes)
+        finally:
+            os.close(self._handle)
 
     def _back(self, error: OSError) -> None:
         """Gives the room back that what cannot be kept has taken."""

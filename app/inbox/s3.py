@@ -208,8 +208,8 @@ class _S3Sink:
         parts, self._parts = tuple(self._parts), []
         return Synced(self._held, parts)
 
-    def close(self) -> None:
-        """See Sink."""
+    def close(self, noted: Held | None = None) -> None:
+        """See Sink. A part that was not noted has the number of the next one, which takes its place."""
         self._buffer.clear()
 
     def _keep_tail(self) -> tuple[str | None, int]:

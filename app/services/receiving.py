@@ -214,9 +214,12 @@ class Receiver:
             session.add_all(_part(row, part) for part in synced.parts)
 
         is_new_tail = before is None or before.tail != synced.held.tail
+        # Whatever else ends it may have come after the commit.
+        self._held = None
         try:
             self._row = self._lease.change(note)
         except TooMany:
+            self._held = before
             # Others of the project have taken the room meanwhile.
             if is_new_tail:
                 self._desk.inbox.forget(synced.held)
@@ -228,7 +231,7 @@ class Receiver:
 
     def _let_go(self) -> None:
         if self._sink is not None:
-            self._sink.close()
+            self._sink.close(self._held)
             self._sink = None
         self._lease.release()
 

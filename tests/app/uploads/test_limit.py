@@ -1,5 +1,7 @@
 """An upload whose size nobody has told stays within what its project may store."""
 
+import base64
+
 import pytest
 
 from app.errors import TooMany
@@ -51,8 +53,21 @@ def test_room_that_is_taken_meanwhile_leaves_no_tail(service, upload_id):
             receiver.end()
         receiver.close()
         _give(service, ROOM)
-    # A folder keeps what came in the upload's one file, and the next request writes over it.
-    assert len(set(service.stored()) - set(before)) == service.state.database.is_local
+    new = set(service.stored()) - set(before)
+    assert sum(service.state.storage.stat(key).size_bytes for key in new) == 0
+
+
+def test_of_a_body_with_another_checksum_nothing_stays(service, upload_id):
+    before = service.stored()
+    wrong = {"Upload-Checksum": f"sha256 {base64.b64encode(bytes(32)).decode()}"}
+    assert service.patch(upload_id, 0, bytes(ROOM // 2), **wrong).status_code == 460
+    assert service.offset(upload_id) == 0
+    new = set(service.stored()) - set(before)
+    assert sum(service.state.storage.stat(key).size_bytes for key in new) == 0
+    assert service.patch(upload_id, 0, b"12345").status_code == 204
+    assert service.patch(upload_id, 5, bytes(ROOM // 2), **wrong).status_code == 460
+    assert service.patch(upload_id, 5, b"678").status_code == 204
+    assert service.offset(upload_id) == 8
 
 
 def _give(service, num_bytes):
