@@ -54,15 +54,20 @@ def learned(stack: Stack, job: Job, name: str, version: int) -> dict[str, Any]:
     return told
 
 
+def _forget(stack: Stack, folder: str) -> None:
+    """Removes what jobs have computed, of which the storage may hear once it is there again."""
+    stack.persist(lambda: stack.storage.delete(folder))
+
+
 def cold(lab: Lab) -> Done:
     """A transfer for which nothing is extracted yet."""
-    lab.stack.storage.delete("features/default")
+    _forget(lab.stack, "features/default")
     return transfer(lab)
 
 
 def first_on_backbone(lab: Lab) -> Done:
     """A transfer that is the first on its backbone."""
-    lab.stack.storage.delete("graphs")
+    _forget(lab.stack, "graphs")
     return transfer(lab)
 
 
@@ -84,7 +89,7 @@ def auto(lab: Lab) -> Done:
 def extract(lab: Lab) -> Done:
     """A file of features, for which nothing is extracted yet; whoever goes on finds some of them extracted."""
     stack, number = lab.stack, next(numbers)
-    stack.storage.delete("features/default")
+    _forget(stack, "features/default")
     made = stack.post("/jobs", f"extract-{number}", json={"kind": "extract", "dataset": lab.dataset, "backbone": TINY})
     (job,) = finish(stack, [made["id"]])
     target = stack.folder / f"features-{number}.parquet"

@@ -20,6 +20,7 @@ from app import failpoints
 from app.client import ApiError, Client
 from app.db import migration
 from app.db.session import Database
+from app.errors import Unavailable
 from app.settings import Settings
 from app.storage import Storage, open_storage
 from benchmarks.chaos import orphans
@@ -191,12 +192,12 @@ class Stack:
             place.unlink()
 
     def persist(self, call: Callable[[], T], seconds: float = 120.0) -> T:
-        """A call as a client makes it that does not give up while the service is away."""
+        """A call as a client makes it that does not give up while the service, or the storage behind it, is away."""
         patience = Patience(seconds)
         while True:
             try:
                 return call()
-            except (httpx.TransportError, ApiError) as error:
+            except (httpx.TransportError, ApiError, Unavailable) as error:
                 # Not 500: that is no way to say that something is away.
                 busy = not isinstance(error, ApiError) or error.status > 500 or error.status == 423
                 if not busy or not patience.wait():
