@@ -123,7 +123,7 @@ class _Search:
             return False
         forecast, left = self._budget.forecast(name), self._budget.left_seconds
         if forecast > left:
-            reason = f"its forecast of {forecast:.0f} s does not fit the {max(0.0, left):.0f} s that are left"
+            reason = f"its forecast of {forecast:.1f} s does not fit the {max(0.0, left):.1f} s that are left"
             self._decide(name, "skipped", reason, forecast_seconds=round(forecast, 1))
         return forecast <= left
 
