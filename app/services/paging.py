@@ -1,19 +1,27 @@
-"""Pages of rows: what every list of the API is cut by.
+"""Pages of rows: what every list of the API is cut by, in rows and in bytes.
 
 A page begins below an id, whether or not its row is still there: ids sort by age, so that a row which is deleted
 between two pages takes nothing from whoever walks through the list.
+
+A page may have fewer rows than were asked for: a thousand rows with documents of megabytes each would take the memory
+of whoever answers. `has_more` alone says where a list ends.
 """
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import accumulate, takewhile
+from typing import Any, TypeVar
 
-from sqlalchemy import Select
+from sqlalchemy import JSON, ColumnElement, Select, Text, cast, func, inspect
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.db.base import is_id
 from app.errors import BadRequest
 
 R = TypeVar("R")
+
+# Of the documents of one page, as text; in memory they are some ten times as large.
+PAGE_BYTES = 8 * 2**20
 
 
 def newest(
@@ -39,7 +47,27 @@ def newest(
                 "out to begin with the first page"
             )
         query = query.where(row_id < after)
-    return first(session, query.order_by(row_id.desc()), limit)
+    query = query.order_by(row_id.desc())
+    size = _size(row_id)
+    if size is None:
+        return first(session, query, limit)
+    found = session.execute(query.with_only_columns(row_id, size).limit(limit + 1)).all()
+    number = num_fitting(size_bytes for _, size_bytes in found[:limit])
+    ids = [one for one, _ in found[:number]]
+    return session.scalars(query.where(row_id.in_(ids))).all(), len(found) > number
+
+
+def num_fitting(sizes: Iterable[int]) -> int:
+    """How many of some documents, in their order, make a page; the first does in any case."""
+    return max(1, sum(1 for _ in takewhile(lambda total: total <= PAGE_BYTES, accumulate(sizes))))
+
+
+@cache
+def _size(row_id: InstrumentedAttribute[str]) -> ColumnElement[int] | None:
+    """Length of a row's documents as text; None where it has none."""
+    documents = [column for column in inspect(row_id.class_).columns if isinstance(column.type, JSON)]
+    sizes: list[Any] = [func.coalesce(func.length(cast(column, Text)), 0) for column in documents]
+    return sum(sizes[1:], sizes[0]) if sizes else None
 
 
 def first(session: Session, query: Select[R], limit: int) -> tuple[Sequence[R], bool]:

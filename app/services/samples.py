@@ -1,13 +1,12 @@
 """Samples of a stored dataset, read from its index; the rows never enter the database."""
 
 import json
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from app.db.models import Dataset
 from app.errors import NotFound
-from app.services import datasets
+from app.services import datasets, paging
 from app.storage import Storage
 
 COLUMNS = ["id", "path", "split", "sha256", "width", "height"]
@@ -29,23 +28,56 @@ def page(
     Raises:
         NotFound: no sample has the id `after`.
     """
-    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
 
     prefix = datasets.prefix(dataset.project_id, dataset.id)
-    columns = _label_columns(storage.fetch(f"{prefix}/dataset.json"), dataset.digest or "")
-    table = _table(storage.fetch(f"{prefix}/index.parquet"), dataset.digest or "")
-    if after is not None:
-        position = pc.index(table["id"], after).as_py()
-        if position < 0:
-            raise NotFound(f"expected a sample of {dataset.id}; found none with id {after!r}")
-        table = table.slice(position + 1)
+    columns = json.loads(storage.fetch(f"{prefix}/dataset.json").read_text("utf-8"))["label_columns"]
+    rows: list[dict[str, Any]] = []
+    with pq.ParquetFile(storage.fetch(f"{prefix}/index.parquet")) as file:
+        for table in _tables(file, 0 if after is None else _behind(file, dataset, after)):
+            wanted = _filtered(table, columns[0] if columns else None, split, label)
+            rows += (_row(row, columns) for row in wanted.slice(0, limit + 1 - len(rows)).to_pylist())
+            if len(rows) > limit:
+                break
+    number = paging.num_fitting(len(json.dumps(row)) for row in rows[:limit])
+    return rows[:number], len(rows) > number
+
+
+def _behind(file: Any, dataset: Dataset, sample_id: str) -> int:
+    """The place behind a sample, which is looked for among the ids alone."""
+    import pyarrow.compute as pc
+
+    passed = 0
+    for group in range(file.num_row_groups):
+        ids = file.read_row_group(group, columns=["id"])["id"]
+        if (place := pc.index(ids, sample_id).as_py()) >= 0:
+            return passed + int(place) + 1
+        passed += len(ids)
+    raise NotFound(f"expected a sample of {dataset.id}; found none with id {sample_id!r}")
+
+
+def _tables(file: Any, first: int) -> Iterator[Any]:
+    """What the API shows of the samples from a place on, a row group at a time: an index may have millions of rows."""
+    hidden = {"group", "phash", "file", "row_group", "row"}
+    names = [name for name in file.schema_arrow.names if name not in hidden]
+    for group in range(file.num_row_groups):
+        number = file.metadata.row_group(group).num_rows
+        if first < number:
+            yield file.read_row_group(group, columns=names).slice(first)
+        first = max(0, first - number)
+
+
+def _filtered(table: Any, first: dict[str, Any] | None, split: str | None, label: str | None) -> Any:
+    """The samples of a split, and those that bear a name in the first label column."""
+    import pyarrow.compute as pc
+
     if split is not None:
         table = table.filter(pc.equal(table["split"], split))
     if label is not None:
-        first = columns[0]
-        table = table.take(_bearers(table[first["name"]].combine_chunks(), first["names"], label))
-    rows = table.slice(0, limit).to_pylist()
-    return [_row(row, columns) for row in rows], table.num_rows > limit
+        table = (
+            table.take(_bearers(table[first["name"]].combine_chunks(), first["names"], label)) if first else table[:0]
+        )
+    return table
 
 
 def _bearers(values: Any, names: list[str], label: str) -> Any:
@@ -74,23 +106,3 @@ def _value(value: Any, names: list[str]) -> Any:
     if value is None or not names:
         return value
     return [names[index] for index in value] if isinstance(value, list) else names[value]
-
-
-# A ready dataset never changes; its digest keeps apart what one path held at different times.
-
-
-@lru_cache(maxsize=32)
-def _label_columns(path: Path, _digest: str) -> list[dict[str, Any]]:
-    columns: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["label_columns"]
-    return columns
-
-
-@lru_cache(maxsize=8)
-def _table(path: Path, _digest: str) -> Any:
-    """What the API shows, without the places of the images in their shards."""
-    import pyarrow.parquet as pq
-
-    hidden = {"group", "phash", "file", "row_group", "row"}
-    names = [name for name in pq.read_schema(path).names if name not in hidden]
-    with pq.ParquetFile(path) as file:
-        return file.read(columns=names)

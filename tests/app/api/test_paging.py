@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.services import paging
 from tests import factories
 from tests.app.api.test_queries import DOCUMENT, NATIVE
 from tests.checks import problem
@@ -36,3 +37,25 @@ def test_a_page_goes_on_below_a_row_that_is_gone(client, database):
     assert client.delete(f"/api/v1/datasets/{ids[1]}").status_code == 204
     found = client.get("/api/v1/datasets", params={"after": ids[1]}).json()
     assert [row["id"] for row in found["data"]] == ids[2:]
+
+
+def test_a_page_ends_where_its_documents_are_too_large(client, database, monkeypatch):
+    monkeypatch.setattr(paging, "PAGE_BYTES", 2500)
+    with database.write() as session:
+        sizes = [10, 1000, 1000, 5000, 10, 10]
+        for number, size in enumerate(sizes):
+            classes = [{"name": "x" * size, "num_samples": 4}]
+            factories.dataset(session, name=f"n{number}", classes=classes)
+    pages, after = [], None
+    while True:
+        found = client.get("/api/v1/datasets", params={"after": after, "limit": 4} if after else {"limit": 4}).json()
+        pages.append([len(row["classes"][0]["name"]) for row in found["data"]])
+        if not found["has_more"]:
+            break
+        after = found["data"][-1]["id"]
+    assert [size for page in pages for size in page] == sizes[::-1]
+    assert pages == [[10, 10], [5000], [1000, 1000, 10]]
+
+
+def test_of_nothing_there_is_a_page(client):
+    assert client.get("/api/v1/datasets").json() == {"data": [], "has_more": False}

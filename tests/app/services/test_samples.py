@@ -1,11 +1,13 @@
 """Samples as the API shows them, from datasets that the worker has stored."""
 
+import pyarrow.parquet as pq
 import pytest
 
 from app.db.models import Dataset
 from app.errors import NotFound
-from app.services import samples
+from app.services import paging, samples
 from tests import factories
+from worker.data import index_file
 from worker.data.ingest import IngestRequest, ingest
 from worker.ingestion import StoredDataset
 
@@ -95,3 +97,33 @@ def test_several_columns(stored, storage):
     assert found["4.png"] == ("a", {"kind": "a", "place": "y"})
     firsts, _ = page(storage, dataset, label="b")
     assert sorted(row["path"] for row in firsts) == ["1.png", "3.png", "5.png"]
+
+
+def test_pages_go_over_the_groups_of_an_index(stored, storage, monkeypatch):
+    monkeypatch.setattr(index_file, "_ROWS", 4)
+    dataset = stored(factories.pictures(5))
+    with pq.ParquetFile(storage.fetch("datasets/default/ds_1/index.parquet")) as file:
+        assert file.num_row_groups > 1
+    rows, _ = page(storage, dataset)
+    ids = [row["id"] for row in rows]
+    assert len(set(ids)) == 15
+    for limit in (1, 4, 15):
+        for place, after in enumerate((None, *ids)):
+            found, more = page(storage, dataset, limit, after)
+            assert [row["id"] for row in found] == ids[place : place + limit]
+            assert more == (place + limit < 15)
+    tests, _ = page(storage, dataset, split="test", label="green")
+    assert tests == [row for row in rows if (row["split"], row["label"]) == ("test", "green")]
+    some, more = page(storage, dataset, 2, label="green")
+    assert ([row["id"] for row in some], more) == ([row["id"] for row in rows if row["label"] == "green"][:2], True)
+
+
+def test_a_page_of_large_samples_is_short(stored, storage, monkeypatch):
+    dataset = stored(factories.pictures(2))
+    monkeypatch.setattr(paging, "PAGE_BYTES", 1)
+    ids, after, more = [], None, True
+    while more:
+        (row,), more = page(storage, dataset, after=after)
+        after = row["id"]
+        ids.append(after)
+    assert len(set(ids)) == 6
