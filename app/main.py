@@ -38,6 +38,7 @@ from app.api import (
     lineage,
     logs,
     models,
+    new_datasets,
     own_backbones,
     predictions,
     problems,
@@ -96,6 +97,7 @@ sys.setswitchinterval(0.0005)
 
 ROLES: dict[str, tuple[APIRouter, ...]] = {
     "api": (
+        new_datasets.router,
         datasets.router,
         uploads.router,
         own_backbones.router,  # before the catalogue, whose `/{provider}/{name}` would take `/own/{name}`
@@ -217,7 +219,7 @@ def make_state(settings: Settings, board: Path | None = None, roles: Sequence[st
     engine = Engine(settings.pool_bytes // settings.serve_processes, settings.num_serve_threads, limits)
     shared = Board(board) if board else None
     statistics = Statistics(lambda: _present(engine), shared, lambda: engine.pool.stats().num_loads)
-    logbook = Logbook(storage, settings.scratch, partial(logs_of.kept, database), statistics.logged)
+    logbook = Logbook(storage, settings.scratch, logs_of.Ledger(database), statistics.logged)
     lookup = Lookup(database, opened)
     observer = Observer(settings.observed_share, Board(board / "observed", PAGE_SECONDS) if board else None)
     parts = Parts(storage, settings.scratch)

@@ -43,7 +43,7 @@ def run(context: RunContext) -> dict[str, Any]:
     """Ingests the job's upload.
 
     Returns:
-        what `services.datasets.complete` writes.
+        what `services.ingestions.complete` writes.
     """
     give_back()
     document, inputs = context.document, context.document.inputs

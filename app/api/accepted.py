@@ -81,8 +81,17 @@ class Once:
         self.state, self.project = state, project
         self._response, self._key = response, idempotency_key
 
+    def is_answered(self, route: str) -> bool:
+        """Whether an answer is stored under the request's key, before anybody knows whether it is the same request."""
+        with self.state.database.read() as session:
+            return idempotency.is_answered(session, self.project, route, self._key)
+
     def before(self, route: str, asked: Any, status: int) -> Response | None:
-        """The answer that is stored, for a look before work that holds no transaction."""
+        """The answer that is stored, for a look before work that holds no transaction.
+
+        Raises:
+            Unprocessable: code idempotency_mismatch.
+        """
         with self.state.database.read() as session:
             kept = idempotency.kept(session, self.project, route, self._key, idempotency.fingerprint(*asked))
         return None if kept is None else replayed(kept, status)

@@ -1,9 +1,11 @@
 """Versions that travel: the bundle out and in, and the folders that other systems load."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
+from uuid import uuid4
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Request, Response
@@ -13,16 +15,29 @@ from sqlalchemy.orm import Session
 
 from app.api import multipart
 from app.api.accepted import Once, OnceEach
+from app.api.arrivals import Arrival, arriving
 from app.api.deps import WASTE, Context, Project, ReadSession, State, UntilAnswered
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
 from app.api.models import OriginOut
 from app.api.problems import RESPONSES
 from app.artifact import archive
+from app.artifact import spec as specs
 from app.bodies import BODY
 from app.db.models import ModelVersion
 from app.db.uploads import Upload
 from app.errors import BadRequest, TooLarge
-from app.services import compositions, exports, imports, mlflow, models, publications, shared, uploads, waste
+from app.services import (
+    compositions,
+    exports,
+    imports,
+    mlflow,
+    models,
+    publications,
+    shared,
+    stored_bytes,
+    uploads,
+    waste,
+)
 from app.texts import NAME
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
@@ -79,11 +94,11 @@ class ImportOut(BaseModel):
 
 @router.get("/{name}/versions/{version}/bundle", response_class=StreamingResponse, responses=ZIP)
 def get_bundle(
-    name: str, version: Version, state: Context, session: ReadSession, project: Project
+    name: str, version: Version, state: Context, session: ReadSession, project: Project, until: UntilAnswered
 ) -> StreamingResponse:
     """The whole version as one zip, for `POST .../versions` of another Graft; the same bytes each time."""
     row = models.version(session, project, name, version)
-    return _zip(exports.whole(state.storage, row), f"{name}-{version}-bundle.zip")
+    return _zip(exports.whole(state.storage, row), f"{name}-{version}-bundle.zip", until)
 
 
 @router.get("/{name}/versions/{version}/repository", response_class=StreamingResponse, responses=ZIP)
@@ -93,7 +108,7 @@ def get_repository(
     """The version as a zip that other model servers load: `NAME/config.pbtxt`, `NAME/VERSION/model.onnx`, labels."""
     row = models.version(session, project, name, version)
     model = until.enter_context(compositions.composed(state.storage, state.settings.scratch, row))
-    return _zip(exports.repository(row, name, model), f"{name}-{version}.zip")
+    return _zip(exports.repository(row, name, model), f"{name}-{version}.zip", until)
 
 
 @router.get("/{name}/versions/{version}/mlflow", response_class=StreamingResponse, responses=ZIP)
@@ -103,12 +118,15 @@ def get_mlflow(
     """The version as a zip of an MLflow model folder with the flavors `onnx` and `python_function`."""
     row = models.version(session, project, name, version)
     model = until.enter_context(compositions.composed(state.storage, state.settings.scratch, row))
-    return _zip(mlflow.folder(row, name, model), f"{name}-{version}-mlflow.zip")
+    return _zip(mlflow.folder(row, name, model), f"{name}-{version}-mlflow.zip", until)
 
 
-def _zip(files: Mapping[str, bytes | FilePath], filename: str) -> StreamingResponse:
+def _zip(files: Mapping[str, bytes | FilePath], filename: str, until: ExitStack) -> StreamingResponse:
     headers = {"Content-Disposition": f'attachment; filename="{filename}"'}
-    return StreamingResponse(archive.stream(files), headers=headers, media_type="application/zip")
+    content = archive.stream(files)
+    # Of a client that goes away nothing is left to the garbage collector, which would close the zip within a file.
+    until.callback(content.close)
+    return StreamingResponse(content, headers=headers, media_type="application/zip")
 
 
 @router.post(
@@ -136,9 +154,9 @@ async def import_version(name: Annotated[str, Path(pattern=NAME)], request: Requ
         raw = await multipart.whole(request, settings.max_json_bytes)
         body = checked_json(BundleFromUpload, from_json("body", raw))
         return await to_thread.run_sync(_import_uploaded, once, name, body)
-    with multipart.landing(settings.scratch) as landing:
+    async with arriving(request, once, ROUTE, f"incoming/{once.project}/{uuid4().hex}") as arrival:
         limit = min(settings.max_upload_bytes, MAX_BUNDLE_BYTES)
-        parts = await multipart.read(request, limit, landing)
+        parts = await multipart.read(request, limit, arrival.path, arrival.counted)
         files = [part for part in parts if part.filename is not None]
         if not files or files[0].name != "file":
             raise BadRequest(
@@ -146,14 +164,17 @@ async def import_version(name: Annotated[str, Path(pattern=NAME)], request: Requ
                 code="file_missing",
             )
         form = checked(BundleForm, text_fields(part for part in parts if part.filename is None))
-        return await to_thread.run_sync(_import_posted, once, name, files[0], form.allow_label_change)
+        return await to_thread.run_sync(_import_posted, once, name, files[0], form.allow_label_change, arrival)
 
 
-def _import_posted(once: Once, name: str, upload: multipart.Part, allowed: bool) -> Response | ImportOut:
+def _import_posted(
+    once: Once, name: str, upload: multipart.Part, allowed: bool, arrival: Arrival
+) -> Response | ImportOut:
     asked = (name, upload.sha256, allowed)
     if (kept := once.before(ROUTE, asked, CREATED)) is not None:
         return kept
-    return _import(once, name, upload, allowed, asked)
+    arrival.check()
+    return _import(once, name, upload, allowed, asked, arrival=arrival)
 
 
 def _import_uploaded(once: Once, name: str, body: BundleFromUpload) -> Response | ImportOut:
@@ -167,7 +188,7 @@ def _import_uploaded(once: Once, name: str, body: BundleFromUpload) -> Response 
     with once.state.database.read() as session:
         row = uploads.get(session, once.project, body.upload_id)
     part = multipart.Part("file", row.filename, sha256=row.sha256 or "", size_bytes=row.size_bytes or 0)
-    return _import(once, name, part, body.allow_label_change, asked, row)
+    return _import(once, name, part, body.allow_label_change, asked, uploaded=row)
 
 
 def _fetched(state: State, row: Upload) -> FilePath:
@@ -183,7 +204,9 @@ def _import(
     upload: multipart.Part,
     allowed: bool,
     asked: tuple[object, ...],
+    *,
     uploaded: Upload | None = None,
+    arrival: Arrival | None = None,
 ) -> Response | ImportOut:
     """Judged without a transaction; one makes the bundle a version, and else it is taken back."""
     state, project = once.state, once.project
@@ -192,7 +215,14 @@ def _import(
     with imports.judged(state.storage, state.settings.scratch, path) as found:
         with state.database.read() as session:
             publications.check_labels(session, project, name, found.spec.task, found.spec.labels, allowed)
-        made = imports.store(state.storage, found, project, partial(waste.reserved, state.database, state.storage))
+            size_bytes = stored_bytes.of_version(session, project, specs.document(found.spec))
+        # Bytes count once: as what came, until they count as what is made of it.
+        if arrival is not None:
+            arrival.give_back()
+        if uploaded is not None:
+            size_bytes = max(0, size_bytes - uploaded.received_bytes)
+        reserved = partial(waste.reserved, state.database, state.storage)
+        made = imports.store(state.storage, found, project, size_bytes, reserved)
 
     def make(session: Session) -> tuple[ImportOut, str]:
         if uploaded is not None:

@@ -1,17 +1,13 @@
 """Prediction logs: turn one on, read what was written, take it away."""
 
-import tempfile
-from contextlib import ExitStack
 from datetime import date, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from app.api.deps import WASTE, Context, Project, ReadSession, UntilAnswered, WriteSession
-from app.api.files import Attachment
 from app.api.forms import plain_type
 from app.api.problems import RESPONSES
 from app.bodies import BODY
@@ -88,20 +84,16 @@ def get_log(
     if day is None:
         return _out(name, row, state.storage)
     keys = logs.files(state.storage, row, day)
+    write, kind, suffix = (logs.lines, NDJSON, "ndjson")
     if plain_type(request, "accept") == PARQUET:
-        return _parquet(state.storage, keys, state.settings.scratch, f"{name}-{day}.parquet", until)
-    headers = {"Content-Disposition": f'attachment; filename="{name}-{day}.ndjson"'}
-    return StreamingResponse(logs.lines(state.storage, keys), media_type=NDJSON, headers=headers)
+        write, kind, suffix = (logs.parquet, PARQUET, "parquet")
+    headers = {"Content-Disposition": f'attachment; filename="{name}-{day}.{suffix}"'}
+    content = write(state.storage, keys)
+    until.callback(content.close)
+    return StreamingResponse(content, media_type=kind, headers=headers)
 
 
 @router.delete("/{name}/log", status_code=204)
 def delete_log(name: str, session: WriteSession, project: Project) -> None:
     """Turns the log off, and removes all that was written."""
     session.info.setdefault(WASTE, []).append(logs.remove(session, project, name))
-
-
-def _parquet(storage: Storage, keys: Any, scratch: Path, filename: str, until: ExitStack) -> Response:
-    scratch.mkdir(parents=True, exist_ok=True)
-    path = Path(until.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix="log-"))) / "day.parquet"
-    logs.parquet(storage, keys, path)
-    return Attachment(path, filename=filename, media_type=PARQUET)

@@ -4,7 +4,7 @@ The framework's own parser spools a large file to a temporary one first, which w
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,13 +54,23 @@ class Part:
             raise BadRequest(f"expected form field {self.name!r} in UTF-8; found {error}") from error
 
 
-async def read(request: Request, max_bytes: int, file_to: Path | None = None) -> list[Part]:
+async def _uncounted(_num_bytes: int) -> None:
+    """For forms that stay in memory, which is counted where it is held."""
+
+
+async def read(
+    request: Request,
+    max_bytes: int,
+    file_to: Path | None = None,
+    counted: Callable[[int], Awaitable[None]] = _uncounted,
+) -> list[Part]:
     """All parts of the request's form.
 
     Args:
         request: not yet read.
         max_bytes: largest whole body.
         file_to: where the file part's bytes go; None keeps files in memory. One file only when set.
+        counted: told how many bytes have come, for each piece; what it raises ends the reading.
 
     Raises:
         UnsupportedMediaType: not a multipart form.
@@ -79,8 +89,11 @@ async def read(request: Request, max_bytes: int, file_to: Path | None = None) ->
         raise BadRequest("expected multipart/form-data with a boundary; found none; leave the header to the client")
     form = _Form(file_to)
     parser = MultipartParser(boundary, callbacks=form.callbacks())
+    num_bytes = 0
     try:
         async for chunk in limited(request, max_bytes):
+            num_bytes += len(chunk)
+            await counted(num_bytes)
             parser.write(chunk)
             if form.pending >= WRITE_BYTES:
                 await to_thread.run_sync(form.flush)

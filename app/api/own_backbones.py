@@ -1,7 +1,6 @@
 """A user's own weights: sent as a form, in pieces, or taken out of a finished version; checked, mapped, given up."""
 
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -13,6 +12,7 @@ from sqlalchemy.orm import Session as SqlSession
 from app import failpoints
 from app.api import multipart
 from app.api.accepted import Once, OnceEach
+from app.api.arrivals import Arrival, arriving
 from app.api.datasets import Failure
 from app.api.deps import WASTE, Project, ReadSession, WriteSession
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
@@ -21,11 +21,12 @@ from app.backbones import InputChanges
 from app.bodies import BODY
 from app.db.models import UserBackbone
 from app.errors import BadRequest, UnsupportedMediaType
-from app.services import backbones, uploads, waste
+from app.services import backbones, uploads
 from app.texts import NAME
 
 router = APIRouter(prefix="/backbones", tags=["backbones"], responses=RESPONSES)
 ROUTE = "POST /backbones"
+ACCEPTED = 202
 # `user/` goes before it, and both together fill the column.
 OWN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,94}$"
 INPUT = "What the weights were trained on, where that is not the architecture's own input."
@@ -93,7 +94,7 @@ def delete_own_backbone(name: str, session: WriteSession, project: Project) -> N
 
 @router.post(
     "",
-    status_code=202,
+    status_code=ACCEPTED,
     response_model=OwnBackboneOut,
     max_body_size=UNLIMITED,
     openapi_extra=form_body(
@@ -122,8 +123,8 @@ async def add_backbone(request: Request, once: OnceEach) -> Any:
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
         raw = await multipart.whole(request, settings.max_json_bytes)
         return await to_thread.run_sync(_from_json, once, from_json("body", raw))
-    with multipart.landing(settings.scratch) as landing:
-        parts = await multipart.read(request, settings.max_upload_bytes, landing)
+    async with arriving(request, once, ROUTE, f"incoming/{once.project}/{uuid4().hex}") as arrival:
+        parts = await multipart.read(request, settings.max_upload_bytes, arrival.path, arrival.counted)
         texts = text_fields(part for part in parts if part.filename is None)
         upload = next((part for part in parts if part.filename is not None and part.size_bytes), None)
         missing = [name for name in ("name", "architecture") if not texts.get(name)]
@@ -131,7 +132,7 @@ async def add_backbone(request: Request, once: OnceEach) -> Any:
             found = ", ".join(missing) or "no file"
             raise BadRequest(f"expected form fields file, name and architecture; missing: {found}", code="file_missing")
         fields = {name: from_json(name, text) if name == "input" else text for name, text in texts.items()}
-        return await to_thread.run_sync(_from_form, once, checked(BackboneForm, fields), landing, upload.sha256)
+        return await to_thread.run_sync(_from_form, once, checked(BackboneForm, fields), upload, arrival)
 
 
 def _from_json(once: Once, given: Any) -> Response | OwnBackboneOut:
@@ -165,27 +166,20 @@ def _from_upload(once: Once, body: BackboneFromUpload) -> Response | OwnBackbone
     return once.answer(ROUTE, [body.model_dump()], make)
 
 
-def _from_form(once: Once, form: BackboneForm, landing: Path, sha256: str) -> Response | OwnBackboneOut:
-    """Stores the file, then one transaction; the file is taken back unless a row was made that speaks of it."""
-    database, storage = once.state.database, once.state.storage
-    key = f"incoming/{once.project}/{uuid4().hex}"
-    file = backbones.Checkpoint(key, landing.stat().st_size, form.input)
+def _from_form(once: Once, form: BackboneForm, upload: multipart.Part, arrival: Arrival) -> Response | OwnBackboneOut:
+    """Stores the file, then one transaction."""
+    asked = [form.model_dump(), upload.sha256]
+    if (kept := once.before(ROUTE, asked, ACCEPTED)) is not None:
+        return kept
+    file = backbones.Checkpoint(arrival.key, upload.size_bytes, form.input)
 
     def make(session: SqlSession) -> tuple[OwnBackboneOut, str]:
-        row = backbones.add(session, once.project, form.name, form.architecture, file)
-        waste.keep(session, key)
-        return _made(row)
+        arrival.keep(session)
+        return _made(backbones.add(session, once.project, form.name, form.architecture, file))
 
-    waste.reserve(database, key)
-    out = None
-    try:
-        storage.put(key, landing)
-        failpoints.reach("weights_stored")
-        out = once.answer(ROUTE, [form.model_dump(), sha256], make)
-    finally:
-        if not isinstance(out, OwnBackboneOut):
-            waste.give_back(database, storage, key)
-    return out
+    arrival.store()
+    failpoints.reach("weights_stored")
+    return once.answer(ROUTE, asked, make, ACCEPTED)
 
 
 def _made(row: UserBackbone) -> tuple[OwnBackboneOut, str]:

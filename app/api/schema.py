@@ -9,8 +9,8 @@ from pydantic.json_schema import models_json_schema
 
 from app.api.bundles import BundleFromUpload
 from app.api.classes import ClassIn
-from app.api.datasets import DatasetForm
 from app.api.images import ImagesIn
+from app.api.new_datasets import DatasetForm
 from app.api.oip.documents import InferenceError
 from app.api.oip.http import InferRequestIn
 from app.api.own_backbones import BackboneFromUpload, BackboneFromVersion

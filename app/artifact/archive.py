@@ -8,7 +8,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from pathlib import Path
 
 from app.errors import BadRequest
@@ -48,7 +48,7 @@ class _Sink:
         return taken
 
 
-def stream(files: Mapping[str, bytes | Path]) -> Iterator[bytes]:
+def stream(files: Mapping[str, bytes | Path]) -> Generator[bytes]:
     """A zip of the files in their order, piece by piece: memory holds one. Equal files give equal bytes.
 
     Weights do not get smaller by deflating them, so nothing is.

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, now
@@ -19,4 +19,5 @@ class PredictionLog(Base):
     share: Mapped[float]
     keep_days: Mapped[int]
     images: Mapped[bool]
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     updated_at: Mapped[datetime] = mapped_column(default=now)

@@ -213,6 +213,14 @@ class ModelVersion(Base):
         UniqueConstraint("model_id", "version"),
         UniqueConstraint("job_id"),
         Index(None, "project_id", "size_bytes"),
+        Index(
+            "ix_model_version_graph",
+            "project_id",
+            "graph_key",
+            "graph_bytes",
+            postgresql_where=text("graph_key IS NOT NULL"),
+            sqlite_where=text("graph_key IS NOT NULL"),
+        ),
     )
     id: Mapped[str] = mapped_column(_ID, primary_key=True)
     project_id: Mapped[str] = mapped_column(_ID, ForeignKey("project.id"))
@@ -227,6 +235,9 @@ class ModelVersion(Base):
     origin: Mapped[dict[str, Any] | None]
     # Of its own files, without those that it shares with others.
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    # A shared graph that an import has brought: not one of those that jobs store.
+    graph_key: Mapped[str | None] = mapped_column(String(120))
+    graph_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base
@@ -19,3 +19,5 @@ class Waste(Base):
     prefix: Mapped[str] = mapped_column(String(300), primary_key=True)
     project_id: Mapped[str] = mapped_column(String(40), ForeignKey("project.id"))
     due_at: Mapped[datetime] = mapped_column(index=True)
+    # Of what is under way and may come to be wanted; what was given up had its bytes in a row that is gone.
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")

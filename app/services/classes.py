@@ -20,7 +20,7 @@ from app.artifact.sample import Said, Sample
 from app.artifact.spec import Added, BundleError, File, Parity, Spec, classification_outputs
 from app.db.base import new_id
 from app.db.models import ModelVersion
-from app.services import class_checks, predictions
+from app.services import class_checks, predictions, stored_bytes
 from app.services.class_checks import OldClasses
 from app.services.publications import NewVersion
 from app.services.waste import Reserved
@@ -133,12 +133,12 @@ def make(
             place = Path(folder) / "bundle"
             tried_on = _sample(served, after)
             written = _write(storage, place, base, network, described, grown, scored, report, known, tried_on)
-            with reserved(prefix):
+            new = NewVersion(version_id, prefix, specs.document(written))
+            with reserved(prefix, stored_bytes.own_files(new.spec)):
                 _store(storage, Path(folder) / "bundle", prefix, written)
         except OSError as error:
             raise out_of_space(error) from error
-    version = NewVersion(version_id, prefix, specs.document(written))
-    return Made(version, grown.how, len(features_MD), old, warnings)
+    return Made(new, grown.how, len(features_MD), old, warnings)
 
 
 def _first(images: Sequence[bytes]) -> list[int]:

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Select, insert, or_, select, update
+from sqlalchemy import Select, or_, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
@@ -13,7 +12,7 @@ from app import texts
 from app.db.models import Dataset, Job, JobDataset, Problem
 from app.errors import BadRequest, Conflict, NotFound
 from app.inbox import Inbox
-from app.services import jobs, limits, outbox, paging, uploads
+from app.services import jobs, limits, paging, uploads
 from app.states import FINAL, DatasetState
 
 TASKS = ("classification", "multi_label", "regression", "multi_task")
@@ -231,34 +230,6 @@ def problems(session: Session, project: str, dataset_id: str, limit: int, after:
     get(session, project, dataset_id)
     query = select(Problem).where(Problem.dataset_id == dataset_id, Problem.seq > after).order_by(Problem.seq)
     return paging.first(session, query, limit)
-
-
-def complete(session: Session, dataset: Dataset, result: dict[str, Any]) -> None:
-    """Writes what ingestion found; the dataset is ready or invalid from now on."""
-    failure = result["failure"]
-    dataset.state = DatasetState.INVALID if failure else DatasetState.READY
-    dataset.failure_code, dataset.failure_message = (failure["code"], failure["message"]) if failure else (None, None)
-    dataset.task = result["task"]
-    dataset.num_samples, dataset.classes, dataset.splits = result["num_samples"], result["classes"], result["splits"]
-    dataset.digest, dataset.size_bytes = result["digest"], result["size_bytes"]
-    dataset.num_problems = len(result["problems"])
-    rows = [
-        {"dataset_id": dataset.id, "seq": seq, "project_id": dataset.project_id, **problem}
-        for seq, problem in enumerate(result["problems"], start=1)
-    ]
-    if rows:
-        # Not as objects: there may be a hundred thousand, and nobody else writes to SQLite meanwhile.
-        session.execute(insert(Problem), rows)
-    outbox.dataset_judged(session, dataset)
-
-
-def invalidate(session: Session, dataset_id: str, code: str, message: str) -> None:
-    """Marks a dataset whose ingest job ended without a result: nothing of it stays, of what was sent neither."""
-    dataset = session.get(Dataset, dataset_id)
-    if dataset is not None and dataset.state == DatasetState.INGESTING:
-        dataset.state, dataset.size_bytes = DatasetState.INVALID, 0
-        dataset.failure_code, dataset.failure_message = code, message
-        outbox.dataset_judged(session, dataset)
 
 
 def delete(session: Session, project: str, dataset_id: str) -> list[str]:

@@ -57,20 +57,27 @@ def begin(session: Session, project: str, route: str, key: str | None, print_: s
                 code="idempotency_in_flight",
             ) from error
         return None
-    if row.fingerprint != print_:
-        raise Unprocessable(
-            "expected the payload that this Idempotency-Key came with before; found another one; use a new key",
-            code="idempotency_mismatch",
-        )
+    _check_same(row, print_)
     assert row.body is not None
     return Answer(row.body, row.location)
 
 
+def is_answered(session: Session, project: str, route: str, key: str | None) -> bool:
+    """Whether an answer is stored under the key, to whatever request."""
+    return _answered(session, project, route, key) is not None
+
+
 def kept(session: Session, project: str, route: str, key: str | None, print_: str) -> Answer | None:
-    """A stored answer to the same request, without a reservation: a look before work that holds no transaction."""
-    row = session.get(IdempotencyKey, (project, route, key)) if key else None
-    if row is None or row.body is None or row.fingerprint != print_ or row.created_at < now() - KEPT:
+    """A stored answer to the same request, without a reservation: a look before work that holds no transaction.
+
+    Raises:
+        Unprocessable: code idempotency_mismatch, the key came with another payload before.
+    """
+    row = _answered(session, project, route, key)
+    if row is None:
         return None
+    _check_same(row, print_)
+    assert row.body is not None
     return Answer(row.body, row.location)
 
 
@@ -79,3 +86,16 @@ def keep(session: Session, project: str, route: str, key: str | None, answer: An
     if key is not None:
         row = session.get_one(IdempotencyKey, (project, route, key))
         row.body, row.location = answer.body, answer.location
+
+
+def _answered(session: Session, project: str, route: str, key: str | None) -> IdempotencyKey | None:
+    row = session.get(IdempotencyKey, (project, route, key)) if key else None
+    return None if row is None or row.body is None or row.created_at < now() - KEPT else row
+
+
+def _check_same(row: IdempotencyKey, print_: str) -> None:
+    if row.fingerprint != print_:
+        raise Unprocessable(
+            "expected the payload that this Idempotency-Key came with before; found another one; use a new key",
+            code="idempotency_mismatch",
+        )

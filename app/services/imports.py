@@ -87,8 +87,10 @@ def judged(storage: Storage, scratch: Path, upload: Path) -> Iterator[Judged]:
         _places.release()
 
 
-def store(storage: Storage, found: Judged, project: str, reserved: Reserved) -> NewVersion:
+def store(storage: Storage, found: Judged, project: str, size_bytes: int, reserved: Reserved) -> NewVersion:
     """Puts the bundle under a reserved prefix of its own; whoever calls gives it back unless a row names it.
+
+    It is reserved with `size_bytes`, which it takes of what the project may store.
 
     A shared graph is stored once: what a job or another bundle has brought already is not stored again. It is not taken
     back, since somebody else may have found it by then: a collection removes it when nothing names it.
@@ -96,7 +98,7 @@ def store(storage: Storage, found: Judged, project: str, reserved: Reserved) -> 
     version_id = new_id("ver")
     prefix = f"bundles/{project}/{version_id}/imported"
     described = found.spec
-    with reserved(prefix):
+    with reserved(prefix, size_bytes):
         (found.folder / bundle.SPEC).write_bytes(specs.dump(described))
         for name, file in described.files.items():
             if file.key is None:

@@ -1,13 +1,13 @@
 """Prediction logs of models: who keeps one, what is in it, and when it goes. Off unless somebody turns it on."""
 
+import io
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Generator, Iterable, Iterator, Sequence, Set
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import case, select, update
 from sqlalchemy.orm import Session
 
 from app import failpoints
@@ -16,8 +16,8 @@ from app.db.logs import PredictionLog
 from app.db.many import among
 from app.db.models import Model
 from app.db.session import Database
-from app.errors import NotFound
-from app.services import models, references
+from app.errors import NotFound, TooMany
+from app.services import limits, models, references
 from app.serving import logbook
 from app.serving.logbook import Policy
 from app.storage import Storage
@@ -79,10 +79,44 @@ def policy(session: Session, model_id: str) -> Policy | None:
     return Policy(row.project_id, model_id, session.get_one(Model, model_id).name, row.share, row.images)
 
 
-def kept(database: Database, model_ids: Iterable[str]) -> set[str]:
-    """Those of the models that keep a log, now."""
-    with database.read() as session:
-        return set(among(session, select(PredictionLog.model_id), PredictionLog.model_id, model_ids))
+class Ledger:
+    """What a process that writes logs asks the database: a `logbook.Ledger`.
+
+    Args:
+        database: the rows of logs.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def wanted(self, model_ids: Iterable[str]) -> set[str]:
+        """Those of the models that keep a log, now."""
+        with self._database.read() as session:
+            return set(among(session, select(PredictionLog.model_id), PredictionLog.model_id, model_ids))
+
+    def take(self, model_id: str, size_bytes: int) -> bool:
+        """Counts a file with its log; False where the project may store no more."""
+        with self._database.write() as session:
+            project = session.scalar(select(PredictionLog.project_id).where(PredictionLog.model_id == model_id))
+            try:
+                limits.check_bytes(session, project or "", size_bytes)
+            except TooMany as full:
+                log.warning("predictions of %s are not written down: %s", model_id, full.detail)
+                return False
+            _grow(session, model_id, size_bytes)
+            return True
+
+    def give_back(self, model_id: str, size_bytes: int) -> None:
+        """Takes a file off again that was not stored."""
+        with self._database.write() as session:
+            _grow(session, model_id, -size_bytes)
+
+
+def _grow(session: Session, model_id: str, size_bytes: int) -> None:
+    """A log has so many bytes more, or less; what it had before they were counted may be taken off as well."""
+    grown = PredictionLog.size_bytes + size_bytes
+    size = update(PredictionLog).where(PredictionLog.model_id == model_id)
+    session.execute(size.values(size_bytes=case((grown < 0, 0), else_=grown)))
 
 
 def days(storage: Storage, row: PredictionLog) -> list[str]:
@@ -106,7 +140,7 @@ def files(storage: Storage, row: PredictionLog, day: date) -> Sequence[str]:
     return found
 
 
-def lines(storage: Storage, keys: Sequence[str]) -> Iterator[bytes]:
+def lines(storage: Storage, keys: Sequence[str]) -> Generator[bytes]:
     """The records as NDJSON, without the images' bytes."""
     for record in _batches(storage, keys, {name for name in logbook.schema().names if name != "image"}):
         for row in record.to_pylist():
@@ -114,21 +148,45 @@ def lines(storage: Storage, keys: Sequence[str]) -> Iterator[bytes]:
             yield json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
-def parquet(storage: Storage, keys: Sequence[str], path: Path) -> None:
-    """Writes the records into one Parquet file, as `datasets` reads it; `image` has the bytes that were kept."""
+def parquet(storage: Storage, keys: Sequence[str]) -> Generator[bytes]:
+    """The records as one Parquet file, as `datasets` reads it, in pieces; `image` has the bytes that were kept."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetWriter(path, logbook.schema(), compression="zstd") as writer:
+    pieces = _Pieces()
+    with pq.ParquetWriter(pieces, logbook.schema(), compression="zstd") as writer:
         for record in _batches(storage, keys, set(logbook.schema().names)):
             writer.write_batch(record)
+            yield pieces.take()
+    yield pieces.take()
 
 
-def expire(session: Session, storage: Storage, today: date) -> int:
+class _Pieces(io.RawIOBase):
+    """A file of which what was written is taken away: for a client that reads slowly nothing waits on the disk."""
+
+    def __init__(self) -> None:
+        self._written = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._written += data
+        return len(data)
+
+    def take(self) -> bytes:
+        """What was written since."""
+        taken = bytes(self._written)
+        self._written.clear()
+        return taken
+
+
+def expire(database: Database, storage: Storage, today: date) -> int:
     """Removes the days that are over, and what belongs to no model that keeps a log; how many days that were.
 
     A process may have written what it still held when the log, or the model, was deleted.
     """
-    kept_days = {row.model_id: row.keep_days for row in session.scalars(select(PredictionLog))}
+    with database.read() as session:
+        kept_days = {row.model_id: row.keep_days for row in session.scalars(select(PredictionLog))}
     num_removed = 0
     for folder in sorted({key.rpartition("/")[0] for key in storage.list(logbook.ROOT)}):
         found = _day(folder)
@@ -137,12 +195,19 @@ def expire(session: Session, storage: Storage, today: date) -> int:
         model_id, day = found
         number = kept_days.get(model_id)
         if number is None or day < today - timedelta(days=number):
+            # Before it is gone: a collection finds out what is counted too little, and not what is counted too much.
+            with database.write() as session:
+                _grow(session, model_id, -_size(storage, folder))
             storage.delete(folder)
             failpoints.reach("log_expired")
             num_removed += 1
     if num_removed:
         log.info("removed %d days of prediction logs", num_removed)
     return num_removed
+
+
+def _size(storage: Storage, folder: str) -> int:
+    return sum(stored.size_bytes for key in storage.list(folder) if (stored := storage.stat(key)) is not None)
 
 
 def _day(folder: str) -> tuple[str, date] | None:

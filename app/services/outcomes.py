@@ -16,6 +16,7 @@ from app.services import (
     attempts,
     datasets,
     forecasts,
+    ingestions,
     job_requests,
     jobs,
     publications,
@@ -91,7 +92,7 @@ def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
         storage prefixes to delete after the commit.
     """
     if job.kind == "ingest" and job.dataset_id:
-        datasets.invalidate(session, job.dataset_id, code, message)
+        ingestions.invalidate(session, job.dataset_id, code, message)
     if job.kind == "backbone":
         row = session.get(UserBackbone, job.inputs["backbone_id"])
         if row is not None:
@@ -140,10 +141,10 @@ def late(session: Session, job_id: str, attempt: int, bundle: str) -> list[str]:
 
 def _ingest(session: Session, job: Job, result: Result) -> list[str]:
     dataset = session.get_one(Dataset, job.dataset_id)
-    datasets.complete(session, dataset, result)
+    failure = ingestions.complete(session, dataset, result)
     waste = _archive(job)
-    if result["failure"]:
-        attempts.fail(session, job, "dataset_invalid", result["failure"]["message"])
+    if failure:
+        attempts.fail(session, job, "dataset_invalid", failure["message"])
         return [*waste, datasets.prefix(job.project_id, dataset.id)]
     _succeeded(
         session, job, f"{dataset.num_samples} samples, {len(dataset.classes)} classes, {dataset.num_problems} problems"

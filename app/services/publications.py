@@ -70,7 +70,7 @@ def admit(
         Conflict: code label_change.
         TooMany: the project may store no more bytes.
     """
-    limits.check_bytes(session, project, _size(made))
+    limits.check_bytes(session, project, stored_bytes.of_version(session, project, made.spec))
     return _append(session, project, name, made, allowed, metrics=made.spec["metrics"], origin=origin)
 
 
@@ -91,7 +91,7 @@ def append(
         Conflict: code version_moved, the alias or default means another version by now.
         TooMany: the project may store no more bytes.
     """
-    limits.check_bytes(session, base.project_id, _size(made))
+    limits.check_bytes(session, base.project_id, stored_bytes.of_version(session, base.project_id, made.spec))
     number = _next_number(session, base.model_id)
     # After the counter, whose lock lets one publication through at a time.
     found = models.resolve(session, base.project_id, name, *asked)
@@ -116,6 +116,7 @@ def _append(session: Session, project: str, name: str, made: NewVersion, allowed
 def _add(
     session: Session, project: str, model_id: str, number: int | None, made: NewVersion, **fields: Any
 ) -> ModelVersion:
+    graph = stored_bytes.brought(made.spec)
     row = ModelVersion(
         id=made.id,
         project_id=project,
@@ -123,17 +124,15 @@ def _add(
         version=number,
         prefix=made.prefix,
         spec=made.spec,
-        size_bytes=_size(made),
+        size_bytes=stored_bytes.own_files(made.spec),
+        graph_key=graph and graph["key"],
+        graph_bytes=graph["size_bytes"] if graph else 0,
         **fields,
     )
     session.add(row)
     session.flush()
     outbox.version_published(session, session.get_one(Model, model_id).name, row)
     return row
-
-
-def _size(made: NewVersion) -> int:
-    return stored_bytes.own_files(made.spec["files"].values())
 
 
 def _next_number(session: Session, model_id: str) -> int | None:

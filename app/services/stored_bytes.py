@@ -1,16 +1,21 @@
 """How many bytes each project stores: what its rows tell of, now, and the rest as the last collection has found it.
 
-Datasets, uploads, versions and own backbones have their sizes in their rows. Features, logs, checkpoints, results of
-jobs and the like have no row that could tell, so a collection counts them while it looks at all of storage.
+Datasets, uploads, versions, own backbones and prediction logs have their sizes in their rows, and so has what is under
+way. Features, checkpoints, results of jobs and the like have no row that could tell, so a collection counts them while
+it looks at all of storage.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
+from app.artifact import bundle
+from app.db.logs import PredictionLog
 from app.db.models import Dataset, Job, ModelVersion, UserBackbone
 from app.db.uploads import USED, Upload
+from app.db.waste import Waste
 from app.predict_jobs import KIND
 from app.services import collections
 from app.states import JobState
@@ -24,7 +29,7 @@ ROOMS = {
     "backbones": "backbones",
     "features": "",
     "checkpoints": "",
-    "predictions": "",
+    "predictions": "logs",
     "observed": "",
     "studies": "",
 }
@@ -59,6 +64,7 @@ def of_rows(session: Session, project: str | None = None) -> Bytes:
         ("uploads", Upload, func.coalesce(Upload.size_bytes, Upload.received_bytes)),
         ("versions", ModelVersion, ModelVersion.size_bytes),
         ("backbones", UserBackbone, UserBackbone.size_bytes),
+        ("logs", PredictionLog, PredictionLog.size_bytes),
     ):
         query = select(table.project_id, func.sum(size)).group_by(table.project_id)
         if project is not None:
@@ -67,13 +73,33 @@ def of_rows(session: Session, project: str | None = None) -> Bytes:
             query = query.where(Upload.state != USED)
         for name, size_bytes in session.execute(query):
             found.setdefault(name, {})[what] = int(size_bytes)
-    # Whatever else is made of an upload has a row with its bytes; predictions of one hold them until their job ends.
-    held = select(Job.project_id, func.coalesce(func.sum(Job.inputs["archive_bytes"].as_numeric(20, 0)), 0))
-    held = held.where(Job.kind == KIND, Job.state.in_([JobState.QUEUED, JobState.RUNNING])).group_by(Job.project_id)
-    for name, size_bytes in session.execute(held if project is None else held.where(Job.project_id == project)):
+    for name, size_bytes in (*_under_way(session, project), *_held(session, project)):
         mine = found.setdefault(name, {})
         mine["uploads"] = mine.get("uploads", 0) + int(size_bytes)
+    for name, size_bytes in _graphs(session, project):
+        found.setdefault(name, {})["graphs"] = int(size_bytes)
     return found
+
+
+def _under_way(session: Session, project: str | None) -> Iterable[Row[str, int]]:
+    """What comes as a form, or is stored for a row that is yet to be written."""
+    query = select(Waste.project_id, func.sum(Waste.size_bytes)).where(Waste.size_bytes > 0).group_by(Waste.project_id)
+    return session.execute(query if project is None else query.where(Waste.project_id == project))
+
+
+def _held(session: Session, project: str | None) -> Iterable[Row[str, int]]:
+    """Uploads that predictions are made of, until their job ends: whatever else is made of one has a row for it."""
+    held = select(Job.project_id, func.coalesce(func.sum(Job.inputs["archive_bytes"].as_numeric(20, 0)), 0))
+    held = held.where(Job.kind == KIND, Job.state.in_([JobState.QUEUED, JobState.RUNNING])).group_by(Job.project_id)
+    return session.execute(held if project is None else held.where(Job.project_id == project))
+
+
+def _graphs(session: Session, project: str | None) -> Iterable[Row[str, int]]:
+    """Graphs that a project's imports have brought, each once; projects that share one have each to answer for it."""
+    owner, key = ModelVersion.project_id, ModelVersion.graph_key
+    each = select(owner, func.max(ModelVersion.graph_bytes).label("size")).where(key.is_not(None)).group_by(owner, key)
+    graph = (each if project is None else each.where(owner == project)).subquery()
+    return session.execute(select(graph.c.project_id, func.sum(graph.c.size)).group_by(graph.c.project_id))
 
 
 def beside(session: Session, counted: Bytes) -> Bytes:
@@ -87,6 +113,24 @@ def beside(session: Session, counted: Bytes) -> Bytes:
     }
 
 
-def own_files(files: Iterable[dict[str, object]]) -> int:
+def brought(spec: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The entry of a version's shared graph, where it is not one of those that jobs here store for everybody."""
+    graph: Mapping[str, Any] = spec["files"].get(bundle.BACKBONE, {})
+    return None if graph.get("key") in (None, bundle.shared_key(spec["backbone"]["digest"])) else graph
+
+
+def of_version(session: Session, project: str, spec: Mapping[str, Any]) -> int:
+    """What a version with that spec adds to what the project stores."""
+    graph = brought(spec)
+    if graph is None or session.scalar(
+        select(ModelVersion.id)
+        .where(ModelVersion.project_id == project, ModelVersion.graph_key == graph["key"])
+        .limit(1)
+    ):
+        return own_files(spec)
+    return own_files(spec) + int(graph["size_bytes"])
+
+
+def own_files(spec: Mapping[str, Any]) -> int:
     """Bytes of a version's files as its spec lists them, without those that it shares with others."""
-    return sum(int(str(file.get("size_bytes", 0))) for file in files if file.get("key") is None)
+    return sum(file.get("size_bytes", 0) for file in spec["files"].values() if file.get("key") is None)

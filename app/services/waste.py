@@ -17,6 +17,7 @@ from app.db.base import now
 from app.db.session import Database
 from app.db.waste import Waste
 from app.errors import Unavailable
+from app.services import limits
 from app.storage import Storage
 
 # Whoever has noted it deletes it at once; a sweep comes after that.
@@ -26,8 +27,8 @@ RESERVED = timedelta(hours=1)
 # While one sweep deletes, the others leave it alone.
 CLAIMED = timedelta(minutes=1)
 
-# Reserves a prefix for a block, as `reserved` does.
-Reserved = Callable[[str], AbstractContextManager[None]]
+# Reserves a prefix for so many bytes and a block, as `reserved` does.
+Reserved = Callable[[str, int], AbstractContextManager[None]]
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,20 @@ def note(session: Session, prefixes: Sequence[str]) -> None:
         session.merge(_row(prefix, now() + GRACE))
 
 
-def reserve(database: Database, prefix: str) -> None:
-    """Before something is stored of which no row speaks yet: it goes, unless `keep` says in time that it is wanted."""
+def reserve(database: Database, prefix: str, size_bytes: int) -> None:
+    """Before something is stored of which no row speaks yet: it goes, unless `keep` says in time that it is wanted.
+
+    Its bytes count with the project's from now on. What is reserved already is reserved anew.
+
+    Raises:
+        TooMany: code too_many_bytes.
+    """
     with database.write() as session:
-        session.merge(_row(prefix, now() + RESERVED))
+        wanted = _row(prefix, now() + RESERVED)
+        before = session.get(Waste, prefix)
+        limits.check_bytes(session, wanted.project_id, size_bytes - (before.size_bytes if before else 0))
+        wanted.size_bytes = size_bytes
+        session.merge(wanted)
     failpoints.reach("waste_reserved")
 
 
@@ -98,9 +109,9 @@ def give_back(database: Database, storage: Storage, prefix: str) -> None:
 
 
 @contextmanager
-def reserved(database: Database, storage: Storage, prefix: str) -> Iterator[None]:
+def reserved(database: Database, storage: Storage, prefix: str, size_bytes: int) -> Iterator[None]:
     """As `reserve`, for a block that stores below the prefix: what raises there is given back at once."""
-    reserve(database, prefix)
+    reserve(database, prefix, size_bytes)
     try:
         yield
     except BaseException:

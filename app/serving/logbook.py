@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import numpy as np
@@ -103,20 +103,32 @@ class _Record:
     at: datetime
 
 
+class Ledger(Protocol):
+    """Which models keep a log, and what their projects may store."""
+
+    def wanted(self, model_ids: Iterable[str]) -> set[str]:
+        """Those of the models that still want to be written down, by id."""
+
+    def take(self, model_id: str, size_bytes: int) -> bool:
+        """Counts a file that is to be stored with what the project stores; False where it may store no more."""
+
+    def give_back(self, model_id: str, size_bytes: int) -> None:
+        """The file was not stored."""
+
+
 class Logbook:
     """The log of one process. Safe to call from any thread.
 
     Args:
         storage: where files go.
         scratch: folder for a file that is being made.
-        wanted: which of these models still want to be written down, by id.
-        counted: told how many images were `written`, `dropped` (no room) or `failed` (storage).
+        ledger: who wants what, and how much.
+        counted: told how many images were `written`, `dropped` (no room here), `refused` (the project may store no
+            more) or `failed` (storage).
     """
 
-    def __init__(
-        self, storage: Storage, scratch: Path, wanted: Callable[[Iterable[str]], set[str]], counted: Counted
-    ) -> None:
-        self._storage, self._scratch, self._wanted, self._counted = storage, scratch, wanted, counted
+    def __init__(self, storage: Storage, scratch: Path, ledger: Ledger, counted: Counted) -> None:
+        self._storage, self._scratch, self._ledger, self._counted = storage, scratch, ledger, counted
         self._waiting: deque[_Record] = deque()
         self._num_waiting = self._size_bytes = 0
         self._lock, self._writing = threading.Lock(), threading.Lock()
@@ -144,8 +156,7 @@ class Logbook:
                 folders = self._by_folder(records)
             for folder, found in folders.items():
                 with self._failing(found):
-                    self._write(folder, found)
-                    self._counted("written", _num_images(found))
+                    self._counted("written" if self._write(folder, found) else "refused", _num_images(found))
 
     def close(self) -> None:
         """Writes what waits, and ends the thread."""
@@ -197,14 +208,15 @@ class Logbook:
 
     def _by_folder(self, records: list[_Record]) -> dict[str, list[_Record]]:
         """Records by the folder that they go to, without those of models that keep no log any more."""
-        wanted = self._wanted({record.policy.model_id for record in records})
+        wanted = self._ledger.wanted({record.policy.model_id for record in records})
         folders: dict[str, list[_Record]] = {}
         for record in records:
             if record.policy.model_id in wanted:
                 folders.setdefault(f"{record.policy.prefix}/{record.at:%Y-%m-%d}", []).append(record)
         return folders
 
-    def _write(self, folder: str, records: list[_Record]) -> None:
+    def _write(self, folder: str, records: list[_Record]) -> bool:
+        """Stores the records of a model and day as a file, if the project may store it."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -213,8 +225,16 @@ class Logbook:
         with tempfile.TemporaryDirectory(dir=self._scratch, prefix="log-") as place:
             path = Path(place) / "part"
             pq.write_table(pa.Table.from_pylist(rows, schema=schema()), path, compression="zstd")
-            self._storage.put(f"{folder}/{records[0].at:%H%M%S}-{uuid4().hex}{SUFFIX}", path)
+            model_id, size_bytes = records[0].policy.model_id, path.stat().st_size
+            if not self._ledger.take(model_id, size_bytes):
+                return False
+            try:
+                self._storage.put(f"{folder}/{records[0].at:%H%M%S}-{uuid4().hex}{SUFFIX}", path)
+            except Exception:
+                self._ledger.give_back(model_id, size_bytes)
+                raise
         failpoints.reach("log_stored")
+        return True
 
 
 def files(images: Images) -> Files:

@@ -133,7 +133,7 @@ class Tally:
         present: what is held now.
         pending: requests under way now, by a version's id.
         loads: graphs that were read into memory.
-        logged: images by what became of their record in the prediction log: `written`, `dropped` or `failed`.
+        logged: images by what became of their record in the prediction log, as `Logbook` counts them.
         refused: requests that were answered with 408, 503 or 504, by project, model and code of the error; the project
             is empty where no key was looked at.
     """
@@ -224,7 +224,7 @@ class Statistics:
             self._refused[project, model, code] += 1
 
     def logged(self, outcome: str, number: int) -> None:
-        """Counts images that were to be written down: `written`, `dropped` or `failed`."""
+        """Counts images that were to be written down by what became of it, as `Logbook` does."""
         with self._lock:
             self._logged[outcome] += number
 

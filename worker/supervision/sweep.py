@@ -156,8 +156,7 @@ def _expire_copies(context: WorkerContext) -> None:
 
 
 def _expire_logs(context: WorkerContext) -> None:
-    with context.database.read() as session:
-        logs.expire(session, context.storage, now().date())
+    logs.expire(context.database, context.storage, now().date())
 
 
 def _expire_sums(context: WorkerContext) -> None:

@@ -13,7 +13,8 @@ from app.artifact import bundle
 from app.db.models import IdempotencyKey, Model, ModelVersion
 from app.db.waste import Waste
 from app.main import create_app
-from app.services import imports
+from app.services import imports, limits, stored_bytes
+from app.services.limits import Limits
 from app.settings import Settings
 from tests import factories
 from tests.app import bundle_factories, onnx_factories
@@ -104,6 +105,28 @@ def predict(client, name, version):
 def same(found, wanted):
     for one, other in zip(found, wanted, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_an_import_counts_once_with_the_graph_that_it_brought(client, content, files):
+    state = client.app.state.graft
+    own = sum(len(data) for name, data in files.items() if name not in ("backbone.onnx", "spec.json"))
+    with state.database.write() as session:
+        # Room for the request, and not for it and what is made of it side by side.
+        limits.put(session, "default", Limits(max_bytes=len(content) + 2000))
+    key = {"Idempotency-Key": "once"}
+    first = send(client, content, headers=key)
+    assert first.status_code == 201
+    with state.database.write() as session:
+        expected = {"versions": own, "graphs": len(files["backbone.onnx"])}
+        assert stored_bytes.of_rows(session)["default"] == expected
+        limits.put(session, "default", Limits(max_bytes=1))
+    problem(send(client, content), 429, "too_many_bytes")
+    again = send(client, content, headers=key)
+    assert (again.status_code, again.json()) == (201, first.json())
+    problem(send(client, content + b"more", headers=key), 422, "idempotency_mismatch")
+    assert client.delete("/api/v1/models/tiny").status_code == 204
+    with state.database.read() as session:
+        assert stored_bytes.total(session, "default") == 0
 
 
 def test_a_bundle_is_whole_and_the_same_each_time(origin, content, files):

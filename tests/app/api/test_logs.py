@@ -173,8 +173,7 @@ def test_old_days_are_removed_and_nothing_of_a_deleted_model_stays(served, home,
         other = key.replace(key.split("/")[3], (today - timedelta(days=days)).isoformat())
         state.storage.put(other, state.storage.fetch(key))
     state.storage.put(key.replace(key.split("/")[2], "mdl_" + "0" * 20), state.storage.fetch(key))
-    with state.database.read() as session:
-        assert logs.expire(session, state.storage, today) == 3
+    assert logs.expire(state.database, state.storage, today) == 3
     assert served.get(LOG).json()["days"] == [(today - timedelta(days=days)).isoformat() for days in (2, 1, 0)]
     # What waits when the model goes is not written any more.
     served.post(URL, **multipart(PICTURES))

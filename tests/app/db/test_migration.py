@@ -1,6 +1,7 @@
 """The migrations make what the models say, on both databases."""
 
 import ast
+import json
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from app.db import migration
-from app.db.base import Base
-from app.db.models import Dataset, JobEvent, Project
+from app.db.base import Base, now
+from app.db.models import Dataset, JobEvent, Model, ModelVersion, Project
 from app.db.session import Database
+from app.services import stored_bytes
 from app.states import DatasetState
 from tests import factories
 
@@ -104,6 +106,30 @@ def test_datasets_that_came_to_nothing_count_no_more(empty, empty_database_url):
     with empty.read() as session:
         found = {row.name: row.size_bytes for row in session.query(Dataset)}
     assert found == {"ingesting": 7, "ready": 7, "invalid": 0}
+
+
+def test_graphs_that_imports_have_brought_count_from_the_upgrade_on(empty, empty_database_url):
+    migration.upgrade(empty_database_url)
+    command.downgrade(migration.config(empty), "20261130_invalid_sizes")
+    keys = {"brought": "graphs/theirs/backbone.onnx", "ours": factories.SHARED_GRAPH, "own": None, "none": ...}
+    with empty.write() as session:
+        session.add(Model(id="m", project_id="default", name="m", last_version=4))
+        session.flush()
+        for number, (name, key) in enumerate(keys.items(), start=1):
+            files = {} if key is ... else {"backbone.onnx": {"key": key, "size_bytes": 70}}
+            spec = json.dumps({**factories.SPEC, "files": files})
+            session.execute(
+                text(
+                    "INSERT INTO model_version (id, project_id, model_id, version, prefix, spec, metrics, created_at)"
+                    " VALUES (:id, 'default', 'm', :number, '', :spec, '{}', :at)"
+                ),
+                {"id": name, "number": number, "spec": spec, "at": now()},
+            )
+    migration.upgrade(empty_database_url)
+    with empty.read() as session:
+        found = {row.id: (row.graph_key, row.graph_bytes) for row in session.query(ModelVersion)}
+        assert found == {**dict.fromkeys(keys, (None, 0)), "brought": (keys["brought"], 70)}
+        assert stored_bytes.of_rows(session)["default"]["graphs"] == 70
 
 
 @pytest.mark.server

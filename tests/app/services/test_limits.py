@@ -1,6 +1,6 @@
 """What a project may have at once."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 from sqlalchemy import select
@@ -17,10 +17,12 @@ from app.services import (
     datasets,
     jobs,
     limits,
+    logs,
     outcomes,
     publications,
     stored_bytes,
     uploads,
+    waste,
 )
 from app.services.backbones import Checkpoint
 from app.services.collector import Collector, carry_out
@@ -154,7 +156,7 @@ def checkpoint(size_bytes):
 def test_versions_and_backbones_count_and_what_they_share_does_not(database):
     with database.write() as session:
         limits.put(session, "default", Limits(max_bytes=1000))
-        files = {"head.onnx": own(None, 600), "backbone.onnx": own("graphs/b", 5000)}
+        files = {"head.onnx": own(None, 600), "backbone.onnx": own(factories.SHARED_GRAPH, 5000)}
         spec = {**factories.SPEC, "metrics": {}, "files": files}
         made = publications.NewVersion(new_id("ver"), "bundles/default/ver_a/imported", spec)
         row = publications.admit(session, "default", "colours", made, False, {"how": "imported"})
@@ -171,6 +173,72 @@ def test_versions_and_backbones_count_and_what_they_share_does_not(database):
             assert (caught.value.code, caught.value.status) == ("too_many_bytes", 429)
         outcomes.clear(session, jobs.get(session, "default", checked.job_id), "internal", "a reason")
         assert stored_bytes.total(session, "default") == 600
+
+
+def test_a_graph_that_imports_have_brought_counts_once_in_each_project(database):
+    files = {"head.onnx": own(None, 100), "backbone.onnx": own("graphs/brought/backbone.onnx", 500)}
+    spec = {**factories.SPEC, "metrics": {}, "files": files}
+
+    def admit(session, project):
+        made = publications.NewVersion(new_id("ver"), f"bundles/{project}/{new_id('ver')}/imported", spec)
+        return publications.admit(session, project, "colours", made, False, {"how": "imported"})
+
+    with database.write() as session:
+        limits.put(session, "default", Limits(max_bytes=800))
+        other = factories.project(session, "other")
+        first, second = admit(session, "default"), admit(session, "default")
+        admit(session, other)
+        assert stored_bytes.of_rows(session)["default"] == {"versions": 200, "graphs": 500}
+        assert stored_bytes.of_rows(session)[other] == {"versions": 100, "graphs": 500}
+        admit(session, "default")
+        with pytest.raises(TooMany, match="found 800, and 100 more"):
+            admit(session, "default")
+        session.delete(first)
+        assert stored_bytes.total(session, "default") == 700
+        for version in session.scalars(select(ModelVersion).where(ModelVersion.project_id == "default")):
+            session.delete(version)
+        limits.put(session, "default", Limits(max_bytes=599))
+        with pytest.raises(TooMany, match="found 0, and 600 more"):
+            admit(session, "default")
+        assert second.graph_key == "graphs/brought/backbone.onnx"
+
+
+def test_what_is_reserved_counts_until_it_is_kept_or_given_back(database, storage):
+    with database.write() as session:
+        limits.put(session, "default", Limits(max_bytes=1000))
+    waste.reserve(database, "incoming/default/a", 600)
+    with pytest.raises(TooMany, match="found 600, and 401 more"):
+        waste.reserve(database, "incoming/default/b", 401)
+    # The same one anew: what it has is not asked for again.
+    waste.reserve(database, "incoming/default/a", 1000)
+    with pytest.raises(TooMany, match="found 1000, and 1 more"):
+        waste.reserve(database, "incoming/default/a", 1001)
+    with database.write() as session:
+        waste.keep(session, "incoming/default/a")
+        assert upload(session, 1000).size_bytes == 1000
+        session.rollback()
+    waste.give_back(database, storage, "incoming/default/a")
+    waste.reserve(database, "incoming/default/b", 1000)
+
+
+def test_a_log_counts_file_by_file_and_is_refused_in_a_full_project(database, storage, tmp_path):
+    (tmp_path / "some").write_bytes(b"x" * 100)
+    ledger = logs.Ledger(database)
+    with database.write() as session:
+        model_id = factories.model(session).id
+        limits.put(session, "default", Limits(max_bytes=250))
+        session.add(PredictionLog(model_id=model_id, project_id="default", share=1.0, keep_days=1, images=False))
+    assert [ledger.take(model_id, 100) for _ in range(3)] == [True, True, False]
+    ledger.give_back(model_id, 100)
+    assert ledger.take(model_id, 100)
+    for day in ("2026-01-01", "2026-01-02"):
+        storage.put(f"predictions/default/{model_id}/{day}/a.parquet", tmp_path / "some")
+    assert logs.expire(database, storage, date(2026, 1, 3)) == 1
+    with database.read() as session:
+        assert stored_bytes.of_rows(session)["default"]["logs"] == 100
+    ledger.give_back(model_id, 1000)
+    with database.read() as session:
+        assert stored_bytes.of_rows(session)["default"]["logs"] == 0
 
 
 def test_logs_and_features_count_from_the_collection_that_saw_them(database, storage, tmp_path):

@@ -7,7 +7,18 @@ from app.backbones import InputChanges
 from app.db.forecasts import ForecastRow
 from app.db.models import Dataset, Job, Model, ModelVersion, Problem, Project, Report, UserBackbone
 from app.errors import Conflict
-from app.services import aliases, attempts, backbones, datasets, job_requests, jobs, models, outcomes, stored_bytes
+from app.services import (
+    aliases,
+    attempts,
+    backbones,
+    datasets,
+    job_requests,
+    jobs,
+    limits,
+    models,
+    outcomes,
+    stored_bytes,
+)
 from app.services.aliases import Target
 from app.states import FINAL
 from tests import factories
@@ -123,6 +134,30 @@ def test_refused_data_is_the_datasets_and_the_jobs_failure(database):
         row, job = session.get_one(Dataset, dataset_id), session.get_one(Job, job_id)
     assert (row.state, row.failure_code) == ("invalid", "one_class")
     assert (job.state, job.failure_code, job.failure_message) == ("failed", "dataset_invalid", failure["message"])
+
+
+def test_a_dataset_that_is_larger_than_it_came_is_refused_where_there_is_no_room(database):
+    dataset_id, job_id = ingestion(database)
+    with database.write() as session:
+        session.get_one(Dataset, dataset_id).size_bytes = 50
+        limits.put(session, "default", limits.Limits(max_bytes=98))
+    waste = succeed(database, job_id, INGESTED)
+    assert set(waste) == {f"incoming/default/{dataset_id}", f"datasets/default/{dataset_id}"}
+    with database.read() as session:
+        row, job = session.get_one(Dataset, dataset_id), session.get_one(Job, job_id)
+    assert (row.state, row.failure_code, row.size_bytes, row.num_samples) == ("invalid", "too_many_bytes", 0, 0)
+    assert "found 50, and 49 more to come" in row.failure_message
+    assert (job.state, job.failure_code, job.failure_message) == ("failed", "dataset_invalid", row.failure_message)
+
+
+def test_a_dataset_that_fits_is_ready_in_a_full_project(database):
+    dataset_id, job_id = ingestion(database)
+    with database.write() as session:
+        session.get_one(Dataset, dataset_id).size_bytes = 99
+        limits.put(session, "default", limits.Limits(max_bytes=10))
+    succeed(database, job_id, INGESTED)
+    with database.read() as session:
+        assert session.get_one(Dataset, dataset_id).state == "ready"
 
 
 def test_failed_ingestion_leaves_no_waiting_dataset(database):

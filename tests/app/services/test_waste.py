@@ -63,7 +63,7 @@ def test_what_cannot_be_deleted_now_is_deleted_later(database, stored, home):
 
 def test_what_was_reserved_goes_unless_it_is_kept(database, stored):
     for name in ("job_1", "job_10"):
-        waste.reserve(database, f"checkpoints/default/{name}")
+        waste.reserve(database, f"checkpoints/default/{name}", 0)
     with database.write() as session:
         waste.keep(session, "checkpoints/default/job_1")
     make_due(database)
@@ -83,12 +83,12 @@ def test_a_job_that_is_done_again_keeps_its_checkpoints(database, stored):
 
 def test_what_is_given_back_goes_unless_a_commit_has_kept_it_whose_answer_was_lost(database, stored):
     prefix = "checkpoints/default/job_1"
-    waste.reserve(database, prefix)
+    waste.reserve(database, prefix, 0)
     waste.give_back(database, stored, prefix)
     assert rows(database) == []
     assert list(stored.list("checkpoints")) == [KEYS[2]]
     other = "checkpoints/default/job_10"
-    waste.reserve(database, other)
+    waste.reserve(database, other, 0)
     with database.write() as session:
         waste.keep(session, other)
     waste.give_back(database, stored, other)
@@ -96,7 +96,7 @@ def test_what_is_given_back_goes_unless_a_commit_has_kept_it_whose_answer_was_lo
 
 
 def test_what_a_sweep_has_claimed_cannot_be_kept(database, stored):
-    waste.reserve(database, "checkpoints/default/job_1")
+    waste.reserve(database, "checkpoints/default/job_1", 0)
     with database.write() as session:
         session.query(Waste).update({Waste.due_at: now() + waste.CLAIMED})
     with database.write() as session, pytest.raises(Unavailable):

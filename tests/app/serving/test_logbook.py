@@ -21,17 +21,35 @@ POLICY = Policy("default", "mdl_1", "tiny", 1.0, images=False)
 LABELS = ("cat", "dog", "owl")
 
 
+class Ledger:
+    """Of some models with room for so many bytes; what the database says is tested with its limits."""
+
+    def __init__(self, wanted, room):
+        self._wanted, self.room = wanted, room
+
+    def wanted(self, model_ids):
+        return self._wanted & set(model_ids)
+
+    def take(self, _model_id, size_bytes):
+        fits = size_bytes <= self.room
+        self.room -= size_bytes * fits
+        return fits
+
+    def give_back(self, _model_id, size_bytes):
+        self.room += size_bytes
+
+
 @pytest.fixture
 def started(storage, tmp_path):
     books = []
 
-    def start(into=storage, wanted=frozenset({"mdl_1", "mdl_2"})):
+    def start(into=storage, wanted=frozenset({"mdl_1", "mdl_2"}), room=2**30):
         counts = {}
 
         def count(outcome, number):
             counts[outcome] = counts.get(outcome, 0) + number
 
-        books.append(Logbook(into, tmp_path / "scratch", lambda ids: wanted & set(ids), count))
+        books.append(Logbook(into, tmp_path / "scratch", Ledger(wanted, room), count))
         return books[-1], counts
 
     yield start
@@ -76,6 +94,14 @@ def test_one_file_for_each_model_and_flush(started, storage, tmp_path):
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+def test_a_project_that_may_store_no_more_gets_no_files(started, storage):
+    book, counts = started(room=100)
+    answered(book, 3)
+    book.flush()
+    assert written(storage) == ([], [])
+    assert counts == {"refused": 3}
+
+
 def test_the_graph_that_answered_and_files_from_before_it_was_told(started, storage, tmp_path):
     book, _ = started()
     future = Future()
@@ -88,7 +114,7 @@ def test_the_graph_that_answered_and_files_from_before_it_was_told(started, stor
     storage.put("predictions/default/mdl_1/old.parquet", tmp_path / "old")
     keys = ["predictions/default/mdl_1/old.parquet", key]
     assert [json.loads(line)["precision"] for line in logs.lines(storage, keys)] == [None, "int8"]
-    logs.parquet(storage, keys, tmp_path / "both")
+    (tmp_path / "both").write_bytes(b"".join(logs.parquet(storage, keys)))
     assert pq.read_table(tmp_path / "both")["precision"].to_pylist() == [None, "int8"]
 
 

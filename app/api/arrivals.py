@@ -1,0 +1,129 @@
+"""A file that comes in a form: counted with its project while it comes, and gone unless something was made of it."""
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from anyio import CancelScope, to_thread
+from fastapi import Request
+from sqlalchemy.orm import Session
+
+from app.api import multipart
+from app.api.accepted import Once
+from app.errors import Conflict
+from app.services import waste
+
+# A body of unknown length is counted each time that it has grown by so much.
+STEP_BYTES = 4 * 2**20
+# A slow one is counted anew before it is taken for what a killed process has left.
+RENEW_SECONDS = waste.RESERVED.total_seconds() / 4
+
+
+class Arrival:
+    """A file on its way into storage.
+
+    Args:
+        once: of the request.
+        key: where it is to lie; reserved from the start.
+        path: where it comes in.
+        is_answered: whether the request's Idempotency-Key has an answer. Then the file is read for its digest alone.
+    """
+
+    def __init__(self, once: Once, key: str, path: Path, *, is_answered: bool = False) -> None:
+        self.key, self.path, self.is_answered = key, path, is_answered
+        self._state = once.state
+        self._reserved_bytes, self._renew_at = 0, 0.0
+
+    async def counted(self, num_bytes: int) -> None:
+        """So much has come.
+
+        Raises:
+            TooMany: code too_many_bytes.
+        """
+        if num_bytes > self._reserved_bytes + STEP_BYTES or time.monotonic() > self._renew_at:
+            await to_thread.run_sync(self.reserve, max(num_bytes, self._reserved_bytes))
+
+    def reserve(self, num_bytes: int) -> None:
+        """Counts so much with what the project stores.
+
+        Raises:
+            TooMany: code too_many_bytes.
+        """
+        if not self.is_answered:
+            waste.reserve(self._state.database, self.key, num_bytes)
+            self._reserved_bytes, self._renew_at = num_bytes, time.monotonic() + RENEW_SECONDS
+
+    def check(self) -> None:
+        """Refuses to make something of a file that was only read for its digest.
+
+        Raises:
+            Conflict: the answer that was there is not there any more.
+        """
+        if self.is_answered:
+            raise Conflict(
+                "expected the answer that this Idempotency-Key had when the request began; found that it went "
+                "meanwhile; send the request again",
+                code="idempotency_in_flight",
+            )
+
+    def store(self) -> None:
+        """Puts the file, all of which has come, into storage.
+
+        Raises:
+            Conflict: see `check`.
+            TooMany: code too_many_bytes.
+        """
+        self.check()
+        size_bytes = self.path.stat().st_size
+        if size_bytes > self._reserved_bytes or time.monotonic() > self._renew_at:
+            self.reserve(size_bytes)
+        self._state.storage.put(self.key, self.path)
+
+    def keep(self, session: Session) -> None:
+        """It is wanted, in the transaction whose rows speak of it.
+
+        Raises:
+            Unavailable: see `waste.keep`.
+        """
+        waste.keep(session, self.key)
+
+    def give_back(self) -> None:
+        """It is not wanted, and counts no more, unless a commit has kept it."""
+        if self._reserved_bytes:
+            waste.give_back(self._state.database, self._state.storage, self.key)
+            self._reserved_bytes = 0
+
+
+@asynccontextmanager
+async def arriving(request: Request, once: Once, route: str, key: str) -> AsyncIterator[Arrival]:
+    """Takes in the file of a request; what is left of it after the block is what a commit has kept.
+
+    Args:
+        request: not yet read.
+        once: of it.
+        route: that its Idempotency-Key is of.
+        key: where the file is to lie.
+
+    Raises:
+        TooMany: code too_many_bytes; nothing was read.
+    """
+    if await to_thread.run_sync(once.is_answered, route):
+        # An answer that was given comes again in a full project, too; the body says whether it is the same request.
+        yield Arrival(once, key, Path(os.devnull), is_answered=True)
+        return
+    with multipart.landing(once.state.settings.scratch) as path:
+        arrival = Arrival(once, key, path)
+        try:
+            await to_thread.run_sync(arrival.reserve, _declared(request, once.state.settings.max_upload_bytes))
+            yield arrival
+        finally:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(arrival.give_back)
+
+
+def _declared(request: Request, most_bytes: int) -> int:
+    """Bytes that are to come, as far as the request says; one at least, so that a full project takes nothing in."""
+    announced = request.headers.get("content-length", "")
+    return min(int(announced), most_bytes) if announced.isdigit() and int(announced) else 1
