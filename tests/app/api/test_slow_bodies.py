@@ -1,9 +1,11 @@
 """A client that falls silent in the middle of a body is not waited for without end, and leaves nothing."""
 
 import asyncio
+import gc
 import json
 import shutil
 import socket
+import weakref
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -117,3 +119,36 @@ def test_waits_that_were_given_up_add_up():
 
     asyncio.run(SlowBodies(app, 0.2)({"type": "http", "path": "/x"}, silence, send))
     assert sent[0]["status"] == 408
+
+
+class Mark:
+    """Something that belongs to a request."""
+
+
+def answered():
+    """Of a request that was answered, what belonged to it."""
+    mark = Mark()
+    scope = {"type": "http", "path": "/", "mark": mark}
+
+    # It knows of the scope, as in the service.
+    async def send(message):
+        scope["sent"] = message
+
+    async def receive():
+        return {"type": "http.request"}
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "http.response.start"})
+
+    asyncio.run(SlowBodies(app, IDLE_SECONDS)(scope, receive, send))
+    assert scope["sent"]
+    return weakref.ref(mark)
+
+
+def test_a_request_leaves_nothing_for_the_garbage_collector():
+    gc.disable()
+    try:
+        assert answered()() is None
+    finally:
+        gc.enable()
