@@ -116,19 +116,18 @@ class Ask:
 
 def json(found: Found, result: Result, document: dict[str, Any]) -> Response:
     """An answer that is made by hand: checking thousands of our own numbers takes longer than computing them."""
-    response = Response(to_json(document), media_type="application/json")
-    describe(response, found, result.timing)
-    return response
+    return Response(to_json(document), headers=described(found, result.timing), media_type="application/json")
 
 
-def describe(response: Response, found: Found, timing: Timing | None = None) -> None:
-    """Says in headers who answered: version and alignment; and, in milliseconds, what the slowest image waited for."""
-    response.headers["X-Graft-Version"] = str(found.version)
-    response.headers["X-Graft-Precision"] = found.model.precision
+def described(found: Found, timing: Timing | None = None) -> dict[str, str]:
+    """Headers that say who answered: version and alignment; and, in milliseconds, what the slowest image waited for."""
+    headers = {"X-Graft-Version": str(found.version), "X-Graft-Precision": found.model.precision}
     if found.alignment is not None:
-        response.headers["X-Graft-Alignment"] = found.alignment
+        headers["X-Graft-Alignment"] = found.alignment
     if timing is not None:
-        stages = {"decode": timing.decode, "queue": timing.queue, "compute": timing.compute}
         # Server-Timing (W3C): browsers and proxies show it.
-        value = ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in stages.items())
-        response.headers["Server-Timing"] = value
+        headers["Server-Timing"] = (
+            f"decode;dur={1000 * timing.decode:.2f}, queue;dur={1000 * timing.queue:.2f}, "
+            f"compute;dur={1000 * timing.compute:.2f}"
+        )
+    return headers

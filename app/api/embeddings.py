@@ -69,7 +69,5 @@ async def embed(name: str, request: Request, project: Project, query: Annotated[
 
 def _bytes(found: Found, result: Result) -> Response:
     rows, columns = result.features_ND.shape
-    answer = Response(result.features_ND.astype(DTYPE).tobytes(), media_type=BINARY)
-    answer.headers["X-Graft-Shape"] = f"{rows},{columns}"
-    answers.describe(answer, found, result.timing)
-    return answer
+    headers = {"X-Graft-Shape": f"{rows},{columns}", **answers.described(found, result.timing)}
+    return Response(result.features_ND.astype(DTYPE).tobytes(), headers=headers, media_type=BINARY)

@@ -76,8 +76,7 @@ async def predict(name: str, request: Request, project: Project, query: Annotate
 
     def line(found: Found, probabilities_C: NDArray[Any], features_D: NDArray[Any]) -> dict[str, Any]:
         item = best.rank(probabilities_C, found.model.spec.labels, query.top_k, query.threshold)
-        scores = [{"label": score.label, "score": score.score} for score in item.scores]
-        known = {"label": item.label, "score": item.score, "scores": scores}
+        known = {"label": item.label, "score": item.score, "scores": item.scores}
         return {**known, "features": features_D.tolist()} if query.features else known
 
     if streams.wanted(ask.request):

@@ -67,9 +67,7 @@ async def response(ask: Ask, line: Callable[[Found, NDArray[Any], NDArray[Any]],
             return _dumped({"index": index, "problem": problem | {"index": index}})
         return _dumped({"index": index, **line(found, outcome.probabilities_NC[0], outcome.features_ND[0])})
 
-    answer = _Lines(_written(ask, found, sent, write), media_type=MEDIA_TYPE)
-    answers.describe(answer, found)
-    return answer
+    return _Lines(_written(ask, found, sent, write), headers=answers.described(found), media_type=MEDIA_TYPE)
 
 
 class _Lines(StreamingResponse):
