@@ -26,6 +26,7 @@ from app.api import (
     classes,
     datasets,
     description,
+    direct,
     domains,
     drift,
     embeddings,
@@ -193,6 +194,8 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
             app.include_router(router, dependencies=allowed, max_body_size=most)
     app.include_router(health.router, dependencies=allowed, max_body_size=most)
     app.include_router(description.router, max_body_size=most)
+    if "serve" in roles:
+        app.router.routes.insert(0, direct.Known("/api/v1", ROLES["serve"]))
     schema.install(app)
     return app
 

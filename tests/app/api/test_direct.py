@@ -2,6 +2,7 @@
 
 import pytest
 from fastapi import routing
+from starlette.routing import NoMatchFound
 
 from app.api import direct
 from app.api.predictions import router
@@ -55,6 +56,44 @@ def test_what_is_wrong_is_so_each_time(ask, query):
     first, second = (problem(ask(query), 422, "invalid_payload") for _ in range(2))
     assert first["errors"] == second["errors"]
     assert query.encode() not in KNOWN
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """One item for each router that was looked through."""
+    found, matches = [], routing.APIRouter.matches
+
+    def counting(self, scope):
+        found.append(self)
+        return matches(self, scope)
+
+    monkeypatch.setattr(routing.APIRouter, "matches", counting)
+    return found
+
+
+def test_a_known_query_is_not_looked_for_among_routers(ask, looked):
+    first = ask("top_k=1")
+    assert looked
+    looked.clear()
+    second = ask("top_k=1")
+    assert looked == []
+    assert first.json() == second.json()
+    assert first.headers.keys() == second.headers.keys()
+
+
+@pytest.mark.parametrize("path", [f"{URL}/", f"{URL}%0A", URL.replace("tiny", "ti%2Fny"), URL.removeprefix("/api")])
+def test_another_path_is_what_it_was(ask, light_client, path):
+    before = light_client.post(path, content=PICTURES[0], follow_redirects=False)
+    assert ask("").status_code == 200
+    after = light_client.post(path, content=PICTURES[0], follow_redirects=False)
+    assert (after.status_code, after.content) == (before.status_code, before.content)
+    assert after.headers.get("location") == before.headers.get("location")
+
+
+def test_known_routes_have_no_name(light_client):
+    with pytest.raises(NoMatchFound):
+        light_client.app.url_path_for("nothing")
+    assert light_client.app.url_path_for("predict", name="tiny") == URL
 
 
 def test_another_method_is_refused_as_before(ask, light_client):
