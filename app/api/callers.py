@@ -7,11 +7,10 @@ checked. Neither touches the database on the event loop (see `app.api.keyring`).
 from typing import Any
 
 from fastapi import Request
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import log_lines
-from app.api import description
+from app.api import description, headers
 from app.api.problems import of_error
 from app.api.scopes import OPEN, SCOPES, Scopes
 from app.errors import Forbidden, GraftError
@@ -55,7 +54,7 @@ class Callers:
     async def _caller(self, scope: Scope) -> Caller:
         if scope["path"] in self._open:
             return ANYBODY
-        header = Headers(scope=scope).get("authorization", "")
+        header = headers.first(scope, b"authorization") or ""
         caller: Caller = await scope["app"].state.graft.keyring.admit(header)
         return caller
 

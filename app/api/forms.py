@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 
+from app.api import headers
 from app.api.multipart import Part
 from app.bodies import pointers, why_no_json
 from app.errors import Unprocessable, UnsupportedMediaType
@@ -55,7 +56,8 @@ def media_type(request: Request, *accepted: str) -> str:
 
 def plain_type(request: Request, header: str) -> str:
     """The media type that a header names first, without parameters; empty where there is none."""
-    return request.headers.get(header, "").partition(",")[0].partition(";")[0].strip().lower()
+    found = headers.first(request.scope, header.encode()) or ""
+    return found.partition(",")[0].partition(";")[0].strip().lower()
 
 
 def text_fields(parts: Iterable[Part]) -> dict[str, str]:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.api import headers
 from app.api.problems import of_error
 from app.errors import Forbidden, GraftError, Misdirected
 
@@ -61,27 +61,28 @@ class Guard:
         """Passes what is allowed on, and answers the rest itself."""
         if scope["type"] == "http":
             try:
-                self._check(scope["method"], Headers(scope=scope))
+                self._check(scope)
             except GraftError as error:
                 await of_error(scope["path"], error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _check(self, method: str, headers: Headers) -> None:
-        host = _name(headers.get("host", ""))
+    def _check(self, scope: Scope) -> None:
+        named = headers.first(scope, b"host") or ""
+        host = _name(named)
         if host not in self._hosts:
             raise Misdirected(
                 f"expected a host of {', '.join(sorted(self._hosts))}; found {host!r}; "
                 "name it in GRAFT_ALLOWED_HOSTS if it is ours"
             )
-        origin = headers.get("origin")
-        if method in SAFE_METHODS or origin in self._origins:
+        origin = headers.first(scope, b"origin")
+        if scope["method"] in SAFE_METHODS or origin in self._origins:
             return
-        if headers.get("sec-fetch-site") == "cross-site":
+        if headers.first(scope, b"sec-fetch-site") == "cross-site":
             raise Forbidden(
                 "expected a write from our own pages or a program; found a cross-site request", code="cross_site"
             )
-        if origin is not None and not self._is_ours(origin, headers.get("host", "")):
+        if origin is not None and not self._is_ours(origin, named):
             raise Forbidden(f"expected a write from our own origin; found Origin {origin!r}", code="cross_site")
 
     def _is_ours(self, origin: str, host: str) -> bool:

@@ -7,9 +7,9 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
+from app.api import headers
 from app.errors import Overloaded
 
 _HOLD = "graft.hold"
@@ -142,7 +142,7 @@ class Hold:
         Raises:
             Overloaded: at once, where the body that is announced has no room; else by a message.
         """
-        announced = Headers(scope=scope).get("content-length", "")
+        announced = headers.first(scope, b"content-length") or ""
         if announced.isascii() and announced.isdigit():
             # A larger one is refused as such, and a stream of lines is not held as a whole.
             self._held.check(self._project, min(int(announced), self._held.largest_bytes))

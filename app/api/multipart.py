@@ -17,6 +17,7 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import parse_options_header
 
+from app.api import headers
 from app.errors import BadRequest, TooLarge, UnsupportedMediaType
 from app.storage import out_of_space
 
@@ -78,7 +79,7 @@ async def read(
         TooLarge: the body is larger than `max_bytes`.
         OutOfSpace: the disk is full.
     """
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    kind, options = parse_options_header(headers.first(request.scope, b"content-type"))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data":
         found = kind.decode("latin-1") or "none"

@@ -1,5 +1,6 @@
 """Predictions: images in, labels and scores out."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -72,13 +73,7 @@ async def predict(name: str, request: Request, project: Project, query: Annotate
     Header `Server-Timing` says how long decoding, waiting and computing took. What nobody waits for any more, since the
     connection was closed or `timeout` has passed, is not computed.
     """
-    ask = Ask.of(request, project, name, query)
-
-    def line(found: Found, probabilities_C: NDArray[Any], features_D: NDArray[Any]) -> dict[str, Any]:
-        item = best.rank(probabilities_C, found.model.spec.labels, query.top_k, query.threshold)
-        known = {"label": item.label, "score": item.score, "scores": item.scores}
-        return {**known, "features": features_D.tolist()} if query.features else known
-
+    ask, line = Ask.of(request, project, name, query), partial(_line, query)
     if streams.wanted(ask.request):
         return await streams.response(ask, line)
     found, result = await ask.all()
@@ -95,3 +90,11 @@ async def predict(name: str, request: Request, project: Project, query: Annotate
             "predictions": [line(found, *row) for row in zip(result.probabilities_NC, result.features_ND, strict=True)],
         },
     )
+
+
+# No function of the endpoint's: its annotations would be worked out for each request.
+def _line(query: PredictQuery, found: Found, probabilities_C: NDArray[Any], features_D: NDArray[Any]) -> dict[str, Any]:
+    """What is said of one image."""
+    item = best.rank(probabilities_C, found.model.spec.labels, query.top_k, query.threshold)
+    known = {"label": item.label, "score": item.score, "scores": item.scores}
+    return {**known, "features": features_D.tolist()} if query.features else known

@@ -2,13 +2,13 @@
 
 import re
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import log_lines
+from app.api import headers
 from app.db.base import new_id
 
-HEADER = "x-request-id"
+HEADER = b"x-request-id"
 _ALLOWED = re.compile(r"[\x21-\x7e]{1,200}")
 _JOB = re.compile(r"/api/v1/jobs/(job_[0-9a-z]{1,40})(/|$)")
 
@@ -24,13 +24,13 @@ class Requests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(HEADER, "")
+        given = headers.first(scope, HEADER) or ""
         # What somebody else has written may go into lines and headers as it is, or not at all.
         request_id = given if _ALLOWED.fullmatch(given) else new_id("req")
         job = _JOB.match(scope["path"])
         # To the end of the task, which is the request's own: the handler of unforeseen errors is outside of this.
         log_lines.bind(request_id=request_id, project=None, job_id=job[1] if job else None)
-        named = (HEADER.encode(), request_id.encode())
+        named = (HEADER, request_id.encode())
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -8,10 +8,9 @@ never seen, and may be of a project that has nothing in the engine, that refuses
 
 import re
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api import callers, problems
+from app.api import callers, headers, problems
 from app.api.held import REFUSALS, Hold
 from app.errors import GraftError
 
@@ -36,7 +35,7 @@ class Room:
             await self._app(scope, receive, send)
             return
         state, name = scope["app"].state.graft, found["native"] or found["oip"]
-        remembered = state.keyring.remembered(Headers(scope=scope).get("authorization", "")) or ""
+        remembered = state.keyring.remembered(headers.first(scope, b"authorization") or "") or ""
 
         async def send_counted(message: Message) -> None:
             if message.get("status") in REFUSALS:

@@ -1,9 +1,9 @@
 """A span for every request, where traces are sent somewhere; it goes on from the client's `traceparent`."""
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import tracing
+from app.api import headers
 from app.api.callers import CALLER
 from app.tracing import Span
 
@@ -23,7 +23,7 @@ class Traced:
         if scope["type"] != "http" or scope["path"] in UNTRACED:
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("traceparent", "")
+        given = headers.first(scope, b"traceparent") or ""
         span = scope["app"].state.graft.tracer.begin(scope["method"], given, serves=True)
 
         async def send_seen(message: Message) -> None:

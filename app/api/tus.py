@@ -8,11 +8,12 @@ from email.utils import format_datetime
 
 import anyio
 from fastapi import Request
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.forms import plain_type
+from app.api.headers import first
 from app.db.uploads import Upload
 from app.errors import BadRequest, TimedOut, Unsupported, UnsupportedMediaType, WrongVersion
 
@@ -47,7 +48,7 @@ class Tus:
         if scope["type"] != "http" or not scope["path"].startswith(PATH):
             await self._app(scope, receive, send)
             return
-        override = Headers(scope=scope).get("x-http-method-override", "").upper()
+        override = (first(scope, b"x-http-method-override") or "").upper()
         if scope["method"] == "POST" and override in OVERRIDES:
             scope = {**scope, "method": override}
 

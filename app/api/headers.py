@@ -1,0 +1,20 @@
+"""Headers of a request, looked through once: half a dozen middlewares and readers ask for one or two each."""
+
+from typing import Any
+
+_KNOWN = "graft.headers"
+
+
+def first(scope: Any, name: bytes) -> str | None:
+    """What the first header of that name says; None where there is none.
+
+    Args:
+        scope: the request's.
+        name: in lower case.
+    """
+    known = scope.get(_KNOWN)
+    if known is None:
+        # From the last to the first, which so counts.
+        known = scope[_KNOWN] = dict(reversed([*scope["headers"]]))
+    found: bytes | None = known.get(name)
+    return None if found is None else found.decode("latin-1")
