@@ -159,6 +159,8 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         version=VERSION,
         summary="Moves knowledge from pretrained models into your own task.",
         lifespan=lifespan,
+        # Traces are our own (`Traced`): the framework would look for somebody else's at each request, for 12 us.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         # They would load scripts from elsewhere: `description` has a page of our own.
         docs_url=None,
         redoc_url=None,
