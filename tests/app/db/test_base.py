@@ -1,5 +1,7 @@
 """Moments and keys, on both databases."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -92,3 +94,20 @@ def test_connections_to_a_server_that_has_gone_are_given_up(postgres):
         assert told["connect_timeout"] == seconds
         assert told["tcp_user_timeout"] == "30000"
         assert (told["keepalives_idle"], told["keepalives_interval"], told["keepalives_count"]) == ("15", "5", "3")
+
+
+def test_a_forked_process_draws_numbers_of_its_own():
+    """Else two processes would give the same ids away whenever they make one in the same millisecond."""
+    code = """
+import os
+from app.db.base import _numbers, new_id
+new_id("a")
+before = set(_numbers._drawn)
+child = os.fork()
+if not child:
+    new_id("a")
+    os._exit(len(before & set(_numbers._drawn)))
+assert len(before) > 100 and set(_numbers._drawn) == before
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
