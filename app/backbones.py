@@ -19,6 +19,8 @@ from app.errors import Unprocessable
 
 CATALOGUE = Path(__file__).parent / "data" / "backbones.json"
 OPEN_CLIP = "open_clip"
+# The provider of what a project has added itself.
+OWN = "user"
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ POINTS = {
     "upload_noted": "its row says how many bytes are there; the client was told nothing",
     "upload_assembled": "an upload that is all there is an object; its row does not say so",
     "upload_verified": "its sha256 is verified; its row does not say so",
-    "log_stored": "a file of predictions is in storage",
+    "log_stored": "a file of predictions is in storage; its log does not count it",
     "sums_stored": "sums of what was answered are in storage, beside an older state of them",
     # storage and broker
     "file_linked": "an object's bytes are in storage under a temporary name",

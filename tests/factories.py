@@ -41,7 +41,12 @@ SHARED_GRAPH = "graphs/tiny/backbone.onnx"
 NEEDED = {"adapt": {"source": "ds_1"},
           "zero_shot": {"classes": ({"name": "a", "description": "b", "attributes": (1.0, 2.5)},
                                     {"name": "c", "description": None, "attributes": (0.0, 1.0)})}}  # fmt: skip
-SPEC = {"task": "classification", "labels": ["blue", "red"], "files": {}, "backbone": {"digest": "tiny"}}
+SPEC = {
+    "task": "classification",
+    "labels": ["blue", "red"],
+    "files": {},
+    "backbone": {"name": "timm/tiny", "digest": "tiny"},
+}
 
 
 def project(session: Session, name: str) -> str:

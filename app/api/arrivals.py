@@ -1,5 +1,6 @@
 """A file that comes in a form: counted with its project while it comes, and gone unless something was made of it."""
 
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -8,17 +9,23 @@ from pathlib import Path
 
 from anyio import CancelScope, to_thread
 from fastapi import Request
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.api import multipart
+from app.api import headers, multipart
 from app.api.accepted import Once
 from app.errors import Conflict
 from app.services import waste
 
-# A body of unknown length is counted each time that it has grown by so much.
-STEP_BYTES = 4 * 2**20
+# A body of unknown length is counted each time that it has grown by so much, or by that share.
+STEP_BYTES, STEP_SHARE = 4 * 2**20, 1 / 16
+# What a form may have beside its file, which is not stored: room for exactly the file is enough.
+FORM_BYTES = 2**16
 # A slow one is counted anew before it is taken for what a killed process has left.
 RENEW_SECONDS = waste.RESERVED.total_seconds() / 4
+AGAIN_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
 
 
 class Arrival:
@@ -34,7 +41,7 @@ class Arrival:
     def __init__(self, once: Once, key: str, path: Path, *, is_answered: bool = False) -> None:
         self.key, self.path, self.is_answered = key, path, is_answered
         self._state = once.state
-        self._reserved_bytes, self._renew_at = 0, 0.0
+        self._reserved_bytes, self._renew_at, self._may_count = 0, 0.0, False
 
     async def counted(self, num_bytes: int) -> None:
         """So much has come.
@@ -42,8 +49,12 @@ class Arrival:
         Raises:
             TooMany: code too_many_bytes.
         """
-        if num_bytes > self._reserved_bytes + STEP_BYTES or time.monotonic() > self._renew_at:
-            await to_thread.run_sync(self.reserve, max(num_bytes, self._reserved_bytes))
+        if self.is_answered:
+            return
+        if num_bytes > self._reserved_bytes + max(STEP_BYTES, int(STEP_SHARE * num_bytes)):
+            await to_thread.run_sync(self.reserve, num_bytes)
+        elif time.monotonic() > self._renew_at:
+            await to_thread.run_sync(self._renew)
 
     def reserve(self, num_bytes: int) -> None:
         """Counts so much with what the project stores.
@@ -51,9 +62,18 @@ class Arrival:
         Raises:
             TooMany: code too_many_bytes.
         """
-        if not self.is_answered:
-            waste.reserve(self._state.database, self.key, num_bytes)
-            self._reserved_bytes, self._renew_at = num_bytes, time.monotonic() + RENEW_SECONDS
+        # Before it does: of a commit whose answer was lost nobody knows.
+        self._may_count = True
+        waste.reserve(self._state.database, self.key, num_bytes)
+        self._reserved_bytes, self._renew_at = num_bytes, time.monotonic() + RENEW_SECONDS
+
+    def _renew(self) -> None:
+        """The same again; a database that is away ends no upload, as long as the reservation holds."""
+        try:
+            self.reserve(self._reserved_bytes)
+        except SQLAlchemyError:
+            log.exception("%s is reserved as before; it is tried again", self.key)
+            self._renew_at = time.monotonic() + AGAIN_SECONDS
 
     def check(self) -> None:
         """Refuses to make something of a file that was only read for its digest.
@@ -77,8 +97,10 @@ class Arrival:
         """
         self.check()
         size_bytes = self.path.stat().st_size
-        if size_bytes > self._reserved_bytes or time.monotonic() > self._renew_at:
+        if size_bytes > self._reserved_bytes:
             self.reserve(size_bytes)
+        elif time.monotonic() > self._renew_at:
+            self._renew()
         self._state.storage.put(self.key, self.path)
 
     def keep(self, session: Session) -> None:
@@ -91,9 +113,9 @@ class Arrival:
 
     def give_back(self) -> None:
         """It is not wanted, and counts no more, unless a commit has kept it."""
-        if self._reserved_bytes:
+        if self._may_count:
             waste.give_back(self._state.database, self._state.storage, self.key)
-            self._reserved_bytes = 0
+            self._may_count = False
 
 
 @asynccontextmanager
@@ -124,6 +146,6 @@ async def arriving(request: Request, once: Once, route: str, key: str) -> AsyncI
 
 
 def _declared(request: Request, most_bytes: int) -> int:
-    """Bytes that are to come, as far as the request says; one at least, so that a full project takes nothing in."""
-    announced = request.headers.get("content-length", "")
-    return min(int(announced), most_bytes) if announced.isdigit() and int(announced) else 1
+    """Bytes of the file that is to come, at least, as far as the request says."""
+    announced = headers.first(request.scope, b"content-length") or ""
+    return max(0, min(int(announced), most_bytes) - FORM_BYTES) if announced.isdecimal() else 0

@@ -212,37 +212,45 @@ def _import(
     state, project = once.state, once.project
     path = upload.path if uploaded is None else _fetched(state, uploaded)
     assert path is not None
-    with imports.judged(state.storage, state.settings.scratch, path) as found:
-        with state.database.read() as session:
-            publications.check_labels(session, project, name, found.spec.task, found.spec.labels, allowed)
-            size_bytes = stored_bytes.of_version(session, project, specs.document(found.spec))
-        # Bytes count once: as what came, until they count as what is made of it.
-        if arrival is not None:
-            arrival.give_back()
-        if uploaded is not None:
-            size_bytes = max(0, size_bytes - uploaded.received_bytes)
-        reserved = partial(waste.reserved, state.database, state.storage)
-        made = imports.store(state.storage, found, project, size_bytes, reserved)
+    with shared.tried(state.database, state.storage) as graphs:
+        with imports.judged(state.storage, state.settings.scratch, path) as found:
+            with state.database.read() as session:
+                publications.check_labels(session, project, name, found.spec.task, found.spec.labels, allowed)
+            # Bytes count once: as what came, until they count as what is made of it.
+            if arrival is not None:
+                arrival.give_back()
+            made = _store(once, found, uploaded.received_bytes if uploaded else 0, graphs)
 
-    def make(session: Session) -> tuple[ImportOut, str]:
-        if uploaded is not None:
-            uploads.take(session, project, uploaded.id, f"{name} version")
-            session.info.setdefault(WASTE, []).append(uploads.key(project, uploaded.id))
-        shared.keep(session, state.storage, shared.of_spec(made.spec))
-        origin = OriginOut(how="imported", bundle_sha256=upload.sha256, size_bytes=upload.size_bytes)
-        waste.keep(session, made.prefix)
-        row = publications.admit(session, project, name, made, allowed, origin.model_dump())
-        default = models.resolve(session, project, name, None, None)
-        answer = _out(name, row, origin, found.checks, default.id == row.id)
-        return answer, f"/api/v1/models/{name}/versions/{row.version}"
+        def make(session: Session) -> tuple[ImportOut, str]:
+            if uploaded is not None:
+                uploads.take(session, project, uploaded.id, f"{name} version")
+                session.info.setdefault(WASTE, []).append(uploads.key(project, uploaded.id))
+            shared.keep(session, state.storage, shared.of_spec(made.spec))
+            origin = OriginOut(how="imported", bundle_sha256=upload.sha256, size_bytes=upload.size_bytes)
+            waste.keep(session, made.prefix)
+            row = publications.admit(session, project, name, made, allowed, origin.model_dump())
+            default = models.resolve(session, project, name, None, None)
+            answer = _out(name, row, origin, found.checks, default.id == row.id)
+            return answer, f"/api/v1/models/{name}/versions/{row.version}"
 
-    out = None
-    try:
-        out = once.answer(ROUTE, asked, make, CREATED)
-    finally:
-        if not isinstance(out, ImportOut):
-            waste.give_back(state.database, state.storage, made.prefix)
-    return out
+        out = None
+        try:
+            out = once.answer(ROUTE, asked, make, CREATED)
+        finally:
+            if not isinstance(out, ImportOut):
+                waste.give_back(state.database, state.storage, made.prefix)
+        return out
+
+
+def _store(once: Once, found: imports.Judged, counted_bytes: int, graphs: set[str]) -> publications.NewVersion:
+    """Reserves what of the bundle does not count yet, and puts it into storage, with a graph that it brings."""
+    state, spec = once.state, specs.document(found.spec)
+    with state.database.read() as session:
+        size_bytes = stored_bytes.of_version(session, once.project, spec)
+    if (graph := stored_bytes.brought(spec)) is not None:
+        graphs.add(graph["key"])
+    reserved = partial(waste.reserved, state.database, state.storage)
+    return imports.store(state.storage, found, once.project, max(0, size_bytes - counted_bytes), reserved)
 
 
 def _out(name: str, row: ModelVersion, origin: OriginOut, checks: dict[str, Any], served_by_default: bool) -> ImportOut:

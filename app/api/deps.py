@@ -20,7 +20,7 @@ from app.bodies import BODY
 from app.db.session import Database
 from app.inbox import Inbox
 from app.queue import Bell
-from app.services import queues, waste
+from app.services import queues, shared, waste
 from app.services.drift import Observation
 from app.services.predictions import Lookup, Opened
 from app.services.probes import Probes
@@ -112,6 +112,7 @@ def finish(state: State, session: SqlSession, location: str | None = None) -> No
         location: of what was made, as the answer will say.
     """
     gone: list[str] = session.info.pop(WASTE, [])
+    graphs = shared.take_given_up(session)
     waste.note(session, gone)
     note = auditing.current()
     entry = note.add(session, location) if note is not None else None
@@ -121,6 +122,7 @@ def finish(state: State, session: SqlSession, location: str | None = None) -> No
         note.stored(entry)
     failpoints.reach("request_committed")
     waste.clear(state.database, state.storage, gone)
+    shared.free(state.database, state.storage, graphs)
     failpoints.reach("request_tidied")
     for queue in queues.take_bells(session):
         state.bell.ring(queue)

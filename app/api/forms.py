@@ -55,7 +55,7 @@ def media_type(request: Request, *accepted: str) -> str:
 
 
 def plain_type(request: Request, header: str) -> str:
-    """The media type that a header names first, without parameters; empty where there is none."""
+    """The media type that a header (its name in lower case) names first, without parameters; empty for none."""
     found = headers.first(request.scope, header.encode()) or ""
     return found.partition(",")[0].partition(";")[0].strip().lower()
 

@@ -9,7 +9,7 @@ def first(scope: Any, name: bytes) -> str | None:
     """What the first header of that name says; None where there is none.
 
     Args:
-        scope: the request's.
+        scope: the request's, with the headers that it came with.
         name: in lower case.
     """
     known = scope.get(_KNOWN)

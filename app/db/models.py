@@ -235,7 +235,7 @@ class ModelVersion(Base):
     origin: Mapped[dict[str, Any] | None]
     # Of its own files, without those that it shares with others.
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    # A shared graph that an import has brought: not one of those that jobs store.
+    # A shared graph that the project has brought: not one of those of the catalogue.
     graph_key: Mapped[str | None] = mapped_column(String(120))
     graph_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(default=now)

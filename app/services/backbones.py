@@ -17,7 +17,6 @@ from app.services import jobs, limits, models
 from app.states import FINAL
 
 AUTO = "auto"
-OWN = "user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ def find(session: Session, project: str, name: str) -> Known:
 
 def place(own: UserBackbone) -> str:
     """Where a user's own weights tell how far their check is."""
-    return f"/api/v1/backbones/own/{own.name.removeprefix(f'{OWN}/')}"
+    return f"/api/v1/backbones/own/{own.name.removeprefix(f'{backbones.OWN}/')}"
 
 
 def _ready(own: UserBackbone) -> Known:
@@ -120,7 +119,7 @@ def has_classifier(session: Session, project: str, name: str) -> bool:
     if name == AUTO:
         return True
     backbone = find(session, project, name).backbone
-    return backbone.provider != OWN and backbone.weights.classifier
+    return backbone.provider != backbones.OWN and backbone.weights.classifier
 
 
 def has_text_tower(session: Session, project: str, name: str) -> bool:
@@ -218,7 +217,7 @@ def _checking(
     Raises:
         Conflict: the name is taken.
     """
-    full = f"{OWN}/{name}"
+    full = f"{backbones.OWN}/{name}"
     taken = session.scalar(select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.name == full))
     if taken is not None and taken.state != "invalid":
         raise Conflict(f"expected a new name; found a backbone {full!r}; choose another name", code="name_taken")
@@ -249,7 +248,7 @@ def own(session: Session, project: str, name: str) -> UserBackbone:
         NotFound: there is none.
     """
     row = session.scalar(
-        select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.name == f"{OWN}/{name}")
+        select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.name == f"{backbones.OWN}/{name}")
     )
     if row is None:
         raise NotFound(f"expected a backbone that was added to this project; found none named {name!r}")

@@ -90,10 +90,11 @@ def _made(file: _File, storage: Storage, scratch: Path, row: ModelVersion) -> Pa
     """Composes the graph; of several that want it at once the first one does."""
     spec = Spec.model_validate(row.spec)
     head, backbone = (predictions.file_path(storage, row.prefix, spec, name) for name in (bundle.HEAD, bundle.BACKBONE))
-    with place(), file.making:
+    # Whoever waits for this version takes no place of another.
+    with in_line(), file.making:
         if file.path is None:
             scratch.mkdir(parents=True, exist_ok=True)
-            with ExitStack() as undone:
+            with place(), ExitStack() as undone:
                 folder = tempfile.TemporaryDirectory(dir=scratch, prefix="composed-")
                 undone.callback(folder.cleanup)
                 (Path(folder.name) / MODEL).write_bytes(bundle.model_bytes(spec, head, backbone))
@@ -115,23 +116,33 @@ def _left(file: _File, version_id: str) -> None:
 
 
 @contextmanager
-def place() -> Iterator[None]:
-    """One of few that compose; waits for it a little.
+def in_line() -> Iterator[None]:
+    """One of those that compose, or wait for it.
 
     Raises:
-        Overloaded: none is free in that time, or too many wait already.
+        Overloaded: too many do already.
     """
     if not _line.acquire(blocking=False):
         raise _overloaded(f"that many, and {NUM_WAITING} that wait")
     try:
-        if not _places.acquire(timeout=WAIT_SECONDS):
-            raise _overloaded(f"that many for {WAIT_SECONDS:g} s")
-        try:
-            yield
-        finally:
-            _places.release()
+        yield
     finally:
         _line.release()
+
+
+@contextmanager
+def place() -> Iterator[None]:
+    """One of few that compose; waits for it a little.
+
+    Raises:
+        Overloaded: none is free in that time.
+    """
+    if not _places.acquire(timeout=WAIT_SECONDS):
+        raise _overloaded(f"that many for {WAIT_SECONDS:g} s")
+    try:
+        yield
+    finally:
+        _places.release()
 
 
 def _overloaded(found: str) -> Overloaded:

@@ -49,9 +49,11 @@ def complete(session: Session, dataset: Dataset, result: dict[str, Any]) -> dict
 def _full(session: Session, dataset: Dataset, size_bytes: int) -> dict[str, str] | None:
     """Why the project cannot have what was made of the archive: images may be larger than they came."""
     more = size_bytes - dataset.size_bytes
+    # Not alone: who makes a job that waits for this one holds the project, and then wants this row, which is held.
+    room = limits.room(session, dataset.project_id, alone=False) if more > 0 else None
     try:
-        if more > 0:
-            limits.check_bytes(session, dataset.project_id, more)
+        if room is not None:
+            room.check(more)
     except TooMany as full:
         return {"code": full.code, "message": full.detail}
     return None

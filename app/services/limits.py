@@ -24,8 +24,8 @@ class Limits:
 
     Args:
         max_bytes: of all that it stores: its datasets (those that are being ingested as they were sent, with their
-            base), its uploads as large as they are to be, its versions and backbones, and the rest as the last
-            collection has found it.
+            base), its uploads as large as they are to be, what is under way, its versions with the graphs that it has
+            brought, its backbones and prediction logs, and the rest as the last collection has found it.
         max_jobs: queued and running together.
         max_requests: a second, of each process that answers.
         max_gpu_seconds: of a day (UTC) that its jobs are on GPUs, all of them together; those that run go on.
@@ -123,12 +123,19 @@ class Room:
             )
 
 
-def room(session: Session, project: str) -> Room | None:
-    """What the project may store; None without a limit. Nobody else of the project takes any until the commit."""
+def room(session: Session, project: str, *, alone: bool = True) -> Room | None:
+    """What the project may store; None without a limit.
+
+    Args:
+        session: the open transaction.
+        project: owner.
+        alone: whether nobody else of the project takes any until the commit.
+    """
     most = session.scalar(select(Project.max_bytes).where(Project.id == project))
     if most is None:
         return None
-    _lock(session, project)
+    if alone:
+        _lock(session, project)
     return Room(most, stored_bytes.total(session, project))
 
 

@@ -17,7 +17,7 @@ from app.db.many import among
 from app.db.models import Model
 from app.db.session import Database
 from app.errors import NotFound, TooMany
-from app.services import limits, models, references
+from app.services import models, references, waste
 from app.serving import logbook
 from app.serving.logbook import Policy
 from app.storage import Storage
@@ -84,32 +84,35 @@ class Ledger:
 
     Args:
         database: the rows of logs.
+        storage: their files.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, storage: Storage) -> None:
+        self._database, self._storage = database, storage
 
     def wanted(self, model_ids: Iterable[str]) -> set[str]:
         """Those of the models that keep a log, now."""
         with self._database.read() as session:
             return set(among(session, select(PredictionLog.model_id), PredictionLog.model_id, model_ids))
 
-    def take(self, model_id: str, size_bytes: int) -> bool:
-        """Counts a file with its log; False where the project may store no more."""
-        with self._database.write() as session:
-            project = session.scalar(select(PredictionLog.project_id).where(PredictionLog.model_id == model_id))
-            try:
-                limits.check_bytes(session, project or "", size_bytes)
-            except TooMany as full:
-                log.warning("predictions of %s are not written down: %s", model_id, full.detail)
-                return False
-            _grow(session, model_id, size_bytes)
-            return True
+    def reserve(self, key: str, size_bytes: int) -> bool:
+        """Counts a file that is to be stored; False where the project may store no more."""
+        try:
+            waste.reserve(self._database, key, size_bytes)
+        except TooMany as full:
+            log.warning("%s is not written down: %s", key, full.detail)
+            return False
+        return True
 
-    def give_back(self, model_id: str, size_bytes: int) -> None:
-        """Takes a file off again that was not stored."""
+    def keep(self, key: str, model_id: str, size_bytes: int) -> None:
+        """Counts the file, which is there, with its log."""
         with self._database.write() as session:
-            _grow(session, model_id, -size_bytes)
+            waste.keep(session, key)
+            _grow(session, model_id, size_bytes)
+
+    def give_back(self, key: str) -> None:
+        """Takes a file off again that was not stored, or cannot be counted."""
+        waste.give_back(self._database, self._storage, key)
 
 
 def _grow(session: Session, model_id: str, size_bytes: int) -> None:

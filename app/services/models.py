@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session, defer
 
@@ -14,7 +14,7 @@ from app.db.many import among
 from app.db.models import Job, Model, ModelVersion
 from app.db.session import Database
 from app.errors import Conflict, NotFound
-from app.services import paging
+from app.services import paging, shared
 from app.serving import logbook, parts
 from app.settings import DEFAULT_PROJECT
 from app.states import JobState
@@ -43,7 +43,13 @@ def page(session: Session, project: str, limit: int, after: str | None) -> tuple
         NotFound: there is none of that name, any more.
     """
     last = None if after is None else get(session, project, after).id
-    return paging.newest(session, select(Model).where(Model.project_id == project), Model.id, "mdl", limit, last)
+    query = select(Model).where(Model.project_id == project)
+    rows, more = paging.newest(session, query, Model.id, "mdl", limit, last)
+    size = func.sum(paging.length_of(ModelVersion.metrics, ModelVersion.origin))
+    sizes = select(ModelVersion.model_id, size).where(ModelVersion.model_id.in_([row.id for row in rows]))
+    found: dict[str, int] = dict(session.execute(sizes.group_by(ModelVersion.model_id)).all())
+    number = paging.num_fitting(found.get(row.id, 0) for row in rows)
+    return rows[:number], more or number < len(rows)
 
 
 def versions(session: Session, model_ids: Sequence[str]) -> dict[str, list[ModelVersion]]:
@@ -173,6 +179,7 @@ def delete_version(session: Session, project: str, name: str, number: int) -> li
             code="in_use",
             users=list(users),
         )
+    shared.give_up(session, [row.graph_key])
     session.delete(row)
     return [row.prefix, parts.prefix(project, row.id)]
 
@@ -199,9 +206,10 @@ def delete(session: Session, project: str, name: str) -> list[str]:
             users=list(users),
         )
     prefixes = [logbook.prefix(project, model.id)]
-    query = select(ModelVersion.id, ModelVersion.prefix).where(ModelVersion.model_id == model.id)
-    for version_id, prefix in session.execute(query):
+    query = select(ModelVersion.id, ModelVersion.prefix, ModelVersion.graph_key)
+    for version_id, prefix, graph in session.execute(query.where(ModelVersion.model_id == model.id)):
         prefixes += [prefix, parts.prefix(project, version_id)]
+        shared.give_up(session, [graph])
     for table in (Alias, AliasChange, DomainBinding, DomainChange, PredictionLog, ModelVersion):
         session.execute(sql_delete(table).where(table.model_id == model.id))
     session.delete(model)

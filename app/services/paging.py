@@ -1,4 +1,4 @@
-"""Pages of rows: what every list of the API is cut by, in rows and in bytes.
+"""Pages of rows: what every list of the API is cut by, in rows, and in bytes where rows have documents.
 
 A page begins below an id, whether or not its row is still there: ids sort by age, so that a row which is deleted
 between two pages takes nothing from whoever walks through the list.
@@ -51,10 +51,14 @@ def newest(
     size = _size(row_id)
     if size is None:
         return first(session, query, limit)
-    found = session.execute(query.with_only_columns(row_id, size).limit(limit + 1)).all()
-    number = num_fitting(size_bytes for _, size_bytes in found[:limit])
-    ids = [one for one, _ in found[:number]]
-    return session.scalars(query.where(row_id.in_(ids))).all(), len(found) > number
+    while True:
+        found = session.execute(query.with_only_columns(row_id, size).limit(limit + 1)).all()
+        number = num_fitting(size_bytes for _, size_bytes in found[:limit])
+        ids = [one for one, _ in found[:number]]
+        rows = session.scalars(query.where(row_id.in_(ids))).all()
+        # Else all have gone between the two.
+        if rows or not found:
+            return rows, len(found) > number
 
 
 def num_fitting(sizes: Iterable[int]) -> int:
@@ -66,8 +70,14 @@ def num_fitting(sizes: Iterable[int]) -> int:
 def _size(row_id: InstrumentedAttribute[str]) -> ColumnElement[int] | None:
     """Length of a row's documents as text; None where it has none."""
     documents = [column for column in inspect(row_id.class_).columns if isinstance(column.type, JSON)]
+    return length_of(*documents) if documents else None
+
+
+def length_of(*documents: Any) -> ColumnElement[int]:
+    """Length of columns with documents as text, all together."""
     sizes: list[Any] = [func.coalesce(func.length(cast(column, Text)), 0) for column in documents]
-    return sum(sizes[1:], sizes[0]) if sizes else None
+    total: ColumnElement[int] = sum(sizes[1:], sizes[0])
+    return total
 
 
 def first(session: Session, query: Select[R], limit: int) -> tuple[Sequence[R], bool]:

@@ -70,7 +70,7 @@ def admit(
         Conflict: code label_change.
         TooMany: the project may store no more bytes.
     """
-    limits.check_bytes(session, project, stored_bytes.of_version(session, project, made.spec))
+    _check_room(session, project, made)
     return _append(session, project, name, made, allowed, metrics=made.spec["metrics"], origin=origin)
 
 
@@ -91,7 +91,7 @@ def append(
         Conflict: code version_moved, the alias or default means another version by now.
         TooMany: the project may store no more bytes.
     """
-    limits.check_bytes(session, base.project_id, stored_bytes.of_version(session, base.project_id, made.spec))
+    _check_room(session, base.project_id, made)
     number = _next_number(session, base.model_id)
     # After the counter, whose lock lets one publication through at a time.
     found = models.resolve(session, base.project_id, name, *asked)
@@ -133,6 +133,12 @@ def _add(
     session.flush()
     outbox.version_published(session, session.get_one(Model, model_id).name, row)
     return row
+
+
+def _check_room(session: Session, project: str, made: NewVersion) -> None:
+    # First the room, since nobody else takes any from then on: somebody may bring the same graph at this moment.
+    if (room := limits.room(session, project)) is not None:
+        room.check(stored_bytes.of_version(session, project, made.spec))
 
 
 def _next_number(session: Session, model_id: str) -> int | None:

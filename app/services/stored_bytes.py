@@ -12,6 +12,7 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from app.artifact import bundle
+from app.backbones import OWN
 from app.db.logs import PredictionLog
 from app.db.models import Dataset, Job, ModelVersion, UserBackbone
 from app.db.uploads import USED, Upload
@@ -95,7 +96,7 @@ def _held(session: Session, project: str | None) -> Iterable[Row[str, int]]:
 
 
 def _graphs(session: Session, project: str | None) -> Iterable[Row[str, int]]:
-    """Graphs that a project's imports have brought, each once; projects that share one have each to answer for it."""
+    """Graphs that a project has brought, each once; projects that share one have each to answer for it."""
     owner, key = ModelVersion.project_id, ModelVersion.graph_key
     each = select(owner, func.max(ModelVersion.graph_bytes).label("size")).where(key.is_not(None)).group_by(owner, key)
     graph = (each if project is None else each.where(owner == project)).subquery()
@@ -114,9 +115,15 @@ def beside(session: Session, counted: Bytes) -> Bytes:
 
 
 def brought(spec: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The entry of a version's shared graph, where it is not one of those that jobs here store for everybody."""
+    """The entry of a version's shared graph, where the project has brought it: by an import, or as its own backbone.
+
+    Jobs store graphs under the digests of weights, imports under those of the graphs: a bundle may claim any weights.
+    """
     graph: Mapping[str, Any] = spec["files"].get(bundle.BACKBONE, {})
-    return None if graph.get("key") in (None, bundle.shared_key(spec["backbone"]["digest"])) else graph
+    if graph.get("key") is None:
+        return None
+    is_own = spec["backbone"]["name"].startswith(f"{OWN}/")
+    return graph if is_own or graph["key"] == bundle.shared_key(graph["sha256"]) else None
 
 
 def of_version(session: Session, project: str, spec: Mapping[str, Any]) -> int:

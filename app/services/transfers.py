@@ -108,7 +108,7 @@ def check_attention(session: Session, project: str, backbone: str) -> None:
         found = "auto, which may choose one without"
     else:
         known = backbones.find(session, project, backbone).backbone
-        built = catalogue.find(known.architecture) if known.provider == backbones.OWN else known
+        built = catalogue.find(known.architecture) if known.provider == catalogue.OWN else known
         if built is None or built.attention:
             return
         found = f"{backbone}, which has none"

@@ -109,11 +109,14 @@ class Ledger(Protocol):
     def wanted(self, model_ids: Iterable[str]) -> set[str]:
         """Those of the models that still want to be written down, by id."""
 
-    def take(self, model_id: str, size_bytes: int) -> bool:
+    def reserve(self, key: str, size_bytes: int) -> bool:
         """Counts a file that is to be stored with what the project stores; False where it may store no more."""
 
-    def give_back(self, model_id: str, size_bytes: int) -> None:
-        """The file was not stored."""
+    def keep(self, key: str, model_id: str, size_bytes: int) -> None:
+        """The file is there, and counts with its log from now on."""
+
+    def give_back(self, key: str) -> None:
+        """The file was not stored, or cannot be counted."""
 
 
 class Logbook:
@@ -225,15 +228,16 @@ class Logbook:
         with tempfile.TemporaryDirectory(dir=self._scratch, prefix="log-") as place:
             path = Path(place) / "part"
             pq.write_table(pa.Table.from_pylist(rows, schema=schema()), path, compression="zstd")
-            model_id, size_bytes = records[0].policy.model_id, path.stat().st_size
-            if not self._ledger.take(model_id, size_bytes):
+            key, size_bytes = f"{folder}/{records[0].at:%H%M%S}-{uuid4().hex}{SUFFIX}", path.stat().st_size
+            if not self._ledger.reserve(key, size_bytes):
                 return False
             try:
-                self._storage.put(f"{folder}/{records[0].at:%H%M%S}-{uuid4().hex}{SUFFIX}", path)
+                self._storage.put(key, path)
+                failpoints.reach("log_stored")
+                self._ledger.keep(key, records[0].policy.model_id, size_bytes)
             except Exception:
-                self._ledger.give_back(model_id, size_bytes)
+                self._ledger.give_back(key)
                 raise
-        failpoints.reach("log_stored")
         return True
 
 

@@ -22,7 +22,7 @@ REACHED_BY = {
     "request_tidied": "transfer",
     "answer_found": "repeated",
     "waste_reserved": "ingest",
-    "waste_given_back": "repeated",
+    "waste_given_back": "refused",
     "waste_taken": "overdue",
     "waste_deleted": "delete",
     "waste_cleared": "delete",

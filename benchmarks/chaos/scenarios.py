@@ -111,11 +111,27 @@ def ingest(lab: Lab) -> Done:
 
 
 def repeated(lab: Lab) -> Done:
-    """A request that is sent again after its answer: the dataset is made once, the archive that came again goes."""
+    """A request that is sent again after its answer: the dataset is made once, and nothing else is kept."""
     name, files = f"r{next(numbers)}", {"file": ("a.zip", lab.archive.read_bytes())}
     first, again = (lab.stack.post("/datasets", name, files=files, data={"name": name}) for _ in range(2))
     finish(lab.stack, [first["job_id"]])
     return Done([first["job_id"]], {"same": first == again})
+
+
+def refused(lab: Lab) -> Done:
+    """A form that is refused once it is whole: what was reserved for its file is given back."""
+    files, data = {"file": ("a.zip", lab.archive.read_bytes())}, {"name": f"f{next(numbers)}", "task": "none"}
+
+    def refusal() -> str:
+        try:
+            lab.stack.client.call("POST", "/datasets", files=files, data=data)
+        except ApiError as error:
+            if error.status == 400:
+                return error.code
+            raise
+        raise AssertionError("expected the form to be refused; found it taken")
+
+    return Done([], {"code": lab.stack.persist(refusal)})
 
 
 def late(lab: Lab) -> Done:
@@ -360,6 +376,6 @@ def _job_of(lab: Lab, dataset_id: str) -> str:
 SCENARIOS: dict[str, Callable[[Lab], Done]] = {
     one.__name__: one
     for one in (transfer, late, cold, first_on_backbone, tune, adapt, ingest, repeated, upload, folds, rank, advise,
-                predict, align, align_across, alias, delete, add_class, import_bundle, own_backbone,
+                predict, align, align_across, alias, delete, add_class, import_bundle, own_backbone, refused,
                 logged, observed, told, collect, due, overdue, expired, left)
 }  # fmt: skip

@@ -41,20 +41,20 @@ def downgrade() -> None:
 
 
 def _name_graphs() -> None:
-    """Versions that were imported, or made from such a one: their graph does not lie with those of jobs."""
+    """Of versions that were imported, or stand on backbones of their project: others share what jobs have stored."""
+    spec = sa.column("spec", sa.JSON)
     version = sa.table(
         "model_version",
         sa.column("id", sa.String),
-        sa.column("job_id", sa.String),
-        sa.column("spec", sa.JSON),
+        spec,
         sa.column("graph_key", sa.String),
         sa.column("graph_bytes", sa.BigInteger),
     )
-    connection = op.get_bind()
-    # One spec at a time: each may be megabytes.
-    for (version_id,) in connection.execute(sa.select(version.c.id).where(version.c.job_id.is_(None))).all():
-        spec = connection.scalar(sa.select(version.c.spec).where(version.c.id == version_id))
-        graph = spec["files"].get("backbone.onnx", {})
-        if graph.get("key") not in (None, f"graphs/{spec['backbone']['digest']}/backbone.onnx"):
-            found = {"graph_key": graph["key"], "graph_bytes": graph["size_bytes"]}
-            connection.execute(sa.update(version).where(version.c.id == version_id).values(found))
+    key, sha256, size = (spec[("files", "backbone.onnx", name)] for name in ("key", "sha256", "size_bytes"))
+    name = spec[("backbone", "name")].as_string()
+    of_import = key.as_string() == sa.literal("graphs/") + sha256.as_string() + sa.literal("/backbone.onnx")
+    op.execute(
+        sa.update(version)
+        .where(key.as_string().is_not(None), sa.or_(of_import, name.like("user/%")))
+        .values(graph_key=key.as_string(), graph_bytes=size.as_integer())
+    )

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from sqlalchemy import delete, select
+from sqlalchemy.exc import OperationalError
 
 from app.api import arrivals
 from app.db.models import Dataset, IdempotencyKey
@@ -92,7 +93,7 @@ def test_what_is_under_way_counts_until_it_ends(service, route):
     url, state = service
     limit(state, 3 * MIB)
     with begin(url, route, f"Content-Length: {2 * MIB}", body=HEAD):
-        wait_until(lambda: counted(state) == 2 * MIB, "a request whose bytes count")
+        wait_until(lambda: counted(state) == 2 * MIB - arrivals.FORM_BYTES, "a request whose bytes count")
         with begin(url, "datasets", f"Content-Length: {2 * MIB}") as second:
             assert second.recv(2**16).startswith(b"HTTP/1.1 429 ")
     wait_until(lambda: left(state) == ([], []), "the end of a request whose client has gone")
@@ -112,16 +113,50 @@ def test_a_body_of_unknown_length_is_counted_as_it_comes(service, monkeypatch):
     assert counted(state) == 0
 
 
+def test_room_for_exactly_the_file_is_enough(service):
+    url, state = service
+    limit(state, len(ARCHIVE))
+    with httpx.Client(base_url=f"{url}/api/v1/", trust_env=False, timeout=60) as http:
+        fields, content = FORMS["datasets"]
+        files = {"file": ("a.zip", content)}
+        assert http.post("datasets", data=fields, files=files).status_code == 202
+        problem(http.post("datasets", data=fields, files=files), 429, "too_many_bytes")
+        # Of a form without a file nothing is stored.
+        upload = http.post("uploads", json={"size_bytes": 0})
+        assert upload.status_code == 201, upload.text
+        form = {"name": (None, "more"), "upload_id": (None, upload.json()["id"])}
+        problem(http.post("datasets", files=form), 409, "upload_incomplete")
+
+
+def test_a_database_that_is_away_for_a_while_ends_no_upload(service, monkeypatch):
+    url, _ = service
+    monkeypatch.setattr(arrivals, "RENEW_SECONDS", 0.0)
+    asked, reserve = [], arrivals.waste.reserve
+
+    def away(*given):
+        asked.append(given)
+        # At the head, while the body comes, and once it has come.
+        if len(asked) == 2:
+            raise OperationalError("BEGIN", None, Exception("away"))
+        reserve(*given)
+
+    monkeypatch.setattr(arrivals.waste, "reserve", away)
+    with httpx.Client(base_url=f"{url}/api/v1/", trust_env=False, timeout=60) as http:
+        fields, content = FORMS["datasets"]
+        assert http.post("datasets", data=fields, files={"file": ("a.zip", content)}).status_code == 202
+    assert len(asked) == 3
+
+
 def test_a_slow_body_is_counted_anew_in_time(service, monkeypatch):
     """Else a sweep would take what it has reserved for what a killed process has left."""
     url, state = service
     monkeypatch.setattr(arrivals, "RENEW_SECONDS", 0.0)
     with begin(url, "datasets", f"Content-Length: {2 * MIB}", body=HEAD) as connection:
-        wait_until(lambda: counted(state) == 2 * MIB, "a request whose bytes count")
+        wait_until(lambda: counted(state) == 2 * MIB - arrivals.FORM_BYTES, "a request whose bytes count")
         with state.database.write() as session:
             session.execute(delete(Waste))
         connection.sendall(b"x")
-        wait_until(lambda: counted(state) == 2 * MIB, "a request that counts again")
+        wait_until(lambda: counted(state) == 2 * MIB - arrivals.FORM_BYTES, "a request that counts again")
 
 
 @pytest.mark.parametrize("route", FORMS)

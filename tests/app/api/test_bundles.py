@@ -12,8 +12,9 @@ from starlette.testclient import TestClient
 from app.artifact import bundle
 from app.db.models import IdempotencyKey, Model, ModelVersion
 from app.db.waste import Waste
+from app.errors import Conflict
 from app.main import create_app
-from app.services import imports, limits, stored_bytes
+from app.services import imports, limits, publications, stored_bytes
 from app.services.limits import Limits
 from app.settings import Settings
 from tests import factories
@@ -124,9 +125,36 @@ def test_an_import_counts_once_with_the_graph_that_it_brought(client, content, f
     again = send(client, content, headers=key)
     assert (again.status_code, again.json()) == (201, first.json())
     problem(send(client, content + b"more", headers=key), 422, "idempotency_mismatch")
+    assert len(list(state.storage.list("graphs"))) == 1
     assert client.delete("/api/v1/models/tiny").status_code == 204
     with state.database.read() as session:
         assert stored_bytes.total(session, "default") == 0
+    # Nobody would count it until a collection.
+    assert list(state.storage.list("graphs")) == []
+
+
+def test_a_graph_that_was_brought_goes_with_the_last_version_on_it(client, content):
+    state = client.app.state.graft
+    for name in ("one", "one", "two"):
+        assert send(client, content, name).status_code == 201
+    for path in ("one/versions/1", "one"):
+        assert client.delete(f"/api/v1/models/{path}").status_code == 204
+        assert len(list(state.storage.list("graphs"))) == 1
+    assert len(predict(client, "two", 1)) == len(PICTURES)
+    assert client.delete("/api/v1/models/two").status_code == 204
+    assert list(state.storage.list("graphs")) == []
+
+
+def test_of_an_import_that_is_refused_at_its_end_no_graph_is_left(client, content, monkeypatch):
+    state = client.app.state.graft
+
+    def full(session, *_given, **_fields):
+        assert len(list(state.storage.list("graphs"))) == 1
+        raise Conflict("expected another moment; found this one")
+
+    monkeypatch.setattr(publications, "admit", full)
+    problem(send(client, content), 409, "invalid_state")
+    assert list(state.storage.list("graphs")) == list(state.storage.list("bundles")) == []
 
 
 def test_a_bundle_is_whole_and_the_same_each_time(origin, content, files):

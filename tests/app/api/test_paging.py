@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.services import paging
+from app.services import models, paging
 from tests import factories
 from tests.app.api.test_queries import DOCUMENT, NATIVE
 from tests.checks import problem
@@ -59,3 +59,16 @@ def test_a_page_ends_where_its_documents_are_too_large(client, database, monkeyp
 
 def test_of_nothing_there_is_a_page(client):
     assert client.get("/api/v1/datasets").json() == {"data": [], "has_more": False}
+
+
+def test_a_page_of_models_ends_where_their_versions_say_too_much(client, database, monkeypatch):
+    monkeypatch.setattr(paging, "PAGE_BYTES", 2500)
+    with database.write() as session:
+        for name in ("a", "b", "c"):
+            model = factories.model(session, name, 2)
+            for version in models.versions(session, [model.id])[model.id]:
+                version.metrics = {"x" * 500: 1.0}
+    first = client.get("/api/v1/models").json()
+    assert ([row["name"] for row in first["data"]], first["has_more"]) == (["c", "b"], True)
+    rest = client.get("/api/v1/models", params={"after": "b"}).json()
+    assert ([row["name"] for row in rest["data"]], rest["has_more"]) == (["a"], False)

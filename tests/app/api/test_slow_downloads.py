@@ -87,6 +87,7 @@ def test_few_compose_at_once(service, door, monkeypatch):
     with httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
         with ExitStack() as others:
             for _ in range(compositions.NUM_AT_ONCE):
+                others.enter_context(compositions.in_line())
                 others.enter_context(compositions.place())
             monkeypatch.setattr(compositions, "WAIT_SECONDS", 0.1)
             answer = http.get(f"{VERSION}/{door}")
@@ -131,12 +132,13 @@ def test_few_wait():
     """Nobody waits behind a line that is full."""
 
     def wait():
-        with compositions.place():
+        with compositions.in_line(), compositions.place():
             pass
 
     waiting = [threading.Thread(target=wait) for _ in range(compositions.NUM_WAITING)]
     with ExitStack() as others:
         for _ in range(compositions.NUM_AT_ONCE):
+            others.enter_context(compositions.in_line())
             others.enter_context(compositions.place())
         for thread in waiting:
             thread.start()

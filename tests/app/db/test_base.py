@@ -80,7 +80,7 @@ def test_more_ids_are_looked_up_than_one_statement_takes(database):
         wanted = {row.id for row in models.versions(session, [model.id])[model.id]}
     many = [f"ver_{number:020}" for number in range(70_000)]
     assert models.published(database, [*many, *wanted]) == wanted
-    assert logs.Ledger(database).wanted(many) == set()
+    assert logs.Ledger(database, None).wanted(many) == set()
 
 
 @pytest.mark.server

@@ -111,13 +111,15 @@ def test_datasets_that_came_to_nothing_count_no_more(empty, empty_database_url):
 def test_graphs_that_imports_have_brought_count_from_the_upgrade_on(empty, empty_database_url):
     migration.upgrade(empty_database_url)
     command.downgrade(migration.config(empty), "20261130_invalid_sizes")
-    keys = {"brought": "graphs/theirs/backbone.onnx", "ours": factories.SHARED_GRAPH, "own": None, "none": ...}
+    theirs, weights = "graphs/aa/backbone.onnx", "graphs/bb/backbone.onnx"
+    graphs = {"brought": (theirs, "timm/x"), "shared": (weights, "timm/x"), "mine": (weights, "user/x"),
+              "alone": (None, "timm/x"), "none": (..., "timm/x")}  # fmt: skip
     with empty.write() as session:
         session.add(Model(id="m", project_id="default", name="m", last_version=4))
         session.flush()
-        for number, (name, key) in enumerate(keys.items(), start=1):
-            files = {} if key is ... else {"backbone.onnx": {"key": key, "size_bytes": 70}}
-            spec = json.dumps({**factories.SPEC, "files": files})
+        for number, (name, (key, backbone)) in enumerate(graphs.items(), start=1):
+            files = {} if key is ... else {"backbone.onnx": {"key": key, "size_bytes": 70, "sha256": "aa"}}
+            spec = json.dumps({**factories.SPEC, "files": files, "backbone": {"name": backbone, "digest": "bb"}})
             session.execute(
                 text(
                     "INSERT INTO model_version (id, project_id, model_id, version, prefix, spec, metrics, created_at)"
@@ -128,8 +130,8 @@ def test_graphs_that_imports_have_brought_count_from_the_upgrade_on(empty, empty
     migration.upgrade(empty_database_url)
     with empty.read() as session:
         found = {row.id: (row.graph_key, row.graph_bytes) for row in session.query(ModelVersion)}
-        assert found == {**dict.fromkeys(keys, (None, 0)), "brought": (keys["brought"], 70)}
-        assert stored_bytes.of_rows(session)["default"]["graphs"] == 70
+        assert found == {**dict.fromkeys(graphs, (None, 0)), "brought": (theirs, 70), "mine": (weights, 70)}
+        assert stored_bytes.of_rows(session)["default"]["graphs"] == 140
 
 
 @pytest.mark.server

@@ -5,10 +5,12 @@ from datetime import date, timedelta
 import pytest
 from sqlalchemy import select
 
+from app.artifact import bundle
 from app.backbones import InputChanges
 from app.db.base import new_id, now
 from app.db.logs import PredictionLog
 from app.db.models import ModelVersion
+from app.db.waste import Waste
 from app.errors import NotFound, TooMany
 from app.inbox import open_inbox
 from app.services import (
@@ -145,8 +147,11 @@ def test_limits_are_set_as_a_whole_and_taken_away(database):
             limits.put(session, "none", Limits())
 
 
+SHA256 = "a" * 64
+
+
 def own(key, size_bytes):
-    return {"sha256": "a" * 64, "size_bytes": size_bytes, "key": key}
+    return {"sha256": SHA256, "size_bytes": size_bytes, "key": key}
 
 
 def checkpoint(size_bytes):
@@ -176,7 +181,7 @@ def test_versions_and_backbones_count_and_what_they_share_does_not(database):
 
 
 def test_a_graph_that_imports_have_brought_counts_once_in_each_project(database):
-    files = {"head.onnx": own(None, 100), "backbone.onnx": own("graphs/brought/backbone.onnx", 500)}
+    files = {"head.onnx": own(None, 100), "backbone.onnx": own(bundle.shared_key(SHA256), 500)}
     spec = {**factories.SPEC, "metrics": {}, "files": files}
 
     def admit(session, project):
@@ -200,7 +205,7 @@ def test_a_graph_that_imports_have_brought_counts_once_in_each_project(database)
         limits.put(session, "default", Limits(max_bytes=599))
         with pytest.raises(TooMany, match="found 0, and 600 more"):
             admit(session, "default")
-        assert second.graph_key == "graphs/brought/backbone.onnx"
+        assert second.graph_key == bundle.shared_key(SHA256)
 
 
 def test_what_is_reserved_counts_until_it_is_kept_or_given_back(database, storage):
@@ -221,24 +226,53 @@ def test_what_is_reserved_counts_until_it_is_kept_or_given_back(database, storag
     waste.reserve(database, "incoming/default/b", 1000)
 
 
+@pytest.mark.parametrize("digest", ["b" * 64, SHA256])
+def test_whatever_weights_a_bundle_claims_its_graph_counts(digest):
+    files = {"backbone.onnx": own(bundle.shared_key(SHA256), 500)}
+    assert stored_bytes.brought({"files": files, "backbone": {"name": "timm/tiny", "digest": digest}}) is not None
+
+
+def test_of_graphs_that_jobs_have_stored_those_of_own_backbones_count():
+    files, digest = {"backbone.onnx": own(bundle.shared_key("b" * 64), 500)}, "b" * 64
+    for name, counts in (("timm/tiny", False), ("user/mine", True)):
+        spec = {**factories.SPEC, "files": files, "backbone": {"name": name, "digest": digest}}
+        assert (stored_bytes.brought(spec) is not None) == counts
+
+
 def test_a_log_counts_file_by_file_and_is_refused_in_a_full_project(database, storage, tmp_path):
     (tmp_path / "some").write_bytes(b"x" * 100)
-    ledger = logs.Ledger(database)
+    ledger = logs.Ledger(database, storage)
     with database.write() as session:
         model_id = factories.model(session).id
         limits.put(session, "default", Limits(max_bytes=250))
         session.add(PredictionLog(model_id=model_id, project_id="default", share=1.0, keep_days=1, images=False))
-    assert [ledger.take(model_id, 100) for _ in range(3)] == [True, True, False]
-    ledger.give_back(model_id, 100)
-    assert ledger.take(model_id, 100)
-    for day in ("2026-01-01", "2026-01-02"):
-        storage.put(f"predictions/default/{model_id}/{day}/a.parquet", tmp_path / "some")
+
+    def counted():
+        with database.read() as session:
+            return {name: size for name, size in stored_bytes.of_rows(session)["default"].items() if size}
+
+    keys = [f"predictions/default/{model_id}/2026-01-0{day}/a.parquet" for day in (1, 2, 3)]
+    for key in keys[:2]:
+        assert ledger.reserve(key, 100)
+        storage.put(key, tmp_path / "some")
+    assert not ledger.reserve(keys[2], 100)
+    assert counted() == {"uploads": 200}
+    for key in keys[:2]:
+        ledger.keep(key, model_id, 100)
+    assert counted() == {"logs": 200}
     assert logs.expire(database, storage, date(2026, 1, 3)) == 1
-    with database.read() as session:
-        assert stored_bytes.of_rows(session)["default"]["logs"] == 100
-    ledger.give_back(model_id, 1000)
-    with database.read() as session:
-        assert stored_bytes.of_rows(session)["default"]["logs"] == 0
+    assert counted() == {"logs": 100}
+    assert ledger.reserve(keys[2], 150)
+    ledger.give_back(keys[2])
+    assert counted() == {"logs": 100}
+    # Of a process that was killed a sweep takes the rest.
+    assert ledger.reserve(keys[2], 100)
+    storage.put(keys[2], tmp_path / "some")
+    with database.write() as session:
+        session.query(Waste).update({Waste.due_at: now()})
+    waste.sweep(database, storage)
+    assert counted() == {"logs": 100}
+    assert list(storage.list("predictions")) == [keys[1]]
 
 
 def test_logs_and_features_count_from_the_collection_that_saw_them(database, storage, tmp_path):

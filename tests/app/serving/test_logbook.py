@@ -30,13 +30,16 @@ class Ledger:
     def wanted(self, model_ids):
         return self._wanted & set(model_ids)
 
-    def take(self, _model_id, size_bytes):
+    def reserve(self, _key, size_bytes):
         fits = size_bytes <= self.room
         self.room -= size_bytes * fits
         return fits
 
-    def give_back(self, _model_id, size_bytes):
-        self.room += size_bytes
+    def keep(self, _key, _model_id, _size_bytes):
+        """Nothing to do."""
+
+    def give_back(self, _key):
+        """Likewise."""
 
 
 @pytest.fixture
