@@ -113,7 +113,6 @@ def _without_file(once: Once, dataset_id: str, form: DatasetForm) -> Response | 
             new = _new(form, uploads.key(once.project, taken.id), taken.filename, taken.received_bytes)
         return _made(session, once.project, dataset_id, new)
 
-    failpoints.reach("archive_received")
     return once.answer(ROUTE, [form.model_dump(), None], make)
 
 

@@ -26,6 +26,7 @@ OBJECT_STORE = frozenset(
 AGAIN = "renamed into place in the home of one host; what is not there is made again"
 # Durable writes without a place of their own, each with the reason.
 WITHOUT = {
+    "app/api/arrivals.py Arrival.store": "archive_stored or weights_stored behind it",
     "app/api/auditing.py _write": "best effort, after the refusal that it tells of; nothing else is written",
     "app/api/keyring.py Keyring._write_touch": "best effort, one column that says when a key was used last",
     "app/cli_keys.py _create": "one transaction of a command; a secret that was not shown can be revoked",
@@ -49,7 +50,9 @@ WITHOUT = {
     "app/services/backups.py copy": "a command; the same again copies what is missing, and the database comes last",
     "app/services/collector.py Collector._shared": "takes a lock and writes no row; _remove has the place",
     "app/services/collector.py _renew": "one column that says that a collection lives",
+    "app/services/logs.py Ledger.keep": "log_stored before it; a transaction of its own, behind which nothing follows",
     "app/services/probes.py try_storage": "an object that only says whether storage takes one; one name for all",
+    "app/services/shared.py free": "removes what a collection would, which has the place",
     "app/serving/parts.py Parts._put": "sums_stored or sums_joined behind it",
     "app/serving/parts.py Parts.remove": "an older state, which no longer counts; sums_stored before it",
     "app/serving/saver.py Saver._store": "by Parts.put, which has the place, and Parts.remove",
