@@ -150,6 +150,21 @@ def test_a_dataset_that_is_larger_than_it_came_is_refused_where_there_is_no_room
     assert (job.state, job.failure_code, job.failure_message) == ("failed", "dataset_invalid", row.failure_message)
 
 
+def test_an_ingestion_ends_while_somebody_makes_a_job_that_waits_for_it(database, second):
+    """Who makes one holds the project and then wants the row of the job that is to end."""
+    dataset_id, job_id = ingestion(database)
+    with database.write() as session:
+        session.get_one(Dataset, dataset_id).size_bytes = 50
+        limits.put(session, "default", limits.Limits(max_bytes=1000))
+    with database.write() as session:
+        limits.check_bytes(session, "default", 0)
+        ending = second(lambda other: outcomes.succeed(other, job_id, OWNER, INGESTED))
+        session.execute(select(Job.id).where(Job.id == job_id).with_for_update())
+    ending.result(30)
+    with database.read() as session:
+        assert session.get_one(Dataset, dataset_id).state == "ready"
+
+
 def test_a_dataset_that_fits_is_ready_in_a_full_project(database):
     dataset_id, job_id = ingestion(database)
     with database.write() as session:
