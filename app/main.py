@@ -84,7 +84,8 @@ from app.serving.parts import Parts
 from app.serving.room import Limits
 from app.serving.saver import Saver
 from app.serving.sessions import NUM_LOADERS
-from app.serving.statistics import Present, Statistics
+from app.serving.statistics import Statistics
+from app.serving.tally import Present
 from app.settings import Settings
 from app.storage import failures, open_storage
 from app.tidying import Tidying

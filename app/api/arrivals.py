@@ -6,16 +6,17 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from anyio import CancelScope, to_thread
-from fastapi import Request
+from fastapi import Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.api import headers, multipart
 from app.api.accepted import Once
 from app.errors import Conflict
-from app.services import waste
+from app.services import uploads, waste
 
 # A body of unknown length is counted each time that it has grown by so much, or by that share.
 STEP_BYTES, STEP_SHARE = 4 * 2**20, 1 / 16
@@ -33,13 +34,15 @@ class Arrival:
 
     Args:
         once: of the request.
+        route: that its Idempotency-Key is of.
         key: where it is to lie; reserved from the start.
         path: where it comes in.
         is_answered: whether the request's Idempotency-Key has an answer. Then the file is read for its digest alone.
     """
 
-    def __init__(self, once: Once, key: str, path: Path, *, is_answered: bool = False) -> None:
-        self.key, self.path, self.is_answered = key, path, is_answered
+    def __init__(self, once: Once, route: str, key: str, path: Path, *, is_answered: bool = False) -> None:
+        self.key, self.path = key, path
+        self._once, self._route, self._is_answered = once, route, is_answered
         self._state = once.state
         self._reserved_bytes, self._renew_at, self._may_count = 0, 0.0, False
 
@@ -49,7 +52,7 @@ class Arrival:
         Raises:
             TooMany: code too_many_bytes.
         """
-        if self.is_answered:
+        if self._is_answered:
             return
         if num_bytes > self._reserved_bytes + max(STEP_BYTES, int(STEP_SHARE * num_bytes)):
             await to_thread.run_sync(self.reserve, num_bytes)
@@ -75,27 +78,32 @@ class Arrival:
             log.exception("%s is reserved as before; it is tried again", self.key)
             self._renew_at = time.monotonic() + AGAIN_SECONDS
 
-    def check(self) -> None:
-        """Refuses to make something of a file that was only read for its digest.
+    def answered(self, asked: Any, status: int) -> Response | None:
+        """The answer that the same request has had; None where something is to be made of the file.
+
+        Args:
+            asked: as `Once.before`.
+            status: likewise.
 
         Raises:
-            Conflict: the answer that was there is not there any more.
+            Unprocessable: code idempotency_mismatch.
+            Conflict: the file was read for its digest alone, and the answer that was there is not there any more.
         """
-        if self.is_answered:
+        kept = self._once.before(self._route, asked, status)
+        if kept is None and self._is_answered:
             raise Conflict(
                 "expected the answer that this Idempotency-Key had when the request began; found that it went "
                 "meanwhile; send the request again",
                 code="idempotency_in_flight",
             )
+        return kept
 
     def store(self) -> None:
         """Puts the file, all of which has come, into storage.
 
         Raises:
-            Conflict: see `check`.
             TooMany: code too_many_bytes.
         """
-        self.check()
         size_bytes = self.path.stat().st_size
         if size_bytes > self._reserved_bytes:
             self.reserve(size_bytes)
@@ -119,33 +127,33 @@ class Arrival:
 
 
 @asynccontextmanager
-async def arriving(request: Request, once: Once, route: str, key: str) -> AsyncIterator[Arrival]:
+async def arriving(request: Request, once: Once, route: str, name: str) -> AsyncIterator[Arrival]:
     """Takes in the file of a request; what is left of it after the block is what a commit has kept.
 
     Args:
         request: not yet read.
         once: of it.
         route: that its Idempotency-Key is of.
-        key: where the file is to lie.
+        name: that the file has among those of the project that wait.
 
     Raises:
         TooMany: code too_many_bytes; nothing was read.
     """
+    key = uploads.incoming(once.project, name)
     if await to_thread.run_sync(once.is_answered, route):
         # An answer that was given comes again in a full project, too; the body says whether it is the same request.
-        yield Arrival(once, key, Path(os.devnull), is_answered=True)
+        yield Arrival(once, route, key, Path(os.devnull), is_answered=True)
         return
     with multipart.landing(once.state.settings.scratch) as path:
-        arrival = Arrival(once, key, path)
+        arrival = Arrival(once, route, key, path)
         try:
-            await to_thread.run_sync(arrival.reserve, _declared(request, once.state.settings.max_upload_bytes))
+            await to_thread.run_sync(arrival.reserve, _file_bytes(request, once.state.settings.max_upload_bytes))
             yield arrival
         finally:
             with CancelScope(shield=True):
                 await to_thread.run_sync(arrival.give_back)
 
 
-def _declared(request: Request, most_bytes: int) -> int:
+def _file_bytes(request: Request, most_bytes: int) -> int:
     """Bytes of the file that is to come, at least, as far as the request says."""
-    announced = headers.first(request.scope, b"content-length") or ""
-    return max(0, min(int(announced), most_bytes) - FORM_BYTES) if announced.isdecimal() else 0
+    return max(0, min(headers.body_bytes(request.scope) or 0, most_bytes) - FORM_BYTES)

@@ -154,7 +154,7 @@ async def import_version(name: Annotated[str, Path(pattern=NAME)], request: Requ
         raw = await multipart.whole(request, settings.max_json_bytes)
         body = checked_json(BundleFromUpload, from_json("body", raw))
         return await to_thread.run_sync(_import_uploaded, once, name, body)
-    async with arriving(request, once, ROUTE, f"incoming/{once.project}/{uuid4().hex}") as arrival:
+    async with arriving(request, once, ROUTE, uuid4().hex) as arrival:
         limit = min(settings.max_upload_bytes, MAX_BUNDLE_BYTES)
         parts = await multipart.read(request, limit, arrival.path, arrival.counted)
         files = [part for part in parts if part.filename is not None]
@@ -171,9 +171,8 @@ def _import_posted(
     once: Once, name: str, upload: multipart.Part, allowed: bool, arrival: Arrival
 ) -> Response | ImportOut:
     asked = (name, upload.sha256, allowed)
-    if (kept := once.before(ROUTE, asked, CREATED)) is not None:
+    if (kept := arrival.answered(asked, CREATED)) is not None:
         return kept
-    arrival.check()
     return _import(once, name, upload, allowed, asked, arrival=arrival)
 
 
@@ -195,7 +194,7 @@ def _fetched(state: State, row: Upload) -> FilePath:
     uploads.check_complete(row)
     if row.received_bytes > MAX_BUNDLE_BYTES:
         raise TooLarge(f"expected a bundle of at most {MAX_BUNDLE_BYTES} bytes; found {row.received_bytes}")
-    return state.storage.fetch(uploads.key(row.project_id, row.id))
+    return state.storage.fetch(uploads.incoming(row.project_id, row.id))
 
 
 def _import(
@@ -224,7 +223,7 @@ def _import(
         def make(session: Session) -> tuple[ImportOut, str]:
             if uploaded is not None:
                 uploads.take(session, project, uploaded.id, f"{name} version")
-                session.info.setdefault(WASTE, []).append(uploads.key(project, uploaded.id))
+                session.info.setdefault(WASTE, []).append(uploads.incoming(project, uploaded.id))
             shared.keep(session, state.storage, shared.of_spec(made.spec))
             origin = OriginOut(how="imported", bundle_sha256=upload.sha256, size_bytes=upload.size_bytes)
             waste.keep(session, made.prefix)

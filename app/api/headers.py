@@ -1,7 +1,9 @@
 """Headers of a request, looked through once: half a dozen middlewares and readers ask for one or two each."""
 
+import re
 from typing import Any
 
+_LENGTH = re.compile("[0-9]{1,18}")
 _KNOWN = "graft.headers"
 
 
@@ -18,3 +20,9 @@ def first(scope: Any, name: bytes) -> str | None:
         known = scope[_KNOWN] = dict(reversed([*scope["headers"]]))
     found: bytes | None = known.get(name)
     return None if found is None else found.decode("latin-1")
+
+
+def body_bytes(scope: Any) -> int | None:
+    """Bytes of the request's body, where it says so."""
+    found = first(scope, b"content-length") or ""
+    return int(found) if _LENGTH.fullmatch(found) else None

@@ -142,10 +142,9 @@ class Hold:
         Raises:
             Overloaded: at once, where the body that is announced has no room; else by a message.
         """
-        announced = headers.first(scope, b"content-length") or ""
-        if announced.isascii() and announced.isdigit():
+        if (announced := headers.body_bytes(scope)) is not None:
             # A larger one is refused as such, and a stream of lines is not held as a whole.
-            self._held.check(self._project, min(int(announced), self._held.largest_bytes))
+            self._held.check(self._project, min(announced, self._held.largest_bytes))
         scope[_HOLD] = self
 
         async def receive_held() -> Message:

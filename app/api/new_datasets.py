@@ -72,7 +72,7 @@ async def create_dataset(request: Request, once: OnceEach) -> Any:
         raw = await multipart.whole(request, settings.max_json_bytes)
         return await to_thread.run_sync(_from_json, once, from_json("body", raw))
     dataset_id = new_id("ds")
-    async with arriving(request, once, ROUTE, datasets.incoming(once.project, dataset_id)) as arrival:
+    async with arriving(request, once, ROUTE, dataset_id) as arrival:
         parts = await multipart.read(request, settings.max_upload_bytes, arrival.path, arrival.counted)
         return await to_thread.run_sync(_from_form, once, dataset_id, parts, arrival)
 
@@ -110,7 +110,7 @@ def _without_file(once: Once, dataset_id: str, form: DatasetForm) -> Response | 
         if form.upload_id is not None:
             datasets.check_beginning_of(session, once.state.inbox, once.project, form.upload_id)
             taken = uploads.take(session, once.project, form.upload_id, dataset_id)
-            new = _new(form, uploads.key(once.project, taken.id), taken.filename, taken.received_bytes)
+            new = _new(form, uploads.incoming(once.project, taken.id), taken.filename, taken.received_bytes)
         return _made(session, once.project, dataset_id, new)
 
     return once.answer(ROUTE, [form.model_dump(), None], make)
@@ -121,9 +121,8 @@ def _with_file(
 ) -> Response | DatasetOut:
     """Stores the archive, then one transaction."""
     asked = [form.model_dump(), upload.sha256]
-    if (kept := once.before(ROUTE, asked, ACCEPTED)) is not None:
+    if (kept := arrival.answered(asked, ACCEPTED)) is not None:
         return kept
-    arrival.check()
     datasets.check_upload(arrival.path)
 
     def make(session: Session) -> tuple[DatasetOut, str]:

@@ -123,7 +123,7 @@ async def add_backbone(request: Request, once: OnceEach) -> Any:
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
         raw = await multipart.whole(request, settings.max_json_bytes)
         return await to_thread.run_sync(_from_json, once, from_json("body", raw))
-    async with arriving(request, once, ROUTE, f"incoming/{once.project}/{uuid4().hex}") as arrival:
+    async with arriving(request, once, ROUTE, uuid4().hex) as arrival:
         parts = await multipart.read(request, settings.max_upload_bytes, arrival.path, arrival.counted)
         texts = text_fields(part for part in parts if part.filename is None)
         upload = next((part for part in parts if part.filename is not None and part.size_bytes), None)
@@ -158,7 +158,7 @@ def _from_upload(once: Once, body: BackboneFromUpload) -> Response | OwnBackbone
     def make(session: SqlSession) -> tuple[OwnBackboneOut, str]:
         # Its bytes count once: no longer as an upload's, before they count as the backbone's.
         taken = uploads.take(session, once.project, body.upload_id, body.name)
-        file = backbones.Checkpoint(uploads.key(once.project, taken.id), taken.received_bytes, body.input)
+        file = backbones.Checkpoint(uploads.incoming(once.project, taken.id), taken.received_bytes, body.input)
         row = backbones.add(session, once.project, body.name, body.architecture, file)
         taken.used_by = row.id
         return _made(row)
@@ -169,7 +169,7 @@ def _from_upload(once: Once, body: BackboneFromUpload) -> Response | OwnBackbone
 def _from_form(once: Once, form: BackboneForm, upload: multipart.Part, arrival: Arrival) -> Response | OwnBackboneOut:
     """Stores the file, then one transaction."""
     asked = [form.model_dump(), upload.sha256]
-    if (kept := once.before(ROUTE, asked, ACCEPTED)) is not None:
+    if (kept := arrival.answered(asked, ACCEPTED)) is not None:
         return kept
     file = backbones.Checkpoint(arrival.key, upload.size_bytes, form.input)
 

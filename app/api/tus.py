@@ -179,12 +179,6 @@ def _decoded(value: str) -> bytes | None:
         return None
 
 
-def body_bytes(request: Request) -> int | None:
-    """Bytes of the request's body, where it says so."""
-    found = request.headers.get("content-length", "")
-    return int(found) if _NUMBER.fullmatch(found) else None
-
-
 async def body(request: Request) -> AsyncIterator[bytes]:
     """The body in pieces; an empty one after each time without a byte.
 

@@ -7,7 +7,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api import multipart, tus, upload_bodies
+from app.api import headers, multipart, tus, upload_bodies
 from app.api.deps import After, Context, Limit, Page, Project, ReadSession, State, WriteSession, finish
 from app.api.forms import UNLIMITED, checked_json, from_json, plain_type
 from app.api.problems import RESPONSES, unsupported
@@ -149,7 +149,7 @@ async def describe_uploads(state: Context, response: Response) -> None:
 )
 async def create_upload(request: Request, response: Response, state: Context, project: Project) -> Any:
     """Begins an upload: with the headers of tus (and with bytes, if there are any), or with JSON."""
-    kind, body_bytes = plain_type(request, "content-type"), tus.body_bytes(request)
+    kind, body_bytes = plain_type(request, "content-type"), headers.body_bytes(request.scope)
     if kind == "application/json":
         raw = await multipart.whole(request, state.settings.max_json_bytes)
         new = _new(checked_json(UploadIn, from_json("body", raw)))
@@ -209,7 +209,7 @@ async def write_upload(upload_id: str, request: Request, response: Response, sta
         upload_id,
         tus.offset(request),
         size_bytes=tus.number(request, "Upload-Length"),
-        num_bytes=tus.body_bytes(request),
+        num_bytes=headers.body_bytes(request.scope),
         checksum=tus.checksum(request),
     )
     row = await upload_bodies.received(request, receiver)

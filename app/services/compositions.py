@@ -8,7 +8,7 @@ of them, and there are few.
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,38 +115,32 @@ def _left(file: _File, version_id: str) -> None:
         file.folder.cleanup()
 
 
-@contextmanager
-def in_line() -> Iterator[None]:
+def in_line() -> AbstractContextManager[None]:
     """One of those that compose, or wait for it.
 
     Raises:
         Overloaded: too many do already.
     """
-    if not _line.acquire(blocking=False):
-        raise _overloaded(f"that many, and {NUM_WAITING} that wait")
-    try:
-        yield
-    finally:
-        _line.release()
+    return _one_of(_line, 0, f"that many, and {NUM_WAITING} that wait")
 
 
-@contextmanager
-def place() -> Iterator[None]:
+def place() -> AbstractContextManager[None]:
     """One of few that compose; waits for it a little.
 
     Raises:
         Overloaded: none is free in that time.
     """
-    if not _places.acquire(timeout=WAIT_SECONDS):
-        raise _overloaded(f"that many for {WAIT_SECONDS:g} s")
+    return _one_of(_places, WAIT_SECONDS, f"that many for {WAIT_SECONDS:g} s")
+
+
+@contextmanager
+def _one_of(free: threading.Semaphore, seconds: float, full: str) -> Iterator[None]:
+    if not free.acquire(timeout=seconds):
+        raise Overloaded(
+            f"expected fewer than {NUM_AT_ONCE} graphs to be composed at once; found {full}; send it again in a moment",
+            retry_after_seconds=RETRY_SECONDS,
+        )
     try:
         yield
     finally:
-        _places.release()
-
-
-def _overloaded(found: str) -> Overloaded:
-    return Overloaded(
-        f"expected fewer than {NUM_AT_ONCE} graphs to be composed at once; found {found}; send it again in a moment",
-        retry_after_seconds=RETRY_SECONDS,
-    )
+        free.release()

@@ -43,11 +43,6 @@ def prefix(project: str, dataset_id: str) -> str:
     return f"datasets/{project}/{dataset_id}"
 
 
-def incoming(project: str, dataset_id: str) -> str:
-    """Where an upload waits for its ingest job."""
-    return f"incoming/{project}/{dataset_id}"
-
-
 def check_options(task: str | None, form: str) -> None:
     """Refuses a task or format that is not built.
 

@@ -21,10 +21,11 @@ from app.artifact.spec import Spec
 from app.db.many import among
 from app.db.models import ModelVersion
 from app.services.predictions import Found
-from app.serving import drift, logbook, stored
+from app.serving import drift, log_records, stored
 from app.serving.call import Images, Result
 from app.serving.drift import Drift
-from app.serving.logbook import Asked, Logbook
+from app.serving.log_records import Asked
+from app.serving.logbook import Logbook
 from app.serving.moments import Moments, total
 from app.serving.observer import Observer
 from app.serving.parts import Parts
@@ -107,7 +108,7 @@ class Observation:
         found = call.found
         if found.log is not None:
             asked = Asked(
-                images=logbook.files(call.images),
+                images=log_records.files(call.images),
                 version=found.version,
                 labels=found.model.spec.labels,
                 alias=call.alias,

@@ -92,8 +92,8 @@ def store(storage: Storage, found: Judged, project: str, size_bytes: int, reserv
 
     It is reserved with `size_bytes`, which it takes of what the project may store.
 
-    A shared graph is stored once: what a job or another bundle has brought already is not stored again. It is not taken
-    back, since somebody else may have found it by then: a collection removes it when nothing names it.
+    A shared graph is stored once: what a job or another bundle has brought already is not stored again. It has no
+    reservation, since somebody else may have found it by then: `shared.tried` takes it away where nothing names it.
     """
     version_id = new_id("ver")
     prefix = f"bundles/{project}/{version_id}/imported"

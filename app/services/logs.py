@@ -18,8 +18,8 @@ from app.db.models import Model
 from app.db.session import Database
 from app.errors import NotFound, TooMany
 from app.services import models, references, waste
-from app.serving import logbook
-from app.serving.logbook import Policy
+from app.serving import log_records
+from app.serving.log_records import Policy
 from app.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def remove(session: Session, project: str, name: str) -> str:
     """
     row = get(session, project, name)
     session.delete(row)
-    return logbook.prefix(row.project_id, row.model_id)
+    return log_records.prefix(row.project_id, row.model_id)
 
 
 def policy(session: Session, model_id: str) -> Policy | None:
@@ -124,7 +124,7 @@ def _grow(session: Session, model_id: str, size_bytes: int) -> None:
 
 def days(storage: Storage, row: PredictionLog) -> list[str]:
     """Days of which something is written, oldest first."""
-    top = logbook.prefix(row.project_id, row.model_id)
+    top = log_records.prefix(row.project_id, row.model_id)
     return sorted({key.removeprefix(f"{top}/").partition("/")[0] for key in storage.list(top)})
 
 
@@ -134,7 +134,7 @@ def files(storage: Storage, row: PredictionLog, day: date) -> Sequence[str]:
     Raises:
         NotFound: nothing is written of that day.
     """
-    found = list(storage.list(f"{logbook.prefix(row.project_id, row.model_id)}/{day}"))
+    found = list(storage.list(f"{log_records.prefix(row.project_id, row.model_id)}/{day}"))
     if not found:
         listed = ", ".join(days(storage, row)) or "none yet"
         raise NotFound(
@@ -145,7 +145,7 @@ def files(storage: Storage, row: PredictionLog, day: date) -> Sequence[str]:
 
 def lines(storage: Storage, keys: Sequence[str]) -> Generator[bytes]:
     """The records as NDJSON, without the images' bytes."""
-    for record in _batches(storage, keys, {name for name in logbook.schema().names if name != "image"}):
+    for record in _batches(storage, keys, {name for name in log_records.schema().names if name != "image"}):
         for row in record.to_pylist():
             row["at"] = row["at"].isoformat()
             yield json.dumps(row, ensure_ascii=False).encode() + b"\n"
@@ -156,8 +156,8 @@ def parquet(storage: Storage, keys: Sequence[str]) -> Generator[bytes]:
     import pyarrow.parquet as pq
 
     pieces = _Pieces()
-    with pq.ParquetWriter(pieces, logbook.schema(), compression="zstd") as writer:
-        for record in _batches(storage, keys, set(logbook.schema().names)):
+    with pq.ParquetWriter(pieces, log_records.schema(), compression="zstd") as writer:
+        for record in _batches(storage, keys, set(log_records.schema().names)):
             writer.write_batch(record)
             yield pieces.take()
     yield pieces.take()
@@ -191,7 +191,7 @@ def expire(database: Database, storage: Storage, today: date) -> int:
     with database.read() as session:
         kept_days = {row.model_id: row.keep_days for row in session.scalars(select(PredictionLog))}
     num_removed = 0
-    for folder in sorted({key.rpartition("/")[0] for key in storage.list(logbook.ROOT)}):
+    for folder in sorted({key.rpartition("/")[0] for key in storage.list(log_records.ROOT)}):
         found = _day(folder)
         if found is None:
             continue
@@ -229,7 +229,7 @@ def _batches(storage: Storage, keys: Sequence[str], columns: Set[str]) -> Iterat
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = pa.schema([field for field in logbook.schema() if field.name in columns])
+    wanted = pa.schema([field for field in log_records.schema() if field.name in columns])
 
     for key in keys:
         with pq.ParquetFile(storage.fetch(key)) as file:

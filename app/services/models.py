@@ -15,7 +15,7 @@ from app.db.models import Job, Model, ModelVersion
 from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.services import paging, shared
-from app.serving import logbook, parts
+from app.serving import log_records, parts
 from app.settings import DEFAULT_PROJECT
 from app.states import JobState
 
@@ -205,7 +205,7 @@ def delete(session: Session, project: str, name: str) -> list[str]:
             code="in_use",
             users=list(users),
         )
-    prefixes = [logbook.prefix(project, model.id)]
+    prefixes = [log_records.prefix(project, model.id)]
     query = select(ModelVersion.id, ModelVersion.prefix, ModelVersion.graph_key)
     for version_id, prefix, graph in session.execute(query.where(ModelVersion.model_id == model.id)):
         prefixes += [prefix, parts.prefix(project, version_id)]

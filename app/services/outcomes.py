@@ -23,6 +23,7 @@ from app.services import (
     references,
     reports,
     studies,
+    uploads,
     waste,
 )
 from app.states import FINAL, JobState
@@ -186,7 +187,7 @@ def _archive(job: Job) -> list[str]:
     """The upload behind a dataset or behind predictions: what came in pieces keeps its own key."""
     if job.kind == "ingest":
         assert job.dataset_id is not None
-        return [job.inputs.get("archive") or datasets.incoming(job.project_id, job.dataset_id)]
+        return [job.inputs.get("archive") or uploads.incoming(job.project_id, job.dataset_id)]
     return [job.inputs["archive"]] if "archive" in job.inputs else []
 
 

@@ -45,7 +45,7 @@ def _taken(session: Session, inbox: Inbox, project: str, upload_id: str, job_id:
     # Nothing counts them between the upload, which is used, and the job, which is not there yet.
     limits.check_bytes(session, project, taken.received_bytes)
     return {
-        "archive": uploads.key(project, taken.id),
+        "archive": uploads.incoming(project, taken.id),
         "archive_bytes": taken.received_bytes,
         "filename": taken.filename or "",
     }

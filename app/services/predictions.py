@@ -17,7 +17,7 @@ from app.db.session import Database
 from app.errors import Conflict, NotFound
 from app.services import aliases, domains, logs, models
 from app.serving import stored
-from app.serving.logbook import Policy
+from app.serving.log_records import Policy
 from app.serving.model import Served
 from app.serving.providers import CPU, Device
 from app.serving.runtime import Session as GraphSession

@@ -13,7 +13,8 @@ from app.services import collections, forecasts, limits, queues, served, stored_
 from app.services.drift import Observation
 from app.services.probes import Probes
 from app.services.warm_up import WarmUp
-from app.serving.statistics import Statistics, Tally
+from app.serving.statistics import Statistics
+from app.serving.tally import Tally
 
 # Metrics are made for each answer: the moment at which they were says nothing of what they count.
 disable_created_metrics()  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ from app.db.models import ModelVersion
 from app.services import models
 from app.services.predictions import Found, Lookup, Opened
 from app.serving.engine import Engine
-from app.serving.statistics import Counters, Duration, Tally
+from app.serving.tally import Counters, Duration, Tally
 
 NAME = "graft"
 READY = "READY"

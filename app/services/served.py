@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from app.errors import Overloaded
 from app.services import drift, models
 from app.services.drift import Observation
-from app.serving.statistics import BUCKETS, Counters, Duration, Tally
+from app.serving.tally import BUCKETS, Counters, Duration, Tally
 
 Value = Callable[[Counters], int]
 

@@ -38,7 +38,7 @@ def complete(desk: Desk, project: str, upload_id: str, sha256: str, given: list[
         if row.state == State.RECEIVING:
             row = assembled(desk, lease, row, given)
         found = hashlib.sha256()
-        for data in desk.inbox.read(uploads.key(project, row.id)):
+        for data in desk.inbox.read(uploads.incoming(project, row.id)):
             found.update(data)
             lease.renew()
         _compare(row.id, sha256, found.hexdigest())

@@ -39,9 +39,14 @@ class NewUpload:
     part_bytes: int | None = None
 
 
-def key(project: str, upload_id: str) -> str:
-    """Where the object lies once it is whole, and where whoever takes it finds it."""
-    return f"incoming/{project}/{upload_id}"
+def incoming(project: str, name: str) -> str:
+    """Where what was sent lies, once it is whole, and where whoever takes it finds it.
+
+    Args:
+        project: whose it is.
+        name: id of the upload, or of the dataset that a form was sent for; any other that nobody else has.
+    """
+    return f"incoming/{project}/{name}"
 
 
 def create(session: Session, inbox: Inbox, project: str, new: NewUpload, most_bytes: int, keep: timedelta) -> Upload:
@@ -74,7 +79,7 @@ def create(session: Session, inbox: Inbox, project: str, new: NewUpload, most_by
     session.add(row)
     session.flush()
     if new.via == S3:
-        row.remote_id = inbox.start_parts(key(project, row.id))
+        row.remote_id = inbox.start_parts(incoming(project, row.id))
     return row
 
 
@@ -125,7 +130,7 @@ def beginning(session: Session, inbox: Inbox, project: str, upload_id: str, most
         NotFound, Gone: as `get`.
     """
     row = get(session, project, upload_id)
-    return inboxes.first(inbox, key(project, row.id), most_bytes) if row.state == State.COMPLETE else None
+    return inboxes.first(inbox, incoming(project, row.id), most_bytes) if row.state == State.COMPLETE else None
 
 
 def check_complete(row: Upload) -> None:
@@ -182,7 +187,7 @@ def delete(session: Session, project: str, upload_id: str) -> Held:
 def held(row: Upload) -> Held:
     """What is durably there of an upload."""
     return Held(
-        key=key(row.project_id, row.id),
+        key=incoming(row.project_id, row.id),
         working=f"{inboxes.ROOT}/{row.project_id}/{row.id}",
         size_bytes=row.received_bytes,
         remote_id=row.remote_id,

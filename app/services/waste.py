@@ -48,11 +48,10 @@ def reserve(database: Database, prefix: str, size_bytes: int) -> None:
         TooMany: code too_many_bytes.
     """
     with database.write() as session:
-        wanted = _row(prefix, now() + RESERVED)
-        before = session.get(Waste, prefix)
-        limits.check_bytes(session, wanted.project_id, size_bytes - (before.size_bytes if before else 0))
-        wanted.size_bytes = size_bytes
-        session.merge(wanted)
+        row = session.get(Waste, prefix) or _row(prefix, now())
+        limits.check_bytes(session, row.project_id, size_bytes - (row.size_bytes or 0))
+        row.size_bytes, row.due_at = size_bytes, now() + RESERVED
+        session.add(row)
     failpoints.reach("waste_reserved")
 
 

@@ -2,38 +2,27 @@
 
 Whoever answers leaves a record in a bounded queue, and drops it where there is no room; a thread of its own makes
 Parquet files of what lies there. Every file has a name of its own, so that any number of processes may write at once.
-
-Shape legend: N images of a request, C classes.
 """
 
-import hashlib
 import logging
 import random
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import uuid4
 
-import numpy as np
-from numpy.typing import NDArray
-
 from app import failpoints
-from app.artifact.precisions import FLOAT, Precision
-from app.db.base import new_id
-from app.serving.call import Images, Result
+from app.serving import log_records
+from app.serving.call import Result
+from app.serving.log_records import Asked, Policy, Record
 from app.storage import Storage
 
-ROOT = "predictions"
-SUFFIX = ".parquet"
-# Classes of an image that are written, best first.
-TOP = 5
 # What may wait to be written: images, and their bytes where these are kept.
 MAX_WAITING, MAX_WAITING_BYTES = 5000, 64 * 2**20
 FLUSH_SECONDS, FLUSH_AT, FLUSH_BYTES = 5.0, 1000, 16 * 2**20
@@ -41,66 +30,6 @@ FLUSH_SECONDS, FLUSH_AT, FLUSH_BYTES = 5.0, 1000, 16 * 2**20
 log = logging.getLogger(__name__)
 
 Counted = Callable[[str, int], None]
-Files = Sequence[bytes] | Sequence[None]
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What of a model's predictions is written down.
-
-    Args:
-        project: the model's.
-        model_id: likewise.
-        model: its name.
-        share: of the requests.
-        images: whether their bytes are kept too.
-    """
-
-    project: str
-    model_id: str
-    model: str
-    share: float
-    images: bool
-
-    @property
-    def prefix(self) -> str:
-        """Where the model's files lie."""
-        return prefix(self.project, self.model_id)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Asked:
-    """A request that may be written down.
-
-    Args:
-        images: as `files` has them.
-        version: that answers.
-        labels: of its classes.
-        alias: by which it was asked; None for the default, or a version.
-        domain: likewise.
-        alignment: what the features passed through.
-        request_id: of the request.
-        precision: of the graph that answers.
-        first: place that the first of the images has in its request.
-    """
-
-    images: Files
-    version: int
-    labels: tuple[str, ...]
-    alias: str | None
-    domain: str | None
-    alignment: str | None
-    request_id: str | None
-    precision: Precision = FLOAT
-    first: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Record:
-    policy: Policy
-    asked: Asked
-    probabilities_NC: NDArray[np.float32]
-    at: datetime
 
 
 class Ledger(Protocol):
@@ -132,7 +61,7 @@ class Logbook:
 
     def __init__(self, storage: Storage, scratch: Path, ledger: Ledger, counted: Counted) -> None:
         self._storage, self._scratch, self._ledger, self._counted = storage, scratch, ledger, counted
-        self._waiting: deque[_Record] = deque()
+        self._waiting: deque[Record] = deque()
         self._num_waiting = self._size_bytes = 0
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._wake = threading.Event()
@@ -154,7 +83,7 @@ class Logbook:
                 self._num_waiting = self._size_bytes = 0
             if not records:
                 return
-            folders: dict[str, list[_Record]] = {}
+            folders: dict[str, list[Record]] = {}
             with self._failing(records):
                 folders = self._by_folder(records)
             for folder, found in folders.items():
@@ -179,7 +108,7 @@ class Logbook:
         with self._lock:
             room = self._num_waiting + number <= MAX_WAITING and self._size_bytes + size_bytes <= MAX_WAITING_BYTES
             if room:
-                self._waiting.append(_Record(policy, asked, future.result().probabilities_NC, datetime.now(UTC)))
+                self._waiting.append(Record(policy, asked, future.result().probabilities_NC, datetime.now(UTC)))
                 self._num_waiting += number
                 self._size_bytes += size_bytes
             if self._thread is None and not self._closed:
@@ -198,7 +127,7 @@ class Logbook:
             self.flush()
 
     @contextmanager
-    def _failing(self, records: list[_Record]) -> Iterator[None]:
+    def _failing(self, records: list[Record]) -> Iterator[None]:
         """Where what is done with these records fails, they are lost, and no others.
 
         Storage or database may be away for a while; a log is not worth more memory than is set.
@@ -209,26 +138,26 @@ class Logbook:
             log.exception("%d predictions were not written down", _num_images(records))
             self._counted("failed", _num_images(records))
 
-    def _by_folder(self, records: list[_Record]) -> dict[str, list[_Record]]:
+    def _by_folder(self, records: list[Record]) -> dict[str, list[Record]]:
         """Records by the folder that they go to, without those of models that keep no log any more."""
         wanted = self._ledger.wanted({record.policy.model_id for record in records})
-        folders: dict[str, list[_Record]] = {}
+        folders: dict[str, list[Record]] = {}
         for record in records:
             if record.policy.model_id in wanted:
                 folders.setdefault(f"{record.policy.prefix}/{record.at:%Y-%m-%d}", []).append(record)
         return folders
 
-    def _write(self, folder: str, records: list[_Record]) -> bool:
+    def _write(self, folder: str, records: list[Record]) -> bool:
         """Stores the records of a model and day as a file, if the project may store it."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self._scratch.mkdir(parents=True, exist_ok=True)
-        rows = [row for record in records for row in _rows(record)]
+        rows = [row for record in records for row in log_records.rows(record)]
         with tempfile.TemporaryDirectory(dir=self._scratch, prefix="log-") as place:
             path = Path(place) / "part"
-            pq.write_table(pa.Table.from_pylist(rows, schema=schema()), path, compression="zstd")
-            key, size_bytes = f"{folder}/{records[0].at:%H%M%S}-{uuid4().hex}{SUFFIX}", path.stat().st_size
+            pq.write_table(pa.Table.from_pylist(rows, schema=log_records.schema()), path, compression="zstd")
+            key, size_bytes = f"{folder}/{records[0].at:%H%M%S}-{uuid4().hex}.parquet", path.stat().st_size
             if not self._ledger.reserve(key, size_bytes):
                 return False
             try:
@@ -241,73 +170,5 @@ class Logbook:
         return True
 
 
-def files(images: Images) -> Files:
-    """What of a request's images can be hashed and kept: files as they came; None for each that came as pixels."""
-    return [None] * len(images) if isinstance(images, np.ndarray) else images
-
-
-def schema() -> Any:
-    """Columns of a file, one row for each image; those that a dataset of images needs are named as there."""
-    import pyarrow as pa
-
-    text = pa.string()
-    return pa.schema(
-        [
-            ("id", text),
-            ("at", pa.timestamp("us", "UTC")),
-            ("request_id", text),
-            ("index", pa.int32()),
-            ("model", text),
-            ("version", pa.int32()),
-            ("alias", text),
-            ("domain", text),
-            ("alignment", text),
-            ("precision", text),
-            ("predicted", text),
-            ("score", pa.float32()),
-            ("scores", pa.list_(pa.struct([("label", text), ("score", pa.float32())]))),
-            ("sha256", text),
-            ("image", pa.struct([("bytes", pa.binary()), ("path", text)])),
-        ]
-    )
-
-
-def prefix(project: str, model_id: str) -> str:
-    """Where a model's files lie, in a folder for each day."""
-    return f"{ROOT}/{project}/{model_id}"
-
-
-def _num_images(records: list[_Record]) -> int:
+def _num_images(records: list[Record]) -> int:
     return sum(len(record.asked.images) for record in records)
-
-
-def _rows(record: _Record) -> list[dict[str, Any]]:
-    policy, asked = record.policy, record.asked
-    shared = {
-        "at": record.at,
-        "request_id": asked.request_id,
-        "model": policy.model,
-        "version": asked.version,
-        "alias": asked.alias,
-        "domain": asked.domain,
-        "alignment": asked.alignment,
-        "precision": asked.precision,
-    }
-    found = []
-    for index, (data, row_C) in enumerate(zip(asked.images, record.probabilities_NC, strict=True), asked.first):
-        sha256 = None if data is None else hashlib.sha256(data).hexdigest()
-        order = np.argsort(-row_C, kind="stable")[:TOP].tolist()
-        scores = [{"label": asked.labels[place], "score": float(row_C[place])} for place in order]
-        found.append(
-            {
-                **shared,
-                "id": new_id("prd"),
-                "index": index,
-                "predicted": scores[0]["label"],
-                "score": scores[0]["score"],
-                "scores": scores,
-                "sha256": sha256,
-                "image": {"bytes": data, "path": sha256} if policy.images and data is not None else None,
-            }
-        )
-    return found

@@ -16,7 +16,7 @@ from app.services import datasets, keys, studies
 from app.services.aliases import Target, point
 from app.services.domains import bind
 from app.services.logs import keep
-from app.serving import logbook
+from app.serving import log_records
 from tests import factories
 from tests.app import bundle_factories, onnx_factories
 from tests.app.api.callers import key
@@ -113,8 +113,8 @@ def _model(session: Any, storage: Any, folder: Path, job: Any, dataset: Any, pro
         point(session, project, name, "production", Target(number))
     keep(session, project, name, 1.0, 7, False)
     path = folder / "log.parquet"
-    pq.write_table(pa.Table.from_pylist([], schema=logbook.schema()), path)
-    storage.put(f"{logbook.prefix(project, of.id)}/{DAY}/part.parquet", path)
+    pq.write_table(pa.Table.from_pylist([], schema=log_records.schema()), path)
+    storage.put(f"{log_records.prefix(project, of.id)}/{DAY}/part.parquet", path)
     return name
 
 

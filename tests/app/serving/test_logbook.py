@@ -13,7 +13,8 @@ from app.errors import BadRequest
 from app.services import logs
 from app.serving import logbook
 from app.serving.call import Result, Timing
-from app.serving.logbook import Asked, Logbook, Policy
+from app.serving.log_records import Asked, Policy
+from app.serving.logbook import Logbook
 from app.storage import FolderStorage, open_storage
 from tests.conftest import wait_until
 

@@ -8,7 +8,8 @@ import numpy as np
 from app.errors import BadRequest
 from app.serving.board import Board
 from app.serving.call import Result, Timing
-from app.serving.statistics import OTHERS, Counters, Duration, Present, Statistics
+from app.serving.statistics import OTHERS, Statistics
+from app.serving.tally import Counters, Duration, Present
 from tests.conftest import wait_until
 
 

@@ -14,7 +14,7 @@ from app.db import bounded
 from app.db.models import Dataset, Job, ModelVersion, Report
 from app.db.session import Database
 from app.queue import Bell, make_celery
-from app.services import attempts, datasets, job_requests, jobs, models, transfers
+from app.services import attempts, datasets, job_requests, jobs, models, transfers, uploads
 from app.settings import Settings
 from tests import factories, processes
 from tests.conftest import wait_until
@@ -43,7 +43,7 @@ class Bench:
             dataset_id = factories.new_id("ds")
             archive = self.home / f"{dataset_id}.zip"
             archive.write_bytes(files if isinstance(files, bytes) else factories.pack(files))
-            key = datasets.incoming("default", dataset_id)
+            key = uploads.incoming("default", dataset_id)
             self.storage.put(key, archive)
             archive.unlink()
             row = datasets.create(session, "default", dataset_id, datasets.NewDataset(name, key, "a.zip"))
