@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api import problems, safety
-from app.api.waiting import LOST
+from app.api.waiting import LOST, STOPPING
 from app.errors import HeadTooLarge
 
 MAX_HEAD_BYTES = 64 * 2**10
@@ -55,7 +55,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Somebody comes."""
         super().connection_made(transport)
-        self._lost = self.loop.create_future()
+        self._lost, self._stopping = self.loop.create_future(), self.loop.create_future()
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -91,6 +91,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = self._untold_bytes = 0
         super().on_message_begin()
         self.scope[LOST] = self._lost  # type: ignore[literal-required]
+        self.scope[STOPPING] = self._stopping  # type: ignore[literal-required]
 
     def on_url(self, url: bytes) -> None:
         """A piece of it."""
@@ -132,6 +133,11 @@ class Connection(HttpToolsProtocol):
         if self.pipeline:
             self.flow.pause_reading()
         self._watch()
+
+    def shutdown(self) -> None:
+        """The server is to stop; what has no end of its own ends now."""
+        super().shutdown()
+        self._stopping.set_result(None)
 
     def pause_writing(self) -> None:
         """More is there than the client has read."""

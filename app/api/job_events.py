@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
+from app.api import waiting
 from app.api.deps import Context, Limit, Page, Project, ReadSession, State
 from app.api.problems import RESPONSES
 from app.db.base import now
@@ -75,7 +76,7 @@ def list_events(
             return Response(status_code=204)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(
-            _stream(state, project, job_id, start, request.headers.get("authorization", "")),
+            _stream(request, state, project, job_id, start),
             media_type="text/event-stream",
             headers=headers,
         )
@@ -90,15 +91,15 @@ def _event_id(given: str | None, default: int) -> int:
     return int(given)
 
 
-async def _stream(state: State, project: str, job_id: str, start: int, authorization: str) -> AsyncIterator[bytes]:
+async def _stream(request: Request, state: State, project: str, job_id: str, start: int) -> AsyncIterator[bytes]:
     """Server-sent events from the rows themselves, so any process can serve any job and a reconnect misses nothing.
 
-    It ends with the key that asked for it: a stream may last for days.
+    It ends with the key that asked for it, and with this process: a stream may last for days.
     """
-    seen, idle = start, 0.0
+    authorization, seen, idle = request.headers.get("authorization", ""), start, 0.0
     shown: dict[str, Any] | None = None
     yield b"retry: 1000\n\n"
-    while await state.keyring.holds(authorization):
+    while not waiting.is_stopping(request) and await state.keyring.holds(authorization):
         rows, progress, final = await to_thread.run_sync(_news, state, project, job_id, seen)
         for row in rows:
             seen, idle = row.id, 0.0

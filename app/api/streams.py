@@ -22,9 +22,9 @@ from app.api.deps import State
 from app.api.forms import checked_json, plain_type
 from app.api.held import Hold
 from app.api.problems import document
-from app.api.waiting import LOST, Waiter
+from app.api.waiting import LOST, STOPPING, Waiter
 from app.bodies import why_no_json
-from app.errors import GraftError, Overloaded, TimedOut, TooLarge, Unauthorized, Unprocessable
+from app.errors import GraftError, Overloaded, TimedOut, TooLarge, Unauthorized, Unavailable, Unprocessable
 from app.services import rollouts
 from app.services.predictions import Found
 from app.serving.call import Result, late
@@ -53,7 +53,7 @@ async def response(ask: Ask, line: Callable[[Found, NDArray[Any], NDArray[Any]],
     its own, before the first line.
     """
     if plain_type(ask.request, "content-type") == MEDIA_TYPE:
-        sent = _lines(ask.request, ask.state)
+        sent = _until_stopped(ask.request, _lines(ask.request, ask.state))
     else:
         sent = _each(await ask.read(), held.of(ask.request.scope))
     found = rollouts.chosen(await ask.find())
@@ -160,6 +160,22 @@ async def _each(sent: list[bytes], hold: Hold) -> Sent:
     """The images of a body that was read as a whole, and is held as long."""
     for image in sent:
         yield image, hold.part(0)
+
+
+async def _until_stopped(request: Request, sent: Sent) -> Sent:
+    """Images that come, for as long as they may; why there are no more, where the server is to stop."""
+    stopping = request.scope.get(STOPPING)
+    serving = Waiter() if stopping is None else Waiter(stopping)
+    try:
+        while (one := await serving.settled(asyncio.ensure_future(anext(sent, None)))) is not None:
+            yield one
+    except ClientDisconnect:
+        if not waiting.is_stopping(request):
+            raise
+        stopped = Unavailable(
+            "expected more lines; found that this process was asked to stop; send what has no answer again"
+        )
+        yield stopped, held.of(request.scope).part(0)
 
 
 async def _lines(request: Request, state: State) -> Sent:

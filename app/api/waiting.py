@@ -12,6 +12,8 @@ T = TypeVar("T")
 # In a request's scope: a future that ends with its connection. Our server has one for each connection
 # (`app.api.connections`); under another one a task has to listen for each request, which takes 50 us.
 LOST = "graft.lost"
+# Likewise one that ends when the server is asked to stop: it waits for answers, but not for such as have no end.
+STOPPING = "graft.stopping"
 
 
 class Waiter:
@@ -71,3 +73,9 @@ async def disconnected(request: Request) -> None:
     """Returns when the connection is closed, whose request has been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def is_stopping(request: Request) -> bool:
+    """Whether the server was asked to stop meanwhile."""
+    stopping = request.scope.get(STOPPING)
+    return stopping is not None and stopping.done()

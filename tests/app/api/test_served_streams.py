@@ -1,11 +1,13 @@
 """Streams of lines over a real connection: who leaves in the middle of one, and what comes in pieces."""
 
+import json
 import logging
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import httpx
 import pytest
 
+from tests import factories
 from tests.app.api.test_held import begun
 from tests.app.api.test_streams import NDJSON, PICTURES, URL, lines, sent
 from tests.conftest import wait_until
@@ -13,6 +15,10 @@ from tests.inference import publish, publish_heavy
 from tests.listening import application
 
 LINE = sent(PICTURES[:1]) + b"\n"
+
+
+def errors(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize("more", [0, 1000])
@@ -30,7 +36,7 @@ def test_whoever_leaves_a_stream_is_no_error(light, tmp_path, caplog, more):
         wait_until(lambda: state.engine.is_idle and state.held.num_bytes == 0, "images that nobody waits for")
         (version_id,) = state.statistics.version_ids()
         wait_until(lambda: state.statistics.total().of(version_id).fail.count > 0, "failures")
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    assert errors(caplog) == []
 
 
 @pytest.mark.parametrize("size", [2**10, 2**20])
@@ -52,3 +58,29 @@ def test_a_line_that_is_too_large_is_one_bad_image_of_its_stream(light, tmp_path
         ("line 6", "invalid_payload"), ("line 7", "body_too_large"),
     ]  # fmt: skip
     assert problems[2]["errors"][0]["pointer"] == "/body/4"
+
+
+def test_lines_end_with_the_process(light, tmp_path, caplog):
+    """What came is answered, and what is missing is said; the server cancels nothing, which would be logged."""
+    with ExitStack() as opened:
+        with application(light) as (address, state):
+            publish(state, tmp_path / "made", "tiny")
+            connection = opened.enter_context(closing(begun(address, URL, 2 * len(LINE), LINE, NDJSON)))
+            file = opened.enter_context(connection.makefile("rb"))
+            assert next(row for row in file if row.startswith(b'{"index": 0'))
+        last = [json.loads(row) for row in file if row.startswith(b"{")]
+    assert [(item["index"], item["problem"]["code"]) for item in last] == [(1, "unavailable")]
+    assert errors(caplog) == []
+
+
+def test_events_of_a_job_end_with_the_process(light, caplog):
+    with ExitStack() as opened:
+        with application(light) as (address, state):
+            with state.database.write() as session:
+                path = f"/api/v1/jobs/{factories.job(session).id}/events"
+            asked = httpx.stream("GET", address + path, headers={"Accept": "text/event-stream"}, timeout=60)
+            events = opened.enter_context(asked).iter_lines()
+            assert next(events) == "retry: 1000"
+        # To its last byte: nothing is broken off.
+        assert list(events)
+    assert errors(caplog) == []
