@@ -93,6 +93,8 @@ from app.tracing import open_tracer
 
 gc.freeze()
 gc.enable()
+# Requests leave no cycles behind. Looking for some after every 700 new objects took 4 % of the event loop's time.
+gc.set_threshold(10_000, 20, 20)
 # Seconds that a thread keeps the interpreter from others. A request goes from thread to thread several times, and
 # waits as long each time while another one computes: with Python's 5 ms for 30 ms in all, with this for 10.
 sys.setswitchinterval(0.0005)
@@ -168,6 +170,8 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
     )
     # The last one is the first that a request meets.
     app.add_middleware(Large, max_bytes=settings.max_json_bytes)
+    if "serve" in roles:
+        app.add_middleware(direct.Known, prefix="/api/v1", routers=ROLES["serve"], handlers=app.exception_handlers)
     if settings.require_keys:
         app.add_middleware(Auditing)
     app.add_middleware(callers.Callers, open_paths=callers.open_paths(*["/metrics"] * settings.open_metrics))
@@ -197,8 +201,6 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
             app.include_router(router, dependencies=allowed, max_body_size=most)
     app.include_router(health.router, dependencies=allowed, max_body_size=most)
     app.include_router(description.router, max_body_size=most)
-    if "serve" in roles:
-        app.router.routes.insert(0, direct.Known("/api/v1", ROLES["serve"]))
     schema.install(app)
     return app
 

@@ -73,8 +73,10 @@ class Ask:
             DeadlineExceeded: they are not there in time.
             GraftError: as `images.read`.
         """
+        if self.deadline is None:
+            return await images.read(self.request, self.state)
         try:
-            async with asyncio.timeout(None if self.deadline is None else self.deadline - time.monotonic()):
+            async with asyncio.timeout(self.deadline - time.monotonic()):
                 return await images.read(self.request, self.state)
         except TimeoutError:
             raise late() from None

@@ -2,23 +2,27 @@
 
 The framework goes through every parameter that a route declares for each request, and keeps what its dependencies have
 opened: that was a fifth of what the event loop does for a prediction, of which thousands come with the same query, most
-often an empty one. Another twentieth is the way to a route: router by router, and through each of them twice.
+often an empty one. Another tenth are its layers around all routes, and the way to one: router by router, and through
+each of them twice.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, NoReturn
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute, Match, NoMatchFound, compile_path
-from starlette.types import Receive, Scope, Send
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 
-from app.api import callers
+from app.api import callers, slow_bodies
 from app.api.answers import AskQuery
 
 # Of which the meaning is remembered, and how long one of them is.
 MAX_QUERIES, MAX_QUERY_BYTES = 256, 256
+
+_ERROR = "graft.error"
 
 Endpoint = Callable[[str, Request, str, Any], Awaitable[Response]]
 
@@ -45,11 +49,8 @@ class Direct(APIRoute):
         """Whether a request can go to the endpoint at once."""
         return scope["query_string"] in self._known and scope["method"] == "POST"
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The framework's own way for queries that are new, which also says what is wrong with one."""
-        if not self.knows(scope):
-            await super().handle(scope, receive, send)
-            return
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request whose query it knows, and whose place in `scope` is as the framework would have set it."""
         query, request = self._known[scope["query_string"]], Request(scope, receive, send)
         await callers.check_scope(request)
         project = callers.of(scope).project
@@ -64,31 +65,50 @@ class Direct(APIRoute):
         self._known[written] = query
 
 
-class Known(BaseRoute):
-    """Stands before all other routes, and takes what a `Direct` one knows; it answers nothing that they would not.
+class Known:
+    """ASGI middleware, the last one: takes what a `Direct` route knows, past the framework's own layers and routers.
 
     Args:
-        prefix: of their paths.
+        app: answers everything else.
+        prefix: of the routes' paths.
         routers: that have them, among others.
+        handlers: of the application's errors.
     """
 
-    def __init__(self, prefix: str, routers: Iterable[APIRouter]) -> None:
+    def __init__(
+        self, app: ASGIApp, prefix: str, routers: Iterable[APIRouter], handlers: Mapping[Any, ExceptionHandler]
+    ) -> None:
+        # What nobody foresaw is told of further outside.
+        foreseen = {kind: handler for kind, handler in handlers.items() if kind is not Exception}
+        self._failed = ExceptionMiddleware(_raise, foreseen)
         routes = [route for router in routers for route in router.routes if isinstance(route, Direct)]
+        self._app = app
         self._routes = [(compile_path(prefix + route.path)[0], route) for route in routes]
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """The route that it is for, as the framework would have found it."""
-        if scope["type"] == "http":
-            for path, route in self._routes:
-                found = path.fullmatch(scope["path"])
-                if found is not None and route.knows(scope):
-                    return Match.FULL, {"route": route, "endpoint": route.endpoint, "path_params": found.groupdict()}
-        return Match.NONE, {}
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes everything else on."""
+        route = self._find(scope) if scope["type"] == "http" else None
+        if route is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await route.answer(scope, receive, send)
+        except Exception as error:
+            if slow_bodies.of(scope).is_answered:
+                raise
+            scope[_ERROR] = error
+            await self._failed(scope, receive, send)
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request that matches."""
-        await scope["route"].handle(scope, receive, send)
+    def _find(self, scope: Scope) -> Direct | None:
+        """The route that knows a request, which has its place in `scope` from then on."""
+        for path, route in self._routes:
+            found = path.fullmatch(scope["path"])
+            if found is not None and route.knows(scope):
+                scope.update(route=route, endpoint=route.endpoint, path_params=found.groupdict())
+                return route
+        return None
 
-    def url_path_for(self, name: str, /, **path_params: Any) -> NoReturn:
-        """It has no name."""
-        raise NoMatchFound(name, path_params)
+
+async def _raise(scope: Scope, _receive: Receive, _send: Send) -> NoReturn:
+    """Shows an error to the handlers that the framework asks for its own routes."""
+    raise scope.pop(_ERROR)

@@ -153,7 +153,8 @@ async def _outcome(one: Begun, connection: Waiter) -> Result | GraftError:
     try:
         return await connection.settled(one)
     except GraftError as error:
-        return error
+        # Of it nothing but the words: it holds this frame, which holds the future that it is held by.
+        return error.with_traceback(None)
 
 
 async def _each(sent: list[bytes], hold: Hold) -> Sent:

@@ -35,7 +35,7 @@ class Waiter:
         """
 
         def end(_: Any) -> None:
-            answer.cancel()
+            answer.cancel()  # noqa: F821  (there as long as this is called)
 
         for one in self._gone:
             one.add_done_callback(end)
@@ -51,6 +51,8 @@ class Waiter:
         finally:
             for one in self._gone:
                 one.remove_done_callback(end)
+            # An error that it has ended with holds this frame, and would so hold itself, until a collection.
+            del answer
 
 
 async def settled(request: Request, future: Future[T]) -> T:
@@ -60,13 +62,13 @@ async def settled(request: Request, future: Future[T]) -> T:
         ClientDisconnect, Exception: as `Waiter.settled`.
     """
     answer, lost = asyncio.wrap_future(future), request.scope.get(LOST)
-    if lost is not None:
-        return await Waiter(lost).settled(answer)
-    gone = asyncio.ensure_future(disconnected(request))
+    gone = asyncio.ensure_future(disconnected(request)) if lost is None else lost
     try:
         return await Waiter(gone).settled(answer)
     finally:
-        gone.cancel()
+        if lost is None:
+            gone.cancel()
+        del answer, future
 
 
 async def disconnected(request: Request) -> None:

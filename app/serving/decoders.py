@@ -58,7 +58,9 @@ class Decoders:
         try:
             found = preprocess.load(call.images[index], call.model.spec.preprocess, call.max_pixels)
         except BadImage as error:
-            found = error
+            # Of the error nothing but its words: it holds this frame, which holds the call, which is to hold what is
+            # found; so images would stay until a collection.
+            found = BadImage(error.detail, code=error.code)
         except Exception as error:
             with self._lock:
                 call.fail(error)

@@ -199,7 +199,11 @@ class Service:
         async def wait(future: Future[Result]) -> Result:
             # A call that the client breaks off is cancelled here, and with it the engine's work.
             taken()
-            return await asyncio.wrap_future(future)
+            try:
+                return await asyncio.wrap_future(future)
+            finally:
+                # As in `waiting`: an error that it has ended with holds this frame.
+                del future
 
         try:
             state.engine.check_room(state.lookup.backbones(project, request.model_name), project)

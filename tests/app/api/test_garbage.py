@@ -1,0 +1,99 @@
+"""What a request has brought goes with its answer, and does not wait until somebody looks for garbage."""
+
+import base64
+import gc
+import io
+import json
+import tracemalloc
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.app.api.oip.requests import binary, elements
+from tests.app.api.oip.requests import encoded as oip
+from tests.inference import NAME, publish
+from tests.listening import application
+
+NUM_REQUESTS, MB = 6, 2**20
+
+
+def noise():
+    """An image of more than a megabyte."""
+    pixels = np.random.default_rng(0).integers(0, 256, (640, 640, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+GOOD = noise()
+BROKEN = GOOD[: len(GOOD) - 1000]
+FOREIGN = b"no image" * (MB // 8)
+OCTETS, JSON, LINES = ({"Content-Type": kind} for kind in ("image/png", "application/json", "application/x-ndjson"))
+
+
+def encoded(data):
+    return base64.b64encode(data).decode()
+
+
+def listed(data, **more):
+    return {"content": json.dumps({"images": [{"b64": encoded(data), **more}]}).encode(), "headers": JSON}
+
+
+def binary_of(data):
+    raw = elements(data)
+    tensor = {"name": "encoded", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(raw)}}
+    return binary({"inputs": [tensor]}, raw)
+
+
+CASES = {
+    "form": (200, {"files": {"file": GOOD}}),
+    "raw": (200, {"content": GOOD, "headers": OCTETS}),
+    "json": (200, listed(GOOD)),
+    "lines": (200, {"content": json.dumps({"b64": encoded(GOOD)}).encode(), "headers": LINES}),
+    "broken form": (400, {"files": {"file": BROKEN}}),
+    "foreign form": (400, {"files": {"file": FOREIGN}}),
+    "foreign": (400, {"content": FOREIGN, "headers": OCTETS}),
+    "foreign json": (400, listed(FOREIGN)),
+    "both in json": (422, listed(GOOD, url="http://127.0.0.1/a.png")),
+    "foreign lines": (200, {"content": json.dumps({"b64": encoded(FOREIGN)}).encode(), "headers": LINES}),
+    "another field": (400, {"files": {"files": GOOD}}),
+    "no boundary": (400, {"content": GOOD, "headers": {"Content-Type": "multipart/form-data"}}),
+    "no form": (400, {"content": GOOD, "headers": {"Content-Type": "multipart/form-data; boundary=x"}}),
+    "no json": (422, {"content": b"{" + GOOD, "headers": JSON}),
+    "another type": (415, {"content": GOOD, "headers": {"Content-Type": "text/plain"}}),
+    "late": (504, {"files": {"file": GOOD}, "params": {"timeout": 0.0001}}),
+    "oip json": (200, {"content": json.dumps({"inputs": [oip(data=[encoded(GOOD)])]}).encode()}),
+    "foreign oip json": (400, {"content": json.dumps({"inputs": [oip(data=[encoded(FOREIGN)])]}).encode()}),
+    "oip binary": (200, binary_of(GOOD)),
+    "foreign oip binary": (400, binary_of(FOREIGN)),
+    "no version": (404, {"files": {"file": GOOD}, "params": {"version": 9}}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bodies_go_with_their_answers(light, tmp_path, case):
+    status, request = CASES[case]
+    with application(light) as (address, state):
+        publish(state, tmp_path / "made", NAME)
+        door = f"/v2/models/{NAME}/infer" if "oip" in case else f"/api/v1/models/{NAME}/predict"
+        with httpx.Client(trust_env=False, timeout=60) as http:
+
+            def ask():
+                found = http.post(address + door, **request)
+                assert found.status_code == status, found.text
+
+            ask()
+            ask()
+            gc.collect()
+            gc.disable()
+            tracemalloc.start()
+            try:
+                for _ in range(NUM_REQUESTS):
+                    ask()
+                held, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+                gc.enable()
+    assert held < 2 * MB
