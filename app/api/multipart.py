@@ -6,7 +6,7 @@ The framework's own parser spools a large file to a temporary one first, which w
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from uuid import uuid4
@@ -37,10 +37,19 @@ class Part:
 
     name: str
     filename: str | None
-    body: bytearray = field(default_factory=bytearray)
+    body: bytes | bytearray = b""
     path: Path | None = None
     sha256: str = ""
     size_bytes: int = 0
+
+    def add(self, piece: bytes) -> None:
+        """More of it, into memory. What comes in one piece, as most images do, is not copied again."""
+        if not self.body:
+            self.body = piece
+            return
+        if isinstance(self.body, bytes):
+            self.body = bytearray(self.body)
+        self.body += piece
 
     @property
     def text(self) -> str:
@@ -161,7 +170,6 @@ class _Form:
         self.complete = False
         self._file_to = file_to
         self._file: IO[bytes] | None = None
-        self._hash = hashlib.sha256()
         self._buffer = bytearray()
         self._header = b""
         self._num_text_bytes = 0
@@ -227,7 +235,7 @@ class _Form:
             if self._file is not None or any(other.path for other in self.parts):
                 raise BadRequest("expected one file; found a second one; put all images into one archive")
             part.path = self._file_to
-            self._file = self._file_to.open("wb")
+            self._file, self._hash = self._file_to.open("wb"), hashlib.sha256()
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self.parts[-1]
@@ -243,7 +251,7 @@ class _Form:
                 raise TooLarge(
                     f"expected form fields of at most {MAX_TEXT_BYTES} bytes together; found more; send less"
                 )
-        part.body += data[start:end]
+        part.add(data[start:end])
 
     def _on_end(self) -> None:
         self.complete = True
