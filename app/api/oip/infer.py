@@ -50,10 +50,14 @@ async def infer(
     request, found = prepared.request, prepared.found
     asked = messages.deadline(request.parameters, arrived)
     deadline = min((at for at in (asked, latest) if at is not None), default=None)
-    future = state.engine.submit(found.model, prepared.images, deadline, project)
     name = request.id or log_lines.ids().request_id
     call = Call(found, prepared.images, None, messages.domain(request.parameters), name)
-    result = await wait(state.observation.watch(call, state.statistics.watch(found.version_id, future)))
+    future = state.engine.submit(found.model, prepared.images, deadline, project)
+    try:
+        result = await wait(state.observation.watch(call, state.statistics.watch(found.version_id, future)))
+    finally:
+        # As in `waiting`: an error that it has ended with holds this frame.
+        del future
     rollouts.compare(state.engine, state.statistics, found, prepared.images, result)
     return InferResponse(
         model=request.model,

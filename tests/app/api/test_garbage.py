@@ -6,13 +6,16 @@ import io
 import json
 import tracemalloc
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.app.api.oip import test_grpc
 from tests.app.api.oip.requests import binary, elements
 from tests.app.api.oip.requests import encoded as oip
+from tests.conftest import free_port
 from tests.inference import NAME, publish
 from tests.listening import application
 
@@ -72,28 +75,75 @@ CASES = {
 }
 
 
+LARGE = {"smp_" + "0" * 16 + str(number): "x" * 1000 for number in range(MB // 1000)}
+# Bodies that are no images, by path and status.
+OTHERS = {
+    "no dataset": ("/datasets", 404, {"name": "child", "base": "ds_none", "relabel": LARGE}),
+    "no upload": ("/datasets", 404, {"name": "child", "upload_id": "up_none", "relabel": LARGE}),
+    "no such field": ("/datasets", 422, {"name": "child", "base": "ds_none", "labels": LARGE}),
+    "no job": ("/jobs", 422, {"kind": "transfer", "inputs": LARGE}),
+    "no bundle": ("/models/a/versions", 422, {"upload_id": "up_none", "more": LARGE}),
+}
+
+
+def check(ask):
+    """Asks several times, while nobody looks for garbage."""
+    ask()
+    ask()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(NUM_REQUESTS):
+            ask()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert held < 2 * MB
+
+
+def check_answers(url, status, **request):
+    with httpx.Client(trust_env=False, timeout=60) as http:
+
+        def ask():
+            found = http.post(url, **request)
+            assert found.status_code == status, found.text[:1000]
+
+        check(ask)
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_bodies_go_with_their_answers(light, tmp_path, case):
+def test_images_go_with_their_answers(light, tmp_path, case):
     status, request = CASES[case]
     with application(light) as (address, state):
         publish(state, tmp_path / "made", NAME)
         door = f"/v2/models/{NAME}/infer" if "oip" in case else f"/api/v1/models/{NAME}/predict"
-        with httpx.Client(trust_env=False, timeout=60) as http:
+        check_answers(address + door, status, **request)
 
-            def ask():
-                found = http.post(address + door, **request)
-                assert found.status_code == status, found.text
 
-            ask()
-            ask()
-            gc.collect()
-            gc.disable()
-            tracemalloc.start()
+@pytest.mark.parametrize("case", OTHERS)
+def test_documents_go_with_their_answers(light, case):
+    path, status, document = OTHERS[case]
+    with application(light) as (address, _):
+        check_answers(f"{address}/api/v1{path}", status, content=json.dumps(document).encode(), headers=JSON)
+
+
+@pytest.mark.parametrize(("image", "status"), [(GOOD, None), (FOREIGN, grpc.StatusCode.INVALID_ARGUMENT)])
+def test_images_over_grpc_go_with_their_answers(light, tmp_path, image, status):
+    settings = light.model_copy(update={"grpc_port": free_port()})
+    tensor = {"name": "encoded", "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": [image]}}
+    request = test_grpc.infer([tensor])
+    with application(settings) as (_, state), grpc.insecure_channel(f"127.0.0.1:{settings.grpc_port}") as channel:
+        publish(state, tmp_path / "made", NAME)
+        caller = test_grpc.Caller(channel)
+
+        def ask():
             try:
-                for _ in range(NUM_REQUESTS):
-                    ask()
-                held, _ = tracemalloc.get_traced_memory()
-            finally:
-                tracemalloc.stop()
-                gc.enable()
-    assert held < 2 * MB
+                caller("ModelInfer", request)
+                found = None
+            except grpc.RpcError as error:
+                found = error.code()
+            assert found == status
+
+        check(ask)
