@@ -32,7 +32,7 @@
 Routes never raise an HTTP exception of the web framework; `app.api.problems` turns this tree into RFC 9457 documents.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 
 class GraftError(Exception):
@@ -53,6 +53,18 @@ class GraftError(Exception):
         self.detail = detail
         self.code = code or type(self).code
         self.extra = extra
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def words_of(error: E) -> E:
+    """An error that somebody keeps, without the frames that it came through, and all that stood in them.
+
+    Such a frame often knows who keeps the error: then both would stay until a collection, bodies of requests with them.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 class BadRequest(GraftError):

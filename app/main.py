@@ -95,7 +95,7 @@ gc.freeze()
 gc.enable()
 # Requests leave no cycles behind (decision 0046). Looking for some after every 700 new objects took 4 % of the event
 # loop's time.
-gc.set_threshold(10_000, 20, 20)
+gc.set_threshold(5_000, 20, 20)
 # Seconds that a thread keeps the interpreter from others. A request goes from thread to thread several times, and
 # waits as long each time while another one computes: with Python's 5 ms for 30 ms in all, with this for 10.
 sys.setswitchinterval(0.0005)

@@ -99,7 +99,7 @@ async def _stream(request: Request, state: State, project: str, job_id: str, sta
     authorization, seen, idle = request.headers.get("authorization", ""), start, 0.0
     shown: dict[str, Any] | None = None
     yield b"retry: 1000\n\n"
-    while not waiting.is_stopping(request) and await state.keyring.holds(authorization):
+    while not waiting.is_stopping(request.scope) and await state.keyring.holds(authorization):
         rows, progress, final = await to_thread.run_sync(_news, state, project, job_id, seen)
         for row in rows:
             seen, idle = row.id, 0.0

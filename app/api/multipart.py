@@ -14,7 +14,7 @@ from uuid import uuid4
 from anyio import to_thread
 from fastapi import Request
 from python_multipart import MultipartParser
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from app.api import headers
@@ -98,9 +98,9 @@ async def read(
     if not boundary:
         raise BadRequest("expected multipart/form-data with a boundary; found none; leave the header to the client")
     form = _Form(file_to)
-    parser = MultipartParser(boundary, callbacks=form.callbacks())
     num_bytes = 0
     try:
+        parser = MultipartParser(boundary, callbacks=form.callbacks())
         async for chunk in limited(request, max_bytes):
             num_bytes += len(chunk)
             await counted(num_bytes)
@@ -111,7 +111,7 @@ async def read(
         if form.pending:
             await to_thread.run_sync(form.flush)
         form.close()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise BadRequest(
             f"expected a well-formed multipart body; found {error}; send files with -F file=@PATH, and let "
             "the client write the body"

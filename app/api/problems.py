@@ -19,9 +19,11 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope
 
+from app import log_lines
 from app.api import oip_errors as oip
+from app.api import requests, safety
 from app.bodies import pointers
-from app.errors import Conflict, GraftError, OutOfSpace, Unavailable, Unsupported
+from app.errors import Conflict, GraftError, OutOfSpace, Unavailable, Unsupported, words_of
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
@@ -164,11 +166,12 @@ async def _graft_error(request: Request, error: Exception) -> JSONResponse:
     note(request.scope, error.code)
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return of_error(request.scope["path"], error)
+    return of_error(request.scope["path"], words_of(error))
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    words_of(error)
     errors = pointers(map(_placed, error.errors()))
     places = ", ".join(item["pointer"] for item in errors)
     detail = f"expected a payload that fits the schema at /openapi.json; found problems at {places}; see errors"
@@ -189,6 +192,7 @@ def _placed(item: Mapping[str, Any]) -> Mapping[str, Any]:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    words_of(error)
     if error.status_code == HTTPStatus.NOT_FOUND and oip.is_unspoken(request.url.path):
         return of_error(request.scope["path"], _unspoken(f"{request.method} {request.url.path}"))
     phrase = HTTPStatus(error.status_code).phrase
@@ -275,10 +279,14 @@ async def _gone(request: Request, _: Exception) -> Response:
 
 async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
     log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return response(
+    answer = response(
         request.scope["path"],
         500,
         "internal",
         "Internal error",
         "an error inside Graft; the server's log has the trace",
     )
+    # The framework asks for this one outside of our middlewares, which add them to all others.
+    for name, value in (*safety.HEADERS, safety.POLICY, (requests.HEADER, (log_lines.ids().request_id or "").encode())):
+        answer.headers[name.decode()] = value.decode()
+    return answer

@@ -10,8 +10,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api import problems
-from app.errors import TimedOut
+from app.api import problems, waiting
+from app.errors import TimedOut, Unavailable
 
 _BODY = "graft.body"
 
@@ -37,6 +37,13 @@ class SlowBodies:
             # Read where nobody makes a document of it.
             if body.stalled is None:
                 raise
+        except asyncio.CancelledError:
+            # The server gives up what has not ended in time.
+            if not waiting.is_stopping(scope) or body.is_answered:
+                raise
+            body.stalled = Unavailable(
+                "expected the request to end before this process; found that it was asked to stop; send it again"
+            )
         finally:
             # It knows of the scope, by what it sends through: all that belongs to a request, fifty objects, would wait
             # for the garbage collector, which took 4 % of the event loop's time.
@@ -58,7 +65,8 @@ class Body:
         self._is_over = False
         # Whoever reads it waits for the next piece for as long as it takes.
         self.is_patient = False
-        self.stalled: TimedOut | None = None
+        # Why nobody waits for the rest, nor for the application's answer.
+        self.stalled: TimedOut | Unavailable | None = None
         self.is_answered = False
 
     async def receive(self) -> Message:

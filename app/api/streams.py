@@ -24,7 +24,7 @@ from app.api.held import Hold
 from app.api.problems import document
 from app.api.waiting import LOST, STOPPING, Waiter
 from app.bodies import why_no_json
-from app.errors import GraftError, Overloaded, TimedOut, TooLarge, Unauthorized, Unavailable, Unprocessable
+from app.errors import GraftError, Overloaded, TimedOut, TooLarge, Unauthorized, Unavailable, Unprocessable, words_of
 from app.services import rollouts
 from app.services.predictions import Found
 from app.serving.call import Result, late
@@ -153,8 +153,7 @@ async def _outcome(one: Begun, connection: Waiter) -> Result | GraftError:
     try:
         return await connection.settled(one)
     except GraftError as error:
-        # Of it nothing but the words: it holds this frame, which holds the future that it is held by.
-        return error.with_traceback(None)
+        return words_of(error)
 
 
 async def _each(sent: list[bytes], hold: Hold) -> Sent:
@@ -170,8 +169,9 @@ async def _until_stopped(request: Request, sent: Sent) -> Sent:
     try:
         while (one := await serving.settled(asyncio.ensure_future(anext(sent, None)))) is not None:
             yield one
-    except ClientDisconnect:
-        if not waiting.is_stopping(request):
+    except ClientDisconnect as error:
+        words_of(error)
+        if not waiting.is_stopping(request.scope):
             raise
         stopped = Unavailable(
             "expected more lines; found that this process was asked to stop; send what has no answer again"

@@ -1,6 +1,7 @@
 """Waiting for an answer on behalf of a client that may go away meanwhile."""
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -34,8 +35,9 @@ class Waiter:
             Exception: whatever any of the futures raises.
         """
 
-        def end(_: Any) -> None:
-            answer.cancel()  # noqa: F821  (there as long as this is called)
+        # Not through this frame, which lets go of it: it may be called a moment after it was removed.
+        def end(_: Any, cancel: Callable[[], Any] = answer.cancel) -> None:
+            cancel()
 
         for one in self._gone:
             one.add_done_callback(end)
@@ -52,7 +54,7 @@ class Waiter:
             for one in self._gone:
                 one.remove_done_callback(end)
             # An error that it has ended with holds this frame, and would so hold itself, until a collection.
-            del answer
+            del answer, end
 
 
 async def settled(request: Request, future: Future[T]) -> T:
@@ -77,7 +79,7 @@ async def disconnected(request: Request) -> None:
         pass
 
 
-def is_stopping(request: Request) -> bool:
-    """Whether the server was asked to stop meanwhile."""
-    stopping = request.scope.get(STOPPING)
+def is_stopping(scope: Any) -> bool:
+    """Whether the server was asked to stop since the request of that scope came."""
+    stopping = scope.get(STOPPING)
     return stopping is not None and stopping.done()

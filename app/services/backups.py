@@ -49,12 +49,16 @@ def backup(url: str, storage: Storage, folder: Path) -> Copied:
         folder: made where it is missing.
 
     Raises:
-        BadRequest: nothing has migrated the database, and nothing is made; the storage is another service's, or none;
-            or `pg_dump` is not here, or cannot do it.
+        BadRequest: nothing has migrated the database, and nothing is made; the folder cannot be made, or lies in the
+            storage; the storage is another service's, or none; or `pg_dump` is not here, or cannot do it.
     """
     _check_migrated(url)
-    folder.mkdir(parents=True, exist_ok=True)
-    there = FolderStorage(folder / OBJECTS)
+    _check_outside(storage, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = FolderStorage(folder / OBJECTS)
+    except OSError as error:
+        raise BadRequest(f"expected a folder that can be made for the back-up; found {error}; name another") from error
     copied = copy(storage, there, folder)
     if not copied.objects + copied.present:
         _check_empty(url)
@@ -131,6 +135,17 @@ def copy(source: Storage, target: Storage, passing: Path) -> Copied:
         copied.objects += 1
         copied.size_bytes += stored.size_bytes
     return copied
+
+
+def _check_outside(storage: Storage, folder: Path) -> None:
+    """Refuses to copy a storage into itself.
+
+    Raises:
+        BadRequest: see above.
+    """
+    root = storage.root.resolve() if isinstance(storage, FolderStorage) else None
+    if root is not None and folder.resolve().is_relative_to(root):
+        raise BadRequest(f"expected a folder outside of the storage {root}; found {folder}; name another")
 
 
 def _check_migrated(url: str) -> None:

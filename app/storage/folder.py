@@ -22,18 +22,18 @@ class FolderStorage:
     """Objects as files below a folder."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
 
     def path(self, key: str) -> Path:
         """Where the object of that key lies, or would."""
-        return self._root / check_key(key)
+        return self.root / check_key(key)
 
     def put(self, key: str, source: Path) -> None:
         """See Storage. A hard link where possible: sources are never changed after they were put."""
         target = self.path(key)
         while True:
             try:
-                return _place(source, target, self._root / DRAFTS)
+                return _place(source, target, self.root / DRAFTS)
             except FileNotFoundError:
                 # Whoever deleted the last object beside it took the folder along; or there is nothing to put.
                 if not source.exists():
@@ -64,7 +64,7 @@ class FolderStorage:
 
     def walk(self) -> Iterator[Stored]:
         """See Storage."""
-        for entry in _files_below(self._root):
+        for entry in _files_below(self.root):
             try:
                 yield self._stored(entry, entry.stat())
             except FileNotFoundError:
@@ -80,7 +80,7 @@ class FolderStorage:
 
     def remove(self, stored: Stored) -> None:
         """See Storage."""
-        path = self._root / stored.key
+        path = self.root / stored.key
         path.unlink(missing_ok=True)
         self._remove_above(path)
 
@@ -90,11 +90,11 @@ class FolderStorage:
         return Stored(key, status.st_size, status.st_ctime, Path(path).name if _is_draft(key) else "")
 
     def _key(self, path: os.PathLike[str]) -> str:
-        return Path(path).relative_to(self._root).as_posix()
+        return Path(path).relative_to(self.root).as_posix()
 
     def _remove_above(self, path: Path) -> None:
         folder = path.parent
-        while folder != self._root and _remove_empty(folder):
+        while folder != self.root and _remove_empty(folder):
             folder = folder.parent
 
 

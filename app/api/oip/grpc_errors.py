@@ -7,7 +7,7 @@ import grpc
 from sqlalchemy.exc import DataError
 
 from app.api import oip_errors, problems
-from app.errors import BadRequest, GraftError
+from app.errors import BadRequest, GraftError, words_of
 
 log = logging.getLogger(__name__)
 
@@ -15,9 +15,7 @@ log = logging.getLogger(__name__)
 def told(error: Exception) -> GraftError:
     """What the client is told of an error; one that is none of ours goes to the log."""
     if isinstance(error, GraftError):
-        # Its words alone: it holds the frames, and so the request, and is itself held by the call until a collection.
-        error.__cause__ = error.__context__ = None
-        return error.with_traceback(None)
+        return words_of(error)
     if isinstance(error, DataError):
         return BadRequest("expected names that the database can hold; found a NUL character; leave it out")
     if isinstance(error, problems.AWAY):

@@ -289,7 +289,7 @@ def _guarded(service: Service, name: str, function: Handler) -> Callable[[Any, A
             except Exception as error:
                 told = grpc_errors.told(error)
             span.ended(oip_errors.grpc_code(told.status))
-        # What refuses it holds this frame until a collection.
+        # The call that is refused holds this frame until a collection.
         del request
         return await grpc_errors.refuse(context, told)
 

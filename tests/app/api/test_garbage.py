@@ -15,7 +15,8 @@ from PIL import Image
 from tests.app.api.oip import test_grpc
 from tests.app.api.oip.requests import binary, elements
 from tests.app.api.oip.requests import encoded as oip
-from tests.conftest import free_port
+from tests.app.api.test_held import begun
+from tests.conftest import free_port, wait_until
 from tests.inference import NAME, publish
 from tests.listening import application
 
@@ -82,6 +83,8 @@ OTHERS = {
     "no upload": ("/datasets", 404, {"name": "child", "upload_id": "up_none", "relabel": LARGE}),
     "no such field": ("/datasets", 422, {"name": "child", "base": "ds_none", "labels": LARGE}),
     "no job": ("/jobs", 422, {"kind": "transfer", "inputs": LARGE}),
+    "broken": ("/jobs", 422, '{"a": "' + "x" * MB),
+    "deep": ("/jobs", 400, "[" * MB),
     "no bundle": ("/models/a/versions", 422, {"upload_id": "up_none", "more": LARGE}),
 }
 
@@ -125,8 +128,9 @@ def test_images_go_with_their_answers(light, tmp_path, case):
 @pytest.mark.parametrize("case", OTHERS)
 def test_documents_go_with_their_answers(light, case):
     path, status, document = OTHERS[case]
+    body = document if isinstance(document, str) else json.dumps(document)
     with application(light) as (address, _):
-        check_answers(f"{address}/api/v1{path}", status, content=json.dumps(document).encode(), headers=JSON)
+        check_answers(f"{address}/api/v1{path}", status, content=body.encode(), headers=JSON)
 
 
 @pytest.mark.parametrize(("image", "status"), [(GOOD, None), (FOREIGN, grpc.StatusCode.INVALID_ARGUMENT)])
@@ -145,5 +149,32 @@ def test_images_over_grpc_go_with_their_answers(light, tmp_path, image, status):
             except grpc.RpcError as error:
                 found = error.code()
             assert found == status
+
+        check(ask)
+
+
+def test_streams_over_grpc_go_with_their_answers(light, tmp_path):
+    settings = light.model_copy(update={"grpc_port": free_port()})
+    tensor = {"name": "encoded", "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": [FOREIGN]}}
+    request = test_grpc.infer([tensor])
+    with application(settings) as (_, state), grpc.insecure_channel(f"127.0.0.1:{settings.grpc_port}") as channel:
+        publish(state, tmp_path / "made", NAME)
+        stream = test_grpc.Caller(channel).method("ModelStreamInfer")
+
+        def ask():
+            (answer,) = stream(iter([request]), timeout=60)
+            assert "image 0" in answer.error_message
+
+        check(ask)
+
+
+@pytest.mark.parametrize("kind", ["application/x-ndjson", "image/png", "multipart/form-data; boundary=x"])
+def test_bodies_that_are_broken_off_go(light, tmp_path, kind):
+    with application(light) as (address, state):
+        publish(state, tmp_path / "made", NAME)
+
+        def ask():
+            begun(address, f"/api/v1/models/{NAME}/predict", 4 * MB, b"x" * MB, kind).close()
+            wait_until(lambda: state.held.num_bytes == 0, "the end of the request")
 
         check(ask)

@@ -156,3 +156,9 @@ def test_head_is_get_without_a_body(shared_client, path):
     found, wanted = shared_client.head(path, headers=named), shared_client.get(path, headers=named)
     assert (found.status_code, found.headers) == (wanted.status_code, wanted.headers)
     assert found.content == b""
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_a_path_that_ends_with_a_line_is_none(shared_client, method, path):
+    """The framework would take it for the one without."""
+    refusal(shared_client.request(method, f"{filled(path)}%0A"), 404, "not_found")

@@ -90,6 +90,12 @@ def test_other_bodies_are_refused(content_type):
         read([b"x"], content_type=content_type)
 
 
+@pytest.mark.parametrize("size", [257, 5000])
+def test_a_boundary_that_is_too_long_is_refused(size):
+    with pytest.raises(BadRequest, match="well-formed"):
+        read([b"x"], content_type=f"multipart/form-data; boundary={'x' * size}")
+
+
 @pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary="])
 def test_a_form_without_a_boundary_is_refused(content_type):
     with pytest.raises(BadRequest, match="boundary"):

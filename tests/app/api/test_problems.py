@@ -3,12 +3,17 @@
 import sqlite3
 from contextlib import closing
 
+import httpx
+import pytest
 from sqlalchemy import event
 
+from app.api.oip import control
 from app.errors import Unavailable
+from app.services import models
 from app.storage import FolderStorage
 from tests import factories
 from tests.checks import problem
+from tests.listening import application
 
 
 def test_a_locked_database_is_no_mistake_of_ours(light_client, home):
@@ -49,3 +54,20 @@ def test_an_upload_without_an_object_store_leaves_nothing(light_client, home):
     light_client.app.state.graft = state
     assert light_client.get("/api/v1/datasets").json()["data"] == []
     assert factories.files_below(home / "scratch", home / "storage") == []
+
+
+@pytest.mark.parametrize("path", ["/api/v1/models", "/v2/repository/index"])
+def test_an_error_of_ours_has_the_headers_of_every_answer(light, monkeypatch, path):
+    def broken(*_):
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(models, "page", broken)
+    monkeypatch.setattr(control, "index", broken)
+    with application(light) as (address, _):
+        ask = httpx.post if path.startswith("/v2") else httpx.get
+        answer = ask(address + path, headers={"X-Request-Id": "mine"}, timeout=60)
+        known = httpx.get(f"{address}/livez", headers={"X-Request-Id": "mine"}, timeout=60)
+    assert answer.status_code == 500
+    assert answer.headers["X-Request-Id"] == "mine"
+    assert {*known.headers} <= {*answer.headers}
+    assert "unforeseen" not in answer.text

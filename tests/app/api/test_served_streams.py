@@ -84,3 +84,20 @@ def test_events_of_a_job_end_with_the_process(light, caplog):
         # To its last byte: nothing is broken off.
         assert list(events)
     assert errors(caplog) == []
+
+
+@pytest.mark.parametrize("path", ["/api/v1/datasets", URL, "/v2/models/tiny/infer"])
+def test_a_body_that_comes_when_the_process_ends_is_to_be_sent_again(light, caplog, path):
+    kind = "application/octet-stream" if "/v2" in path else "multipart/form-data; boundary=x"
+    with ExitStack() as opened:
+        with application(light) as (address, state):
+            connection = opened.enter_context(closing(begun(address, path, 1000, b"--x\r\n", kind)))
+            wait_until(lambda: httpx.get(f"{address}/livez").status_code == 200, "a service that has seen it")
+        file = opened.enter_context(connection.makefile("rb"))
+        status, *_ = file.readline().split(b" ", 1)[1].split()
+        headers = dict(iter(lambda: file.readline().decode().lower().strip().partition(": ")[::2], ("", "")))
+        body = json.loads(file.read())
+    assert (status, headers["connection"], headers["retry-after"]) == (b"503", "close", "5")
+    assert "asked to stop" in (body["error"] if "/v2" in path else body["detail"])
+    assert state.held.num_bytes == 0
+    assert not [message for message in errors(caplog) if "ASGI" in message]

@@ -45,6 +45,20 @@ def test_a_restoration_that_is_cut_off_can_be_made_again(sqlite_template, tmp_pa
         assert database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
 
 
+def test_where_no_back_up_can_be(sqlite_template, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "graft.db").write_bytes(sqlite_template.read_bytes())
+    (tmp_path / "file").write_bytes(b"somebody else's")
+    url, storage = f"sqlite:///{tmp_path}/home/graft.db", FolderStorage(tmp_path / "home" / "storage")
+    for place, words in (("file", "can be made"), ("file/in", "can be made"), ("home/storage/kept", "outside")):
+        with pytest.raises(BadRequest, match=words):
+            backups.backup(url, storage, tmp_path / place)
+    with pytest.raises(BadRequest, match="outside"):
+        backups.backup(url, storage, tmp_path / "home" / "storage")
+    assert (tmp_path / "file").read_bytes() == b"somebody else's"
+    assert not (tmp_path / "home" / "storage").exists()
+
+
 def test_what_is_not_grafts_or_goes_meanwhile_keeps_nothing_from_being_copied(tmp_path):
     kept, gone = (f"datasets/default/{new_id('ds')}/shard" for _ in range(2))
     storage, there = FolderStorage(tmp_path / "storage"), FolderStorage(tmp_path / "there")
