@@ -66,6 +66,7 @@ from app.api.safety import Safety
 from app.api.slow_bodies import SlowBodies
 from app.api.traced import Traced
 from app.api.under_way import UnderWay
+from app.api.unforeseen import Unforeseen
 from app.db.session import Bounds, Database
 from app.inbox import open_inbox
 from app.queue import Bell, make_celery
@@ -185,6 +186,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         app.add_middleware(Traced)
     if "serve" in roles:
         app.add_middleware(Room)
+    app.add_middleware(Unforeseen)
     app.add_middleware(Safety)
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins)

@@ -19,9 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope
 
-from app import log_lines
 from app.api import oip_errors as oip
-from app.api import requests, safety
 from app.bodies import pointers
 from app.errors import Conflict, GraftError, OutOfSpace, Unavailable, Unsupported, words_of
 
@@ -101,7 +99,6 @@ def install(app: FastAPI, of_storage: Sequence[type[Exception]] = ()) -> None:
     for away in AWAY:
         app.add_exception_handler(away, _database_error)
     app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _unexpected_error)
 
 
 def document(status: int, code: str, title: str, detail: str, instance: str, **extra: Any) -> dict[str, Any]:
@@ -275,18 +272,3 @@ async def _gone(request: Request, _: Exception) -> Response:
     """Nobody reads the answer; the status is for the log of whatever stands in front."""
     log.debug("%s %s: the client has closed the connection", request.method, request.url.path)
     return Response(status_code=CLIENT_CLOSED_REQUEST)
-
-
-async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
-    log.error("%s %s", request.method, request.url.path, exc_info=error)
-    answer = response(
-        request.scope["path"],
-        500,
-        "internal",
-        "Internal error",
-        "an error inside Graft; the server's log has the trace",
-    )
-    # The framework asks for this one outside of our middlewares, which add them to all others.
-    for name, value in (*safety.HEADERS, safety.POLICY, (requests.HEADER, (log_lines.ids().request_id or "").encode())):
-        answer.headers[name.decode()] = value.decode()
-    return answer

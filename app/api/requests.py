@@ -28,7 +28,7 @@ class Requests:
         # What somebody else has written may go into lines and headers as it is, or not at all.
         request_id = given if _ALLOWED.fullmatch(given) else new_id("req")
         job = _JOB.match(scope["path"])
-        # To the end of the task, which is the request's own: the handler of unforeseen errors is outside of this.
+        # To the end of the task, which is the request's own: the server may have a line to add.
         log_lines.bind(request_id=request_id, project=None, job_id=job[1] if job else None)
         named = (HEADER, request_id.encode())
 

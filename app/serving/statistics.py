@@ -118,22 +118,7 @@ class Statistics:
         """Of all processes of the service, at this moment."""
         total = self._own()
         for page in self._board.others() if self._board else ():
-            other = _TALLY.validate_json(page.data)
-            for version_id, counters in other.counters.items():
-                total.counters[version_id] = total.of(version_id) + counters
-            for version_id, shadows in other.compared.items():
-                ours = total.compared.setdefault(version_id, {})
-                for shadow_id, outcomes in shadows.items():
-                    ours[shadow_id] = dict(Counter(ours.get(shadow_id, {})) + Counter(outcomes))
-            total.loads += other.loads
-            total.logged = dict(Counter(total.logged) + Counter(other.logged))
-            for project, of_models in other.refused.items():
-                for model, codes in of_models.items():
-                    known = total.refused.setdefault(project, {})
-                    known[model] = dict(Counter(known.get(model, {})) + Counter(codes))
-            if page.is_fresh:
-                total.present += other.present
-                total.pending = dict(Counter(total.pending) + Counter(other.pending))
+            total.add(_TALLY.validate_json(page.data), is_present=page.is_fresh)
         return total
 
     def close(self) -> None:

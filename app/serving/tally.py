@@ -1,5 +1,7 @@
 """Counts and times of each version, as the Open Inference Protocol asks for them, and how those of several add up."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -129,3 +131,32 @@ class Tally:
     def of(self, version_id: str) -> Counters:
         """A version's counters; zeros where nothing was asked of it."""
         return self.counters.get(version_id) or Counters()
+
+    def add(self, other: "Tally", is_present: bool = True) -> None:
+        """Adds what another process has counted.
+
+        Args:
+            other: the process's; left as it is.
+            is_present: whether it holds at this moment what it said that it holds.
+        """
+        for version_id, counters in other.counters.items():
+            self.counters[version_id] = self.of(version_id) + counters
+        _add(self.compared, other.compared)
+        _add(self.refused, other.refused)
+        self.loads += other.loads
+        self.logged = _sums(self.logged, other.logged)
+        if is_present:
+            self.present += other.present
+            self.pending = _sums(self.pending, other.pending)
+
+
+def _sums(ours: Mapping[str, int], theirs: Mapping[str, int]) -> dict[str, int]:
+    return dict(Counter(ours) + Counter(theirs))
+
+
+def _add(ours: dict[str, dict[str, dict[str, int]]], theirs: dict[str, dict[str, dict[str, int]]]) -> None:
+    """Of numbers two names deep, such as those by project and model."""
+    for first, of_second in theirs.items():
+        known = ours.setdefault(first, {})
+        for second, numbers in of_second.items():
+            known[second] = _sums(known.get(second, {}), numbers)

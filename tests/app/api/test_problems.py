@@ -57,7 +57,7 @@ def test_an_upload_without_an_object_store_leaves_nothing(light_client, home):
 
 
 @pytest.mark.parametrize("path", ["/api/v1/models", "/v2/repository/index"])
-def test_an_error_of_ours_has_the_headers_of_every_answer(light, monkeypatch, path):
+def test_an_error_of_ours_has_the_headers_of_every_answer(light, monkeypatch, caplog, path):
     def broken(*_):
         raise RuntimeError("unforeseen")
 
@@ -71,3 +71,6 @@ def test_an_error_of_ours_has_the_headers_of_every_answer(light, monkeypatch, pa
     assert answer.headers["X-Request-Id"] == "mine"
     assert {*known.headers} <= {*answer.headers}
     assert "unforeseen" not in answer.text
+    (logged,) = [one for one in caplog.records if one.exc_info is not None]
+    assert str(logged.exc_info[1]) == "unforeseen"
+    assert logged.getMessage().endswith(path)
