@@ -74,6 +74,7 @@ class Ask:
             GraftError: as `images.read`.
         """
         if self.deadline is None:
+            # A timeout without an end takes the event loop's time as well.
             return await images.read(self.request, self.state)
         try:
             async with asyncio.timeout(self.deadline - time.monotonic()):

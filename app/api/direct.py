@@ -78,9 +78,7 @@ class Known:
     def __init__(
         self, app: ASGIApp, prefix: str, routers: Iterable[APIRouter], handlers: Mapping[Any, ExceptionHandler]
     ) -> None:
-        # What nobody foresaw is told of further outside.
-        foreseen = {kind: handler for kind, handler in handlers.items() if kind is not Exception}
-        self._failed = ExceptionMiddleware(_raise, foreseen)
+        self._failed = ExceptionMiddleware(_raise, handlers)
         routes = [route for router in routers for route in router.routes if isinstance(route, Direct)]
         self._app = app
         self._routes = [(compile_path(prefix + route.path)[0], route) for route in routes]

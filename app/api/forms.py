@@ -15,8 +15,9 @@ from app.services.idempotency import Answer
 
 M = TypeVar("M", bound=BaseModel)
 
-# For `max_body_size` of routes that read their body by hand, and keep to a limit of their own.
-UNLIMITED = 2**62
+# For `max_body_size` of routes that read their body by hand, and keep to a limit of their own: more than any
+# Content-Length that a server reads.
+UNLIMITED = 2**64
 
 
 def form_body(required: list[str], properties: dict[str, Any], *json_models: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-_LENGTH = re.compile("[0-9]{1,18}")
+_LENGTH = re.compile("[0-9]{1,20}")
 _KNOWN = "graft.headers"
 
 

@@ -77,11 +77,12 @@ def chunk(data):
     return f"{len(data):x}\r\n".encode() + data + b"\r\n"
 
 
+@pytest.mark.parametrize("length", [2 * MIB, 2**64 - 1])
 @pytest.mark.parametrize("route", ROUTES)
-def test_what_there_is_no_room_for_is_refused_before_it_comes(service, route):
+def test_what_there_is_no_room_for_is_refused_before_it_comes(service, route, length):
     url, state = service
     limit(state, MIB)
-    with begin(url, route, f"Content-Length: {2 * MIB}") as connection:
+    with begin(url, route, f"Content-Length: {length}") as connection:
         answer = connection.recv(2**16)
     assert answer.startswith(b"HTTP/1.1 429 ")
     assert b"too_many_bytes" in answer
