@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app import failpoints
-from benchmarks.chaos import scenarios, verdict
+from benchmarks.chaos import registry, verdict
 from benchmarks.chaos.lab import Done, Lab
 
 # What brings a process to each of them.
@@ -99,7 +99,7 @@ STEPPED = frozenset({"folds", "tune"})
 def on(stack: str) -> list[str]:
     """Points that a stack has, in the order of their scenarios, so that one undisturbed run serves several."""
     have = [name for name in failpoints.POINTS if ONLY.get(name, stack) == stack]
-    order = list(scenarios.SCENARIOS)
+    order = list(registry.SCENARIOS)
     return sorted(have, key=lambda name: (REACHED_BY[name] in SLOW, order.index(REACHED_BY[name])))
 
 
@@ -110,7 +110,7 @@ def run(lab: Lab, names: list[str]) -> Iterator[dict[str, Any]]:
         scenario = REACHED_BY[name]
         began = time.monotonic()
         if scenario not in undisturbed:
-            undisturbed[scenario] = scenarios.SCENARIOS[scenario](lab)
+            undisturbed[scenario] = registry.SCENARIOS[scenario](lab)
             wrong = verdict.judge(lab.stack, undisturbed[scenario], None)
             if wrong:
                 yield {"what": f"undisturbed {scenario}", "stack": lab.stack.kind, "wrong": wrong}
@@ -123,7 +123,7 @@ def hit(lab: Lab, name: str, scenario: str, undisturbed: Done | None, what: str 
     stack.arm(name, what)
 
     def done() -> Done:
-        made = scenarios.SCENARIOS[scenario](lab)
+        made = registry.SCENARIOS[scenario](lab)
         # What a worker does by itself: the next turn reaches it.
         verdict.await_point(stack, name)
         return made

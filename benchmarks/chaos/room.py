@@ -13,7 +13,7 @@ import psutil
 from sqlalchemy import func, select
 
 from app.db.models import Job, ModelVersion
-from benchmarks.chaos import scenarios, verdict
+from benchmarks.chaos import registry, scenarios, verdict
 from benchmarks.chaos.clock import rest, wait_until
 from benchmarks.chaos.faults import Beside
 from benchmarks.chaos.lab import JOB_SECONDS, Lab, finish
@@ -127,7 +127,7 @@ def full(lab: Lab, place: Path, what: str, scenario: str, point: str | None) -> 
         scenario: the job's.
         point: where the job is when the disk fills up; None where it is full before, and no copy of an object is there.
     """
-    stack, run = lab.stack, scenarios.SCENARIOS[scenario]
+    stack, run = lab.stack, registry.SCENARIOS[scenario]
     undisturbed = run(lab)
     before = _num_versions(stack)
     if point is None:
@@ -158,7 +158,7 @@ def everywhere(lab: Lab, place: Path, what: str, scenario: str, point: str) -> d
     Meanwhile questions are answered and what writes is told why not; then the job ends as one that was never disturbed,
     or has failed and says so.
     """
-    stack, run = lab.stack, scenarios.SCENARIOS[scenario]
+    stack, run = lab.stack, registry.SCENARIOS[scenario]
     undisturbed, before = run(lab), _num_versions(stack)
     stack.arm(point, f"sleep {PAUSE_SECONDS}")
     going = Beside(lab, run)

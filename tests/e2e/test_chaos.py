@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from app import failpoints
-from benchmarks.chaos import code, parts, points, prepare, scenarios
+from benchmarks.chaos import code, parts, points, prepare, registry
 from benchmarks.chaos.lab import Lab
 from benchmarks.chaos.stack import ROOT, running
 from tests import processes
@@ -25,7 +25,7 @@ SOME = {
 
 def test_every_failpoint_has_something_that_reaches_it():
     assert set(points.REACHED_BY) == set(failpoints.POINTS)
-    assert set(points.REACHED_BY.values()) <= set(scenarios.SCENARIOS)
+    assert set(points.REACHED_BY.values()) <= set(registry.SCENARIOS)
 
 
 def test_lanes_hold_every_part_once():

@@ -1,4 +1,4 @@
-"""One application for the tests of a file that change nothing in it."""
+"""What tests of several routes begin with."""
 
 import errno
 import shutil
@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
+from tests import factories
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +34,10 @@ def fill_disk(monkeypatch):
         monkeypatch.setattr(shutil, "copyfile", fails)
 
     return fill
+
+
+@pytest.fixture
+def dataset_id(database):
+    """A dataset that is ready."""
+    with database.write() as session:
+        return factories.dataset(session).id

@@ -19,12 +19,6 @@ from tests.factories import suggestion
 URL = "/api/v1/advice"
 
 
-@pytest.fixture
-def dataset_id(database):
-    with database.write() as session:
-        return factories.dataset(session).id
-
-
 def ask(client, dataset_id, body=None, **arguments):
     return client.post(f"/api/v1/datasets/{dataset_id}/advice", json=body or {}, **arguments)
 

@@ -1,46 +1,20 @@
 """Routes of jobs, on both databases."""
 
-import json
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from app.db.models import IdempotencyKey, Job, Report
 from app.main import create_app
-from app.services import attempts, datasets, jobs, transfers
-from app.states import JobState
+from app.services import datasets, transfers
 from tests import factories
+from tests.app.api.made_jobs import BACKBONE, CLIP, URL, body, make_job, num_jobs, told
+from tests.app.api.test_job_actions import STATES
 from tests.checks import problem
 from tests.conftest import wait_until
 from tests.factories import files_below
-
-URL = "/api/v1/jobs"
-BACKBONE = "timm/tf_efficientnet_lite0"
-STATES = [str(state) for state in JobState]
-
-
-@pytest.fixture
-def dataset_id(database):
-    with database.write() as session:
-        return factories.dataset(session).id
-
-
-def body(dataset_id, **overrides):
-    recipe = {"method": "linear_probe"}
-    return {"dataset": dataset_id, "backbone": BACKBONE, "recipe": recipe, "model": "colours", **overrides}
-
-
-def num_jobs(database):
-    with database.read() as session:
-        return session.scalar(select(func.count()).select_from(Job))
-
-
-def make_job(database, **fields):
-    with database.write() as session:
-        return factories.job(session, **fields).id
 
 
 def test_create(client, database, home, dataset_id):
@@ -108,97 +82,6 @@ def test_refused_job_leaves_nothing_behind(client, database, home, dataset_id, c
 def test_kinds_with_a_call_of_their_own_are_sent_there(client, dataset_id, kind, call):
     found = problem(client.post(URL, json=body(dataset_id, kind=kind)), 400, "unknown_kind")
     assert f"POST /api/v1{call}" in found["detail"]
-
-
-def told(*classes, **fields):
-    """A job that tells its classes: names, or whole classes."""
-    classes = [{"name": one} if isinstance(one, str) else one for one in classes]
-    return {"recipe": {"method": "zero_shot", "classes": classes, **fields}}
-
-
-MOBILENET = {"backbone": "torchvision/mobilenet_v2"}
-CLIP = {"backbone": "open_clip/ViT-B-32.openai"}
-ONE, TWO = {"name": "a", "attributes": [1.0, 0.0]}, {"name": "b", "attributes": [1.0, 1.0]}
-UNTOLD = {
-    "no classes": ({"recipe": {"method": "zero_shot"}}, 422, "invalid_payload"),
-    "empty classes": (told(), 422, "invalid_payload"),
-    "one class": (told("a"), 422, "invalid_payload"),
-    "a name twice": (told("a", "b", "a"), 422, "invalid_payload"),
-    "a name twice but for its spaces": (told("a b", "a_b"), 422, "invalid_payload"),
-    "an empty name": (told("a", ""), 422, "invalid_payload"),
-    "a name of spaces": (told("a", " _ "), 422, "invalid_payload"),
-    "a name too long": (told("a", "b" * 201), 422, "invalid_payload"),
-    "too many classes": (told(*map(str, range(1001))), 422, "invalid_payload"),
-    "an unknown field of a class": (told("a", {"name": "b", "colour": 1}), 422, "invalid_payload"),
-    "attributes of two lengths": (told(ONE, {"name": "b", "attributes": [2.0]}), 422, "invalid_payload"),
-    "attributes of some": (told(ONE, "b"), 422, "invalid_payload"),
-    "attributes of nothing but zeros": (told(ONE, {"name": "b", "attributes": [0.0, 0.0]}), 422, "invalid_payload"),
-    "attributes in one direction": (told(ONE, {"name": "b", "attributes": [3.0, 0.0]}), 422, "invalid_payload"),
-    "attributes that are no numbers": (told(ONE, {"name": "b", "attributes": ["NaN", 1.0]}), 422, "invalid_payload"),
-    "attributes without images": (told(ONE, TWO), 400, "seen_classes_missing"),
-    "an unknown approach": (told("a", "b", approach="magic"), 422, "invalid_payload"),
-    "images needed": (told("a", "b", approach="eszsl"), 400, "seen_classes_missing"),
-    "a mean of no images": (told("a", "b", centre="dataset"), 400, "dataset_missing"),
-    "unknown backbone": ({**told("a", "b"), "backbone": "timm/nothing"}, 404, "unknown_backbone"),
-    "a backbone without a classifier": ({**told("a", "b"), **MOBILENET}, 400, "classifier_missing"),
-    "a way that needs a classifier": ({**told("a", "b", approach="conse"), **CLIP}, 400, "classifier_missing"),
-    "clip without a text tower": (told("a", "b", approach="clip"), 400, "text_tower_missing"),
-    "clip on whatever is best": ({**told("a", "b", approach="clip"), "backbone": "auto"}, 400, "text_tower_missing"),
-    "clip with attributes": ({**told(ONE, TWO, approach="clip"), **CLIP}, 400, "attributes_not_text"),
-    "attributes for a text tower": ({**told(ONE, TWO), **CLIP}, 400, "seen_classes_missing"),
-    "clip with a mean": ({**told("a", "b", centre="shipped"), **CLIP}, 400, "centre_unused"),
-}
-
-
-@pytest.mark.parametrize("case", UNTOLD)
-def test_classes_that_are_badly_told_leave_nothing_behind(client, database, home, case):
-    overrides, status, code = UNTOLD[case]
-    problem(client.post(URL, json=body(None, **overrides)), status, code)
-    assert num_jobs(database) == 0
-    assert files_below(home / "broker" / "messages") == []
-
-
-def test_told_classes_need_no_dataset(client, database):
-    wish = body(None, **told("a", {"name": "b", "description": "flies"}))
-    del wish["dataset"]
-    answer = client.post(URL, json=wish)
-    assert answer.status_code == 202, answer.text
-    assert answer.json()["dataset"] is None
-    assert answer.json()["recipe"]["classes"][1] == {"name": "b", "description": "flies", "attributes": None}
-    assert client.get(f"{URL}/{answer.json()['id']}").json()["dataset"] is None
-
-
-@pytest.mark.parametrize("approach", ["auto", "clip"])
-def test_a_text_tower_needs_no_classifier(client, approach):
-    assert client.post(URL, json=body(None, **told("a", "b", approach=approach), **CLIP)).status_code == 202
-
-
-def test_told_classes_and_seen_ones(client, dataset_id):
-    """The dataset has blue and red."""
-    fits = [
-        told("a", "b"),
-        told("blue", "b", approach="eszsl"),
-        {**told("a", "b"), **MOBILENET},
-        told({"name": "blue", "attributes": [0.0, 1.0]}, {"name": "red", "attributes": [-1.0, 1.0]}, ONE),
-    ]
-    for number, overrides in enumerate(fits):
-        assert client.post(URL, json=body(dataset_id, **overrides, model=f"m{number}")).status_code == 202
-    lacking = told({"name": "blue", "attributes": [0.0, 1.0]}, ONE, TWO)
-    problem(client.post(URL, json=body(dataset_id, **lacking)), 400, "seen_classes_missing")
-    words = told(
-        {"name": "blue", "attributes": [0.0, 1.0]}, {"name": "red", "attributes": [-1.0, 1.0]}, approach="conse"
-    )
-    problem(client.post(URL, json=body(dataset_id, **words)), 400, "attributes_not_text")
-    bare = {**told("a", "b", approach="conse"), **MOBILENET}
-    problem(client.post(URL, json=body(dataset_id, **bare)), 400, "classifier_missing")
-
-
-def test_dataset_without_labels_lends_its_mean(client, database):
-    with database.write() as session:
-        unlabelled = factories.dataset(session, classes=[]).id
-    assert client.post(URL, json=body(unlabelled, **told("a", "b"))).status_code == 202
-    problem(client.post(URL, json=body(unlabelled)), 400, "labels_missing")
-    problem(client.post(URL, json=body(unlabelled, **told("a", "b", approach="devise"))), 400, "seen_classes_missing")
 
 
 def test_refused_fields_are_pointed_at(client, dataset_id):
@@ -309,196 +192,6 @@ def test_unknown_job(light_client):
         problem(light_client.post(f"{URL}/job_0/{action}"), 404, "not_found")
 
 
-ACTIONS = {
-    ("cancel", "queued"): "cancelled",
-    ("cancel", "running"): "running",
-    ("stop", "running"): "running",
-    ("retry", "failed"): "queued",
-    ("retry", "cancelled"): "queued",
-}
-
-
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("action", ["cancel", "stop", "retry"])
-def test_actions_in_every_state(client, database, action, state):
-    job_id = make_job(database, state=state)
-    answer = client.post(f"{URL}/{job_id}/{action}")
-    wanted = ACTIONS.get((action, state))
-    if wanted is None:
-        problem(answer, 409, "invalid_state")
-        wanted = state
-    else:
-        assert answer.status_code == (202 if action == "retry" else 200)
-        assert answer.json()["state"] == wanted
-    assert client.get(f"{URL}/{job_id}").json()["state"] == wanted
-    with database.read() as session:
-        request = session.get_one(Job, job_id).request
-    assert request == (action if wanted == state == "running" and action != "retry" else None)
-
-
-@pytest.mark.parametrize("action", ["cancel", "stop", "retry", "reproduce"])
-def test_actions_take_no_body(client, database, action):
-    job_id = make_job(database, state="running")
-    refused = problem(client.post(f"{URL}/{job_id}/{action}", json={"seed": 7}), 422, "invalid_payload")
-    assert [one["pointer"] for one in refused["errors"]] == ["/body/seed"]
-    assert client.get(f"{URL}/{job_id}").json()["state"] == "running"
-    expected = 409 if action in ("retry", "reproduce") else 200
-    assert client.post(f"{URL}/{job_id}/{action}", json={}).status_code == expected
-
-
-def test_stop_after_cancel_is_refused(client, database):
-    job_id = make_job(database, state="running")
-    client.post(f"{URL}/{job_id}/cancel")
-    assert "being cancelled" in problem(client.post(f"{URL}/{job_id}/stop"), 409, "invalid_state")["detail"]
-
-
-def test_retry_forgets_the_failure(client, database, home):
-    with database.write() as session:
-        job = factories.job(session, state="running", losses=2)
-        attempts.fail(session, job, "diverged", "not finite")
-    failed = client.get(f"{URL}/{job.id}").json()
-    assert failed["failure"] == {"code": "diverged", "message": "not finite"}
-    assert failed["finished_at"]
-    key = {"Idempotency-Key": "once"}
-    answer = client.post(f"{URL}/{job.id}/retry", headers=key)
-    again = answer.json()
-    assert (answer.status_code, answer.headers["location"]) == (202, f"{URL}/{job.id}")
-    assert (again["failure"], again["finished_at"]) == (None, None)
-    replayed = client.post(f"{URL}/{job.id}/retry", headers=key)
-    assert (replayed.status_code, replayed.headers["location"], replayed.json()) == (
-        202,
-        answer.headers["location"],
-        again,
-    )
-    problem(client.post(f"{URL}/{job.id}/retry"), 409, "invalid_state")
-    with database.read() as session:
-        assert session.get_one(Job, job.id).losses == 0
-    assert len(files_below(home / "broker" / "messages")) == 1
-
-
-@pytest.mark.parametrize("kind", ["ingest", "backbone"])
-def test_jobs_whose_input_is_gone_cannot_be_retried(client, database, kind):
-    job_id = make_job(database, kind=kind, state="failed", inputs={"file": "a", "backbone_id": "b"})
-    problem(client.post(f"{URL}/{job_id}/retry"), 400, "not_retryable")
-
-
-def test_cancelled_ingestion_leaves_no_upload_and_no_waiting_dataset(client, home):
-    archive = factories.pack(factories.pictures(1))
-    made = client.post("/api/v1/datasets", files={"file": ("a.zip", archive)}, data={"name": "a"}).json()
-    assert client.post(f"{URL}/{made['job_id']}/cancel").json()["state"] == "cancelled"
-    found = client.get(f"/api/v1/datasets/{made['id']}").json()
-    assert found["state"] == "invalid"
-    assert found["failure"]["code"] == "cancelled"
-    assert files_below(home / "storage") == []
-
-
-def test_cancel_drops_what_waits_for_it(client, database, dataset_id):
-    first = client.post(URL, json=body(dataset_id)).json()["id"]
-    second = client.post(URL, json=body(dataset_id, depends_on=[first, first])).json()["id"]
-    third = client.post(URL, json=body(dataset_id, depends_on=[second])).json()["id"]
-    free = client.post(URL, json=body(dataset_id)).json()["id"]
-    client.post(f"{URL}/{first}/cancel")
-    states = [client.get(f"{URL}/{job}").json()["state"] for job in (first, second, third, free)]
-    assert states == ["cancelled", "cancelled", "cancelled", "queued"]
-    last = client.get(f"{URL}/{second}/events").json()["data"][-1]
-    assert first in last["message"]
-
-
-def test_a_job_cannot_wait_for_one_that_has_failed(client, database, dataset_id):
-    for state in ("failed", "cancelled"):
-        lost = make_job(database, state=state)
-        found = problem(client.post(URL, json=body(dataset_id, depends_on=[lost])), 409, "invalid_state")
-        assert lost in found["detail"]
-    done = make_job(database, state="succeeded")
-    waiting = client.post(URL, json=body(dataset_id, depends_on=[done]))
-    assert waiting.status_code == 202
-
-
-def test_a_dropped_job_is_retried_after_what_it_waits_for(client, database, dataset_id):
-    first = client.post(URL, json=body(dataset_id)).json()["id"]
-    second = client.post(URL, json=body(dataset_id, depends_on=[first])).json()["id"]
-    client.post(f"{URL}/{first}/cancel")
-    problem(client.post(f"{URL}/{second}/retry"), 409, "invalid_state")
-    assert client.post(f"{URL}/{first}/retry").status_code == 202
-    assert client.post(f"{URL}/{second}/retry").status_code == 202
-
-
-def test_events_in_pages(client, database):
-    with database.write() as session:
-        job = factories.job(session)
-        for number in range(4):
-            jobs.log(session, job, "metric", f"step {number}", loss=number / 2)
-    url = f"{URL}/{job.id}/events"
-    first = client.get(url, params={"limit": 2}).json()
-    assert ([row["id"] for row in first["data"]], first["has_more"]) == ([1, 2], True)
-    assert (first["data"][0]["type"], first["data"][0]["message"]) == ("state", "queued")
-    second = client.get(url, params={"after": 2}).json()
-    assert ([row["id"] for row in second["data"]], second["has_more"]) == ([3, 4, 5], False)
-    assert second["data"][-1].items() >= {
-        "level": "info", "type": "metric", "message": "step 3", "data": {"loss": 1.5}
-    }.items()  # fmt: skip
-    problem(client.get(url, params={"after": -1}), 422, "invalid_payload")
-
-
-def parse_stream(text):
-    """(id, event, data) of each message of a stream."""
-    messages = []
-    for block in text.strip().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
-        if "data" in fields:
-            messages.append((fields.get("id"), fields["event"], json.loads(fields["data"])))
-    return messages
-
-
-def stream(client, job_id, **headers):
-    answer = client.get(f"{URL}/{job_id}/events", headers={"Accept": "text/event-stream", **headers})
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    assert answer.headers["cache-control"] == "no-store"
-    return parse_stream(answer.text)
-
-
-def test_stream_replays_and_resumes(client, database):
-    job_id = make_job(database, state="succeeded")
-    messages = stream(client, job_id)
-    logged = [(int(number), data["id"]) for number, _, data in messages if number]
-    assert logged == [(1, 1), (2, 2), (3, 3)]
-    assert [kind for number, kind, _ in messages if number] == ["state"] * 3
-    assert messages[-1][:2] == (None, "progress")
-    told = messages[-1][2]
-    assert told.keys() == messages[0][2].keys()
-    assert (told["id"], told["level"], told["type"]) == (None, "info", "progress")
-    assert told["message"] == told["data"]["stage"]
-    assert told["data"].keys() == {"fraction", "stage", "eta_seconds"}
-    assert [number for number, *_ in stream(client, job_id, **{"Last-Event-ID": "2"}) if number] == ["3"]
-    # Browsers would ask again and again for a stream that has ended.
-    headers = {"Accept": "text/event-stream", "Last-Event-ID": "3"}
-    assert client.get(f"{URL}/{job_id}/events", headers=headers).status_code == 204
-
-
-def test_stream_follows_a_job_to_its_end(client, database):
-    job_id = make_job(database)
-    received = []
-    reader = threading.Thread(target=lambda: received.extend(stream(client, job_id)))
-    reader.start()
-    with database.write() as session:
-        attempts.claim(session, ["cpu"], "me", 60)
-    for number in range(3):
-        entry = {"type": "log", "message": f"line {number}"}
-        progress = {"fraction": number / 3, "stage": "features", "eta_seconds": None}
-        with database.write() as session:
-            attempts.record(session, job_id, "me", [entry], progress)
-    with database.write() as session:
-        jobs.move(session, session.get_one(Job, job_id), JobState.SUCCEEDED)
-    reader.join(30)
-    assert not reader.is_alive()
-    logged = [(int(number), data["message"]) for number, _, data in received if number]
-    assert logged == [
-        (1, "queued"), (2, "attempt 1 started"), (3, "line 0"), (4, "line 1"), (5, "line 2"), (6, "succeeded")
-    ]  # fmt: skip
-    assert [data["data"]["fraction"] for number, _, data in received if number is None][-1] == 2 / 3
-
-
 def test_report_as_json_and_as_a_page(client, database):
     job_id = make_job(database, state="succeeded")
     problem(client.get(f"{URL}/{job_id}/report"), 404, "no_report")
@@ -543,34 +236,6 @@ def test_bells_go_to_the_gpu_where_one_is(client, database, home, dataset_id):
     wait_until(lambda: files_below(home / "broker" / "messages"), "a message")
     (message,) = files_below(home / "broker" / "messages")
     assert message.endswith(".gpu.msg")
-
-
-@pytest.mark.parametrize("given", ["\u0662", "\u00b2", "2147483648", "9" * 5000, "-1", "x", ""])
-def test_stream_starts_anew_after_a_number_that_is_none_of_ours(client, database, given):
-    job_id = make_job(database, state="succeeded")
-    found = stream(client, job_id, **{"Last-Event-ID": given.encode()})
-    assert [number for number, *_ in found if number] == ["1", "2", "3"]
-
-
-@pytest.mark.parametrize("kind", ["ingest", "backbone"])
-def test_only_transfers_can_be_stopped(client, database, kind):
-    job_id = make_job(database, kind=kind, state="running")
-    found = problem(client.post(f"{URL}/{job_id}/stop"), 409, "invalid_state")
-    assert kind in found["detail"]
-
-
-def test_retry_begins_at_the_beginning(client, database):
-    job_id = make_job(database, state="failed", progress={"fraction": 0.7, "stage": "train", "eta_seconds": 3.0})
-    wanted = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
-    assert client.post(f"{URL}/{job_id}/retry").json()["progress"] == wanted
-    assert client.get(f"{URL}/{job_id}").json()["progress"] == wanted
-
-
-def test_retry_without_its_dataset_is_refused(client, database, dataset_id):
-    job_id = make_job(database, state="failed", dataset_id=dataset_id)
-    assert client.delete(f"/api/v1/datasets/{dataset_id}").status_code == 204
-    found = problem(client.post(f"{URL}/{job_id}/retry"), 409, "invalid_state")
-    assert dataset_id in found["detail"]
 
 
 def wish(dataset_id):

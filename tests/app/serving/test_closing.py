@@ -10,7 +10,7 @@ from app.serving.engine import Engine
 from app.serving.model import Graph
 from app.serving.runtime import Session
 from tests.app.onnx_factories import backbone_bytes, images
-from tests.app.serving.test_engine import SECONDS, encoded, served, until, watched
+from tests.app.serving.engines import SECONDS, encoded, served, until, watched
 
 
 @pytest.fixture

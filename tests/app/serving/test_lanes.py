@@ -7,7 +7,7 @@ from app.serving.call import Call, Ready
 from app.serving.lanes import BATCH_SECONDS, CPU_BATCH_SIZE, Lanes
 from app.serving.model import Graph
 from app.serving.runtime import BATCH_SIZE
-from tests.app.serving.test_engine import served
+from tests.app.serving.engines import served
 
 PIXELS = np.zeros((8, 8, 3), np.uint8)
 

@@ -12,7 +12,7 @@ from app.serving.model import Graph
 from app.serving.room import Limits, Room
 from app.serving.runtime import Session
 from tests.app.onnx_factories import backbone_bytes, heavy_backbone_bytes, images
-from tests.app.serving.test_engine import SECONDS, Watched, load, running, served, until
+from tests.app.serving.engines import SECONDS, Watched, load, running, served, until
 
 HEAVY = heavy_backbone_bytes()
 LIMITS = Limits(max_wait_seconds=0.5)
