@@ -185,7 +185,7 @@ class Lookup:
             if stamp != self._stamp or len(self._known) >= NUM_OPENED:
                 self._stamp, self._known, self._backbones = stamp, {}, {}
             self._known[project, wanted] = found
-            answering = {one.model.backbone.sha256 for one in (found, found.canary) if one is not None}
+            answering = {one.model.backbone.file for one in (found, found.canary) if one is not None}
             key = (project, wanted.model)
             self._backbones[key] = self._backbones.get(key, frozenset()) | answering
         return found

@@ -81,7 +81,7 @@ class Engine:
         """Refuses before work is put into a request; cheap enough to be asked before its body is read.
 
         Args:
-            backbones: digests of those that may answer it; unknown where there is none.
+            backbones: files of those that may answer it; unknown where there is none.
             project: whose request it is.
 
         Raises:
@@ -110,7 +110,7 @@ class Engine:
         """
         if not len(images):
             raise ValueError("expected at least one image; found none")
-        backbone, number = model.backbone.sha256, len(images)
+        backbone, number = model.backbone.file, len(images)
         self.check_room((backbone,), project)
         self.trials.check_lately(model)
         call = Call(model, images, self._limits.max_pixels, deadline, project)

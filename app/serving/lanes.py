@@ -17,7 +17,7 @@ CPU_BATCH_SIZE = 4
 # Of which that is remembered, those that ran last.
 NUM_LANES = 256
 
-# Digest of the backbone, and shape of its input.
+# File of the backbone, and shape of its input.
 Lane = tuple[str, tuple[int, ...]]
 Batch = list[tuple[Call, Ready]]
 
@@ -39,17 +39,17 @@ class Lanes:
         return (call for calls in self._calls.values() for call in calls)
 
     def holds(self, backbone: str) -> bool:
-        """Whether an image that somebody waits for stands in line for the backbone of that digest."""
+        """Whether an image that somebody waits for stands in line for the backbone of that file."""
         return any(
             call.ready and not call.future.done()
-            for (sha256, _), calls in self._calls.items()
-            if sha256 == backbone
+            for (file, _), calls in self._calls.items()
+            if file == backbone
             for call in calls
         )
 
     def put(self, call: Call) -> None:
         """Lines up a request that has something ready."""
-        lane = (call.model.backbone.sha256, call.ready[0].pixels_HWC.shape)
+        lane = (call.model.backbone.file, call.ready[0].pixels_HWC.shape)
         calls = self._calls.setdefault(lane, Turns())
         if call not in calls:
             calls.put(call.project, call)
@@ -108,10 +108,8 @@ def _take(calls: Turns[Call], most: int) -> Batch:
 
 
 def by_head(batch: Batch) -> list[tuple[Served, list[int]]]:
-    """The places in a batch that one head, behind one alignment, is for."""
-    found: dict[tuple[str, str], tuple[Served, list[int]]] = {}
+    """The places in a batch that one version, behind one alignment, is for."""
+    found: dict[tuple[str, ...], tuple[Served, list[int]]] = {}
     for place, (call, _) in enumerate(batch):
-        model = call.model
-        key = (model.head.sha256, model.alignment.sha256 if model.alignment else "")
-        found.setdefault(key, (model, []))[1].append(place)
+        found.setdefault(call.model.key, (call.model, []))[1].append(place)
     return list(found.values())

@@ -17,14 +17,21 @@ class Graph:
     """A graph that can be loaded.
 
     Args:
-        sha256: of its file.
+        sha256: of its file; what is loaded once for all that have the same graph.
         open: loads it, to be run by so many threads.
         device: where it is run.
+        place: of its file in storage, of which the same graph can have several; empty for one that comes from none.
     """
 
     sha256: str
     open: Callable[[int], Session]
     device: Device = CPU
+    place: str = ""
+
+    @property
+    def file(self) -> str:
+        """Which file it is: of two with the same content each can be damaged, or gone, by itself."""
+        return f"{self.sha256}/{self.place}" if self.place else self.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +56,11 @@ class Served:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """All that a call runs, by its digest: what is ready together, or is not."""
-        return tuple(graph.sha256 for graph in self.graphs)
+        """What is ready together, or is not: the files of all that a call runs, beside which the version's sample lies.
+
+        Not their digests: a version whose files are damaged says nothing about another one with the same graphs.
+        """
+        return tuple(graph.file for graph in self.graphs)
 
     @property
     def graphs(self) -> tuple[Graph, ...]:

@@ -51,6 +51,7 @@ class Stats:
 
 @dataclass(slots=True, eq=False)
 class _Entry(Generic[T]):
+    source: str
     loaded: Future[T] = field(default_factory=Future)
     size_bytes: int = 0
     leases: int = 0
@@ -73,21 +74,25 @@ class Pool(Generic[T]):
         self._size_bytes = 0
 
     @contextmanager
-    def lease(self, key: str, load: Callable[[], T], number: int = 0) -> Iterator[T]:
+    def lease(self, key: str, load: Callable[[], T], number: int = 0, source: str = "") -> Iterator[T]:
         """The entry of that key, loaded by the first who asks; it is not closed before the `with` block ends.
 
-        Whoever asks during a load waits for it and gets its result or its error. An error is not kept: the next call
-        loads again.
+        Whoever asks during a load waits for it and gets its result, or its error where it would load from the same
+        source; from another one it loads itself then. An error is not kept: the next call loads again.
 
         Args:
             key: of the entry.
             load: makes it.
             number: of items that it is to work on at once, beside those of other leases.
+            source: what `load` reads, of which several may give the same entry.
 
         Raises:
             Exception: whatever `load` raises.
         """
-        entry, first = self._take(key)
+        entry, first = self._take(key, source)
+        while not first and entry.source != source and entry.loaded.exception() is not None:
+            self._release(key, entry)
+            entry, first = self._take(key, source)
         try:
             if first:
                 self._load(key, entry, load)
@@ -127,12 +132,12 @@ class Pool(Generic[T]):
         with self._lock:
             return Stats(len(self._entries), self._size_bytes, self._num_loads, self._num_hits, self._num_evictions)
 
-    def _take(self, key: str) -> tuple[_Entry[T], bool]:
+    def _take(self, key: str, source: str) -> tuple[_Entry[T], bool]:
         with self._lock:
             entry = self._entries.get(key)
             first = entry is None
             if entry is None:
-                entry = self._entries[key] = _Entry()
+                entry = self._entries[key] = _Entry(source)
                 self._num_loads += 1
             else:
                 self._num_hits += 1

@@ -56,7 +56,7 @@ class Room:
         Cheap enough to be asked before work is put into a request.
 
         Args:
-            backbones: their digests; where there is none, only images in all count.
+            backbones: their files; where there is none, only images in all count.
             project: whose request it is.
 
         Raises:
@@ -75,7 +75,7 @@ class Room:
         )
 
     def enter(self, backbone: str, number: int, project: str) -> None:
-        """So many images of a project, for the backbone of that digest, are in the engine from now on."""
+        """So many images of a project, for the backbone of that file, are in the engine from now on."""
         self.num_images += number
         _add(self._held, project, number)
         _add(self._waiting.setdefault(backbone, {}), project, number)
@@ -94,7 +94,7 @@ class Room:
         """A batch has come out.
 
         Args:
-            backbone: digest of its graph.
+            backbone: file of its graph.
             number: of images.
             seconds: since the first of them came.
             computing_seconds: since the batch began.

@@ -66,7 +66,7 @@ class Sessions:
             BundleError: it cannot be loaded.
         """
         key = self._key(graph, threads)
-        return self.pool.lease(key, lambda: graph.open(int(key.rpartition("/")[2])), number)
+        return self.pool.lease(key, lambda: graph.open(int(key.rpartition("/")[2])), number, graph.place)
 
     def head(
         self, model: Served, backbone: Session, features_ND: NDArray[np.float32]

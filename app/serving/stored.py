@@ -116,4 +116,4 @@ def _graph(storage: Storage, sha256: str, place: str, device: Device = CPU, prec
             raise BundleError("expected the graph of this version in storage; found none; restore its files") from error
         return Session(path, threads, device, precision=precision)
 
-    return Graph(sha256=sha256, open=load, device=device)
+    return Graph(sha256, load, device, place)

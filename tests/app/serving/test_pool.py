@@ -259,6 +259,32 @@ def test_callers_during_a_failing_load_get_its_error_and_the_next_one_loads():
     assert touch(pool, load, "a").key == "a"
 
 
+def test_who_would_load_from_elsewhere_is_not_told_of_a_failure_but_loads_itself():
+    pool, inside, gate, load = Pool(5), threading.Event(), threading.Event(), Loader()
+
+    def fail():
+        inside.set()
+        assert gate.wait(30)
+        raise OSError("broken")
+
+    def lease(make, source):
+        with pool.lease("a", make, source=source) as item:
+            return item
+
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(lease, fail, "one")
+        assert inside.wait(30)
+        same = threads.submit(lease, load("a"), "one")
+        others = [threads.submit(lease, load("a"), "another") for _ in range(2)]
+        while pool.stats().num_hits < 3:
+            threading.Event().wait(0.001)
+        gate.set()
+        for future in (first, same):
+            with pytest.raises(OSError, match="broken"):
+                future.result(30)
+        assert [future.result(30) for future in others] == load.made * 2
+
+
 def test_a_discard_during_a_load_closes_what_comes():
     pool, inside, gate = Pool(5), threading.Event(), threading.Event()
 

@@ -161,6 +161,29 @@ def test_a_graph_that_does_not_load_is_a_failed_trial(engine, place):
     assert engine.trials.failure(served()) is None
 
 
+@pytest.mark.parametrize("damaged", ["backbone", "head", "sample"])
+def test_a_version_whose_files_are_damaged_says_nothing_of_one_with_the_same_graphs(engine, damaged):
+    def read():
+        raise BundleError("expected a sample")
+
+    whole = served()
+    whole = replace(
+        whole, **{name: replace(getattr(whole, name), place=f"one/{name}") for name in ("backbone", "head")}
+    )
+    other = {name: replace(getattr(whole, name), place=f"another/{name}") for name in ("backbone", "head")}
+    if damaged != "sample":
+        other[damaged] = replace(broken(getattr(whole, damaged).sha256), place=other[damaged].place)
+    worse = replace(whole, **other, sample=read if damaged == "sample" else whole.sample)
+    with pytest.raises(NotReady):
+        engine.submit(worse, images(2)).result(SECONDS)
+    assert engine.trials.failure(worse) is not None
+    assert engine.trials.failure(whole) is None
+    assert len(engine.submit(whole, images(2)).result(SECONDS).features_ND) == 2
+    # In one batch too.
+    both = [engine.submit(whole, images(40)), engine.submit(whole, images(2))]
+    assert [len(one.result(SECONDS).features_ND) for one in both] == [40, 2]
+
+
 def test_storage_that_is_away_is_no_failed_trial(engine):
     model = replace(served(), head=broken("away", Unavailable("expected storage; found none")))
     with pytest.raises(Unavailable, match="expected storage"):
