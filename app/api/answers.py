@@ -46,6 +46,7 @@ class Ask:
         project: the caller's.
         wanted: which model.
         deadline: by `time.monotonic`.
+        tells_features: whether the answer has the features of the images.
     """
 
     request: Request
@@ -53,13 +54,14 @@ class Ask:
     project: str
     wanted: predictions.Wanted
     deadline: float | None
+    tells_features: bool
 
     @classmethod
-    def of(cls, request: Request, project: str, model: str, query: AskQuery) -> Self:
+    def of(cls, request: Request, project: str, model: str, query: AskQuery, *, tells_features: bool) -> Self:
         """A call, as its route has it."""
         wanted = predictions.Wanted(model, query.version, query.alias, query.domain, query.precision)
         deadline = None if query.timeout is None else time.monotonic() + query.timeout
-        return cls(request, request.app.state.graft, project, wanted, deadline)
+        return cls(request, request.app.state.graft, project, wanted, deadline, tells_features)
 
     @property
     def is_late(self) -> bool:
@@ -83,15 +85,16 @@ class Ask:
             raise late() from None
 
     async def find(self) -> Found:
-        """The graphs that answer.
+        """The graphs that answer: of the version that is meant, or of its canary.
 
         Raises:
             NotFound, Conflict: as `Lookup.find`.
         """
         lookup = self.state.lookup
-        if self.state.database.is_local and (found := lookup.known(self.project, self.wanted)):
-            return found
-        return await to_thread.run_sync(lookup.find, self.project, self.wanted)
+        found = lookup.known(self.project, self.wanted) if self.state.database.is_local else None
+        if found is None:
+            found = await to_thread.run_sync(lookup.find, self.project, self.wanted)
+        return rollouts.chosen(found, tells_features=self.tells_features)
 
     async def all(self) -> tuple[Found, Result]:
         """What the model says of every image of the request.
@@ -101,7 +104,7 @@ class Ask:
             ClientDisconnect: nobody waits any more.
         """
         sent = await self.read()
-        found = rollouts.chosen(await self.find())
+        found = await self.find()
         result = await settled(self.request, self.submit(found, sent))
         self.compare(found, sent, result)
         return found, result

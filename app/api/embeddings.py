@@ -48,7 +48,7 @@ async def embed(name: str, request: Request, project: Project, query: Annotated[
     With `Accept: application/octet-stream` they come as float32, little-endian, row after row; header `X-Graft-Shape`
     has rows and columns.
     """
-    ask = Ask.of(request, project, name, query)
+    ask = Ask.of(request, project, name, query, tells_features=True)
     found, result = await ask.all()
     if plain_type(request, "accept") == BINARY:
         return _bytes(found, result)

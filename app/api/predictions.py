@@ -73,7 +73,8 @@ async def predict(name: str, request: Request, project: Project, query: Annotate
     Header `Server-Timing` says how long decoding, waiting and computing took. What nobody waits for any more, since the
     connection was closed or `timeout` has passed, is not computed.
     """
-    ask, line = Ask.of(request, project, name, query), partial(_line, query)
+    ask = Ask.of(request, project, name, query, tells_features=query.features)
+    line = partial(_line, query)
     if streams.wanted(ask.request):
         return await streams.response(ask, line)
     found, result = await ask.all()

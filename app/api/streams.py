@@ -25,7 +25,6 @@ from app.api.problems import document
 from app.api.waiting import LOST, STOPPING, Waiter
 from app.bodies import why_no_json
 from app.errors import GraftError, Overloaded, TimedOut, TooLarge, Unauthorized, Unavailable, Unprocessable, words_of
-from app.services import rollouts
 from app.services.predictions import Found
 from app.serving.call import Result, late
 
@@ -56,7 +55,7 @@ async def response(ask: Ask, line: Callable[[Found, NDArray[Any], NDArray[Any]],
         sent = _until_stopped(ask.request, _lines(ask.request, ask.state))
     else:
         sent = _each(await ask.read(), held.of(ask.request.scope))
-    found = rollouts.chosen(await ask.find())
+    found = await ask.find()
 
     def write(index: int, outcome: Result | GraftError) -> bytes:
         if isinstance(outcome, GraftError):

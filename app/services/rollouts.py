@@ -40,17 +40,20 @@ def check(database: Database, opened: Opened, engine: Engine, project: str, name
             ) from error
 
 
-def chosen(found: Found, images: Images = ()) -> Found:
+def chosen(found: Found, images: Images = (), *, tells_features: bool = False) -> Found:
     """Who answers this call: the canary, by its share, or the version itself. Only the version has a shadow.
 
     Args:
         found: what the call means.
         images: of the call, where they may be pixels, which were made in the size of the version that is meant.
+        tells_features: whether the answer has features, which callers compare with those of other answers: a canary
+            that sees images with another network gives none.
     """
+    canary = found.canary
+    if canary is None or not _takes(canary, images) or (tells_features and not _sees_alike(found, canary)):
+        return found
     # Not for secrets: any even draw will do.
-    if found.canary is not None and _takes(found.canary, images) and random.random() < found.share:
-        return found.canary
-    return found
+    return canary if random.random() < found.share else found
 
 
 def compare(engine: Engine, statistics: Statistics, found: Found, images: Images, answered: Result) -> None:
@@ -80,6 +83,12 @@ def _takes(found: Found, images: Images) -> bool:
     """Whether images can be asked of a version: files of any, pixels of one whose input has their size."""
     shape = found.model.spec.preprocess
     return not isinstance(images, np.ndarray) or images.shape[1:3] == (shape.height, shape.width)
+
+
+def _sees_alike(one: Found, other: Found) -> bool:
+    """Whether both make the same features of an image."""
+    ours, theirs = one.model, other.model
+    return ours.backbone.sha256 == theirs.backbone.sha256 and ours.spec.preprocess == theirs.spec.preprocess
 
 
 def _count(statistics: Statistics, pair: tuple[str, str], number: int, answered: Result, ended: Future[Result]) -> None:

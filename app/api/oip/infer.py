@@ -82,4 +82,5 @@ def _prepare(state: State, project: str, read: Read) -> _Prepared:
     found = control.find(state, project, request.model, request.version, domain, precision)
     # Against the version that is meant, as its metadata says, whoever answers.
     images = tensors.images(request.inputs, found.model.spec, state.settings.max_predict_images)
-    return _Prepared(request, rollouts.chosen(found, images), images)
+    tells_features = any(output.name == messages.FEATURES for output in request.outputs)
+    return _Prepared(request, rollouts.chosen(found, images, tells_features=tells_features), images)

@@ -61,6 +61,12 @@ def test_a_canary_answers_its_share(served):
         served.post(INFER, content=PICTURES[0], headers=RAW).headers["X-Graft-Version"] for _ in range(60)
     )
     assert through_v2.keys() == {"1", "2"}
+    # Both see images with the same network.
+    embedded = Counter(
+        served.post(URL.replace("predict", "embed"), **multipart(PICTURES[:1])).headers["X-Graft-Version"]
+        for _ in range(60)
+    )
+    assert embedded.keys() == {"1", "2"}
     served.put(ALIAS, json={"version": 2})
     assert answered(served, 20) == {2: 20}
 

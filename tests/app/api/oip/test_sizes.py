@@ -62,6 +62,24 @@ def test_a_canary_of_another_size_answers_no_pixels(doors):
     assert answer.json()["model_version"] == "2"
 
 
+def test_a_canary_that_sees_images_otherwise_tells_no_features(doors):
+    client, call = doors
+    assert client.put(ALIAS, json={"version": 1, "canary": 2, "share": SHARE}).status_code == 200
+    url, files = f"/api/v1/models/{NAME}", [("file", ("a.png", PICTURES[0]))]
+    features = [{"name": "features"}]
+    for _ in range(3):
+        answers = [
+            client.post(f"{url}/embed", files=files),
+            client.post(f"{url}/predict?features=true", files=files),
+            client.post(f"{url}/predict?features=true", files=files, headers={"Accept": "application/x-ndjson"}),
+            client.post(requests.URL, json={"inputs": [requests.encoded()], "outputs": features}),
+        ]
+        assert [(one.status_code, one.headers["X-Graft-Version"]) for one in answers] == [(200, "1")] * 4
+        assert call("ModelInfer", infer([encoded()], outputs=features)).model_version == "1"
+    answers = [client.post(f"{url}/predict", files=files) for _ in range(5)]
+    assert "2" in {answer.headers["X-Graft-Version"] for answer in answers}
+
+
 def test_a_shadow_of_another_size_is_asked_of_files_alone(doors):
     client, call = doors
     assert client.put(ALIAS, json={"version": 1, "shadow": 2}).status_code == 200
