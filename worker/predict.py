@@ -14,6 +14,7 @@ from typing import Any
 
 from app.artifact import alignment as artifact
 from app.artifact import bundle
+from app.artifact import spec as specs
 from app.errors import BadImage, NotFound
 from app.serving import stored
 from app.serving.call import Result
@@ -92,7 +93,8 @@ def _open(storage: Storage, version: dict[str, Any]) -> Served:
     Raises:
         NotFound: it was deleted, or its alignment was.
     """
-    model = stored.version(storage, version["prefix"])
+    spec = specs.load(storage.fetch(f"{version['prefix']}/{bundle.SPEC}").read_bytes())
+    model = stored.version(storage, version["prefix"], spec)
     alignment = version["alignment"]
     if alignment is None:
         return model

@@ -192,9 +192,7 @@ def get_file(
     spec = Spec.model_validate(row.spec)
     if file == compositions.MODEL:
         path = until.enter_context(compositions.composed(state.storage, state.settings.scratch, row))
-    elif file == bundle.SPEC:
-        path = state.storage.fetch(f"{row.prefix}/{bundle.SPEC}")
-    elif file in spec.files:
+    elif file == bundle.SPEC or file in spec.files:
         path = predictions.file_path(state.storage, row.prefix, spec, file)
     else:
         names = ", ".join(sorted([*spec.files, bundle.SPEC, compositions.MODEL]))

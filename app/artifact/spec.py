@@ -276,6 +276,15 @@ def load(data: bytes) -> Spec:
     return spec
 
 
+def of_row(told: Any) -> Spec:
+    """What a version's row says of it -> Spec: the same as its `spec.json`, which is only read where files are moved.
+
+    Raises:
+        BundleError: as `load`.
+    """
+    return load(json.dumps(told).encode())
+
+
 def _problems(error: ValidationError) -> str:
     """Where it is wrong and how; of a stranger's file no more than can be read, since each place takes a kilobyte."""
     if error.error_count() > MAX_PROBLEMS:

@@ -22,7 +22,7 @@ def whole(storage: Storage, row: ModelVersion) -> Files:
     The graph's place in this store is left out of `spec.json`, which says only that it is shared: so a version and what
     was imported from it give the same bytes. Domains are the model's, not the version's, and stay here.
     """
-    spec = specs.load(storage.fetch(f"{row.prefix}/{bundle.SPEC}").read_bytes())
+    spec = specs.of_row(row.spec)
     files = {name: spec.files[name] for name in bundle.FILES if name in spec.files}
     told = {name: file if file.key is None else file.model_copy(update={"key": name}) for name, file in files.items()}
     found: dict[str, bytes | Path] = {bundle.SPEC: specs.dump(spec.model_copy(update={"files": told}))}

@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from app.artifact import alignment as artifact
+from app.artifact import spec as specs
 from app.artifact.precisions import FLOAT, INT8, WORDS, Precision, Second
 from app.artifact.spec import Spec
 from app.db.alignments import Alignment
@@ -80,7 +81,9 @@ class Opened:
 
     def version(self, row: ModelVersion) -> Served:
         """A version's graphs; nothing is loaded yet."""
-        return self._remembered(row.id, lambda: stored.version(self.storage, row.prefix, self.device))
+        return self._remembered(
+            row.id, lambda: stored.version(self.storage, row.prefix, specs.of_row(row.spec), self.device)
+        )
 
     def known(self, version_id: str) -> Served | None:
         """A version that has been looked up; None for another one."""
@@ -241,8 +244,8 @@ def _plain(opened: Opened, row: ModelVersion, log: Policy | None) -> Found:
 
 
 def file_path(storage: Storage, prefix: str, spec: Spec, name: str) -> Path:
-    """A local path of one of the bundle's files, wherever it is stored."""
-    return storage.fetch(stored.key(prefix, spec, name))
+    """A local path of one of the bundle's files, wherever it is stored; as `stored.fetch`."""
+    return stored.fetch(storage, prefix, spec, name)
 
 
 def open_session(storage: Storage, prefix: str, spec: Spec, name: str) -> GraphSession:

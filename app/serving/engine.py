@@ -103,10 +103,9 @@ class Engine:
             (at the deadline), NotReady, Overloaded (the engine is closed meanwhile), or what running the graphs raised.
 
         Raises:
-            Overloaded: as `check_room`.
+            Overloaded: as `check_room`; or the engine is closed.
             NotReady: the version has failed its trial a moment ago.
             ValueError: no image.
-            RuntimeError: the engine is closed.
         """
         if not len(images):
             raise ValueError("expected at least one image; found none")
@@ -116,7 +115,7 @@ class Engine:
         call = Call(model, images, self._limits.max_pixels, deadline, project)
         with self._changed:
             if self._closed:
-                raise RuntimeError("expected an open engine; found it closed")
+                raise _shutting_down()
             key = id(call)
             self._calls[key] = call
             self.room.enter(backbone, number, project)
@@ -148,7 +147,7 @@ class Engine:
         self.pool.clear()
 
     def _end(self, calls: Iterable[Call]) -> None:
-        self._fail(calls, Overloaded("expected a running service; found it shutting down; send it again"))
+        self._fail(calls, _shutting_down())
 
     def _expire(self, call: Call) -> None:
         self._fail([call], late())
@@ -294,3 +293,7 @@ class Engine:
         with self._changed:
             for call in calls:
                 call.fail(error)
+
+
+def _shutting_down() -> Overloaded:
+    return Overloaded("expected a running service; found it shutting down; send it again")

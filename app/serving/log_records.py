@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from app.artifact.precisions import FLOAT, Precision
 from app.db.base import new_id
+from app.serving import best
 from app.serving.call import Images
 
 ROOT = "predictions"
@@ -136,16 +137,15 @@ def rows(record: Record) -> list[dict[str, Any]]:
     found = []
     for index, (data, row_C) in enumerate(zip(asked.images, record.probabilities_NC, strict=True), asked.first):
         sha256 = None if data is None else hashlib.sha256(data).hexdigest()
-        order = np.argsort(-row_C, kind="stable")[:TOP].tolist()
-        scores = [{"label": asked.labels[place], "score": float(row_C[place])} for place in order]
+        said = best.rank(row_C, asked.labels, TOP, None)
         found.append(
             {
                 **shared,
                 "id": new_id("prd"),
                 "index": index,
-                "predicted": scores[0]["label"],
-                "score": scores[0]["score"],
-                "scores": scores,
+                "predicted": said.label,
+                "score": said.score,
+                "scores": said.scores,
                 "sha256": sha256,
                 "image": {"bytes": data, "path": sha256} if policy.images and data is not None else None,
             }

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from app.artifact import alignment as artifact
@@ -13,7 +14,6 @@ from app.artifact.precisions import FLOAT, FP16, Precision, Second
 from app.artifact.reference import Reference
 from app.artifact.sample import Sample
 from app.artifact.spec import BundleError, Spec
-from app.artifact.spec import load as load_spec
 from app.errors import NotFound
 from app.serving.model import Graph, Served
 from app.serving.providers import CPU, Device
@@ -40,17 +40,30 @@ class AlignmentPlace:
 
 def key(prefix: str, spec: Spec, name: str) -> str:
     """Where one of a bundle's files lies in storage: with the others, or once for many bundles."""
-    return spec.files[name].key or f"{prefix}/{name}"
+    file = spec.files.get(name)
+    return (file.key if file is not None else None) or f"{prefix}/{name}"
 
 
-def version(storage: Storage, prefix: str, device: Device = CPU) -> Served:
-    """The version whose bundle lies under a prefix, its backbone on a device.
+def fetch(storage: Storage, prefix: str, spec: Spec, name: str) -> Path:
+    """A local path of one of a bundle's files, `spec.json` among them, to be read only.
 
     Raises:
-        NotFound: there is none.
-        BundleError: its spec cannot be used.
+        BundleError: it is gone, or cut short.
     """
-    spec = load_spec(storage.fetch(f"{prefix}/{bundle.SPEC}").read_bytes())
+    try:
+        path = storage.fetch(key(prefix, spec, name))
+    except NotFound as error:
+        # No such model is what a caller would take it for, and the key is none of his.
+        raise BundleError(f"expected {name} of this version in storage; found none; restore its files") from error
+    file = spec.files.get(name)
+    # One that many bundles share was written by whoever came first, maybe with other libraries.
+    if file is not None and file.key is None and (size := path.stat().st_size) != file.size_bytes:
+        raise BundleError(f"expected {name} of {file.size_bytes} bytes; found {size}; restore its files")
+    return path
+
+
+def version(storage: Storage, prefix: str, spec: Spec, device: Device = CPU) -> Served:
+    """The version whose bundle lies under a prefix, its backbone on a device."""
     backbone, head = (
         _graph(storage, spec.files[name].sha256, key(prefix, spec, name), where)
         for name, where in ((bundle.BACKBONE, device), (bundle.HEAD, CPU))
@@ -91,16 +104,16 @@ def reference(storage: Storage, prefix: str, spec: Spec) -> Reference | str:
             "train it again on a dataset with a test split"
         )
     try:
-        arrays = tensors.load(storage.fetch(key(prefix, spec, bundle.REFERENCE)))
+        arrays = tensors.load(fetch(storage, prefix, spec, bundle.REFERENCE))
         found = references.unpack(arrays, spec.backbone.feature_dim, len(spec.labels))
-    except (NotFound, BundleError, KeyError, TypeError, ValueError) as error:
+    except (BundleError, KeyError, TypeError, ValueError) as error:
         log.warning("reference of %s: %r", prefix, error)
         return "the reference of this version is damaged or gone; restore its bundle, or train it again"
     return found or "the reference of this version was written by a newer Graft; upgrade this one"
 
 
 def _sample(storage: Storage, prefix: str, spec: Spec) -> Sample | None:
-    arrays = tensors.load(storage.fetch(key(prefix, spec, bundle.SAMPLE)))
+    arrays = tensors.load(fetch(storage, prefix, spec, bundle.SAMPLE))
     try:
         return samples.unpack(arrays, spec.backbone.feature_dim, len(spec.labels))
     except (ValueError, KeyError, TypeError) as error:

@@ -25,6 +25,7 @@ from app.api.oip.messages import (
 )
 from app.artifact.spec import Spec
 from app.errors import BadRequest
+from app.serving import best
 from app.serving.call import Images, Pixels, Result
 from app.texts import few
 
@@ -187,8 +188,8 @@ def _output(result: Result, labels: Sequence[str], wanted: RequestedOutput) -> O
 
 def _classification(row: NDArray[np.float32], labels: Sequence[str] | None, number: int) -> list[bytes]:
     """`value:index:label` of the highest values, highest first; of equal ones the first."""
-    best = np.argsort(-row, kind="stable")[:number]
-    texts = [f"{row[place]}:{place}" + (f":{labels[place]}" if labels is not None else "") for place in best]
+    places = best.order(row, number)
+    texts = [f"{row[place]}:{place}" + (f":{labels[place]}" if labels is not None else "") for place in places]
     return [text.encode(errors="replace") for text in texts]
 
 

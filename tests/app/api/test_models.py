@@ -157,6 +157,46 @@ def test_files_come_as_attachments(client, database, storage, tmp_path, shared):
         problem(client.get(f"{URL}/tiny/versions/1/files/{name}"), 404, "not_found")
 
 
+DAMAGED = {
+    "head.onnx gone": (
+        "head.onnx",
+        None,
+        "expected head.onnx of this version in storage; found none; restore its files",
+    ),
+    "head.onnx cut short": ("head.onnx", b"half", "bytes; found 4; restore its files"),
+    "spec.json gone": ("spec.json", None, "expected spec.json of this version in storage; found none"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_version_whose_stored_files_are_damaged_is_told_as_such(light_client, tmp_path, case):
+    file, content, words = DAMAGED[case]
+    state = light_client.app.state.graft
+    with state.database.write() as session:
+        prefix = factories.published(
+            session, state.storage, tmp_path / "made", factories.model(session, "tiny", 0), 1
+        ).prefix
+    place = state.storage.path(f"{prefix}/{file}")
+    place.unlink()
+    if content is not None:
+        place.write_bytes(content)
+    version, picture = f"{URL}/tiny/versions/1", [("file", ("a.png", factories.png()))]
+    assert words in problem(light_client.get(f"{version}/files/{file}"), 500, "bundle_invalid")["detail"]
+    if file == "spec.json":
+        # The row says the same.
+        assert light_client.post(f"{URL}/tiny/predict", files=picture).status_code == 200
+        assert light_client.get(f"{version}/bundle").status_code == 200
+        return
+    for path in ("bundle", "repository", "mlflow", "files/model.onnx", f"files/{file}"):
+        answer = light_client.get(f"{version}/{path}")
+        assert words in problem(answer, 500, "bundle_invalid")["detail"], path
+        assert prefix not in answer.text
+    found = problem(light_client.post(f"{URL}/tiny/predict", files=picture), 503, "version_not_ready")
+    assert prefix not in found["detail"]
+    (row,) = light_client.post("/v2/repository/index").json()
+    assert row["state"] == "UNAVAILABLE"
+
+
 def test_onnx_file_is_head_on_backbone(client, database, storage, tmp_path):
     with database.write() as session:
         factories.published(session, storage, tmp_path / "made", factories.model(session, "tiny", 0), 1)

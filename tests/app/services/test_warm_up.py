@@ -71,25 +71,24 @@ def test_one_that_fails_its_trial_keeps_nothing_from_being_ready(parts):
     assert "off" in engine.trials.failure(lookup.find("default", Wanted("tiny", 4)).model)
 
 
-def test_one_whose_files_cannot_be_read_keeps_nothing_from_being_ready(parts, tmp_path):
+def test_one_that_cannot_be_read_keeps_nothing_from_being_ready(parts):
     database, lookup, engine = parts
     point(database, "a", 2)
     point(database, "b", 1)
-    with database.read() as session:
-        prefix = session.scalars(select(ModelVersion.prefix).where(ModelVersion.version == 2)).one()
-    broken = tmp_path / "storage" / prefix / "spec.json"
-    text = broken.read_text()
-    # An error that is none of ours.
-    broken.unlink()
-    broken.mkdir()
+
+    def tell(spec):
+        with database.write() as session:
+            row = session.scalars(select(ModelVersion).where(ModelVersion.version == 2)).one()
+            told, row.spec = row.spec, spec
+        return told
+
+    spec = tell({})
     with closing(WarmUp(database, lookup, engine, Statistics(), period_seconds=0.01)) as warm_up:
         warm_up.start()
         wait_until(lambda: not warm_up.is_under_way, "the first look")
-        broken.rmdir()
-        broken.write_text(text)
-        assert tried(lookup, engine)[:2] == [True, False]
-        point(database, "b", 2)
-        wait_until(lambda: tried(lookup, engine)[1], "the version whose files are there again")
+        assert engine.trials.passed(lookup.find("default", Wanted("tiny", 1)).model)
+        tell(spec)
+        wait_until(lambda: tried(lookup, engine)[1], "the version that can be read again")
 
 
 def test_what_was_unloaded_stays_out(parts):

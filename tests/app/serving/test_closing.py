@@ -41,7 +41,7 @@ def test_a_closed_engine_ends_what_waits(held):
     session.door.set()
     thread.join(SECONDS)
     assert len(first.result(SECONDS).probabilities_NC) == 1
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(Overloaded, match="shutting down"):
         engine.submit(model, images(1))
 
 

@@ -239,7 +239,7 @@ def test_the_bundle_has_all_and_its_sample_knows_all(task, probe, judged):
     for name in SECOND:
         assert f"`backbone.{name}.onnx` is the backbone in {WORDS[name]}" in (folder / bundle.README).read_text()
     assemble.store(task.context, probe, written)
-    served = stored.version(task.context.storage, task.context.document.bundle_prefix)
+    served = stored.version(task.context.storage, task.context.document.bundle_prefix, written)
     others = [stored.second(task.context.storage, task.context.document.bundle_prefix, served, one) for one in SECOND]
     for model in (served, *others):
         trials = trial.Trials()
