@@ -85,7 +85,13 @@ def _show(report: "Report", removed: bool) -> None:
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
     if not 0 <= number < 1e9:
-        raise ValueError(f"expected a number from 0; found {text}")
+        raise argparse.ArgumentTypeError(
+            f"expected seconds, a number from 0 and below a billion; found {text!r}; leave it out for "
+            "GRAFT_COLLECT_GRACE_SECONDS"
+        )
     return number

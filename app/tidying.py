@@ -1,7 +1,7 @@
 """What nobody needs on the disk of a process that answers goes, for as long as the process lives.
 
 Local copies of remote objects that nobody has asked for in a while, and what a process of this home had when it was
-killed. Workers do both in their sweep; the home of an API on a host of its own has no other process.
+killed. Workers do both as they clean; the home of an API on a host of its own has no other process.
 """
 
 import logging

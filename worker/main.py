@@ -17,7 +17,7 @@ from app.queue import CPU, GPU, Bell, make_celery
 from app.settings import Settings
 from app.storage import open_storage
 from app.tracing import open_tracer
-from worker.supervision import collect, runner_process, sweep, tasks, webhooks
+from worker.supervision import clean, collect, runner_process, sweep, tasks, webhooks
 from worker.supervision.worker_context import WorkerContext
 
 settings = Settings()
@@ -52,6 +52,7 @@ tasks.register(app, context)
 def _begin(**_: Any) -> None:
     process.end_with_parent()
     sweep.start(context, DEVICE)
+    clean.start(context)
     collect.start(context)
     webhooks.start(context)
     runner_process.prepare(ahead=settings.standby, threads=settings.num_compute_threads)

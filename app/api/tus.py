@@ -95,7 +95,9 @@ def number(request: Request, name: str) -> int | None:
     if found is None:
         return None
     if not _NUMBER.fullmatch(found):
-        raise _bad(name, "a whole number of bytes", found)
+        raise _bad(
+            name, "a whole number of bytes, of 1 to 18 digits", found[:100], "send it in digits alone, without a sign"
+        )
     return int(found)
 
 
@@ -107,7 +109,12 @@ def offset(request: Request) -> int:
     """
     found = number(request, "Upload-Offset")
     if found is None:
-        raise _bad("Upload-Offset", "the number of bytes that are here already", None)
+        raise _bad(
+            "Upload-Offset",
+            "the number of bytes that are here already",
+            None,
+            "ask with HEAD, and send what it answers",
+        )
     return found
 
 
@@ -122,8 +129,13 @@ def length(request: Request) -> int | None:
         raise Unsupported("expected an upload of its own; found Upload-Concat; send the file as one upload")
     found, deferred = number(request, "Upload-Length"), request.headers.get("upload-defer-length")
     if deferred not in (None, "1") or (found is None) == (deferred is None):
-        given = f"Upload-Length {found} and Upload-Defer-Length {deferred}"
-        raise _bad("Upload-Length", "a size, or Upload-Defer-Length: 1 in its place", given)
+        size, later = "none" if found is None else found, "none" if deferred is None else deferred[:100]
+        raise _bad(
+            "Upload-Length",
+            "a size, or Upload-Defer-Length: 1 in its place",
+            f"Upload-Length {size} and Upload-Defer-Length {later}",
+            "send one of the two",
+        )
     return found
 
 
@@ -137,13 +149,20 @@ def metadata(request: Request) -> tuple[str | None, str | None]:
     if not text:
         return None, None
     if len(text) > MAX_METADATA:
-        raise _bad("Upload-Metadata", f"at most {MAX_METADATA} characters", f"{len(text)}")
+        raise _bad(
+            "Upload-Metadata", f"at most {MAX_METADATA} characters", f"{len(text)}", "send less, or leave it out"
+        )
     found: dict[str, bytes] = {}
     for pair in text.split(","):
         name, _, value = pair.strip().partition(" ")
         data = _decoded(value)
         if not _METADATA_KEY.fullmatch(name) or name in found or data is None:
-            raise _bad("Upload-Metadata", "pairs of a key, each once, and a value in base64", pair[:100])
+            raise _bad(
+                "Upload-Metadata",
+                "pairs of a key, each once, and a value in base64",
+                pair[:100],
+                "separate pairs with commas, and a value from its key with a space",
+            )
         found[name] = data
     called = found.get("filename", found.get("name", b""))
     return text, filename(called.decode(errors="replace"))
@@ -166,7 +185,12 @@ def checksum(request: Request) -> tuple[str, bytes] | None:
     name, _, value = text.partition(" ")
     digest = _decoded(value)
     if digest is None or len(digest) != ALGORITHMS.get(name):
-        raise _bad("Upload-Checksum", f"one of {', '.join(ALGORITHMS)} and a digest of it in base64", text[:100])
+        raise _bad(
+            "Upload-Checksum",
+            f"one of {', '.join(ALGORITHMS)} and a digest of it in base64",
+            text[:100],
+            "send both with a space between, or leave it out",
+        )
     return name, digest
 
 
@@ -244,5 +268,5 @@ def abilities(most_bytes: int) -> dict[str, str]:
     }
 
 
-def _bad(name: str, expected: str, found: str | None) -> BadRequest:
-    return BadRequest(f"expected {expected} in the header {name}; found {found or 'none'}", code="tus_header")
+def _bad(name: str, expected: str, found: str | None, wanted: str) -> BadRequest:
+    return BadRequest(f"expected {expected} in the header {name}; found {found or 'none'}; {wanted}", code="tus_header")

@@ -165,9 +165,10 @@ class Receiver:
             )
         told = self._size_bytes
         if told is not None and (row.size_bytes not in (None, told) or told < row.received_bytes):
+            before = "none" if row.size_bytes is None else row.size_bytes
             raise BadRequest(
                 f"expected the upload's size to be told once, and to be no less than the {row.received_bytes} bytes "
-                f"that are here; found {told}, with {row.size_bytes} before; leave Upload-Length out",
+                f"that are here; found {told}, with {before} before; leave Upload-Length out, or begin a new upload",
                 code="size_mismatch",
             )
         uploads.check_size(told, self._desk.most_bytes)

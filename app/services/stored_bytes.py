@@ -8,11 +8,12 @@ it looks at all of storage.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.artifact import bundle
 from app.backbones import OWN
+from app.db.base import now
 from app.db.logs import PredictionLog
 from app.db.models import Dataset, Job, ModelVersion, UserBackbone
 from app.db.uploads import USED, Upload
@@ -71,7 +72,9 @@ def of_rows(session: Session, project: str | None = None) -> Bytes:
         if project is not None:
             query = query.where(table.project_id == project)
         if table is Upload:
-            query = query.where(Upload.state != USED)
+            # One that a request writes or verifies is kept once that is done, however long it took.
+            kept = or_(Upload.expires_at >= now(), Upload.writer_expires_at > now())
+            query = query.where(Upload.state != USED, kept)
         for name, size_bytes in session.execute(query):
             found.setdefault(name, {})[what] = int(size_bytes)
     for name, size_bytes in (*_under_way(session, project), *_held(session, project)):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app import inbox as inboxes
@@ -104,12 +104,7 @@ def get(session: Session, project: str, upload_id: str, *, lock: bool = False) -
         NotFound: there is none.
         Gone: nobody has written to it for too long.
     """
-    row = session.get(Upload, upload_id, with_for_update=lock, populate_existing=lock)
-    if row is None or row.project_id != project:
-        raise NotFound(
-            f"expected an upload of this project; found none with id {upload_id!r}; it may have expired; begin a new "
-            "one with POST /api/v1/uploads"
-        )
+    row = _row(session, project, upload_id, lock)
     if row.expires_at < now() and row.state != State.USED:
         raise Gone(
             f"expected an upload that is still kept; found that {upload_id} expired at {stamp(row.expires_at)}; begin "
@@ -118,9 +113,21 @@ def get(session: Session, project: str, upload_id: str, *, lock: bool = False) -
     return row
 
 
+def _row(session: Session, project: str, upload_id: str, lock: bool) -> Upload:
+    row = session.get(Upload, upload_id, with_for_update=lock, populate_existing=lock)
+    if row is None or row.project_id != project:
+        raise NotFound(
+            f"expected an upload of this project; found none with id {upload_id!r}; it may have expired; begin a new "
+            "one with POST /api/v1/uploads"
+        )
+    return row
+
+
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Upload], bool]:
-    """Uploads, newest first, below the id `after`; and whether there are more."""
-    return paging.newest(session, select(Upload).where(Upload.project_id == project), Upload.id, PREFIX, limit, after)
+    """Uploads that have not expired, newest first, below the id `after`; and whether there are more."""
+    kept = or_(Upload.state == State.USED, Upload.expires_at >= now())
+    query = select(Upload).where(Upload.project_id == project, kept)
+    return paging.newest(session, query, Upload.id, PREFIX, limit, after)
 
 
 def beginning(session: Session, inbox: Inbox, project: str, upload_id: str, most_bytes: int) -> bytes | None:
@@ -168,16 +175,16 @@ def take(session: Session, project: str, upload_id: str, used_by: str) -> Upload
 
 
 def delete(session: Session, project: str, upload_id: str) -> Held:
-    """Removes the row; a request that writes at the moment finds it gone.
+    """Removes the row, also of one that has expired; a request that writes at the moment finds it gone.
 
     Returns:
         what to discard once the transaction is committed.
 
     Raises:
-        NotFound, Gone: as `get`.
+        NotFound: there is none, or the sweep came first.
         Conflict: code upload_used, the bytes belong to what was made of it.
     """
-    row = get(session, project, upload_id, lock=True)
+    row = _row(session, project, upload_id, lock=True)
     if row.state == State.USED:
         check_complete(row)
     session.delete(row)

@@ -207,3 +207,11 @@ def test_projects_are_limited(rows, capsys):
         with pytest.raises(SystemExit):
             cli.main(["projects", "limit", "default", *wrong])
         assert f"; found {wrong[1]!r}; leave it out for no limit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["abc", "", "-1", "nan", "inf", "1e9"])
+def test_collect_says_what_an_age_is(wrong, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["collect", f"--older-than={wrong}"])
+    said = f"expected seconds, a number from 0 and below a billion; found {wrong!r}; leave it out for GRAFT_"
+    assert said in capsys.readouterr().err

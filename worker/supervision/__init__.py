@@ -1,1 +1,1 @@
-"""The worker's own process, without torch: it claims jobs, watches their children, sweeps, collects, sends."""
+"""The worker's own process, without torch: it claims jobs, watches their children, sweeps, cleans, collects, sends."""

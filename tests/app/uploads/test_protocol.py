@@ -85,9 +85,11 @@ def test_size_may_be_told_later_and_once(service):
     assert service.request("HEAD", f"/{upload_id}").headers["Upload-Defer-Length"] == "1"
     assert service.patch(upload_id, 0, b"abc").status_code == 204
     problem(service.complete(upload_id), 409, "upload_incomplete")
-    problem(service.patch(upload_id, 3, b"d", **{"Upload-Length": "2"}), 400, "size_mismatch")
+    less = problem(service.patch(upload_id, 3, b"d", **{"Upload-Length": "2"}), 400, "size_mismatch")
+    assert less["detail"].endswith("found 2, with none before; leave Upload-Length out, or begin a new upload")
     assert service.patch(upload_id, 3, b"d", **{"Upload-Length": "5"}).headers["Upload-Length"] == "5"
-    problem(service.patch(upload_id, 4, b"e", **{"Upload-Length": "6"}), 400, "size_mismatch")
+    other = problem(service.patch(upload_id, 4, b"e", **{"Upload-Length": "6"}), 400, "size_mismatch")
+    assert "found 6, with 5 before; leave Upload-Length out" in other["detail"]
     assert service.patch(upload_id, 4, b"e").status_code == 204
     assert service.complete(upload_id, hashlib.sha256(b"abcde").hexdigest()).status_code == 200
 
@@ -142,7 +144,8 @@ CREATION = [
 @pytest.mark.parametrize(("headers", "status", "code"), CREATION)
 def test_headers_that_make_no_upload(service, headers, status, code):
     found = service.request("POST", headers={name: value.encode("latin-1") for name, value in headers.items()})
-    problem(found, status, code)
+    told = problem(found, status, code)["detail"]
+    assert (told.count("; "), "None" in told) == (2, False)
     assert found.headers["Tus-Resumable"] == "1.0.0"
     assert (status == 412) == ("Tus-Version" in found.headers)
 

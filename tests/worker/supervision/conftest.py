@@ -1,13 +1,25 @@
 """Supervision of real runner processes."""
 
+import threading
 from contextlib import ExitStack
 
 import pytest
 
 from app.db.session import Database
+from app.queue import Bell, make_celery
 from app.settings import Settings
 from tests import factories, processes
 from tests.worker.supervision.benches import Bench
+from worker.supervision.worker_context import WorkerContext
+
+
+@pytest.fixture
+def context(settings, database, storage):
+    """A worker whose one slot is free, on both databases."""
+    return WorkerContext(
+        settings=settings, database=database, storage=storage, bell=Bell(make_celery(settings)), worker_id="w1",
+        queues=("cpu",), stopping=threading.Event(), slots=threading.Semaphore(1),
+    )  # fmt: skip
 
 
 @pytest.fixture

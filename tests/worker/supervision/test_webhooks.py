@@ -12,7 +12,6 @@ from app.services import deliveries, webhooks
 from tests import factories
 from tests.conftest import wait_until
 from tests.receivers import LOOPBACK, Reply, receiving
-from tests.worker.supervision.test_sweep import context  # noqa: F401  (a worker without slots, on both databases)
 from worker.supervision.webhooks import FAILING_SLOTS, SLOTS_EACH, Courier, start
 
 
@@ -49,7 +48,7 @@ def again(database):
             row.next_attempt_at = now()
 
 
-def test_what_arrives_is_verified_by_the_official_library(context, receiver):  # noqa: F811
+def test_what_arrives_is_verified_by_the_official_library(context, receiver):
     hook_id, secret, (delivery_id,) = hook(context.database, receiver)
     courier = Courier(context)
     assert courier.turn() == 1
@@ -73,7 +72,7 @@ def test_what_arrives_is_verified_by_the_official_library(context, receiver):  #
     assert receiver.ids() == [row.event_id] * 2
 
 
-def test_what_fails_is_tried_again(context, receiver):  # noqa: F811
+def test_what_fails_is_tried_again(context, receiver):
     hook_id, secret, _ = hook(context.database, receiver)
     receiver.replies = [Reply(500, {}, b"oh"), Reply(302, {"Location": "/other"})]
     courier = Courier(context)
@@ -92,7 +91,7 @@ def test_what_fails_is_tried_again(context, receiver):  # noqa: F811
     assert [(one.status, one.answer) for one in made] == [(500, "oh"), (302, ""), (204, "")]
 
 
-def test_an_attempt_that_nobody_expected_is_concluded(context, receiver):  # noqa: F811
+def test_an_attempt_that_nobody_expected_is_concluded(context, receiver):
     """One that were not would be sent for ever: what is not written down is not counted."""
     hook_id, *_ = hook(context.database, receiver, secret="whsec_\xe9")
     courier = Courier(context)
@@ -106,7 +105,7 @@ def test_an_attempt_that_nobody_expected_is_concluded(context, receiver):  # noq
         assert session.get_one(Webhook, hook_id).failing_since is not None
 
 
-def test_private_addresses_are_told_in_the_history(context, receiver):  # noqa: F811
+def test_private_addresses_are_told_in_the_history(context, receiver):
     hook(context.database, receiver)
     courier = Courier(replace(context, settings=context.settings.model_copy(update={"webhook_allowed": ()})))
     courier.turn()
@@ -117,7 +116,7 @@ def test_private_addresses_are_told_in_the_history(context, receiver):  # noqa: 
     assert receiver.got == []
 
 
-def test_slow_receivers_block_nobody(context, receiver):  # noqa: F811
+def test_slow_receivers_block_nobody(context, receiver):
     courier = Courier(context)
     with receiving() as slow:
         slow.answering.clear()
@@ -140,7 +139,7 @@ def test_slow_receivers_block_nobody(context, receiver):  # noqa: F811
     assert {row.id for row in rows(context.database) if row.state == "delivered"} >= set(ids)
 
 
-def test_two_workers_send_nothing_twice(context, receiver):  # noqa: F811
+def test_two_workers_send_nothing_twice(context, receiver):
     hook(context.database, receiver, 12)
     threads = [start(context) for _ in range(2)]
     wait_until(lambda: set(states(context.database)) == {"delivered"}, "all of them")
@@ -151,7 +150,7 @@ def test_two_workers_send_nothing_twice(context, receiver):  # noqa: F811
     assert sorted(receiver.ids()) == sorted(row.event_id for row in rows(context.database))
 
 
-def test_the_end_waits_for_no_receiver(context, receiver):  # noqa: F811
+def test_the_end_waits_for_no_receiver(context, receiver):
     hook(context.database, receiver)
     receiver.answering.clear()
     thread = start(context)
