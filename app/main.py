@@ -36,6 +36,7 @@ from app.api import (
     job_files,
     jobs,
     keys,
+    large,
     lineage,
     logs,
     models,
@@ -58,7 +59,6 @@ from app.api.guard import Guard, allow_origins
 from app.api.head import Head
 from app.api.held import Held
 from app.api.keyring import Keyring
-from app.api.large import Large
 from app.api.remote import Remote
 from app.api.requests import Requests
 from app.api.room import Room
@@ -171,7 +171,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         redoc_url=None,
     )
     # The last one is the first that a request meets.
-    app.add_middleware(Large, max_bytes=settings.max_json_bytes)
+    app.add_middleware(large.Large, limit=large.of_json(settings))
     if "serve" in roles:
         app.add_middleware(direct.Known, prefix="/api/v1", routers=ROLES["serve"], handlers=app.exception_handlers)
     if settings.require_keys:

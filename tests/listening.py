@@ -4,6 +4,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from starlette.types import ASGIApp
+
 from app.api import connections
 from app.api.connections import Connection
 from app.api.deps import State
@@ -15,6 +17,13 @@ from app.settings import Settings
 def application(settings: Settings, connection: type[Connection] = Connection) -> Iterator[tuple[str, State]]:
     """Its address and its state."""
     app = create_app(settings)
+    with listening(app, connection) as address:
+        yield address, app.state.graft
+
+
+@contextmanager
+def listening(app: ASGIApp, connection: type[Connection] = Connection) -> Iterator[str]:
+    """The address of any application behind our server."""
     server = connections.server(app, "127.0.0.1", 0, connection)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -23,7 +32,7 @@ def application(settings: Settings, connection: type[Connection] = Connection) -
             assert thread.is_alive()
             thread.join(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}", app.state.graft
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join()

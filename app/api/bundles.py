@@ -13,11 +13,12 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.api import multipart
+from app.api import large, multipart
 from app.api.accepted import Once, OnceEach
 from app.api.arrivals import Arrival, arriving
 from app.api.deps import WASTE, Context, Project, ReadSession, State, UntilAnswered
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
+from app.api.large import Limit
 from app.api.models import OriginOut
 from app.api.problems import RESPONSES
 from app.artifact import archive
@@ -151,11 +152,11 @@ async def import_version(name: Annotated[str, Path(pattern=NAME)], request: Requ
     """
     settings = once.state.settings
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
-        raw = await multipart.whole(request, settings.max_json_bytes)
+        raw = await multipart.whole(request, large.of_json(settings))
         body = checked_json(BundleFromUpload, from_json("body", raw))
         return await to_thread.run_sync(_import_uploaded, once, name, body)
     async with arriving(request, once, ROUTE, uuid4().hex) as arrival:
-        limit = min(settings.max_upload_bytes, MAX_BUNDLE_BYTES)
+        limit = min(large.of_files(settings), Limit(MAX_BUNDLE_BYTES), key=lambda one: one.num_bytes)
         parts = await multipart.read(request, limit, arrival.path, arrival.counted)
         files = [part for part in parts if part.filename is not None]
         if not files or files[0].name != "file":

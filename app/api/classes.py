@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, field_validator
 from sqlalchemy.orm import Session
 
 from app import texts
-from app.api import held, multipart
+from app.api import held, large, multipart
 from app.api.accepted import Once, OnceEach
 from app.api.deps import State
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
@@ -105,7 +105,7 @@ async def add_class(
 
 
 async def _receive(request: Request, state: State) -> tuple[str, list[bytes]]:
-    limit = state.settings.max_predict_bytes
+    limit = large.of_images(state.settings)
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
         body = await multipart.whole(request, limit)
         wanted = await aside(len(body), lambda: checked_json(ClassIn, from_json("body", body)))

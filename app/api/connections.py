@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api import problems, safety
 from app.api.waiting import LOST, STOPPING
-from app.errors import HeadTooLarge
+from app.errors import BadRequest, GraftError, HeadTooLarge
 
 MAX_HEAD_BYTES = 64 * 2**10
 # What a field takes in memory beside its bytes, as HTTP/2 counts it (RFC 9113, section 6.5.2): thousands of empty ones
@@ -29,12 +29,16 @@ HEAD_SECONDS = 30.0
 MAX_AHEAD = 64
 # Whoever reads nothing of what waits for it for so long, and for as long again, is gone.
 READ_SECONDS = 30.0
+NO_HTTP = (
+    "expected an HTTP/1.1 request; found bytes that are none; send plain HTTP (TLS ends at a proxy in front), with a "
+    "known method, and a body whose length, or whose chunks, are as its head says"
+)
 # Of a path in an answer: the path itself may be what is too large.
 MAX_PATH_BYTES = 200
 
 
 class Connection(HttpToolsProtocol):
-    """The server's own, which refuses what is too large (431) and closes what is too slow, sending or reading.
+    """The server's own, which refuses what is too large (431) or no HTTP (400) and closes what is too slow.
 
     Trailers, which are fields behind a body, count as part of the head. Between an answer and the next byte the
     server's own rule for idle connections holds.
@@ -48,6 +52,8 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         # Read, and part of nothing that the parser has told of: the beginning of a field, mostly.
         self._untold_bytes = 0
+        # Whether what comes next belongs to the newest request, whose head is complete: its body, or its trailers.
+        self._is_in_body = False
         self._end: TimerHandle | None = None
         self._look: TimerHandle | None = None
         self._unread_bytes = math.inf
@@ -81,7 +87,7 @@ class Connection(HttpToolsProtocol):
             self.logger.warning(said)
             self.send_400_response(said)
         if self._untold_bytes > MAX_HEAD_BYTES:
-            self._refuse(self._head_bytes + self._untold_bytes)
+            self._refuse(_too_large(self._head_bytes + self._untold_bytes))
         elif self._end is None and not self._is_answering:
             # The server has just stopped its own clock for idle connections.
             self._wait()
@@ -89,6 +95,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         self._head_bytes = self._untold_bytes = 0
+        self._is_in_body = False
         super().on_message_begin()
         self.scope[LOST] = self._lost  # type: ignore[literal-required]
         self.scope[STOPPING] = self._stopping  # type: ignore[literal-required]
@@ -112,6 +119,7 @@ class Connection(HttpToolsProtocol):
             raise ValueError("no proxy, or too many at once")
         if not self.parser.should_upgrade():
             super().on_headers_complete()
+            self._is_in_body = True
 
     def on_body(self, body: bytes) -> None:
         """A piece of it; also of one that nobody reads any more, since the answer was given before its end."""
@@ -123,6 +131,7 @@ class Connection(HttpToolsProtocol):
         """All of it is there. Whoever computes an answer reads no more, and yet waits for the end of the connection."""
         if self.parser.should_upgrade():
             return
+        self._is_in_body = False
         super().on_message_complete()
         if not self.pipeline:
             self.flow.resume_reading()
@@ -147,9 +156,9 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What the parser has stopped at: something that is no HTTP, or our own count."""
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(self._head_bytes)
+            self._refuse(_too_large(self._head_bytes))
         else:
-            super().send_400_response(msg)
+            self._refuse(BadRequest(NO_HTTP))
 
     def _parse(self, data: memoryview) -> None:
         """Feeds the parser, which takes what follows a wish for another protocol (`Upgrade`) for that protocol.
@@ -184,6 +193,14 @@ class Connection(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    @property
+    def _is_next(self) -> bool:
+        """Whether an answer would be taken for that of what is being read: not amid another one, nor ahead of one."""
+        if self.pipeline:
+            return False
+        # Of a body, it is the answer that the request itself has not had.
+        return not (self.cycle.response_started if self._is_in_body else self._is_answering)
+
     def _count(self, num_bytes: int) -> None:
         self._untold_bytes = 0
         self._head_bytes += num_bytes
@@ -215,24 +232,31 @@ class Connection(HttpToolsProtocol):
             self._end.cancel()
             self._end = None
 
-    def _refuse(self, found_bytes: int) -> None:
-        """Answers in place of the application, unless it is in the middle of an answer, and closes the connection."""
+    def _refuse(self, error: GraftError) -> None:
+        """Answers in place of the application, where that can be understood, and closes the connection."""
         if self.transport.is_closing():
             return
-        if not self._is_answering:
-            self.transport.write(self._refusal(found_bytes))
+        if self._is_next:
+            self.transport.write(self._refusal(error))
+            if self.cycle is not None:
+                # Whoever waits for the rest of the body waits no more, and says nothing behind this.
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
         self.transport.close()
 
-    def _refusal(self, found_bytes: int) -> bytes:
+    def _refusal(self, error: GraftError) -> bytes:
         path = unquote(self.url[:MAX_PATH_BYTES].partition(b"?")[0].decode("latin-1"))
-        error = HeadTooLarge(
-            f"expected a request line and headers of at most {MAX_HEAD_BYTES} bytes, with {FIELD_BYTES} more for each "
-            f"header; found {found_bytes} so far; send less in cookies and headers, and data in the body"
-        )
         answer = problems.of_error(path, error)
-        headers = [*self.server_state.default_headers, *safety.HEADERS, *answer.raw_headers, (b"connection", b"close")]
-        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        ours = [*safety.HEADERS, safety.POLICY, *answer.raw_headers, (b"connection", b"close")]
+        lines = b"".join(b"%s: %s\r\n" % header for header in [*self.server_state.default_headers, *ours])
         return STATUS_LINE[answer.status_code] + lines + b"\r\n" + bytes(answer.body)
+
+
+def _too_large(found_bytes: int) -> HeadTooLarge:
+    return HeadTooLarge(
+        f"expected a request line and headers of at most {MAX_HEAD_BYTES} bytes, with {FIELD_BYTES} more for each "
+        f"header; found {found_bytes} so far; send less in cookies and headers, and data in the body"
+    )
 
 
 def server(app: ASGIApp, host: str, port: int, connection: type[Connection] = Connection) -> uvicorn.Server:

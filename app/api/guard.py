@@ -5,6 +5,7 @@ simple cross-site requests (a form, or `fetch` in `no-cors` mode). The first sho
 Sec-Fetch-Site.
 """
 
+import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -16,6 +17,8 @@ from app.api.problems import of_error
 from app.errors import Forbidden, GraftError, Misdirected, NotFound
 
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+# A name, or an address of IPv6 in brackets, and a port at most (RFC 9110, section 7.2).
+_HOST = re.compile(r"(\[[^]]*\]|[^:]*)(?::[0-9]*)?")
 # Where the service listens, but nobody's name for it.
 WILDCARDS = frozenset({"0.0.0.0", "::", "[::]", ""})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -55,7 +58,7 @@ class Guard:
     def __init__(self, app: ASGIApp, hosts: frozenset[str], origins: frozenset[str] = frozenset()) -> None:
         self._origins = origins
         self._app = app
-        self._hosts = (LOCAL | hosts) - WILDCARDS
+        self._hosts = (LOCAL | {host.lower() for host in hosts}) - WILDCARDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes what is allowed on, and answers the rest itself."""
@@ -72,10 +75,9 @@ class Guard:
             # The framework's patterns end before it: it would be the path without, past whoever looks at the whole one.
             raise NotFound(f"expected a path that there is; found {scope['path']!r}; see /docs for the routes")
         named = headers.first(scope, b"host") or ""
-        host = _name(named)
-        if host not in self._hosts:
+        if _name(named) not in self._hosts:
             raise Misdirected(
-                f"expected a host of {', '.join(sorted(self._hosts))}; found {host!r}; "
+                f"expected a host of {', '.join(sorted(self._hosts))}; found {named[:100]!r}; "
                 "name it in GRAFT_ALLOWED_HOSTS if it is ours"
             )
         origin = headers.first(scope, b"origin")
@@ -98,10 +100,9 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """Host header without its port."""
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0].lower()
+    """Host header without its port; nobody's, which is empty, where something else stands behind the name."""
+    found = _HOST.fullmatch(host)
+    return found[1].lower() if found else ""
 
 
 def _split(origin: str) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from anyio import to_thread
 from fastapi import Request
 from pydantic import BaseModel, Field, model_validator
 
-from app.api import held, multipart
+from app.api import held, large, multipart
 from app.api.deps import State
 from app.api.forms import checked_json, from_json, media_type
 from app.api.held import Hold
@@ -72,7 +72,7 @@ async def read(request: Request, state: State) -> list[bytes]:
         BadImage: what a URL leads to.
         Overloaded: memory has no room for it.
     """
-    limit = state.settings.max_predict_bytes
+    limit = large.of_images(state.settings)
     kind = media_type(request, *ACCEPTED)
     if kind == "multipart/form-data":
         parts = await multipart.read(request, limit)

@@ -1,12 +1,48 @@
-"""Bodies beyond the limit of all small routes, refused in the shape of every other error."""
+"""Bodies beyond a limit, refused in the shape of every other error, and with the setting that says how much it is."""
+
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
 from app.errors import TooLarge
+from app.settings import Settings
 
 # The framework refuses on its own, before a handler of errors is asked, and in words of its own.
 _WORDS = (b"content-type", b"text/plain; charset=utf-8")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How much a body may bring.
+
+    Args:
+        num_bytes: at most.
+        setting: that says so; empty where none does.
+    """
+
+    num_bytes: int
+    setting: str = ""
+
+    def refusal(self) -> TooLarge:
+        """What is said of a larger one."""
+        named = f" ({self.setting})" if self.setting else ""
+        return TooLarge(f"expected a body of at most {self.num_bytes} bytes{named}; found more; send less at once")
+
+
+def of_json(settings: Settings) -> Limit:
+    """For every body that is no file and no image."""
+    return Limit(settings.max_json_bytes, "GRAFT_MAX_JSON_BYTES")
+
+
+def of_images(settings: Settings) -> Limit:
+    """For what stays in memory until it is answered."""
+    return Limit(settings.max_predict_bytes, "GRAFT_MAX_PREDICT_BYTES")
+
+
+def of_files(settings: Settings) -> Limit:
+    """For what goes to disk as it comes."""
+    return Limit(settings.max_upload_bytes, "GRAFT_MAX_UPLOAD_BYTES")
 
 
 class Large:
@@ -14,11 +50,11 @@ class Large:
 
     Args:
         app: whose routes have a limit.
-        max_bytes: the limit.
+        limit: theirs.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app, self._max_bytes = app, max_bytes
+    def __init__(self, app: ASGIApp, limit: Limit) -> None:
+        self._app, self._limit = app, limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes all other answers on."""
@@ -32,7 +68,6 @@ class Large:
             if not replaced:
                 await send(message)
                 return
-            words = f"expected a body of at most {self._max_bytes} bytes (GRAFT_MAX_JSON_BYTES); found more; send less"
-            await problems.of_error(scope["path"], TooLarge(words))(scope, receive, send)
+            await problems.of_error(scope["path"], self._limit.refusal())(scope, receive, send)
 
         await self._app(scope, receive, send_problem)

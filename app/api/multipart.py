@@ -18,6 +18,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from app.api import headers
+from app.api.large import Limit
 from app.errors import BadRequest, TooLarge, UnsupportedMediaType
 from app.storage import out_of_space
 
@@ -70,7 +71,7 @@ async def _uncounted(_num_bytes: int) -> None:
 
 async def read(
     request: Request,
-    max_bytes: int,
+    limit: Limit,
     file_to: Path | None = None,
     counted: Callable[[int], Awaitable[None]] = _uncounted,
 ) -> list[Part]:
@@ -78,14 +79,14 @@ async def read(
 
     Args:
         request: not yet read.
-        max_bytes: largest whole body.
+        limit: of the whole body.
         file_to: where the file part's bytes go; None keeps files in memory. One file only when set.
         counted: told how many bytes have come, for each piece; what it raises ends the reading.
 
     Raises:
         UnsupportedMediaType: not a multipart form.
         BadRequest: no boundary, broken off, or more than one file where one is expected.
-        TooLarge: the body is larger than `max_bytes`.
+        TooLarge: the body is larger than the limit, or a field than one may be.
         OutOfSpace: the disk is full.
     """
     kind, options = parse_options_header(headers.first(request.scope, b"content-type"))
@@ -101,7 +102,7 @@ async def read(
     num_bytes = 0
     try:
         parser = MultipartParser(boundary, callbacks=form.callbacks())
-        async for chunk in limited(request, max_bytes):
+        async for chunk in limited(request, limit):
             num_bytes += len(chunk)
             await counted(num_bytes)
             parser.write(chunk)
@@ -125,28 +126,30 @@ async def read(
     return form.parts
 
 
-async def limited(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+async def limited(request: Request, limit: Limit) -> AsyncIterator[bytes]:
     """The body's chunks.
 
     Raises:
-        TooLarge: as soon as more than `max_bytes` came.
+        TooLarge: at once where the request announces too much; else as soon as it has come.
     """
+    if (headers.body_bytes(request.scope) or 0) > limit.num_bytes:
+        raise limit.refusal()
     total = 0
     async for chunk in request.stream():
         total += len(chunk)
-        if total > max_bytes:
-            raise TooLarge(f"expected a body of at most {max_bytes} bytes; found more; send less at once")
+        if total > limit.num_bytes:
+            raise limit.refusal()
         yield chunk
 
 
-async def whole(request: Request, max_bytes: int) -> bytes:
+async def whole(request: Request, limit: Limit) -> bytes:
     """A body that is no form.
 
     Raises:
         TooLarge: it is larger than the limit.
     """
     body = bytearray()
-    async for chunk in limited(request, max_bytes):
+    async for chunk in limited(request, limit):
         body += chunk
     return bytes(body)
 

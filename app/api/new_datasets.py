@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app import failpoints
-from app.api import multipart
+from app.api import large, multipart
 from app.api.accepted import Once, OnceEach
 from app.api.arrivals import Arrival, arriving
 from app.api.datasets import DatasetOut, document
@@ -69,11 +69,11 @@ async def create_dataset(request: Request, once: OnceEach) -> Any:
     """Takes an upload and starts its ingestion."""
     settings = once.state.settings
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
-        raw = await multipart.whole(request, settings.max_json_bytes)
+        raw = await multipart.whole(request, large.of_json(settings))
         return await to_thread.run_sync(_from_json, once, from_json("body", raw))
     dataset_id = new_id("ds")
     async with arriving(request, once, ROUTE, dataset_id) as arrival:
-        parts = await multipart.read(request, settings.max_upload_bytes, arrival.path, arrival.counted)
+        parts = await multipart.read(request, large.of_files(settings), arrival.path, arrival.counted)
         return await to_thread.run_sync(_from_form, once, dataset_id, parts, arrival)
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session as SqlSession
 
 from app import failpoints
-from app.api import multipart
+from app.api import large, multipart
 from app.api.accepted import Once, OnceEach
 from app.api.arrivals import Arrival, arriving
 from app.api.datasets import Failure
@@ -121,10 +121,10 @@ async def add_backbone(request: Request, once: OnceEach) -> Any:
     """
     settings = once.state.settings
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
-        raw = await multipart.whole(request, settings.max_json_bytes)
+        raw = await multipart.whole(request, large.of_json(settings))
         return await to_thread.run_sync(_from_json, once, from_json("body", raw))
     async with arriving(request, once, ROUTE, uuid4().hex) as arrival:
-        parts = await multipart.read(request, settings.max_upload_bytes, arrival.path, arrival.counted)
+        parts = await multipart.read(request, large.of_files(settings), arrival.path, arrival.counted)
         texts = text_fields(part for part in parts if part.filename is None)
         upload = next((part for part in parts if part.filename is not None and part.size_bytes), None)
         missing = [name for name in ("name", "architecture") if not texts.get(name)]

@@ -20,7 +20,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from app.api import oip_errors as oip
-from app.bodies import pointers
+from app.bodies import pointers, why_no_json
 from app.errors import Conflict, GraftError, OutOfSpace, Unavailable, Unsupported, words_of
 
 MEDIA_TYPE = "application/problem+json"
@@ -169,7 +169,10 @@ async def _graft_error(request: Request, error: Exception) -> JSONResponse:
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     words_of(error)
-    errors = pointers(map(_placed, error.errors()))
+    return _unfit(request, pointers(map(_placed, error.errors())))
+
+
+def _unfit(request: Request, errors: Sequence[Mapping[str, str]]) -> JSONResponse:
     places = ", ".join(item["pointer"] for item in errors)
     detail = f"expected a payload that fits the schema at /openapi.json; found problems at {places}; see errors"
     given = request.headers.get("content-type", "none")
@@ -189,7 +192,10 @@ def _placed(item: Mapping[str, Any]) -> Mapping[str, Any]:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    why = _why_unread(error)
     words_of(error)
+    if why is not None:
+        return _unfit(request, [{"pointer": "/body", "detail": f"JSON decode error: {why}"}])
     if error.status_code == HTTPStatus.NOT_FOUND and oip.is_unspoken(request.url.path):
         return of_error(request.scope["path"], _unspoken(f"{request.method} {request.url.path}"))
     phrase = HTTPStatus(error.status_code).phrase
@@ -207,6 +213,16 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     answer = response(request.scope["path"], error.status_code, code, phrase, detail)
     answer.headers.update(headers)
     return answer
+
+
+def _why_unread(error: HTTPException) -> str | None:
+    """What is wrong with a body that the framework could not read; None where it refuses something else.
+
+    It tells of a syntax error alone as such, and not of text in no UTF-8, too deep a list or too long a number.
+    """
+    if error.status_code == HTTPStatus.BAD_REQUEST and isinstance(error.__cause__, ValueError | RecursionError):
+        return why_no_json(error.__cause__)
+    return None
 
 
 def _unspoken(found: str) -> Unsupported:

@@ -1,5 +1,7 @@
 """A span for every request, where traces are sent somewhere; it goes on from the client's `traceparent`."""
 
+from http import HTTPStatus
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import tracing
@@ -13,7 +15,7 @@ UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/h
 
 
 class Traced:
-    """ASGI middleware, outside of all others but the headers of answers."""
+    """ASGI middleware, within what answers for the unforeseen, adds headers and keeps room; outside of all others."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -25,9 +27,12 @@ class Traced:
             return
         given = headers.first(scope, b"traceparent") or ""
         span = scope["app"].state.graft.tracer.begin(scope["method"], given, serves=True)
+        has_begun = False
 
         async def send_seen(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 _describe(span, scope, message["status"])
             await send(message)
 
@@ -35,6 +40,9 @@ class Traced:
             with tracing.within(span.trace_parent):
                 await self._app(scope, receive, send_seen)
         except BaseException as error:
+            if not has_begun:
+                # What it is answered with is made outside (`Unforeseen`), and not seen here.
+                _describe(span, scope, HTTPStatus.INTERNAL_SERVER_ERROR)
             span.fail(type(error).__name__)
             raise
         finally:

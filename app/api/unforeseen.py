@@ -40,7 +40,8 @@ class Unforeseen:
         except Exception as error:
             if has_begun:
                 raise
-            log.error("%s %s", scope["method"], scope["path"], exc_info=error)
+            # Quoted: a path may have the end of a line in it.
+            log.error("%s %r", scope["method"], scope["path"], exc_info=error)
             detail = "an error inside Graft; the server's log has the trace"
             answer = problems.response(scope["path"], 500, "internal", "Internal error", detail)
             await answer(scope, receive, send)

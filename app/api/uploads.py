@@ -7,7 +7,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api import headers, multipart, tus, upload_bodies
+from app.api import headers, large, multipart, tus, upload_bodies
 from app.api.deps import After, Context, Limit, Page, Project, ReadSession, State, WriteSession, finish
 from app.api.forms import UNLIMITED, checked_json, from_json, plain_type
 from app.api.problems import RESPONSES, unsupported
@@ -151,7 +151,7 @@ async def create_upload(request: Request, response: Response, state: Context, pr
     """Begins an upload: with the headers of tus (and with bytes, if there are any), or with JSON."""
     kind, body_bytes = plain_type(request, "content-type"), headers.body_bytes(request.scope)
     if kind == "application/json":
-        raw = await multipart.whole(request, state.settings.max_json_bytes)
+        raw = await multipart.whole(request, large.of_json(state.settings))
         new = _new(checked_json(UploadIn, from_json("body", raw)))
     else:
         tus.check_version(request)

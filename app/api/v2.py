@@ -7,7 +7,7 @@ from anyio import from_thread, to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api import held, multipart, waiting
+from app.api import held, large, multipart, waiting
 from app.api.deps import Context, Project, State
 from app.api.forms import UNLIMITED
 from app.api.oip import compression, control, http, infer
@@ -138,13 +138,15 @@ async def model_infer(name: str, request: Request, state: Context, project: Proj
     body is one encoded image. The body may come in gzip or deflate, and the answer goes so to those who accept it.
     """
     arrived = time.monotonic()
-    limit, headers = state.settings.max_predict_bytes, request.headers
+    limit, headers = large.of_images(state.settings), request.headers
     packed, hold = await multipart.whole(request, limit), held.of(request.scope)
 
     def read() -> InferRequest:
         encoding = headers.get("content-encoding", "").strip().lower()
         # In a thread, and what is held is counted on the event loop.
-        body = compression.inflate(packed, encoding, limit, lambda number: from_thread.run_sync(hold.take, number))
+        body = compression.inflate(
+            packed, encoding, limit.num_bytes, lambda number: from_thread.run_sync(hold.take, number)
+        )
         return http.read(name, version, body, headers.get(http.HEADER_LENGTH))
 
     answer = await infer.infer(state, project, read, lambda future: waiting.settled(request, future), arrived)
@@ -196,5 +198,5 @@ async def repository_model_unload(name: str, request: Request, state: Context, p
 
 async def _body(model: type[M], request: Request, state: State) -> M:
     """A body that may be left out; its content type does not matter, since clients do not send one."""
-    body = await multipart.whole(request, state.settings.max_json_bytes)
+    body = await multipart.whole(request, large.of_json(state.settings))
     return http.parse(model, body or b"{}")

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from app import tracing
 from app.main import create_app
+from app.services import models
 from app.settings import Settings
 from app.tracing import Tracer
 from tests import collectors
@@ -51,6 +52,22 @@ def test_requests_are_named_after_their_routes(collector, light):
         ("GET /api/v1/jobs/{job_id}", 404), ("GET", 404)
     ]  # fmt: skip
     assert spans[0].attributes["graft.project"] == "default"
+
+
+def test_a_request_that_fails_in_an_unforeseen_way_is_named_too(collector, light, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(models, "page", broken)
+    settings = light.model_copy(update={"otlp_endpoint": collector.url})
+    parent = PARENT.replace("0af7", "0af8")
+    with TestClient(create_app(settings), base_url="http://127.0.0.1", headers={"traceparent": parent}) as client:
+        assert client.get("/api/v1/models").status_code == 500
+    (span,) = collector.of(parent.split("-")[1])
+    told = span.attributes
+    assert (span.name, span.failed) == ("GET /api/v1/models", True)
+    assert (told["http.route"], told["http.response.status_code"]) == ("/api/v1/models", 500)
+    assert told["graft.project"] == "default"
 
 
 def test_lines_of_the_log_name_their_trace():

@@ -121,6 +121,13 @@ def test_the_gateway_knows_who_answers_what(tmp_path: Path) -> None:
     assert [path for path in sorted(paths["api"]) if serve.fullmatch(path)] == []
 
 
+def test_the_gateway_answers_while_a_body_comes() -> None:
+    """Its global block comes first, and Caddy takes no other one."""
+    content = (ROOT / "docker-compose.yml").read_text().partition("configs:\n  gateway:\n    content: |\n")[2]
+    lines = [line.strip() for line in content.splitlines() if not line.strip().startswith("#")]
+    assert lines[:5] == ["{", "servers {", "enable_full_duplex", "}", "}"]
+
+
 def test_settings_in_the_compose_file_exist_and_are_valid(services: dict[str, dict[str, Any]]) -> None:
     known = {f"GRAFT_{name.upper()}" for name in Settings.model_fields}
     ours = [service for service in services.values() if "build" in service]

@@ -1,9 +1,11 @@
 """The protocol's messages in gRPC's."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 
 from app.api.oip import tensors
 from app.api.oip.messages import InferInput, InferRequest, InferResponse, requested_outputs
@@ -12,6 +14,49 @@ from app.errors import BadRequest
 
 # What UINT8 and BYTES are in when they come typed; the two that an input of ours can have.
 CONTENTS = {"BYTES": "bytes_contents", "UINT8": "uint_contents"}
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """Bytes that are no message, in its place: what gRPC's own reading raises would be a trace in the log.
+
+    Args:
+        kind: of the message that was expected.
+        num_bytes: that came.
+        model_name: as of a message that does not say.
+        id: likewise.
+    """
+
+    kind: str
+    num_bytes: int
+    model_name: str = ""
+    id: str = ""
+
+
+def reader(kind: str) -> Callable[[bytes], Any]:
+    """What reads messages of a kind."""
+    made = message(kind)
+
+    def read_one(given: bytes) -> Any:
+        try:
+            return made.FromString(given)
+        except DecodeError:
+            return Malformed(kind, len(given))
+
+    return read_one
+
+
+def check(asked: Any) -> None:
+    """Refuses what was no message.
+
+    Raises:
+        BadRequest: it is one of `Malformed`.
+    """
+    if isinstance(asked, Malformed):
+        raise BadRequest(
+            f"expected a {asked.kind} of the protocol's inference.proto; found {asked.num_bytes} bytes that are none; "
+            "make the client from that file, and send what it serializes"
+        )
 
 
 def read(asked: Any) -> InferRequest:

@@ -192,6 +192,7 @@ class Service:
 
     async def _answer(self, project: str, request: Any, context: Any, taken: Callable[[], None] = lambda: None) -> Any:
         """Computes a request's answer; `taken` is called once the engine has taken it on."""
+        grpc_messages.check(request)
         arrived, left = time.monotonic(), context.time_remaining()
         latest = arrived + left if left is not None else None
         state, hold = self._state, Hold(self._state.held, project)
@@ -262,7 +263,7 @@ def _handlers(service: Service) -> Any:
     """
     methods = {}
     for method in proto.methods():
-        request, response = message(method.input_type.name), message(method.output_type.name)
+        read, response = grpc_messages.reader(method.input_type.name), message(method.output_type.name)
         function = getattr(service, method.name)
         make = grpc.unary_unary_rpc_method_handler
         if method.client_streaming:
@@ -271,7 +272,7 @@ def _handlers(service: Service) -> Any:
             make = grpc.stream_unary_rpc_method_handler
         methods[method.name] = make(
             function if method.client_streaming else _guarded(service, method.name, function),
-            request.FromString,
+            read,
             response.SerializeToString,
         )
     return grpc.method_handlers_generic_handler(proto.SERVICE, methods)
@@ -285,6 +286,7 @@ def _guarded(service: Service, name: str, function: Handler) -> Callable[[Any, A
             try:
                 project = await service.entered(name, context)
                 span.of(project)
+                grpc_messages.check(request)
                 return await function(project, request, context)
             except Exception as error:
                 told = grpc_errors.told(error)

@@ -131,8 +131,8 @@ def _inputs(given: list[InferInputIn], binary: memoryview) -> tuple[InferInput, 
                 raise BadRequest(f"expected data or {BINARY_SIZE} of {item.name[:100]!r}; found both; send one")
             if type(size) is not int or not 0 <= size <= len(binary) - place:
                 raise BadRequest(
-                    f"expected {BINARY_SIZE} of {item.name[:100]!r} within the {len(binary) - place} bytes behind the "
-                    f"JSON; found {str(size)[:40]}"
+                    f"expected {BINARY_SIZE} of {item.name[:100]!r} as a whole number within the {len(binary) - place} "
+                    f"bytes behind the JSON; found {repr(size)[:40]}"
                 )
             data = binary[place : place + size]
             place += size

@@ -172,8 +172,8 @@ def deadline(parameters: Mapping[str, Any], arrived: float) -> float | None:
     timeout = parameters.get("timeout", 0)
     if type(timeout) is not int or not 0 <= timeout <= MAX_TIMEOUT_SECONDS * 1_000_000:
         raise BadRequest(
-            f"expected timeout in microseconds, at most {MAX_TIMEOUT_SECONDS} s; found {str(timeout)[:40]!r}; send "
-            "1000000 for a second"
+            f"expected timeout as a whole number of microseconds, at most {MAX_TIMEOUT_SECONDS} s; found "
+            f"{repr(timeout)[:40]}; send 1000000 for a second"
         )
     return arrived + timeout / 1e6 if timeout else None
 

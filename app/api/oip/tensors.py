@@ -67,7 +67,9 @@ def _check(tensor: InferInput, datatype: str, shape: tuple[int, ...], most: int)
     fits = len(found) == len(shape) and all(want in (-1, have) for want, have in zip(shape, found, strict=True))
     if not fits or found[0] < 1:
         todo = "send one element for each image"
-        if tensor.name == IMAGES:
+        if fits:
+            todo = "send at least one image"
+        elif tensor.name == IMAGES:
             todo = f"resize the images, or send the files themselves as {ENCODED}"
         raise BadRequest(
             f"expected {tensor.name} of shape {list(shape)}, where -1 is the number of images; found "

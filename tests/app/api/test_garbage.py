@@ -84,7 +84,7 @@ OTHERS = {
     "no such field": ("/datasets", 422, {"name": "child", "base": "ds_none", "labels": LARGE}),
     "no job": ("/jobs", 422, {"kind": "transfer", "inputs": LARGE}),
     "broken": ("/jobs", 422, '{"a": "' + "x" * MB),
-    "deep": ("/jobs", 400, "[" * MB),
+    "deep": ("/jobs", 422, "[" * MB),
     "no bundle": ("/models/a/versions", 422, {"upload_id": "up_none", "more": LARGE}),
 }
 

@@ -15,8 +15,11 @@ def all_routes():
 
 ROUTES = all_routes()
 WRITES = [(method, path) for method, path in ROUTES if method not in ("GET", "OPTIONS")]
-FOREIGN_HOSTS = ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8000", "127.0.0.2", "", "[::2]"]
-OUR_HOSTS = ["127.0.0.1", "127.0.0.1:8000", "localhost", "LOCALHOST:1", "[::1]:8000"]
+FOREIGN_HOSTS = [
+    "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8000", "127.0.0.2", "", "[::2]", "::1",
+    "[::1].evil.example", "[::1]8000", "[::1", "localhost:8000@evil.example", "localhost:evil", "localhost:1:2",
+]  # fmt: skip
+OUR_HOSTS = ["127.0.0.1", "127.0.0.1:8000", "localhost", "LOCALHOST:1", "localhost:", "[::1]", "[::1]:8000"]
 FOREIGN_ORIGINS = [
     "https://evil.example",
     "null",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from app.api import multipart
+from app.api.large import Limit
 from app.errors import BadRequest, TooLarge, UnsupportedMediaType
 
 BOUNDARY = "graft-boundary"
@@ -41,7 +42,7 @@ def request(chunks, content_type=f"multipart/form-data; boundary={BOUNDARY}"):
 
 
 def read(chunks, max_bytes=10**9, file_to=None, **options):
-    return asyncio.run(multipart.read(request(chunks, **options), max_bytes, file_to))
+    return asyncio.run(multipart.read(request(chunks, **options), Limit(max_bytes), file_to))
 
 
 def cut(body, places):
@@ -142,7 +143,7 @@ def test_body_over_the_limit_is_refused_before_it_was_read(tmp_path):
     headers = [(b"content-type", f"multipart/form-data; boundary={BOUNDARY}".encode())]
     streamed = Request({"type": "http", "method": "POST", "headers": headers}, receive)
     with pytest.raises(TooLarge, match="at most 1000 bytes"):
-        asyncio.run(multipart.read(streamed, 1000, tmp_path / "upload"))
+        asyncio.run(multipart.read(streamed, Limit(1000), tmp_path / "upload"))
     assert 1000 < sum(taken) < 1200
     assert len(read([whole], max_bytes=len(whole))) == 1
     with pytest.raises(TooLarge):

@@ -1,7 +1,9 @@
-"""What is away for a while is told as such."""
+"""What is away for a while is told as such, and what is no JSON likewise, whoever reads it."""
 
+import gzip
 import sqlite3
 from contextlib import closing
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -9,7 +11,7 @@ from sqlalchemy import event
 
 from app.api.oip import control
 from app.errors import Unavailable
-from app.services import models
+from app.services import lineage, models
 from app.storage import FolderStorage
 from tests import factories
 from tests.checks import problem
@@ -56,13 +58,14 @@ def test_an_upload_without_an_object_store_leaves_nothing(light_client, home):
     assert factories.files_below(home / "scratch", home / "storage") == []
 
 
-@pytest.mark.parametrize("path", ["/api/v1/models", "/v2/repository/index"])
+@pytest.mark.parametrize("path", ["/api/v1/models", "/v2/repository/index", "/api/v1/models/a%0ab/versions/1/lineage"])
 def test_an_error_of_ours_has_the_headers_of_every_answer(light, monkeypatch, caplog, path):
     def broken(*_):
         raise RuntimeError("unforeseen")
 
     monkeypatch.setattr(models, "page", broken)
     monkeypatch.setattr(control, "index", broken)
+    monkeypatch.setattr(lineage, "of_version", broken)
     with application(light) as (address, _):
         ask = httpx.post if path.startswith("/v2") else httpx.get
         answer = ask(address + path, headers={"X-Request-Id": "mine"}, timeout=60)
@@ -73,4 +76,29 @@ def test_an_error_of_ours_has_the_headers_of_every_answer(light, monkeypatch, ca
     assert "unforeseen" not in answer.text
     (logged,) = [one for one in caplog.records if one.exc_info is not None]
     assert str(logged.exc_info[1]) == "unforeseen"
-    assert logged.getMessage().endswith(path)
+    # In one line, whatever the path.
+    assert logged.getMessage().endswith(repr(unquote(path)))
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        (b"{bad", "Expecting property name"),
+        (b'{"kind": "\xff"}', "can't decode byte 0xff"),
+        (b"[" * 100_000, "recursion"),
+        (b"9" * 5_000, "a number that is too long"),
+        (gzip.compress(b"{}"), "can't decode byte"),
+    ],
+    ids=["syntax", "utf-8", "depth", "digits", "packed"],
+)
+def test_what_is_no_json_is_told_in_the_same_way_by_all(light_client, sent, why):
+    headers = {"Content-Type": "application/json"}
+    for path in ("jobs", "keys", "rankings"):
+        refused = problem(light_client.post(f"/api/v1/{path}", content=sent, headers=headers), 422, "invalid_payload")
+        (place,) = refused["errors"]
+        assert place["pointer"] == "/body"
+        assert why in place["detail"]
+        assert "/body" in refused["detail"]
+    # Which reads its body by itself.
+    refused = problem(light_client.post("/api/v1/datasets", content=sent, headers=headers), 422, "invalid_payload")
+    assert why in refused["detail"]
