@@ -104,9 +104,9 @@ def reference(storage: Storage, prefix: str, spec: Spec) -> Reference | str:
             "train it again on a dataset with a test split"
         )
     try:
-        arrays = tensors.load(fetch(storage, prefix, spec, bundle.REFERENCE))
+        arrays = tensors.load(storage.fetch(key(prefix, spec, bundle.REFERENCE)))
         found = references.unpack(arrays, spec.backbone.feature_dim, len(spec.labels))
-    except (BundleError, KeyError, TypeError, ValueError) as error:
+    except (NotFound, BundleError, KeyError, TypeError, ValueError) as error:
         log.warning("reference of %s: %r", prefix, error)
         return "the reference of this version is damaged or gone; restore its bundle, or train it again"
     return found or "the reference of this version was written by a newer Graft; upgrade this one"
