@@ -3,10 +3,12 @@
 from sqlalchemy import func, select
 
 from app.db.models import Job
+from app.states import JobState
 from tests import factories
 
 URL = "/api/v1/jobs"
 BACKBONE = "timm/tf_efficientnet_lite0"
+STATES = [str(state) for state in JobState]
 CLIP = {"backbone": "open_clip/ViT-B-32.openai"}
 
 

@@ -4,13 +4,10 @@ import pytest
 
 from app.db.models import Job
 from app.services import attempts
-from app.states import JobState
 from tests import factories
-from tests.app.api.made_jobs import URL, body, make_job
+from tests.app.api.made_jobs import STATES, URL, body, make_job
 from tests.checks import problem
 from tests.factories import files_below
-
-STATES = [str(state) for state in JobState]
 
 ACTIONS = {
     ("cancel", "queued"): "cancelled",

@@ -10,8 +10,7 @@ from app.db.models import IdempotencyKey, Job, Report
 from app.main import create_app
 from app.services import datasets, transfers
 from tests import factories
-from tests.app.api.made_jobs import BACKBONE, CLIP, URL, body, make_job, num_jobs, told
-from tests.app.api.test_job_actions import STATES
+from tests.app.api.made_jobs import BACKBONE, CLIP, STATES, URL, body, make_job, num_jobs, told
 from tests.checks import problem
 from tests.conftest import wait_until
 from tests.factories import files_below

@@ -238,15 +238,21 @@ def test_other_keys_do_not_wait_for_a_load():
     assert futures[0].result(30).key == "slow"
 
 
-def test_callers_during_a_failing_load_get_its_error_and_the_next_one_loads():
-    pool, inside, gate, load = Pool(5), threading.Event(), threading.Event(), Loader()
+def failing(inside, gate):
+    """A load that says when it is in it, and fails once it may."""
 
     def fail():
         inside.set()
         assert gate.wait(30)
         raise OSError("broken")
 
-    first = waiters(pool, "a", fail, 1)
+    return fail
+
+
+def test_callers_during_a_failing_load_get_its_error_and_the_next_one_loads():
+    pool, inside, gate, load = Pool(5), threading.Event(), threading.Event(), Loader()
+
+    first = waiters(pool, "a", failing(inside, gate), 1)
     assert inside.wait(30)
     others = waiters(pool, "a", load("a"), 4)
     while pool.stats().num_hits < 4:
@@ -262,17 +268,12 @@ def test_callers_during_a_failing_load_get_its_error_and_the_next_one_loads():
 def test_who_would_load_from_elsewhere_is_not_told_of_a_failure_but_loads_itself():
     pool, inside, gate, load = Pool(5), threading.Event(), threading.Event(), Loader()
 
-    def fail():
-        inside.set()
-        assert gate.wait(30)
-        raise OSError("broken")
-
     def lease(make, source):
         with pool.lease("a", make, source=source) as item:
             return item
 
     with ThreadPoolExecutor(4) as threads:
-        first = threads.submit(lease, fail, "one")
+        first = threads.submit(lease, failing(inside, gate), "one")
         assert inside.wait(30)
         same = threads.submit(lease, load("a"), "one")
         others = [threads.submit(lease, load("a"), "another") for _ in range(2)]
