@@ -26,7 +26,8 @@ from app.bodies import BODY
 from app.db.aliases import Alias
 from app.db.models import Model, ModelVersion
 from app.errors import NotFound
-from app.services import aliases, compositions, models, predictions, rollouts
+from app.services import aliases, compositions, models, rollouts
+from app.serving import stored
 from app.texts import NAME
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
@@ -193,7 +194,7 @@ def get_file(
     if file == compositions.MODEL:
         path = until.enter_context(compositions.composed(state.storage, state.settings.scratch, row))
     elif file == bundle.SPEC or file in spec.files:
-        path = predictions.file_path(state.storage, row.prefix, spec, file)
+        path = stored.fetch(state.storage, row.prefix, spec, file)
     else:
         names = ", ".join(sorted([*spec.files, bundle.SPEC, compositions.MODEL]))
         raise NotFound(f"expected one of {names}; found {file!r}")

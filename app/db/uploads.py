@@ -2,7 +2,8 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String
+from sqlalchemy import BigInteger, ColumnElement, ForeignKey, Index, String, and_
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, now
@@ -41,6 +42,16 @@ class Upload(Base):
     writer_expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     expires_at: Mapped[datetime]
+
+    @hybrid_property
+    def has_expired(self) -> bool:
+        """Whether nobody has written to it for too long; never of one whose bytes belong to something else."""
+        return self.state != USED and self.expires_at < now()
+
+    @has_expired.inplace.expression
+    @classmethod
+    def _has_expired(cls) -> ColumnElement[bool]:
+        return and_(cls.state != USED, cls.expires_at < now())
 
 
 class UploadPart(Base):

@@ -20,13 +20,14 @@ from app.artifact.sample import Said, Sample
 from app.artifact.spec import Added, BundleError, File, Parity, Spec, classification_outputs
 from app.db.base import new_id
 from app.db.models import ModelVersion
-from app.services import class_checks, predictions, stored_bytes
+from app.services import class_checks, stored_bytes
 from app.services.class_checks import OldClasses
 from app.services.publications import NewVersion
 from app.services.waste import Reserved
 from app.serving.engine import Engine
 from app.serving.model import Served
 from app.serving.runtime import Session as GraphSession
+from app.serving.stored import fetch
 from app.storage import Storage, out_of_space
 
 TOLERANCE = 1e-3
@@ -95,8 +96,8 @@ def make(
     spec = served.spec
     features_MD = engine.submit(served, images, project=base.project_id).result().features_ND[_first(images)]
     try:
-        arrays = tensors.load(predictions.file_path(storage, base.prefix, spec, bundle.WEIGHTS))
-        head = predictions.file_path(storage, base.prefix, spec, bundle.HEAD).read_bytes()
+        arrays = tensors.load(fetch(storage, base.prefix, spec, bundle.WEIGHTS))
+        head = fetch(storage, base.prefix, spec, bundle.HEAD).read_bytes()
         from_words = spec.recipe.get("method") == "zero_shot"
         grown = surgery.add_class(spec.head, head, arrays, spec.temperature, features_MD, from_words=from_words)
     except (KeyError, ValueError) as error:
@@ -155,7 +156,7 @@ def _seen(
     """What the base learned from, and the new class's images; None where the base has no record."""
     if bundle.SEEN not in spec.files:
         return None
-    known = seen.unpack(tensors.load(predictions.file_path(storage, base.prefix, spec, bundle.SEEN)))
+    known = seen.unpack(tensors.load(fetch(storage, base.prefix, spec, bundle.SEEN)))
     digests = [hashlib.sha256(images[place]).digest() for place in _first(images)]
     return seen.pack([*known, seen.of_class(label, digests)])
 
@@ -175,10 +176,10 @@ def _score(storage: Storage, prefix: str, spec: Spec, after: GraphSession) -> _S
     labels_T = rows_T = np.empty(0, np.int64)
     before_TC, after_TC = np.empty((0, num_classes), np.float32), np.empty((0, num_classes + 1), np.float32)
     if bundle.FEATURES in spec.files:
-        kept = tensors.load(predictions.file_path(storage, prefix, spec, bundle.FEATURES))
+        kept = tensors.load(fetch(storage, prefix, spec, bundle.FEATURES))
         features_TD, labels_T, rows_T = stored.unpack(kept)
     if len(features_TD):
-        before_TC = predictions.open_session(storage, prefix, spec, bundle.HEAD).run(features_TD)[0]
+        before_TC = GraphSession(fetch(storage, prefix, spec, bundle.HEAD), threads=1).run(features_TD)[0]
         after_TC = after.run(features_TD)[0]
     return _Scored(features_TD, labels_T, rows_T, before_TC, after_TC)
 

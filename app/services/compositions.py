@@ -16,7 +16,7 @@ from app.artifact import bundle
 from app.artifact.spec import Spec
 from app.db.models import ModelVersion
 from app.errors import Overloaded
-from app.services import predictions
+from app.serving import stored
 from app.storage import Storage, out_of_space
 
 MODEL = "model.onnx"
@@ -89,7 +89,7 @@ def _used(row: ModelVersion) -> _File:
 def _made(file: _File, storage: Storage, scratch: Path, row: ModelVersion) -> Path:
     """Composes the graph; of several that want it at once the first one does."""
     spec = Spec.model_validate(row.spec)
-    head, backbone = (predictions.file_path(storage, row.prefix, spec, name) for name in (bundle.HEAD, bundle.BACKBONE))
+    head, backbone = (stored.fetch(storage, row.prefix, spec, name) for name in (bundle.HEAD, bundle.BACKBONE))
     # Whoever waits for this version takes no place of another.
     with in_line(), file.making:
         if file.path is None:

@@ -8,8 +8,8 @@ from app.artifact import bundle
 from app.artifact import spec as specs
 from app.artifact.spec import Spec
 from app.db.models import ModelVersion
-from app.services import predictions
 from app.services.compositions import MODEL
+from app.serving import stored
 from app.serving.runtime import BATCH_SIZE
 from app.storage import Storage
 
@@ -26,7 +26,7 @@ def whole(storage: Storage, row: ModelVersion) -> Files:
     files = {name: spec.files[name] for name in bundle.FILES if name in spec.files}
     told = {name: file if file.key is None else file.model_copy(update={"key": name}) for name, file in files.items()}
     found: dict[str, bytes | Path] = {bundle.SPEC: specs.dump(spec.model_copy(update={"files": told}))}
-    return found | {name: predictions.file_path(storage, row.prefix, spec, name) for name in files}
+    return found | {name: stored.fetch(storage, row.prefix, spec, name) for name in files}
 
 
 def repository(row: ModelVersion, name: str, model: Path) -> Files:

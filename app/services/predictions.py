@@ -4,14 +4,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from app.artifact import alignment as artifact
 from app.artifact import spec as specs
 from app.artifact.precisions import FLOAT, INT8, WORDS, Precision, Second
-from app.artifact.spec import Spec
 from app.db.alignments import Alignment
 from app.db.models import ModelVersion
 from app.db.session import Database
@@ -21,7 +19,6 @@ from app.serving import stored
 from app.serving.log_records import Policy
 from app.serving.model import Served
 from app.serving.providers import CPU, Device
-from app.serving.runtime import Session as GraphSession
 from app.storage import Storage
 
 NUM_OPENED = 1000
@@ -241,13 +238,3 @@ def _second(opened: Opened, row: ModelVersion, wanted: Wanted, precision: Second
 
 def _plain(opened: Opened, row: ModelVersion, log: Policy | None) -> Found:
     return Found(opened.version(row), row.project_id, row.version, row.id, None, log=log)
-
-
-def file_path(storage: Storage, prefix: str, spec: Spec, name: str) -> Path:
-    """A local path of one of the bundle's files, wherever it is stored; as `stored.fetch`."""
-    return stored.fetch(storage, prefix, spec, name)
-
-
-def open_session(storage: Storage, prefix: str, spec: Spec, name: str) -> GraphSession:
-    """One small graph of a bundle, loaded for the caller alone."""
-    return GraphSession(file_path(storage, prefix, spec, name), threads=1)

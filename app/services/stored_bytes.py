@@ -73,7 +73,7 @@ def of_rows(session: Session, project: str | None = None) -> Bytes:
             query = query.where(table.project_id == project)
         if table is Upload:
             # One that a request writes or verifies is kept once that is done, however long it took.
-            kept = or_(Upload.expires_at >= now(), Upload.writer_expires_at > now())
+            kept = or_(~Upload.has_expired, Upload.writer_expires_at > now())
             query = query.where(Upload.state != USED, kept)
         for name, size_bytes in session.execute(query):
             found.setdefault(name, {})[what] = int(size_bytes)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import inbox as inboxes
@@ -105,7 +105,7 @@ def get(session: Session, project: str, upload_id: str, *, lock: bool = False) -
         Gone: nobody has written to it for too long.
     """
     row = _row(session, project, upload_id, lock)
-    if row.expires_at < now() and row.state != State.USED:
+    if row.has_expired:
         raise Gone(
             f"expected an upload that is still kept; found that {upload_id} expired at {stamp(row.expires_at)}; begin "
             "a new one"
@@ -125,8 +125,7 @@ def _row(session: Session, project: str, upload_id: str, lock: bool) -> Upload:
 
 def page(session: Session, project: str, limit: int, after: str | None) -> tuple[Sequence[Upload], bool]:
     """Uploads that have not expired, newest first, below the id `after`; and whether there are more."""
-    kept = or_(Upload.state == State.USED, Upload.expires_at >= now())
-    query = select(Upload).where(Upload.project_id == project, kept)
+    query = select(Upload).where(Upload.project_id == project, ~Upload.has_expired)
     return paging.newest(session, query, Upload.id, PREFIX, limit, after)
 
 

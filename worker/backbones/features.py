@@ -31,6 +31,8 @@ BATCH_SIZE = 16
 CHUNK_IMAGES = 2048
 AHEAD_BATCHES = 3
 ROUNDS = 4
+# So many tell the pace of one, unless reading those that were cached took a part of the time that shows.
+TIMED_IMAGES, TIMED_SHARE = 32, 0.1
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -67,6 +69,13 @@ class Extraction:
     num_cached: int
     num_extracted: int
     seconds: float
+
+    @property
+    def image_seconds(self) -> float | None:
+        """To decode an image and pass it through; None where too few were to tell it."""
+        if self.num_extracted < max(TIMED_IMAGES, TIMED_SHARE * self.num_cached):
+            return None
+        return self.seconds / self.num_extracted
 
 
 def features(

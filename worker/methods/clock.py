@@ -11,11 +11,12 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from worker.attempt import machine
+from worker.backbones import features
 from worker.backbones.features import Extraction, Extractor
 from worker.backbones.prepared import Prepared
 from worker.contract.outcome import Decision
 from worker.contract.task import Float, Rows, Task
-from worker.methods.reference import TIMED_IMAGES, seconds_per_image
+from worker.methods.reference import seconds_per_image
 
 # Assembling, storing and the report's own figures.
 FINISH_SECONDS = 1.0
@@ -111,9 +112,8 @@ class Clock:
 
     def learn_pace(self, backbone: Prepared, extraction: Extraction) -> None:
         """Takes the pace of an extraction that was long enough to tell it."""
-        if extraction.num_extracted >= TIMED_IMAGES:
-            key = _key(backbone)
-            self._image_seconds[key] = extraction.seconds / extraction.num_extracted
+        if (seconds := extraction.image_seconds) is not None:
+            self._image_seconds[_key(backbone)] = seconds
 
     def known_pace(self, backbone: Prepared) -> float | None:
         """Seconds of an image, where they are known already."""
@@ -146,7 +146,7 @@ class Clock:
         backbone = backbone or task.backbone
         key = _key(backbone)
         if key not in self._image_seconds:
-            rows = (task.pool if rows is None else rows)[:TIMED_IMAGES]
+            rows = (task.pool if rows is None else rows)[: features.TIMED_IMAGES]
             kept = partial(self._timed.__setitem__, key)
             self._image_seconds[key] = seconds_per_image(task, backbone, rows, run, kept)
         return self._image_seconds[key]

@@ -26,7 +26,6 @@ HOLDOUT = 0.2
 # Thirty items tell a gain of twenty points from luck only now and then, a hundred nearly always: a smaller hold-out is
 # followed by others, each under a training of its own (docs/decisions/0019).
 MIN_COMPARED = 100
-TIMED_IMAGES = 32
 # Each of the two has at least so long, however soon the transfer ended: opening torch and the first steps take a second
 # or two, and a network that was stopped in them says nothing of what the data allow (docs/decisions/0019).
 MIN_SECONDS = 5.0
@@ -174,11 +173,11 @@ def wall_seconds(
         task: the data.
         seconds: that it took in its job.
         extraction: of its features.
-        image_seconds: of its backbone, where they are known; else timed.
+        image_seconds: of its backbone, where they are known; else of the extraction, or timed.
     """
     if extraction is None or not extraction.num_cached:
         return seconds
-    return seconds + extraction.num_cached * (image_seconds or seconds_per_image(task))
+    return seconds + extraction.num_cached * (image_seconds or extraction.image_seconds or seconds_per_image(task))
 
 
 def seconds_per_image(
@@ -198,7 +197,7 @@ def seconds_per_image(
         kept: told of features that nobody had yet.
     """
     context, backbone = task.context, backbone or task.backbone
-    rows = task.pool[:TIMED_IMAGES] if rows is None else rows
+    rows = task.pool[: features.TIMED_IMAGES] if rows is None else rows
     opened = run() if run else features.open_extractor(context, backbone)
     is_pooled = context.device == "cpu" and backbone.preprocess == task.backbone.preprocess
     if is_pooled and features.num_missing(context, task.index, rows, backbone) == len(rows):

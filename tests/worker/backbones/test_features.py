@@ -311,3 +311,14 @@ def test_in_an_object_store(tmp_path, s3_url):
     np.testing.assert_array_equal(first, again)
     np.testing.assert_allclose(first, expected(context, index, rows), atol=1e-5)
     assert extraction.num_extracted == 0
+
+
+@pytest.mark.parametrize(
+    ("num_cached", "num_extracted", "image_seconds"),
+    [(0, 32, 0.125), (320, 32, 0.125), (0, 31, None), (321, 32, None), (5, 0, None)],
+    ids=["enough", "a-tenth", "too-few", "mostly-read", "all-cached"],
+)
+def test_an_extraction_tells_its_pace_where_it_was_long_enough(
+    num_cached: int, num_extracted: int, image_seconds: float | None
+) -> None:
+    assert features.Extraction(num_cached, num_extracted, 4.0).image_seconds == image_seconds

@@ -11,6 +11,7 @@ from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker.attempt.progress import Yielded
+from worker.backbones.features import Extraction
 from worker.contract.task import Task
 from worker.methods import reference, scratch, scratch_training
 from worker.methods.reference import holdout
@@ -181,3 +182,11 @@ def test_one_cycle_goes_up_and_down_to_zero() -> None:
     assert factors[-1] == pytest.approx(0)
     assert all(np.diff(factors[: top + 1]) > 0)
     assert all(np.diff(factors[top:]) <= 0)
+
+
+def test_what_was_cached_counts_at_the_pace_of_what_was_not(task: Task) -> None:
+    extraction = Extraction(num_cached=100, num_extracted=50, seconds=5.0)
+    assert reference.wall_seconds(task, 3.0, extraction) == 13.0
+    assert reference.wall_seconds(task, 3.0, extraction, image_seconds=0.5) == 53.0
+    timed = reference.wall_seconds(task, 3.0, Extraction(num_cached=100, num_extracted=0, seconds=0.0))
+    assert 3.0 < timed != 13.0
