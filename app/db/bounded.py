@@ -64,6 +64,7 @@ class BoundedConnection(psycopg.Connection[Any]):
     """One on which nothing waits longer than `silence_seconds` for a byte of the server."""
 
     silence_seconds = math.inf
+    has_answered = False
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
         """As the driver's, for every statement, commit and rollback."""
@@ -125,8 +126,12 @@ def bind(engine: Engine, silence_seconds: float) -> None:
             with connection.within(PING_SECONDS):
                 engine.dialect.do_ping(connection)
         except psycopg.Error as error:
+            if not connection.has_answered:
+                # Made just now, by a proxy whose server is away: one more would be no better.
+                raise
             # All that were made before are as old; the pool makes a new one, which is not asked in vain for long.
             raise InvalidatePoolError from error
+        connection.has_answered = True
 
     event.listen(engine, "do_connect", connect)
     event.listen(engine, "checkout", look)

@@ -144,9 +144,10 @@ def _close(_connection: Any, record: ConnectionPoolEntry) -> None:
 
 
 def _engine(url: str, bounds: Bounds) -> Engine:
+    # What a statement was given is hidden from errors, which are logged: secrets and users' labels are among it.
     if not url.startswith("sqlite"):
         return _postgresql(url, bounds)
-    engine = create_engine(url, connect_args={"timeout": 5, "check_same_thread": False})
+    engine = create_engine(url, connect_args={"timeout": 5, "check_same_thread": False}, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -161,7 +162,7 @@ def _postgresql(url: str, bounds: Bounds) -> Engine:
     given = own.get("options", "")
     if options := bounds.options(given if isinstance(given, str) else " ".join(given)):
         told["options"] = options
-    engine = create_engine(url, pool_size=10, max_overflow=20, connect_args=told)
+    engine = create_engine(url, pool_size=10, max_overflow=20, connect_args=told, hide_parameters=True)
     bounded.bind(engine, bounds.silence_seconds)
     return engine
 

@@ -14,6 +14,7 @@ import boto3
 from boto3.exceptions import Boto3Error, S3UploadFailedError
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from s3transfer.exceptions import RetriesExceededError
 
 from app import failpoints
 from app.errors import NotFound, Unavailable
@@ -28,7 +29,7 @@ CONNECT_SECONDS, READ_SECONDS = 5, 30
 SERVER_ERROR = 500
 
 # What the client raises: the store is not reached, does not answer, or refuses.
-FAILURES = (Boto3Error, BotoCoreError, ClientError)
+FAILURES = (Boto3Error, BotoCoreError, ClientError, RetriesExceededError)
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ def reaching() -> Iterator[None]:
     """
     try:
         yield
-    except (BotoCoreError, ClientError, S3UploadFailedError) as error:
+    except (BotoCoreError, ClientError, RetriesExceededError, S3UploadFailedError) as error:
         cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
         if isinstance(cause, ClientError) and cause.response["ResponseMetadata"]["HTTPStatusCode"] < SERVER_ERROR:
             raise

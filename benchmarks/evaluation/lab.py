@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from app import recipes
 from app.artifact import bundle, preprocess
 from app.artifact.spec import Spec
-from app.services.predictions import file_path
 from app.serving.runtime import Runtime, Session
+from app.serving.stored import fetch
 from app.storage import FolderStorage
 from benchmarks import _pipeline
 from benchmarks.evaluation import sets
@@ -129,7 +129,7 @@ class Lab:
         """Which pictures the published graphs give the name of their folder."""
         spec = Spec.model_validate(published["spec"])
         storage = FolderStorage(self.home / "storage")
-        graphs = (file_path(storage, published["prefix"], spec, name) for name in (bundle.BACKBONE, bundle.HEAD))
+        graphs = (fetch(storage, published["prefix"], spec, name) for name in (bundle.BACKBONE, bundle.HEAD))
         with ThreadPoolExecutor(2) as threads:
             runtime = Runtime(*(Session(graph, 2) for graph in graphs))
             images = np.stack(list(threads.map(lambda item: preprocess.load(item[1], spec.preprocess), pictures)))

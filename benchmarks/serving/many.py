@@ -11,7 +11,7 @@ from app.artifact import spec as specs
 from app.db.base import new_id
 from app.db.models import Model, ModelVersion
 from app.db.session import Database
-from app.services.predictions import file_path
+from app.serving.stored import fetch
 from app.settings import Settings
 from app.storage import FolderStorage
 
@@ -54,7 +54,7 @@ def _copy(
     folder.mkdir(exist_ok=True)
     files = dict(known.files)
     for file, item in known.files.items():
-        path = file_path(storage, row.prefix, known, file)
+        path = fetch(storage, row.prefix, known, file)
         if file == bundle.HEAD or (file == bundle.BACKBONE and own_backbone):
             path = _renamed(path, folder / file, name)
             files[file] = bundle.entry(path)

@@ -369,16 +369,26 @@ def test_an_object_store_that_is_away_is_told_from_one_that_refuses(s3_url, tmp_
             open_storage(s3_url, tmp_path / "cache").fetch("a")
 
 
-class Answering:
-    """A server that has one answer to everything."""
+def test_a_store_that_cuts_every_answer_short_is_told_as_one_that_is_away(s3_url, tmp_path, monkeypatch):
+    with Answering(200, num_bytes=10, sent=b"half") as store:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", store)
+        with pytest.raises(Unavailable, match="expected the object store to answer"):
+            open_storage(s3_url, tmp_path / "cache").fetch("a")
+    assert files_below(tmp_path / "cache") == []
 
-    def __init__(self, status):
+
+class Answering:
+    """A server that has one answer to everything; one that says it has more bytes than it sends is cut off amid it."""
+
+    def __init__(self, status, *, num_bytes=0, sent=b""):
         class Handler(BaseHTTPRequestHandler):
             def answer(self):
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 self.send_response(status)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(num_bytes))
                 self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(sent)
 
             do_GET = do_PUT = do_HEAD = do_DELETE = answer
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app import failpoints, log_lines, tracing
 from app.db.models import Job
-from app.errors import Collected, GraftError
+from app.errors import Collected, GraftError, Unavailable
 from app.services import attempts, gpu_use, outcomes, queues, shared, waste
 from app.states import Request
 from worker.attempt.document import JobDocument
@@ -161,12 +161,12 @@ class _Attempt:
         return [], False
 
     def _try(self, action: Callable[[], None]) -> bool:
-        """Whether the database took it; if not, the next tick tries again, and the fence has the last word."""
+        """Whether database and storage took it; if not, the next tick tries again, and the fence has the last word."""
         try:
             action()
-        except UNREACHABLE as error:
+        except (*UNREACHABLE, Unavailable) as error:
             if self._reached:
-                log.warning("job %s goes on without the database for now: %s", self._document.id, error)
+                log.warning("job %s cannot be written to for now: %s", self._document.id, error)
             self._reached = False
         else:
             self._reached = True
@@ -202,7 +202,7 @@ class _Attempt:
         attempts.record(session, self._document.id, self._owner, self._entries, self._progress)
 
     def _conclude(self, reason: str, status: int) -> None:
-        """Writes the outcome; gives up after a while without a database: the lease runs out, and the job is swept."""
+        """Writes the outcome; gives up after a while without database or storage: another attempt follows."""
         ended = time.monotonic()
         deadline = ended + CONCLUDE_SECONDS
         while not self._try(lambda: self._write_outcome(reason, status, ended - self._counted)):
@@ -211,6 +211,8 @@ class _Attempt:
                 log.error("job %s: its outcome could not be written; another attempt follows", self._document.id)
                 return
             time.sleep(RETRY_SECONDS)
+            # Where it is storage that is away, nobody else need try meanwhile.
+            self._try(self._keep)
 
     def _write_outcome(self, reason: str, status: int, worked_seconds: float) -> None:
         """One transaction: the outcome and, with it, whatever the job has made.
@@ -261,6 +263,8 @@ class _Attempt:
                 return outcomes.succeed(session, self._document.id, self._owner, result)
         except Collected as error:
             return self._hand_back(session, job, error.detail)
+        except Unavailable:
+            raise
         except (GraftError, DataError, UnicodeEncodeError) as error:
             detail = error.detail if isinstance(error, GraftError) else UNSTORABLE
             given_up = outcomes.fail(session, self._document.id, self._owner, "internal", detail)

@@ -5,7 +5,7 @@ Nothing here touches storage, which may accept a request and never answer: what 
 
 import logging
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,10 +27,13 @@ log = logging.getLogger(__name__)
 
 def start(context: WorkerContext, device: str) -> threading.Thread:
     """Sweeps in a thread until the worker shuts down."""
+    swept: datetime | None = None
 
     def step() -> None:
+        nonlocal swept
         show(context, device)
-        sweep(context)
+        sweep(context, swept)
+        swept = now()
 
     return rounds.start(context, "sweep", step)
 
@@ -58,15 +61,22 @@ def leave(context: WorkerContext) -> None:
     failpoints.reach("worker_left")
 
 
-def sweep(context: WorkerContext) -> None:
+def sweep(context: WorkerContext, swept: datetime | None = None) -> None:
     """Hands back jobs whose lease ran out, moves those that nobody serves, rings for queues in which a job waits.
 
     What no other attempt needs is noted as waste, which `clean` deletes.
+
+    Args:
+        context: of the worker.
+        swept: when it has last done so; None for the first time.
     """
     gone: list[str] = []
     with context.database.write() as session:
-        for job in attempts.expired(session):
-            gone += _hand_back(session, job, context.settings.max_attempts)
+        # Who could not reach the database for a lease, or slept, has company: all leases have run out, and their owners
+        # are about to renew them.
+        if swept is None or now() - swept < timedelta(seconds=context.settings.lease_seconds):
+            for job in attempts.expired(session):
+                gone += _hand_back(session, job, context.settings.max_attempts)
         waste.note(session, gone)
         attempts.reroute(session)
         bells = queues.take_bells(session) | attempts.waiting_queues(session)

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -154,6 +156,43 @@ def test_a_statement_without_an_answer_is_given_up_with_its_connection(silent):
     with database.read() as asked:
         assert asked.scalar(text("SELECT 2")) == 2
     database.dispose()
+
+
+# AuthenticationOk and ReadyForQuery: all that a client waits for before its first question.
+WELCOME = b"R\0\0\0\x08\0\0\0\0" + b"Z\0\0\0\x05I"
+
+
+def test_a_pooler_whose_server_is_away_is_told_as_a_database_that_is_away(postgres, migrated_url, home):
+    """It takes connections, and no question on them comes back."""
+    away, silent_ends = threading.Event(), []
+
+    async def dial() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if not away.is_set():
+            return await asyncio.open_unix_connection(f"{postgres.address}/.s.PGSQL.5432")
+        near, far = socket.socketpair()
+        far.sendall(WELCOME)
+        silent_ends.append(far)
+        return await asyncio.open_connection(sock=near)
+
+    proxy = Proxy(dial)
+    name = migrated_url.partition("@/")[2].partition("?")[0]
+    settings = Settings(
+        home=home, database_url=f"postgresql+psycopg://postgres@127.0.0.1:{proxy.port}/{name}?sslmode=disable"
+    )
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        assert client.get("/api/v1/jobs").status_code == 200
+        away.set()
+        # What was open leads nowhere any more, and what is made anew no further than to the pooler.
+        proxy.set("refuse")
+        proxy.set("open")
+        answer = client.get("/api/v1/jobs")
+        assert "database" in problem(answer, 503, "unavailable")["detail"]
+        away.clear()
+        wait_until(lambda: client.get("/api/v1/jobs").status_code == 200, "answers once it is there again")
+    assert silent_ends
+    proxy.close()
+    for end in silent_ends:
+        end.close()
 
 
 def test_bytes_that_come_slowly_are_no_silence(migrated_url):

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 
 def test_one_that_a_thread_still_uses_is_closed_when_it_is_given_back(database):
@@ -27,3 +28,10 @@ def test_one_that_a_thread_still_uses_is_closed_when_it_is_given_back(database):
     thread.join()
     with pytest.raises(database.engine.dialect.loaded_dbapi.Error, match="closed"):
         used[0].cursor().execute("SELECT 1")
+
+
+def test_an_error_does_not_tell_what_a_statement_was_given(database):
+    """It is logged, and a webhook's secret may be among it."""
+    with pytest.raises(DBAPIError) as told, database.read() as asked:
+        asked.execute(text("SELECT nothing FROM nowhere WHERE secret = :secret"), {"secret": "whsec_1"})
+    assert "whsec" not in str(told.value)

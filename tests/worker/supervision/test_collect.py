@@ -1,6 +1,7 @@
 """Cached features go with the last dataset that has their images, and a worker looks for them by itself."""
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -11,16 +12,17 @@ from app.artifact import bundle
 from app.db.base import now
 from app.db.models import Job, ModelVersion
 from app.db.session import Database
+from app.errors import Unavailable
 from app.inbox import open_inbox
 from app.queue import Bell, make_celery
 from app.services import attempts, collections, datasets, jobs
 from app.services.collector import Collector
-from app.storage import open_storage
+from app.storage import FolderStorage, open_storage
 from tests import factories
 from tests.worker.backbones.test_features import COLOURS, SPACE, Bench, expected
 from worker.backbones import features
 from worker.backbones.features import FeatureCache
-from worker.supervision import collect
+from worker.supervision import collect, supervisor
 from worker.supervision.attempt_trace import AttemptTrace
 from worker.supervision.described import describe
 from worker.supervision.supervisor import _Attempt
@@ -213,17 +215,47 @@ def test_worker_looks_when_it_is_time(worker, tmp_path):
         assert collections.last(session).report["seen"] == {"objects": 1, "size_bytes": 1}
 
 
-def test_job_whose_graph_was_removed_before_it_published_is_tried_again(worker):
-    """Its runner found the graph in storage and did not store it; no version named it, and a collection took it."""
+def ended(worker):
+    """An attempt whose runner has said its result, and the job's id."""
     with worker.database.write() as session:
         factories.job(session)
         document = describe(session, attempts.claim(session, ["cpu"], "me", 60.0))
     attempt = _Attempt(worker, document, "me", AttemptTrace(None, document, 0))
     spec = {"files": {bundle.BACKBONE: {"key": bundle.shared_key("ab" * 32)}}}
     attempt._ended = {"result": {"prefix": document.bundle_prefix, "spec": spec, "metrics": {}, "report": {}}}
+    return attempt, document.id
+
+
+class Away(FolderStorage):
+    """A storage that cannot be asked the first few times."""
+
+    num_left = 2
+
+    def stat(self, key):
+        if self.num_left:
+            self.num_left -= 1
+            raise Unavailable("expected the object store to answer; found a connection that was cut")
+        return super().stat(key)
+
+
+def test_a_result_waits_for_storage_that_is_away_for_a_moment(worker, home, monkeypatch):
+    """The job has ended well: only that its graph is still there remains to be seen."""
+    monkeypatch.setattr(supervisor, "RETRY_SECONDS", 0.01)
+    attempt, job_id = ended(replace(worker, storage=Away(home / "storage")))
+    attempt._conclude("its process ended", 0)
+    with worker.database.read() as session:
+        job = session.get_one(Job, job_id)
+        # It was asked, at last: and the graph is not there.
+        assert (job.state, job.losses, job.failure_code) == ("queued", 1, None)
+        assert "found that it was removed" in jobs.events(session, job.id, 0, 100)[0][-1].message
+
+
+def test_job_whose_graph_was_removed_before_it_published_is_tried_again(worker):
+    """Its runner found the graph in storage and did not store it; no version named it, and a collection took it."""
+    attempt, job_id = ended(worker)
     attempt._write_outcome("its process ended", 0, 0.0)
     with worker.database.read() as session:
-        job = session.get_one(Job, document.id)
+        job = session.get_one(Job, job_id)
         assert (job.state, job.losses) == ("queued", 1)
         assert "found that it was removed" in jobs.events(session, job.id, 0, 100)[0][-1].message
         assert session.query(ModelVersion).all() == []

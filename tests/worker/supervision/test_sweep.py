@@ -58,6 +58,16 @@ def test_living_job_is_left_alone(context, home):
     assert messages(home) == []
 
 
+def test_after_an_outage_living_workers_have_time_to_renew_what_ran_out_meanwhile(context):
+    """All of them come back within a moment of each other, and the first must not take the others' jobs."""
+    job_id = silent(context)
+    lease = timedelta(seconds=context.settings.lease_seconds)
+    sweep.sweep(context, now() - lease)
+    assert (job(context, job_id).state, job(context, job_id).losses) == ("running", 0)
+    sweep.sweep(context, now() - lease / 2)
+    assert (job(context, job_id).state, job(context, job_id).losses) == ("queued", 1)
+
+
 def test_attempts_that_run_out_leave_nothing_behind(context, home, storage, tmp_path):
     (tmp_path / "x").write_text("x")
     with context.database.write() as session:
