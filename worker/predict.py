@@ -15,7 +15,7 @@ from typing import Any
 from app.artifact import alignment as artifact
 from app.artifact import bundle
 from app.artifact import spec as specs
-from app.errors import BadImage, NotFound
+from app.errors import BadImage, JobFailure, NotFound, NotReady
 from app.serving import stored
 from app.serving.call import Result
 from app.serving.engine import Engine
@@ -48,7 +48,7 @@ def run(context: RunContext) -> dict[str, Any]:
         `file`, its key in storage, and `metrics`.
 
     Raises:
-        JobFailure: version_deleted, or dataset_invalid: see `sources.opened`.
+        JobFailure: version_deleted; internal, the version fails its trial; or dataset_invalid: see `sources.opened`.
     """
     request, version = context.document.inputs["request"], context.document.inputs["version"]
     context.reporter.progress(0.01, "load")
@@ -68,6 +68,8 @@ def run(context: RunContext) -> dict[str, Any]:
                 _predict(context, model, layout, source, chunks)
         except NotFound as error:
             raise version_deleted(version, "read", "name another one") from error
+        except NotReady as error:
+            raise JobFailure("internal", error.detail) from error
         seconds = time.monotonic() - began
     drift = predicted_drift.told(context.reporter, known, chunks.moments(), model.spec.labels)
     context.reporter.progress(0.97, "write")

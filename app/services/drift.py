@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.artifact import bundle
 from app.artifact.precisions import FLOAT
 from app.artifact.reference import Reference
 from app.artifact.spec import Spec
@@ -165,6 +166,9 @@ class Observation:
                 self._known.move_to_end(row.id)
                 return self._known[row.id]
         found = stored.reference(self.storage, row.prefix, spec)
+        if isinstance(found, str) and bundle.REFERENCE in spec.files:
+            # It may be restored.
+            return found
         with self._lock:
             self._known[row.id] = found
             while len(self._known) > NUM_KEPT:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifact.spec import BundleError
-from app.errors import BadImage, NotReady, Overloaded
+from app.errors import BadImage, Overloaded, Unavailable
 from app.serving.call import Call, Images, Pixels, Ready, Result, late
 from app.serving.deadlines import Deadlines
 from app.serving.decoders import Decoders
@@ -211,7 +211,7 @@ class Engine:
     def _compute(self, lane: Lane, batch: Batch, threads: int) -> None:
         """Runs a batch, and notes how long that took."""
         start = time.monotonic()
-        if not batch or not self._run(batch, threads):
+        if not batch or self._run(batch, threads) is not None:
             return
         now = time.monotonic()
         with self._changed:
@@ -240,34 +240,36 @@ class Engine:
             batch = [one for one in batch if not one[0].ended()]
             if self._closed:
                 self._end([call for call, _ in batch])
-        if batch and not self._closed:
-            self._run(batch, threads)
+                batch = []
+        error = self._run(batch, threads) if batch else None
+        # Else all would wait for storage that is away one after the other, and fill the engine meanwhile.
+        away = error if type(error) is Unavailable else None
         with self._changed:
             for call, ready in reversed(self._waiting.pop(key)):
                 call.put_back(ready)
-                try:
-                    self.trials.check_lately(call.model)
-                except NotReady as error:
-                    call.fail(error)
+                if refusal := away or self.trials.refusal(call.model):
+                    call.fail(refusal)
                 self._queue(call)
 
-    def _run(self, batch: Batch, threads: int) -> bool:
-        """Runs a batch and answers; whether its backbone could be run."""
+    def _run(self, batch: Batch, threads: int) -> Exception | None:
+        """Runs a batch and answers; why what it needs could not be run, where that is so."""
         start = time.monotonic()
         try:
             pixels_NHWC = np.stack([ready.pixels_HWC for _, ready in batch])
             with self._sessions.lease(batch[0][0].model.backbone, threads, len(batch)) as backbone:
-                self._run_heads(batch, backbone, features(backbone, pixels_NHWC), start)
+                return self._run_heads(batch, backbone, features(backbone, pixels_NHWC), start)
         except BundleError as error:
             for model, places in by_head(batch):
                 self._fail([batch[place][0] for place in places], self.trials.failed(model, str(error)))
+            return error
         except Exception as error:
             self._fail([call for call, _ in batch], error)
-        else:
-            return True
-        return False
+            return error
 
-    def _run_heads(self, batch: Batch, backbone: Session, features_ND: NDArray[np.float32], start: float) -> None:
+    def _run_heads(
+        self, batch: Batch, backbone: Session, features_ND: NDArray[np.float32], start: float
+    ) -> Exception | None:
+        failed = None
         for model, places in by_head(batch):
             is_whole = len(places) == len(batch)
             part, rows = (batch, features_ND) if is_whole else ([batch[place] for place in places], features_ND[places])
@@ -275,8 +277,10 @@ class Engine:
                 probabilities, seen = self._sessions.head(model, backbone, rows)
             except Exception as error:
                 self._fail([call for call, _ in part], error)
+                failed = error
                 continue
             self._answer(part, probabilities, seen, start)
+        return failed
 
     def _answer(
         self, batch: Batch, probabilities: NDArray[np.float32], features: NDArray[np.float32], start: float

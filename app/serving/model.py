@@ -1,6 +1,6 @@
 """What can be called: the graphs of a version, and how images are prepared for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -45,6 +45,7 @@ class Served:
         alignment: features -> features, for inputs of a domain; None elsewhere.
         sample: reads the pictures that the version is tried on; None where it has none.
         precision: of the backbone's graph.
+        forget: drops local copies of files at these places in storage, and of the sample; None where there are none.
     """
 
     spec: Spec
@@ -53,6 +54,12 @@ class Served:
     alignment: Graph | None = None
     sample: Callable[[], Sample | None] | None = None
     precision: Precision = FLOAT
+    forget: Callable[[Iterable[str]], None] | None = None
+
+    def read_anew(self) -> None:
+        """From now on its files are read from storage itself: they may be damaged here, or restored there."""
+        if self.forget is not None:
+            self.forget(graph.place for graph in self.graphs)
 
     @property
     def key(self) -> tuple[str, ...]:

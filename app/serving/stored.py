@@ -1,6 +1,7 @@
 """Versions and alignments as they lie in storage -> what can be called. Graphs are fetched when they are first run."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def fetch(storage: Storage, prefix: str, spec: Spec, name: str) -> Path:
     file = spec.files.get(name)
     # One that many bundles share was written by whoever came first, maybe with other libraries.
     if file is not None and file.key is None and (size := path.stat().st_size) != file.size_bytes:
+        storage.forget(key(prefix, spec, name))
         raise BundleError(f"expected {name} of {file.size_bytes} bytes; found {size}; restore its files")
     return path
 
@@ -69,7 +71,12 @@ def version(storage: Storage, prefix: str, spec: Spec, device: Device = CPU) -> 
         for name, where in ((bundle.BACKBONE, device), (bundle.HEAD, CPU))
     )
     sample = (lambda: _sample(storage, prefix, spec)) if bundle.SAMPLE in spec.files else None
-    return Served(spec=spec, backbone=backbone, head=head, sample=sample)
+
+    def forget(places: Iterable[str]) -> None:
+        for place in (*places, key(prefix, spec, bundle.SAMPLE)):
+            storage.forget(place)
+
+    return Served(spec=spec, backbone=backbone, head=head, sample=sample, forget=forget)
 
 
 def second(storage: Storage, prefix: str, served: Served, precision: Second) -> Served:
@@ -108,6 +115,7 @@ def reference(storage: Storage, prefix: str, spec: Spec) -> Reference | str:
         found = references.unpack(arrays, spec.backbone.feature_dim, len(spec.labels))
     except (NotFound, BundleError, KeyError, TypeError, ValueError) as error:
         log.warning("reference of %s: %r", prefix, error)
+        storage.forget(key(prefix, spec, bundle.REFERENCE))
         return "the reference of this version is damaged or gone; restore its bundle, or train it again"
     return found or "the reference of this version was written by a newer Graft; upgrade this one"
 

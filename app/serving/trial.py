@@ -73,17 +73,21 @@ class Trials:
         with self._lock:
             return any(backbone.number == one for pairs in self._passed.values() for one, _ in pairs)
 
+    def refusal(self, model: Served) -> NotReady | None:
+        """What callers of a version are told that has failed a moment ago; None where it is to be tried (again)."""
+        found = self._failed.get(model.key)
+        if found is None or time.monotonic() - found.since >= RETRY_SECONDS:
+            return None
+        return _refusal(model, found.reason)
+
     def check_lately(self, model: Served) -> None:
         """Refuses a version that has failed a moment ago, before anything is loaded for it.
 
         Raises:
             NotReady: it has; with the seconds after which it is tried again.
         """
-        found = self._failed.get(model.key)
-        if found is not None:
-            left = found.since + RETRY_SECONDS - time.monotonic()
-            if left > 0:
-                raise _refusal(model, found.reason)
+        if refusal := self.refusal(model):
+            raise refusal
 
     def check(self, model: Served, backbone: Session, head: Session) -> None:
         """Tries the version on these sessions, unless it has passed on them before.
@@ -103,6 +107,7 @@ class Trials:
 
     def failed(self, model: Served, reason: str) -> NotReady:
         """Notes that a version cannot be served, and why; returns what its callers are told."""
+        model.read_anew()
         with self._lock:
             self._failed[model.key] = Failure(reason, time.monotonic())
         return _refusal(model, reason)

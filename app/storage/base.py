@@ -47,6 +47,9 @@ class Storage(Protocol):
             NotFound: there is no such object.
         """
 
+    def forget(self, key: str) -> None:
+        """Drops a local copy of the object, which may be damaged where the object is not: `fetch` gets it anew."""
+
     def delete(self, prefix: str) -> None:
         """Removes the object of that key and all below it; nothing there is no error."""
 

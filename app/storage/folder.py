@@ -48,6 +48,9 @@ class FolderStorage:
             raise NotFound(f"expected an object under {key!r}; found none")
         return path
 
+    def forget(self, key: str) -> None:
+        """See Storage. What is fetched here is the object itself."""
+
     def delete(self, prefix: str) -> None:
         """See Storage. Folders above that are empty then go as well: as under S3, there are only objects."""
         path = self.path(prefix)

@@ -89,6 +89,10 @@ class S3Storage:
         Path(temporary.name).replace(local)
         return local
 
+    def forget(self, key: str) -> None:
+        """See Storage."""
+        self._local(key).unlink(missing_ok=True)
+
     def delete(self, prefix: str) -> None:
         """See Storage."""
         for key in [prefix, *self.list(prefix)]:

@@ -245,6 +245,23 @@ def test_a_version_that_was_deleted_meanwhile_is_a_clear_failure(lab):
     assert caught.value.code == "version_deleted"
 
 
+def test_a_version_that_is_not_ready_is_a_clear_failure(lab, tmp_path):
+    """Another attempt would find the same."""
+    prefix = "bundles/default/damaged/attempt-1"
+    for key in lab.storage.list(lab.made["prefix"]):
+        path = lab.storage.fetch(key)
+        if key.endswith(bundle.HEAD):
+            path = tmp_path / "damaged"
+            path.write_bytes(b"no graph")
+        lab.storage.put(f"{prefix}/{key.rpartition('/')[2]}", path)
+    given = context(lab)
+    version = given.document.inputs["version"] | {"prefix": prefix}
+    document = given.document.model_copy(update={"inputs": {**given.document.inputs, "version": version}})
+    with pytest.raises(JobFailure, match="expected a version whose graphs load") as caught:
+        predict.run(replace(given, document=document))
+    assert caught.value.code == "internal"
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """A version that was tested on 90 colours, the same colours again, and darker ones."""

@@ -136,12 +136,16 @@ def stored_reference(served):
 
 @pytest.mark.parametrize("harm", [lambda path: path.write_bytes(b"no arrays"), lambda path: path.unlink()])
 def test_a_damaged_reference_stops_neither_answers_nor_metrics(served, harm):
-    harm(stored_reference(served))
+    path = stored_reference(served)
+    whole = path.read_bytes()
+    harm(path)
     ask(served, pictures(60, 7))
     found = served.get(DRIFT, params={"version": 1}).json()
     assert found["verdict"] == "no_reference"
     assert "damaged" in found["reasons"][0]
     assert gauges(served) == {("graft_drift_images", "1", ""): 60}
+    path.write_bytes(whole)
+    assert served.get(DRIFT, params={"version": 1}).json()["verdict"] != "no_reference"
 
 
 def test_a_reference_that_cannot_be_read_now_is_left_out_of_the_metrics(served):

@@ -9,7 +9,7 @@ import pytest
 
 from app.artifact import heads
 from app.artifact.spec import BundleError
-from app.errors import NotReady
+from app.errors import NotReady, Unavailable
 from app.serving.engine import Engine
 from app.serving.model import Graph, Served
 from app.serving.runtime import BATCH_SIZE, Runtime, Session
@@ -70,6 +70,25 @@ def test_the_time_that_a_load_takes_says_nothing_about_the_rate(single):
         future.result(SECONDS)
     rate = single.room.per_second("slow")
     assert not rate or rate > 40 / 0.3
+
+
+def test_all_that_wait_for_storage_that_is_away_are_told_after_one_attempt(engine):
+    """One after the other they would fill the engine, and keep those out whose models are in memory."""
+    door, opened = threading.Event(), []
+
+    def away(threads):
+        opened.append(threads)
+        assert door.wait(SECONDS)
+        raise Unavailable("expected the object store to answer; found none")
+
+    cold = served(backbone=Graph("cold", away))
+    futures = [engine.submit(cold, images(1, seed=seed)) for seed in range(40)]
+    door.set()
+    for future in futures:
+        with pytest.raises(Unavailable, match="found none"):
+            future.result(SECONDS)
+    assert len(opened) <= 2, "one for the first image, alone, and one for those that came meanwhile"
+    assert engine.trials.failure(cold) is None
 
 
 def test_a_graph_that_does_not_load_fails_its_requests_alone(engine):

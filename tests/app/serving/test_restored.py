@@ -1,0 +1,87 @@
+"""Files of a version that were damaged, in the object store or in this host's copy of it, and are whole again."""
+
+import pytest
+
+from app.artifact import bundle
+from app.artifact import spec as specs
+from app.artifact.reference import Reference
+from app.errors import NotReady
+from app.serving import stored
+from app.storage import open_storage
+from tests import factories
+from tests.app import bundle_factories
+from tests.app.serving.engines import running
+from tests.factories import files_below
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def storage(s3_url, tmp_path):
+    return open_storage(s3_url, tmp_path / "cache")
+
+
+@pytest.fixture
+def row(database, storage, tmp_path):
+    with database.write() as session:
+        of = factories.model(session, "tiny", 0)
+        return bundle_factories.publish(session, storage, tmp_path / "made", of, 1, shared=False)
+
+
+@pytest.fixture
+def operator(s3_url, tmp_path):
+    """Puts objects into the bucket from another host; says what was there."""
+    other = open_storage(s3_url, tmp_path / "other")
+
+    def put(key, content):
+        before = other.fetch(key).read_bytes()
+        (tmp_path / "content").write_bytes(content)
+        other.put(key, tmp_path / "content")
+        return before
+
+    return put
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+@pytest.mark.parametrize("name", [bundle.BACKBONE, bundle.HEAD, bundle.SAMPLE])
+def test_a_version_is_ready_once_its_object_is_restored(storage, row, operator, name):
+    key = f"{row.prefix}/{name}"
+    whole = operator(key, b"damaged")
+    model = stored.version(storage, row.prefix, specs.of_row(row.spec))
+    with running(1) as engine:
+        for _ in range(2):
+            with pytest.raises(NotReady):
+                engine.load(model)
+        operator(key, whole)
+        engine.load(model)
+        assert engine.trials.passed(model)
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_copy_that_rots_is_fetched_again(storage, row, tmp_path):
+    model = stored.version(storage, row.prefix, specs.of_row(row.spec))
+    with running(1) as engine:
+        engine.load(model)
+        engine.unload(model.head.sha256)
+        storage.fetch(f"{row.prefix}/{bundle.HEAD}").write_bytes(b"rotten")
+        with pytest.raises(NotReady):
+            engine.load(model)
+        engine.load(model)
+    assert files_below(tmp_path / "cache") != []
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_reference_and_a_file_that_was_cut_short_are_read_anew(storage, row, operator):
+    spec = specs.of_row(row.spec)
+    key = f"{row.prefix}/{bundle.REFERENCE}"
+    whole = operator(key, b"damaged")
+    assert "damaged" in stored.reference(storage, row.prefix, spec)
+    operator(key, whole)
+    assert isinstance(stored.reference(storage, row.prefix, spec), Reference)
+
+    operator(key, whole[:-1])
+    storage.forget(key)
+    with pytest.raises(specs.BundleError, match=r"expected reference\.safetensors of"):
+        stored.fetch(storage, row.prefix, spec, bundle.REFERENCE)
+    operator(key, whole)
+    assert stored.fetch(storage, row.prefix, spec, bundle.REFERENCE).read_bytes() == whole
