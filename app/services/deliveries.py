@@ -65,6 +65,7 @@ class Due:
     """A receiver that something waits for; `failing`: the last attempt at it did not succeed."""
 
     webhook_id: str
+    project: str
     failing: bool
 
 
@@ -79,8 +80,8 @@ def due(session: Session) -> list[Due]:
         )
         .correlate(Webhook)
     )
-    query = select(Webhook.id, Webhook.failing_since.is_not(None)).where(Webhook.enabled.is_(True), waits)
-    found = [Due(webhook_id, failing) for webhook_id, failing in session.execute(query)]
+    query = select(Webhook.id, Webhook.project_id, Webhook.failing_since.is_not(None))
+    found = [Due(*row) for row in session.execute(query.where(Webhook.enabled.is_(True), waits))]
     random.shuffle(found)
     return found
 

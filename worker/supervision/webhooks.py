@@ -1,7 +1,7 @@
 """Sends what waits in the outbox: a thread that claims, and one for each attempt. No torch here.
 
-An attempt waits for somebody else's machine. So a receiver has few of the attempts at once, and those that have failed
-lately have half of them together: they can delay each other, but nobody else.
+An attempt waits for somebody else's machine. So a receiver has few of the attempts at once, a project half of them, and
+those that have failed lately a quarter together: they can delay each other, but nobody else.
 """
 
 import logging
@@ -23,9 +23,10 @@ from worker.supervision.post import post
 from worker.supervision.worker_context import WorkerContext
 
 POLL_SECONDS = 1.0
-SLOTS = 16
-FAILING_SLOTS = SLOTS // 2
+SLOTS = 32
+PROJECT_SLOTS, FAILING_SLOTS = SLOTS // 2, SLOTS // 4
 SLOTS_EACH = 2
+ALL, FAILING = "all", "failing"
 # A claim outlives an attempt by the time that its name server, and then the database, may take.
 SPARE_SECONDS = 15.0
 RETRY_SECONDS = 0.5
@@ -48,8 +49,8 @@ class Courier:
         # As httpx does it: the usual authorities, and those of SSL_CERT_FILE.
         self._tls: ssl.SSLContext = httpx.create_ssl_context()
         self._changed, self._freed = threading.Condition(), threading.Event()
+        # Attempts under way, in each line that they stand in (see `_bounds`).
         self._busy: Counter[str] = Counter()
-        self._failing: Counter[str] = Counter()
 
     @property
     def lease_seconds(self) -> float:
@@ -82,34 +83,33 @@ class Courier:
         with self._context.database.write() as session:
             claimed = deliveries.claim(session, owner, wanted, self.lease_seconds)
         failpoints.reach("delivery_claimed")
-        failing = {one.webhook_id for one in found if one.failing}
+        lines = {one.webhook_id: tuple(_bounds(one)) for one in found}
         for one in claimed:
+            arguments = (one, owner, lines[one.webhook_id])
             with self._changed:
-                self._busy[one.webhook_id] += 1
-                self._failing[one.webhook_id] += one.webhook_id in failing
-            arguments = (one, owner, one.webhook_id in failing)
+                self._busy.update(lines[one.webhook_id])
             threading.Thread(target=self._attempt, args=arguments, daemon=True, name=f"send {one.id}").start()
         return len(claimed)
 
     def wait(self, seconds: float) -> bool:
         """Whether all attempts ended within a time."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._busy.total(), seconds)
+            return self._changed.wait_for(lambda: not self._busy[ALL], seconds)
 
     def _room(self, found: list[deliveries.Due]) -> dict[str, int]:
         """How many deliveries each receiver may have now."""
         wanted: dict[str, int] = {}
         with self._changed:
-            free, free_failing = SLOTS - self._busy.total(), FAILING_SLOTS - self._failing.total()
-            for one in found:
-                number = min(SLOTS_EACH - self._busy[one.webhook_id], free, free_failing if one.failing else free)
-                if number > 0:
-                    wanted[one.webhook_id] = number
-                    free -= number
-                    free_failing -= number if one.failing else 0
+            taken = self._busy.copy()
+        for one in found:
+            bounds = _bounds(one)
+            number = min(bound - taken[line] for line, bound in bounds.items())
+            if number > 0:
+                wanted[one.webhook_id] = number
+                taken.update(dict.fromkeys(bounds, number))
         return wanted
 
-    def _attempt(self, claimed: Claimed, owner: str, failing: bool) -> None:
+    def _attempt(self, claimed: Claimed, owner: str, lines: tuple[str, ...]) -> None:
         log_lines.bind(project=claimed.project)
         try:
             answer = self._send(claimed)
@@ -120,8 +120,9 @@ class Courier:
             log.exception("delivery %s", claimed.id)
         finally:
             with self._changed:
-                self._busy[claimed.webhook_id] -= 1
-                self._failing[claimed.webhook_id] -= failing
+                self._busy.subtract(lines)
+                # Receivers come and go; what is 0 need not be kept.
+                self._busy = +self._busy
                 self._changed.notify_all()
             self._freed.set()
 
@@ -159,6 +160,12 @@ class Courier:
                 told = answer.error or f"status {answer.status}"
                 log.info("delivery %s of %s: %s (%s)", claimed.id, claimed.event_id, state or "no longer ours", told)
                 return
+
+
+def _bounds(one: deliveries.Due) -> dict[str, int]:
+    """The lines that an attempt stands in, and how many may be under way in each."""
+    bounds = {ALL: SLOTS, f"project {one.project}": PROJECT_SLOTS, f"webhook {one.webhook_id}": SLOTS_EACH}
+    return bounds | ({FAILING: FAILING_SLOTS} if one.failing else {})
 
 
 def start(context: WorkerContext) -> threading.Thread:

@@ -7,12 +7,13 @@ import pytest
 from sqlalchemy import select
 
 from app.db.base import now
+from app.db.models import Project
 from app.db.webhooks import Webhook, WebhookDelivery
 from app.services import deliveries, webhooks
 from tests import factories
 from tests.conftest import wait_until
 from tests.receivers import LOOPBACK, Reply, receiving
-from worker.supervision.webhooks import FAILING_SLOTS, SLOTS_EACH, Courier, start
+from worker.supervision.webhooks import FAILING_SLOTS, PROJECT_SLOTS, SLOTS_EACH, Courier, start
 
 
 @pytest.fixture
@@ -137,6 +138,30 @@ def test_slow_receivers_block_nobody(context, receiver):
         slow.answering.set()
         assert courier.wait(60)
     assert {row.id for row in rows(context.database) if row.state == "delivered"} >= set(ids)
+
+
+def test_slow_receivers_of_one_project_leave_room_for_others(context, receiver):
+    """They answer well, only late: nothing tells them from good ones before."""
+    courier = Courier(context)
+    with receiving() as slow:
+        slow.answering.clear()
+        for _ in range(1 + PROJECT_SLOTS // SLOTS_EACH):
+            hook(context.database, slow, 3)
+        courier.turn()
+        wait_until(lambda: len(slow.got) == PROJECT_SLOTS, "as many as a project may have")
+        assert courier.turn() == 0
+        with context.database.write() as session:
+            session.add(Project(id="other"))
+        *_, ids = hook(context.database, receiver, 4, project_id="other")
+
+        def quick():
+            courier.turn()
+            return len(receiver.got) == len(ids)
+
+        wait_until(quick, "all of the other project", 15)
+        assert len(slow.got) == PROJECT_SLOTS
+        slow.answering.set()
+        assert courier.wait(60)
 
 
 def test_two_workers_send_nothing_twice(context, receiver):
