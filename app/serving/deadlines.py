@@ -11,6 +11,9 @@ from app.serving.call import Call
 
 # Of calls that ended before their deadline, kept beside as many that have not.
 MAX_ENDED = 64
+# Slept at once, before it looks again: a client may name a deadline beyond all that a thread can be told to wait
+# (`threading.TIMEOUT_MAX`).
+LONGEST_SECONDS = 3600.0
 
 
 class Deadlines:
@@ -59,9 +62,9 @@ class Deadlines:
             with self._changed:
                 if self._closed:
                     return
-                seconds = self._waiting[0][0] - time.monotonic() if self._waiting else None
-                if seconds is None or seconds > 0:
-                    self._changed.wait(seconds)
+                seconds = self._waiting[0][0] - time.monotonic() if self._waiting else LONGEST_SECONDS
+                if seconds > 0:
+                    self._changed.wait(min(seconds, LONGEST_SECONDS))
                     continue
                 call = heapq.heappop(self._waiting)[2]()
             if call is not None:

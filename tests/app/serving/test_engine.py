@@ -106,6 +106,20 @@ def test_a_deadline_ends_what_has_not_been_computed(single):
     assert session.sizes == [1, 1]
 
 
+def test_a_deadline_that_no_thread_can_wait_for_keeps_no_other_one_from_its_own(single):
+    model, session = watched(single)
+    session.door.clear()
+    far = single.submit(model, images(1), deadline=time.monotonic() + 1e10)
+    assert session.entered.acquire(timeout=SECONDS)
+    # Only once the thread of the deadlines has begun to wait for that one alone.
+    time.sleep(0.2)
+    near = single.submit(model, images(1), deadline=time.monotonic() + 0.1)
+    with pytest.raises(DeadlineExceeded):
+        near.result(SECONDS)
+    session.door.set()
+    far.result(SECONDS)
+
+
 def test_a_deadline_ends_what_is_being_loaded(single):
     door = threading.Event()
     slow = served(backbone=Graph("slow", lambda _: door.wait(SECONDS) and Session(backbone_bytes(), threads=1)))
