@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
-from app.client.wire import ApiError, Json, Wire, document
+from app.client.wire import ApiError, Json, Wire, document, split
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 POLL_SECONDS = 0.3
@@ -125,7 +125,7 @@ class Watching(Wire):
                 response.read()
                 document(response)
             if response.headers.get("content-type", "").startswith("text/event-stream"):
-                yield from parse_stream(response.iter_lines())
+                yield from parse_stream(map(bytes.decode, split(response.iter_bytes())))
 
     def _page(self, job_id: str, after: int) -> Iterator[Event]:
         path, more = f"/jobs/{quote(job_id, safe='')}/events", True

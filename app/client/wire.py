@@ -1,7 +1,7 @@
 """The client's connection: calls, and what is refused."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -99,8 +99,7 @@ class Wire:
             if response.is_error:
                 response.read()
                 document(response)
-            for line in response.iter_lines():
-                yield json.loads(line)
+            yield from map(json.loads, split(response.iter_bytes()))
 
     def download(self, path: str, target: Path) -> Path:
         """Writes what `/api/v1` answers to a file, in flat memory; there is the whole file or none.
@@ -120,6 +119,16 @@ class Wire:
             finally:
                 part.unlink(missing_ok=True)
         return target
+
+
+def split(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """A body's lines without their ends, which are line feeds alone: JSON may hold other separators as they are."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 def document(response: httpx.Response) -> Json:
