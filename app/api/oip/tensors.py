@@ -80,25 +80,29 @@ def _check(tensor: InferInput, datatype: str, shape: tuple[int, ...], most: int)
 
 
 def _elements(tensor: InferInput) -> list[bytes]:
-    """The elements of a tensor of BYTES."""
-    if isinstance(tensor.data, memoryview):
-        found = split(tensor.name, tensor.data)
-    else:
-        found = [_element(tensor, index, given) for index, given in enumerate(tensor.data)]
-    if len(found) != tensor.shape[0]:
-        raise BadRequest(f"expected {tensor.shape[0]} elements of {tensor.name}, as its shape says; found {len(found)}")
-    return found
+    """The elements of a tensor of BYTES, as many as its shape says."""
+    number, data = tensor.shape[0], tensor.data
+    given: list[Any] = split(tensor.name, data, number) if isinstance(data, memoryview) else data
+    if len(given) != number:
+        found = "more" if len(given) > number else len(given)
+        raise BadRequest(f"expected {number} elements of {tensor.name}, as its shape says; found {found}")
+    return [_element(tensor, index, one) for index, one in enumerate(given)]
 
 
-def split(name: str, data: memoryview) -> list[bytes]:
-    """Raw BYTES -> elements, each of which stands behind its length in four bytes.
+def split(name: str, data: memoryview, number: int) -> list[bytes]:
+    """Raw BYTES -> its first elements, each of which stands behind its length in four bytes.
+
+    Args:
+        name: of the tensor.
+        data: all of it.
+        number: of elements that are expected; one more is read where there are more, and no others.
 
     Raises:
         BadRequest: a length that reaches beyond the end.
     """
     found: list[bytes] = []
     place = 0
-    while place < len(data):
+    while place < len(data) and len(found) <= number:
         start = place + LENGTH.size
         end = start + LENGTH.unpack_from(data, place)[0] if start <= len(data) else start
         if end > len(data):

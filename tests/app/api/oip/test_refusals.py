@@ -179,9 +179,14 @@ BINARY = {
     "element cut off": (encoded(parameters={"binary_data_size": 3}), b"abc", "element 0 cut off"),
     "lying length": (encoded(parameters={"binary_data_size": 5}), b"\xff\xff\xff\xffa", "element 0 cut off"),
     "too few elements": (encoded(parameters={"binary_data_size": 5}), elements(b"a"), "expected 5 elements"),
+    "elements beyond the shape": (
+        # Not looked at: of a large body they would be millions, empty ones.
+        encoded(shape=[1], parameters={"binary_data_size": len(RAW) - 1}), RAW[:-1],
+        "expected 1 elements of encoded, as its shape says; found more",
+    ),
     "too few pixels": (images(parameters={"binary_data_size": 5}), b"abcde", "bytes of images"),
     "none behind": (images(parameters={"binary_data_size": 0}), b"", "bytes of images"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BINARY)
