@@ -163,29 +163,30 @@ class Service:
         try:
             return await self._answer(project, request, context)
         except GraftError as error:
-            self._count(project, request, error)
+            self._count(project, request.model_name, error)
             raise
 
-    async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def ModelStreamInfer(self, _requests: Any, context: Any) -> AsyncIterator[Any]:
         """Classifies requests as they come, and answers in their order; a bad one does not end the stream.
 
         The key is looked at for each again, since a stream may last longer than it.
         """
         answer = message("ModelStreamInferResponse")
         begun = grpc_streams.in_order(
-            requests,
+            # The package's own iterator would keep each request until the next one comes.
+            context.read,
             lambda: self.entered("ModelStreamInfer", context),
             lambda project, request, taken: self._answer(project, request, context, taken),
         )
         async with aclosing(begun):
             async for one in begun:
-                try:
-                    said = answer(infer_response=one.task.result())
-                except Exception as error:
-                    told = grpc_errors.told(error)
-                    self._count(one.project, one.request, told)
+                outcome = one.task.result()
+                if isinstance(outcome, GraftError):
+                    self._count(one.project, one.model_name, outcome)
                     # The id says which request it was.
-                    said = answer(error_message=told.detail, infer_response={"id": one.request.id})
+                    said = answer(error_message=outcome.detail, infer_response={"id": one.id})
+                else:
+                    said = answer(infer_response=outcome)
                 # Each request has one answer, its last; clients that asked for empty final ones look at this.
                 said.infer_response.parameters["triton_final_response"].bool_param = True
                 yield said
@@ -214,9 +215,9 @@ class Service:
         finally:
             hold.close()
 
-    def _count(self, project: str, request: Any, error: GraftError) -> None:
+    def _count(self, project: str, model_name: str, error: GraftError) -> None:
         if error.status in REFUSALS:
-            self._state.statistics.refused(project, request.model_name, error.code)
+            self._state.statistics.refused(project, model_name, error.code)
 
     async def _in_thread(self, function: Callable[..., Any], project: str, *arguments: Any) -> Any:
         return await to_thread.run_sync(function, self._state, project, *arguments)

@@ -1,13 +1,17 @@
 """Streams over gRPC: their requests are computed side by side, and answered in order."""
 
+import gc
+import json
 import threading
 
 import grpc
 import pytest
 from starlette.testclient import TestClient
 
-from app.api.oip import grpc_server
+from app.api.oip import grpc_server, proto
 from app.main import create_app
+from app.services import logs
+from tests import factories
 from tests.app.api.oip.test_grpc import Caller, agrees, asked, encoded, images, infer
 from tests.conftest import free_port, wait_until
 from tests.inference import NAME, PICTURES, publish, publish_heavy
@@ -73,6 +77,61 @@ def test_what_is_left_of_a_stream_goes_with_its_client(serving):
     agrees(next(stream).infer_response)
     stream.cancel()
     wait_until(lambda: state.engine.is_idle and not state.held.num_bytes, "nothing left of it")
+
+
+def test_requests_that_were_computed_are_let_go_before_anybody_reads_their_answers(light, tmp_path):
+    """Those that were refused too. The answers are larger than what is sent ahead of a reader."""
+    settings = light.model_copy(update={"grpc_port": free_port()})
+    pixels = images(shape=[200, 8, 8, 3], contents={"uint_contents": [0] * 200 * 8 * 8 * 3})
+    whole = infer([pixels], id="unread")
+    whole.outputs.add(name="probabilities").parameters["classification"].int64_param = 100
+    # As bytes, so that every such message in this process is the service's.
+    sent = [whole.SerializeToString(), infer([pixels, pixels], id="unread").SerializeToString()] * 10
+    del whole
+    labels = [f"{number} {'x' * 100}" for number in range(100)]
+    with (
+        TestClient(create_app(settings)) as client,
+        grpc.insecure_channel(f"127.0.0.1:{settings.grpc_port}") as channel,
+    ):
+        state, over = client.app.state.graft, threading.Event()
+        with state.database.write() as session:
+            of = factories.model(session, NAME, 0)
+            factories.published(session, state.storage, tmp_path / "made", of, 1, labels=labels)
+
+        def asked():
+            yield from sent
+            over.wait(60)
+
+        def is_computed():
+            counters = state.statistics.total().counters.values()
+            return sum(one.inference_count for one in counters) == 10 * 200 and not state.held.num_bytes
+
+        stream = channel.stream_stream(f"/{proto.SERVICE}/ModelStreamInfer")(asked(), timeout=120)
+        try:
+            wait_until(is_computed, "all images")
+            wait_until(lambda: not in_memory("unread"), "no request in memory", seconds=5)
+        finally:
+            over.set()
+        assert len(list(stream)) == 20
+
+
+def in_memory(name):
+    """Requests with that id in this process, those included that only a collection would find."""
+    kind = proto.message("ModelInferRequest")
+    return sum(type(one) is kind and one.id == name for one in gc.get_objects())
+
+
+def test_a_request_of_a_stream_has_an_id_where_it_is_computed(serving):
+    state, call = serving
+    with state.database.write() as session:
+        logs.keep(session, factories.PROJECT, NAME, 1.0, 2, images=False)
+    assert not any(answer.error_message for answer in streamed(call, [infer([encoded()])] * 2))
+    state.observation.logbook.flush()
+    rows = [json.loads(line) for line in logs.lines(state.storage, [*state.storage.list("predictions")])]
+    assert len(rows) == 2 * len(PICTURES)
+    ids = {row["request_id"] for row in rows}
+    assert len(ids) == 2
+    assert all(one and one.startswith("req_") for one in ids)
 
 
 def test_calls_at_once_have_a_bound(monkeypatch, light):
