@@ -53,6 +53,16 @@ class Upload(Base):
     def _has_expired(cls) -> ColumnElement[bool]:
         return and_(cls.state != USED, cls.expires_at < now())
 
+    @hybrid_property
+    def has_writer(self) -> bool:
+        """Whether a request writes or verifies it now: it is kept once that is done, however long it takes."""
+        return self.writer_expires_at is not None and self.writer_expires_at > now()
+
+    @has_writer.inplace.expression
+    @classmethod
+    def _has_writer(cls) -> ColumnElement[bool]:
+        return and_(cls.writer_expires_at.is_not(None), cls.writer_expires_at > now())
+
 
 class UploadPart(Base):
     """One part of an upload that lies in an object store; their numbers rise with the bytes, and may have gaps."""

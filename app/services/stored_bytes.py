@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 
 from app.artifact import bundle
 from app.backbones import OWN
-from app.db.base import now
 from app.db.logs import PredictionLog
 from app.db.models import Dataset, Job, ModelVersion, UserBackbone
 from app.db.uploads import USED, Upload
@@ -72,9 +71,7 @@ def of_rows(session: Session, project: str | None = None) -> Bytes:
         if project is not None:
             query = query.where(table.project_id == project)
         if table is Upload:
-            # One that a request writes or verifies is kept once that is done, however long it took.
-            kept = or_(~Upload.has_expired, Upload.writer_expires_at > now())
-            query = query.where(Upload.state != USED, kept)
+            query = query.where(Upload.state != USED, or_(~Upload.has_expired, Upload.has_writer))
         for name, size_bytes in session.execute(query):
             found.setdefault(name, {})[what] = int(size_bytes)
     for name, size_bytes in (*_under_way(session, project), *_held(session, project)):

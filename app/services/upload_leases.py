@@ -58,7 +58,7 @@ class Lease:
         """
         with self._desk.database.write() as session:
             row = uploads.get(session, self._project, self._id, lock=True)
-            if row.writer is not None and row.writer_expires_at is not None and row.writer_expires_at > now():
+            if row.has_writer:
                 raise _locked(self._id)
             check(session, row)
             row.writer, row.writer_expires_at = self.token, now() + LEASE

@@ -23,7 +23,8 @@ def run(database: Database, storage: Storage, inbox: Inbox) -> int:
     The row of an upload is there before its bytes, and goes before them: bytes without a row belong to nobody.
     """
     with database.write() as session:
-        rows = session.scalars(select(Upload).where(Upload.expires_at < now()).with_for_update()).all()
+        expired = select(Upload).where(Upload.expires_at < now(), ~Upload.has_writer)
+        rows = session.scalars(expired.with_for_update()).all()
         gone = [uploads.held(row) for row in rows if row.state != State.USED]
         for row in rows:
             session.delete(row)

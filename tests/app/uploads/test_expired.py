@@ -85,6 +85,22 @@ def test_it_counts_while_a_request_writes_it_which_keeps_it(service):
     service.request("DELETE", f"/{upload_id}")
 
 
+def test_a_sweep_leaves_one_that_a_request_is_at(service):
+    """Parts that the client has put into an object store move no clock; they are verified for minutes."""
+    state, upload_id = service.state, service.begin(10)
+    assert service.patch(upload_id, 0, b"0123456789").status_code == 204
+    writer = Lease(desk(service), "default", upload_id)
+    writer.take(lambda _session, _row: None)
+    expire(service, upload_id)
+    upload_sweep.run(state.database, state.storage, state.inbox)
+    assert writer.change(lambda _session, row: setattr(row, "expires_at", now())).received_bytes == 10
+    assert [key for key in service.stored() if upload_id in key] != []
+    writer.release()
+    upload_sweep.run(state.database, state.storage, state.inbox)
+    problem(service.request("GET", f"/{upload_id}"), 404, "not_found")
+    assert [key for key in service.stored() if upload_id in key] == []
+
+
 def test_a_sweep_and_a_deletion_at_once_are_both_through(service):
     state = service.state
     with ThreadPoolExecutor(2) as threads:
