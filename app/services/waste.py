@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import delete, or_, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app import failpoints
 from app.db.base import now
+from app.db.many import upsert
 from app.db.session import Database
 from app.db.waste import Waste
 from app.errors import Unavailable
@@ -34,9 +36,15 @@ log = logging.getLogger(__name__)
 
 
 def note(session: Session, prefixes: Sequence[str]) -> None:
-    """Gives objects up with this transaction; `clear` them once it is committed."""
-    for prefix in prefixes:
-        session.merge(_row(prefix, now() + GRACE))
+    """Gives objects up with this transaction; `clear` them once it is committed. Others may do the same meanwhile."""
+    if not prefixes:
+        return
+    due_at = now() + GRACE
+    # In one order everywhere: two transactions wait for each other's rows, and never both.
+    rows = [_fields(prefix, due_at) for prefix in sorted(set(prefixes))]
+    noted = upsert(session, Waste)
+    noted = noted.on_conflict_do_update(index_elements=[Waste.prefix], set_={"due_at": noted.excluded.due_at})
+    session.execute(noted, rows)
 
 
 def reserve(database: Database, prefix: str, size_bytes: int) -> None:
@@ -46,9 +54,13 @@ def reserve(database: Database, prefix: str, size_bytes: int) -> None:
 
     Raises:
         TooMany: code too_many_bytes.
+        Unavailable: too late, a sweep is deleting it.
     """
     with database.write() as session:
-        row = session.get(Waste, prefix) or _row(prefix, now())
+        row = session.get(Waste, prefix, with_for_update=True)
+        if row is not None and row.due_at <= now() + CLAIMED:
+            raise _too_late()
+        row = row or Waste(**_fields(prefix, now()))
         limits.check_bytes(session, row.project_id, size_bytes - (row.size_bytes or 0))
         row.size_bytes, row.due_at = size_bytes, now() + RESERVED
         session.add(row)
@@ -64,10 +76,7 @@ def keep(session: Session, prefix: str) -> None:
     # One that is due within a minute may be claimed by a sweep, which is deleting it.
     kept = delete(Waste).where(Waste.prefix == prefix, Waste.due_at > now() + CLAIMED).returning(Waste.prefix)
     if session.scalar(kept) is None:
-        raise Unavailable(
-            f"expected the request to be through within {RESERVED.total_seconds():.0f} s of its upload; found that it "
-            "took longer, and what it had stored was deleted; send it again"
-        )
+        raise _too_late()
 
 
 def forget(session: Session, top: str) -> None:
@@ -130,5 +139,12 @@ def sweep(database: Database, storage: Storage) -> int:
     return len(prefixes)
 
 
-def _row(prefix: str, due_at: datetime) -> Waste:
-    return Waste(prefix=prefix, project_id=prefix.split("/")[1], due_at=due_at)
+def _fields(prefix: str, due_at: datetime) -> dict[str, Any]:
+    return {"prefix": prefix, "project_id": prefix.split("/")[1], "due_at": due_at}
+
+
+def _too_late() -> Unavailable:
+    return Unavailable(
+        f"expected the request to be through within {RESERVED.total_seconds():.0f} s of its upload; found that it "
+        "took longer, and what it had stored was deleted; send it again"
+    )

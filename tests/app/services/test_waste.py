@@ -103,6 +103,50 @@ def test_what_a_sweep_has_claimed_cannot_be_kept(database, stored):
         waste.keep(session, "checkpoints/default/job_1")
 
 
+def test_what_a_sweep_has_claimed_cannot_be_reserved_anew(database, stored):
+    """It is being deleted: what is stored there now would go with it, wanted or not."""
+    prefix = "checkpoints/default/job_1"
+    waste.reserve(database, prefix, 0)
+    make_due(database)
+
+    class Renewed(FolderStorage):
+        """Whoever had reserved it comes back while a sweep deletes it."""
+
+        def delete(self, prefix):
+            with pytest.raises(Unavailable, match="send it again"):
+                waste.reserve(database, prefix, 1)
+            super().delete(prefix)
+
+    assert waste.sweep(database, Renewed(stored.root)) == 1
+    waste.reserve(database, prefix, 1)
+    assert rows(database) == [prefix]
+
+
+@pytest.mark.parametrize("before", ["nothing", "noted"])
+def test_two_may_give_up_the_same_at_once(database, second, before):
+    """An attempt that comes back after its successor, a dataset that is deleted while its last job is tidied."""
+    prefixes = ["checkpoints/default/job_1", "checkpoints/default/job_2"]
+    if before == "noted":
+        with database.write() as session:
+            waste.note(session, prefixes)
+    with database.write() as session:
+        waste.note(session, prefixes)
+        other = second(lambda session: waste.note(session, prefixes[::-1]))
+    other.result(30)
+    assert rows(database) == prefixes
+
+
+def test_what_is_cleared_may_be_given_up_again_meanwhile(database, second):
+    prefix = "checkpoints/default/job_1"
+    with database.write() as session:
+        waste.note(session, [prefix])
+    with database.write() as session:
+        session.query(Waste).delete()
+        other = second(lambda session: waste.note(session, [prefix]))
+    other.result(30)
+    assert rows(database) == [prefix]
+
+
 def test_while_the_database_is_away_nothing_is_given_back(stored, tmp_path):
     away = Database(f"sqlite:///{tmp_path / 'none.db'}")
     waste.give_back(away, stored, "checkpoints/default/job_1")
