@@ -32,7 +32,18 @@ from app.extract_jobs import ExtractIn
 from app.pages import report as pages
 from app.pages.render import POLICY
 from app.predict_jobs import KIND, PredictIn
-from app.services import adapted, extract_jobs, job_requests, jobs, models, outcomes, predict_jobs, reports, transfers
+from app.services import (
+    adapted,
+    datasets,
+    extract_jobs,
+    job_requests,
+    jobs,
+    models,
+    outcomes,
+    predict_jobs,
+    reports,
+    transfers,
+)
 from app.services.job_files import MADE
 from app.texts import NAME
 
@@ -171,7 +182,8 @@ def create_job(body: AnyJob, accept: Accepted, state: Context, session: WriteSes
     if isinstance(body, ExtractIn):
         return accept.answer("POST /jobs", body.model_dump(), lambda: _extract(state, session, project, body), LOCATION)
     if isinstance(body, PredictIn):
-        return accept.answer("POST /jobs", body.model_dump(), lambda: _predict(state, session, project, body), LOCATION)
+        datasets.check_beginning_of(state.database, state.inbox, project, body.upload_id)
+        return accept.answer("POST /jobs", body.model_dump(), lambda: _predict(session, project, body), LOCATION)
     if body.kind != "transfer":
         call = ELSEWHERE.get(body.kind)
         told = "" if call is None else f", which has a call of its own: POST /api/v1{call}"
@@ -203,8 +215,8 @@ def _extract(state: State, session: Session, project: str, body: ExtractIn) -> J
     return _out(extract_jobs.create(session, project, body, state.settings.offline), None)
 
 
-def _predict(state: State, session: Session, project: str, body: PredictIn) -> JobOut:
-    return _out(predict_jobs.create(session, state.inbox, project, body), None)
+def _predict(session: Session, project: str, body: PredictIn) -> JobOut:
+    return _out(predict_jobs.create(session, project, body), None)
 
 
 @router.get("", response_model=Page[JobOut])

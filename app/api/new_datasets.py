@@ -104,11 +104,11 @@ def _from_form(once: Once, dataset_id: str, parts: list[multipart.Part], arrival
 
 def _without_file(once: Once, dataset_id: str, form: DatasetForm) -> Response | DatasetOut:
     """One transaction, in which an upload that came in pieces, and is stored already, changes hands."""
+    datasets.check_beginning_of(once.state.database, once.state.inbox, once.project, form.upload_id)
 
     def make(session: Session) -> tuple[DatasetOut, str]:
         new = _new(form)
         if form.upload_id is not None:
-            datasets.check_beginning_of(session, once.state.inbox, once.project, form.upload_id)
             taken = uploads.take(session, once.project, form.upload_id, dataset_id)
             new = _new(form, uploads.incoming(once.project, taken.id), taken.filename, taken.received_bytes)
         return _made(session, once.project, dataset_id, new)

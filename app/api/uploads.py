@@ -246,8 +246,8 @@ def _new(wanted: UploadIn) -> uploads.NewUpload:
 
 def _create(state: State, project: str, new: uploads.NewUpload) -> Upload:
     desk = _desk(state)
-    with state.database.session() as session:
-        row = uploads.create(session, state.inbox, project, new, desk.most_bytes, desk.keep)
+    with uploads.started(state.inbox, project, new) as begun, state.database.session() as session:
+        row = uploads.create(session, state.inbox, project, begun, desk.most_bytes, desk.keep)
         finish(state, session, _location(row))
         return row
 

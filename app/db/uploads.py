@@ -56,12 +56,12 @@ class Upload(Base):
     @hybrid_property
     def has_writer(self) -> bool:
         """Whether a request writes or verifies it now: it is kept once that is done, however long it takes."""
-        return self.writer_expires_at is not None and self.writer_expires_at > now()
+        return self.writer is not None and self.writer_expires_at is not None and self.writer_expires_at > now()
 
     @has_writer.inplace.expression
     @classmethod
     def _has_writer(cls) -> ColumnElement[bool]:
-        return and_(cls.writer_expires_at.is_not(None), cls.writer_expires_at > now())
+        return and_(cls.writer.is_not(None), cls.writer_expires_at.is_not(None), cls.writer_expires_at > now())
 
 
 class UploadPart(Base):

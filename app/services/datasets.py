@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app import texts
 from app.db.models import Dataset, Job, JobDataset, Problem
+from app.db.session import Database
 from app.errors import BadRequest, Conflict, NotFound
 from app.inbox import Inbox
 from app.services import jobs, limits, paging, uploads
@@ -80,14 +81,17 @@ def check_beginning(head: bytes) -> None:
         )
 
 
-def check_beginning_of(session: Session, inbox: Inbox, project: str, upload_id: str) -> None:
-    """The same, of a complete upload; one that cannot be used at all is refused when it is taken.
+def check_beginning_of(database: Database, inbox: Inbox, project: str, upload_id: str | None) -> None:
+    """The same, of a complete upload, before the transaction that takes it.
+
+    Where there is none, or one that cannot be used at all, that is refused when it is taken.
 
     Raises:
         BadRequest: with code not_an_archive.
-        NotFound, Gone: as `uploads.get`.
     """
-    head = uploads.beginning(session, inbox, project, upload_id, HEAD_BYTES)
+    if upload_id is None:
+        return
+    head = uploads.beginning(database, inbox, project, upload_id, HEAD_BYTES)
     if head is not None:
         check_beginning(head)
 

@@ -45,7 +45,9 @@ def begin(session: Session, project: str, route: str, key: str | None, print_: s
         return None
     if not 0 < len(key) <= MAX_LENGTH:
         raise Unprocessable(f"expected an Idempotency-Key of 1 to {MAX_LENGTH} characters; found {len(key)}")
-    session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < now() - KEPT))
+    # This one's alone: with those of others their requests would wait for this transaction.
+    mine = [IdempotencyKey.project_id == project, IdempotencyKey.route == route, IdempotencyKey.key == key]
+    session.execute(delete(IdempotencyKey).where(*mine, IdempotencyKey.created_at < now() - KEPT))
     row = session.get(IdempotencyKey, (project, route, key))
     if row is None:
         session.add(IdempotencyKey(project_id=project, route=route, key=key, fingerprint=print_))
@@ -86,6 +88,11 @@ def keep(session: Session, project: str, route: str, key: str | None, answer: An
     if key is not None:
         row = session.get_one(IdempotencyKey, (project, route, key))
         row.body, row.location = answer.body, answer.location
+
+
+def expire(session: Session) -> None:
+    """Drops answers that are given no more."""
+    session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < now() - KEPT))
 
 
 def _answered(session: Session, project: str, route: str, key: str | None) -> IdempotencyKey | None:

@@ -1,7 +1,9 @@
 """Resumable uploads: begun, looked at, taken by what is made of them, deleted. `receiving` brings the bytes in."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -10,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app import inbox as inboxes
 from app.db.base import new_id, now
+from app.db.session import Database
 from app.db.uploads import USED, Upload, UploadPart
 from app.errors import BadRequest, Conflict, Gone, NotFound, OutOfSpace, TooLarge
 from app.inbox import Held, Inbox, Part
@@ -17,6 +20,8 @@ from app.services import limits, paging
 
 PREFIX = "up"
 TUS, S3 = "tus", "s3"
+
+log = logging.getLogger(__name__)
 
 
 class State(StrEnum):
@@ -37,6 +42,8 @@ class NewUpload:
     filename: str | None = None
     tus_metadata: str | None = None
     part_bytes: int | None = None
+    id: str = field(default_factory=lambda: new_id(PREFIX))
+    remote_id: str | None = None
 
 
 def incoming(project: str, name: str) -> str:
@@ -49,14 +56,38 @@ def incoming(project: str, name: str) -> str:
     return f"incoming/{project}/{name}"
 
 
+@contextmanager
+def started(inbox: Inbox, project: str, new: NewUpload) -> Iterator[NewUpload]:
+    """An upload that is open in the object store, where its parts go there, for a block that writes its row.
+
+    Before the transaction: others would wait for the object store. What raises in the block gives the upload up; where
+    that fails, or nobody lives to do it, it is open without a row, and swept.
+
+    Raises:
+        Unsupported: parts were asked for where the storage has none.
+    """
+    if new.via != S3:
+        yield new
+        return
+    key = incoming(project, new.id)
+    remote_id = inbox.start_parts(key)
+    try:
+        yield replace(new, remote_id=remote_id)
+    except BaseException:
+        try:
+            inbox.discard(Held(key, _working(project, new.id), 0, remote_id))
+        except Exception:
+            log.exception("%s stays open in the object store; the sweep will try again", key)
+        raise
+
+
 def create(session: Session, inbox: Inbox, project: str, new: NewUpload, most_bytes: int, keep: timedelta) -> Upload:
-    """Writes the row of an upload of which nothing has come yet.
+    """Writes the row of an upload of which nothing has come yet; one via `s3` is `started`.
 
     Raises:
         TooLarge: it would be larger than `most_bytes`.
         TooMany: the project may have no more bytes.
         OutOfSpace: there is no room for it now.
-        Unsupported: parts were asked for where the storage has none.
     """
     check_size(new.size_bytes, most_bytes)
     limits.check_bytes(session, project, new.size_bytes or 0)
@@ -66,7 +97,7 @@ def create(session: Session, inbox: Inbox, project: str, new: NewUpload, most_by
             f"expected room for {new.size_bytes} bytes; found {room} free; free some space and begin the upload again"
         )
     row = Upload(
-        id=new_id(PREFIX),
+        id=new.id,
         project_id=project,
         state=State.RECEIVING,
         expires_at=now() + keep,
@@ -75,11 +106,10 @@ def create(session: Session, inbox: Inbox, project: str, new: NewUpload, most_by
         filename=new.filename,
         tus_metadata=new.tus_metadata,
         part_bytes=new.part_bytes,
+        remote_id=new.remote_id,
     )
     session.add(row)
     session.flush()
-    if new.via == S3:
-        row.remote_id = inbox.start_parts(incoming(project, row.id))
     return row
 
 
@@ -129,14 +159,16 @@ def page(session: Session, project: str, limit: int, after: str | None) -> tuple
     return paging.newest(session, query, Upload.id, PREFIX, limit, after)
 
 
-def beginning(session: Session, inbox: Inbox, project: str, upload_id: str, most_bytes: int) -> bytes | None:
+def beginning(database: Database, inbox: Inbox, project: str, upload_id: str, most_bytes: int) -> bytes | None:
     """The first bytes of a complete upload, to be judged before it is taken; None for one that cannot be.
 
-    Raises:
-        NotFound, Gone: as `get`.
+    Before the transaction that takes it, and in none: the object store may take its time.
     """
-    row = get(session, project, upload_id)
-    return inboxes.first(inbox, incoming(project, row.id), most_bytes) if row.state == State.COMPLETE else None
+    with database.read() as session:
+        row = session.get(Upload, upload_id)
+    if row is None or row.project_id != project or row.has_expired or row.state != State.COMPLETE:
+        return None
+    return inboxes.first(inbox, incoming(project, row.id), most_bytes)
 
 
 def check_complete(row: Upload) -> None:
@@ -194,12 +226,16 @@ def held(row: Upload) -> Held:
     """What is durably there of an upload."""
     return Held(
         key=incoming(row.project_id, row.id),
-        working=f"{inboxes.ROOT}/{row.project_id}/{row.id}",
+        working=_working(row.project_id, row.id),
         size_bytes=row.received_bytes,
         remote_id=row.remote_id,
         tail=row.tail,
         tail_bytes=row.tail_bytes,
     )
+
+
+def _working(project: str, upload_id: str) -> str:
+    return f"{inboxes.ROOT}/{project}/{upload_id}"
 
 
 def parts(session: Session, upload_id: str) -> list[Part]:

@@ -39,7 +39,7 @@ WITHOUT = {
     "app/inbox/s3.py S3Inbox.discard": "uploads_expired before it, upload_discarded behind it",
     "app/inbox/s3.py S3Inbox.abort": "one call of discard",
     "app/inbox/s3.py S3Inbox.forget": "upload_noted before it; a tail that stays goes with its upload",
-    "app/inbox/s3.py S3Inbox.start_parts": "upload_taken before it, upload_synced behind it",
+    "app/inbox/s3.py S3Inbox.start_parts": "swept where no row names it; upload_taken or nothing before it",
     "app/inbox/s3.py S3Inbox.send": "upload_changed before it, upload_synced behind it",
     "app/inbox/s3.py _S3Sink._keep_tail": "upload_taken before it, upload_synced behind it",
     "app/client/wire.py Wire.download": "a file of the client",

@@ -16,7 +16,7 @@ from app import abandoned, failpoints, log_lines
 from app.db.base import now
 from app.db.models import Job, UserBackbone
 from app.inbox import open_inbox
-from app.services import audit, deliveries, gpu_use, logs, models, outcomes, upload_sweep, waste
+from app.services import audit, deliveries, gpu_use, idempotency, logs, models, outcomes, upload_sweep, waste
 from app.serving.parts import Parts
 from app.serving.slots import DAY
 from app.states import JobState
@@ -98,11 +98,12 @@ def _expire_sums(context: WorkerContext) -> None:
 
 
 def _expire_rows(context: WorkerContext) -> None:
-    """Of deliveries, of times on GPUs and of what was done."""
+    """Of deliveries, of times on GPUs, of what was done and of answers that are given no more."""
     with context.database.write() as session:
         deliveries.expire(session, context.settings.webhook_keep_days)
         gpu_use.expire(session)
         audit.expire(session)
+        idempotency.expire(session)
     failpoints.reach("rows_expired")
 
 

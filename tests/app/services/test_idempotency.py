@@ -82,6 +82,33 @@ def test_keys_are_kept_for_a_day(database, hours):
         assert again(session) == (ANSWER if hours == 23 else None)
 
 
+def outdate(session, key, project="default"):
+    session.get_one(IdempotencyKey, (project, ROUTE, key)).created_at = now() - timedelta(hours=25)
+
+
+def test_no_key_waits_for_another(database, second):
+    with database.write() as session:
+        factories.project(session, "other")
+        first(session, "old")
+        outdate(session, "old")
+    with database.write() as session:
+        first(session)
+        other = second(lambda session: first(session, project="other"))
+        if database.engine.dialect.name == "postgresql":
+            assert other.done()
+    other.result(30)
+
+
+def test_keys_go_when_their_day_is_over(database):
+    with database.write() as session:
+        first(session, "old")
+        first(session, "new")
+        outdate(session, "old")
+    with database.write() as session:
+        idempotency.expire(session)
+        assert [row.key for row in session.scalars(select(IdempotencyKey))] == ["new"]
+
+
 @pytest.mark.parametrize("key", ["", "k" * 256])
 def test_length_of_keys(database, key):
     with database.write() as session:
