@@ -55,8 +55,8 @@ class Writer(Protocol):
     def token(self) -> str:
         """A name that no other writer has."""
 
-    def reserve(self) -> int:
-        """A part number that nobody else is given.
+    def reserve(self, remote_id: str) -> int:
+        """A part number that nobody else is given, of a multipart upload that is the upload's own from now on.
 
         Raises:
             Locked: somebody else writes by now.

@@ -39,9 +39,13 @@ class S3Inbox:
             tail = self.tail(held)
             if held.remote_id is None:
                 self.client.put_object(**where, Body=tail)
+            elif not held.size_bytes:
+                # Parts of a request that was refused may lie there; none of them counts, and none cannot be joined.
+                self.client.put_object(**where, Body=b"")
+                self.abort(where["Key"], held.remote_id)
             else:
                 if tail:
-                    parts = [*parts, self.send(held, writer.reserve(), tail)]
+                    parts = [*parts, self.send(held, writer.reserve(held.remote_id), tail)]
                 self._join(held, parts)
         except (ClientError, NotFound) as error:
             if isinstance(error, ClientError) and code(error) not in MISSING:
@@ -221,9 +225,9 @@ class _S3Sink:
         return name, len(self._buffer)
 
     def _send(self, num_bytes: int) -> None:
-        number = self._writer.reserve()
         if self._remote_id is None:
             self._remote_id = self._inbox.start_parts(self._held.key)
+        number = self._writer.reserve(self._remote_id)
         held = Held(self._held.key, self._held.working, 0, self._remote_id)
         self._parts.append(self._inbox.send(held, number, bytes(self._buffer[:num_bytes])))
         del self._buffer[:num_bytes]

@@ -86,11 +86,12 @@ class Lease:
         self.held_since = None if ends else time.monotonic()
         return row
 
-    def reserve(self) -> int:
-        """See inbox.Writer."""
+    def reserve(self, remote_id: str) -> int:
+        """See inbox.Writer. What is open in the object store is noted before its first part: else a sweep ends it."""
 
         def next_part(_session: Session, row: Upload) -> None:
             row.last_part += 1
+            row.remote_id = remote_id
 
         return self.change(next_part).last_part
 

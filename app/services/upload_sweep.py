@@ -62,6 +62,10 @@ def _of_upload(key: str) -> bool:
 
 
 def _known(database: Database, key: str, remote_id: str) -> bool:
+    """Whether a multipart upload is to stay: a row knows of it, or it is none of Graft's."""
+    place = references.place(key)
+    if place is None or "/".join(place) != key:
+        return True
     with database.read() as session:
         row = session.get(Upload, key.rpartition("/")[2])
         return row is not None and row.remote_id == remote_id
