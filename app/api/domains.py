@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
-from app.api.deps import Page, Project, ReadSession, WriteSession
+from app.api.deps import After, Limit, Page, Project, ReadSession, WriteSession
 from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.services import domains
@@ -42,19 +42,22 @@ class DomainListed(DomainOut):
 class DomainChangeOut(BaseModel):
     """What a domain was bound to since when; null means taken away."""
 
+    id: str
     alignment: str | None
     at: datetime
 
 
 class DomainDetail(DomainOut):
-    """One domain and its history, newest first."""
+    """One domain and a page of its history, newest first."""
 
     history: list[DomainChangeOut]
+    has_more: bool = Field(description="Whether the history goes on; `after` is the id of its last entry here.")
 
 
 @router.get("/{name}/domains", response_model=Page[DomainListed])
-def list_domains(name: str, session: ReadSession, project: Project) -> Any:
-    """What `predict?domain=` takes."""
+def list_domains(name: str, session: ReadSession, project: Project, limit: Limit = 100, after: After = None) -> Any:
+    """What `predict?domain=` takes, by name; `after` is one."""
+    found, more = domains.page(session, project, name, limit, after)
     rows = [
         DomainListed(
             domain=bound.domain,
@@ -63,20 +66,23 @@ def list_domains(name: str, session: ReadSession, project: Project) -> Any:
             method=row.recipe["method"],
             updated_at=bound.updated_at,
         )
-        for bound, row in domains.every(session, project, name)
+        for bound, row in found
     ]
-    return Page(data=rows, has_more=False)
+    return Page(data=rows, has_more=more)
 
 
 @router.get("/{name}/domains/{domain}", response_model=DomainDetail)
-def get_domain(name: str, domain: DomainName, session: ReadSession, project: Project) -> Any:
-    """What a domain is bound to, and was."""
-    changes = domains.history(session, project, name, domain)
+def get_domain(
+    name: str, domain: DomainName, session: ReadSession, project: Project, limit: Limit = 100, after: After = None
+) -> Any:
+    """What a domain is bound to, and was; `after` is the id of an entry of its history."""
+    last, changes, more = domains.history(session, project, name, domain, limit, after)
     return DomainDetail(
         domain=domain,
-        alignment=changes[0].alignment_id,
-        updated_at=changes[0].at,
-        history=[DomainChangeOut(alignment=change.alignment_id, at=change.at) for change in changes],
+        alignment=last.alignment_id,
+        updated_at=last.at,
+        history=[DomainChangeOut(id=change.id, alignment=change.alignment_id, at=change.at) for change in changes],
+        has_more=more,
     )
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field, model_validator
 
 from app.api.deps import (
@@ -31,6 +31,9 @@ from app.serving import stored
 from app.texts import NAME
 
 router = APIRouter(prefix="/models", tags=["models"], responses=RESPONSES)
+
+# Of one model, beside the model itself.
+VERSIONS = 1000
 
 Version = Annotated[int, Path(ge=1, lt=2**31)]
 AliasName = Annotated[str, Path(pattern=NAME)]
@@ -63,7 +66,8 @@ class ModelOut(BaseModel):
 
     name: str
     aliases: dict[str, int]
-    versions: list[VersionOut]
+    versions: list[VersionOut] = Field(description=f"The newest, up to {VERSIONS}.")
+    has_more_versions: bool = Field(description="Whether there are older ones: see GET /models/{name}/versions.")
     created_at: datetime
 
 
@@ -119,6 +123,7 @@ class AliasOut(BaseModel):
 class AliasChangeOut(BaseModel):
     """What an alias pointed at since when; null means removed."""
 
+    id: str
     version: int | None
     canary: int | None
     share: float | None
@@ -138,8 +143,13 @@ def _version(row: ModelVersion) -> VersionOut:
 
 
 def _out(row: Model, versions: list[ModelVersion], aliases: dict[str, int]) -> ModelOut:
-    listed = [_version(version) for version in versions]
-    return ModelOut(name=row.name, aliases=aliases, versions=listed, created_at=row.created_at)
+    return ModelOut(
+        name=row.name,
+        aliases=aliases,
+        versions=[_version(version) for version in versions[:VERSIONS]],
+        has_more_versions=len(versions) > VERSIONS,
+        created_at=row.created_at,
+    )
 
 
 @router.get("", response_model=Page[ModelOut])
@@ -147,7 +157,7 @@ def list_models(session: ReadSession, project: Project, limit: Limit = 50, after
     """Models, newest first; `after` is a name."""
     rows, more = models.page(session, project, limit, after)
     ids = [row.id for row in rows]
-    versions, aliases = models.versions(session, ids), models.aliases(session, ids)
+    versions, aliases = models.versions(session, ids, VERSIONS + 1), models.aliases(session, ids)
     return Page(data=[_out(row, versions[row.id], aliases[row.id]) for row in rows], has_more=more)
 
 
@@ -155,13 +165,27 @@ def list_models(session: ReadSession, project: Project, limit: Limit = 50, after
 def get_model(name: str, session: ReadSession, project: Project) -> Any:
     """One model."""
     row = models.get(session, project, name)
-    return _out(row, models.versions(session, [row.id])[row.id], models.aliases(session, [row.id])[row.id])
+    versions = models.versions(session, [row.id], VERSIONS + 1)[row.id]
+    return _out(row, versions, models.aliases(session, [row.id])[row.id])
 
 
 @router.delete("/{name}", status_code=204)
 def delete_model(name: str, session: WriteSession, project: Project) -> None:
     """Removes a model with all its versions."""
     session.info.setdefault(WASTE, []).extend(models.delete(session, project, name))
+
+
+@router.get("/{name}/versions", response_model=Page[VersionOut])
+def list_versions(
+    name: str,
+    session: ReadSession,
+    project: Project,
+    limit: Limit = 100,
+    after: Annotated[int | None, Query(ge=1, lt=2**31, description="Last version of the previous page.")] = None,
+) -> Any:
+    """Versions of a model, newest first."""
+    rows, more = models.version_page(session, project, name, limit, after)
+    return Page(data=[_version(row) for row in rows], has_more=more)
 
 
 @router.get("/{name}/versions/{version}", response_model=VersionDetail)
@@ -230,10 +254,12 @@ def roll_alias_back(name: str, alias: AliasName, state: Context, session: WriteS
 
 
 @router.get("/{name}/aliases/{alias}", response_model=Page[AliasChangeOut])
-def get_alias_history(name: str, alias: AliasName, session: ReadSession, project: Project) -> Any:
+def get_alias_history(
+    name: str, alias: AliasName, session: ReadSession, project: Project, limit: Limit = 100, after: After = None
+) -> Any:
     """What an alias pointed at, newest first."""
-    rows = aliases.history(session, project, name, alias)
-    return Page(data=[AliasChangeOut.model_validate(row, from_attributes=True) for row in rows], has_more=False)
+    rows, more = aliases.history(session, project, name, alias, limit, after)
+    return Page(data=[AliasChangeOut.model_validate(row, from_attributes=True) for row in rows], has_more=more)
 
 
 @router.delete("/{name}/aliases/{alias}", status_code=204)

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base, now
@@ -32,6 +32,7 @@ class AliasChange(Base):
     """Which version an alias pointed at, and since when; None means it was removed."""
 
     __tablename__ = "alias_change"
+    __table_args__ = (Index(None, "model_id", "alias", "id"),)
     id: Mapped[str] = mapped_column(_ID, primary_key=True)
     project_id: Mapped[str] = mapped_column(_ID, ForeignKey("project.id"))
     model_id: Mapped[str] = mapped_column(_ID, ForeignKey("model.id", ondelete="CASCADE"), index=True)

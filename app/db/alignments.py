@@ -54,6 +54,7 @@ class DomainChange(Base):
     """Which alignment a domain had, and since when; None means the binding was removed."""
 
     __tablename__ = "domain_change"
+    __table_args__ = (Index(None, "model_id", "domain", "id"),)
     id: Mapped[str] = mapped_column(_ID, primary_key=True)
     project_id: Mapped[str] = mapped_column(_ID, ForeignKey("project.id"))
     model_id: Mapped[str] = mapped_column(_ID, ForeignKey("model.id", ondelete="CASCADE"), index=True)

@@ -4,14 +4,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from sqlalchemy import select
+from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from app.db.aliases import Alias, AliasChange
 from app.db.base import new_id, now
 from app.db.models import ModelVersion
 from app.errors import Conflict, NotFound
-from app.services import models, outbox
+from app.services import models, outbox, paging
+
+CHANGE = "alc"
+# Most versions that a refusal names.
+NAMED = 10
 
 How = Literal["pointed", "rolled_back", "removed"]
 
@@ -123,12 +127,17 @@ def before(session: Session, project: str, name: str, alias: str) -> Target:
     pointed = _get(session, project, name, alias)
     if pointed.canary is not None:
         return Target(pointed.version)
-    there = set(session.scalars(select(ModelVersion.version).where(ModelVersion.model_id == pointed.model_id)))
-    meant = dict.fromkeys(row.version for row in history(session, project, name, alias))
-    others = [number for number in meant if number not in (None, pointed.version)]
-    found = next((number for number in others if number in there), None)
+    # Where it was removed it meant none, which the database calls no other.
+    others = _changes(pointed.model_id, alias).where(AliasChange.version != pointed.version)
+    is_there = exists().where(
+        ModelVersion.model_id == AliasChange.model_id, ModelVersion.version == AliasChange.version
+    )
+    newest = others.where(is_there).order_by(AliasChange.id.desc()).limit(1)
+    found = session.scalar(newest.with_only_columns(AliasChange.version))
     if found is None:
-        gone = f", beside {', '.join(map(str, others))}, deleted since" if others else ""
+        latest = others.group_by(AliasChange.version).order_by(func.max(AliasChange.id).desc()).limit(NAMED)
+        deleted = list(session.scalars(latest.with_only_columns(AliasChange.version)))
+        gone = f", beside {', '.join(map(str, deleted))}, deleted since" if deleted else ""
         raise Conflict(
             f"expected alias {alias!r} of {name!r} to have meant another version before; found version "
             f"{pointed.version} only{gone}; PUT the version that you want",
@@ -148,18 +157,24 @@ def remove(session: Session, project: str, name: str, alias: str) -> None:
     _remember(session, name, pointed, "removed", pointed.version, None)
 
 
-def history(session: Session, project: str, name: str, alias: str) -> Sequence[AliasChange]:
-    """What an alias meant, newest first; also of one that was removed.
+def history(
+    session: Session, project: str, name: str, alias: str, limit: int, after: str | None = None
+) -> tuple[Sequence[AliasChange], bool]:
+    """What an alias meant, newest first, also of one that was removed; and whether there is more.
 
     Raises:
         NotFound: no such model, or an alias that never was.
+        BadRequest: see `paging.newest`.
     """
-    model = models.get(session, project, name)
-    query = select(AliasChange).where(AliasChange.model_id == model.id, AliasChange.alias == alias)
-    found = session.scalars(query.order_by(AliasChange.id.desc())).all()
-    if not found:
+    query = _changes(models.get(session, project, name).id, alias)
+    rows, more = paging.newest(session, query, AliasChange.id, CHANGE, limit, after)
+    if not rows and session.scalar(query.limit(1)) is None:
         raise _missing(name, alias)
-    return found
+    return rows, more
+
+
+def _changes(model_id: str, alias: str) -> Select[AliasChange]:
+    return select(AliasChange).where(AliasChange.model_id == model_id, AliasChange.alias == alias)
 
 
 def _get(session: Session, project: str, name: str, alias: str) -> Alias:
@@ -182,5 +197,5 @@ def _remember(session: Session, name: str, pointed: Alias, how: How, before: int
     """Writes down what an alias means from now on, and tells those who listen; no target: it was removed."""
     meant = dict.fromkeys(("version", "canary", "share", "shadow")) if target is None else asdict(target)
     owner, alias = pointed.project_id, pointed.alias
-    session.add(AliasChange(id=new_id("alc"), project_id=owner, model_id=pointed.model_id, alias=alias, **meant))
+    session.add(AliasChange(id=new_id(CHANGE), project_id=owner, model_id=pointed.model_id, alias=alias, **meant))
     outbox.alias_moved(session, owner, {"model": name, "alias": alias, "how": how, "before": before, **meant})

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from app.artifact import bundle
@@ -11,7 +11,9 @@ from app.db.alignments import Alignment, DomainBinding, DomainChange
 from app.db.base import new_id, now
 from app.db.models import Model, ModelVersion
 from app.errors import Conflict, NotFound
-from app.services import alignments, models
+from app.services import alignments, models, paging
+
+CHANGE = "dmc"
 
 
 def bind(session: Session, project: str, name: str, domain: str, alignment_id: str) -> DomainBinding:
@@ -51,24 +53,41 @@ def unbind(session: Session, project: str, name: str, domain: str) -> None:
 
 def every(session: Session, project: str, name: str) -> Sequence[tuple[DomainBinding, Alignment]]:
     """The model's domains by name, each with its alignment."""
-    model = models.get(session, project, name)
-    query = select(DomainBinding, Alignment).join(Alignment, Alignment.id == DomainBinding.alignment_id)
-    rows = session.execute(query.where(DomainBinding.model_id == model.id).order_by(DomainBinding.domain))
+    rows = session.execute(_bound(models.get(session, project, name)))
     return [(bound, row) for bound, row in rows]
 
 
-def history(session: Session, project: str, name: str, domain: str) -> Sequence[DomainChange]:
-    """What a domain was bound to, newest first; the first entry is how it stands.
+def page(
+    session: Session, project: str, name: str, limit: int, after: str | None
+) -> tuple[Sequence[tuple[DomainBinding, Alignment]], bool]:
+    """As `every`, up to so many behind the domain `after`; and whether there are more."""
+    query = _bound(models.get(session, project, name))
+    if after is not None:
+        query = query.where(DomainBinding.domain > after)
+    rows = [(bound, row) for bound, row in session.execute(query.limit(limit + 1))]
+    return rows[:limit], len(rows) > limit
+
+
+def _bound(model: Model) -> Select[DomainBinding, Alignment]:
+    query = select(DomainBinding, Alignment).join(Alignment, Alignment.id == DomainBinding.alignment_id)
+    return query.where(DomainBinding.model_id == model.id).order_by(DomainBinding.domain)
+
+
+def history(
+    session: Session, project: str, name: str, domain: str, limit: int, after: str | None = None
+) -> tuple[DomainChange, Sequence[DomainChange], bool]:
+    """How a domain stands; what it was bound to, newest first, from how it stands on; and whether there is more.
 
     Raises:
         NotFound: no such model, or code unknown_domain, the domain was never bound.
+        BadRequest: see `paging.newest`.
     """
     model = models.get(session, project, name)
     query = select(DomainChange).where(DomainChange.model_id == model.id, DomainChange.domain == domain)
-    rows = session.scalars(query.order_by(DomainChange.id.desc())).all()
-    if not rows:
+    last = session.scalar(query.order_by(DomainChange.id.desc()).limit(1))
+    if last is None:
         raise _unknown(session, model, domain)
-    return rows
+    return last, *paging.newest(session, query, DomainChange.id, CHANGE, limit, after)
 
 
 def resolve(session: Session, project: str, name: str, version: ModelVersion, domain: str) -> Alignment:
@@ -126,7 +145,7 @@ def _unknown(session: Session, model: Model, domain: str) -> NotFound:
 def _remember(session: Session, model: Model, domain: str, alignment_id: str | None, at: datetime) -> None:
     session.add(
         DomainChange(
-            id=new_id("dmc"),
+            id=new_id(CHANGE),
             project_id=model.project_id,
             model_id=model.id,
             domain=domain,

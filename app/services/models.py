@@ -52,14 +52,43 @@ def page(session: Session, project: str, limit: int, after: str | None) -> tuple
     return rows[:number], more or number < len(rows)
 
 
-def versions(session: Session, model_ids: Sequence[str]) -> dict[str, list[ModelVersion]]:
-    """Versions of several models in one query, newest first; without their specs, which may have megabytes each."""
+def versions(session: Session, model_ids: Sequence[str], most: int | None = None) -> dict[str, list[ModelVersion]]:
+    """Versions of several models in one query, newest first; without their specs, which may have megabytes each.
+
+    Args:
+        session: reads.
+        model_ids: of the models.
+        most: versions of each; None for all.
+    """
     found: dict[str, list[ModelVersion]] = {model_id: [] for model_id in model_ids}
-    query = select(ModelVersion).where(ModelVersion.model_id.in_(model_ids)).order_by(ModelVersion.version.desc())
-    query = query.options(defer(ModelVersion.spec, raiseload=True))
+    query = _without_specs().where(ModelVersion.model_id.in_(model_ids))
+    if most is not None:
+        rank = func.row_number().over(partition_by=ModelVersion.model_id, order_by=ModelVersion.version.desc())
+        ranked = select(ModelVersion.id, rank.label("rank")).where(ModelVersion.model_id.in_(model_ids)).subquery()
+        query = query.join(ranked, ranked.c.id == ModelVersion.id).where(ranked.c.rank <= most)
     for version in session.scalars(query):
         found[version.model_id].append(version)
     return found
+
+
+def version_page(
+    session: Session, project: str, name: str, limit: int, after: int | None
+) -> tuple[Sequence[ModelVersion], bool]:
+    """Versions of one model, newest first, below the number `after`, without their specs; and whether there are more.
+
+    Raises:
+        NotFound: no such model.
+    """
+    query = _without_specs().where(ModelVersion.model_id == get(session, project, name).id)
+    if after is not None:
+        query = query.where(ModelVersion.version < after)
+    sizes = query.with_only_columns(paging.length_of(ModelVersion.metrics, ModelVersion.origin)).limit(limit)
+    return paging.first(session, query, min(limit, paging.num_fitting(session.scalars(sizes))))
+
+
+def _without_specs() -> Select[ModelVersion]:
+    query = select(ModelVersion).options(defer(ModelVersion.spec, raiseload=True))
+    return query.order_by(ModelVersion.version.desc())
 
 
 def newest(session: Session, model_id: str) -> ModelVersion | None:

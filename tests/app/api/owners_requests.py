@@ -92,6 +92,7 @@ REQUESTS = [
     ("POST /api/v1/models/{name}/predict", MODEL + "/predict", IMAGE),
     ("POST /api/v1/models/{name}/predict", MODEL + "/predict?alias=production", LINES),
     ("POST /api/v1/models/{name}/predict", MODEL + "/predict?domain=night", IMAGE),
+    ("GET /api/v1/models/{name}/versions", MODEL + "/versions", {}),
     ("GET /api/v1/models/{name}/versions/{version}", VERSION, {}),
     ("GET /api/v1/models/{name}/versions/{version}/bundle", VERSION + "/bundle", {}),
     ("GET /api/v1/models/{name}/versions/{version}/files/{file}", VERSION + "/files/spec.json", {}),

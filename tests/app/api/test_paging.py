@@ -1,8 +1,13 @@
 """Where a page begins: below an id that may be gone, never below what is no id."""
 
 import pytest
+from sqlalchemy import event
 
-from app.services import models, paging
+from app.api import models as api_models
+from app.db.aliases import Alias, AliasChange
+from app.db.alignments import DomainBinding, DomainChange
+from app.db.base import new_id
+from app.services import aliases, models, paging
 from tests import factories
 from tests.app.api.test_queries import DOCUMENT, NATIVE
 from tests.checks import problem
@@ -72,3 +77,85 @@ def test_a_page_of_models_ends_where_their_versions_say_too_much(client, databas
     assert ([row["name"] for row in first["data"]], first["has_more"]) == (["c", "b"], True)
     rest = client.get("/api/v1/models", params={"after": "b"}).json()
     assert ([row["name"] for row in rest["data"]], rest["has_more"]) == (["a"], False)
+
+
+def moved(database, times):
+    """An alias and a domain of one model that were moved so often."""
+    with database.write() as session:
+        model = factories.model(session, "colours", 3)
+        mine = {"project_id": "default", "model_id": model.id}
+        for number in range(times):
+            kept = {"alias": "production", "version": 1 + number % 2}
+            session.add(AliasChange(id=new_id("alc"), **mine, **kept))
+            session.add(DomainChange(id=new_id("dmc"), **mine, domain="night", alignment_id=f"aln_{number}"))
+        session.add(Alias(**mine, **kept))
+
+
+@pytest.mark.parametrize(("path", "key"), [("aliases/production", "data"), ("domains/night", "history")])
+def test_a_history_comes_in_pages(client, database, path, key):
+    moved(database, 250)
+    url, sizes, seen, after = f"/api/v1/models/colours/{path}", [], [], None
+    more = True
+    while more:
+        page = client.get(url, params={"after": after} if after else {}).json()
+        more, after = page["has_more"], page[key][-1]["id"]
+        sizes.append(len(page[key]))
+        seen += [row["id"] for row in page[key]]
+        if key == "history":
+            # How it stands is said on every page.
+            assert page["alignment"] == "aln_249"
+    assert sizes == [100, 100, 50]
+    assert seen == sorted(set(seen), reverse=True)
+    assert client.get(url, params={"after": after}).json()[key] == []
+    assert len(client.get(url, params={"limit": 7}).json()[key]) == 7
+    problem(client.get(url, params={"after": "job_1"}), 400, "bad_request")
+    never = {"data": "not_found", "history": "unknown_domain"}[key]
+    problem(client.get(f"{url}-never", params={"after": after}), 404, never)
+
+
+def test_a_rollback_reads_no_more_of_a_history_than_it_needs(database):
+    moved(database, 1000)
+    loaded = []
+
+    def count(row, _):
+        loaded.append(row)
+
+    event.listen(AliasChange, "load", count)
+    try:
+        with database.read() as session:
+            assert aliases.before(session, "default", "colours", "production") == aliases.Target(1)
+    finally:
+        event.remove(AliasChange, "load", count)
+    assert loaded == []
+
+
+def test_domains_come_in_pages(client, database):
+    with database.write() as session:
+        model = factories.model(session, "colours")
+        of = factories.alignment(session).id
+        for name in ("day", "dusk", "night"):
+            session.add(DomainBinding(model_id=model.id, project_id="default", domain=name, alignment_id=of))
+    url = "/api/v1/models/colours/domains"
+    found = client.get(url, params={"limit": 2}).json()
+    assert ([row["domain"] for row in found["data"]], found["has_more"]) == (["day", "dusk"], True)
+    found = client.get(url, params={"limit": 2, "after": "dusk"}).json()
+    assert ([row["domain"] for row in found["data"]], found["has_more"]) == (["night"], False)
+
+
+def test_versions_come_in_pages(client, database, monkeypatch):
+    with database.write() as session:
+        factories.model(session, "colours", 5)
+        factories.model(session, "shapes", 2)
+    monkeypatch.setattr(api_models, "VERSIONS", 3)
+    for found in (client.get("/api/v1/models/colours").json(), client.get("/api/v1/models").json()["data"][1]):
+        assert [row["version"] for row in found["versions"]] == [5, 4, 3]
+        assert found["has_more_versions"]
+    assert not client.get("/api/v1/models/shapes").json()["has_more_versions"]
+    url = "/api/v1/models/colours/versions"
+    found = client.get(url, params={"limit": 2, "after": 4}).json()
+    assert ([row["version"] for row in found["data"]], found["has_more"]) == ([3, 2], True)
+    monkeypatch.setattr(paging, "PAGE_BYTES", 1)
+    found = client.get(url, params={"after": 2}).json()
+    assert ([row["version"] for row in found["data"]], found["has_more"]) == ([1], False)
+    assert client.get(url).json()["has_more"]
+    problem(client.get("/api/v1/models/none/versions"), 404, "not_found")

@@ -130,7 +130,7 @@ def test_two_first_bindings_of_one_domain(database, second, bindable):
     assert waiting.result(30) == "night"
     with database.read() as session:
         assert len(session.scalars(select(DomainBinding)).all()) == 1
-        assert len(domains.history(session, "default", "tiny", "night")) == 1
+        assert len(domains.history(session, "default", "tiny", "night", 10)[1]) == 1
         version = models.resolve(session, "default", "tiny", None, None)
         assert domains.resolve(session, "default", "tiny", version, "night").id == bindable
 
