@@ -89,6 +89,7 @@ SCOPES: dict[str, Scopes] = {
     "PUT /models/{name}/log": (WRITE,),
     "DELETE /models/{name}/log": (WRITE,),
     "POST /models/{name}/predict": (PREDICT,),
+    "GET /models/{name}/versions": (READ,),
     "POST /models/{name}/versions": (WRITE,),
     "GET /models/{name}/versions/{version}": (READ,),
     "DELETE /models/{name}/versions/{version}": (WRITE,),
