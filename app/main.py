@@ -55,6 +55,7 @@ from app.api import (
 )
 from app.api.auditing import Auditing
 from app.api.deps import State
+from app.api.followers import Followers
 from app.api.guard import Guard, allow_origins
 from app.api.head import Head
 from app.api.held import Held
@@ -258,6 +259,7 @@ def make_state(settings: Settings, board: Path | None = None, roles: Sequence[st
         keyring=Keyring(database, settings.require_keys),
         warm_up=WarmUp(database, lookup, engine, statistics),
         tidying=Tidying(settings),
+        followers=Followers(settings.max_event_streams),
         under_way=UnderWay(),
         tracer=open_tracer(settings, "graft-api"),
     )

@@ -113,6 +113,11 @@ class Settings(BaseSettings):
     )
     max_predict_images: int = Field(256, ge=1, description="Most images in one prediction request.")
     max_json_bytes: int = Field(16 * 2**20, ge=1, description="Largest JSON body of every other request.")
+    max_event_streams: int = Field(
+        100,
+        ge=1,
+        description="Open streams of jobs' events of one project, in each process; one more is refused (429).",
+    )
     image_hosts: tuple[str, ...] = Field(
         (),
         description="Hosts of URLs that images may be fetched from, `name` or `name:port` (JSON list; without a port: "

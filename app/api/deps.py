@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session as SqlSession
 
 from app import failpoints
 from app.api import auditing, callers
+from app.api.followers import Followers
 from app.api.held import Held
 from app.api.keyring import Keyring
 from app.api.remote import Remote
@@ -59,6 +60,7 @@ class State:
     keyring: Keyring
     warm_up: WarmUp
     tidying: Tidying
+    followers: Followers
     under_way: UnderWay
     tracer: Tracer | None
 
