@@ -34,7 +34,8 @@ _COMPUTING = """
     Transpose Trilu Unsqueeze Where Xor
     """
 OPERATORS = frozenset(_COMPUTING.split())
-# Inputs that say how large a result is: they may depend on the sizes of images, not on what is seen in them.
+# Every input whose value says what shape a result has: it may depend on the sizes of images, not on what is seen in
+# them. Those that only cut, count or arrange are among them: a result's shape can be asked for, and is a number again.
 SIZES = {
     "Col2Im": (1, 2),
     "ConstantOfShape": (0,),
@@ -42,9 +43,15 @@ SIZES = {
     "OneHot": (1,),
     "Pad": (1, 3),
     "Range": (0, 1, 2),
+    "Reshape": (1,),
     "Resize": (1, 2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Squeeze": (1,),
     "Tile": (1,),
-}
+    "TopK": (1,),
+    "Unsqueeze": (1,),
+} | {name: (1,) for name in OPERATORS if name.startswith("Reduce")}
 
 
 def check_importable(path: Path, max_bytes: int = MAX_BYTES) -> None:
@@ -136,17 +143,21 @@ def _check_valid(model: Any) -> None:
 
 
 def _check_sizes(graph: Any) -> None:
-    """Follows what depends on pixels through the graph, whose nodes the checker has found in order."""
+    """Follows what depends on pixels or on chance through the graph, whose nodes the checker has found in order.
+
+    Shapes do not: no input that decides on one does.
+    """
     seen = {value.name for value in graph.input}
     for node in graph.node:
         bound = [node.input[place] for place in SIZES.get(node.op_type, ()) if place < len(node.input)]
         if seen & set(bound):
             raise BadRequest(
                 f"expected results whose sizes follow from the images' size; found {_name(node)} {node.name!r} with "
-                "one that depends on pixels; export it with fixed sizes",
+                "one that depends on pixels or on chance; export it with fixed sizes",
                 code="model_custom_operators",
             )
-        if node.op_type not in ("Shape", "Size") and seen & set(node.input):
+        # Dropout as in training gives other numbers each time.
+        if node.op_type == "Dropout" or (node.op_type not in ("Shape", "Size") and seen & set(node.input)):
             seen |= set(node.output)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from app import backbones as catalogue
+from app.artifact import foreign
 from app.backbones import Backbone
 from tests.worker import transfer_factories
 from worker.backbones import export, networks, prepared, split, weights
@@ -138,6 +139,7 @@ def test_graphs_are_one_file_with_named_ends_and_no_traces(case: Case) -> None:
         assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
         assert not any(tensor.external_data for tensor in model.graph.initializer)
         assert b"site-packages" not in path.read_bytes()
+        foreign.check_importable(path)
 
 
 def test_restored_weights_are_bit_equal(case: Case) -> None:
