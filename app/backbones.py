@@ -15,12 +15,19 @@ from pydantic import BaseModel, Field
 
 from app.artifact.preprocess import Preprocess
 from app.bodies import BODY, FROM_LIST
-from app.errors import Unprocessable
+from app.errors import BadRequest, Unprocessable
 
 CATALOGUE = Path(__file__).parent / "data" / "backbones.json"
 OPEN_CLIP = "open_clip"
 # The provider of what a project has added itself.
 OWN = "user"
+# What a file of weights may take: of the network's parameters in single precision so many times, since a training in
+# double precision leaves them twice as large, with Adam's two moments and a moving average of the same size each.
+CHECKPOINT_COPIES = 8
+# Beside that a classifier, which `num_params` leaves out: of 21,841 classes on 768 features, as often. And the text
+# tower of a model that has two, some 300 million parameters whatever the size of the other.
+CLASSIFIER_BYTES = 512 * 2**20
+TEXT_TOWER_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,23 @@ class InputChanges(BaseModel):
                 errors=[at],
             )
         return changed
+
+
+def check_checkpoint_size(backbone: Backbone, size_bytes: int) -> None:
+    """Refuses a file of weights that cannot be one of that architecture: to open it takes memory by its size.
+
+    Raises:
+        BadRequest: code weights_too_large.
+    """
+    beside = CLASSIFIER_BYTES + (TEXT_TOWER_BYTES if backbone.text_tower else 0)
+    most = CHECKPOINT_COPIES * 4 * backbone.num_params + beside
+    if size_bytes > most:
+        raise BadRequest(
+            f"expected a checkpoint of at most {most} bytes, {CHECKPOINT_COPIES} times the weights in single precision "
+            f"and {beside} bytes beside; found {size_bytes} bytes for {backbone.name}; save the model's state_dict() "
+            "alone, or name the architecture that it was trained as",
+            code="weights_too_large",
+        )
 
 
 def from_document(document: dict[str, Any]) -> Backbone:

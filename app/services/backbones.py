@@ -143,6 +143,7 @@ def add(session: Session, project: str, name: str, architecture: str, checkpoint
 
     Raises:
         NotFound: the architecture is not in the catalogue.
+        BadRequest: code weights_too_large.
         Unprocessable: the changes contradict each other.
         TooMany: the project may store no more bytes.
         Conflict: the name is taken.
@@ -155,6 +156,7 @@ def add(session: Session, project: str, name: str, architecture: str, checkpoint
             "see GET /api/v1/backbones",
             code="unknown_backbone",
         )
+    backbones.check_checkpoint_size(base, checkpoint.size_bytes)
     inputs = {"file": checkpoint.file, "input": asdict(checkpoint.changes.applied(base.preprocess))}
     return _checking(session, project, name, {"architecture": architecture}, inputs, checkpoint.size_bytes)
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from app import limited
-from app.backbones import Backbone, Weights
+from app.backbones import Backbone, Weights, check_checkpoint_size
+from app.errors import BadRequest
 from worker.backbones import mapping, networks, transplant, weights
 from worker.backbones.mapping import Mapping
 from worker.backbones.prepared import Prepared
@@ -66,9 +67,14 @@ def admit(
         licence: of the weights.
 
     Raises:
-        Refused: not a state dict, too little of it fits, or it is of a deeper network (the message lists what does
-            not fit), or the input does not.
+        Refused: too large for the network, not a state dict, too little of it fits, or it is of a deeper network (the
+            message lists what does not fit), or the input does not.
     """
+    try:
+        # Also of a job that an older release has taken on, which did not look.
+        check_checkpoint_size(base, file.stat().st_size)
+    except BadRequest as error:
+        raise Refused(error.detail) from error
     source = open_file(file, scratch=destination.parent)
     network = networks.build(base, None)
     features = networks.feature_module(network, base.provider)

@@ -97,6 +97,22 @@ def test_a_trainers_checkpoint_becomes_a_backbone(
     assert image_tower.digest_of(restored, done.backbone) == done.prepared.digest
 
 
+def test_all_that_a_training_in_double_precision_keeps_is_not_too_large() -> None:
+    """Weights, their moving average and Adam's two moments, and a classifier of many classes with its own."""
+    base = catalogue.find("torchvision/resnet18")
+    assert base is not None
+    num_params = base.num_params + 21_841 * (base.feature_dim + 1)
+    catalogue.check_checkpoint_size(base, 4 * 8 * num_params)
+
+
+def test_a_file_that_no_training_of_the_network_leaves_is_refused_unopened(base: Backbone, tmp_path: Path) -> None:
+    file = tmp_path / "large.pt"
+    with file.open("wb") as opened:
+        opened.truncate(2**30)
+    with pytest.raises(Refused, match=r"at most \d+ bytes.*found 1073741824 bytes for timm/test_resnet.*state_dict"):
+        checkpoints.admit("user/mine", base, file, tmp_path / "prepared", silent)
+
+
 @pytest.mark.parametrize("architecture", ["graft-tiny-clip", "graft-tiny-siglip"])
 def test_of_a_model_with_two_towers_the_images_is_kept(architecture: str, tmp_path: Path) -> None:
     file = clip_factories.weights_file(architecture)
