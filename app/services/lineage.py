@@ -6,6 +6,7 @@ project has made. What was deleted since stays in the list: its digest was writt
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -31,6 +32,8 @@ NO_ITEMS: dict[str, Any] = {
     "num_seen_without_labels": None,
     "seen_without_labels_in": [],
 }
+# Writes what one thing comes from to the chain, and gives the walk below each that comes from others in turn.
+Walk = Iterator["Walk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +75,26 @@ def of_version(session: Session, storage: Storage, project: str, name: str, numb
     """
     row = models.version(session, project, name, number)
     chain: list[Node] = []
-    _version(session, storage, chain, name, row, None)
+    _go(_version(session, storage, chain, name, row, None))
     _alignments(session, chain, name, row)
     items, warnings, unknown = _trace(session, storage, row)
     return Lineage(chain, items, warnings, unknown)
 
 
+def _go(walk: Walk) -> None:
+    """Each walk to its end before the one above goes on, however many there are below each other."""
+    under_way = [walk]
+    while under_way:
+        below = next(under_way[-1], None)
+        if below is None:
+            under_way.pop()
+        else:
+            under_way.append(below)
+
+
 def _version(
     session: Session, storage: Storage, chain: list[Node], name: str, row: ModelVersion, of: str | None, **details: Any
-) -> None:
+) -> Walk:
     """The version and all that it comes from; a version that was met already is not told again."""
     own = f"{name}/{row.version}"
     known = any(node.what == "version" and node.id == own for node in chain)
@@ -102,11 +116,11 @@ def _version(
         told = {} if job is None else {"kind": job.kind, "state": job.state, "attempt": job.attempt}
         told |= {"recipe": spec["recipe"], "seed": spec["seed"], "libraries": spec["libraries"]}
         chain.append(Node("job", row.job_id, None, own, job is not None, told))
-    _added(session, storage, chain, row, own)
+    yield _added(session, storage, chain, row, own)
     for role in ("dataset", "source"):
         if spec.get(role) is not None:
             _dataset(session, row.project_id, chain, role, spec[role], own)
-    _backbone(session, storage, chain, row, own)
+    yield _backbone(session, storage, chain, row, own)
 
 
 def _from_elsewhere(chain: list[Node], spec: dict[str, Any], own: str) -> None:
@@ -119,7 +133,7 @@ def _from_elsewhere(chain: list[Node], spec: dict[str, Any], own: str) -> None:
     chain.append(Node("backbone", below["name"], below["digest"], own, False, {"licence": below["licence"], **told}))
 
 
-def _added(session: Session, storage: Storage, chain: list[Node], row: ModelVersion, own: str) -> None:
+def _added(session: Session, storage: Storage, chain: list[Node], row: ModelVersion, own: str) -> Walk:
     """The version that a class was added to."""
     added = row.spec.get("added")
     if added is None:
@@ -129,7 +143,7 @@ def _added(session: Session, storage: Storage, chain: list[Node], row: ModelVers
     if base is None:
         chain.append(Node("version", f"{added['model']}/{added['version']}", None, own, False, told))
     else:
-        _version(session, storage, chain, added["model"], base, own, **told)
+        yield _version(session, storage, chain, added["model"], base, own, **told)
 
 
 def _dataset(session: Session, project: str, chain: list[Node], role: str, used: dict[str, Any], of: str) -> None:
@@ -146,11 +160,11 @@ def _facts(row: Dataset) -> dict[str, Any]:
     return {"name": row.name, "num_samples": row.num_samples, "created_at": row.created_at.isoformat()}
 
 
-def _backbone(session: Session, storage: Storage, chain: list[Node], row: ModelVersion, of: str) -> None:
+def _backbone(session: Session, storage: Storage, chain: list[Node], row: ModelVersion, of: str) -> Walk:
     """The backbone; of an own one, what it was made from."""
     used, network = row.spec["backbone"], row.spec["files"][bundle.BACKBONE]
     told = {"licence": used["licence"], "graph_sha256": network["sha256"], "weights_changed": network["key"] is None}
-    _network(session, storage, chain, row.project_id, used, told, of)
+    yield _network(session, storage, chain, row.project_id, used, told, of)
 
 
 def _network(
@@ -162,7 +176,7 @@ def _network(
     told: dict[str, Any],
     of: str,
     remembered: dict[str, Any] | None = None,
-) -> None:
+) -> Walk:
     """A backbone as it was used, and the version whose trained network it is.
 
     Args:
@@ -189,9 +203,9 @@ def _network(
     version = session.get(ModelVersion, source["version_id"])
     link = {"through": "its trained network became the backbone"}
     if version is None:
-        _deleted(session, storage, chain, project, source, name, link)
+        yield _deleted(session, storage, chain, project, source, name, link)
     else:
-        _version(session, storage, chain, session.get_one(Model, version.model_id).name, version, name, **link)
+        yield _version(session, storage, chain, session.get_one(Model, version.model_id).name, version, name, **link)
 
 
 def _deleted(
@@ -202,7 +216,7 @@ def _deleted(
     source: dict[str, Any],
     of: str,
     link: dict[str, Any],
-) -> None:
+) -> Walk:
     """A version that is gone, and what the backbone made of its network has kept of it."""
     place = f"{source['model']}/{source['version']}"
     chain.append(Node("version", place, None, of, False, {**link, "remembered_by": of}))
@@ -216,7 +230,7 @@ def _deleted(
     below = source.get("network") or {"name": source.get("backbone")}
     if below["name"] is not None:
         told = {"licence": below["licence"]} if "licence" in below else {}
-        _network(session, storage, chain, project, below, told, place, source.get("below"))
+        yield _network(session, storage, chain, project, below, told, place, source.get("below"))
 
 
 def _alignments(session: Session, chain: list[Node], name: str, row: ModelVersion) -> None:
@@ -236,12 +250,13 @@ def _alignments(session: Session, chain: list[Node], name: str, row: ModelVersio
 
 def _trace(session: Session, storage: Storage, row: ModelVersion) -> tuple[dict[str, Any], list[str], str | None]:
     """What the job found out about the test items; of a version with an added class, what its base's did."""
+    while row.origin is None and (added := row.spec.get("added")) is not None:
+        base = _find(session, row.project_id, added["model"], added["version"])
+        if base is None:
+            return NO_ITEMS, [], BASE_GONE
+        row = base
     if row.origin is not None:
         return NO_ITEMS, [], ELSEWHERE
-    added = row.spec.get("added")
-    if added is not None:
-        base = _find(session, row.project_id, added["model"], added["version"])
-        return (NO_ITEMS, [], BASE_GONE) if base is None else _trace(session, storage, base)
     report = json.loads(storage.fetch(f"{row.prefix}/{bundle.REPORT}").read_text("utf-8"))
     data = report.get("data")
     if data is None:

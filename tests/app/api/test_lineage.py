@@ -1,13 +1,14 @@
 """The lineage of versions: chains through jobs, data, own backbones and added classes; and what test items met."""
 
 import hashlib
+import sys
 
 import pytest
 
 from app.artifact import bundle
 from app.artifact import seen as artifact
 from app.artifact.tensors import load
-from app.db.models import UserBackbone
+from app.db.models import Model, UserBackbone
 from tests import factories
 from tests.checks import problem
 
@@ -176,6 +177,22 @@ def test_an_added_class_hands_its_bases_trace_on(client, database, storage, publ
     assert ("version", "colours/1", "colours/2", False) in nodes(found)
     assert found["items"]["num_test"] is None
     assert "deleted" in found["unknown"]
+
+
+def test_classes_may_be_added_one_after_another_without_end(client, database, publish):
+    num_versions = 1 + sys.getrecursionlimit()
+    first = publish("colours", dataset=None)
+    with database.write() as session:
+        model = session.get_one(Model, first.model_id)
+        for number in range(2, num_versions + 1):
+            added = {"label": f"class {number}", "model": "colours", "version": number - 1, "num_images": 1}
+            row = factories.version(session, model, number, job_id=None, prefix=first.prefix)
+            row.spec = {**first.spec, "added": added}
+    found = get(client, "colours", num_versions)
+    versions = [(node["id"], node["of"]) for node in found["chain"] if node["what"] == "version"]
+    numbers = range(num_versions, 0, -1)
+    assert versions == [(f"colours/{n}", f"colours/{n + 1}" if n < num_versions else None) for n in numbers]
+    assert found["items"] == ITEMS
 
 
 @pytest.mark.parametrize(
