@@ -21,7 +21,7 @@ from app.backbones import InputChanges
 from app.bodies import BODY
 from app.db.models import UserBackbone
 from app.errors import BadRequest, UnsupportedMediaType
-from app.services import backbones, uploads
+from app.services import backbones, own_backbones, uploads
 from app.texts import NAME
 
 router = APIRouter(prefix="/backbones", tags=["backbones"], responses=RESPONSES)
@@ -83,13 +83,13 @@ class OwnBackboneOut(BaseModel):
 @router.get("/own/{name}", response_model=OwnBackboneOut)
 def get_own_backbone(name: str, session: ReadSession, project: Project) -> Any:
     """A user's own weights: how far they are, and how their tensors were matched."""
-    return _out(backbones.own(session, project, name))
+    return _out(own_backbones.own(session, project, name))
 
 
 @router.delete("/own/{name}", status_code=204)
 def delete_own_backbone(name: str, session: WriteSession, project: Project) -> None:
     """Removes own weights that no waiting job may open and no version stands on."""
-    session.info.setdefault(WASTE, []).extend(backbones.delete(session, project, name))
+    session.info.setdefault(WASTE, []).extend(own_backbones.delete(session, project, name))
 
 
 @router.post(
@@ -149,7 +149,7 @@ def _from_json(once: Once, given: Any) -> Response | OwnBackboneOut:
 
 def _from_version(once: Once, body: BackboneFromVersion) -> Response | OwnBackboneOut:
     def make(session: SqlSession) -> tuple[OwnBackboneOut, str]:
-        return _made(backbones.add_version(session, once.project, body.name, body.model, body.version))
+        return _made(own_backbones.add_version(session, once.project, body.name, body.model, body.version))
 
     return once.answer(ROUTE, [body.model_dump()], make)
 
@@ -158,8 +158,8 @@ def _from_upload(once: Once, body: BackboneFromUpload) -> Response | OwnBackbone
     def make(session: SqlSession) -> tuple[OwnBackboneOut, str]:
         # Its bytes count once: no longer as an upload's, before they count as the backbone's.
         taken = uploads.take(session, once.project, body.upload_id, body.name)
-        file = backbones.Checkpoint(uploads.incoming(once.project, taken.id), taken.received_bytes, body.input)
-        row = backbones.add(session, once.project, body.name, body.architecture, file)
+        file = own_backbones.Checkpoint(uploads.incoming(once.project, taken.id), taken.received_bytes, body.input)
+        row = own_backbones.add(session, once.project, body.name, body.architecture, file)
         taken.used_by = row.id
         return _made(row)
 
@@ -171,11 +171,11 @@ def _from_form(once: Once, form: BackboneForm, upload: multipart.Part, arrival: 
     asked = [form.model_dump(), upload.sha256]
     if (kept := arrival.answered(asked, ACCEPTED)) is not None:
         return kept
-    file = backbones.Checkpoint(arrival.key, upload.size_bytes, form.input)
+    file = own_backbones.Checkpoint(arrival.key, upload.size_bytes, form.input)
 
     def make(session: SqlSession) -> tuple[OwnBackboneOut, str]:
         arrival.keep(session)
-        return _made(backbones.add(session, once.project, form.name, form.architecture, file))
+        return _made(own_backbones.add(session, once.project, form.name, form.architecture, file))
 
     arrival.store()
     failpoints.reach("weights_stored")

@@ -14,21 +14,21 @@ from app.db.waste import Waste
 from app.errors import NotFound, TooMany
 from app.inbox import open_inbox
 from app.services import (
-    backbones,
     collections,
     datasets,
     jobs,
     limits,
     logs,
     outcomes,
+    own_backbones,
     publications,
     stored_bytes,
     uploads,
     waste,
 )
-from app.services.backbones import Checkpoint
 from app.services.collector import Collector, carry_out
 from app.services.limits import Limits
+from app.services.own_backbones import Checkpoint
 from app.services.receiving import Receiver
 from app.services.upload_leases import Desk
 from app.services.uploads import NewUpload
@@ -167,10 +167,10 @@ def test_versions_and_backbones_count_and_what_they_share_does_not(database):
         row = publications.admit(session, "default", "colours", made, False, {"how": "imported"})
         assert row.size_bytes == 600
         architecture = "timm/tf_efficientnet_lite0"
-        checked = backbones.add(session, "default", "mine", architecture, checkpoint(300))
+        checked = own_backbones.add(session, "default", "mine", architecture, checkpoint(300))
         for ask in (
             lambda: upload(session, 101),
-            lambda: backbones.add(session, "default", "more", architecture, checkpoint(101)),
+            lambda: own_backbones.add(session, "default", "more", architecture, checkpoint(101)),
             lambda: publications.admit(session, "default", "colours", made, False, {"how": "imported"}),
         ):
             with pytest.raises(TooMany) as caught:

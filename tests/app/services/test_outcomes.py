@@ -10,13 +10,13 @@ from app.errors import Conflict
 from app.services import (
     aliases,
     attempts,
-    backbones,
     datasets,
     job_requests,
     jobs,
     limits,
     models,
     outcomes,
+    own_backbones,
     stored_bytes,
 )
 from app.services.aliases import Target
@@ -285,8 +285,8 @@ def test_unknown_failure_code_is_a_mistake_of_ours():
 @pytest.mark.parametrize("refused", [True, False])
 def test_own_backbone(database, refused):
     with database.write() as session:
-        file = backbones.Checkpoint("incoming/default/x", 10, InputChanges())
-        row = backbones.add(session, "default", "mine", "timm/tf_efficientnet_lite0", file)
+        file = own_backbones.Checkpoint("incoming/default/x", 10, InputChanges())
+        row = own_backbones.add(session, "default", "mine", "timm/tf_efficientnet_lite0", file)
         attempts.claim(session, ["cpu"], OWNER, 60)
     document = {"backbone": {"name": "user/mine"}, "architecture": "timm/tf_efficientnet_lite0"}
     result = {"failure": "too few tensors" if refused else None, "mapping": {"mapped": 3}, "document": document}
