@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def confine(memory_bytes: int, seconds: int, file_bytes: int = 0) -> None:
-    """Bounds this process, once and for all.
+    """Bounds this process, once and for all; a bound that is lower already stays.
 
     Args:
         memory_bytes: on top of what the imports took.
@@ -23,4 +23,5 @@ def confine(memory_bytes: int, seconds: int, file_bytes: int = 0) -> None:
         (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(what, (limit, limit))
+        lowest = min([limit, *(one for one in resource.getrlimit(what) if one != resource.RLIM_INFINITY)])
+        resource.setrlimit(what, (lowest, lowest))

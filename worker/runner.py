@@ -26,7 +26,7 @@ from worker.attempt.progress import Reporter, Yielded
 
 # Exit status of an attempt that handed its job back.
 YIELDED = 75
-NO_ROOM = "no space left on device"
+NO_ROOM = [os.strerror(number).lower() for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "failed to map segment")
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ def unforeseen(error: Exception) -> dict[str, Any]:
         return _failure(
             "out_of_memory", "expected to fit into memory; found none left; use a smaller backbone or less data"
         )
-    if NO_ROOM in str(error).lower():
+    if any(word in str(error).lower() for word in NO_ROOM):
         # Libraries that write by themselves have errors of their own.
         error = OSError(errno.ENOSPC, str(error))
     shown = out_of_space(error) if isinstance(error, OSError) else error

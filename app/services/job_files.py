@@ -65,7 +65,8 @@ def _finished(session: Session, project: str, job_id: str, kind: str) -> Job:
         raise _none(kind, f"expected a job of kind {kind}; found {found}")
     if job.state != JobState.SUCCEEDED:
         ended = f": {job.failure_message}" if job.failure_message else ""
-        again = "retry it" if jobs.is_retried(job.kind, job.inputs) else "send the file again, and post a new job"
+        is_retried = jobs.is_retried(job.kind, job.inputs, job.failure_code)
+        again = "retry it" if is_retried else "send the file again, and post a new job"
         todo = again if job.state in (JobState.FAILED, JobState.CANCELLED) else "wait for it"
         raise Conflict(
             f"expected a job that has succeeded; found {job_id} {job.state}{ended}; {todo}",

@@ -66,7 +66,7 @@ def retry(session: Session, project: str, job_id: str) -> Job:
     job = jobs.locked(session, project, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Conflict(f"expected a job that failed or was cancelled; found one that is {job.state}")
-    if not jobs.is_retried(job.kind, job.inputs):
+    if not jobs.is_retried(job.kind, job.inputs, job.failure_code):
         why = (
             "whose upload is gone; upload it again"
             if job.kind in ("ingest", "backbone", "predict") and "source" not in job.inputs

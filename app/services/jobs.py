@@ -20,6 +20,8 @@ from app.states import FINAL, JobState, check_move
 
 # Kinds whose inputs stay, so that the same job can be done again; where it had an upload, that is gone.
 RETRIED = ("transfer", "rank", "evaluate", "advise", "predict", "extract")
+# How the check of own weights ends that finds fault with them: they are given up.
+REFUSED = "weights_unavailable"
 NOT_BEGUN = {"fraction": 0.0, "stage": "queued", "eta_seconds": None}
 # Of an attempt, until its runner says more.
 BEGUN = {"fraction": 0.0, "stage": "start", "eta_seconds": None}
@@ -119,8 +121,13 @@ def checkpoints(project: str, job_id: str) -> str:
     return f"checkpoints/{project}/{job_id}"
 
 
-def is_retried(kind: str, inputs: dict[str, Any]) -> bool:
-    """Whether such a job can be done again after it has failed: all that it works on is still there."""
+def is_retried(kind: str, inputs: dict[str, Any], failure_code: str | None) -> bool:
+    """Whether such a job can be done again after it has failed: all that it works on is still there.
+
+    Own weights are, unless the check has found that they cannot be used, or was cancelled.
+    """
+    if kind == "backbone":
+        return failure_code not in (None, REFUSED)
     return kind in RETRIED and "archive" not in inputs
 
 

@@ -19,6 +19,7 @@ from app.services import (
     ingestions,
     job_requests,
     jobs,
+    own_backbones,
     publications,
     references,
     reports,
@@ -83,6 +84,8 @@ def retry(session: Session, project: str, job_id: str) -> Job:
     waste.forget(session, jobs.checkpoints(job.project_id, job.id))
     if job.kind in studies.TABLES:
         studies.reopen(session, job)
+    if job.kind == "backbone":
+        own_backbones.reopen(session, job)
     return job
 
 
@@ -97,7 +100,8 @@ def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
     if job.kind == "backbone":
         row = session.get(UserBackbone, job.inputs["backbone_id"])
         if row is not None:
-            row.state, row.failure_code, row.failure_message, row.size_bytes = "invalid", code, message, 0
+            row.state, row.failure_code, row.failure_message = "invalid", code, message
+            row.size_bytes = row.size_bytes if _is_kept(job) else 0
     if job.kind == "align":
         alignments.fail(session, job.inputs["alignment_id"], code, message)
     if job.kind in studies.TABLES:
@@ -113,7 +117,7 @@ def _given_up(job: Job) -> list[str]:
     if job.kind == "ingest" and job.dataset_id:
         return [*_archive(job), datasets.prefix(job.project_id, job.dataset_id)]
     if job.kind == "backbone":
-        return _checkpoint(job)
+        return [] if _is_kept(job) else _checkpoint(job)
     if job.kind == "predict" and "archive" in job.inputs:
         return [*_archive(job), *checkpoints]
     return checkpoints if job.state == JobState.CANCELLED and job.kind in ("transfer", "predict") else []
@@ -172,7 +176,7 @@ def _backbone(session: Session, job: Job, result: Result) -> list[str]:
     row = session.get_one(UserBackbone, job.inputs["backbone_id"])
     row.mapping = result["mapping"]
     if result["failure"]:
-        attempts.fail(session, job, "weights_unavailable", result["failure"])
+        attempts.fail(session, job, jobs.REFUSED, result["failure"])
         row.state, row.failure_code, row.failure_message = "invalid", job.failure_code, job.failure_message
         row.size_bytes = 0
         return _checkpoint(job)
@@ -189,6 +193,12 @@ def _archive(job: Job) -> list[str]:
         assert job.dataset_id is not None
         return [job.inputs.get("archive") or uploads.incoming(job.project_id, job.dataset_id)]
     return [job.inputs["archive"]] if "archive" in job.inputs else []
+
+
+def _is_kept(job: Job) -> bool:
+    """Whether own weights that were sent stay, for another try of a check that came to no end."""
+    again = job.state == JobState.FAILED and jobs.is_retried(job.kind, job.inputs, job.failure_code)
+    return again and "file" in job.inputs
 
 
 def _checkpoint(job: Job) -> list[str]:

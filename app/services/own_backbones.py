@@ -12,7 +12,7 @@ from app.backbones import InputChanges
 from app.db.base import new_id
 from app.db.models import Job, Model, ModelVersion, UserBackbone
 from app.errors import Conflict, NotFound
-from app.services import jobs, limits, models
+from app.services import jobs, limits, models, waste
 from app.services.backbones import AUTO, similar
 from app.states import FINAL
 
@@ -125,6 +125,7 @@ def _checking(
     if taken is not None and taken.state != "invalid":
         raise Conflict(f"expected a new name; found a backbone {full!r}; choose another name", code="name_taken")
     if taken is not None:
+        waste.note(session, _kept(session, taken))
         session.delete(taken)
         session.flush()
     limits.check_bytes(session, project, size_bytes)
@@ -185,7 +186,26 @@ def delete(session: Session, project: str, name: str) -> list[str]:
         )
     session.delete(row)
     stored = row.document.get("prefix")
-    return [str(stored)] if stored else []
+    return [*_kept(session, row), *([str(stored)] if stored else [])]
+
+
+def reopen(session: Session, job: Job) -> None:
+    """Marks own weights whose check is tried again as being checked.
+
+    Raises:
+        Conflict: they were deleted meanwhile, or sent again.
+    """
+    row = session.get(UserBackbone, job.inputs["backbone_id"], with_for_update=True)
+    if row is None:
+        raise Conflict(f"expected weights to check; found {job.backbone} deleted, or sent again; post them again")
+    row.state = "checking"
+    row.failure_code = row.failure_message = None
+
+
+def _kept(session: Session, row: UserBackbone) -> list[str]:
+    """What was sent for weights that are not ready: it stays as long as its check may be tried again."""
+    job = session.get(Job, row.job_id) if row.state == "invalid" else None
+    return [job.inputs["file"]] if job is not None and "file" in job.inputs else []
 
 
 def _mentions(name: str) -> ColumnElement[bool]:

@@ -95,9 +95,12 @@ def _incoming(session: Session, places: Collection[Place]) -> set[Place]:
 
 
 def sent(session: Session) -> set[str]:
-    """Keys of the files that clients have sent and jobs are yet to read."""
+    """Keys of the files that clients have sent and jobs are yet to read, or to read again."""
     active = select(Job.inputs).where(Job.kind.in_(("ingest", "backbone", "predict")), Job.state.not_in(FINAL))
     keys = {inputs.get(name) for inputs in session.scalars(active) for name in ("archive", "file")}
+    unchecked = select(Job.inputs).join(UserBackbone, UserBackbone.job_id == Job.id)
+    unchecked = unchecked.where(Job.state == JobState.FAILED, Job.failure_code != jobs.REFUSED)
+    keys |= {inputs.get("file") for inputs in session.scalars(unchecked)}
     return {key for key in keys if key}
 
 
@@ -125,10 +128,10 @@ def _bundles(session: Session, places: Collection[Place]) -> set[Place]:
 
 def _checkpoints(session: Session, places: Collection[Place]) -> set[Place]:
     """Those of jobs that run, and of those that may be tried again."""
-    query = select(Job.project_id, Job.id, Job.state, Job.kind, Job.inputs).where(Job.id.in_(_ids(places)))
+    query = select(Job.project_id, Job.id, Job.state, Job.kind, Job.inputs, Job.failure_code)
     found: set[Place] = set()
-    for project, job_id, state, kind, inputs in session.execute(query):
-        again = state == JobState.FAILED and jobs.is_retried(kind, inputs) and "deleted_dataset" not in inputs
+    for project, job_id, state, kind, inputs, code in session.execute(query.where(Job.id.in_(_ids(places)))):
+        again = state == JobState.FAILED and jobs.is_retried(kind, inputs, code) and "deleted_dataset" not in inputs
         if again or state not in FINAL:
             found.add(("checkpoints", project, job_id))
     return found

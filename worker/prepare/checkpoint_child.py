@@ -2,7 +2,8 @@
 
 `python -m worker.prepare.checkpoint_child FILE RESULT MEMORY_BYTES SECONDS`. Nothing in the file is executed
 (`weights_only=True`, or safetensors); `app.limited` says what the process is for. It writes the largest dictionary of
-tensors it finds to RESULT as safetensors and prints one JSON line: `{"tensors": N}` or `{"error": WORDS}`.
+tensors it finds to RESULT as safetensors and prints one JSON line: `{"tensors": N}`, `{"error": WORDS}` where FILE is
+to blame, or `{"unwritten": WORDS}` where there was no writing RESULT.
 """
 
 import json
@@ -85,7 +86,7 @@ def _answer(file: Path, result: Path, memory_bytes: int) -> dict[str, Any]:
         state = largest(read(file))
         check(state, memory_bytes)
         # Tensors of one storage (tied weights) are written apart: safetensors refuses to guess.
-        save_file({name: value.detach().clone().contiguous() for name, value in state.items()}, result)
+        state = {name: value.detach().clone().contiguous() for name, value in state.items()}
     except (MemoryError, RuntimeError) as error:
         found = str(error).partition("\n")[0].partition(".")[0] or "out of memory"
         return {"error": f"it cannot be read ({found}); save the model's state_dict() with torch.save or safetensors"}
@@ -101,6 +102,14 @@ def _answer(file: Path, result: Path, memory_bytes: int) -> dict[str, Any]:
         return {"error": f"{NEITHER} ({words})"}
     except ValueError as error:
         return {"error": str(error)}
+    return _written(state, result)
+
+
+def _written(state: dict[str, Tensor], result: Path) -> dict[str, Any]:
+    try:
+        save_file(state, result)
+    except (SafetensorError, OSError) as error:
+        return {"unwritten": str(error)}
     return {"tensors": len(state)}
 
 

@@ -119,6 +119,7 @@ def open_file(
 
     Raises:
         Refused: with the child's words, or how it ended.
+        OSError: what was read could not be written; the file is not to blame.
     """
     budget = memory_bytes or 4 * file.stat().st_size + HEADROOM_BYTES
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
@@ -134,6 +135,8 @@ def open_file(
             ) from error
         if "error" in answer:
             raise Refused(f"the checkpoint cannot be used: {answer['error']}")
+        if "unwritten" in answer:
+            raise OSError(f"the tensors of the checkpoint could not be written: {answer['unwritten']}")
         return networks.read_state(result)
 
 

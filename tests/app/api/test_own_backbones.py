@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from app.db.base import now
 from app.db.models import UserBackbone
-from app.services import outcomes
+from app.db.waste import Waste
+from app.services import outcomes, references, stored_bytes, waste
 from tests import factories
 from tests.checks import problem
 from tests.factories import files_below
@@ -180,3 +182,56 @@ def test_why_weights_were_refused(client, database):
         session.query(UserBackbone).one().failure_code = None
     # As a release wrote it that had no codes.
     assert client.get(f"{URL}/own/mine").json()["failure"] == why
+
+
+@pytest.fixture
+def unchecked(client, database, storage):
+    """Own weights whose check has ended without a word about them: there was no room to open them."""
+    made = send(client).json()
+    with database.write() as session:
+        job = session.get_one(factories.Job, made["job_id"])
+        job.state, job.lease_owner = "running", "me"
+        session.flush()
+        assert outcomes.fail(session, made["job_id"], "me", "internal", "the disk is full") == []
+        file = job.inputs["file"]
+        assert file in references.sent(session)
+        assert stored_bytes.of_rows(session)["default"]["backbones"] == len(b"weights")
+    assert storage.fetch(file).read_bytes() == b"weights"
+    found = client.get(f"{URL}/own/mine").json()
+    assert (found["state"], found["failure"]["code"]) == ("invalid", "internal")
+    return {**made, "file": file}
+
+
+def again(client, made):
+    return client.post(f"/api/v1/jobs/{made['job_id']}/retry")
+
+
+def test_a_check_that_came_to_no_end_is_tried_again(client, database, unchecked):
+    assert again(client, unchecked).status_code == 202
+    found = client.get(f"{URL}/own/mine").json()
+    assert (found["state"], found["failure"], found["job_id"]) == ("checking", None, unchecked["job_id"])
+    problem(send(client), 409, "name_taken")
+    with database.write() as session:
+        job = session.get_one(factories.Job, unchecked["job_id"])
+        job.state, job.lease_owner = "running", "me"
+        session.flush()
+        refused = {"failure": "expected more; found less", "mapping": None, "document": None}
+        assert outcomes.succeed(session, job.id, "me", refused) == [unchecked["file"]]
+        assert unchecked["file"] not in references.sent(session)
+        assert stored_bytes.of_rows(session)["default"]["backbones"] == 0
+    assert "upload it again" in problem(again(client, unchecked), 400, "not_retryable")["detail"]
+
+
+def test_weights_that_are_not_tried_again_go_with_their_row(client, storage, unchecked):
+    assert client.delete(f"{URL}/own/mine").status_code == 204
+    assert storage.stat(unchecked["file"]) is None
+    assert "deleted" in problem(again(client, unchecked), 409, "invalid_state")["detail"]
+
+
+def test_weights_that_are_sent_again_take_the_place_of_those(client, database, storage, unchecked):
+    assert send(client, b"others").status_code == 202
+    with database.write() as session:
+        session.query(Waste).update({Waste.due_at: now()})
+    waste.sweep(database, storage)
+    assert storage.stat(unchecked["file"]) is None
+    assert "sent again" in problem(again(client, unchecked), 409, "invalid_state")["detail"]

@@ -14,11 +14,13 @@ from safetensors.torch import save_file
 
 from app import backbones as catalogue
 from app.backbones import Backbone
+from tests.conftest import SMALL_DISK_BYTES
 from tests.hostile import checkpoints as hostile
 from tests.worker import clip_factories
 from worker.backbones import export, networks
 from worker.prepare import checkpoint_child, checkpoints, image_tower
 from worker.prepare.checkpoints import Refused
+from worker.runner import unforeseen
 
 ARCHITECTURE = "timm/test_resnet"
 
@@ -185,6 +187,18 @@ def test_one_number_that_stands_for_a_terabyte_is_refused(tmp_path: Path) -> Non
     torch.save({"w": torch.zeros(1).expand(10**6, 10**6)}, file)
     with pytest.raises(Refused, match="found 4000000000000"):
         checkpoints.open_file(file)
+
+
+def test_a_full_disk_is_no_fault_of_the_weights(small_disk: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    weight = torch.arange(SMALL_DISK_BYTES // 2, dtype=torch.float32)
+    save_file({"weight": weight}, file)
+    with pytest.raises(OSError, match="could not be written") as caught:
+        checkpoints.open_file(file, scratch=small_disk)
+    assert "the disk is full" in unforeseen(caught.value)["failure"]["message"]
+    assert list(small_disk.iterdir()) == []
+    # Where there is room it is what was sent.
+    assert torch.equal(checkpoints.open_file(file, scratch=tmp_path)["weight"], weight)
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
