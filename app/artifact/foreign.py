@@ -51,7 +51,7 @@ SIZES = {
     "Tile": (1,),
     "TopK": (1,),
     "Unsqueeze": (1,),
-} | {name: (1,) for name in OPERATORS if name.startswith("Reduce")}
+} | {name: (1,) for name in sorted(OPERATORS) if name.startswith("Reduce")}
 
 
 def check_importable(path: Path, max_bytes: int = MAX_BYTES) -> None:
