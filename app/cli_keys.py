@@ -58,13 +58,21 @@ def on_database(settings: Settings, work: Callable[["Database"], int]) -> int:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
+    from app.db import refusals
     from app.db.session import Database
 
     database = Database(settings.resolved_database_url)
     try:
         return work(database)
     except SQLAlchemyError as error:
-        return _refuse(f"expected a migrated database; found {type(error).__name__}; run `graft migrate` first")
+        said = refusals.first_line(error)
+        if refusals.is_unmigrated(error):
+            return _refuse(f"expected a migrated database; found: {said}; run `graft migrate` first")
+        place = database.engine.url.render_as_string(hide_password=True)
+        return _refuse(
+            f"expected the database at {place} to do as it was told; found: {said}; see that it runs, and that "
+            "GRAFT_DATABASE_URL names it, then try again"
+        )
     finally:
         database.dispose()
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.db.base import new_id, now
 from app.db.keys import ApiKey
+from app.db.many import upsert
 from app.db.models import Project
 from app.errors import BadRequest, NotFound
 from app.services import paging
@@ -133,5 +134,6 @@ def open_project(session: Session, name: str) -> None:
             "expected a project's name of at most 40 small letters, digits, dots, dashes and underscores that begins "
             f"with a letter or digit; found {name!r}; choose another"
         )
-    session.add(Project(id=name))
-    session.flush()
+    # Of two that make it at once, one waits for the other here.
+    session.execute(upsert(session, Project).on_conflict_do_nothing(), [{"id": name}])
+    session.get_one(Project, name, with_for_update={"key_share": True})

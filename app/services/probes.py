@@ -16,6 +16,7 @@ from pathlib import Path
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.db import refusals
 from app.db.session import Database
 from app.services import queues
 from app.storage import Storage
@@ -124,6 +125,8 @@ def _database(database: Database) -> str:
         with database.read() as session:
             session.execute(text("SELECT 1 FROM project LIMIT 1"))
     except SQLAlchemyError as error:
+        if not refusals.is_unmigrated(error):
+            raise
         return f"expected a migrated database; found {type(error).__name__}; run `graft migrate`"
     return "ok"
 

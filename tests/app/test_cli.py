@@ -189,8 +189,30 @@ def test_a_key_that_makes_no_sense_is_refused(rows, capsys, given, words):
 
 
 def test_keys_need_a_database(in_home, capsys):
-    assert cli.main(["keys", "create"]) == 2
-    assert "run `graft migrate`" in capsys.readouterr().err
+    for found in ("unable to open database file", "no such table: project"):
+        assert cli.main(["keys", "create"]) == 2
+        assert f"expected a migrated database; found: {found}; run `graft migrate`" in capsys.readouterr().err
+        in_home.mkdir(exist_ok=True)
+
+
+def test_projects_need_tables(empty_database_url, in_home, monkeypatch, capsys):
+    in_home.mkdir()
+    monkeypatch.setenv("GRAFT_DATABASE_URL", empty_database_url)
+    assert cli.main(["projects", "list"]) == 2
+    said = capsys.readouterr().err
+    assert "expected a migrated database; found: " in said
+    assert "run `graft migrate`" in said
+
+
+@pytest.mark.parametrize("command", [["keys", "create"], ["keys", "list"], ["projects", "list"]])
+def test_a_database_that_is_away_is_not_one_to_migrate(in_home, monkeypatch, capsys, command):
+    monkeypatch.setenv("GRAFT_DATABASE_URL", f"postgresql+psycopg://graft:secret@127.0.0.1:{free_port()}/graft")
+    assert cli.main(command) == 2
+    said = capsys.readouterr().err
+    assert "onnection refused" in said
+    assert "GRAFT_DATABASE_URL" in said
+    assert "migrate" not in said
+    assert "secret" not in said
 
 
 def test_projects_are_limited(rows, capsys):

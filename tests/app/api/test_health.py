@@ -10,10 +10,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from app.db.session import Database
 from app.main import create_app
 from app.services import limits
 from app.services.limits import Limits
-from app.services.probes import STORAGE_SECONDS, Probe, try_storage
+from app.services.probes import STORAGE_SECONDS, Probe, probes, try_storage
 from app.settings import Settings
 from app.storage import FolderStorage
 from tests import factories
@@ -76,6 +77,13 @@ def test_empty_database_is_named(home):
         assert set(found["missing"]) == {"database", "worker"}
         assert "graft migrate" in found["checks"]["database"]
         assert client.get("/livez").text == "ok"
+
+
+def test_a_database_that_is_away_is_not_one_to_migrate(storage, tmp_path):
+    database = Database(f"postgresql+psycopg://graft:secret@127.0.0.1:{free_port()}/graft")
+    said = probes(database, storage, tmp_path).database.look()
+    database.dispose()
+    assert said == "expected the database to answer; found OperationalError; the service's log says more"
 
 
 def test_storage_that_takes_no_file_is_named(light, home):

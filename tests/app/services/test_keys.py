@@ -99,3 +99,18 @@ def test_projects_are_made_by_their_name(database):
                 keys.open_project(session, wrong)
     with database.read() as session:
         assert {row.id for row in session.query(Project)} == {"default", "team-a.1"}
+
+
+def test_of_two_that_make_the_first_key_of_a_new_project_one_does(database, second):
+    def first_key(session):
+        keys.open_project(session, "team")
+        if keys.has_admin(session, "team"):
+            return None
+        return make(session, "team", scopes=keys.SCOPES)
+
+    with database.write() as session:
+        assert first_key(session) is not None
+        other = second(first_key)
+    assert other.result(30) is None
+    with database.read() as session:
+        assert session.get_one(Project, "team").max_jobs is None
