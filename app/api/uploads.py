@@ -16,7 +16,7 @@ from app.db.base import now
 from app.db.uploads import Upload
 from app.errors import BadRequest, UnsupportedMediaType
 from app.inbox import Part
-from app.services import upload_completion, uploads
+from app.services import upload_completion, upload_parts, uploads
 from app.services.receiving import Receiver
 from app.services.upload_leases import Desk
 
@@ -194,7 +194,7 @@ def get_upload(upload_id: str, request: Request, response: Response, session: Re
 def list_parts(upload_id: str, state: Context, session: ReadSession, project: Project) -> Any:
     """New URLs for the parts of an upload via `s3`, and which of them are there: what a client goes on from."""
     row = uploads.get(session, project, upload_id)
-    uploads.check_awaits_parts(row)
+    upload_parts.check_awaits_parts(row)
     return _parts(state, row)
 
 
@@ -246,7 +246,7 @@ def _new(wanted: UploadIn) -> uploads.NewUpload:
 
 def _create(state: State, project: str, new: uploads.NewUpload) -> Upload:
     desk = _desk(state)
-    with uploads.started(state.inbox, project, new) as begun, state.database.session() as session:
+    with upload_parts.started(state.inbox, project, new) as begun, state.database.session() as session:
         row = uploads.create(session, state.inbox, project, begun, desk.most_bytes, desk.keep)
         finish(state, session, _location(row))
         return row
@@ -257,7 +257,7 @@ def _location(row: Upload) -> str:
 
 
 def _parts(state: State, row: Upload) -> PartsOut:
-    sizes = uploads.sizes(row)
+    sizes = upload_parts.sizes(row)
     held = uploads.held(row)
     there = {part.number: part.etag for part in state.inbox.parts(held) or []}
     # No URL outlives the upload: bytes that it took then would be lost.

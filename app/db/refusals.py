@@ -9,7 +9,7 @@ _UNMIGRATED_WORDS = ("no such table", "no such column", "unable to open database
 
 
 def is_unmigrated(error: SQLAlchemyError) -> bool:
-    """Whether a table or column is missing that a migration makes, or the file of all; SQLite has but words for it."""
+    """Whether a table or column is missing that a migration makes, or the file of all. SQLite says so in words."""
     state, said = getattr(getattr(error, "orig", None), "sqlstate", None), first_line(error)
     return state in _UNMIGRATED_STATES or any(words in said for words in _UNMIGRATED_WORDS)
 

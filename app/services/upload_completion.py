@@ -9,7 +9,7 @@ from app.db.base import now
 from app.db.uploads import Upload
 from app.errors import BadRequest, Conflict
 from app.inbox import Held, Part
-from app.services import uploads
+from app.services import upload_parts, uploads
 from app.services.upload_leases import Desk, Lease
 from app.services.uploads import State
 
@@ -59,7 +59,7 @@ def assembled(desk: Desk, lease: Lease, row: Upload, given: list[Part] | None = 
         held = Held(held.key, held.working, row.size_bytes or 0, held.remote_id)
         found = desk.inbox.parts(held)
         # None where an attempt was cut short after the object store had put them together.
-        parts = [] if found is None else uploads.check_parts(row, given or [], found)
+        parts = [] if found is None else upload_parts.check_parts(row, given or [], found)
     else:
         with desk.database.read() as session:
             parts = uploads.parts(session, row.id)

@@ -1,9 +1,7 @@
 """Resumable uploads: begun, looked at, taken by what is made of them, deleted. `receiving` brings the bytes in."""
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -14,14 +12,12 @@ from app import inbox as inboxes
 from app.db.base import new_id, now
 from app.db.session import Database
 from app.db.uploads import USED, Upload, UploadPart
-from app.errors import BadRequest, Conflict, Gone, NotFound, OutOfSpace, TooLarge
+from app.errors import Conflict, Gone, NotFound, OutOfSpace, TooLarge
 from app.inbox import Held, Inbox, Part
 from app.services import limits, paging
 
 PREFIX = "up"
 TUS, S3 = "tus", "s3"
-
-log = logging.getLogger(__name__)
 
 
 class State(StrEnum):
@@ -35,7 +31,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewUpload:
-    """What an upload begins with; a size that is not known yet is told by a later request."""
+    """What an upload begins with; a size that is not known yet is told by a later request.
+
+    `remote_id` is what it is called in the object store, where its parts go there.
+    """
 
     via: str = TUS
     size_bytes: int | None = None
@@ -56,33 +55,8 @@ def incoming(project: str, name: str) -> str:
     return f"incoming/{project}/{name}"
 
 
-@contextmanager
-def started(inbox: Inbox, project: str, new: NewUpload) -> Iterator[NewUpload]:
-    """An upload that is open in the object store, where its parts go there, for a block that writes its row.
-
-    Before the transaction: others would wait for the object store. What raises in the block gives the upload up; where
-    that fails, or nobody lives to do it, it is open without a row, and swept.
-
-    Raises:
-        Unsupported: parts were asked for where the storage has none.
-    """
-    if new.via != S3:
-        yield new
-        return
-    key = incoming(project, new.id)
-    remote_id = inbox.start_parts(key)
-    try:
-        yield replace(new, remote_id=remote_id)
-    except BaseException:
-        try:
-            inbox.discard(Held(key, _working(project, new.id), 0, remote_id))
-        except Exception:
-            log.exception("%s stays open in the object store; the sweep will try again", key)
-        raise
-
-
 def create(session: Session, inbox: Inbox, project: str, new: NewUpload, most_bytes: int, keep: timedelta) -> Upload:
-    """Writes the row of an upload of which nothing has come yet; one via `s3` is `started`.
+    """Writes the row of an upload of which nothing has come yet; one via `s3` is `upload_parts.started`.
 
     Raises:
         TooLarge: it would be larger than `most_bytes`.
@@ -226,7 +200,7 @@ def held(row: Upload) -> Held:
     """What is durably there of an upload."""
     return Held(
         key=incoming(row.project_id, row.id),
-        working=_working(row.project_id, row.id),
+        working=working(row.project_id, row.id),
         size_bytes=row.received_bytes,
         remote_id=row.remote_id,
         tail=row.tail,
@@ -234,7 +208,8 @@ def held(row: Upload) -> Held:
     )
 
 
-def _working(project: str, upload_id: str) -> str:
+def working(project: str, upload_id: str) -> str:
+    """Below what its bytes gather until it is whole."""
     return f"{inboxes.ROOT}/{project}/{upload_id}"
 
 
@@ -242,67 +217,6 @@ def parts(session: Session, upload_id: str) -> list[Part]:
     """Its parts in the object store, in order."""
     rows = session.scalars(select(UploadPart).where(UploadPart.upload_id == upload_id).order_by(UploadPart.number))
     return [Part(row.number, row.etag, row.size_bytes) for row in rows]
-
-
-def sizes(row: Upload) -> list[int]:
-    """Bytes of each part that the client puts into the object store itself; a part of nothing for an empty file.
-
-    Raises:
-        Conflict: code upload_via, its bytes come through the service.
-    """
-    if row.via != S3 or row.part_bytes is None or row.size_bytes is None:
-        raise Conflict(
-            f"expected an upload that was begun with `via: s3`; found {row.id} via {row.via}; send it with PATCH",
-            code="upload_via",
-        )
-    full, rest = divmod(row.size_bytes, row.part_bytes)
-    return [row.part_bytes] * full + ([rest] if rest or not full else [])
-
-
-def check_awaits_parts(row: Upload) -> None:
-    """Refuses an upload whose parts are one object already: there is nowhere to put another one.
-
-    Raises:
-        Conflict: code upload_via, as `sizes`; upload_used; or invalid_state, all of it is here.
-    """
-    sizes(row)
-    if row.state == State.USED:
-        check_complete(row)
-    if row.state != State.RECEIVING:
-        raise Conflict(
-            f"expected an upload that waits for parts; found {row.id} {row.state}, with all of its {row.size_bytes} "
-            f"bytes; go on with POST /api/v1/uploads/{row.id}/complete, or begin a new one"
-        )
-
-
-def check_parts(row: Upload, given: list[Part], found: list[Part]) -> list[Part]:
-    """What the client says it has put there, against what is there.
-
-    Raises:
-        BadRequest: code parts_invalid, with the first part that is wrong.
-    """
-    there = {part.number: part for part in found}
-    etags = {part.number: part.etag for part in given}
-    for number, size in enumerate(sizes(row), 1):
-        part = there.get(number)
-        if part is None or number not in etags:
-            what = "no such part in the object store" if part is None else "none named"
-        elif part.etag.strip('"') != etags[number].strip('"'):
-            what = f"etag {etags[number]!r} named and {part.etag!r} in the object store"
-        elif part.size_bytes != size:
-            what = f"{part.size_bytes} bytes"
-        else:
-            continue
-        raise BadRequest(
-            f"expected part {number} with {size} bytes and its etag; found {what}; put the part again and name what "
-            "the object store answers",
-            code="parts_invalid",
-        )
-    if len(etags) != len(sizes(row)):
-        raise BadRequest(
-            f"expected {len(sizes(row))} parts; found {len(etags)} named; name each once", code="parts_invalid"
-        )
-    return found
 
 
 def stamp(moment: datetime) -> str:
