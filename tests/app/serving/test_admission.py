@@ -1,6 +1,9 @@
 """What is refused when a bundle's files are opened, and what is compared."""
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from app import limited
 from app.artifact import archive, bundle
@@ -61,6 +64,28 @@ def test_what_finds_no_memory_is_too_costly_and_not_invalid(tmp_path, files, num
     found = ask(tmp_path, bundle_factories.replace(files, "backbone.onnx", wide), 1_300 * 2**20)
     assert found.get("num_images") == (16 if fits else None)
     assert found.get("code") == (None if fits else "import_too_costly")
+
+
+def test_a_graph_that_costs_much_on_three_images_alone_is_too_costly(tmp_path, files):
+    """A full batch does not show it, and whoever sends three images later would."""
+    network = onnx.load_model_from_string(files["backbone.onnx"])
+    network.graph.node.extend([
+        helper.make_node("Shape", ["images"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["n"]),
+        helper.make_node("Gather", ["table", "n"], ["size"]),
+        helper.make_node("ConstantOfShape", ["size"], ["zeros"]),
+        helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
+        helper.make_node("Add", ["features", "zero"], ["same"]),
+    ])  # fmt: skip
+    table = np.where(np.arange(17) == 3, 2**33, 1).astype(np.int64)
+    for name, array in {"first": np.array([0], np.int64), "table": table}.items():
+        network.graph.initializer.append(numpy_helper.from_array(array, name))
+    for node in network.graph.node:
+        renamed = {"features": "plain", "same": "features"}
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(one, one) for one in names]
+    found = ask(tmp_path, bundle_factories.replace(files, "backbone.onnx", network.SerializeToString()), 1_300 * 2**20)
+    assert found.get("code") == "import_too_costly", found
 
 
 def test_without_stored_features_predictions_are_not_compared(tmp_path, files):
