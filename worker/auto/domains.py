@@ -19,8 +19,8 @@ from worker.auto.bench import Bench, opened
 from worker.auto.choice import Entry
 from worker.auto.frozen import cost
 from worker.backbones import features
+from worker.backbones.extraction import Extraction
 from worker.backbones.feature_cache import Features
-from worker.backbones.features import Extraction
 from worker.contract.excerpt import Excerpt
 from worker.contract.outcome import Adaptation, Candidate, Outcome
 from worker.contract.task import Domain, Recorded, Rows, Task

@@ -15,7 +15,8 @@ from worker.auto.budget import Room
 from worker.auto.choice import Entry
 from worker.auto.steps import Step, num_draws
 from worker.backbones import features
-from worker.backbones.features import Extraction, Extractor
+from worker.backbones.extraction import Extraction
+from worker.backbones.features import Extractor
 from worker.backbones.prepared import Prepared
 from worker.contract.excerpt import LEAST_CLASS_IMAGES, LEAST_SCORED
 from worker.contract.outcome import Candidate

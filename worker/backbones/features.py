@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
@@ -23,6 +22,7 @@ from app.artifact import decoding, preprocess
 from app.artifact.preprocess import Preprocess
 from app.errors import JobFailure
 from worker.attempt.context import RunContext
+from worker.backbones.extraction import Extraction
 from worker.backbones.feature_cache import FeatureCache, Features, Space
 from worker.backbones.prepared import Prepared
 from worker.data.samples import Index, iter_images
@@ -31,8 +31,6 @@ BATCH_SIZE = 16
 CHUNK_IMAGES = 2048
 AHEAD_BATCHES = 3
 ROUNDS = 4
-# So many tell the pace of one, unless reading those that were cached took a part of the time that shows.
-TIMED_IMAGES, TIMED_SHARE = 32, 0.1
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -60,22 +58,6 @@ class Left(Exception):
     def __init__(self, num_done: int, num_wanted: int, *, is_kept: bool = True) -> None:
         told = "missing images were extracted, and are kept" if is_kept else "images were decoded"
         super().__init__(f"{num_done} of {num_wanted} {told}")
-
-
-@dataclass(frozen=True, slots=True)
-class Extraction:
-    """What it took to get some features."""
-
-    num_cached: int
-    num_extracted: int
-    seconds: float
-
-    @property
-    def image_seconds(self) -> float | None:
-        """To decode an image and pass it through; None where too few were to tell it."""
-        if self.num_extracted < max(TIMED_IMAGES, TIMED_SHARE * self.num_cached):
-            return None
-        return self.seconds / self.num_extracted
 
 
 def features(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.backbones import features
-from worker.backbones.features import Extraction
+from worker.backbones.extraction import Extraction
 from worker.contract.task import Rows, Task
 from worker.solvers.even import whole
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifact.spec import HeadKind
-from worker.backbones.features import Extraction
+from worker.backbones.extraction import Extraction
 from worker.backbones.prepared import Prepared
 from worker.contract.excerpt import Excerpt
 from worker.contract.task import Float, Rows

@@ -16,8 +16,9 @@ from torch import nn
 from worker.attempt.context import RunContext
 from worker.backbones import export, features, networks
 from worker.backbones.export import FromPixels
+from worker.backbones.extraction import Extraction
 from worker.backbones.feature_cache import Space
-from worker.backbones.features import Extraction, Extractor
+from worker.backbones.features import Extractor
 from worker.backbones.prepared import Prepared
 from worker.contract.task import Float, Rows
 from worker.data.samples import Index

@@ -16,7 +16,7 @@ from app.artifact import tensors
 from app.artifact.predicted import Predictions
 from app.artifact.selection import SelectionPredictions
 from worker.backbones import features
-from worker.backbones.features import Extraction
+from worker.backbones.extraction import Extraction
 from worker.contract.outcome import Candidate, Moved
 from worker.contract.task import Float, Rows, Task
 from worker.data.samples import Index

@@ -13,8 +13,8 @@ from torch import nn
 from app.artifact.preprocess import Preprocess
 from worker.backbones import features, networks
 from worker.backbones.export import FromPixels
+from worker.backbones.extraction import Extraction
 from worker.backbones.feature_cache import Space
-from worker.backbones.features import Extraction
 from worker.backbones.prepared import Prepared
 from worker.contract.task import Float, Rows, Task
 

@@ -18,7 +18,7 @@ from app.recipes import FineTune
 from worker.backbones import adapters, export, features, networks
 from worker.backbones import split as splitting
 from worker.backbones.export import FromPixels
-from worker.backbones.features import Extraction
+from worker.backbones.extraction import Extraction
 from worker.backbones.prepared import Prepared
 from worker.contract.task import Float, Rows, Task
 from worker.fine_tuning import forward

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.recipes import Adapt
 from worker.backbones import features
-from worker.backbones.features import Extraction
+from worker.backbones.extraction import Extraction
 from worker.contract.network_head import NetworkHead
 from worker.contract.outcome import Adaptation, Decision, Outcome, Spaces
 from worker.contract.task import Float, Task

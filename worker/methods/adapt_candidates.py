@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.backbones.features import Extraction
+from worker.backbones.extraction import Extraction
 from worker.contract.network_head import NetworkHead
 from worker.contract.outcome import DATASET, SOURCE, Candidate, Selection, Tried
 from worker.contract.task import Float, Rows, Task

@@ -11,8 +11,8 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from worker.attempt import machine
-from worker.backbones import features
-from worker.backbones.features import Extraction, Extractor
+from worker.backbones.extraction import TIMED_IMAGES, Extraction
+from worker.backbones.features import Extractor
 from worker.backbones.prepared import Prepared
 from worker.contract.outcome import Decision
 from worker.contract.task import Float, Rows, Task
@@ -146,7 +146,7 @@ class Clock:
         backbone = backbone or task.backbone
         key = _key(backbone)
         if key not in self._image_seconds:
-            rows = (task.pool if rows is None else rows)[: features.TIMED_IMAGES]
+            rows = (task.pool if rows is None else rows)[:TIMED_IMAGES]
             kept = partial(self._timed.__setitem__, key)
             self._image_seconds[key] = seconds_per_image(task, backbone, rows, run, kept)
         return self._image_seconds[key]

@@ -9,7 +9,7 @@ from app.artifact.preprocess import Preprocess
 from app.recipes import FineTune
 from worker.attempt.context import never
 from worker.backbones import features
-from worker.backbones.features import Extraction
+from worker.backbones.extraction import Extraction
 from worker.backbones.prepared import Prepared
 from worker.contract.heads import LinearHead
 from worker.contract.task import Float, Rows, Task

@@ -12,7 +12,7 @@ import time
 from functools import cache
 
 from worker.backbones import features
-from worker.backbones.features import Extraction
+from worker.backbones.extraction import Extraction
 from worker.backbones.prepared import Prepared
 from worker.contract.excerpt import Excerpt
 from worker.contract.outcome import Decision

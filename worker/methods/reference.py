@@ -15,7 +15,8 @@ from app.recipes import LinearProbe
 from worker.attempt.context import never
 from worker.attempt.progress import Reporter
 from worker.backbones import features
-from worker.backbones.features import Extraction, Extractor
+from worker.backbones.extraction import TIMED_IMAGES, Extraction
+from worker.backbones.features import Extractor
 from worker.backbones.prepared import Prepared
 from worker.contract.outcome import Candidate, Decision, Scratch
 from worker.contract.task import Rows, Task
@@ -197,7 +198,7 @@ def seconds_per_image(
         kept: told of features that nobody had yet.
     """
     context, backbone = task.context, backbone or task.backbone
-    rows = task.pool[: features.TIMED_IMAGES] if rows is None else rows
+    rows = task.pool[:TIMED_IMAGES] if rows is None else rows
     opened = run() if run else features.open_extractor(context, backbone)
     is_pooled = context.device == "cpu" and backbone.preprocess == task.backbone.preprocess
     if is_pooled and features.num_missing(context, task.index, rows, backbone) == len(rows):

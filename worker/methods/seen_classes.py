@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from app.artifact.scores import unit
 from app.recipes import ZeroShot
 from worker.backbones import features
-from worker.backbones.features import Extraction
+from worker.backbones.extraction import Extraction
 from worker.backbones.prepared import Prepared
 from worker.backbones.text import TextEncoder
 from worker.contract.heads import CosineHead

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from app.errors import JobFailure
 from app.recipes import Adapt
 from worker.alignments import unpaired
-from worker.backbones.features import Extraction
+from worker.backbones.extraction import Extraction
 from worker.contract.heads import LinearHead
 from worker.contract.outcome import DATASET, SOURCE, Adaptation, Candidate, Decision, Outcome, Selection, Tried
 from worker.contract.task import Float, Task

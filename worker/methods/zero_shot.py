@@ -32,7 +32,7 @@ from app.errors import JobFailure
 from app.recipes import ZeroShot
 from worker.backbones import features, text
 from worker.backbones.exposure import exposure
-from worker.backbones.features import Extraction
+from worker.backbones.extraction import Extraction
 from worker.backbones.prepared import Prepared
 from worker.backbones.text import TextEncoder
 from worker.contract.heads import CosineHead

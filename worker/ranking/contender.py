@@ -15,7 +15,8 @@ from app.artifact.scores import softmax
 from app.serving.runtime import Session
 from worker.attempt.context import RunContext
 from worker.backbones import features
-from worker.backbones.features import Extraction, Extractor
+from worker.backbones.extraction import Extraction
+from worker.backbones.features import Extractor
 from worker.backbones.prepared import Prepared
 from worker.contract.outcome import BLIND
 from worker.data.samples import Index

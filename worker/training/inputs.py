@@ -17,8 +17,8 @@ from app.artifact import preprocess
 from app.artifact.preprocess import Preprocess
 from worker.attempt.context import RunContext
 from worker.backbones import features
+from worker.backbones.extraction import Extraction
 from worker.backbones.feature_cache import Space
-from worker.backbones.features import Extraction
 from worker.backbones.prepared import Prepared
 from worker.data.samples import Index
 from worker.training import augment

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from worker.attempt.context import RunContext
 from worker.backbones import features
-from worker.backbones.features import Extraction
+from worker.backbones.extraction import Extraction
 from worker.backbones.prepared import Prepared
 from worker.data.samples import Index
 from worker.training import inputs

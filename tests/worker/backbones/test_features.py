@@ -20,6 +20,7 @@ from worker.attempt.context import RunContext
 from worker.attempt.document import DatasetDocument, JobDocument
 from worker.attempt.progress import Reporter, Yielded
 from worker.backbones import features
+from worker.backbones.extraction import Extraction
 from worker.backbones.feature_cache import Space
 from worker.data.ingest import BaseDataset, IngestRequest, ingest
 from worker.data.samples import iter_images, load_index
@@ -321,4 +322,4 @@ def test_in_an_object_store(tmp_path, s3_url):
 def test_an_extraction_tells_its_pace_where_it_was_long_enough(
     num_cached: int, num_extracted: int, image_seconds: float | None
 ) -> None:
-    assert features.Extraction(num_cached, num_extracted, 4.0).image_seconds == image_seconds
+    assert Extraction(num_cached, num_extracted, 4.0).image_seconds == image_seconds

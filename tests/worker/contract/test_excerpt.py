@@ -8,7 +8,8 @@ from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.study_factories import Lab
 from worker.backbones import features
-from worker.backbones.features import Extraction, Left
+from worker.backbones.extraction import Extraction
+from worker.backbones.features import Left
 from worker.contract import excerpt
 from worker.prepare import sources
 from worker.reports import lineage

@@ -12,7 +12,7 @@ from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker.attempt import machine
-from worker.backbones.features import Extraction
+from worker.backbones.extraction import Extraction
 from worker.contract.task import Task
 from worker.evaluate import flags, sections
 from worker.fine_tuning import pilots

@@ -11,7 +11,7 @@ from tests import factories
 from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire
 from worker.attempt.progress import Yielded
-from worker.backbones.features import Extraction
+from worker.backbones.extraction import Extraction
 from worker.contract.task import Task
 from worker.methods import reference, scratch, scratch_training
 from worker.methods.reference import holdout
