@@ -3,6 +3,7 @@
 import threading
 from contextlib import ExitStack
 
+import psutil
 import pytest
 
 from app.db.session import Database
@@ -39,8 +40,12 @@ def open_bench(storage, home, tmp_path, monkeypatch):
 
     with stack:
         yield open_on
+        _, left = psutil.wait_procs(processes.named(home, "worker.runner"), 10)
+        # One that a failed test has stopped would keep the process that it comes from from ending.
+        for runner in left:
+            runner.kill()
     opened[0].dispose()
-    assert processes.named(home, "worker.runner") == []
+    assert left == []
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def test_job_outlives_a_database_that_is_away(bench, caplog):
     thread = bench.start()
     found = bench.freeze(job_id)
     with locked(bench):
-        wait_until(lambda: "goes on without the database" in caplog.text, "a failed write")
+        wait_until(lambda: "cannot be written to for now" in caplog.text, "a failed write")
         os.kill(found.pid, signal.SIGCONT)
         wait_until(lambda: not processes.alive(found), "the runner's end")
         assert thread.is_alive()
