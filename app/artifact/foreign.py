@@ -1,8 +1,8 @@
 """Graphs from outside: what they may consist of, decided from the file alone. Nothing is run here.
 
 Allowed is what image networks and heads are made of: operators of ONNX itself that compute, whose results have sizes
-that follow from the sizes of their inputs. Then running a graph once on a full batch shows what every later run costs,
-unless it computes with the number of images (`is_uneven`): then it has to be run on each.
+that follow from the sizes of their inputs. Then running a graph once on each number of images shows what every later
+run costs.
 """
 
 from collections.abc import Iterator
@@ -53,10 +53,6 @@ SIZES = {
     "TopK": (1,),
     "Unsqueeze": (1,),
 } | {name: (1,) for name in sorted(OPERATORS) if name.startswith("Reduce")}
-# Those of a result that has as many items or more, the larger they are.
-GROWING = frozenset({"ConstantOfShape", "Expand", "OneHot", "Reshape", "Tile"})
-# What hands numbers on as they are; where inputs beside the first say which, these have to be constant.
-HANDING_ON = frozenset({"Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
 
 
 def check_importable(path: Path, max_bytes: int = MAX_BYTES) -> None:
@@ -74,30 +70,6 @@ def check_importable(path: Path, max_bytes: int = MAX_BYTES) -> None:
     _check_valid(model)
     _check_sizes(model.graph)
     _check_finite(path.name, model)
-
-
-def is_uneven(path: Path) -> bool:
-    """Whether a graph may cost more on a few images than on many: a size is more than a count of something as it is.
-
-    With a count one can compute (three images, and no other number, may ask for terabytes), look a number up, or cut.
-
-    Args:
-        path: of a graph that `check_importable` has taken.
-    """
-    graph = _read(path, MAX_BYTES).graph
-    constant, counted = {"", *(tensor.name for tensor in graph.initializer)}, set[str]()
-    for node in graph.node:
-        sizes = {node.input[place] for place in SIZES.get(node.op_type, ()) if place < len(node.input)} - constant
-        if sizes and not (node.op_type in GROWING and sizes <= counted):
-            return True
-        inputs = set(node.input)
-        handed = inputs if node.op_type == "Concat" else set(node.input[:1])
-        hands_on = node.op_type in HANDING_ON and handed <= constant | counted and inputs - handed <= constant
-        if inputs <= constant and node.op_type != "Dropout":
-            constant |= set(node.output)
-        elif hands_on or node.op_type in ("Shape", "Size"):
-            counted |= set(node.output)
-    return False
 
 
 def _read(path: Path, max_bytes: int) -> Any:
@@ -176,7 +148,8 @@ def _check_sizes(graph: Any) -> None:
 
     Shapes do not: no input that decides on one does.
     """
-    seen = {value.name for value in graph.input}
+    # Older files list their weights among the inputs.
+    seen = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         bound = [node.input[place] for place in SIZES.get(node.op_type, ()) if place < len(node.input)]
         if seen & set(bound):

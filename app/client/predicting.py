@@ -36,7 +36,7 @@ class Predicting(Wire):
 
         Each has its `index`, and `problem` instead of a prediction where the image cannot be used. Images go in
         requests of `WINDOW` each; where there is no room for one behind the first, the service is asked again when it
-        says.
+        says. Each is answered by what the model means at that moment: name a `version` where all are to be of one.
 
         Args:
             model: its name.
@@ -52,7 +52,7 @@ class Predicting(Wire):
             for line in self._answered(model, window, is_patient=first > 0, **query):
                 yield _placed(line, first)
                 num_lines += 1
-            if num_lines < len(window):
+            if num_lines != len(window):
                 # The last one says why the service took no more.
                 return
             first += len(window)

@@ -10,6 +10,8 @@ import httpx
 
 from app.client.wire import ApiError, Json, Wire, document, split
 
+# A refusal of one more stream.
+FULL = "too_many_streams"
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 POLL_SECONDS = 0.3
 MAX_LOST_CONNECTIONS = 20
@@ -85,9 +87,10 @@ class Watching(Wire):
                     for event in self._stream(job_id, after):
                         after, streamed = event.id or after, True
                         yield event
-                except httpx.TransportError:
-                    # Cut off in the middle: what came counts, and the job's state says whether there is more.
-                    if not streamed:
+                except (httpx.TransportError, ApiError) as error:
+                    # Cut off in the middle: what came counts, and the job's state says whether there is more. Where
+                    # the project has as many streams open as it may, pages tell the same.
+                    if not streamed and getattr(error, "code", None) != FULL:
                         raise
                 if not streamed:
                     for event in self._page(job_id, after):

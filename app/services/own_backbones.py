@@ -198,6 +198,9 @@ def reopen(session: Session, job: Job) -> None:
     row = session.get(UserBackbone, job.inputs["backbone_id"], with_for_update=True)
     if row is None:
         raise Conflict(f"expected weights to check; found {job.backbone} deleted, or sent again; post them again")
+    if "file" in job.inputs and not row.size_bytes:
+        # A release that kept no file counted none.
+        raise Conflict(f"expected weights to check; found those of {job.backbone} gone; post them again")
     row.state = "checking"
     row.failure_code = row.failure_message = None
 

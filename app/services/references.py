@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from app.artifact import bundle
@@ -96,11 +96,11 @@ def _incoming(session: Session, places: Collection[Place]) -> set[Place]:
 
 def sent(session: Session) -> set[str]:
     """Keys of the files that clients have sent and jobs are yet to read, or to read again."""
-    active = select(Job.inputs).where(Job.kind.in_(("ingest", "backbone", "predict")), Job.state.not_in(FINAL))
-    keys = {inputs.get(name) for inputs in session.scalars(active) for name in ("archive", "file")}
-    unchecked = select(Job.inputs).join(UserBackbone, UserBackbone.job_id == Job.id)
-    unchecked = unchecked.where(Job.state == JobState.FAILED, Job.failure_code != jobs.REFUSED)
-    keys |= {inputs.get("file") for inputs in session.scalars(unchecked)}
+    active = and_(Job.kind.in_(("ingest", "backbone", "predict")), Job.state.not_in(FINAL))
+    unchecked = and_(UserBackbone.id.is_not(None), Job.state == JobState.FAILED, Job.failure_code != jobs.REFUSED)
+    # One statement: between two a job may be tried again, and be seen by neither.
+    query = select(Job.inputs).outerjoin(UserBackbone, UserBackbone.job_id == Job.id).where(or_(active, unchecked))
+    keys = {inputs.get(name) for inputs in session.scalars(query) for name in ("archive", "file")}
     return {key for key in keys if key}
 
 

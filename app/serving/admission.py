@@ -179,7 +179,7 @@ def _run(folder: Path, spec: Spec) -> tuple[NDArray[np.float32], Session, Sessio
     num_features, num_classes = spec.backbone.feature_dim, len(spec.labels)
     features_ND, backbone = _run_backbone(folder, spec, bundle.BACKBONE)
     head = _open(folder, bundle.HEAD, ("features", (num_features,)), "probabilities")
-    _run_fewer(folder / bundle.HEAD, head, features_ND)
+    _run_fewer(head, features_ND)
     _check_probabilities(_checked("probabilities", head.run(features_ND)[0], (len(features_ND), num_classes)))
     return features_ND, backbone, head
 
@@ -190,15 +190,14 @@ def _run_backbone(folder: Path, spec: Spec, name: str) -> tuple[NDArray[np.float
     session = _open(folder, name, ("images", (shape.height, shape.width, 3)), "features")
     noise = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE - 1, shape.height, shape.width, 3), np.uint8)
     images_NHWC = np.concatenate([noise, np.zeros_like(noise[:1])])
-    _run_fewer(folder / name, session, images_NHWC)
+    _run_fewer(session, images_NHWC)
     return _checked("features", session.run(images_NHWC)[0], (len(images_NHWC), spec.backbone.feature_dim)), session
 
 
-def _run_fewer(path: Path, session: Session, batch: NDArray[Any]) -> None:
-    """A graph that may cost more on fewer items than on a full batch, on each number of them."""
-    if foreign.is_uneven(path):
-        for number in range(1, len(batch)):
-            session.run(batch[:number])
+def _run_fewer(session: Session, batch: NDArray[Any]) -> None:
+    """A graph on each number of items below a full batch: its sizes may follow from that in any way, also downwards."""
+    for number in range(1, len(batch)):
+        session.run(batch[:number])
 
 
 def _open(folder: Path, name: str, wanted: tuple[str, tuple[int, ...]], gives: str) -> Session:

@@ -247,7 +247,8 @@ class Engine:
         with self._changed:
             for call, ready in reversed(self._waiting.pop(key)):
                 call.put_back(ready)
-                if refusal := away or self.trials.refusal(call.model):
+                is_away = away is not None and self._sessions.missing(call.model, threads) == key
+                if refusal := (away if is_away else self.trials.refusal(call.model)):
                     call.fail(refusal)
                 self._queue(call)
 
@@ -260,6 +261,7 @@ class Engine:
                 return self._run_heads(batch, backbone, features(backbone, pixels_NHWC), start)
         except BundleError as error:
             for model, places in by_head(batch):
+                model.read_anew(backbone=True)
                 self._fail([batch[place][0] for place in places], self.trials.failed(model, str(error)))
             return error
         except Exception as error:

@@ -56,10 +56,14 @@ class Served:
     precision: Precision = FLOAT
     forget: Callable[[Iterable[str]], None] | None = None
 
-    def read_anew(self) -> None:
-        """From now on its files are read from storage itself: they may be damaged here, or restored there."""
+    def read_anew(self, *, backbone: bool) -> None:
+        """From now on its files are read from storage itself: they may be damaged here, or restored there.
+
+        Args:
+            backbone: whether its graph, which others may share, may be at fault too.
+        """
         if self.forget is not None:
-            self.forget(graph.place for graph in self.graphs)
+            self.forget(graph.place for graph in self.graphs if backbone or graph is not self.backbone)
 
     @property
     def key(self) -> tuple[str, ...]:

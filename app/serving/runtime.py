@@ -99,11 +99,14 @@ class Session:
         # of EfficientNet-Lite0 took 0.20 instead of 0.24 s of CPU time, and a single image 9 instead of 13 ms.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
+        unusable: tuple[type[Exception], ...] = (FileNotFoundError, *failures())
         try:
+            # Before it is opened: a copy that somebody drops meanwhile stays readable for whoever has it open.
+            self.graph_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
             session = ort.InferenceSession(
                 source if isinstance(source, bytes) else str(source), options, providers=providers.of(device)
             )
-        except failures() as error:
+        except unusable as error:
             # Where the file lies is nothing for whoever asks.
             said = str(error) if isinstance(source, bytes) else str(error).replace(str(source), source.name)
             raise BundleError(f"expected a graph that onnxruntime loads; found {said}; publish it again") from error
@@ -126,7 +129,6 @@ class Session:
         self.input_name: str = inputs[0].name
         self.input_shape: tuple[int | str | None, ...] = tuple(inputs[0].shape)
         self.output_names: tuple[str, ...] = tuple(item.name for item in session.get_outputs())
-        self.graph_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
         self._lock = threading.Lock()
         # Images in runs now, and the most that there were at once since the arena was trimmed.
         self._num_running = self._num_held = 0

@@ -84,6 +84,7 @@ class Sessions:
                         features_ND = session.run(features_ND)[0]
                 return head.run(features_ND)[head.output_names.index("probabilities")], features_ND
         except BundleError as error:
+            model.read_anew(backbone=False)
             raise self.trials.failed(model, str(error)) from error
 
     def load(self, model: Served) -> None:
@@ -105,6 +106,7 @@ class Sessions:
                         features_ND = features(backbone, blank_NHWC)
                     self.head(model, backbone, features_ND)
         except BundleError as error:
+            model.read_anew(backbone=True)
             raise self.trials.failed(model, str(error)) from error
 
     def unload(self, sha256: str) -> None:
@@ -119,8 +121,10 @@ class Sessions:
         except NotReady:
             self.unload(model.head.sha256)
             # Others have passed on a backbone that is not at fault.
-            if not self.trials.trusted(backbone):
+            is_suspect = not self.trials.trusted(backbone)
+            if is_suspect:
                 self.unload(model.backbone.sha256)
+            model.read_anew(backbone=is_suspect)
             raise
 
     def _key(self, graph: Graph, threads: int) -> str:

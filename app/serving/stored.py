@@ -74,7 +74,11 @@ def version(storage: Storage, prefix: str, spec: Spec, device: Device = CPU) -> 
 
     def forget(places: Iterable[str]) -> None:
         for place in (*places, key(prefix, spec, bundle.SAMPLE)):
-            storage.forget(place)
+            try:
+                storage.forget(place)
+            except OSError as error:
+                # Of a disk that has failed; whoever asks is told that the version is not ready, and why.
+                log.warning("the copy of %s cannot be dropped: %s", place, error)
 
     return Served(spec=spec, backbone=backbone, head=head, sample=sample, forget=forget)
 

@@ -107,7 +107,6 @@ class Trials:
 
     def failed(self, model: Served, reason: str) -> NotReady:
         """Notes that a version cannot be served, and why; returns what its callers are told."""
-        model.read_anew()
         with self._lock:
             self._failed[model.key] = Failure(reason, time.monotonic())
         return _refusal(model, reason)

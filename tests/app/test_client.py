@@ -138,6 +138,21 @@ def test_waiting_ends_when_the_service_stays_away() -> None:
         graft.wait_job("job_1")
 
 
+def test_pages_are_asked_for_where_the_project_has_its_streams_open() -> None:
+    job, seen = Job(per_stream=3), list[Event]()
+    problem = json.dumps({"status": 429, "code": "too_many_streams", "title": "", "detail": ""}).encode()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if handler.headers["Accept"] == SSE:
+            send(handler, problem, "application/problem+json", 429)
+        else:
+            job(handler)
+
+    with scripted(answer) as url, Client(url) as graft:
+        assert graft.wait_job("job_1", None, seen.append)["state"] == "succeeded"
+    assert [event.id for event in seen] == [row["id"] for row in EVENTS]
+
+
 def test_waiting_outlasts_a_restart() -> None:
     job, refused = Job(per_stream=3), iter(range(5))
 

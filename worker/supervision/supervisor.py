@@ -210,9 +210,9 @@ class _Attempt:
             if time.monotonic() > deadline:
                 log.error("job %s: its outcome could not be written; another attempt follows", self._document.id)
                 return
-            time.sleep(RETRY_SECONDS)
-            # Where it is storage that is away, nobody else need try meanwhile.
+            # At once, since storage may have kept us waiting for longer than a lease: nobody else need try meanwhile.
             self._try(self._keep)
+            time.sleep(RETRY_SECONDS)
 
     def _write_outcome(self, reason: str, status: int, worked_seconds: float) -> None:
         """One transaction: the outcome and, with it, whatever the job has made.

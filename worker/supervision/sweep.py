@@ -33,7 +33,8 @@ def start(context: WorkerContext, device: str) -> threading.Thread:
         nonlocal swept
         show(context, device)
         sweep(context, swept)
-        swept = now()
+        # After one that was late none is: where all of them are, every other one takes jobs back all the same.
+        swept = None if swept is not None and _is_late(context, swept) else now()
 
     return rounds.start(context, "sweep", step)
 
@@ -74,7 +75,7 @@ def sweep(context: WorkerContext, swept: datetime | None = None) -> None:
     with context.database.write() as session:
         # Who could not reach the database for a lease, or slept, has company: all leases have run out, and their owners
         # are about to renew them.
-        if swept is None or now() - swept < timedelta(seconds=context.settings.lease_seconds):
+        if swept is None or not _is_late(context, swept):
             for job in attempts.expired(session):
                 gone += _hand_back(session, job, context.settings.max_attempts)
         waste.note(session, gone)
@@ -87,6 +88,11 @@ def sweep(context: WorkerContext, swept: datetime | None = None) -> None:
         context.slots.release()
         for queue in bells & set(context.queues):
             context.bell.ring(queue)
+
+
+def _is_late(context: WorkerContext, swept: datetime) -> bool:
+    """Whether leases may have run out since then though their owners live."""
+    return now() - swept >= timedelta(seconds=context.settings.lease_seconds)
 
 
 def _hand_back(session: Session, job: Job, max_attempts: int) -> list[str]:

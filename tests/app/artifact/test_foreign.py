@@ -213,49 +213,11 @@ def test_no_size_is_taken_from_pixels(tmp_path, operator, place):
     refused(write(tmp_path / "b.onnx", taking("of_pixels")), "model_custom_operators", f"{operator} .* on pixels")
 
 
-def counting(*nodes, **constants):
-    """The number of images as `[n]`, and nodes about it."""
-    shapes = [helper.make_node("Shape", ["images"], ["shape"]), helper.make_node("Gather", ["shape", "first"], ["n"])]
-    return grown(tiny(), *shapes, *nodes, first=np.array([0], np.int64), one=np.array([1], np.int64), **constants)
-
-
-TABLE = np.where(np.arange(17) == 3, 10**6, 1).astype(np.int64)
-COMPUTED = {
-    "compared": [
-        helper.make_node("Equal", ["n", "three"], ["is_three"]),
-        helper.make_node("Where", ["is_three", "many", "one"], ["size"]),
-    ],
-    "computed with": [helper.make_node("Sub", ["n", "three"], ["size"])],
-    "looked up": [helper.make_node("Gather", ["table", "n"], ["size"])],
-    "cut by": [
-        helper.make_node("Slice", ["table", "n", "many"], ["left"]),
-        helper.make_node("Shape", ["left"], ["size"]),
-    ],
-}
-
-
-@pytest.mark.parametrize("how", COMPUTED)
-def test_a_count_that_is_more_than_taken_as_it_is_may_cost_more_on_fewer(tmp_path, how):
-    zeros = helper.make_node("ConstantOfShape", ["size"], ["zeros"])
-    numbers = {"three": np.array([3], np.int64), "many": np.array([10**6], np.int64), "table": TABLE}
-    path = write(tmp_path / "a.onnx", counting(*COMPUTED[how], zeros, **numbers))
-    foreign.check_importable(path)
-    assert foreign.is_uneven(path)
-
-
-def test_a_count_as_it_is_costs_most_on_most(tmp_path):
-    nodes = [
-        helper.make_node("Mul", ["two", "two"], ["four"]),
-        helper.make_node("Concat", ["n", "one", "four"], ["size"], axis=0),
-        helper.make_node("Cast", ["size"], ["again"], to=TensorProto.INT64),
-        helper.make_node("Expand", ["token", "again"], ["tokens"]),
-        helper.make_node("Slice", ["tokens", "one", "four"], ["some"]),
-    ]
-    model = counting(*nodes, two=np.array([2], np.int64), token=np.ones((1, 1, 1), np.float32))
-    assert not foreign.is_uneven(write(tmp_path / "a.onnx", model))
-    assert not foreign.is_uneven(write(tmp_path / "b.onnx", tiny()))
-    (tmp_path / "head.onnx").write_bytes(heads.linear(**head_weights()))
-    assert not foreign.is_uneven(tmp_path / "head.onnx")
+def test_weights_that_are_listed_as_inputs_are_no_pixels(tmp_path):
+    """As exporters wrote them once; the runtime takes them for constants."""
+    model = grown(tiny(), helper.make_node("Reshape", ["features", "flat"], ["line"]), flat=np.array([-1], np.int64))
+    model.graph.input.append(helper.make_tensor_value_info("flat", TensorProto.INT64, [1]))
+    foreign.check_importable(write(tmp_path / "a.onnx", model))
 
 
 def test_numbers_must_be_finite_but_for_a_single_bound(tmp_path):

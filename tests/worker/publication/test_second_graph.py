@@ -84,7 +84,6 @@ def test_it_is_published_where_nothing_changes(judged, task, probe, precision):
 def test_the_graph_is_one_that_an_import_takes_and_says_nearly_the_same(judged, probe, precision, weight, off):
     graph = judged[precision].graph
     foreign.check_importable(graph)
-    assert not foreign.is_uneven(graph)
     kinds = [node.op_type for node in onnx.load(graph).graph.node]
     assert ("QuantizeLinear" in kinds) == (precision == INT8)
     weights = [tensor.data_type for tensor in onnx.load(graph).graph.initializer]

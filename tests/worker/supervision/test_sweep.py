@@ -68,6 +68,19 @@ def test_after_an_outage_living_workers_have_time_to_renew_what_ran_out_meanwhil
     assert (job(context, job_id).state, job(context, job_id).losses) == ("queued", 1)
 
 
+def test_lost_jobs_are_taken_back_where_every_round_comes_late(context):
+    """Their leases are shorter than a round, and no outage lasts for ever."""
+    quick = replace(context, settings=context.settings.model_copy(update={"lease_seconds": 0.001}))
+    thread = sweep.start(quick, "cpu")
+    wait_until(lambda: workers(context), "the worker's row")
+    for _ in range(2):
+        job_id = silent(context)
+        wait_until(lambda lost=job_id: job(context, lost).state == "queued", "a job that is taken back")
+    context.stopping.set()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
 def test_attempts_that_run_out_leave_nothing_behind(context, home, storage, tmp_path):
     (tmp_path / "x").write_text("x")
     with context.database.write() as session:
