@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,27 @@ def test_all_that_wait_for_storage_that_is_away_are_told_after_one_attempt(engin
             future.result(SECONDS)
     assert len(opened) <= 2, "one for the first image, alone, and one for those that came meanwhile"
     assert engine.trials.failure(cold) is None
+
+
+def test_those_whose_graphs_are_there_are_answered_while_a_head_of_others_is_away(engine):
+    door = threading.Event()
+
+    def slow(threads):
+        assert door.wait(SECONDS)
+        return Session(backbone_bytes(), threads)
+
+    def away(_):
+        raise Unavailable("expected the object store to answer; found none")
+
+    backbone = Graph("slow", slow)
+    cut_off, whole = replace(served(backbone=backbone), head=Graph("away", away)), served(backbone=backbone)
+    lost = engine.submit(cut_off, images(1))
+    answered = [engine.submit(whole, images(1, seed=seed)) for seed in range(6)]
+    door.set()
+    with pytest.raises(Unavailable):
+        lost.result(SECONDS)
+    for future in answered:
+        assert len(future.result(SECONDS).features_ND) == 1
 
 
 def test_a_graph_that_does_not_load_fails_its_requests_alone(engine):

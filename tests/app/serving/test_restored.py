@@ -1,5 +1,7 @@
 """Files of a version that were damaged, in the object store or in this host's copy of it, and are whole again."""
 
+import errno
+
 import pytest
 
 from app.artifact import bundle
@@ -7,10 +9,10 @@ from app.artifact import spec as specs
 from app.artifact.reference import Reference
 from app.errors import NotReady
 from app.serving import stored
-from app.storage import open_storage
+from app.storage import FolderStorage, open_storage
 from tests import factories
 from tests.app import bundle_factories
-from tests.app.serving.engines import running
+from tests.app.serving.engines import SECONDS, running
 from tests.factories import files_below
 
 pytestmark = pytest.mark.server
@@ -85,3 +87,24 @@ def test_a_reference_and_a_file_that_was_cut_short_are_read_anew(storage, row, o
         stored.fetch(storage, row.prefix, spec, bundle.REFERENCE)
     operator(key, whole)
     assert stored.fetch(storage, row.prefix, spec, bundle.REFERENCE).read_bytes() == whole
+
+
+class Failed(FolderStorage):
+    """On a disk that takes no change any more."""
+
+    def forget(self, key):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_disk_that_has_failed_ends_no_thread(database, tmp_path):
+    storage = Failed(tmp_path / "store")
+    with database.write() as session:
+        of = factories.model(session, "tiny", 0)
+        row = bundle_factories.publish(session, storage, tmp_path / "made", of, 1, shared=False)
+    storage.path(f"{row.prefix}/{bundle.BACKBONE}").write_bytes(b"damaged")
+    model = stored.version(storage, row.prefix, specs.of_row(row.spec))
+    with running(1) as engine:
+        for future in [engine.submit(model, [factories.png()]) for _ in range(3)]:
+            with pytest.raises(NotReady):
+                future.result(SECONDS)

@@ -184,6 +184,17 @@ def test_a_version_whose_files_are_damaged_says_nothing_of_one_with_the_same_gra
     assert [len(one.result(SECONDS).features_ND) for one in both] == [40, 2]
 
 
+def test_a_backbone_that_others_have_passed_on_keeps_its_copy(engine):
+    forgotten = []
+    good = served()
+    shared = replace(good, backbone=replace(good.backbone, place="shared"))
+    engine.load(shared)
+    worse = replace(shared, head=replace(broken("bad"), place="own"), forget=forgotten.extend)
+    with pytest.raises(NotReady):
+        engine.load(worse)
+    assert forgotten == ["own"]
+
+
 def test_storage_that_is_away_is_no_failed_trial(engine):
     model = replace(served(), head=broken("away", Unavailable("expected storage; found none")))
     with pytest.raises(Unavailable, match="expected storage"):
