@@ -14,6 +14,8 @@ from app.errors import Conflict, NotFound
 from app.services import alignments, models, paging
 
 CHANGE = "dmc"
+# Domains that an error names.
+NAMED = 100
 
 
 def bind(session: Session, project: str, name: str, domain: str, alignment_id: str) -> DomainBinding:
@@ -133,8 +135,8 @@ def check_fits(version: ModelVersion, name: str, domain: str, row: Alignment) ->
 
 def _unknown(session: Session, model: Model, domain: str) -> NotFound:
     query = select(DomainBinding.domain).where(DomainBinding.model_id == model.id).order_by(DomainBinding.domain)
-    names = session.scalars(query).all()
-    listed = ", ".join(names) or "none; bind one with PUT"
+    names, has_more = paging.first(session, query, NAMED)
+    listed = ", ".join(names) + (", and more" if has_more else "") if names else "none; bind one with PUT"
     return NotFound(
         f"expected a domain of model {model.name!r}; found none named {domain[:100]!r}; there are: {listed}",
         code="unknown_domain",

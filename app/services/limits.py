@@ -65,7 +65,7 @@ def check_job(session: Session, project: str) -> None:
     most = session.scalar(select(Project.max_jobs).where(Project.id == project))
     if most is None:
         return
-    _lock(session, project)
+    lock(session, project)
     unfinished = Job.state.in_([JobState.QUEUED, JobState.RUNNING])
     found = session.scalar(select(func.count()).where(Job.project_id == project, unfinished)) or 0
     if found >= most:
@@ -135,7 +135,7 @@ def room(session: Session, project: str, *, alone: bool = True) -> Room | None:
     if most is None:
         return None
     if alone:
-        _lock(session, project)
+        lock(session, project)
     return Room(most, stored_bytes.total(session, project))
 
 
@@ -154,7 +154,10 @@ def check_bytes(session: Session, project: str, more: int) -> None:
         found.check(more)
 
 
-def _lock(session: Session, project: str) -> None:
-    """One at a time until the transaction ends: two that count at once would both find room for one."""
+def lock(session: Session, project: str) -> None:
+    """One at a time until the transaction ends: two that count at once would both find room for one.
+
+    Comes before the rows of jobs and of what they make, wherever both are locked.
+    """
     # Not the strongest lock: rows that refer to the project are still written by others meanwhile.
     session.execute(select(Project.id).where(Project.id == project).with_for_update(key_share=True))

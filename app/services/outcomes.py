@@ -98,7 +98,7 @@ def clear(session: Session, job: Job, code: str, message: str) -> list[str]:
     if job.kind == "ingest" and job.dataset_id:
         ingestions.invalidate(session, job.dataset_id, code, message)
     if job.kind == "backbone":
-        row = session.get(UserBackbone, job.inputs["backbone_id"])
+        row = session.get(UserBackbone, job.inputs["backbone_id"], with_for_update=True)
         if row is not None:
             row.state, row.failure_code, row.failure_message = "invalid", code, message
             row.size_bytes = row.size_bytes if _is_kept(job) else 0
@@ -173,7 +173,7 @@ def _transfer(session: Session, job: Job, result: Result) -> list[str]:
 
 
 def _backbone(session: Session, job: Job, result: Result) -> list[str]:
-    row = session.get_one(UserBackbone, job.inputs["backbone_id"])
+    row = session.get_one(UserBackbone, job.inputs["backbone_id"], with_for_update=True)
     row.mapping = result["mapping"]
     if result["failure"]:
         attempts.fail(session, job, jobs.REFUSED, result["failure"])

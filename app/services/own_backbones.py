@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, cast, or_, select
+from sqlalchemy import ColumnElement, Select, String, cast, or_, select
 from sqlalchemy.orm import Session
 
 from app import backbones, texts
@@ -92,7 +92,7 @@ def add_version(session: Session, project: str, name: str, model: str, number: i
             "is older than that file, or a network from scratch; run its job again, without `fallback`",
             code="weights_missing",
         )
-    base = session.scalar(select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.name == network))
+    base = session.scalar(_named(project, network))
     architecture = str(base.document["architecture"]) if base is not None else network
     source = {
         "model": model,
@@ -121,7 +121,8 @@ def _checking(
         Conflict: the name is taken.
     """
     full = f"{backbones.OWN}/{name}"
-    taken = session.scalar(select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.name == full))
+    limits.lock(session, project)
+    taken = session.scalar(_named(project, full).with_for_update())
     if taken is not None and taken.state != "invalid":
         raise Conflict(f"expected a new name; found a backbone {full!r}; choose another name", code="name_taken")
     if taken is not None:
@@ -151,12 +152,7 @@ def own(session: Session, project: str, name: str) -> UserBackbone:
     Raises:
         NotFound: there is none.
     """
-    row = session.scalar(
-        select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.name == f"{backbones.OWN}/{name}")
-    )
-    if row is None:
-        raise NotFound(f"expected a backbone that was added to this project; found none named {name!r}")
-    return row
+    return _found(session, _named(project, f"{backbones.OWN}/{name}"), name)
 
 
 def delete(session: Session, project: str, name: str) -> list[str]:
@@ -169,7 +165,8 @@ def delete(session: Session, project: str, name: str) -> list[str]:
         NotFound: there is none.
         Conflict: code in_use, with the jobs that may open it and the versions that stand on it.
     """
-    row = own(session, project, name)
+    # Locked before it is asked who uses it: a check that is tried again at this moment comes before, or finds it gone.
+    row = _found(session, _named(project, f"{backbones.OWN}/{name}").with_for_update(), name)
     may_open = or_(Job.backbone.in_((row.name, AUTO)), _mentions(row.name))
     jobs_on_it = select(Job.id).where(Job.project_id == project, Job.state.not_in(FINAL), may_open)
     on_it = ModelVersion.spec["backbone"]["name"].as_string() == row.name
@@ -193,7 +190,8 @@ def reopen(session: Session, job: Job) -> None:
     """Marks own weights whose check is tried again as being checked.
 
     Raises:
-        Conflict: they were deleted meanwhile, or sent again.
+        Conflict: they were deleted meanwhile, or sent again; or the version that has trained them was.
+        TooMany: the project may store no more bytes.
     """
     row = session.get(UserBackbone, job.inputs["backbone_id"], with_for_update=True)
     if row is None:
@@ -201,8 +199,35 @@ def reopen(session: Session, job: Job) -> None:
     if "file" in job.inputs and not row.size_bytes:
         # A release that kept no file counted none.
         raise Conflict(f"expected weights to check; found those of {job.backbone} gone; post them again")
+    if "source" in job.inputs and not row.size_bytes:
+        row.size_bytes = _of_version(session, job)
     row.state = "checking"
     row.failure_code = row.failure_message = None
+
+
+def _of_version(session: Session, job: Job) -> int:
+    """What a version's network counts while it is checked again, as when it was asked for."""
+    source = job.inputs["source"]
+    version = session.get(ModelVersion, source["version_id"])
+    if version is None:
+        raise Conflict(
+            f"expected version {source['version']} of {source['model']!r}, whose network this is; found it deleted; "
+            "take another version"
+        )
+    size_bytes = int(version.spec["files"][bundle.STATE]["size_bytes"])
+    limits.check_bytes(session, job.project_id, size_bytes)
+    return size_bytes
+
+
+def _named(project: str, name: str) -> Select[UserBackbone]:
+    return select(UserBackbone).where(UserBackbone.project_id == project, UserBackbone.name == name)
+
+
+def _found(session: Session, query: Select[UserBackbone], name: str) -> UserBackbone:
+    row = session.scalar(query)
+    if row is None:
+        raise NotFound(f"expected a backbone that was added to this project; found none named {name!r}")
+    return row
 
 
 def _kept(session: Session, row: UserBackbone) -> list[str]:

@@ -19,7 +19,7 @@ from worker.auto.bench import Bench, opened
 from worker.auto.choice import Entry
 from worker.auto.frozen import cost
 from worker.backbones import features
-from worker.backbones.extraction import Extraction
+from worker.backbones.extraction import NOTHING, Extraction
 from worker.backbones.feature_cache import Features
 from worker.contract.excerpt import Excerpt
 from worker.contract.outcome import Adaptation, Candidate, Outcome
@@ -88,7 +88,7 @@ def adapted(recipe: Auto, task: Task) -> Outcome:
     seconds = max(outcome.candidate.seconds, bench.budget.seconds)
     details = outcome.candidate.details | (part.details if part else {})
     # The adaptation has found all features in the cache, where the steps before it had put them.
-    taken = _sum(best.extraction, extraction)
+    taken = (best.extraction or NOTHING) + extraction
     final = replace(outcome.candidate, seconds=seconds, details=details, extraction=taken)
     found = tuple(
         replace(one, candidate=final) if one.candidate is outcome.candidate else one for one in outcome.adaptation.tried
@@ -173,7 +173,7 @@ def joined(bench: Bench, best: Candidate) -> tuple[list[Entry], Adaptation | Non
         return [], None
     source_ND, extraction = found
     target_MD = frozen_features(task, task.pool)
-    both = _sum(best.extraction, extraction)
+    both = (best.extraction or NOTHING) + extraction
     end_seconds = budget.clock.limit_seconds - room.kept_seconds
     tried, accuracy = target_labels.try_all(task, source_ND, target_MD, both, end_seconds, bench.decide)
     bench.decide(
@@ -276,11 +276,3 @@ def _some(rows: Rows, seed: int) -> Rows:
 
 def _cached(candidate: Candidate) -> int:
     return candidate.extraction.num_cached if candidate.extraction else 0
-
-
-def _sum(one: Extraction | None, other: Extraction) -> Extraction:
-    if one is None:
-        return other
-    return Extraction(
-        one.num_cached + other.num_cached, one.num_extracted + other.num_extracted, one.seconds + other.seconds
-    )

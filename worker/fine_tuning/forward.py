@@ -92,15 +92,6 @@ def by_row(task: Task, rows: Rows, shape: Preprocess, run: features.Extractor) -
     return out
 
 
-def total(extractions: list[Extraction]) -> Extraction:
-    """Several extractions as one."""
-    return Extraction(
-        sum(one.num_cached for one in extractions),
-        sum(one.num_extracted for one in extractions),
-        sum(one.seconds for one in extractions),
-    )
-
-
 def run(module: nn.Module, given: Any) -> Float:
     """A module's output for one batch of arrays, on whatever device it lies."""
     device = next(module.parameters()).device

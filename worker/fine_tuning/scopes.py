@@ -18,7 +18,7 @@ from app.recipes import FineTune
 from worker.backbones import adapters, export, features, networks
 from worker.backbones import split as splitting
 from worker.backbones.export import FromPixels
-from worker.backbones.extraction import Extraction
+from worker.backbones.extraction import NOTHING, Extraction
 from worker.backbones.prepared import Prepared
 from worker.contract.task import Float, Rows, Task
 from worker.fine_tuning import forward
@@ -97,7 +97,7 @@ def head_only(task: Task, part: Part) -> Material:
         backbone=task.backbone,
         write=None,
         reference=lambda rows: forward.frozen(task, task.backbone, rows)[0],
-        extraction=Extraction(0, 0, 0.0),
+        extraction=NOTHING,
     )
 
 
@@ -184,7 +184,7 @@ def on_images(task: Task, part: Part, recipe: FineTune, shape: Preprocess) -> Ma
         backbone=backbone,
         write=write,
         reference=lambda rows: forward.by_row(task, rows, shape, lambda images: forward.run(trunk, images)),
-        extraction=Extraction(0, 0, 0.0),
+        extraction=NOTHING,
         micro_batch=CPU_MICRO_BATCH if context.device == "cpu" else 0,
         network=network,
         details={"resolution": shape.height, "cached_activations": False},

@@ -50,11 +50,7 @@ def _features(task: Task) -> tuple[Float, Float, Extraction]:
     assert source is not None
     source_ND, of_source = features.pooled(context, source.index, source.pool, task.backbone, ("features", 0.05, 0.2))
     target_MD, of_target = features.pooled(context, task.index, task.pool, task.backbone, ("features", 0.2, 0.35))
-    both = Extraction(
-        of_source.num_cached + of_target.num_cached,
-        of_source.num_extracted + of_target.num_extracted,
-        of_source.seconds + of_target.seconds,
-    )
+    both = of_source + of_target
     context.reporter.log(
         f"features of {len(source.pool)} source and {len(task.pool)} target images: {both.num_cached} cached, "
         f"{both.num_extracted} extracted in {both.seconds:.1f} s",

@@ -152,9 +152,7 @@ def run(recipe: FineTune, task: Task, limit: Limit | None = None) -> Candidate:
         candidate,
         judged=_judged(task, held, tuned),
         start=Selection(held, probe.logits(held_ND), "the probe that it started from, on the same images"),
-        extraction=forward.total(
-            [extraction, material.extraction, *(material.views.extractions if material.views else ())]
-        ),
+        extraction=sum(material.views.extractions if material.views else (), extraction + material.extraction),
         seconds=spent + time.monotonic() - began,
         details=candidate.details
         | {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.backbones.extraction import Extraction
+from worker.backbones.extraction import NOTHING, Extraction
 from worker.backbones.prepared import Prepared
 from worker.contract import excerpt
 from worker.contract.excerpt import Excerpt, Order
@@ -103,11 +103,7 @@ def gather(
         num_rows, extractions = excerpt.grow(ordered, task.groups_N, extract, wanted.num_missing, num_fitting)
     else:
         extractions = [extract(ordered.rows[:num_rows], True)]
-    total = Extraction(
-        sum(one.num_cached for one in extractions),
-        sum(one.num_extracted for one in extractions),
-        sum(one.seconds for one in extractions),
-    )
+    total = sum(extractions, NOTHING)
     clock.learn_pace(wanted.backbone, total)
     total = clock.counted(wanted.backbone, total)
     why = excerpt.STOPPED if hears_stop and clock.stop_requested else excerpt.NO_TIME

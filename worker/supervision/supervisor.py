@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
@@ -35,6 +35,8 @@ UNSTORABLE = (
     "expected names and labels that the database can hold; found a NUL character or half a surrogate pair; "
     "rename what has it"
 )
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -110,17 +112,21 @@ class _Attempt:
             self._context.bell.ring(name)
 
     def _start(self) -> RunnerProcess:
-        """The child. The lease is kept meanwhile: what it is forked from may have to be started first."""
+        """The child; what it is forked from may have to be started first."""
+        told = self._document.model_copy(update={"trace_parent": self._trace.trace_parent})
+        return self._meanwhile(lambda: RunnerProcess(told))
+
+    def _meanwhile(self, action: Callable[[], T]) -> T:
+        """What an action gives that may take longer than a lease; it is kept meanwhile."""
         with ThreadPoolExecutor(1) as thread:
-            told = self._document.model_copy(update={"trace_parent": self._trace.trace_parent})
-            starting = thread.submit(RunnerProcess, told)
-            while not wait([starting], self._settings.lease_seconds / 3).done:
+            doing = thread.submit(action)
+            while not wait([doing], self._settings.lease_seconds / 3).done:
                 try:
                     self._try(self._keep)
                 except attempts.LeaseLost:
-                    # The first look at the lease finds it again, when there is a child to end.
+                    # The next look at the lease finds it again, when there is a child to end.
                     break
-            return starting.result()
+            return doing.result()
 
     def _keep(self) -> None:
         with self._database.write() as session:
@@ -210,7 +216,7 @@ class _Attempt:
             if time.monotonic() > deadline:
                 log.error("job %s: its outcome could not be written; another attempt follows", self._document.id)
                 return
-            # At once, since storage may have kept us waiting for longer than a lease: nobody else need try meanwhile.
+            # At once, since storage may have kept the transaction waiting for longer than a lease.
             self._try(self._keep)
             time.sleep(RETRY_SECONDS)
 
@@ -220,6 +226,7 @@ class _Attempt:
         What counts is the request on the locked row: a cancel that was accepted meanwhile is kept.
         """
         job_id = self._document.id
+        self._meanwhile(self._reach_storage)
         with self._database.write() as session:
             job = attempts.owned(session, job_id, self._owner)
             gpu_use.add(session, job, worked_seconds)
@@ -243,6 +250,11 @@ class _Attempt:
         failpoints.reach("outcome_committed")
         self._bells = bells
         log.info("job %s attempt %d: %s", job_id, self._document.attempt, reason)
+
+    def _reach_storage(self) -> None:
+        """Asks storage, outside of the transaction, for what is asked for within: while it hangs, nothing is locked."""
+        for key in shared.of_result((self._ended or {}).get("result", {})):
+            self._context.storage.stat(key)
 
     def _hand_back(self, session: Session, job: Job, reason: str, *, counts: bool = True) -> list[str]:
         """Leaves it to another attempt; returns what is to be deleted where there were enough of them."""

@@ -17,7 +17,7 @@ from app.artifact import preprocess
 from app.artifact.preprocess import Preprocess
 from worker.attempt.context import RunContext
 from worker.backbones import features
-from worker.backbones.extraction import Extraction
+from worker.backbones.extraction import NOTHING, Extraction
 from worker.backbones.feature_cache import Space
 from worker.backbones.prepared import Prepared
 from worker.data.samples import Index
@@ -145,7 +145,7 @@ def activations(
     name = "center" if view is None else view.name
     space = Space(backbone.digest, shape.digest, f"activations:{backbone.split}", name, "fp16")
     out = np.empty((len(rows), *backbone.activation_shape), np.float16)
-    cached, extracted, seconds = 0, 0, 0.0
+    total = NOTHING
     label, begin, end = stage
     for start in range(0, len(rows), CHUNK_ROWS):
         part = rows[start : start + CHUNK_ROWS]
@@ -155,9 +155,8 @@ def activations(
             context, index, part, space, shape, lambda: half_extractor(context, backbone), view=view, stage=stage
         )
         out[start : start + len(part)] = found
-        cached, extracted = cached + extraction.num_cached, extracted + extraction.num_extracted
-        seconds += extraction.seconds
-    return out, Extraction(cached, extracted, seconds)
+        total += extraction
+    return out, total
 
 
 def half_extractor(context: RunContext, backbone: Prepared) -> features.Extractor:

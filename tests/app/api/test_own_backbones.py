@@ -1,13 +1,14 @@
 """A user's own weights: taken, checked, listed, given up."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from app.db.base import now
 from app.db.models import UserBackbone
 from app.db.waste import Waste
-from app.services import outcomes, references, stored_bytes, waste
+from app.services import limits, outcomes, own_backbones, references, stored_bytes, waste
 from tests import factories
 from tests.checks import problem
 from tests.factories import files_below
@@ -235,3 +236,53 @@ def test_weights_that_are_sent_again_take_the_place_of_those(client, database, s
     waste.sweep(database, storage)
     assert storage.stat(unchecked["file"]) is None
     assert "sent again" in problem(again(client, unchecked), 409, "invalid_state")["detail"]
+
+
+def test_weights_that_are_about_to_go_are_not_tried_again(client, database, unchecked):
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as session:
+            own_backbones.delete(session, "default", "mine")
+            retried = pool.submit(again, client, unchecked)
+        assert "deleted" in problem(retried.result(30), 409, "invalid_state")["detail"]
+
+
+def test_weights_that_are_about_to_be_tried_again_do_not_go(client, database, storage, unchecked):
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as session:
+            outcomes.retry(session, "default", unchecked["job_id"])
+            deletion = pool.submit(client.delete, f"{URL}/own/mine")
+        assert problem(deletion.result(30), 409, "in_use")["users"] == [unchecked["job_id"]]
+    assert storage.fetch(unchecked["file"]).read_bytes() == b"weights"
+
+
+def test_a_versions_network_counts_while_it_is_checked_again(client, database, storage, tmp_path):
+    (tmp_path / "weights").write_bytes(b"not looked into")
+    backbone = {"name": NAME, "digest": "e" * 64, "licence": "MIT", "feature_dim": 6}
+    with database.write() as session:
+        factories.published(
+            session, storage, tmp_path / "first", factories.model(session, "first", num_versions=0), 1, shared=False,
+            described={"temperature": 1.0, "backbone": backbone}, parts={"state": tmp_path / "weights"},
+        )  # fmt: skip
+
+    def ended(name):
+        made = client.post(URL, json={"name": name, "model": "first", "version": 1}).json()
+        with database.write() as session:
+            job = session.get_one(factories.Job, made["job_id"])
+            job.state, job.lease_owner = "running", "me"
+            session.flush()
+            outcomes.fail(session, job.id, "me", "internal", "the disk is full")
+        return made
+
+    def stored():
+        with database.read() as session:
+            return stored_bytes.of_rows(session)["default"]["backbones"]
+
+    one, other = ended("one"), ended("other")
+    assert stored() == 0
+    assert again(client, one).status_code == 202
+    assert stored() == len(b"not looked into")
+    with database.write() as session:
+        limits.put(session, "default", limits.Limits(max_bytes=1))
+    problem(again(client, other), 429, "too_many_bytes")
+    assert client.delete("/api/v1/models/first/versions/1").status_code == 204
+    assert "found it deleted" in problem(again(client, other), 409, "invalid_state")["detail"]

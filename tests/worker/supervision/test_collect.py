@@ -1,6 +1,7 @@
 """Cached features go with the last dataset that has their images, and a worker looks for them by itself."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 
@@ -19,6 +20,7 @@ from app.services import attempts, collections, datasets, jobs
 from app.services.collector import Collector
 from app.storage import FolderStorage, open_storage
 from tests import factories
+from tests.conftest import wait_until
 from tests.worker.backbones.test_features import COLOURS, SPACE, Bench, expected
 from worker.backbones import features
 from worker.backbones.features import FeatureCache
@@ -248,6 +250,43 @@ def test_a_result_waits_for_storage_that_is_away_for_a_moment(worker, home, monk
         # It was asked, at last: and the graph is not there.
         assert (job.state, job.losses, job.failure_code) == ("queued", 1, None)
         assert "found that it was removed" in jobs.events(session, job.id, 0, 100)[0][-1].message
+
+
+class Hanging(FolderStorage):
+    """A storage whose first answer takes as long as the test wants."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def stat(self, key):
+        self.asked.set()
+        self.go.wait(30)
+        return super().stat(key)
+
+
+def test_while_storage_hangs_a_result_holds_the_lease_and_no_lock(worker, home):
+    storage = Hanging(home / "storage")
+    short = worker.settings.model_copy(update={"lease_seconds": 0.3})
+    attempt, job_id = ended(replace(worker, storage=storage, settings=short))
+    with ThreadPoolExecutor(1) as pool:
+        concluded = pool.submit(attempt._conclude, "its process ended", 0)
+        assert storage.asked.wait(30)
+        try:
+            with worker.database.write() as session:
+                job = jobs.locked(session, "default", job_id)
+                first = job.lease_expires_at
+            wait_until(lambda: lease(worker, job_id) != first, "a renewed lease", 10)
+        finally:
+            storage.go.set()
+        concluded.result(30)
+    with worker.database.read() as session:
+        assert session.get_one(Job, job_id).state == "queued"
+
+
+def lease(worker, job_id):
+    with worker.database.read() as session:
+        return session.get_one(Job, job_id).lease_expires_at
 
 
 def test_job_whose_graph_was_removed_before_it_published_is_tried_again(worker):
