@@ -11,8 +11,8 @@ from app.storage import FolderStorage, Storage
 __all__ = ["READ_BYTES", "ROOT", "Held", "Inbox", "Part", "Sink", "Synced", "Writer", "first", "open_inbox"]
 
 
-def open_inbox(storage: Storage) -> Inbox:
-    """The inbox of a storage."""
+def open_inbox(storage: Storage, public_address: str | None = None) -> Inbox:
+    """The inbox of a storage; clients reach an object store under a public address where that is another one."""
     if isinstance(storage, FolderStorage):
         from app.inbox.folder import FolderInbox
 
@@ -21,7 +21,7 @@ def open_inbox(storage: Storage) -> Inbox:
     from app.storage.s3 import S3Storage
 
     assert isinstance(storage, S3Storage)
-    return S3Inbox(storage)
+    return S3Inbox(storage, public_address)
 
 
 def first(inbox: Inbox, key: str, most_bytes: int) -> bytes:

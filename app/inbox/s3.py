@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from app.errors import NotFound, TooLarge
 from app.inbox.base import READ_BYTES, Held, Part, Sink, Synced, Writer, lost
-from app.storage.s3 import MISSING, S3Storage
+from app.storage.s3 import MISSING, S3Storage, connect
 
 MIN_PART_BYTES = 5 * 2**20
 # Ten thousand parts are the most there can be; these make 78 GiB.
@@ -23,10 +23,17 @@ STRAY = timedelta(hours=1)
 
 
 class S3Inbox:
-    """See `app.inbox.Inbox`."""
+    """See `app.inbox.Inbox`.
 
-    def __init__(self, storage: S3Storage) -> None:
+    Args:
+        storage: beside whose objects the bytes gather.
+        public_address: under which clients reach the object store; None where it is the one that we use.
+    """
+
+    def __init__(self, storage: S3Storage, public_address: str | None = None) -> None:
         self.storage, self.client, self.bucket = storage, storage.client, storage.bucket
+        # The host is a part of what is signed.
+        self._signer = connect(address=public_address) if public_address else storage.client
 
     def open(self, held: Held, writer: Writer) -> Sink:
         """See Inbox."""
@@ -95,7 +102,7 @@ class S3Inbox:
     def part_url(self, held: Held, number: int, size_bytes: int, seconds: int) -> str:
         """See Inbox. The length is signed: the store refuses another one before it takes a byte."""
         what = {**self._upload(held), "PartNumber": number, "ContentLength": size_bytes}
-        return str(self.client.generate_presigned_url("upload_part", Params=what, ExpiresIn=seconds))
+        return str(self._signer.generate_presigned_url("upload_part", Params=what, ExpiresIn=seconds))
 
     def parts(self, held: Held) -> list[Part] | None:
         """See Inbox."""

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import boto3
 from boto3.exceptions import Boto3Error, S3UploadFailedError
@@ -34,6 +35,23 @@ FAILURES = (Boto3Error, BotoCoreError, ClientError, RetriesExceededError)
 log = logging.getLogger(__name__)
 
 
+def connect(attempts: int = ATTEMPTS, address: str | None = None) -> Any:
+    """A client of the object store; it asks for nothing until it is used.
+
+    Args:
+        attempts: times that a call is made before it fails.
+        address: of the store; by default what boto3 finds in the environment.
+    """
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        # Also for URLs, which would else be signed in a way that newer buckets refuse.
+        signature_version="s3v4",
+    )
+    return boto3.client("s3", config=config, endpoint_url=address)
+
+
 class S3Storage:
     """See `app.storage.Storage`.
 
@@ -45,14 +63,7 @@ class S3Storage:
     """
 
     def __init__(self, bucket: str, prefix: str, cache: Path, *, patient: bool = False) -> None:
-        attempts = PATIENT_ATTEMPTS if patient else ATTEMPTS
-        retries = {"mode": "standard", "total_max_attempts": attempts}
-        # Also for URLs, which would else be signed in a way that newer buckets refuse.
-        signing = "s3v4"
-        config = Config(
-            retries=retries, connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, signature_version=signing
-        )
-        self.client = boto3.client("s3", config=config)
+        self.client = connect(PATIENT_ATTEMPTS if patient else ATTEMPTS)
         self.bucket, self._prefix, self._cache = bucket, prefix, cache
 
     def put(self, key: str, source: Path) -> None:

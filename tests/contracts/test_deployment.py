@@ -75,7 +75,7 @@ def test_compose_file_is_accepted() -> None:
     ("right", "wrong"),
     [
         ("condition: service_healthy", "condition: service_happy"),
-        ("network_mode: service:gateway", "network_mode: service:nobody"),
+        ("networks: [front, back]", "networks: [front, nobody]"),
         ("*listening", "*nobody"),
         ("      - api-home:/data", "      - unknown-home:/data"),
     ],
@@ -106,9 +106,23 @@ def test_only_the_gateway_is_published_and_only_on_loopback(services: dict[str, 
     published = {name: service["ports"] for name, service in services.items() if service.get("ports")}
     assert published.keys() == {"gateway"}
     assert [port["host_ip"] for port in published["gateway"]] == ["127.0.0.1"]
-    # Keys in plain HTTP can be read on the way, so nothing but the gateway reaches them, in one network namespace.
-    listening = {name for name, service in services.items() if service.get("network_mode") == "service:gateway"}
-    assert listening == {"api", "serve"}
+    # It sees those that answer, not the database; of the objects, parts that the service has signed a URL for.
+    fronts = {name for name, service in services.items() if "front" in service["networks"]}
+    assert fronts == {"gateway", "api", "serve", "objects"}
+    assert services["gateway"]["networks"].keys() == {"front"}
+
+
+def test_the_engine_may_start_every_service_again_by_itself(services: dict[str, dict[str, Any]]) -> None:
+    """It knows no dependencies then, so nobody may live in the namespace of another one."""
+    assert [name for name, service in services.items() if "network_mode" in service] == []
+
+
+def test_the_gateway_finds_those_that_answer(services: dict[str, dict[str, Any]]) -> None:
+    """Each under its name and the port that it is told to listen on, for all of that network."""
+    upstreams = set(re.findall(r"reverse_proxy (\S+)", (ROOT / "docker-compose.yml").read_text()))
+    asked = {name: services[name]["environment"] for name in ("api", "serve")}
+    assert upstreams == {f"{name}:{given['GRAFT_PORT']}" for name, given in asked.items()} | {"objects:9000"}
+    assert {(given["GRAFT_HOST"], given["GRAFT_REQUIRE_KEYS"]) for given in asked.values()} == {("0.0.0.0", "true")}
 
 
 def test_the_gateway_knows_who_answers_what(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 from botocore.exceptions import ClientError
 
+from app.inbox import Held, open_inbox
 from app.inbox.s3 import S3Inbox
 from app.services import uploads
 from app.services.upload_leases import Lease
@@ -61,6 +62,29 @@ def test_parts_go_to_the_object_store(service):
     problem(service.request("GET", f"/{upload_id}/parts"), 409, "upload_used")
     left = service.state.inbox.client.list_multipart_uploads(Bucket=service.state.inbox.bucket)
     assert upload_id not in str(left.get("Uploads"))
+
+
+def test_parts_go_to_where_clients_reach_the_object_store(service):
+    """URLs are signed for that host, by its name; all else goes to where the service itself reaches it."""
+    inbox = service.state.inbox
+    if not isinstance(inbox, S3Inbox):
+        return
+    port = urlsplit(inbox.client.meta.endpoint_url).port
+    # As the process opens it with GRAFT_OBJECTS_URL.
+    outside = open_inbox(service.state.storage, f"http://localhost:{port}")
+    wish = {"via": "s3", "size_bytes": len(DATA), "part_bytes": 5 * 2**20}
+    begun = {**service.request("POST", json=wish).json(), "part_bytes": wish["part_bytes"]}
+    held = Held(f"incoming/default/{begun['id']}", f"uploads/default/{begun['id']}", len(DATA), remote_id(begun))
+    for part in begun["parts"]["data"]:
+        assert urlsplit(part["url"]).hostname == "127.0.0.1"
+        part["url"] = outside.part_url(held, part["number"], part["size_bytes"], 60)
+        parts = urlsplit(part["url"])
+        assert (parts.netloc, parts.path) == (f"localhost:{port}", f"/{inbox.bucket}/{inbox.storage.name(held.key)}")
+    assert service.complete(begun["id"], parts=put_parts(service, begun)).json()["state"] == "complete"
+
+
+def remote_id(begun):
+    return parse_qs(urlsplit(begun["parts"]["data"][0]["url"]).query)["uploadId"][0]
 
 
 def test_parts_that_were_put_together_unnoted_are_no_loss(service, request):
