@@ -11,11 +11,15 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Strict, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
+from app.errors import TooLarge
+
 BODY = ConfigDict(frozen=True, extra="forbid", strict=True)
 # JSON has lists where Python has tuples; what is in them is as strict as all else.
 FROM_LIST = Strict(strict=False)
 # Characters of a value that a message repeats.
 MAX_BRIEF = 60
+# Places with problems that an answer names one by one: each takes a hundred times what it is about.
+MAX_TOLD = 100
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,30 @@ def why_no_json(error: Exception) -> str:
     """What is wrong with a text, by what `json.loads` raised."""
     # Of a number of very many digits Python says how to have it read, which is no advice for whoever sends it.
     return "a number that is too long" if type(error) is ValueError and "digits" in str(error) else str(error)
+
+
+def num_values(text: bytes) -> int:
+    """How many values a JSON text has at most, but for one: each other stands behind one of these.
+
+    Those inside of texts count as well, which costs nobody much.
+    """
+    return sum(map(text.count, (b",", b"[", b"{")))
+
+
+def too_many_values(name: str, most: int, setting: str = "") -> TooLarge:
+    """What is said of JSON that has more."""
+    return TooLarge(
+        f"expected {name} as JSON of at most {most} values{setting}; found more commas and brackets; send less at once"
+    )
+
+
+def places(error: ValidationError, *inside: str) -> list[dict[str, str]]:
+    """What is wrong, place by place; of very many only how many there are."""
+    number = error.error_count()
+    if number <= MAX_TOLD:
+        return pointers(error.errors(), *inside)
+    whole = "".join(f"/{part}" for part in inside)
+    return [{"pointer": whole, "detail": f"{number} problems, too many to tell each of them"}]
 
 
 def pointers(problems: Iterable[Mapping[str, Any]], *inside: str) -> list[dict[str, str]]:

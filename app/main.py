@@ -54,6 +54,7 @@ from app.api import (
     webhooks,
 )
 from app.api.auditing import Auditing
+from app.api.crowded import Crowded
 from app.api.deps import State
 from app.api.followers import Followers
 from app.api.guard import Guard, allow_origins
@@ -172,6 +173,7 @@ def create_app(settings: Settings, roles: Sequence[str] = ("api", "serve"), boar
         redoc_url=None,
     )
     # The last one is the first that a request meets.
+    app.add_middleware(Crowded, most=settings.max_json_values)
     app.add_middleware(large.Large, limit=large.of_json(settings))
     if "serve" in roles:
         app.add_middleware(direct.Known, prefix="/api/v1", routers=ROLES["serve"], handlers=app.exception_handlers)
@@ -242,7 +244,7 @@ def make_state(settings: Settings, board: Path | None = None, roles: Sequence[st
         database=database,
         storage=storage,
         probes=probes(database, storage, settings.scratch),
-        inbox=open_inbox(storage),
+        inbox=open_inbox(storage, settings.objects_url or None),
         bell=Bell(make_celery(settings)),
         engine=engine,
         loaders=CapacityLimiter(NUM_LOADERS),

@@ -22,6 +22,7 @@ _BEGINNINGS = types.MappingProxyType(
         "database_url": ("sqlite:///", POSTGRESQL, *_OTHER_POSTGRESQL),
         "broker_url": ("redis://", "rediss://", "redis+socket://", "sentinel://", "amqp://", "amqps://"),
         "storage_url": ("file:///", "s3://"),
+        "objects_url": ("http://", "https://"),
     }
 )
 
@@ -86,6 +87,11 @@ class Settings(BaseSettings):
     storage_url: str = Field(
         "", description="`file://` or `s3://bucket/prefix`; empty means a folder in the home folder."
     )
+    objects_url: str = Field(
+        "",
+        description="Address under which clients reach the object store for uploads straight into it "
+        "(docs/uploads.md); empty means the one that Graft uses, `AWS_ENDPOINT_URL`.",
+    )
     prepared: Path = Field(
         Path(sys.prefix) / "share" / "graft" / "backbones",
         description="Folder of backbones that `make setup` prepared; read only.",
@@ -113,6 +119,9 @@ class Settings(BaseSettings):
     )
     max_predict_images: int = Field(256, ge=1, description="Most images in one prediction request.")
     max_json_bytes: int = Field(16 * 2**20, ge=1, description="Largest JSON body of every other request.")
+    max_json_values: int = Field(
+        100_000, ge=1, description="Most values in that JSON, or in a field of a form: each becomes an object."
+    )
     max_event_streams: int = Field(
         100,
         ge=1,

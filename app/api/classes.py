@@ -14,7 +14,7 @@ from app.api import held, large, multipart
 from app.api.accepted import Once, OnceEach
 from app.api.deps import State
 from app.api.forms import UNLIMITED, checked, checked_json, form_body, from_json, media_type, text_fields
-from app.api.images import FILES, ImageIn, aside, check_number, given
+from app.api.images import FILES, ImageIn, aside, check_number, given, most_values
 from app.api.problems import RESPONSES
 from app.bodies import BODY
 from app.db.models import ModelVersion
@@ -108,7 +108,7 @@ async def _receive(request: Request, state: State) -> tuple[str, list[bytes]]:
     limit = large.of_images(state.settings)
     if media_type(request, "multipart/form-data", "application/json") == "application/json":
         body = await multipart.whole(request, limit)
-        wanted = await aside(len(body), lambda: checked_json(ClassIn, from_json("body", body)))
+        wanted = await aside(len(body), lambda: checked_json(ClassIn, from_json("body", body, most_values(state))))
         check_number(wanted.images, state)
         return wanted.label, await given(wanted.images, state, held.of(request.scope))
     parts = await multipart.read(request, limit)

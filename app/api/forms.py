@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.api import headers
 from app.api.multipart import Part
-from app.bodies import pointers, why_no_json
+from app.bodies import num_values, places, too_many_values, why_no_json
 from app.errors import Unprocessable, UnsupportedMediaType
 from app.services.idempotency import Answer
 
@@ -85,7 +85,7 @@ def checked(model: type[M], fields: Any) -> M:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise _invalid(pointers(error.errors()), "valid fields beside the file") from error
+        raise _invalid(places(error), "valid fields beside the file") from error
 
 
 def checked_json(model: type[M], body: Any, *inside: str) -> M:
@@ -103,20 +103,28 @@ def checked_json(model: type[M], body: Any, *inside: str) -> M:
         return model.model_validate(body, strict=True)
     except ValidationError as error:
         expected = f"a JSON body that fits {model.__name__} at /openapi.json"
-        raise _invalid(pointers(error.errors(), "body", *inside), expected) from error
+        raise _invalid(places(error, "body", *inside), expected) from error
 
 
 def _invalid(errors: list[dict[str, str]], expected: str) -> Unprocessable:
-    places = ", ".join(item["pointer"] for item in errors)
-    return Unprocessable(f"expected {expected}; found problems at {places}; see errors", errors=errors)
+    where = ", ".join(item["pointer"] for item in errors)
+    return Unprocessable(f"expected {expected}; found problems at {where}; see errors", errors=errors)
 
 
-def from_json(name: str, text: str | bytes) -> Any:
+def from_json(name: str, text: str | bytes, most: int | None = None) -> Any:
     """A field, or a body, that holds JSON.
+
+    Args:
+        name: of it, for whoever has sent it.
+        text: as it came.
+        most: values that it may have, where `Crowded` has not counted them.
 
     Raises:
         Unprocessable: it does not.
+        TooLarge: it has more values.
     """
+    if most is not None and num_values(text.encode() if isinstance(text, str) else text) > most:
+        raise too_many_values(name, most)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -21,6 +21,8 @@ T = TypeVar("T")
 ACCEPTED = ("multipart/form-data", "application/json", "image/*", "application/octet-stream")
 # The event loop takes 7 ms for each megabyte of JSON.
 LARGE_BYTES = 2**17
+# Of an address with very many commas, and of what is not an image.
+FEW_VALUES = 10_000
 # Where a body has them.
 IMAGES = "/body/images"
 FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
@@ -83,13 +85,18 @@ async def read(request: Request, state: State) -> list[bytes]:
             )
     elif kind == "application/json":
         body = await multipart.whole(request, limit)
-        wanted = await aside(len(body), lambda: checked_json(ImagesIn, from_json("body", body)))
+        wanted = await aside(len(body), lambda: checked_json(ImagesIn, from_json("body", body, most_values(state))))
         check_number(wanted.images, state)
         images = await given(wanted.images, state, held.of(request.scope))
     else:
         images = [await multipart.whole(request, limit)]
     check_number(images, state)
     return images
+
+
+def most_values(state: State) -> int:
+    """Values that JSON with images may have: two for each image, and as much again for what is wrong with them."""
+    return 4 * state.settings.max_predict_images + FEW_VALUES
 
 
 def check_number(images: Sequence[object], state: State) -> None:

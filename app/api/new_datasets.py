@@ -88,7 +88,10 @@ def _from_json(once: Once, given: Any) -> Response | DatasetOut:
 
 def _from_form(once: Once, dataset_id: str, parts: list[multipart.Part], arrival: Arrival) -> Response | DatasetOut:
     texts = text_fields(part for part in parts if part.filename is None)
-    fields = {name: from_json(name, text) if name in ("remove", "relabel") else text for name, text in texts.items()}
+    most = once.state.settings.max_json_values
+    fields = {
+        name: from_json(name, text, most) if name in ("remove", "relabel") else text for name, text in texts.items()
+    }
     files = [part for part in parts if part.filename is not None]
     if not files and "upload_id" in fields:
         return _without_file(once, dataset_id, checked(DatasetForm, fields))

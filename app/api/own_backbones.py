@@ -131,7 +131,8 @@ async def add_backbone(request: Request, once: OnceEach) -> Any:
         if upload is None or missing:
             found = ", ".join(missing) or "no file"
             raise BadRequest(f"expected form fields file, name and architecture; missing: {found}", code="file_missing")
-        fields = {name: from_json(name, text) if name == "input" else text for name, text in texts.items()}
+        most = settings.max_json_values
+        fields = {name: from_json(name, text, most) if name == "input" else text for name, text in texts.items()}
         return await to_thread.run_sync(_from_form, once, checked(BackboneForm, fields), upload, arrival)
 
 

@@ -20,7 +20,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from app.api import oip_errors as oip
-from app.bodies import pointers, why_no_json
+from app.bodies import MAX_TOLD, pointers, why_no_json
 from app.errors import Conflict, GraftError, OutOfSpace, Unavailable, Unsupported, words_of
 
 MEDIA_TYPE = "application/problem+json"
@@ -169,12 +169,14 @@ async def _graft_error(request: Request, error: Exception) -> JSONResponse:
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     words_of(error)
-    return _unfit(request, pointers(map(_placed, error.errors())))
+    found = error.errors()
+    more = len(found) - MAX_TOLD
+    return _unfit(request, pointers(map(_placed, found[:MAX_TOLD])), f", and {more} more" if more > 0 else "")
 
 
-def _unfit(request: Request, errors: Sequence[Mapping[str, str]]) -> JSONResponse:
+def _unfit(request: Request, errors: Sequence[Mapping[str, str]], more: str = "") -> JSONResponse:
     places = ", ".join(item["pointer"] for item in errors)
-    detail = f"expected a payload that fits the schema at /openapi.json; found problems at {places}; see errors"
+    detail = f"expected a payload that fits the schema at /openapi.json; found problems at {places}{more}; see errors"
     given = request.headers.get("content-type", "none")
     if any(item["pointer"] == "/body" for item in errors) and "json" not in given:
         detail += f"; the body's content type is {given}: send it with Content-Type: application/json"

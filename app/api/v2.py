@@ -141,13 +141,14 @@ async def model_infer(name: str, request: Request, state: Context, project: Proj
     limit, headers = large.of_images(state.settings), request.headers
     packed, hold = await multipart.whole(request, limit), held.of(request.scope)
 
+    def take(number: int) -> None:
+        # In a thread, and what is held is counted on the event loop.
+        from_thread.run_sync(hold.take, number)
+
     def read() -> InferRequest:
         encoding = headers.get("content-encoding", "").strip().lower()
-        # In a thread, and what is held is counted on the event loop.
-        body = compression.inflate(
-            packed, encoding, limit.num_bytes, lambda number: from_thread.run_sync(hold.take, number)
-        )
-        return http.read(name, version, body, headers.get(http.HEADER_LENGTH))
+        body = compression.inflate(packed, encoding, limit.num_bytes, take)
+        return http.read(name, version, body, headers.get(http.HEADER_LENGTH), take)
 
     answer = await infer.infer(state, project, read, lambda future: waiting.settled(request, future), arrived)
     return await to_thread.run_sync(_written, answer, headers.get("accept-encoding", ""))

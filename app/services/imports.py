@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app import failpoints, limited, texts
+from app import bodies, failpoints, limited, texts
 from app.artifact import archive, bundle
 from app.artifact import spec as specs
 from app.artifact.precisions import FLOAT
@@ -171,10 +171,8 @@ def _bounded(path: Path) -> bytes:
     if size_bytes > MAX_SPEC_BYTES:
         raise _invalid(f"{bundle.SPEC} of at most {MAX_SPEC_BYTES} bytes; found {size_bytes}")
     data = path.read_bytes()
-    # Each value but the first stands behind one of these. Those inside of texts count as well, which costs nobody much.
-    num_values = sum(map(data.count, (b",", b"[", b"{")))
-    if num_values > MAX_SPEC_VALUES:
-        raise _invalid(f"{bundle.SPEC} of at most {MAX_SPEC_VALUES} values; found {num_values} commas and brackets")
+    if (number := bodies.num_values(data)) > MAX_SPEC_VALUES:
+        raise _invalid(f"{bundle.SPEC} of at most {MAX_SPEC_VALUES} values; found {number} commas and brackets")
     return data
 
 

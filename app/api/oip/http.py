@@ -1,18 +1,24 @@
 """The protocol's messages in HTTP bodies: JSON, and behind it the raw bytes of tensors."""
 
 import json
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
 from app.api.oip import tensors
 from app.api.oip.messages import ENCODED, InferInput, InferRequest, InferResponse, OutputTensor, requested_outputs
-from app.bodies import BODY, pointers, why_no_json
+from app.bodies import BODY, places, why_no_json
 from app.errors import BadRequest
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 BINARY_SIZE = "binary_data_size"
 SHOWN = 5
+# Of one message, beside its numbers: a tensor of texts has one for each image.
+MAX_TEXTS = 100_000
+MAX_TENSORS, MAX_AXES = 16, 16
+# Of numbers that are nested by the shape, a list for each pixel takes ten times its text.
+LIST_BYTES, MANY_LISTS = 88, 10_000
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -24,7 +30,7 @@ class InferInputIn(BaseModel):
 
     name: str = Field(description="`encoded` or `images`.")
     datatype: str = Field(description="`BYTES` of `encoded`, `UINT8` of `images`.")
-    shape: list[int] = Field(description="[N], or [N, H, W, 3] in the model's size.")
+    shape: list[int] = Field(max_length=MAX_AXES, description="[N], or [N, H, W, 3] in the model's size.")
     parameters: dict[str, Any] | None = None
     data: list[Any] | None = Field(
         None, description="`encoded`: files in base64. `images`: numbers, flat or nested by the shape."
@@ -51,11 +57,13 @@ class InferRequestIn(BaseModel):
     )
     model_name: Any = Field(None, description="Ignored: the path says it. KServe's own client sends it.")
     model_version: Any = Field(None, description="Likewise.")
-    inputs: list[InferInputIn]
-    outputs: list[RequestedOutputIn] | None = Field(None, description="Only `probabilities` unless asked.")
+    inputs: list[InferInputIn] = Field(max_length=MAX_TENSORS)
+    outputs: list[RequestedOutputIn] | None = Field(
+        None, max_length=MAX_TENSORS, description="Only `probabilities` unless asked."
+    )
 
 
-def read(model: str, version: str, body: bytes, header_length: str | None) -> InferRequest:
+def read(model: str, version: str, body: bytes, header_length: str | None, take: Callable[[int], None]) -> InferRequest:
     """A request's body.
 
     Args:
@@ -63,8 +71,10 @@ def read(model: str, version: str, body: bytes, header_length: str | None) -> In
         version: of the path; empty where it has none.
         body: as it was before it was packed.
         header_length: what the header says of how much is JSON; None where it is not there, and all is.
+        take: told of the bytes that very many lists are to take beside the body; may refuse them.
 
     Raises:
+        Overloaded: as `take`.
         BadRequest: lengths that do not fit, no JSON, or JSON of another shape.
     """
     length = _header_length(header_length, len(body))
@@ -72,6 +82,8 @@ def read(model: str, version: str, body: bytes, header_length: str | None) -> In
         image = InferInput(ENCODED, "BYTES", (1,), [body])
         return InferRequest(model, version, "", {}, (image,), requested_outputs([], True))
     data, text = memoryview(body), body[:length]
+    if (number := text.count(b"[")) > MANY_LISTS:
+        take(number * LIST_BYTES)
     asked = parse(InferRequestIn, text)
     parameters = asked.parameters or {}
     binary = parameters.get("binary_data_output", False)
@@ -103,6 +115,8 @@ def parse(model: type[M], text: bytes) -> M:
     Raises:
         BadRequest: no JSON, or JSON of another shape; the places are named.
     """
+    if (number := text.count(b'"') // 2 + text.count(b"{")) > MAX_TEXTS:
+        raise BadRequest(f"expected JSON of at most {MAX_TEXTS} names and texts; found {number}; send less at once")
     try:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -113,10 +127,10 @@ def parse(model: type[M], text: bytes) -> M:
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        found = pointers(error.errors(include_input=False, include_url=False))
-        places = "; ".join(f"{item['pointer'] or '/'}: {item['detail']}" for item in found[:SHOWN])
+        found = places(error)
+        told = "; ".join(f"{item['pointer'] or '/'}: {item['detail']}" for item in found[:SHOWN])
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        raise BadRequest(f"expected a request of the Open Inference Protocol; found at {places}{more}") from error
+        raise BadRequest(f"expected a request of the Open Inference Protocol; found at {told}{more}") from error
 
 
 def _inputs(given: list[InferInputIn], binary: memoryview) -> tuple[InferInput, ...]:

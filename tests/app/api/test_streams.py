@@ -66,6 +66,14 @@ def test_more_images_than_one_request_may_bring_otherwise(served):
     check(lines(served.post(URL, content=sent(pictures), headers={"Content-Type": NDJSON})), pictures)
 
 
+def test_a_line_of_very_many_values_is_refused_in_its_place(served):
+    crowded = b'{"b64": "", ' + b", ".join(b'"a%d": 0' % number for number in range(20_000)) + b"}"
+    found = lines(served.post(URL, content=b"\n".join((crowded, sent(PICTURES[:1]))), headers={"Content-Type": NDJSON}))
+    assert (found[0]["problem"]["status"], found[0]["problem"]["index"]) == (413, 0)
+    assert found[0]["problem"]["detail"].startswith("line 1: expected one image as JSON of at most 10000 values")
+    check(found[1:], PICTURES[:1])
+
+
 def test_a_bad_image_is_a_line_of_its_own(served):
     body = b"\n".join(
         (sent(PICTURES[:1]), sent([b"text"]), b'{"b64": "***"}', b'{"image": 1}', b"{", sent(PICTURES[1:2]))
