@@ -62,6 +62,7 @@ def retry(session: Session, project: str, job_id: str) -> Job:
     own = jobs.get(session, project, job_id).dataset_id
     for dataset_id in [own, *(row.id for row in jobs.datasets(session, job_id).values())]:
         jobs.keep_dataset(session, dataset_id)
+    limits.lock(session, project)
     limits.check_job(session, project)
     job = jobs.locked(session, project, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED):

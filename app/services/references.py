@@ -35,7 +35,8 @@ class Room:
         last: what a place's parts behind the project look like, so that nothing else is taken for Graft's own.
         named: which of some places rows name.
         has_project: whether the project comes before them.
-        is_shared: whether many rows may name one place, so that it is removed under the lock of `shared` alone.
+        is_shared: whether a row may name a place long after it was stored, so that it is removed under the lock of
+            `shared` alone.
     """
 
     depth: int
@@ -184,7 +185,7 @@ ROOMS: dict[str, Room] = {
     "predictions": Room(3, f"mdl_{_ID}", _predictions),
     "observed": Room(3, f"ver_{_ID}", _observed),
     "studies": Room(3, f"(rnk|evl|adv)_{_ID}", _studies),
-    "backbones": Room(3, f"bb_{_ID}", _backbones),
+    "backbones": Room(3, f"bb_{_ID}", _backbones, is_shared=True),
     "graphs": Room(2, _SHA256, _graphs, has_project=False, is_shared=True),
     # Content-addressed: which images they are of decides, see `feature_chunks`.
     FEATURES: Room(3, "[0-9a-f]{40}", lambda _session, _places: set()),

@@ -29,7 +29,7 @@ from app.serving.lanes import Batch, Lane, Lanes, by_head
 from app.serving.model import Served
 from app.serving.room import Limits, Room
 from app.serving.runtime import Session
-from app.serving.sessions import NUM_LOADERS, Sessions, features
+from app.serving.sessions import NUM_LOADERS, Sessions
 
 # Of the pool's budget: what the images of all runners take while they run, so that the graphs themselves have room, and
 # two backbones that were asked one after the other. Smaller batches cost a processor nothing (see `lanes`).
@@ -257,8 +257,10 @@ class Engine:
         start = time.monotonic()
         try:
             pixels_NHWC = np.stack([ready.pixels_HWC for _, ready in batch])
-            with self._sessions.lease(batch[0][0].model.backbone, threads, len(batch)) as backbone:
-                return self._run_heads(batch, backbone, features(backbone, pixels_NHWC), start)
+            model = batch[0][0].model
+            with self._sessions.lease(model.backbone, threads, len(batch)) as backbone:
+                features_ND = self._sessions.features(model, backbone, pixels_NHWC)
+                return self._run_heads(batch, backbone, features_ND, start)
         except BundleError as error:
             for model, places in by_head(batch):
                 model.read_anew(backbone=True)

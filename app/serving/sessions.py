@@ -15,7 +15,7 @@ from app.serving import providers
 from app.serving.call import Pixels
 from app.serving.model import Graph, Served
 from app.serving.pool import Pool
-from app.serving.runtime import Session
+from app.serving.runtime import Session, failures
 from app.serving.trial import Trials
 
 # Graphs that are loaded at once for calls, beside what runs, and as many because they were asked for by name: each may
@@ -68,6 +68,21 @@ class Sessions:
         key = self._key(graph, threads)
         return self.pool.lease(key, lambda: graph.open(int(key.rpartition("/")[2])), number, graph.place)
 
+    def features(self, model: Served, backbone: Session, pixels_NHWC: Pixels) -> NDArray[np.float32]:
+        """What a version's backbone says, [N, D].
+
+        Raises:
+            BundleError: it does not run, and no version has passed on it: its file is at fault.
+        """
+        try:
+            return backbone.run(pixels_NHWC)[backbone.output_names.index("features")]
+        except failures() as error:
+            if self.trials.trusted(backbone):
+                # There may be no memory for it at this moment.
+                raise
+            self.unload(model.backbone.sha256)
+            raise BundleError(f"expected a backbone that runs here; found {error}") from error
+
     def head(
         self, model: Served, backbone: Session, features_ND: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -103,7 +118,7 @@ class Sessions:
                 with self.lease(model.backbone, threads) as backbone:
                     for number in providers.sizes(model.backbone.device):
                         blank_NHWC = np.zeros((number, shape.height, shape.width, 3), np.uint8)
-                        features_ND = features(backbone, blank_NHWC)
+                        features_ND = self.features(model, backbone, blank_NHWC)
                     self.head(model, backbone, features_ND)
         except BundleError as error:
             model.read_anew(backbone=True)
@@ -130,8 +145,3 @@ class Sessions:
     def _key(self, graph: Graph, threads: int) -> str:
         """Under which the pool holds a session. A GPU has one session for all: cores are the processor's."""
         return f"{graph.sha256}/{threads if graph.device == providers.CPU else 1}"
-
-
-def features(backbone: Session, pixels_NHWC: Pixels) -> NDArray[np.float32]:
-    """What a backbone says, [N, D]."""
-    return backbone.run(pixels_NHWC)[backbone.output_names.index("features")]

@@ -54,6 +54,16 @@ def backbone_bytes(num_features=NUM_FEATURES, side=SIDE, seed=0, opset=18, ir_ve
     return model.SerializeToString(deterministic=True)
 
 
+def idle_backbone_bytes():
+    """As `backbone_bytes`, and opened as well, but no image gets through it."""
+    model = onnx.load_from_string(backbone_bytes())
+    place = next(place for place, node in enumerate(model.graph.node) if node.op_type == "Gemm")
+    model.graph.node[place].input[0] = "picked"
+    model.graph.node.insert(place, helper.make_node("Gather", ["logits", "places"], ["picked"], axis=1))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, 1, 99], np.int64), "places"))
+    return model.SerializeToString(deterministic=True)
+
+
 def wide_backbone_bytes(bytes_per_image):
     """As `backbone_bytes`, through a layer that takes so much memory."""
     copies = bytes_per_image // (4 * NUM_FEATURES)

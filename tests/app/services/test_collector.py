@@ -232,6 +232,28 @@ def test_a_graph_is_neither_removed_under_a_version_nor_named_when_it_is_gone(da
     assert store.stat(key) is None
 
 
+def test_what_a_check_has_stored_stays_when_it_is_tried_again_at_that_moment(database, store, put, monkeypatch):
+    """Its rooms are the same at every try, and its row may name them again after a collection has looked."""
+    with database.write() as session:
+        fields = {"name": "user/mine", "state": "invalid", "document": {}}
+        row = UserBackbone(id=new_id("bb"), project_id="default", **fields)
+        session.add(row)
+    put(store, f"backbones/default/{row.id}/record.json")
+    looked = references.named
+
+    def named(session, places):
+        found = looked(session, places)
+        monkeypatch.setattr(references, "named", looked)
+        with database.write() as other:
+            other.get_one(UserBackbone, row.id).state = "checking"
+        return found
+
+    monkeypatch.setattr(references, "named", named)
+    _, told = collect(database, store)
+    assert told == []
+    assert store.stat(f"backbones/default/{row.id}/record.json") is not None
+
+
 def test_features_stay_where_the_images_of_a_dataset_cannot_be_read(database, store, put):
     """Without the index of one dataset nobody knows whose they are."""
     with database.write() as session:

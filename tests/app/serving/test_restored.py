@@ -11,8 +11,8 @@ from app.errors import NotReady
 from app.serving import stored
 from app.storage import FolderStorage, open_storage
 from tests import factories
-from tests.app import bundle_factories
-from tests.app.serving.engines import SECONDS, running
+from tests.app import bundle_factories, onnx_factories
+from tests.app.serving.engines import SECONDS, load, running
 from tests.factories import files_below
 
 pytestmark = pytest.mark.server
@@ -87,6 +87,26 @@ def test_a_reference_and_a_file_that_was_cut_short_are_read_anew(storage, row, o
         stored.fetch(storage, row.prefix, spec, bundle.REFERENCE)
     operator(key, whole)
     assert stored.fetch(storage, row.prefix, spec, bundle.REFERENCE).read_bytes() == whole
+
+
+def ask(engine, model):
+    return engine.submit(model, [factories.png()]).result(SECONDS)
+
+
+@pytest.mark.parametrize("begin", [load, ask])
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_backbone_that_opens_and_does_not_run_is_not_ready_until_it_is_restored(storage, row, operator, begin):
+    spec = specs.of_row(row.spec)
+    key = stored.key(row.prefix, spec, bundle.BACKBONE)
+    whole = operator(key, onnx_factories.idle_backbone_bytes())
+    model = stored.version(storage, row.prefix, spec)
+    with running(1) as engine:
+        with pytest.raises(NotReady, match="a backbone that runs here"):
+            begin(engine, model)
+        assert "a backbone that runs here" in engine.trials.failure(model)
+        operator(key, whole)
+        engine.load(model)
+        assert ask(engine, model) is not None
 
 
 class Failed(FolderStorage):
