@@ -19,6 +19,7 @@ BODIES = [
     ("/v2/models/tiny/infer", '{"inputs":[],"outputs":[' + "[]," * 90_000 + "[]]}"),
     ("/v2/models/tiny/infer", '{"inputs":[{"name":"images","shape":[' + '"",' * 90_000 + "1]}]}"),
     ("/v2/repository/index", "{" + KEYS + '"ready":true}'),
+    ("/v2/repository/models/tiny/load", '{"parameters":[' + "[]," * 350_000 + "[]]}"),
     ("/api/v1/jobs", '{"depends_on":[' + EMPTY * 350_000 + "{}]}"),
     ("/api/v1/jobs", "{" + KEYS + '"dataset":""}'),
     ("/api/v1/datasets", '{"base":"","remove":[' + "[]," * 350_000 + "[]]}"),
