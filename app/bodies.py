@@ -4,6 +4,7 @@ Strict means that `"yes"` is no truth value and `"3"` no number; a whole number 
 of forms and query parameters are text, and are read leniently.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -20,6 +21,8 @@ FROM_LIST = Strict(strict=False)
 MAX_BRIEF = 60
 # Places with problems that an answer names one by one: each takes a hundred times what it is about.
 MAX_TOLD = 100
+# How JSON of more than one value begins.
+_MANY = re.compile(rb"\s*[\[{]")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,16 @@ def num_values(text: bytes) -> int:
     Those inside of texts count as well, which costs nobody much.
     """
     return sum(map(text.count, (b",", b"[", b"{")))
+
+
+def check_values(name: str, text: bytes, most: int, setting: str = "") -> None:
+    """Refuses JSON that may have more values. What is none at all is left to whoever parses it, which fails at once.
+
+    Raises:
+        TooLarge: see `too_many_values`.
+    """
+    if _MANY.match(text) and num_values(text) > most:
+        raise too_many_values(name, most, setting)
 
 
 def too_many_values(name: str, most: int, setting: str = "") -> TooLarge:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.api import headers
 from app.api.multipart import Part
-from app.bodies import num_values, places, too_many_values, why_no_json
+from app.bodies import check_values, places, why_no_json
 from app.errors import Unprocessable, UnsupportedMediaType
 from app.services.idempotency import Answer
 
@@ -123,8 +123,8 @@ def from_json(name: str, text: str | bytes, most: int | None = None) -> Any:
         Unprocessable: it does not.
         TooLarge: it has more values.
     """
-    if most is not None and num_values(text.encode() if isinstance(text, str) else text) > most:
-        raise too_many_values(name, most)
+    if most is not None:
+        check_values(name, text.encode() if isinstance(text, str) else text, most)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

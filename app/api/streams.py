@@ -23,7 +23,7 @@ from app.api.forms import checked_json, plain_type
 from app.api.held import Hold
 from app.api.problems import document
 from app.api.waiting import LOST, STOPPING, Waiter
-from app.bodies import num_values, too_many_values, why_no_json
+from app.bodies import check_values, why_no_json
 from app.errors import GraftError, Overloaded, TimedOut, TooLarge, Unauthorized, Unavailable, Unprocessable, words_of
 from app.services.predictions import Found
 from app.serving.call import Result, late
@@ -253,8 +253,7 @@ class _Reader:
         )
 
     def _wanted(self, line: bytes, index: int) -> images.ImageIn:
-        if num_values(line) > images.FEW_VALUES:
-            raise too_many_values("one image", images.FEW_VALUES)
+        check_values("one image", line, images.FEW_VALUES)
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:

@@ -24,7 +24,7 @@ from app.api.oip.documents import (
 )
 from app.api.oip.messages import InferRequest, InferResponse
 from app.api.problems import unsupported
-from app.bodies import BODY, num_values, too_many_values
+from app.bodies import BODY, check_values
 from app.services import repository
 
 M = TypeVar("M", bound=BaseModel)
@@ -200,6 +200,5 @@ async def repository_model_unload(name: str, request: Request, state: Context, p
 async def _body(model: type[M], request: Request, state: State) -> M:
     """A body that may be left out; its content type does not matter, since clients do not send one."""
     body = await multipart.whole(request, large.of_json(state.settings))
-    if num_values(body) > state.settings.max_json_values:
-        raise too_many_values("body", state.settings.max_json_values, " (GRAFT_MAX_JSON_VALUES)")
+    check_values("body", body, state.settings.max_json_values, " (GRAFT_MAX_JSON_VALUES)")
     return http.parse(model, body or b"{}")

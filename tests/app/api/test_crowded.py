@@ -71,3 +71,12 @@ def test_what_is_json_by_its_type_is_counted(shared_client, kind):
     answer = shared_client.post("/api/v1/jobs", content=body, headers={"Content-Type": kind})
     assert answer.status_code == (422 if kind == "text/plain" else 413)
     assert answer.headers.get("Connection", "") == ("" if kind == "text/plain" else "close")
+
+
+def test_an_image_that_is_sent_as_json_is_told_as_what_it_is(shared_client):
+    """By the thousandth byte it has more commas than any JSON with images."""
+    image = b"\xff\xd8" + b",[{" * 2**19
+    found = problem(
+        shared_client.post("/api/v1/models/tiny/predict", content=image, headers=JSON), 422, "invalid_payload"
+    )
+    assert "expected body as JSON; found" in found["detail"]

@@ -65,7 +65,8 @@ CASES = {
     "another field": (400, {"files": {"files": GOOD}}),
     "no boundary": (400, {"content": GOOD, "headers": {"Content-Type": "multipart/form-data"}}),
     "no form": (400, {"content": GOOD, "headers": {"Content-Type": "multipart/form-data; boundary=x"}}),
-    "no json": (422, {"content": b"{" + GOOD, "headers": JSON}),
+    "no json": (422, {"content": b'"' + GOOD, "headers": JSON}),
+    "crowded json": (413, {"content": b"{" + GOOD, "headers": JSON}),
     "another type": (415, {"content": GOOD, "headers": {"Content-Type": "text/plain"}}),
     "late": (504, {"files": {"file": GOOD}, "params": {"timeout": 0.0001}}),
     "oip json": (200, {"content": json.dumps({"inputs": [oip(data=[encoded(GOOD)])]}).encode()}),
@@ -84,7 +85,8 @@ OTHERS = {
     "no such field": ("/datasets", 422, {"name": "child", "base": "ds_none", "labels": LARGE}),
     "no job": ("/jobs", 422, {"kind": "transfer", "inputs": LARGE}),
     "broken": ("/jobs", 422, '{"a": "' + "x" * MB),
-    "deep": ("/jobs", 422, "[" * MB),
+    "deep": ("/jobs", 422, "[" * 90_000),
+    "crowded": ("/jobs", 413, "[" * MB),
     "no bundle": ("/models/a/versions", 422, {"upload_id": "up_none", "more": LARGE}),
 }
 
