@@ -17,7 +17,7 @@ from app.rankings import RankingIn
 from worker import transfer
 from worker.attempt.context import RunContext
 from worker.backbones import features
-from worker.contract.outcome import BLIND
+from worker.contract.candidate import BLIND
 from worker.data.samples import Index
 from worker.data.splits import SPLITS
 from worker.prepare import sources

@@ -9,8 +9,6 @@ from app.api import headers, oip_errors, problems
 from app.bodies import num_values, too_many_values
 from app.errors import TooLarge
 
-_KIND = b"content-type"
-
 
 class Crowded:
     """ASGI middleware for routes whose JSON the framework reads.
@@ -50,13 +48,10 @@ class Crowded:
             if refusal is None:
                 raise
         if refusal is not None:
-            problems.note(scope, refusal.code)
-            answer = problems.of_error(scope["path"], refusal)
-            # The rest of the body is not read.
-            answer.headers["Connection"] = "close"
-            await answer(scope, receive, send)
+            await problems.give_up(scope, receive, send, refusal)
 
 
 def _is_json(scope: Scope) -> bool:
-    kind = (headers.first(scope, _KIND) or "").partition(";")[0].strip().lower()
+    # As the framework sees it: of several kinds the end of the last one counts.
+    kind = headers.media_type(scope, b"content-type")
     return kind == "application/json" or kind.endswith("+json")

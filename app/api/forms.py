@@ -57,8 +57,7 @@ def media_type(request: Request, *accepted: str) -> str:
 
 def plain_type(request: Request, header: str) -> str:
     """The media type that a header (its name in lower case) names first, without parameters; empty for none."""
-    found = headers.first(request.scope, header.encode()) or ""
-    return found.partition(",")[0].partition(";")[0].strip().lower()
+    return headers.media_type(request.scope, header.encode()).partition(",")[0].strip()
 
 
 def text_fields(parts: Iterable[Part]) -> dict[str, str]:

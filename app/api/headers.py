@@ -22,6 +22,11 @@ def first(scope: Any, name: bytes) -> str | None:
     return None if found is None else found.decode("latin-1")
 
 
+def media_type(scope: Any, name: bytes) -> str:
+    """What a header says of a kind, without its parameters and in lower case; empty for none."""
+    return (first(scope, name) or "").partition(";")[0].strip().lower()
+
+
 def body_bytes(scope: Any) -> int | None:
     """Bytes of the request's body, where it says so."""
     found = first(scope, b"content-length") or ""

@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from app.api import oip_errors as oip
 from app.bodies import MAX_TOLD, pointers, why_no_json
@@ -145,6 +145,14 @@ def _headers(status: int, code: str, extra: Mapping[str, Any]) -> dict[str, str]
 def of_error(path: str, error: GraftError) -> JSONResponse:
     """An error of ours."""
     return response(path, error.status, error.code, error.title, error.detail, **error.extra)
+
+
+async def give_up(scope: Scope, receive: Receive, send: Send, error: GraftError) -> None:
+    """Answers in place of the application, and ends the connection: the rest of the body is not read."""
+    note(scope, error.code)
+    answer = of_error(scope["path"], error)
+    answer.headers["Connection"] = "close"
+    await answer(scope, receive, send)
 
 
 def note(scope: Scope, code: str) -> None:

@@ -49,10 +49,7 @@ class SlowBodies:
             # for the garbage collector, which took 4 % of the event loop's time.
             del scope[_BODY]
         if body.stalled is not None and not body.is_answered:
-            problems.note(scope, body.stalled.code)
-            answer = problems.of_error(scope["path"], body.stalled)
-            answer.headers["Connection"] = "close"
-            await answer(scope, receive, send)
+            await problems.give_up(scope, receive, send, body.stalled)
 
 
 class Body:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import BadImage, DeadlineExceeded
+from app.errors import BadImage, DeadlineExceeded, Overloaded
 from app.serving.model import Served
 
 Pixels = NDArray[np.uint8]
@@ -165,6 +165,11 @@ def _not_finite(index: int) -> BadImage:
         code="image_not_computed",
         index=index,
     )
+
+
+def shutting_down() -> Overloaded:
+    """What ends a request that the process has no time for."""
+    return Overloaded("expected a running service; found it shutting down; send it again")
 
 
 def late() -> DeadlineExceeded:

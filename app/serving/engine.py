@@ -21,19 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifact.spec import BundleError
-from app.errors import BadImage, Overloaded, Unavailable
-from app.serving.call import Call, Images, Pixels, Ready, Result, late
+from app.errors import BadImage, Unavailable
+from app.serving.call import Call, Images, Pixels, Ready, Result, late, shutting_down
 from app.serving.deadlines import Deadlines
 from app.serving.decoders import Decoders
-from app.serving.lanes import Batch, Lane, Lanes, by_head
+from app.serving.lanes import RUNNING_SHARE, Batch, Lane, Lanes, by_head
 from app.serving.model import Served
 from app.serving.room import Limits, Room
 from app.serving.runtime import Session
 from app.serving.sessions import NUM_LOADERS, Sessions
-
-# Of the pool's budget: what the images of all runners take while they run, so that the graphs themselves have room, and
-# two backbones that were asked one after the other. Smaller batches cost a processor nothing (see `lanes`).
-RUNNING_SHARE = 0.5
 
 
 class Engine:
@@ -115,7 +111,7 @@ class Engine:
         call = Call(model, images, self._limits.max_pixels, deadline, project)
         with self._changed:
             if self._closed:
-                raise _shutting_down()
+                raise shutting_down()
             key = id(call)
             self._calls[key] = call
             self.room.enter(backbone, number, project)
@@ -147,7 +143,7 @@ class Engine:
         self.pool.clear()
 
     def _end(self, calls: Iterable[Call]) -> None:
-        self._fail(calls, _shutting_down())
+        self._fail(calls, shutting_down())
 
     def _expire(self, call: Call) -> None:
         self._fail([call], late())
@@ -301,7 +297,3 @@ class Engine:
         with self._changed:
             for call in calls:
                 call.fail(error)
-
-
-def _shutting_down() -> Overloaded:
-    return Overloaded("expected a running service; found it shutting down; send it again")

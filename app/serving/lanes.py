@@ -14,6 +14,9 @@ BATCH_SECONDS = 0.25
 # On a processor, whose caches hold no more images at once: on one core one of EfficientNet-Lite0, Lite1 or MobileNetV2
 # takes 12 to 17 % less time in batches of 4 than of 16, and hardly less in smaller ones.
 CPU_BATCH_SIZE = 4
+# Of the pool's budget: what the images of all runners take while they run, so that the graphs themselves have room, and
+# two backbones that were asked one after the other. Smaller batches cost a processor nothing.
+RUNNING_SHARE = 0.5
 # Of which that is remembered, those that ran last.
 NUM_LANES = 256
 

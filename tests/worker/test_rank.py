@@ -25,7 +25,7 @@ from worker.attempt.context import RunContext
 from worker.attempt.document import DatasetDocument, JobDocument
 from worker.attempt.progress import Reporter, Yielded
 from worker.backbones import features, prepared
-from worker.contract.outcome import BLIND
+from worker.contract.candidate import BLIND
 from worker.data.ingest import IngestRequest, ingest
 from worker.ingestion import StoredDataset
 from worker.prepare import sources

@@ -11,8 +11,9 @@ from worker.auto.budget import Budget, Room
 from worker.auto.choice import Chosen, Entry, choose
 from worker.auto.steps import Facts
 from worker.backbones.prepared import Prepared
+from worker.contract.candidate import BLIND, CHEAPEST, Candidate
 from worker.contract.excerpt import Excerpt
-from worker.contract.outcome import BLIND, CHEAPEST, Candidate, Decision
+from worker.contract.outcome import Decision
 from worker.contract.task import Task
 from worker.methods.reference import starts
 from worker.scores import intervals

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.contract.outcome import Candidate, Selection
+from worker.contract.candidate import Candidate, Selection
 from worker.contract.task import Rows, Task
 from worker.evaluate import judged, selection
 from worker.evaluate.selection import Reason, one_standard_error

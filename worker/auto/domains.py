@@ -21,8 +21,10 @@ from worker.auto.frozen import cost
 from worker.backbones import features
 from worker.backbones.extraction import NOTHING, Extraction
 from worker.backbones.feature_cache import Features
+from worker.contract.adaptation import Adaptation
+from worker.contract.candidate import Candidate
 from worker.contract.excerpt import Excerpt
-from worker.contract.outcome import Adaptation, Candidate, Outcome
+from worker.contract.outcome import Outcome
 from worker.contract.task import Domain, Recorded, Rows, Task
 from worker.domains.distances import MIN_ITEMS as MIN_APART
 from worker.domains.distances import SAMPLES, distances

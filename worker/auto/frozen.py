@@ -18,8 +18,8 @@ from worker.backbones import features
 from worker.backbones.extraction import Extraction
 from worker.backbones.features import Extractor
 from worker.backbones.prepared import Prepared
+from worker.contract.candidate import Candidate
 from worker.contract.excerpt import LEAST_CLASS_IMAGES, LEAST_SCORED
-from worker.contract.outcome import Candidate
 from worker.contract.task import Rows, Task
 from worker.methods import few_shot, gathering, linear_probe
 from worker.methods.clock import Clock

@@ -12,7 +12,8 @@ from worker.auto import domains, frozen, steps
 from worker.auto.bench import opened
 from worker.auto.choice import Entry
 from worker.auto.tuned import trained
-from worker.contract.outcome import BLIND, Outcome
+from worker.contract.candidate import BLIND
+from worker.contract.outcome import Outcome
 from worker.contract.task import Task
 from worker.methods.reference import FALLBACK_OFF
 

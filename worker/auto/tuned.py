@@ -12,7 +12,7 @@ from worker.auto.choice import Entry
 from worker.auto.frozen import cost
 from worker.auto.steps import Step
 from worker.backbones import features
-from worker.contract.outcome import Candidate
+from worker.contract.candidate import Candidate
 from worker.contract.task import Task
 from worker.methods.reference import holdout
 

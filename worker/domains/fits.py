@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from worker.alignments import unpaired
 from worker.alignments.affine import Affine
+from worker.contract.candidate import Head
 from worker.contract.network_head import NetworkHead
-from worker.contract.outcome import Head
 from worker.contract.task import Float
 from worker.training import probing
 

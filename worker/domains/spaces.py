@@ -3,7 +3,7 @@
 Shape legend: N source items, M target items, D and E features.
 """
 
-from worker.contract.outcome import Spaces
+from worker.contract.adaptation import Spaces
 from worker.contract.task import Float, Task
 from worker.evaluate import feature_map
 

@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.alignments import unpaired
+from worker.contract.adaptation import Confidence
 from worker.contract.network_head import NetworkHead
-from worker.contract.outcome import Confidence
 from worker.contract.task import Float
 from worker.domains import target_risk
 from worker.domains.fits import Data, Fitted

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.contract.outcome import Confidence
+from worker.contract.adaptation import Confidence
 from worker.evaluate.flags import beats_largest_class
 
 Double = NDArray[np.float64]

@@ -17,7 +17,7 @@ from app.artifact.predicted import Predictions
 from app.artifact.selection import SelectionPredictions
 from worker.backbones import features
 from worker.backbones.extraction import Extraction
-from worker.contract.outcome import Candidate, Moved
+from worker.contract.candidate import Candidate, Moved
 from worker.contract.task import Float, Rows, Task
 from worker.data.samples import Index
 from worker.overlap import leakage

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.artifact.spec import FROM_SCRATCH
-from worker.contract.outcome import Candidate, Selection
+from worker.contract.candidate import Candidate, Selection
 from worker.contract.task import Float, Rows, Task
 from worker.evaluate import distortion, feature_map, flags, groups
 from worker.evaluate.feature_map import Group

@@ -13,7 +13,7 @@ from app.artifact import tensors
 from worker.backbones import adapters
 from worker.backbones import split as splitting
 from worker.backbones.prepared import Prepared
-from worker.contract.outcome import Moved
+from worker.contract.candidate import Moved
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 # A factor counts as moved beyond this distance from where it began.

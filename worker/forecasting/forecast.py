@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.contract.outcome import BLIND
+from worker.contract.candidate import BLIND
 from worker.forecasting import draws, more_images, power_law
 from worker.forecasting.draws import Point
 from worker.forecasting.labels_needed import Needed, Reach, Reading

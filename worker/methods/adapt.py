@@ -13,8 +13,9 @@ from typing import Any
 from app.recipes import Adapt
 from worker.backbones import features
 from worker.backbones.extraction import Extraction
+from worker.contract.adaptation import Adaptation, Spaces
 from worker.contract.network_head import NetworkHead
-from worker.contract.outcome import Adaptation, Decision, Outcome, Spaces
+from worker.contract.outcome import Decision, Outcome
 from worker.contract.task import Float, Task
 from worker.domains import validator
 from worker.domains.distances import distances

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from worker.backbones.extraction import Extraction
+from worker.contract.adaptation import Tried
+from worker.contract.candidate import DATASET, SOURCE, Candidate, Selection
 from worker.contract.network_head import NetworkHead
-from worker.contract.outcome import DATASET, SOURCE, Candidate, Selection, Tried
 from worker.contract.task import Float, Rows, Task
 from worker.domains import validator
 from worker.domains.fits import CLOSED, SOURCE_ONLY, TRAINED, Data, Fitted, trained

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from app.artifact import scores
 from app.recipes import FewShot
 from worker.backbones import features
-from worker.contract.outcome import CHEAPEST, Candidate, Decision, Outcome, Selection
+from worker.contract.candidate import CHEAPEST, Candidate, Selection
+from worker.contract.outcome import Decision, Outcome
 from worker.contract.task import Float, Rows, Task
 from worker.evaluate import selection
 from worker.evaluate.selection import Choice

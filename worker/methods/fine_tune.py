@@ -20,8 +20,9 @@ import torch
 
 from app.recipes import FineTune
 from worker.backbones import features, networks
+from worker.contract.candidate import Candidate, Selection
 from worker.contract.heads import LinearHead
-from worker.contract.outcome import Candidate, Outcome, Selection
+from worker.contract.outcome import Outcome
 from worker.contract.task import Float, Rows, Task
 from worker.evaluate import judged
 from worker.evaluate.distortion import relative_change

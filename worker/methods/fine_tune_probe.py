@@ -8,7 +8,8 @@ the frozen baseline, so that one fit is enough.
 from dataclasses import replace
 
 from app.recipes import FineTune, LinearProbe
-from worker.contract.outcome import Candidate, Decision
+from worker.contract.candidate import Candidate
+from worker.contract.outcome import Decision
 from worker.contract.task import Task
 from worker.methods import linear_probe
 

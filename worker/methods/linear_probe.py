@@ -6,7 +6,7 @@ import numpy as np
 
 from app.recipes import LinearProbe
 from worker.backbones import features
-from worker.contract.outcome import Candidate
+from worker.contract.candidate import Candidate
 from worker.contract.task import Float, Rows, Task
 from worker.scores import calibration
 from worker.scores.objective import ACCURACY

@@ -18,7 +18,8 @@ from worker.backbones import features
 from worker.backbones.extraction import TIMED_IMAGES, Extraction
 from worker.backbones.features import Extractor
 from worker.backbones.prepared import Prepared
-from worker.contract.outcome import Candidate, Decision, Scratch
+from worker.contract.candidate import Candidate
+from worker.contract.outcome import Decision, Scratch
 from worker.contract.task import Rows, Task
 from worker.methods import linear_probe
 from worker.solvers.folds import stratified_group_folds, stratified_group_holdout

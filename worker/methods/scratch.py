@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from app.artifact.preprocess import Preprocess
-from worker.contract.outcome import Decision, Scratch, Selection
+from worker.contract.candidate import Selection
+from worker.contract.outcome import Decision, Scratch
 from worker.contract.task import Rows, Task
 from worker.methods import scratch_served
 from worker.methods.scratch_training import TRAIN_SHARE, Entry, ShiftedSource, fit

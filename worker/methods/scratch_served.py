@@ -14,8 +14,8 @@ from torch import nn
 from app.artifact.spec import FROM_SCRATCH
 from worker.backbones import export, features, weights
 from worker.backbones.prepared import Prepared
+from worker.contract.candidate import Candidate, Moved, Selection
 from worker.contract.heads import LinearHead
-from worker.contract.outcome import Candidate, Moved, Selection
 from worker.contract.task import Float, Rows, Task
 from worker.fine_tuning import forward
 from worker.methods.scratch_training import Entry

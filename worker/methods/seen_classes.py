@@ -17,8 +17,9 @@ from worker.backbones import features
 from worker.backbones.extraction import Extraction
 from worker.backbones.prepared import Prepared
 from worker.backbones.text import TextEncoder
+from worker.contract.candidate import Head
 from worker.contract.heads import CosineHead
-from worker.contract.outcome import Decision, Head
+from worker.contract.outcome import Decision
 from worker.contract.task import Float, Task
 from worker.evaluate import class_folds
 from worker.evaluate.class_folds import Judged, Strengths

@@ -28,8 +28,10 @@ from app.errors import JobFailure
 from app.recipes import Adapt
 from worker.alignments import unpaired
 from worker.backbones.extraction import Extraction
+from worker.contract.adaptation import Adaptation, Tried
+from worker.contract.candidate import DATASET, SOURCE, Candidate, Selection
 from worker.contract.heads import LinearHead
-from worker.contract.outcome import DATASET, SOURCE, Adaptation, Candidate, Decision, Outcome, Selection, Tried
+from worker.contract.outcome import Decision, Outcome
 from worker.contract.task import Float, Task
 from worker.domains.distances import MIN_ITEMS, distances
 from worker.domains.fits import SOURCE_ONLY, Data

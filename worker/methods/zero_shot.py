@@ -35,8 +35,8 @@ from worker.backbones.exposure import exposure
 from worker.backbones.extraction import Extraction
 from worker.backbones.prepared import Prepared
 from worker.backbones.text import TextEncoder
+from worker.contract.candidate import Candidate, Head, Selection
 from worker.contract.heads import CosineHead
-from worker.contract.outcome import Candidate, Head, Selection
 from worker.contract.task import Float, Rows, Task
 from worker.methods import seen_classes, text_tower
 from worker.methods.text_head import TextHead

@@ -34,7 +34,7 @@ from worker.attempt.context import RunContext
 from worker.attempt.document import DatasetDocument
 from worker.backbones import features
 from worker.backbones.probes import probe_images
-from worker.contract.outcome import SOURCE, Candidate
+from worker.contract.candidate import SOURCE, Candidate
 from worker.contract.task import Task
 from worker.evaluate.sections import Evaluation
 from worker.publication import sample

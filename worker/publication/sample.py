@@ -11,7 +11,7 @@ from app.artifact.precisions import Second
 from app.artifact.sample import Said, Sample
 from app.serving.runtime import Runtime, Session
 from worker.backbones.probes import probe_images
-from worker.contract.outcome import Candidate
+from worker.contract.candidate import Candidate
 from worker.contract.task import Rows, Task
 from worker.data.samples import iter_images
 

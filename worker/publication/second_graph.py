@@ -20,7 +20,7 @@ from app.artifact.precisions import FP16, INT8, Second, SecondGraph
 from app.serving.runtime import BATCH_SIZE, Session
 from worker.attempt.machine import describe
 from worker.backbones import features
-from worker.contract.outcome import Candidate, Head
+from worker.contract.candidate import Candidate, Head
 from worker.contract.task import Float, Rows, Task
 from worker.publication.calibration import Batches
 from worker.publication.halve import halve

@@ -18,7 +18,7 @@ from worker.backbones import features
 from worker.backbones.extraction import Extraction
 from worker.backbones.features import Extractor
 from worker.backbones.prepared import Prepared
-from worker.contract.outcome import BLIND
+from worker.contract.candidate import BLIND
 from worker.data.samples import Index
 from worker.ranking import evidence, transferability
 from worker.ranking.evidence import Evidence

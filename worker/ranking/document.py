@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from worker.attempt.progress import Reporter
-from worker.contract.outcome import BLIND
+from worker.contract.candidate import BLIND
 from worker.ranking import contradiction, evidence, expected
 from worker.ranking.contender import Contender, Data, Look
 from worker.ranking.ledger import Ledger

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.contract.outcome import Adaptation, Candidate, Outcome
+from worker.contract.adaptation import Adaptation
+from worker.contract.candidate import Candidate
+from worker.contract.outcome import Outcome
 from worker.contract.task import Float, Task
 from worker.domains.two_domains import Truth
 from worker.evaluate import estimate, feature_map, flags, sections, supplement

@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from worker.contract.outcome import Candidate, Decision, Outcome, Scratch, Selection
+from worker.contract.candidate import Candidate, Selection
+from worker.contract.outcome import Decision, Outcome, Scratch
 from worker.contract.task import Task
 from worker.evaluate import sections
 from worker.methods import reference

@@ -9,7 +9,8 @@ from typing import Any
 
 from app.errors import JobFailure
 from worker.attempt import machine
-from worker.contract.outcome import Candidate, Decision, Outcome, Scratch
+from worker.contract.candidate import Candidate
+from worker.contract.outcome import Decision, Outcome, Scratch
 from worker.contract.task import Task
 
 STEP = "fallback"

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from worker.attempt import machine
-from worker.contract.outcome import Candidate, Decision
+from worker.contract.candidate import Candidate
+from worker.contract.outcome import Decision
 from worker.contract.task import Float, Task
 from worker.evaluate.flags import MORE_TIME
 from worker.forecasting import forecast as forecasts

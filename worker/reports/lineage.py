@@ -17,7 +17,7 @@ from app.artifact.seen import Seen, What
 from app.storage import Storage
 from worker.attempt.context import RunContext
 from worker.backbones import features
-from worker.contract.outcome import DATASET, SOURCE, Candidate
+from worker.contract.candidate import DATASET, SOURCE, Candidate
 from worker.contract.task import Float, Rows, Task
 from worker.data.samples import Index
 from worker.data.splits import SPLITS

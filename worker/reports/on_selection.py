@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from app.artifact.selection import TRANSFER, SelectionPredictions
-from worker.contract.outcome import BLIND, Candidate, Scratch, Selection
+from worker.contract.candidate import BLIND, Candidate, Selection
+from worker.contract.outcome import Scratch
 from worker.contract.task import Task
 from worker.evaluate import sections
 from worker.evaluate.sections import Scored

@@ -11,16 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from worker.contract.outcome import (
-    DATASET,
-    SOURCE,
-    Candidate,
-    Confidence,
-    Decision,
-    Outcome,
-    Scratch,
-    Selection,
-)
+from worker.contract.adaptation import Confidence
+from worker.contract.candidate import DATASET, SOURCE, Candidate, Selection
+from worker.contract.outcome import Decision, Outcome, Scratch
 from worker.contract.task import Float, Rows, Task
 from worker.evaluate import estimate, flags, sections, supplement
 from worker.evaluate.estimate import negative_entropy

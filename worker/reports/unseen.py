@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.contract.outcome import Candidate
+from worker.contract.candidate import Candidate
 from worker.contract.task import Float, Rows, Task
 from worker.evaluate import feature_map, flags, sections, supplement
 from worker.evaluate.feature_map import Group

@@ -25,7 +25,7 @@ from worker import transfer
 from worker.attempt.context import RunContext
 from worker.attempt.gone import version_deleted
 from worker.by_recipe import METHODS
-from worker.contract.outcome import Candidate
+from worker.contract.candidate import Candidate
 from worker.contract.task import Rows, Task
 from worker.data.samples import Index
 from worker.evaluate import out_of_distribution, robustness, sameness, sections, served_graph, strangers, supplement

@@ -25,7 +25,7 @@ from worker.attempt.gone import version_deleted
 from worker.backbones import features
 from worker.backbones.probes import probe_images
 from worker.by_recipe import METHODS
-from worker.contract.outcome import Candidate
+from worker.contract.candidate import Candidate
 from worker.contract.task import Recorded, Rows, Task
 from worker.evaluate import sameness
 from worker.evaluate.sections import Evaluation

@@ -16,7 +16,8 @@ from app.artifact.predicted import Predictions
 from app.artifact.selection import TRANSFER, SelectionPredictions
 from worker import transfer
 from worker.attempt.context import RunContext
-from worker.contract.outcome import Decision, Scratch, Selection
+from worker.contract.candidate import Selection
+from worker.contract.outcome import Decision, Scratch
 from worker.contract.task import Task
 from worker.data.samples import Index
 from worker.evaluate import flags, sections

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from app.artifact import bundle, predicted
 from app.artifact.predicted import Predictions
 from worker.attempt.context import RunContext
-from worker.contract.outcome import Confidence
+from worker.contract.adaptation import Confidence
 from worker.contract.task import Rows
 from worker.data.samples import Index
 from worker.evaluate import estimate, versions

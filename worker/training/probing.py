@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import JobFailure
+from worker.contract.candidate import Selection
 from worker.contract.heads import LinearHead
-from worker.contract.outcome import Selection
 from worker.contract.task import Float, Rows
 from worker.scores import calibration
 from worker.scores.objective import ACCURACY, item_scores

@@ -65,7 +65,10 @@ def test_a_few_mistakes_are_told_one_by_one(shared_client):
     assert {"/body/a", "/body/b"} <= {item["pointer"] for item in found["errors"]}
 
 
-@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "application/merge-patch+json", "text/plain"])
+@pytest.mark.parametrize(
+    "kind",
+    ["application/json; charset=utf-8", "application/merge-patch+json", "application/octet-stream,+json", "text/plain"],
+)
 def test_what_is_json_by_its_type_is_counted(shared_client, kind):
     body = "{" + KEYS + '"dataset":""}'
     answer = shared_client.post("/api/v1/jobs", content=body, headers={"Content-Type": kind})

@@ -120,11 +120,16 @@ class Failed(FolderStorage):
 def test_a_disk_that_has_failed_ends_no_thread(database, tmp_path):
     storage = Failed(tmp_path / "store")
     with database.write() as session:
-        of = factories.model(session, "tiny", 0)
-        row = bundle_factories.publish(session, storage, tmp_path / "made", of, 1, shared=False)
-    storage.path(f"{row.prefix}/{bundle.BACKBONE}").write_bytes(b"damaged")
-    model = stored.version(storage, row.prefix, specs.of_row(row.spec))
+        rows = [
+            bundle_factories.publish(
+                session, storage, tmp_path / name, factories.model(session, name, 0), 1, shared=False
+            )
+            for name in ("damaged", "whole")
+        ]
+    storage.path(f"{rows[0].prefix}/{bundle.BACKBONE}").write_bytes(b"damaged")
+    damaged, whole = [stored.version(storage, row.prefix, specs.of_row(row.spec)) for row in rows]
     with running(1) as engine:
-        for future in [engine.submit(model, [factories.png()]) for _ in range(3)]:
-            with pytest.raises(NotReady):
-                future.result(SECONDS)
+        with pytest.raises(NotReady):
+            ask(engine, damaged)
+        # By the only thread there is.
+        assert ask(engine, whole) is not None

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from worker.auto.choice import Entry, choose
-from worker.contract.outcome import Candidate, Selection
+from worker.contract.candidate import Candidate, Selection
 from worker.evaluate import judged
 from worker.scores.objective import item_scores
 

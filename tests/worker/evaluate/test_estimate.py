@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from worker.contract.outcome import Confidence
+from worker.contract.adaptation import Confidence
 from worker.evaluate import estimate
 from worker.evaluate.estimate import negative_entropy
 

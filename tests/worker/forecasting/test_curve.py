@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worker.contract.outcome import Scratch, Selection
+from worker.contract.candidate import Selection
+from worker.contract.outcome import Scratch
 from worker.forecasting import curve
 from worker.forecasting.draws import Point
 from worker.forecasting.forecast import Expected, Forecast

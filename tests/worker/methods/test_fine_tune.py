@@ -21,7 +21,7 @@ from tests.worker.transfer_factories import Wire
 from worker.attempt.progress import Yielded
 from worker.backbones import features, networks
 from worker.backbones.prepared import Prepared
-from worker.contract.outcome import Candidate
+from worker.contract.candidate import Candidate
 from worker.contract.task import Task
 from worker.fine_tuning import forward, scopes, tuning
 from worker.fine_tuning.network import Network

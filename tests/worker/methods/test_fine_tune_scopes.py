@@ -19,7 +19,7 @@ from tests.worker.methods.test_fine_tune import SHADES, Asking, Fatal, Killed, s
 from tests.worker.transfer_factories import Wire
 from worker.attempt.progress import Yielded
 from worker.backbones.prepared import Prepared
-from worker.contract.outcome import Candidate
+from worker.contract.candidate import Candidate
 from worker.contract.task import Task
 from worker.methods import fine_tune
 

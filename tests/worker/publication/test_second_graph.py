@@ -19,7 +19,8 @@ from tests.worker import transfer_factories
 from tests.worker.transfer_factories import Wire, cnn, context, store
 from worker.attempt import machine
 from worker.backbones.probes import probe_images
-from worker.contract.outcome import Outcome, Selection
+from worker.contract.candidate import Selection
+from worker.contract.outcome import Outcome
 from worker.methods import few_shot, linear_probe
 from worker.publication import assemble, calibration, second_graph
 from worker.publication.second_graph import MAKERS

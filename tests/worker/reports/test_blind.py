@@ -5,7 +5,7 @@ import pytest
 from tests import factories
 from tests.worker import nulls
 from tests.worker.study_factories import SHADES, small_lab
-from worker.contract.outcome import BLIND
+from worker.contract.candidate import BLIND
 
 # Of the leave-one-outs that were all wrong, under whatever name.
 OF_SELECTION = ("val_accuracy", "selection_accuracy", "cv_accuracy_mean", "cv_accuracy_std")

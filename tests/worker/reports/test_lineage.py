@@ -22,7 +22,7 @@ from worker import transfer
 from worker.auto import steps
 from worker.auto.budget import Budget
 from worker.backbones import networks
-from worker.contract.outcome import Candidate
+from worker.contract.candidate import Candidate
 from worker.domains import validator
 from worker.evaluate.sections import Evaluation
 from worker.methods import target_labels
