@@ -21,7 +21,8 @@ from app.states import Request
 from worker.attempt.document import JobDocument
 from worker.supervision.attempt_trace import AttemptTrace
 from worker.supervision.described import describe
-from worker.supervision.runner_process import MAX_BATCH, RunnerProcess
+from worker.supervision.runner_process import RunnerProcess
+from worker.supervision.said import Said
 from worker.supervision.worker_context import WorkerContext
 
 TICK_SECONDS = 0.1
@@ -74,9 +75,7 @@ class _Attempt:
         self._context, self._document, self._owner = context, document, owner
         self._trace = trace
         self._settings, self._database = context.settings, context.database
-        self._ended: dict[str, Any] | None = None
-        self._entries: list[dict[str, Any]] = []
-        self._progress: dict[str, Any] | None = None
+        self._said = Said()
         self._reached = True
         self._request: str | None = None
         self._waste: list[str] = []
@@ -92,7 +91,7 @@ class _Attempt:
         try:
             reason = self._follow(runner)
             # A result is final as soon as it is said; how the process then ends matters to nobody.
-            status = 0 if self._ended else runner.end(self._grace_seconds)
+            status = 0 if self._said.end else runner.end(self._grace_seconds)
             with self._trace.concluding():
                 self._conclude(reason, status)
             runner.end(EXIT_SECONDS)
@@ -104,7 +103,7 @@ class _Attempt:
             self._waste = self._unpublished()
         finally:
             runner.end(0.0)
-            succeeded = self._ended is not None and "result" in self._ended
+            succeeded = self._said.result is not None
             self._trace.end("succeeded" if succeeded else reason, failed=not succeeded)
         waste.clear(self._database, self._context.storage, self._waste)
         failpoints.reach("outcome_tidied")
@@ -138,15 +137,15 @@ class _Attempt:
         yielding: float | None = None
         while True:
             batch, closed = self._receive(runner)
-            self._note(batch)
+            self._said.note(batch)
             self._trace.stages(batch, runner.pid)
             self._try(self._store)
             moment = time.monotonic()
-            if closed or self._ended:
+            if closed or self._said.end:
                 self._grace_seconds = 1.0
                 return "its process ended"
             if moment - started > self._settings.job_timeout_seconds:
-                self._ended = {"failure": {"code": "timed_out", "message": self._timeout_message()}}
+                self._said.end = {"failure": {"code": "timed_out", "message": self._timeout_message()}}
                 return "timed out"
             if moment - renewed > self._settings.lease_seconds / 3 or moment - asked > REQUEST_SECONDS:
                 if self._try(lambda: self._heed(runner)):
@@ -161,10 +160,10 @@ class _Attempt:
 
     def _receive(self, runner: RunnerProcess) -> tuple[list[dict[str, Any]], bool]:
         """What the child says. While much waits to be stored nothing is taken: the pipe fills, and the child waits."""
-        if len(self._entries) < MAX_BATCH:
-            return runner.receive(TICK_SECONDS)
-        time.sleep(TICK_SECONDS)
-        return [], False
+        if self._said.is_full:
+            time.sleep(TICK_SECONDS)
+            return [], False
+        return runner.receive(TICK_SECONDS)
 
     def _try(self, action: Callable[[], None]) -> bool:
         """Whether database and storage took it; if not, the next tick tries again, and the fence has the last word."""
@@ -190,22 +189,16 @@ class _Attempt:
             if request == "stop":
                 runner.ask("stop")
 
-    def _note(self, batch: list[dict[str, Any]]) -> None:
-        self._entries += [message["event"] for message in batch if "event" in message]
-        said = (message["progress"] for message in reversed(batch) if "progress" in message)
-        self._progress = next(said, self._progress)
-        self._ended = next((message for message in batch if message.keys() & {"result", "failure"}), self._ended)
-
     def _store(self) -> None:
-        if self._entries or self._progress:
+        if self._said.waits:
             with self._database.write() as session:
                 self._record(session)
                 failpoints.reach("events_commit")
             failpoints.reach("events_committed")
-            self._entries, self._progress = [], None
+            self._said.stored()
 
     def _record(self, session: Session) -> None:
-        attempts.record(session, self._document.id, self._owner, self._entries, self._progress)
+        attempts.record(session, self._document.id, self._owner, self._said.events, self._said.progress)
 
     def _conclude(self, reason: str, status: int) -> None:
         """Writes the outcome; gives up after a while without database or storage: another attempt follows."""
@@ -231,19 +224,19 @@ class _Attempt:
             job = attempts.owned(session, job_id, self._owner)
             gpu_use.add(session, job, worked_seconds)
             cancelled = job.request == Request.CANCEL
-            if self._entries or self._progress:
+            if self._said.waits:
                 self._record(session)
-            if cancelled or self._ended is None:
+            if cancelled or self._said.end is None:
                 on_purpose = self._context.stopping.is_set() or cancelled
                 if not on_purpose:
                     reason = f"{reason} ({_explain(status)})"
                 self._waste = self._hand_back(session, job, reason, counts=not on_purpose)
-            elif "failure" in self._ended:
-                failure = self._ended["failure"]
+            elif "failure" in self._said.end:
+                failure = self._said.end["failure"]
                 self._waste = outcomes.fail(session, job_id, self._owner, failure["code"], failure["message"])
                 self._waste += outcomes.bundles(job)
             else:
-                self._waste = self._publish(session, job, self._ended["result"])
+                self._waste = self._publish(session, job, self._said.end["result"])
             waste.note(session, self._waste)
             bells = queues.take_bells(session)
             failpoints.reach("outcome_commit")
@@ -253,7 +246,7 @@ class _Attempt:
 
     def _reach_storage(self) -> None:
         """Asks storage, outside of the transaction, for what is asked for within: while it hangs, nothing is locked."""
-        for key in shared.of_result((self._ended or {}).get("result", {})):
+        for key in shared.of_result(self._said.result or {}):
             self._context.storage.stat(key)
 
     def _hand_back(self, session: Session, job: Job, reason: str, *, counts: bool = True) -> list[str]:

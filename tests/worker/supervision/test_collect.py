@@ -224,7 +224,7 @@ def ended(worker):
         document = describe(session, attempts.claim(session, ["cpu"], "me", 60.0))
     attempt = _Attempt(worker, document, "me", AttemptTrace(None, document, 0))
     spec = {"files": {bundle.BACKBONE: {"key": bundle.shared_key("ab" * 32)}}}
-    attempt._ended = {"result": {"prefix": document.bundle_prefix, "spec": spec, "metrics": {}, "report": {}}}
+    attempt._said.end = {"result": {"prefix": document.bundle_prefix, "spec": spec, "metrics": {}, "report": {}}}
     return attempt, document.id
 
 
