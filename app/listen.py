@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from app import abandoned, in_use, log_lines, process, tracing
@@ -39,7 +39,9 @@ def answer(settings: Settings, roles: tuple[str, ...]) -> int:
     given, board = os.environ.get(SOCKET), os.environ.get(BOARD)
     app = create_app(settings, roles, Path(board) if board else None)
     server = connections.server(app, settings.host, settings.port)
-    server.run([socket.socket(fileno=int(given))] if given else None)
+    # Raised once all has ended, for whoever runs it: here nobody is to be told of a Ctrl-C.
+    with suppress(KeyboardInterrupt):
+        server.run([socket.socket(fileno=int(given))] if given else None)
     return 0 if server.started else START_FAILED
 
 

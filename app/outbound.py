@@ -105,12 +105,17 @@ def _check_name(host: str) -> None:
 
 def entry(wanted: Place) -> str:
     """The shortest that names a place in a list of hosts: without a port where it is the scheme's own."""
-    return wanted.host if wanted.port == PORTS[wanted.scheme] else f"{wanted.host}:{wanted.port}"
+    return _bare(wanted) if wanted.port == PORTS[wanted.scheme] else f"{_bare(wanted)}:{wanted.port}"
+
+
+def _bare(wanted: Place) -> str:
+    """The host as a URL has it: of an IPv6 address nobody could tell the port without brackets."""
+    return f"[{wanted.host}]" if ":" in wanted.host else wanted.host
 
 
 def named(found: Place, hosts: Iterable[str]) -> bool:
-    """Whether hosts, each `name` for the scheme's own port or `name:port`, name the place."""
-    names = {entry(found), f"{found.host}:{found.port}"}
+    """Whether hosts, each `name` for the scheme's own port or `name:port`, name the place; `[::1]:9000` is one."""
+    names = {entry(found), f"{_bare(found)}:{found.port}"}
     return not names.isdisjoint(host.lower() for host in hosts)
 
 

@@ -34,6 +34,8 @@ from worker.predictions.table import Layout, Outcome
 CHUNK_ROWS = 2048
 # Where images take long, a chunk ends after this time: no kill costs much more.
 CHUNK_SECONDS = 30.0
+# After the first image, until it is said how long the others will take: those of a batch come all at once.
+PACE_SECONDS = 1.0
 # Images that are on their way at once, for each core, and the bytes of all of them.
 WINDOW = 2 * BATCH_SIZE
 WINDOW_BYTES = 64 * 2**20
@@ -116,13 +118,17 @@ def _predict(context: RunContext, model: Served, layout: Layout, source: Source,
     todo, num_asked = source.rows[chunks.num_rows :], len(source.rows)
     part: list[tuple[int, Outcome]] = []
     began = last = time.monotonic()
+    first: float | None = None
     with closing(Engine(sys.maxsize, threads, limits)) as engine:
         for number, one in enumerate(_answers(engine, model, source.images(todo), threads), start=1):
             part.append(one)
             now, left = time.monotonic(), len(todo) - number
             rate = number / (now - began)
+            # Not from the beginning: the first image waits until all is loaded.
+            first = now if first is None else first
+            eta_seconds = round(left * (now - first) / (number - 1), 1) if now - first > PACE_SECONDS else None
             before, done = source.share_before, 1 - left / num_asked
-            reporter.progress(before + (PREDICTED_SHARE - before) * done, "predict", round(left / rate, 1))
+            reporter.progress(before + (PREDICTED_SHARE - before) * done, "predict", eta_seconds)
             leaves = reporter.stop_requested or reporter.yield_requested
             if not left or leaves or len(part) >= CHUNK_ROWS or now - last >= CHUNK_SECONDS:
                 places, said = zip(*part, strict=True)

@@ -111,9 +111,10 @@ class Ask:
 
     def submit(self, found: Found, sent: Sequence[bytes], first: int = 0) -> Future[Result]:
         """Gives images to the engine; `first` is the place that the first of them has in the request."""
+        began = time.monotonic()
         future = self.state.engine.submit(found.model, sent, self.deadline, self.project)
         call = Call(found, sent, self.wanted.alias, self.wanted.domain, log_lines.ids().request_id, first)
-        return self.state.observation.watch(call, self.state.statistics.watch(found.version_id, future))
+        return self.state.observation.watch(call, self.state.statistics.watch(found.version_id, future, began))
 
     def compare(self, found: Found, sent: Sequence[bytes], result: Result) -> None:
         """Asks the shadow, where there is one, what has just been answered."""
@@ -126,7 +127,7 @@ def json(found: Found, result: Result, document: dict[str, Any]) -> Response:
 
 
 def described(found: Found, timing: Timing | None = None) -> dict[str, str]:
-    """Headers that say who answered: version and alignment; and, in milliseconds, what the slowest image waited for."""
+    """Headers that say who answered: version and alignment; and, in milliseconds, what the last image waited for."""
     headers = {"X-Graft-Version": str(found.version), "X-Graft-Precision": found.model.precision}
     if found.alignment is not None:
         headers["X-Graft-Alignment"] = found.alignment

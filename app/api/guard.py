@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import headers
 from app.api.problems import of_error
-from app.errors import Forbidden, GraftError, Misdirected, NotFound
+from app.errors import BadRequest, Forbidden, GraftError, Misdirected, NotFound
 
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 # A name, or an address of IPv6 in brackets, and a port at most (RFC 9110, section 7.2).
@@ -74,6 +74,9 @@ class Guard:
         if scope["path"].endswith("\n"):
             # The framework's patterns end before it: it would be the path without, past whoever looks at the whole one.
             raise NotFound(f"expected a path that there is; found {scope['path']!r}; see /docs for the routes")
+        if (number := sum(name == b"host" for name, _ in scope["headers"])) > 1:
+            # Whoever stands in front may have looked at another one (RFC 9112, section 3.2).
+            raise BadRequest(f"expected one Host header; found {number}; send the one that is meant")
         named = headers.first(scope, b"host") or ""
         if _name(named) not in self._hosts:
             raise Misdirected(

@@ -9,7 +9,8 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from app.storage import FolderStorage, Storage, is_key
 
 SQLITE, POSTGRESQL = "graft.db", "graft.dump"
 OBJECTS = "storage"
+# An object on its way, beside them; after this time nobody brings it any more.
+PASSING, PASSING_SECONDS = "passing-", 86400
 # The table that a migration writes its revision into: every database of Graft's has it, of whatever release.
 REVISIONS = "alembic_version"
 REVISION = f"SELECT count(*) FROM {REVISIONS}"
@@ -59,12 +62,21 @@ def backup(url: str, storage: Storage, folder: Path) -> Copied:
         there = FolderStorage(folder / OBJECTS)
     except OSError as error:
         raise BadRequest(f"expected a folder that can be made for the back-up; found {error}; name another") from error
+    _clear(folder)
     copied = copy(storage, there, folder)
     if not copied.objects + copied.present:
         _check_empty(url)
     _dump(make_url(url), folder)
     later = copy(storage, there, folder)
     return Copied(copied.objects + later.objects, copied.size_bytes + later.size_bytes, copied.present)
+
+
+def _clear(folder: Path) -> None:
+    """Removes what a run that was killed had on its way; another one may be under way, so only what is old."""
+    for left in folder.glob(f"{PASSING}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > PASSING_SECONDS:
+                left.unlink()
 
 
 def restore(folder: Path, url: str, storage: Storage) -> Copied:
@@ -125,7 +137,7 @@ def copy(source: Storage, target: Storage, passing: Path) -> Copied:
                 target.put(stored.key, source.fetch(stored.key))
             else:
                 # Not by the cache of local copies, which would get all of it.
-                with tempfile.NamedTemporaryFile(dir=passing, prefix="passing-") as file:
+                with tempfile.NamedTemporaryFile(dir=passing, prefix=PASSING) as file:
                     file.writelines(inbox.read(stored.key))
                     file.flush()
                     target.put(stored.key, Path(file.name))

@@ -27,7 +27,10 @@ TRITON: dict[str, tuple[str, Value]] = {
     "nv_inference_count": ("Images answered", lambda it: it.inference_count),
     "nv_inference_exec_count": ("Batches run", lambda it: it.execution_count),
     "nv_inference_request_duration_us": ("Time of all requests answered", lambda it: it.success.ns // 1000),
-    "nv_inference_queue_duration_us": ("Time that decoded images waited", lambda it: it.queue.ns // 1000),
+    "nv_inference_queue_duration_us": (
+        "Time of waiting, to be decoded and to run",
+        lambda it: it.queue.ns // 1000,
+    ),
     "nv_inference_compute_input_duration_us": ("Time of decoding", lambda it: it.compute_input.ns // 1000),
     "nv_inference_compute_infer_duration_us": ("Time of running", lambda it: it.compute_infer.ns // 1000),
     "nv_inference_compute_output_duration_us": ("Time after running: none", lambda it: it.compute_output.ns // 1000),
@@ -35,7 +38,10 @@ TRITON: dict[str, tuple[str, Value]] = {
 TORCHSERVE: dict[str, tuple[str, Value]] = {
     "ts_inference_requests_total": ("Requests answered", lambda it: it.success.count),
     "ts_inference_latency_microseconds": ("Time of all requests answered", lambda it: it.success.ns // 1000),
-    "ts_queue_latency_microseconds": ("Time that decoded images waited", lambda it: it.queue.ns // 1000),
+    "ts_queue_latency_microseconds": (
+        "Time of waiting, to be decoded and to run",
+        lambda it: it.queue.ns // 1000,
+    ),
 }
 KSERVE: dict[str, tuple[str, Callable[[Counters], Duration], Callable[[Counters], list[int]]]] = {
     "request_preprocess_seconds": ("Time of decoding", lambda it: it.compute_input, lambda it: it.input_buckets),

@@ -21,9 +21,11 @@ Images = Sequence[bytes] | Pixels
 
 @dataclass(slots=True)
 class Timing:
-    """Seconds that the slowest image of a request spent in each stage, and the batches that it came first in.
+    """Seconds that the last image of a request spent in each stage, and the batches that the request came first in.
 
-    A batch has one first request, so that these add up to the batches that were run.
+    The stages add up to what the request took in the engine: the queue is all the time in which nothing was done to
+    that image, for want of a decoder or of a core. A batch has one first request, so that these add up to the batches
+    that were run.
     """
 
     decode: float = 0.0
@@ -48,11 +50,11 @@ class Result:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ready:
-    """A decoded image that waits for its batch."""
+    """A decoded image that waits for its batch, and the seconds that it took to decode."""
 
     index: int
     pixels_HWC: Pixels
-    since: float
+    decode_seconds: float = 0.0
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -111,13 +113,12 @@ class Call:
     def decoded(self, index: int, found: Pixels | BadImage, seconds: float) -> None:
         """Notes what came out of a decoder. The first bad image in the request's order is the one that is named."""
         self.num_decoding -= 1
-        self.timing.decode = max(self.timing.decode, seconds)
         if isinstance(found, BadImage):
             if self._failure is None or index < self._failure[0]:
                 self._failure = index, found
             self.ready.clear()
         elif self._failure is None:
-            self.ready.append(Ready(index, found, time.monotonic()))
+            self.ready.append(Ready(index, found, seconds))
         if self._failure is not None and not self.num_decoding:
             # Images are taken in order, so none before the bad one is still to come.
             place, error = self._failure
@@ -129,16 +130,31 @@ class Call:
         self.ready.appendleft(ready)
 
     def computed(
-        self, index: int, probabilities_C: NDArray[np.float32], features_D: NDArray[np.float32], seconds: float
+        self,
+        ready: Ready,
+        probabilities_C: NDArray[np.float32],
+        features_D: NDArray[np.float32],
+        began: float,
+        seconds: float,
     ) -> None:
-        """Puts what came out for an image where it belongs, and answers when nothing is missing."""
+        """Puts what came out for an image where it belongs, and answers when nothing is missing.
+
+        Args:
+            ready: the image.
+            probabilities_C: of it.
+            features_D: of it.
+            began: when its batch did, by `time.monotonic`.
+            seconds: that the batch took.
+        """
         self.num_computing -= 1
         self.num_done += 1
-        self.timing.compute = max(self.timing.compute, seconds)
+        timing = self.timing
+        timing.decode, timing.compute = ready.decode_seconds, seconds
+        timing.queue = began - self.since - ready.decode_seconds
         if self._probabilities_NC is None or self._features_ND is None:
             self._probabilities_NC = np.empty((len(self.images), len(probabilities_C)), np.float32)
             self._features_ND = np.empty((len(self.images), len(features_D)), np.float32)
-        self._probabilities_NC[index], self._features_ND[index] = probabilities_C, features_D
+        self._probabilities_NC[ready.index], self._features_ND[ready.index] = probabilities_C, features_D
         if self.num_done < len(self.images):
             return
         finite_N = np.isfinite(self._probabilities_NC).all(1) & np.isfinite(self._features_ND).all(1)

@@ -118,9 +118,8 @@ class Engine:
             # Not with the call itself: it would hold itself, and its images, until garbage is collected.
             call.future.add_done_callback(lambda _: self._leave(key, backbone, number, project))
             if isinstance(images, np.ndarray):
-                now = time.monotonic()
                 call.num_taken = number
-                call.ready.extend(Ready(index, pixels, now) for index, pixels in enumerate(images))
+                call.ready.extend(Ready(index, pixels) for index, pixels in enumerate(images))
                 self._queue(call)
             else:
                 self._decode_more(call)
@@ -289,8 +288,7 @@ class Engine:
         with self._changed:
             batch[0][0].timing.batches += 1
             for place, (call, ready) in enumerate(batch):
-                call.timing.queue = max(call.timing.queue, start - ready.since)
-                call.computed(ready.index, probabilities[place], features[place], seconds)
+                call.computed(ready, probabilities[place], features[place], start, seconds)
                 self._decode_more(call)
 
     def _fail(self, calls: Iterable[Call], error: Exception) -> None:

@@ -52,17 +52,19 @@ class Statistics:
         if board is not None:
             board.keep(lambda: _TALLY.dump_json(self._own()))
 
-    def watch(self, version_id: str, future: Future[Result]) -> Future[Result]:
+    def watch(self, version_id: str, future: Future[Result], began: float | None = None) -> Future[Result]:
         """Counts a request when it ends, however it does.
 
         Args:
             version_id: of what is asked.
-            future: the engine's, just begun.
+            future: the engine's.
+            began: when it was submitted, by `time.monotonic`: an engine with much to do takes a while to take it in.
+                None for now.
 
         Returns:
             the same future.
         """
-        start = time.monotonic()
+        start = time.monotonic() if began is None else began
         with self._lock:
             self._pending[version_id] += 1
         future.add_done_callback(lambda ended: self._ended(version_id, ended, time.monotonic() - start))

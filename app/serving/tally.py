@@ -36,7 +36,7 @@ class Counters:
     Args:
         success: requests answered, from their submission to the engine.
         fail: requests refused by the engine, broken off, or past their deadline.
-        queue: time that decoded images waited for their batch.
+        queue: time that images waited, for a decoder and for their batch.
         compute_input: decoding.
         compute_infer: backbone, alignment and head.
         inference_count: images.

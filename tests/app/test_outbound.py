@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from app.outbound import Guard, Place, Refused, is_public, named, place
+from app.outbound import Guard, Place, Refused, entry, is_public, named, place
 
 PRIVATE = [
     "127.0.0.1", "127.255.255.254", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",
@@ -155,3 +155,13 @@ def test_a_named_host_needs_its_port():
     assert named(place("http://b.example:8080/"), hosts)
     for url in ("http://a.example:81/", "https://a.example:80/", "http://b.example/", "http://xa.example/"):
         assert not named(place(url), hosts)
+
+
+def test_an_address_of_ipv6_is_named_as_in_a_url():
+    """Without brackets nobody could tell a port from the end of an address."""
+    with_port, without = place("http://[::1]:8777/"), place("http://[::1:8777]/")
+    assert (entry(with_port), entry(without)) == ("[::1]:8777", "[::1:8777]")
+    assert named(with_port, [entry(with_port)])
+    assert named(without, ["[::1:8777]:80"])
+    assert not named(with_port, [entry(without), "::1:8777"])
+    assert not named(without, [entry(with_port), "::1:8777"])

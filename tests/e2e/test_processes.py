@@ -73,6 +73,10 @@ def test_what_was_answered_outlives_the_service_and_is_seen_by_others(tmp_path: 
         assert observed(other) == NUM_REQUESTS
         ask(other, 3)
         assert observed(other) == NUM_REQUESTS + 3
+        # Which is Ctrl-C.
+        other.process.send_signal(signal.SIGINT)
+        assert other.process.wait(30) == 0
+    assert "Traceback" not in other.log.read_text()
 
 
 def check_all_take(answering: list[psutil.Process], port: int | None) -> None:

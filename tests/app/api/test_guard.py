@@ -49,6 +49,11 @@ def test_foreign_host_is_refused_everywhere(shared_client, method, path):
         refusal(shared_client.request(method, filled(path), headers={"Host": host}), 421, "unknown_host")
 
 
+def test_of_two_hosts_none_is_believed(shared_client):
+    hosts = [("Host", "127.0.0.1"), ("Host", "127.0.0.1")]
+    refusal(shared_client.get("/api/v1/models", headers=hosts), 400, "bad_request")
+
+
 @pytest.mark.parametrize(("method", "path"), WRITES)
 def test_cross_site_writes_are_refused_everywhere(shared_client, method, path):
     for origin in FOREIGN_ORIGINS:

@@ -45,6 +45,20 @@ def test_a_restoration_that_is_cut_off_can_be_made_again(sqlite_template, tmp_pa
         assert database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
 
 
+def test_what_a_run_that_was_killed_had_on_its_way_goes(sqlite_template, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "graft.db").write_bytes(sqlite_template.read_bytes())
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    old, new = kept / f"{backups.PASSING}old", kept / f"{backups.PASSING}new"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    backups.backup(f"sqlite:///{tmp_path}/home/graft.db", FolderStorage(tmp_path / "storage"), kept)
+    assert new.exists()
+    assert not old.exists()
+
+
 def test_where_no_back_up_can_be(sqlite_template, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "graft.db").write_bytes(sqlite_template.read_bytes())

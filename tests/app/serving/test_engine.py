@@ -15,7 +15,7 @@ from app.serving.model import Graph
 from app.serving.room import Limits
 from app.serving.runtime import Session
 from tests.app.onnx_factories import backbone_bytes, images
-from tests.app.serving.engines import SECONDS, SPEC, encoded, served, watched
+from tests.app.serving.engines import SECONDS, SPEC, encoded, running, served, watched
 
 
 @pytest.mark.parametrize("num", [1, 2, 16, 17, 47, 100])
@@ -34,6 +34,36 @@ def test_pixels_need_no_decoding(engine, reference):
     found = engine.submit(served(), pixels).result(SECONDS)
     np.testing.assert_allclose(found.probabilities_NC, reference.run(pixels).probabilities, atol=1e-6)
     assert found.timing.decode == 0
+
+
+class Held(list):
+    """Images that are given out once the door is open."""
+
+    def __init__(self, items):
+        super().__init__(items)
+        self.taken, self.door = threading.Event(), threading.Event()
+
+    def __getitem__(self, index):
+        self.taken.set()
+        assert self.door.wait(SECONDS)
+        return super().__getitem__(index)
+
+
+def test_the_wait_for_a_decoder_is_a_wait():
+    """Else a service whose decoders have work for seconds would say that nothing waits."""
+    held, waits = Held([encoded(0)]), 0.2
+    with running(1) as engine:
+        before = engine.submit(served(), held)
+        assert held.taken.wait(SECONDS)
+        began = time.monotonic()
+        behind = engine.submit(served(), [encoded(1)])
+        time.sleep(waits)
+        held.door.set()
+        timing = behind.result(SECONDS).timing
+        took = time.monotonic() - began
+        assert before.result(SECONDS).timing.decode >= waits
+    assert timing.queue >= waits
+    assert timing.decode + timing.queue + timing.compute <= took
 
 
 def test_no_image_is_an_error(engine):

@@ -16,7 +16,7 @@ def lined_up(number, device="cpu", batch_bytes=1 << 30):
     """Lanes in which so many images of one request wait."""
     model = served(backbone=Graph("backbone", lambda _: pytest.fail("expected nothing to be loaded"), device))
     call = Call(model, [b""] * number, 100)
-    call.ready.extend(Ready(index, PIXELS, 0.0) for index in range(number))
+    call.ready.extend(Ready(index, PIXELS) for index in range(number))
     lanes = Lanes(batch_bytes)
     lanes.put(call)
     return lanes, ("backbone", PIXELS.shape)
