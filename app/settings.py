@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     image_hosts: tuple[str, ...] = Field(
         (),
         description="Hosts of URLs that images may be fetched from, `name` or `name:port` (JSON list; without a port: "
-        "80 for http, 443 for https); empty: none.",
+        "80 for http, 443 for https; IPv6 in brackets); empty: none.",
     )
     max_predict_pixels: int = Field(
         32_000_000, ge=1, description="Largest width times height of an image in a prediction request."
@@ -253,12 +253,14 @@ class Settings(BaseSettings):
             raise ValueError("expected the name of a bucket behind s3://")
         return POSTGRESQL + given.removeprefix(beginning) if beginning in _OTHER_POSTGRESQL else given
 
-    @field_validator("webhook_allowed")
+    @field_validator("image_hosts", "webhook_allowed")
     @classmethod
     def _can_allow_something(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         for entry in given:
             if "/" in entry:
                 ipaddress.ip_network(entry)
+            elif entry.count(":") > 1 and "[" not in entry:
+                raise ValueError(f'expected IPv6 as in "[::1]" or "[::1]:9000"; found "{entry}"; write the brackets')
         return given
 
     @cached_property

@@ -73,3 +73,12 @@ def test_a_network_that_is_none_is_refused(monkeypatch):
     monkeypatch.setenv("GRAFT_WEBHOOK_ALLOWED", '["10.0.0.1/8"]')
     with pytest.raises(ValidationError, match="has host bits set"):
         Settings()
+
+
+@pytest.mark.parametrize("name", ["GRAFT_IMAGE_HOSTS", "GRAFT_WEBHOOK_ALLOWED"])
+def test_an_address_of_ipv6_without_brackets_is_refused(monkeypatch, name):
+    monkeypatch.setenv(name, '["[::1]:9000", "fd00::/8"]')
+    Settings()
+    monkeypatch.setenv(name, '["::1:9000"]')
+    with pytest.raises(ValidationError, match="write the brackets"):
+        Settings()
