@@ -59,7 +59,7 @@ def logged(lab: Lab) -> Done:
         return bool(list(stack.storage.list("predictions")))
 
     wait_until(asked, "a file of predictions", 60)
-    stack.persist(lambda: stack.client.delete_log(lab.model) or True)
+    stack.delete(lambda: stack.client.delete_log(lab.model))
     return Done()
 
 

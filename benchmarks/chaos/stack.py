@@ -208,6 +208,23 @@ class Stack:
         headers = {"Idempotency-Key": key}
         return self.persist(lambda: self.client.call("POST", path, headers=headers, **arguments))
 
+    def delete(self, call: Callable[[], None]) -> None:
+        """A deletion as such a client makes it: where an answer was lost, what is gone may be gone by that call."""
+        lost = False
+
+        def attempt() -> None:
+            nonlocal lost
+            try:
+                call()
+            except httpx.TransportError:
+                lost = True
+                raise
+            except ApiError as error:
+                if not lost or error.status != 404:
+                    raise
+
+        self.persist(attempt)
+
     def stop(self) -> None:
         self._stopping.set()
         with self._lock:
