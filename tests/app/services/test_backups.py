@@ -23,11 +23,17 @@ from app.storage import FolderStorage
 from tests import factories
 
 
-def test_a_restoration_that_is_cut_off_can_be_made_again(sqlite_template, tmp_path, monkeypatch):
+@pytest.fixture
+def home_url(sqlite_template, tmp_path):
+    """Of a migrated database in a home of its own."""
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "graft.db").write_bytes(sqlite_template.read_bytes())
+    return f"sqlite:///{tmp_path}/home/graft.db"
+
+
+def test_a_restoration_that_is_cut_off_can_be_made_again(home_url, tmp_path, monkeypatch):
     kept, storage = tmp_path / "kept", FolderStorage(tmp_path / "storage")
-    backups.backup(f"sqlite:///{tmp_path}/home/graft.db", storage, kept)
+    backups.backup(home_url, storage, kept)
     target = tmp_path / "restored.db"
 
     def half(source, place):
@@ -45,30 +51,26 @@ def test_a_restoration_that_is_cut_off_can_be_made_again(sqlite_template, tmp_pa
         assert database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
 
 
-def test_what_a_run_that_was_killed_had_on_its_way_goes(sqlite_template, tmp_path):
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "graft.db").write_bytes(sqlite_template.read_bytes())
+def test_what_a_run_that_was_killed_had_on_its_way_goes(home_url, tmp_path):
     kept = tmp_path / "kept"
     kept.mkdir()
     old, new = kept / f"{backups.PASSING}old", kept / f"{backups.PASSING}new"
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
-    backups.backup(f"sqlite:///{tmp_path}/home/graft.db", FolderStorage(tmp_path / "storage"), kept)
+    backups.backup(home_url, FolderStorage(tmp_path / "storage"), kept)
     assert new.exists()
     assert not old.exists()
 
 
-def test_where_no_back_up_can_be(sqlite_template, tmp_path):
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "graft.db").write_bytes(sqlite_template.read_bytes())
+def test_where_no_back_up_can_be(home_url, tmp_path):
     (tmp_path / "file").write_bytes(b"somebody else's")
-    url, storage = f"sqlite:///{tmp_path}/home/graft.db", FolderStorage(tmp_path / "home" / "storage")
+    storage = FolderStorage(tmp_path / "home" / "storage")
     for place, words in (("file", "can be made"), ("file/in", "can be made"), ("home/storage/kept", "outside")):
         with pytest.raises(BadRequest, match=words):
-            backups.backup(url, storage, tmp_path / place)
+            backups.backup(home_url, storage, tmp_path / place)
     with pytest.raises(BadRequest, match="outside"):
-        backups.backup(url, storage, tmp_path / "home" / "storage")
+        backups.backup(home_url, storage, tmp_path / "home" / "storage")
     assert (tmp_path / "file").read_bytes() == b"somebody else's"
     assert not (tmp_path / "home" / "storage").exists()
 
